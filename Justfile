@@ -1,0 +1,44 @@
+# Thin names for the plain commands; arguments are passed through.
+
+# wmtp train critic|rho1|baseline
+train *ARGS:
+    cargo run --release --locked -- train {{ARGS}}
+
+# wmtp eval mbpp
+eval *ARGS:
+    cargo run --release --locked -- eval {{ARGS}}
+
+# all tests
+test *ARGS:
+    cargo test --release --locked {{ARGS}}
+
+# format
+fmt:
+    cargo fmt --all
+
+# lints, warnings denied
+clippy:
+    cargo clippy --all-targets --release --locked -- -D warnings
+
+# reference documentation, warnings denied
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --release --locked
+
+# each backend type-checks; DOCS_RS keeps cuda from downloading LLVM, tch-check needs no libtorch
+check-features:
+    cargo check --release --locked --no-default-features --features ndarray
+    cargo check --release --locked --no-default-features --features wgpu
+    DOCS_RS=1 cargo check --release --locked --no-default-features --features cuda
+    cargo check --release --locked --no-default-features --features tch-check
+
+# the training step against the same step written plainly
+bench-step *ARGS:
+    cargo bench --locked --bench train_step -- {{ARGS}}
+
+# criterion benches of the fused operations
+bench-kernels *ARGS:
+    cargo bench --locked -p wmtp-benches {{ARGS}}
+
+# what we save loads in transformers, with the same logits
+compat *ARGS:
+    bash tests/compat/run.sh {{ARGS}}
