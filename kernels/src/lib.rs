@@ -1,0 +1,12 @@
+//! Fused operations for weighted multi-token prediction, one folder per operation, each a burn
+//! backend extension with a hand-written backward pass.
+//!
+//! This crate knows tensors and nothing else: no models, no data, no training. Functions take and
+//! return burn's `Tensor`; which implementation runs is decided by the device that a tensor lives
+//! on. Wrong shapes and ids outside the vocabulary are programmer errors here and panic with a
+//! message that names them, as burn's own tensor operations do.
+#![deny(missing_docs)]
+
+pub mod weighted_ce;
+
+pub use weighted_ce::{WeightedCrossEntropy, weighted_linear_cross_entropy};

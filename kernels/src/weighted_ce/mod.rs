@@ -1,0 +1,128 @@
+//! The weighted cross-entropy of a linear layer, without its logits.
+//!
+//! With `hidden` X `[N, D]`, `unembedding` W `[V, D]`, `targets` y `[N]` and `weights` w `[N]`,
+//!
+//! ```text
+//! ce_i = log sum_v exp(x_i . w_v) - x_i . w_{y_i}        nats
+//! loss = sum over kept rows i of  w_i * ce_i
+//! dX_i = w_i * (softmax(W x_i) - onehot(y_i)) W          dW = sum_i w_i * (softmax(W x_i) - onehot(y_i)) x_i^T
+//! ```
+//!
+//! A row is *kept* when its target is not negative and its weight is not zero; all other rows are
+//! dropped before the first product and cost nothing, and what stands in them does not matter.
+//!
+//! # How
+//!
+//! The loss is a scalar, so its gradients are known in the forward pass up to one factor, the
+//! gradient that arrives from above. Kept rows are taken a chunk at a time: logits of the chunk,
+//! log-sum-exp and cross-entropy per row, then the same buffer is turned in place into
+//! `w * (softmax - onehot)` and multiplied into dX and dW at once. Never more than one chunk of
+//! logits is alive: 256 rows, fewer where the vocabulary is so large that they would take more than
+//! 48 MiB. With all scratch space that is 57 MiB at D = 576, V = 49152, whatever N
+//! (`tests/memory.rs`). The backward pass is a multiplication by a scalar, left out when it is one.
+//! A gradient that nobody asked for (frozen unembedding, detached hidden states, no autodiff) is
+//! not computed.
+//!
+//! Each tracked call keeps its dW `[V, D]` until its backward pass. So that memory does not grow
+//! with the number of prediction heads, either run `backward` for one head before the next one's
+//! forward pass, or hand all heads' rows over in one call, `[H * N, D]`: the result is the same sum.
+//!
+//! # Where
+//!
+//! | backend | form |
+//! |---|---|
+//! | flex, ndarray | slices, the `gemm` crate and rayon; f32 and f64 as they are, f16 and bf16 through f32 |
+//! | libtorch, CubeCL (wgpu, cuda) | the same chunks in the backend's own operations, logits cast to f32 |
+//!
+//! Log-sum-exp and all sums are taken in f32 or better; dW is accumulated in f32 (f64 for f64).
+//! On flex and ndarray no result depends on the number of threads or on their timing. `loss` and
+//! `ce` are f32, or f64 when the hidden states are.
+//!
+//! # Speed
+//!
+//! `cargo bench -p wmtp-kernels --bench weighted_ce` measures it against the plain form of
+//! [`mod@reference`] in the same run; its header holds what was expected and what was measured.
+//!
+//! # Sources
+//!
+//! Gloeckle et al. 2024, arXiv 2404.19737, section 2: heads one after another, so that only one
+//! head's logits exist. Hsu et al. 2024, Liger Kernel, arXiv 2410.10989: gradients in the
+//! forward pass, chunk by chunk, logits overwritten by their gradient. Wijmans et al. 2024, Cut
+//! your losses, arXiv 2411.09009: logits need not be materialised, and skipping rows is worth it.
+
+mod chunked;
+mod extension;
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+mod host;
+pub mod reference;
+mod rows;
+
+use burn::backend::Dispatch;
+use burn::tensor::{Int, Tensor};
+use extension::WeightedCrossEntropyOps;
+
+/// What [`weighted_linear_cross_entropy`] returns.
+#[derive(Debug, Clone)]
+pub struct WeightedCrossEntropy {
+    /// `[1]`: the sum of `weights[i] * ce[i]` over kept rows, in nats. Differentiable with respect
+    /// to the hidden states and the unembedding; the weights are constants. Zero when no row is kept.
+    pub loss: Tensor<1>,
+    /// `[N]`: cross-entropy of each row in nats, 0 where the row was skipped. Carries no gradient.
+    pub ce: Tensor<1>,
+}
+
+/// Weighted sum of the cross-entropies of `hidden * unembedding^T` against `targets`; see the
+/// [module](self) for the formulas and for what it costs.
+///
+/// * `hidden`: `[N, D]`
+/// * `unembedding`: `[V, D]`, of the same float type
+/// * `targets`: `[N]`, ids below V; a negative one means that the row is skipped
+/// * `weights`: `[N]`, any float type; a row of weight 0 is skipped
+///
+/// Not-a-number in a kept row, or in its weight, comes out in `loss` and in that row's `ce`.
+///
+/// # Panics
+/// If the shapes or the float types of `hidden` and `unembedding` do not fit together, or if a kept
+/// row's target is V or more.
+pub fn weighted_linear_cross_entropy(
+    hidden: Tensor<2>,
+    unembedding: Tensor<2>,
+    targets: Tensor<1, Int>,
+    weights: Tensor<1>,
+) -> WeightedCrossEntropy {
+    check_arguments(&hidden, &unembedding, &targets, &weights);
+    let (loss, ce) = Dispatch::weighted_linear_cross_entropy(
+        hidden.into_dispatch(),
+        unembedding.into_dispatch(),
+        targets.into_dispatch(),
+        weights.into_dispatch(),
+    );
+    WeightedCrossEntropy {
+        loss: Tensor::from_dispatch(loss),
+        ce: Tensor::from_dispatch(ce),
+    }
+}
+
+/// Panics with the offending shapes or types.
+fn check_arguments(hidden: &Tensor<2>, unembedding: &Tensor<2>, targets: &Tensor<1, Int>, weights: &Tensor<1>) {
+    let ([n, d], [v, d_unembedding]) = (hidden.dims(), unembedding.dims());
+    let ([n_targets], [n_weights]) = (targets.dims(), weights.dims());
+    assert!(
+        d == d_unembedding,
+        "weighted_linear_cross_entropy: hidden [{n}, {d}] and unembedding [{v}, {d_unembedding}] differ in their last dimension"
+    );
+    assert!(
+        n == n_targets && n == n_weights,
+        "weighted_linear_cross_entropy: hidden has {n} rows but there are {n_targets} targets and {n_weights} weights"
+    );
+    assert!(
+        d > 0 && v > 0,
+        "weighted_linear_cross_entropy: the unembedding [{v}, {d}] is empty"
+    );
+    assert!(
+        hidden.dtype() == unembedding.dtype(),
+        "weighted_linear_cross_entropy: hidden is {:?} but unembedding is {:?}",
+        hidden.dtype(),
+        unembedding.dtype()
+    );
+}
