@@ -1,0 +1,420 @@
+//! What a model is, read from `config.json` under transformers' field names.
+//!
+//! Only plain Llama decoders are accepted: anything that would compute something else (biases, other
+//! activations, sliding windows, quantised weights) is named in one error instead of being ignored.
+//! Fields that this crate does not use are kept and written back unchanged. No tensor is touched here.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::error::{ModelError, Problems};
+use crate::fields::Fields;
+
+/// Version of the `"wmtp"` block that this crate writes.
+const FORMAT: u64 = 1;
+
+/// Upper bound for every size in a configuration: a typing error should not become an allocation.
+const LARGEST: usize = 1 << 24;
+
+/// How rotary frequencies are stretched for long contexts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum RopeScaling {
+    /// Frequencies as they are.
+    None,
+    /// All frequencies divided by `factor`.
+    Linear {
+        /// The divisor.
+        factor: f64,
+    },
+    /// Llama 3.1's rule: low frequencies divided by `factor`, high ones kept, a ramp between.
+    Llama3 {
+        /// The divisor of the low frequencies.
+        factor: f64,
+        /// Wavelengths above `original / low_freq_factor` are divided.
+        low_freq_factor: f64,
+        /// Wavelengths below `original / high_freq_factor` are kept.
+        high_freq_factor: f64,
+        /// Context length of the first training, in tokens.
+        original_max_position_embeddings: f64,
+    },
+}
+
+/// Rotary position embedding (Su et al. 2021, arXiv 2104.09864).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RopeConfig {
+    /// Base of the geometric series of wavelengths.
+    pub theta: f64,
+    /// Stretching for long contexts.
+    pub scaling: RopeScaling,
+}
+
+/// A multi-token Llama: transformers' fields, plus the number of prediction heads.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LlamaConfig {
+    /// V, rows of the embedding.
+    pub vocab_size: usize,
+    /// D, width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the feed-forward layer.
+    pub intermediate_size: usize,
+    /// L, decoder layers seen through head 1 (the trunk has L - 1).
+    pub num_hidden_layers: usize,
+    /// Query heads of the attention.
+    pub num_attention_heads: usize,
+    /// Key and value heads; divides `num_attention_heads`.
+    pub num_key_value_heads: usize,
+    /// Width of one attention head; even.
+    pub head_dim: usize,
+    /// Longest sequence that the model was made for, in tokens.
+    pub max_position_embeddings: usize,
+    /// Added to the mean square in RMSNorm.
+    pub rms_norm_eps: f64,
+    /// Rotary embedding.
+    pub rope: RopeConfig,
+    /// Whether the unembedding is the embedding matrix.
+    pub tie_word_embeddings: bool,
+    /// Token that starts a text, where the model has one.
+    pub bos_token_id: Option<u32>,
+    /// Tokens that end a text.
+    pub eos_token_ids: Vec<u32>,
+    /// Standard deviation of freshly drawn weights.
+    pub initializer_range: f64,
+    /// H, prediction heads; 1 is an ordinary Llama.
+    pub n_heads: usize,
+    /// The whole document as read, so that saving keeps what is not used here.
+    pub other: Map<String, Value>,
+}
+
+impl LlamaConfig {
+    /// Reads `config.json` in `dir`.
+    ///
+    /// # Errors
+    /// The file cannot be read, is not JSON, or describes something else than a plain Llama.
+    pub fn read(dir: &Path) -> Result<Self, ModelError> {
+        let path = dir.join("config.json");
+        let text = std::fs::read_to_string(&path).map_err(|source| ModelError::io("read", &path, source))?;
+        Self::parse_named(&text, &path.display().to_string())
+    }
+
+    /// Parses the text of a `config.json`.
+    ///
+    /// # Errors
+    /// The text is not JSON or describes something else than a plain Llama; all reasons are listed.
+    pub fn parse(json: &str) -> Result<Self, ModelError> {
+        Self::parse_named(json, "the configuration")
+    }
+
+    fn parse_named(text: &str, place: &str) -> Result<Self, ModelError> {
+        let fail = |problems: Vec<String>| ModelError::Config {
+            place: place.to_owned(),
+            problems: Problems(problems),
+        };
+        let other = match serde_json::from_str::<Value>(text) {
+            Ok(Value::Object(map)) => map,
+            Ok(_) => return Err(fail(vec!["it is not a JSON object".to_owned()])),
+            Err(error) => return Err(fail(vec![format!("it is not valid JSON ({error})")])),
+        };
+        let mut fields = Fields::new(&other);
+        let config = Self::from_fields(&mut fields, &other);
+        config.check(&mut fields);
+        if fields.problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(fail(fields.problems))
+        }
+    }
+
+    fn from_fields(fields: &mut Fields<'_>, other: &Map<String, Value>) -> Self {
+        refuse_other_architectures(fields);
+        let hidden_size = fields.size("hidden_size", None);
+        let num_attention_heads = fields.size("num_attention_heads", None);
+        let head_dim = hidden_size.checked_div(num_attention_heads).unwrap_or(0);
+        Self {
+            vocab_size: fields.size("vocab_size", None),
+            hidden_size,
+            intermediate_size: fields.size("intermediate_size", None),
+            num_hidden_layers: fields.size("num_hidden_layers", None),
+            num_attention_heads,
+            num_key_value_heads: fields.size("num_key_value_heads", Some(num_attention_heads)),
+            head_dim: fields.size("head_dim", Some(head_dim)),
+            max_position_embeddings: fields.size("max_position_embeddings", Some(2048)),
+            rms_norm_eps: fields.number("rms_norm_eps", Some(1e-6)),
+            rope: read_rope(fields),
+            tie_word_embeddings: fields.flag("tie_word_embeddings", false),
+            bos_token_id: fields.tokens("bos_token_id", &[1]).first().copied(),
+            eos_token_ids: fields.tokens("eos_token_id", &[2]),
+            initializer_range: fields.number("initializer_range", Some(0.02)),
+            n_heads: read_wmtp(fields),
+            other: other.clone(),
+        }
+    }
+
+    /// Relations between fields; single fields have been checked while reading.
+    fn check(&self, fields: &mut Fields<'_>) {
+        for (name, value) in [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("num_key_value_heads", self.num_key_value_heads),
+            ("head_dim", self.head_dim),
+            ("max_position_embeddings", self.max_position_embeddings),
+            ("wmtp.n_heads", self.n_heads),
+        ] {
+            // A missing field was reported when it was read.
+            let reported = fields.problems.iter().any(|problem| problem.contains(name));
+            if !reported && !(1..=LARGEST).contains(&value) {
+                fields.problem(format!("`{name}` is {value}, it must be from 1 to {LARGEST}"));
+            }
+        }
+        if self.num_key_value_heads > 0 && !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
+            fields.problem(format!(
+                "`num_attention_heads` ({}) is not a multiple of `num_key_value_heads` ({})",
+                self.num_attention_heads, self.num_key_value_heads
+            ));
+        }
+        if !self.head_dim.is_multiple_of(2) {
+            fields.problem(format!(
+                "`head_dim` is {}, rotary embedding needs an even one",
+                self.head_dim
+            ));
+        }
+        for (name, value) in [("rms_norm_eps", self.rms_norm_eps), ("rope_theta", self.rope.theta)] {
+            if !(value > 0.0 && value.is_finite()) {
+                fields.problem(format!("`{name}` is {value}, it must be above 0"));
+            }
+        }
+        if !(self.initializer_range >= 0.0 && self.initializer_range.is_finite()) {
+            fields.problem(format!(
+                "`initializer_range` is {}, it must not be negative",
+                self.initializer_range
+            ));
+        }
+    }
+
+    /// Width of all query heads together.
+    pub fn query_size(&self) -> usize {
+        self.num_attention_heads * self.head_dim
+    }
+
+    /// Width of all key heads together, and of all value heads.
+    pub fn key_value_size(&self) -> usize {
+        self.num_key_value_heads * self.head_dim
+    }
+
+    /// Number of weights of all L + H - 1 decoder layers, embedding, final norm and (if it is not
+    /// tied) unembedding.
+    pub fn num_params(&self) -> usize {
+        self.model_tensors()
+            .into_iter()
+            .chain((2..=self.n_heads).flat_map(|k| self.head_tensors(k)))
+            .map(|spec| spec.shape.iter().product::<usize>())
+            .sum()
+    }
+
+    /// The document for `config.json`: everything that was read, with the fields of this struct
+    /// written over it, so that transformers loads the directory as a plain Llama.
+    pub fn to_json(&self, torch_dtype: &str) -> Value {
+        let mut map = self.other.clone();
+        let mut set = |name: &str, value: Value| {
+            map.insert(name.to_owned(), value);
+        };
+        set("architectures", json!(["LlamaForCausalLM"]));
+        set("model_type", json!("llama"));
+        set("hidden_act", json!("silu"));
+        set("vocab_size", json!(self.vocab_size));
+        set("hidden_size", json!(self.hidden_size));
+        set("intermediate_size", json!(self.intermediate_size));
+        set("num_hidden_layers", json!(self.num_hidden_layers));
+        set("num_attention_heads", json!(self.num_attention_heads));
+        set("num_key_value_heads", json!(self.num_key_value_heads));
+        set("head_dim", json!(self.head_dim));
+        set("max_position_embeddings", json!(self.max_position_embeddings));
+        set("rms_norm_eps", json!(self.rms_norm_eps));
+        set("initializer_range", json!(self.initializer_range));
+        set("tie_word_embeddings", json!(self.tie_word_embeddings));
+        set("bos_token_id", json!(self.bos_token_id));
+        set(
+            "eos_token_id",
+            match self.eos_token_ids.as_slice() {
+                [] => Value::Null,
+                [one] => json!(one),
+                many => json!(many),
+            },
+        );
+        set("wmtp", json!({"n_heads": self.n_heads, "format": FORMAT}));
+        // Both spellings, so that transformers before and after version 5 read the same rotary embedding.
+        let (scaling, parameters) = rope_json(&self.rope);
+        map.insert("rope_theta".to_owned(), json!(self.rope.theta));
+        map.insert("rope_scaling".to_owned(), scaling);
+        map.insert("rope_parameters".to_owned(), parameters);
+        map.shift_remove("dtype");
+        map.insert("torch_dtype".to_owned(), json!(torch_dtype));
+        Value::Object(map)
+    }
+
+    /// The configuration of a new model: the given shape, everything else as transformers' defaults.
+    /// Small random models for tests and first runs are made with it.
+    pub fn new(vocab_size: usize, hidden_size: usize, num_hidden_layers: usize, num_attention_heads: usize) -> Self {
+        Self {
+            vocab_size,
+            hidden_size,
+            intermediate_size: hidden_size * 8 / 3,
+            num_hidden_layers,
+            num_attention_heads,
+            num_key_value_heads: num_attention_heads,
+            head_dim: hidden_size / num_attention_heads.max(1),
+            max_position_embeddings: 2048,
+            rms_norm_eps: 1e-5,
+            rope: RopeConfig {
+                theta: 10_000.0,
+                scaling: RopeScaling::None,
+            },
+            tie_word_embeddings: true,
+            bos_token_id: None,
+            eos_token_ids: Vec::new(),
+            initializer_range: 0.02,
+            n_heads: 1,
+            other: Map::new(),
+        }
+    }
+}
+
+fn refuse_other_architectures(fields: &mut Fields<'_>) {
+    match fields.get("model_type").and_then(Value::as_str) {
+        Some("llama") => {}
+        Some(other) => fields.problem(format!("`model_type` is \"{other}\", only \"llama\" is supported")),
+        None => fields.problem("`model_type` is missing, it must be \"llama\"".to_owned()),
+    }
+    if let Some(names) = fields.get("architectures").and_then(Value::as_array) {
+        let known = ["LlamaForCausalLM", "LlamaForSequenceClassification", "LlamaModel"];
+        for name in names {
+            if !name.as_str().is_some_and(|name| known.contains(&name)) {
+                fields.problem(format!(
+                    "`architectures` names {name}, only \"LlamaForCausalLM\" is supported"
+                ));
+            }
+        }
+    }
+    if let Some(act) = fields.get("hidden_act").filter(|act| act.as_str() != Some("silu")) {
+        fields.problem(format!("`hidden_act` is {act}, only \"silu\" is supported"));
+    }
+    for name in ["attention_bias", "mlp_bias"] {
+        if fields.flag(name, false) {
+            fields.problem(format!("`{name}` is true, layers with biases are not supported"));
+        }
+    }
+    for name in ["quantization_config", "sliding_window"] {
+        if fields.get(name).is_some() {
+            fields.problem(format!("`{name}` is set, which is not supported"));
+        }
+    }
+    let rotated = fields.number("partial_rotary_factor", Some(1.0));
+    if rotated != 1.0 {
+        fields.problem(format!("`partial_rotary_factor` is {rotated}, only 1 is supported"));
+    }
+}
+
+fn read_wmtp(fields: &mut Fields<'_>) -> usize {
+    let Some(block) = fields.object("wmtp") else {
+        return 1;
+    };
+    let mut inner = Fields::within(block, "wmtp.");
+    let format = inner.size("format", Some(1));
+    if format as u64 != FORMAT {
+        inner.problem(format!(
+            "`wmtp.format` is {format}, this version reads {FORMAT}: update the program"
+        ));
+    }
+    let n_heads = inner.size("n_heads", Some(1));
+    fields.problems.append(&mut inner.problems);
+    n_heads
+}
+
+/// Top-level `rope_theta` with `rope_scaling` (transformers 4), or `rope_parameters` (transformers 5).
+fn read_rope(fields: &mut Fields<'_>) -> RopeConfig {
+    let top = fields.number("rope_theta", Some(10_000.0));
+    let (name, block) = match (fields.object("rope_parameters"), fields.object("rope_scaling")) {
+        (Some(block), _) => ("rope_parameters.", block),
+        (None, Some(block)) => ("rope_scaling.", block),
+        (None, None) => {
+            return RopeConfig {
+                theta: top,
+                scaling: RopeScaling::None,
+            };
+        }
+    };
+    let mut inner = Fields::within(block, name);
+    let theta = inner.number("rope_theta", Some(top));
+    let kind = ["rope_type", "type"].iter().find_map(|key| inner.get(key)?.as_str());
+    let scaling = match kind {
+        None | Some("default") => RopeScaling::None,
+        Some("linear") => RopeScaling::Linear {
+            factor: inner.number("factor", None),
+        },
+        Some("llama3") => RopeScaling::Llama3 {
+            factor: inner.number("factor", None),
+            low_freq_factor: inner.number("low_freq_factor", None),
+            high_freq_factor: inner.number("high_freq_factor", None),
+            original_max_position_embeddings: inner.number("original_max_position_embeddings", None),
+        },
+        Some(other) => {
+            inner.problem(format!(
+                "`{name}rope_type` is \"{other}\", supported are \"default\", \"linear\" and \"llama3\""
+            ));
+            RopeScaling::None
+        }
+    };
+    check_scaling(&scaling, name, &mut inner);
+    fields.problems.append(&mut inner.problems);
+    RopeConfig { theta, scaling }
+}
+
+fn check_scaling(scaling: &RopeScaling, name: &str, fields: &mut Fields<'_>) {
+    if !fields.problems.is_empty() {
+        return;
+    }
+    match *scaling {
+        RopeScaling::None => {}
+        RopeScaling::Linear { factor } if factor > 0.0 => {}
+        RopeScaling::Llama3 {
+            factor,
+            low_freq_factor: low,
+            high_freq_factor: high,
+            original_max_position_embeddings: original,
+        } if factor > 0.0 && low > 0.0 && high > low && original > 0.0 => {}
+        RopeScaling::Linear { .. } => fields.problem(format!("`{name}factor` must be above 0")),
+        RopeScaling::Llama3 { .. } => fields.problem(format!(
+            "`{name}` needs factor > 0, 0 < low_freq_factor < high_freq_factor and original_max_position_embeddings > 0"
+        )),
+    }
+}
+
+/// The blocks `rope_scaling` (null without scaling) and `rope_parameters`.
+fn rope_json(rope: &RopeConfig) -> (Value, Value) {
+    let scaling = match rope.scaling {
+        RopeScaling::None => {
+            return (Value::Null, json!({"rope_type": "default", "rope_theta": rope.theta}));
+        }
+        RopeScaling::Linear { factor } => json!({"rope_type": "linear", "factor": factor}),
+        RopeScaling::Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_max_position_embeddings,
+        } => json!({
+            "rope_type": "llama3",
+            "factor": factor,
+            "low_freq_factor": low_freq_factor,
+            "high_freq_factor": high_freq_factor,
+            "original_max_position_embeddings": original_max_position_embeddings as u64,
+        }),
+    };
+    let mut parameters = scaling.clone();
+    if let Value::Object(map) = &mut parameters {
+        map.insert("rope_theta".to_owned(), json!(rope.theta));
+    }
+    (scaling, parameters)
+}

@@ -1,0 +1,432 @@
+//! Conversion between model directories in Hugging Face's layout and in Meta's released one.
+//!
+//! Works on tensors, one at a time, without building a model: values keep their type and their bits,
+//! only names change, and the order of rows in query and key projections. Meta's layout is that of
+//! Gloeckle et al. 2024 (arXiv 2404.19737): `layers.{L-1}` is head 1, `extra_heads.{i}` is head i + 2.
+
+mod layout;
+mod params;
+mod pth;
+mod zip;
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use burn_store::pytorch_reader::Tensor as Stored;
+use serde_json::{Map, Value};
+
+use crate::config::LlamaConfig;
+use crate::error::{ModelError, Problems};
+use crate::names::{self, TensorSpec};
+use crate::raw::SaveDtype;
+use crate::store::write_json;
+use crate::tensor_file::{self, Outgoing, TensorFiles};
+use layout::Rows;
+
+const PARAMS: &str = "params.json";
+const CHECKPOINT: &str = "consolidated.pth";
+const CONFIG: &str = "config.json";
+const MODEL: &str = "model.safetensors";
+const HEADS: &str = "mtp_heads.safetensors";
+
+/// Files that are the same in both layouts.
+const COPIED: [&str; 5] = [
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+];
+
+/// Which way a conversion went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From `consolidated.pth` to `model.safetensors`.
+    MetaToHf,
+    /// From `model.safetensors` to `consolidated.pth`.
+    HfToMeta,
+}
+
+/// What a conversion did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Converted {
+    /// Which way it went.
+    pub direction: Direction,
+    /// Tensors written.
+    pub tensors: usize,
+    /// Bytes of all tensors written.
+    pub bytes: u64,
+    /// Prediction heads of the model.
+    pub n_heads: usize,
+    /// Whether the unembedding is the embedding.
+    pub tied: bool,
+    /// Sentences about what was assumed, left out, or is still needed.
+    pub notes: Vec<String>,
+}
+
+/// Converts `src` to the other layout, as told by what it holds; see [`meta_to_hf`] and [`hf_to_meta`].
+///
+/// # Errors
+/// `src` holds neither layout or both, or the conversion fails.
+pub fn convert(src: &Path, dst: &Path) -> Result<Converted, ModelError> {
+    let meta = src.join(PARAMS).exists();
+    let hf = src.join(CONFIG).exists();
+    match (meta, hf) {
+        (true, false) => meta_to_hf(src, dst),
+        (false, true) => hf_to_meta(src, dst),
+        (true, true) => Err(ModelError::Request(format!(
+            "{} holds both {PARAMS} and {CONFIG}, so the direction is unclear: move one layout's files away",
+            src.display()
+        ))),
+        (false, false) => Err(ModelError::Request(format!(
+            "{} holds no model: expected {PARAMS} with {CHECKPOINT}, or {CONFIG} with {MODEL}",
+            src.display()
+        ))),
+    }
+}
+
+/// Converts Meta's layout in `src` (`consolidated.pth`, `params.json`) to Hugging Face's in `dst`,
+/// which must not exist or be empty. The model is tied where both matrices are equal byte for byte.
+///
+/// # Errors
+/// A file is missing, damaged or cannot be written; the tensors do not make a Llama; `dst` is in use.
+pub fn meta_to_hf(src: &Path, dst: &Path) -> Result<Converted, ModelError> {
+    let mut notes = Vec::new();
+    let path = checkpoint(src)?;
+    let tensors = pth::open(&path)?;
+    let found = look(&path, &tensors)?;
+    let config = params::read(&src.join(PARAMS), &found, &mut notes)?;
+    check_meta(&path, &tensors, &config, found.tied)?;
+
+    // A reading error inside the writer is kept here, and reported instead of what it leads to.
+    let failure = RefCell::new(None);
+    let fetch = |name: &str| -> Vec<u8> {
+        let stored = layout::meta_name(name).and_then(|name| tensors.get(&name));
+        match stored.map(Stored::read) {
+            Some(Ok(bytes)) => layout::reorder(name, &config, Cow::Owned(bytes), Rows::ToHalves).into_owned(),
+            Some(Err(error)) => {
+                failure.borrow_mut().get_or_insert(error);
+                Vec::new()
+            }
+            None => Vec::new(),
+        }
+    };
+    let fetch = &fetch;
+    let outgoing = |specs: Vec<TensorSpec>| -> Vec<Outgoing<'_>> {
+        specs
+            .into_iter()
+            .filter_map(|spec| {
+                let dtype = pth::dtype(tensors.get(&layout::meta_name(&spec.name)?)?)?;
+                let name = spec.name.clone();
+                Some(Outgoing {
+                    spec,
+                    dtype,
+                    bytes: Box::new(move || fetch(&name)),
+                })
+            })
+            .collect()
+    };
+    let model = outgoing(config.model_tensors());
+    let heads = outgoing((2..=config.n_heads).flat_map(|k| config.head_tensors(k)).collect());
+    let mut converted = summary(
+        Direction::MetaToHf,
+        &config,
+        model.iter().chain(&heads).map(|tensor| (&tensor.spec, tensor.dtype)),
+    );
+    let dtype = model.first().map_or(SaveDtype::F32, |tensor| tensor.dtype);
+    into_place(dst, |staging| {
+        let metadata = [("format", "pt".to_owned())];
+        tensor_file::write(&staging.join(MODEL), &metadata, model)?;
+        if !heads.is_empty() {
+            tensor_file::write(&staging.join(HEADS), &metadata, heads)?;
+        }
+        if let Some(error) = failure.borrow_mut().take() {
+            return Err(ModelError::io("read", &path, error));
+        }
+        write_json(&staging.join(CONFIG), &config.to_json(dtype.torch_name()))?;
+        copy_tokenizer(src, staging, &mut notes)
+    })?;
+    converted.notes = notes;
+    Ok(converted)
+}
+
+/// Converts Hugging Face's layout in `src` to Meta's in `dst`, which must not exist or be empty.
+///
+/// # Errors
+/// A file is missing, damaged or cannot be written; the tensors do not fit `config.json`; Meta's
+/// layout cannot express the model; `dst` is in use.
+pub fn hf_to_meta(src: &Path, dst: &Path) -> Result<Converted, ModelError> {
+    let config = LlamaConfig::read(src)?;
+    let params = params::write(&config)?;
+    let mut problems = Vec::new();
+    let model = TensorFiles::open_model(src, &mut problems)?;
+    check_hf(&model, &config.model_tensors(), &mut problems);
+    let head_specs: Vec<TensorSpec> = (2..=config.n_heads).flat_map(|k| config.head_tensors(k)).collect();
+    let heads = if head_specs.is_empty() {
+        TensorFiles::default()
+    } else {
+        TensorFiles::open(&src.join(HEADS))?
+    };
+    check_hf(&heads, &head_specs, &mut problems);
+    fail_if_any(src, problems)?;
+
+    let mut specs = config.model_tensors();
+    let mut tied = Vec::new();
+    if config.tie_word_embeddings {
+        // Meta's code always loads an unembedding.
+        tied.extend(specs.first().map(|embedding| (names::UNEMBEDDING, embedding.clone())));
+    }
+    specs.extend(head_specs);
+    let stored = specs.into_iter().map(|spec| (spec.name.clone(), spec));
+    let tied = tied.into_iter().map(|(name, spec)| (name.to_owned(), spec));
+    let mut tensors = Vec::new();
+    for (name, spec) in stored.chain(tied) {
+        let files = if spec.name.starts_with("mtp.") { &heads } else { &model };
+        let (Some(meta), Some(dtype)) = (layout::meta_name(&name), files.dtype(&spec.name)) else {
+            continue;
+        };
+        let config = &config;
+        tensors.push(pth::OutgoingTensor {
+            spec: TensorSpec {
+                name: meta,
+                shape: spec.shape,
+            },
+            dtype,
+            bytes: Box::new(move || {
+                let bytes = files.bytes(&spec.name).unwrap_or_default();
+                layout::reorder(&spec.name, config, Cow::Borrowed(bytes), Rows::ToPairs)
+            }),
+        });
+    }
+    let mut converted = summary(
+        Direction::HfToMeta,
+        &config,
+        tensors.iter().map(|tensor| (&tensor.spec, tensor.dtype)),
+    );
+    let mut notes = vec![format!(
+        "{PARAMS} has no place for the longest sequence ({}) and for the first and last token of a text (they are in generation_config.json if there is one)",
+        config.max_position_embeddings
+    )];
+    into_place(dst, |staging| {
+        pth::write(&staging.join(CHECKPOINT), &tensors)?;
+        write_json(&staging.join(PARAMS), &params)?;
+        copy_tokenizer(src, staging, &mut notes)
+    })?;
+    converted.notes = notes;
+    Ok(converted)
+}
+
+fn summary<'a>(
+    direction: Direction,
+    config: &LlamaConfig,
+    tensors: impl Iterator<Item = (&'a TensorSpec, SaveDtype)>,
+) -> Converted {
+    let sizes: Vec<usize> = tensors
+        .map(|(spec, dtype)| spec.shape.iter().product::<usize>() * dtype.size())
+        .collect();
+    Converted {
+        direction,
+        tensors: sizes.len(),
+        bytes: sizes.iter().map(|size| *size as u64).sum(),
+        n_heads: config.n_heads,
+        tied: config.tie_word_embeddings,
+        notes: Vec::new(),
+    }
+}
+
+/// The one checkpoint file of a directory in Meta's layout.
+fn checkpoint(src: &Path) -> Result<PathBuf, ModelError> {
+    let path = src.join(CHECKPOINT);
+    let numbered = src.join("consolidated.00.pth");
+    if src.join("consolidated.01.pth").exists() {
+        return Err(ModelError::Request(format!(
+            "the model in {} is split over several devices (consolidated.01.pth): merge the parts into one {CHECKPOINT} first",
+            src.display()
+        )));
+    }
+    Ok(if !path.exists() && numbered.exists() {
+        numbered
+    } else {
+        path
+    })
+}
+
+/// Sizes and layers that the tensors of a checkpoint show.
+fn look(path: &Path, tensors: &BTreeMap<String, Stored>) -> Result<params::Found, ModelError> {
+    let shape = |name: &str| -> Result<[usize; 2], ModelError> {
+        let shape = tensors.get(name).map(Stored::shape);
+        shape
+            .and_then(|shape| <[usize; 2]>::try_from(shape).ok())
+            .ok_or_else(|| ModelError::Weights {
+                place: path.display().to_string(),
+                problems: Problems(vec![format!(
+                    "`{name}` is missing or not a matrix, so this is not Meta's layout"
+                )]),
+            })
+    };
+    let [vocab_size, hidden_size] = shape(layout::EMBEDDING)?;
+    let [intermediate_size, _] = shape("layers.0.feed_forward.w1.weight")?;
+    let count = |prefix: &str| -> usize {
+        let index = |name: &String| -> Option<usize> { name.strip_prefix(prefix)?.split('.').next()?.parse().ok() };
+        tensors
+            .keys()
+            .filter_map(index)
+            .max()
+            .map_or(0, |last| last.saturating_add(1))
+    };
+    let read = |name: &str| -> Result<Option<Vec<u8>>, ModelError> {
+        let bytes = tensors.get(name).map(Stored::read).transpose();
+        bytes.map_err(|error| ModelError::io("read", path, error))
+    };
+    let (layers, extra_heads) = (count(layout::LAYERS), count(layout::HEADS));
+    if layers + extra_heads > tensors.len() {
+        return Err(ModelError::Weights {
+            place: path.display().to_string(),
+            problems: Problems(vec![format!(
+                "layers are numbered up to {layers}, with {} tensors in all",
+                tensors.len()
+            )]),
+        });
+    }
+    let same_type =
+        tensors.get(layout::UNEMBEDDING).map(Stored::dtype) == tensors.get(layout::EMBEDDING).map(Stored::dtype);
+    let tied = same_type && read(layout::UNEMBEDDING)? == read(layout::EMBEDDING)?;
+    Ok(params::Found {
+        vocab_size,
+        hidden_size,
+        intermediate_size,
+        layers,
+        extra_heads,
+        tied,
+    })
+}
+
+/// Compares a checkpoint with the configuration made from it.
+fn check_meta(
+    path: &Path,
+    tensors: &BTreeMap<String, Stored>,
+    config: &LlamaConfig,
+    tied: bool,
+) -> Result<(), ModelError> {
+    let mut problems = Vec::new();
+    let mut known: BTreeSet<String> = BTreeSet::new();
+    let heads = (2..=config.n_heads).flat_map(|k| config.head_tensors(k));
+    for spec in config.model_tensors().into_iter().chain(heads) {
+        let Some(name) = layout::meta_name(&spec.name) else {
+            continue;
+        };
+        match tensors.get(&name) {
+            None => problems.push(format!("`{name}` of shape {:?} is missing", spec.shape)),
+            Some(tensor) => {
+                if tensor.shape() != spec.shape {
+                    problems.push(format!(
+                        "`{name}` has shape {:?}, expected {:?}",
+                        tensor.shape(),
+                        spec.shape
+                    ));
+                }
+                if pth::dtype(tensor).is_none() {
+                    problems.push(format!(
+                        "`{name}` has type {:?}, expected F32, F16 or BF16",
+                        tensor.dtype()
+                    ));
+                }
+            }
+        }
+        known.insert(name);
+    }
+    if tied {
+        known.insert(layout::UNEMBEDDING.to_owned());
+    }
+    // Some releases carry a table of rotary frequencies, which follow from params.json.
+    let surplus = tensors
+        .keys()
+        .filter(|name| !known.contains(*name) && *name != "rope.freqs");
+    problems.extend(surplus.map(|name| format!("`{name}` is surplus: no part of a Llama")));
+    fail_if_any(path, problems)
+}
+
+/// Compares safetensors files with what the configuration expects.
+fn check_hf(files: &TensorFiles, expected: &[TensorSpec], problems: &mut Vec<String>) {
+    files.check(expected, problems);
+    let known: BTreeSet<&str> = expected.iter().map(|spec| spec.name.as_str()).collect();
+    for name in files.names().filter(|name| !known.contains(name)) {
+        let copy = name == names::UNEMBEDDING && files.bytes(name) == files.bytes(names::EMBEDDING);
+        if !copy && !name.ends_with("rotary_emb.inv_freq") {
+            problems.push(format!("`{name}` is surplus: no part of this configuration uses it"));
+        }
+    }
+}
+
+fn fail_if_any(place: &Path, problems: Vec<String>) -> Result<(), ModelError> {
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(ModelError::Weights {
+        place: place.display().to_string(),
+        problems: Problems(problems),
+    })
+}
+
+/// Copies what both layouts share, and says what of the tokenizer is missing.
+fn copy_tokenizer(src: &Path, dst: &Path, notes: &mut Vec<String>) -> Result<(), ModelError> {
+    for name in COPIED {
+        let from = src.join(name);
+        if from.exists() {
+            std::fs::copy(&from, dst.join(name)).map_err(|source| ModelError::io("copy", &from, source))?;
+        }
+    }
+    if !dst.join("tokenizer.json").exists() {
+        let found = if dst.join("tokenizer.model").exists() {
+            "only tokenizer.model"
+        } else {
+            "no tokenizer"
+        };
+        notes.push(format!(
+            "{} has {found}: tokenizer.json is needed to run the model, take it from the same model's Hugging Face directory or let transformers convert it",
+            src.display()
+        ));
+    }
+    Ok(())
+}
+
+/// Fills a directory beside `dst` and renames it to `dst` when it is complete.
+fn into_place(dst: &Path, fill: impl FnOnce(&Path) -> Result<(), ModelError>) -> Result<(), ModelError> {
+    let occupied = match std::fs::read_dir(dst) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+        Err(source) => return Err(ModelError::io("use", dst, source)),
+    };
+    let name = dst.file_name().filter(|_| !occupied).ok_or_else(|| {
+        ModelError::Request(format!(
+            "{} is not empty: choose a new or an empty directory",
+            dst.display()
+        ))
+    })?;
+    let mut staging = std::ffi::OsString::from(".");
+    staging.push(name);
+    staging.push(format!(".tmp-{}", std::process::id()));
+    let staging = dst.with_file_name(staging);
+    let parent = dst.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent {
+        std::fs::create_dir_all(parent).map_err(|source| ModelError::io("create", parent, source))?;
+    }
+    std::fs::create_dir(&staging).map_err(|source| ModelError::io("create", &staging, source))?;
+    let filled = fill(&staging).and_then(|()| {
+        // An empty directory gives way to the rename; a filled one does not.
+        std::fs::rename(&staging, dst).map_err(|source| ModelError::io("create", dst, source))
+    });
+    if filled.is_err() {
+        // The conversion has already failed; what cannot be removed either changes nothing.
+        let _ = std::fs::remove_dir_all(&staging);
+    }
+    filled
+}
+
+/// A JSON file that holds an object.
+fn read_object(path: &Path) -> Result<Map<String, Value>, ModelError> {
+    let text = std::fs::read(path).map_err(|source| ModelError::io("read", path, source))?;
+    serde_json::from_slice(&text).map_err(|error| ModelError::format(path, "JSON object", error))
+}

@@ -1,0 +1,131 @@
+//! Gradients of the whole model against central differences, in f64, with document boundaries.
+
+use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation};
+
+use crate::attention::Packed;
+use crate::config::{LlamaConfig, RopeScaling};
+use crate::layers::Weight;
+use crate::llama::MtpLlama;
+use crate::random;
+
+const HEADS: usize = 3;
+/// Two documents in the first row; one document and two tokens of padding in the second.
+const DOCS: [[i64; 7]; 2] = [[0, 0, 0, 1, 1, 1, 1], [3, 3, 3, 3, 3, -1, -1]];
+const POSITIONS: [[i64; 7]; 2] = [[0, 1, 2, 0, 1, 2, 3], [0, 1, 2, 3, 4, 0, 0]];
+const TOKENS: [[i64; 7]; 2] = [[3, 1, 4, 1, 5, 9, 2], [6, 5, 3, 5, 8, 0, 0]];
+
+fn config(tied: bool) -> LlamaConfig {
+    let mut config = LlamaConfig::new(11, 8, 3, 4);
+    config.num_key_value_heads = 2;
+    config.head_dim = 4;
+    config.intermediate_size = 10;
+    config.tie_word_embeddings = tied;
+    config.n_heads = HEADS;
+    config.rope.theta = 20.0;
+    config.rope.scaling = RopeScaling::Linear { factor: 1.5 };
+    config
+}
+
+/// A model whose tensor `name` has `change` added at `index`.
+fn model(config: &LlamaConfig, device: &Device, name: &str, index: usize, change: f64) -> MtpLlama {
+    let built = MtpLlama::build::<std::convert::Infallible>(config, DType::F64, device, &mut |tensor, shape| {
+        let centre = if shape.len() == 1 { 1.0 } else { 0.0 };
+        let mut values: Vec<f64> = random::normal(5, tensor, shape.iter().product(), 0.4)
+            .into_iter()
+            .map(|value| f64::from(value) + centre)
+            .collect();
+        if tensor == name {
+            values[index] += change;
+        }
+        Ok(TensorData::new(values, shape.to_vec()))
+    });
+    match built {
+        Ok(model) => model,
+        Err(never) => match never {},
+    }
+}
+
+/// Sum over heads and valid positions of fixed weights times cross entropy, plus a term that the
+/// hidden states enter directly.
+fn loss(model: &MtpLlama, device: &Device) -> Tensor<1> {
+    let int = |values: [[i64; 7]; 2]| Tensor::<2, Int>::from_data(TensorData::from(values), device);
+    let input = Packed {
+        tokens: int(TOKENS),
+        positions: int(POSITIONS),
+        docs: int(DOCS),
+    };
+    let ctx = model.context(&input);
+    let trunk = model.trunk(&input, &ctx);
+    let mut total = Tensor::<1>::zeros([1], (device, DType::F64));
+    for k in 1..=HEADS {
+        let hidden = model.head(k, trunk.clone(), &ctx);
+        let log_p = activation::log_softmax(model.logits(hidden), 2);
+        let mut weights = vec![0.0f64; 2 * 7 * 11];
+        for (row, docs) in DOCS.iter().enumerate() {
+            for t in 0..7 - k {
+                if docs[t] >= 0 && docs[t] == docs[t + k] {
+                    let target = TOKENS[row][t + k] as usize;
+                    weights[(row * 7 + t) * 11 + target] = -0.1 * (1 + t + k) as f64;
+                }
+            }
+        }
+        let weights = Tensor::<3>::from_data(TensorData::new(weights, [2, 7, 11]), (device, DType::F64));
+        total = total + (log_p * weights).sum();
+    }
+    total
+}
+
+fn value(tensor: Tensor<1>) -> f64 {
+    tensor.into_data().iter::<f64>().sum()
+}
+
+fn check(tied: bool, device: Device) {
+    let config = config(tied);
+    let tracked = model(&config, &device, "", 0, 0.0);
+    let grads = loss(&tracked, &device).backward();
+    let plain = Device::flex();
+    let step = 1e-5;
+    let mut checked = 0;
+    for (name, weight) in tracked.weights() {
+        let gradient: Vec<f64> = match weight {
+            Weight::Matrix(param) => param.val().grad(&grads).map(Tensor::into_data),
+            Weight::Vector(param) => param.val().grad(&grads).map(Tensor::into_data),
+        }
+        .unwrap_or_else(|| panic!("{name} has no gradient"))
+        .iter::<f64>()
+        .collect();
+        let count = gradient.len();
+        for index in [0, count / 3 + 1, count / 2, count - 1] {
+            let at = |change| value(loss(&model(&config, &plain, &name, index, change), &plain));
+            let difference = (at(step) - at(-step)) / (2.0 * step);
+            let error = (difference - gradient[index]).abs();
+            assert!(
+                error < 1e-7 + 1e-6 * difference.abs(),
+                "{name}[{index}]: gradient {}, difference {difference}",
+                gradient[index]
+            );
+            checked += 1;
+        }
+        assert!(
+            gradient.iter().any(|g| g.abs() > 1e-6),
+            "{name} has no part in the loss"
+        );
+    }
+    // 2 trunk layers, 3 heads, embedding, norm, unembedding.
+    assert_eq!(checked, 4 * (9 * 5 + 2 + usize::from(!tied)));
+}
+
+#[test]
+fn gradients_are_those_of_central_differences_with_tied_embeddings() {
+    check(true, Device::flex().autodiff());
+}
+
+#[test]
+fn gradients_are_those_of_central_differences_with_an_unembedding_of_its_own() {
+    check(false, Device::flex().autodiff());
+}
+
+#[test]
+fn gradients_are_the_same_where_autodiff_recomputes() {
+    check(true, Device::flex().autodiff().gradient_checkpointing());
+}

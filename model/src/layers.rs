@@ -1,0 +1,139 @@
+//! The parts of a decoder layer that hold weights: linear maps, norms, the feed-forward block.
+//!
+//! Matrices lie as `[out, in]`, transformers' layout, so that files are loaded and saved without
+//! rearranging. A matrix product reads the transposed view at the same speed.
+
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+
+use crate::attention::{Attention, AttentionContext, LayerCache};
+use crate::config::LlamaConfig;
+use crate::names;
+use crate::ops;
+
+/// A linear map without bias.
+#[derive(Module, Debug)]
+pub struct Linear {
+    /// `[out, in]`.
+    pub weight: Param<Tensor<2>>,
+}
+
+impl Linear {
+    /// Maps the rows of `x` `[N, in]` to `[N, out]`.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        ops::linear(x, self.weight.val())
+    }
+}
+
+/// Root-mean-square norm.
+#[derive(Module, Debug)]
+pub struct RmsNorm {
+    /// `[D]`.
+    pub weight: Param<Tensor<1>>,
+    eps: f64,
+}
+
+impl RmsNorm {
+    pub(crate) fn new(weight: Param<Tensor<1>>, eps: f64) -> Self {
+        Self { weight, eps }
+    }
+
+    /// Normalises the rows of `x` `[N, D]`.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        ops::rms_norm(x, self.weight.val(), self.eps)
+    }
+}
+
+/// The SwiGLU feed-forward block.
+#[derive(Module, Debug)]
+pub struct Mlp {
+    /// `[F, D]`.
+    pub gate_proj: Linear,
+    /// `[F, D]`.
+    pub up_proj: Linear,
+    /// `[D, F]`.
+    pub down_proj: Linear,
+}
+
+impl Mlp {
+    /// The block on the rows of `x` `[N, D]`.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let gate = self.gate_proj.forward(x.clone());
+        ops::swiglu_linear(gate, self.up_proj.forward(x), self.down_proj.weight.val())
+    }
+}
+
+/// One pre-norm decoder layer, and as such also one prediction head.
+#[derive(Module, Debug)]
+pub struct DecoderLayer {
+    /// Norm before the attention.
+    pub input_layernorm: RmsNorm,
+    /// Attention.
+    pub self_attn: Attention,
+    /// Norm before the feed-forward block.
+    pub post_attention_layernorm: RmsNorm,
+    /// Feed-forward block.
+    pub mlp: Mlp,
+}
+
+/// A parameter by reference, whatever its rank.
+pub(crate) enum Weight<'a> {
+    Matrix(&'a Param<Tensor<2>>),
+    Vector(&'a Param<Tensor<1>>),
+}
+
+impl DecoderLayer {
+    /// Builds a layer from a source of parameters by name within the layer.
+    pub(crate) fn build<E>(
+        config: &LlamaConfig,
+        matrix: &mut dyn FnMut(&str) -> Result<Param<Tensor<2>>, E>,
+        vector: &mut dyn FnMut(&str) -> Result<Param<Tensor<1>>, E>,
+    ) -> Result<Self, E> {
+        let mut linear = |name: &str| matrix(name).map(|weight| Linear { weight });
+        let mut norm = |name: &str| vector(name).map(|weight| RmsNorm::new(weight, config.rms_norm_eps));
+        Ok(Self {
+            input_layernorm: norm("input_layernorm.weight")?,
+            self_attn: Attention::new(
+                config,
+                [
+                    linear("self_attn.q_proj.weight")?,
+                    linear("self_attn.k_proj.weight")?,
+                    linear("self_attn.v_proj.weight")?,
+                    linear("self_attn.o_proj.weight")?,
+                ],
+            ),
+            post_attention_layernorm: norm("post_attention_layernorm.weight")?,
+            mlp: Mlp {
+                gate_proj: linear("mlp.gate_proj.weight")?,
+                up_proj: linear("mlp.up_proj.weight")?,
+                down_proj: linear("mlp.down_proj.weight")?,
+            },
+        })
+    }
+
+    /// All parameters with their names within the layer, in the order of [`names::LAYER`].
+    pub(crate) fn weights(&self) -> impl Iterator<Item = (&'static str, Weight<'_>)> {
+        let values = [
+            Weight::Vector(&self.input_layernorm.weight),
+            Weight::Matrix(&self.self_attn.q_proj.weight),
+            Weight::Matrix(&self.self_attn.k_proj.weight),
+            Weight::Matrix(&self.self_attn.v_proj.weight),
+            Weight::Matrix(&self.self_attn.o_proj.weight),
+            Weight::Vector(&self.post_attention_layernorm.weight),
+            Weight::Matrix(&self.mlp.gate_proj.weight),
+            Weight::Matrix(&self.mlp.up_proj.weight),
+            Weight::Matrix(&self.mlp.down_proj.weight),
+        ];
+        names::LAYER.into_iter().zip(values)
+    }
+
+    /// The layer on the rows of `x` `[B * S, D]`.
+    pub(crate) fn forward(&self, x: Tensor<2>, ctx: &AttentionContext, cache: Option<&mut LayerCache>) -> Tensor<2> {
+        let mixed = self
+            .self_attn
+            .forward(self.input_layernorm.forward(x.clone()), ctx, cache);
+        let x = x + mixed;
+        let fed = self.mlp.forward(self.post_attention_layernorm.forward(x.clone()));
+        x + fed
+    }
+}

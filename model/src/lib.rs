@@ -1,0 +1,44 @@
+//! A Llama that predicts several tokens at once: modules, loading, saving, generating.
+//!
+//! This crate knows transformers and their files; it knows nothing of data sets, losses or training
+//! runs. The mathematics is that of Llama decoders with parallel prediction heads, see [`MtpLlama`].
+
+#![deny(missing_docs)]
+
+mod attention;
+mod config;
+mod convert;
+mod error;
+mod fields;
+mod fused;
+mod generate;
+#[cfg(test)]
+mod gradients;
+mod layers;
+mod llama;
+mod lora;
+mod names;
+mod ops;
+mod random;
+mod raw;
+mod reward;
+mod rope;
+mod sampling;
+mod store;
+mod tensor_file;
+mod value_head;
+
+pub use attention::{Attention, AttentionContext, Packed};
+pub use config::{LlamaConfig, RopeConfig, RopeScaling};
+pub use convert::{Converted, Direction, convert, hf_to_meta, meta_to_hf};
+pub use error::{ModelError, Problems};
+pub use generate::{Finish, Generation, Prompt, generate};
+pub use layers::{DecoderLayer, Linear, Mlp, RmsNorm};
+pub use llama::MtpLlama;
+pub use lora::{apply_lora, load_adapter, merged, save_adapter};
+pub use names::TensorSpec;
+pub use raw::SaveDtype;
+pub use reward::RewardModel;
+pub use sampling::Sampling;
+pub use store::{HeadInit, LoadOptions, from_bytes, load, model_hash, save, to_bytes};
+pub use value_head::ValueHead;

@@ -1,0 +1,236 @@
+//! The Llama with several prediction heads.
+//!
+//! As Gloeckle et al. 2024 (arXiv 2404.19737, "parallel" heads) ship theirs: the trunk is all
+//! decoder layers but the last; head 1 is the last layer; heads 2..H are one decoder layer each, fed
+//! by the same trunk output; all share the final norm and the unembedding. Seen through head 1 alone
+//! it is exactly the Llama it was loaded from. There is no loss here, and no sampling.
+
+use std::convert::Infallible;
+
+use burn::module::{Module, Param};
+use burn::tensor::{DType, Device, Tensor, TensorData, module::embedding};
+
+use crate::attention::{AttentionContext, LayerCache, Packed};
+use crate::config::LlamaConfig;
+use crate::layers::{DecoderLayer, Linear, RmsNorm, Weight};
+use crate::names;
+use crate::random;
+
+/// A multi-token Llama; see the module's first paragraph.
+#[derive(Module, Debug)]
+pub struct MtpLlama {
+    embed_tokens: Param<Tensor<2>>,
+    layers: Vec<DecoderLayer>,
+    heads: Vec<DecoderLayer>,
+    norm: RmsNorm,
+    lm_head: Option<Linear>,
+    #[module(skip)]
+    config: LlamaConfig,
+}
+
+impl LlamaConfig {
+    /// A model with random weights (normal, standard deviation `initializer_range`; norms 1) in f32.
+    /// The same seed gives the same weights everywhere.
+    pub fn init(&self, seed: u64, device: &Device) -> MtpLlama {
+        self.init_dtype(seed, DType::F32, device)
+    }
+
+    /// [`LlamaConfig::init`] with another float type.
+    pub fn init_dtype(&self, seed: u64, dtype: DType, device: &Device) -> MtpLlama {
+        let std = self.initializer_range;
+        let built = MtpLlama::build::<Infallible>(self, dtype, device, &mut |name, shape| {
+            Ok(random_weight(seed, name, shape, std))
+        });
+        match built {
+            Ok(model) => model,
+            Err(never) => match never {},
+        }
+    }
+}
+
+/// Random values for the weight called `name`: 1 for norms, normal for matrices.
+pub(crate) fn random_weight(seed: u64, name: &str, shape: &[usize], std: f64) -> TensorData {
+    let count = shape.iter().product();
+    let values = if shape.len() == 1 {
+        vec![1.0; count]
+    } else {
+        random::normal(seed, name, count, std)
+    };
+    TensorData::new(values, shape.to_vec())
+}
+
+/// Where a model's weights come from: the data of the tensor with this name and shape.
+pub(crate) type Source<'a, E> = dyn FnMut(&str, &[usize]) -> Result<TensorData, E> + 'a;
+
+impl MtpLlama {
+    /// Builds the model that `config` describes, asking `source` for one tensor after another.
+    pub(crate) fn build<E>(
+        config: &LlamaConfig,
+        dtype: DType,
+        device: &Device,
+        source: &mut Source<'_, E>,
+    ) -> Result<Self, E> {
+        let shapes: std::collections::BTreeMap<String, Vec<usize>> = config
+            .model_tensors()
+            .into_iter()
+            .chain((2..=config.n_heads).flat_map(|k| config.head_tensors(k)))
+            .map(|spec| (spec.name, spec.shape))
+            .collect();
+        let source = std::cell::RefCell::new(source);
+        let data = |name: &str| -> Result<TensorData, E> {
+            let shape = shapes.get(name).map_or(&[][..], Vec::as_slice);
+            (source.borrow_mut())(name, shape)
+        };
+        let matrix = |name: &str| data(name).map(|data| param::<2>(name, data, dtype, device));
+        let vector = |name: &str| data(name).map(|data| param::<1>(name, data, dtype, device));
+        let layer = |prefix: String| {
+            DecoderLayer::build(config, &mut |name| matrix(&format!("{prefix}{name}")), &mut |name| {
+                vector(&format!("{prefix}{name}"))
+            })
+        };
+        let last = config.num_hidden_layers.saturating_sub(1);
+        Ok(Self {
+            embed_tokens: matrix(names::EMBEDDING)?,
+            layers: (0..last)
+                .map(|i| layer(names::layer_prefix(i)))
+                .collect::<Result<_, E>>()?,
+            heads: std::iter::once(names::layer_prefix(last))
+                .chain((2..=config.n_heads).map(names::head_prefix))
+                .map(layer)
+                .collect::<Result<_, E>>()?,
+            norm: RmsNorm::new(vector(names::NORM)?, config.rms_norm_eps),
+            lm_head: if config.tie_word_embeddings {
+                None
+            } else {
+                Some(Linear {
+                    weight: matrix(names::UNEMBEDDING)?,
+                })
+            },
+            config: config.clone(),
+        })
+    }
+
+    /// All parameters with their names in the model directory.
+    pub(crate) fn weights(&self) -> Vec<(String, Weight<'_>)> {
+        let last = self.layers.len();
+        let trunk = self
+            .layers
+            .iter()
+            .enumerate()
+            .map(|(i, layer)| (names::layer_prefix(i), layer));
+        let heads = self.heads.iter().enumerate().map(|(i, head)| {
+            (
+                if i == 0 {
+                    names::layer_prefix(last)
+                } else {
+                    names::head_prefix(i + 1)
+                },
+                head,
+            )
+        });
+        let mut weights = vec![(names::EMBEDDING.to_owned(), Weight::Matrix(&self.embed_tokens))];
+        for (prefix, layer) in trunk.chain(heads) {
+            weights.extend(
+                layer
+                    .weights()
+                    .map(|(name, weight)| (format!("{prefix}{name}"), weight)),
+            );
+        }
+        weights.push((names::NORM.to_owned(), Weight::Vector(&self.norm.weight)));
+        if let Some(head) = &self.lm_head {
+            weights.push((names::UNEMBEDDING.to_owned(), Weight::Matrix(&head.weight)));
+        }
+        weights
+    }
+
+    /// H, the number of prediction heads.
+    pub fn n_heads(&self) -> usize {
+        self.heads.len()
+    }
+
+    /// The configuration, with `n_heads` as built.
+    pub fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    /// The device of the weights (an autodiff device while training).
+    pub fn device(&self) -> Device {
+        self.embed_tokens.lazy_device()
+    }
+
+    /// The float type of the weights and of all activations.
+    pub fn dtype(&self) -> DType {
+        self.embed_tokens.base().dtype()
+    }
+
+    /// Mask and rotary tables for a batch: make them once and hand them to trunk and heads.
+    pub fn context(&self, input: &Packed) -> AttentionContext {
+        AttentionContext::packed(&self.config, input, self.dtype(), &self.device())
+    }
+
+    /// Hidden states `[B, S, D]` before the heads.
+    pub fn trunk(&self, input: &Packed, ctx: &AttentionContext) -> Tensor<3> {
+        let [batch, seq] = input.tokens.dims();
+        let x = embedding(self.embed_tokens.val(), input.tokens.clone());
+        let d = self.config.hidden_size;
+        let x = self
+            .layers
+            .iter()
+            .fold(x.reshape([batch * seq, d]), |x, layer| layer.forward(x, ctx, None));
+        x.reshape([batch, seq, d])
+    }
+
+    /// Head `k` (1..=H) on the trunk's output: `[B, S, D]` after the final norm, ready for the
+    /// unembedding. At position `t` it predicts token `t + k`.
+    ///
+    /// # Panics
+    /// If `k` is 0 or above [`MtpLlama::n_heads`].
+    pub fn head(&self, k: usize, trunk: Tensor<3>, ctx: &AttentionContext) -> Tensor<3> {
+        assert!(
+            (1..=self.heads.len()).contains(&k),
+            "head {k} of a model with {}",
+            self.heads.len()
+        );
+        let [batch, seq, d] = trunk.dims();
+        let x = self.heads[k - 1].forward(trunk.reshape([batch * seq, d]), ctx, None);
+        self.norm.forward(x).reshape([batch, seq, d])
+    }
+
+    /// The unembedding `[V, D]`; the embedding itself where they are tied.
+    pub fn unembedding(&self) -> Tensor<2> {
+        self.lm_head
+            .as_ref()
+            .map_or_else(|| self.embed_tokens.val(), |head| head.weight.val())
+    }
+
+    /// Logits `[B, S, V]` of hidden states `[B, S, D]`. Meant for few positions: the training loss
+    /// never makes them.
+    pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
+        let [batch, seq, d] = hidden.dims();
+        let logits = crate::ops::linear(hidden.reshape([batch * seq, d]), self.unembedding());
+        logits.reshape([batch, seq, self.config.vocab_size])
+    }
+
+    /// Head 1 on new tokens with a cache for each of its L layers: hidden states `[B, 1, D]` of the
+    /// last new token, after the final norm.
+    pub(crate) fn forward_cached(
+        &self,
+        tokens: Tensor<2, burn::tensor::Int>,
+        ctx: &AttentionContext,
+        cache: &mut [LayerCache],
+    ) -> Tensor<3> {
+        let (batch, seq, d) = (ctx.batch, ctx.seq, self.config.hidden_size);
+        let mut x = embedding(self.embed_tokens.val(), tokens).reshape([batch * seq, d]);
+        for (layer, cache) in self.layers.iter().chain(self.heads.first()).zip(cache) {
+            x = layer.forward(x, ctx, Some(cache));
+        }
+        let last = x.reshape([batch, seq, d]).narrow(1, seq - 1, 1).reshape([batch, d]);
+        self.norm.forward(last).reshape([batch, 1, d])
+    }
+}
+
+/// A trainable parameter whose identity follows from its name.
+fn param<const D: usize>(name: &str, data: TensorData, dtype: DType, device: &Device) -> Param<Tensor<D>> {
+    let tensor = Tensor::from_data(data.convert_dtype(dtype), (device, dtype));
+    Param::initialized(random::param_id(name), tensor).set_require_grad(true)
+}

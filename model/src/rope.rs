@@ -1,0 +1,122 @@
+//! Rotary position embedding with transformers' half-rotation, from explicit positions.
+//!
+//! Pairs dimension `i` with `i + head_dim / 2`. Frequencies and angles are rounded to f32 as
+//! transformers does, so that long contexts agree with it; tables are made on the host.
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+use crate::config::{LlamaConfig, RopeConfig, RopeScaling};
+
+/// Cosines and sines for every token of a batch, each `[B, S, 1, head_dim / 2]`.
+#[derive(Debug, Clone)]
+pub(crate) struct RopeTables {
+    cos: Tensor<4>,
+    sin: Tensor<4>,
+}
+
+impl RopeTables {
+    /// Tables for `positions` (`B * S` of them, row by row).
+    pub(crate) fn new(
+        config: &LlamaConfig,
+        positions: &[i64],
+        [batch, seq]: [usize; 2],
+        dtype: DType,
+        device: &Device,
+    ) -> Self {
+        let frequencies = inverse_frequencies(&config.rope, config.head_dim);
+        let angles: Vec<f64> = positions
+            .iter()
+            .flat_map(|p| frequencies.iter().map(move |f| f64::from(*p as f32 * f)))
+            .collect();
+        let table = |f: fn(f64) -> f64| {
+            let values: Vec<f64> = angles.iter().map(|angle| f(*angle)).collect();
+            let data = TensorData::new(values, [batch, seq, 1, frequencies.len()]);
+            Tensor::from_data(data.convert_dtype(dtype), (device, dtype))
+        };
+        Self {
+            cos: table(f64::cos),
+            sin: table(f64::sin),
+        }
+    }
+
+    /// Rotates queries or keys `[B, S, heads, head_dim]`.
+    pub(crate) fn rotate(&self, x: Tensor<4>) -> Tensor<4> {
+        let half = x.dims()[3] / 2;
+        let left = x.clone().narrow(3, 0, half);
+        let right = x.narrow(3, half, half);
+        let new_left = left.clone() * self.cos.clone() - right.clone() * self.sin.clone();
+        let new_right = right * self.cos.clone() + left * self.sin.clone();
+        Tensor::cat(vec![new_left, new_right], 3)
+    }
+}
+
+/// The `head_dim / 2` inverse frequencies, stretched as the configuration says.
+fn inverse_frequencies(rope: &RopeConfig, head_dim: usize) -> Vec<f32> {
+    (0..head_dim / 2)
+        .map(|i| {
+            let plain = (1.0 / rope.theta.powf((2 * i) as f64 / head_dim as f64)) as f32;
+            stretched(f64::from(plain), &rope.scaling) as f32
+        })
+        .collect()
+}
+
+/// Llama 3.1's rule as in transformers' `_compute_llama3_parameters`.
+fn stretched(frequency: f64, scaling: &RopeScaling) -> f64 {
+    match *scaling {
+        RopeScaling::None => frequency,
+        RopeScaling::Linear { factor } => frequency / factor,
+        RopeScaling::Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_max_position_embeddings: original,
+        } => {
+            let wavelength = std::f64::consts::TAU / frequency;
+            if wavelength > original / low_freq_factor {
+                frequency / factor
+            } else if wavelength < original / high_freq_factor {
+                frequency
+            } else {
+                let ramp = (original / wavelength - low_freq_factor) / (high_freq_factor - low_freq_factor);
+                (1.0 - ramp) * frequency / factor + ramp * frequency
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn llama3_scaling_keeps_high_frequencies_and_divides_low_ones() {
+        let scaling = RopeScaling::Llama3 {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position_embeddings: 8192.0,
+        };
+        assert_eq!(stretched(1.0, &scaling), 1.0);
+        assert_eq!(stretched(1e-5, &scaling), 1e-5 / 8.0);
+        // Wavelength 4096 = 8192 / 2: ramp (2 - 1) / (4 - 1) = 1/3, so f (2/3/8 + 1/3) = f * 5/12.
+        let frequency = std::f64::consts::TAU / 4096.0;
+        assert!((stretched(frequency, &scaling) / frequency - 5.0 / 12.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn rotation_by_a_quarter_turn_swaps_the_halves() {
+        let device = Device::flex();
+        let mut config = LlamaConfig::new(8, 2, 1, 1);
+        config.rope.theta = 1.0;
+        // head_dim 2: one pair with frequency 1, so position p turns by p radians.
+        let tables = RopeTables::new(&config, &[0, 1], [1, 2], DType::F64, &device);
+        let x = Tensor::<4>::from_data(
+            TensorData::new(vec![1.0f64, 0.0, 1.0, 0.0], [1, 2, 1, 2]),
+            (&device, DType::F64),
+        );
+        let y = tables.rotate(x).into_data().iter::<f64>().collect::<Vec<_>>();
+        for (got, expected) in y.iter().zip([1.0, 0.0, 1f64.cos(), 1f64.sin()]) {
+            assert!((got - expected).abs() < 1e-12, "{y:?}");
+        }
+    }
+}

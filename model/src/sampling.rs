@@ -1,0 +1,227 @@
+//! How the next token is drawn from one row of logits: greedily, or from the nucleus.
+//!
+//! Runs on the host in f64, so that the same logits, settings and generator give the same token on
+//! every device. Nothing here knows the model.
+
+use rand::{Rng, RngExt};
+
+use crate::error::ModelError;
+
+/// Settings of generation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampling {
+    /// Logits are divided by it; 0 is greedy: the highest logit, the lowest id among equals.
+    pub temperature: f64,
+    /// Tokens are drawn from the smallest set of most probable tokens whose probabilities (after
+    /// the temperature) add up to at least this, above 0 and up to 1 (Holtzman et al. 2020, arXiv
+    /// 1904.09751).
+    pub top_p: f64,
+    /// Most tokens to generate for one prompt.
+    pub max_new_tokens: usize,
+}
+
+impl Sampling {
+    /// Greedy generation of at most `max_new_tokens`.
+    pub fn greedy(max_new_tokens: usize) -> Self {
+        Self {
+            temperature: 0.0,
+            top_p: 1.0,
+            max_new_tokens,
+        }
+    }
+
+    /// # Errors
+    /// A setting is out of its range.
+    pub(crate) fn check(&self) -> Result<(), ModelError> {
+        if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
+            return Err(ModelError::Request(format!(
+                "the sampling temperature is {}, it must be 0 (greedy) or above",
+                self.temperature
+            )));
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            return Err(ModelError::Request(format!(
+                "the sampling top_p is {}, it must be above 0 and at most 1",
+                self.top_p
+            )));
+        }
+        Ok(())
+    }
+
+    /// The next token after `logits` (one a token id). Greedy sampling leaves `rng` alone; any other
+    /// takes one number from it. None where no choice can be made: a logit is NaN or +infinity,
+    /// there is none, or all are -infinity.
+    pub(crate) fn pick(&self, logits: &[f32], rng: &mut impl Rng) -> Option<u32> {
+        if self.temperature == 0.0 {
+            return highest(logits).map(|(id, _)| id);
+        }
+        let nucleus = self.nucleus(logits)?;
+        let total: f64 = nucleus.iter().map(|(_, share)| share).sum();
+        let point = rng.random::<f64>() * total;
+        let mut sum = 0.0;
+        let drawn = nucleus.iter().find(|(_, share)| {
+            sum += share;
+            point < sum
+        });
+        // Rounding can leave the point at the very end.
+        drawn.or(nucleus.last()).map(|(id, _)| *id)
+    }
+
+    /// The tokens of the nucleus with their probabilities among all tokens, most probable first
+    /// (lowest id first among equals).
+    fn nucleus(&self, logits: &[f32]) -> Option<Vec<(u32, f64)>> {
+        let (_, top) = highest(logits)?;
+        let weights: Vec<f64> = logits
+            .iter()
+            .map(|logit| ((f64::from(*logit) - f64::from(top)) / self.temperature).exp())
+            .collect();
+        let total: f64 = weights.iter().sum();
+        // All tokens below this share add up to less than 1 - top_p, so those before them reach
+        // top_p: leaving them out keeps the sort short and changes nothing.
+        let least = (1.0 - self.top_p) / weights.len() as f64;
+        let mut nucleus: Vec<(u32, f64)> = (0u32..)
+            .zip(weights.iter().map(|weight| weight / total))
+            .filter(|(_, share)| *share > 0.0 && *share >= least)
+            .collect();
+        nucleus.sort_unstable_by(|(a, p), (b, q)| q.total_cmp(p).then(a.cmp(b)));
+        let mut sum = 0.0;
+        let reached = nucleus.iter().position(|(_, share)| {
+            sum += share;
+            sum >= self.top_p
+        });
+        nucleus.truncate(reached.map_or(nucleus.len(), |index| index + 1));
+        Some(nucleus)
+    }
+}
+
+/// Id and value of the highest logit, the lowest id among equals; none if that is not a finite
+/// number or any logit is NaN.
+fn highest(logits: &[f32]) -> Option<(u32, f32)> {
+    let mut best: Option<(u32, f32)> = None;
+    for (id, logit) in (0u32..).zip(logits) {
+        if logit.is_nan() {
+            return None;
+        }
+        if best.is_none_or(|(_, top)| *logit > top) {
+            best = Some((id, *logit));
+        }
+    }
+    best.filter(|(_, top)| top.is_finite())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::generator;
+
+    fn sampling(temperature: f64, top_p: f64) -> Sampling {
+        Sampling {
+            temperature,
+            top_p,
+            max_new_tokens: 1,
+        }
+    }
+
+    /// Probabilities 0.1, 0.5, 0.15, 0.25.
+    fn logits() -> Vec<f32> {
+        [0.1f32, 0.5, 0.15, 0.25].map(f32::ln).to_vec()
+    }
+
+    fn support(temperature: f64, top_p: f64, logits: &[f32]) -> Vec<u32> {
+        let nucleus = sampling(temperature, top_p).nucleus(logits).unwrap();
+        nucleus.into_iter().map(|(id, _)| id).collect()
+    }
+
+    #[test]
+    fn the_nucleus_is_the_smallest_set_that_reaches_top_p() {
+        assert_eq!(support(1.0, 0.01, &logits()), [1]);
+        assert_eq!(support(1.0, 0.49, &logits()), [1]);
+        assert_eq!(support(1.0, 0.51, &logits()), [1, 3]);
+        assert_eq!(support(1.0, 0.74, &logits()), [1, 3]);
+        assert_eq!(support(1.0, 0.76, &logits()), [1, 3, 2]);
+        assert_eq!(support(1.0, 0.91, &logits()), [1, 3, 2, 0]);
+        assert_eq!(support(1.0, 1.0, &logits()), [1, 3, 2, 0]);
+        // Exactly reached: two halves.
+        assert_eq!(support(1.0, 0.5, &[0.0, 0.0]), [0]);
+    }
+
+    #[test]
+    fn the_temperature_acts_before_the_nucleus() {
+        // Temperature 1/2 squares the probabilities: 1, 25, 2.25, 6.25 of 34.5, so 0.725 and 0.181.
+        assert_eq!(support(0.5, 0.72, &logits()), [1]);
+        assert_eq!(support(0.5, 0.73, &logits()), [1, 3]);
+        assert_eq!(support(0.5, 0.91, &logits()), [1, 3, 2]);
+    }
+
+    #[test]
+    fn equal_logits_are_taken_by_id() {
+        // Shares 0.297, 0.109, 0.297, 0.297.
+        assert_eq!(support(1.0, 0.59, &[2.0, 1.0, 2.0, 2.0]), [0, 2]);
+        let mut rng = generator(1, "test");
+        assert_eq!(sampling(0.0, 1.0).pick(&[0.0, 3.0, 3.0], &mut rng), Some(1));
+    }
+
+    #[test]
+    fn leaving_out_improbable_tokens_does_not_change_the_nucleus() {
+        let mut rng = generator(3, "test");
+        for top_p in [0.1, 0.5, 0.9, 0.95, 0.999, 1.0] {
+            let logits: Vec<f32> = (0..500).map(|_| rng.random::<f32>() * 12.0).collect();
+            // The definition, with all tokens sorted.
+            let total: f64 = logits.iter().map(|x| f64::from(*x).exp()).sum();
+            let mut ids: Vec<u32> = (0..500).collect();
+            ids.sort_by(|a, b| logits[*b as usize].total_cmp(&logits[*a as usize]));
+            let mut sum = 0.0;
+            let mut expected = Vec::new();
+            for id in ids {
+                expected.push(id);
+                sum += f64::from(logits[id as usize]).exp() / total;
+                if sum >= top_p {
+                    break;
+                }
+            }
+            assert_eq!(support(1.0, top_p, &logits), expected, "top_p {top_p}");
+        }
+    }
+
+    #[test]
+    fn drawn_shares_are_the_probabilities_within_the_nucleus() {
+        let (sampling, mut rng) = (sampling(1.0, 0.8), generator(5, "test"));
+        let mut counts = [0u32; 4];
+        for _ in 0..40_000 {
+            counts[sampling.pick(&logits(), &mut rng).unwrap() as usize] += 1;
+        }
+        // 0.5, 0.25 and 0.15 of 0.9; token 0 is outside. Standard deviation 100 at most.
+        assert_eq!(counts[0], 0);
+        for (count, share) in [(counts[1], 0.5), (counts[3], 0.25), (counts[2], 0.15)] {
+            let expected = 40_000.0 * share / 0.9;
+            assert!((f64::from(count) - expected).abs() < 400.0, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn extreme_settings_and_logits_still_give_a_token() {
+        let mut rng = generator(7, "test");
+        assert_eq!(sampling(1e-300, 1.0).pick(&logits(), &mut rng), Some(1));
+        assert_eq!(sampling(1.0, 1e-300).pick(&logits(), &mut rng), Some(1));
+        assert!(sampling(1e300, 1.0).pick(&logits(), &mut rng).is_some());
+        let masked = [f32::NEG_INFINITY, f32::MIN, f32::NEG_INFINITY];
+        assert_eq!(sampling(1.0, 1.0).pick(&masked, &mut rng), Some(1));
+    }
+
+    #[test]
+    fn no_token_is_made_up_where_logits_are_not_numbers() {
+        let mut rng = generator(7, "test");
+        for temperature in [0.0, 1.0] {
+            let sampling = sampling(temperature, 1.0);
+            for bad in [
+                &[0.0, f32::NAN][..],
+                &[f32::NAN, 0.0],
+                &[0.0, f32::INFINITY],
+                &[f32::NEG_INFINITY],
+                &[],
+            ] {
+                assert_eq!(sampling.pick(bad, &mut rng), None, "{bad:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Safetensors files: mapped for reading, written whole under a temporary name and then renamed.
+//!
+//! Writing is done here rather than by the safetensors crate because its header keeps metadata in a
+//! hash map, whose order changes from run to run; equal models should give equal files.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use safetensors::{Dtype, SafeTensors};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::error::ModelError;
+use crate::names::TensorSpec;
+use crate::raw::SaveDtype;
+
+/// Where one tensor lies.
+#[derive(Debug, Clone)]
+struct Entry {
+    file: usize,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    start: usize,
+    len: usize,
+}
+
+/// The tensors of one safetensors file, or of all shards of a model.
+#[derive(Debug, Default)]
+pub(crate) struct TensorFiles {
+    maps: Vec<Bytes>,
+    entries: BTreeMap<String, Entry>,
+    /// Metadata of the header, of all files.
+    pub(crate) metadata: BTreeMap<String, String>,
+}
+
+/// Mapped or owned file content.
+#[derive(Debug)]
+enum Bytes {
+    Mapped(Mmap),
+    Owned(Vec<u8>),
+}
+
+impl Bytes {
+    fn slice(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Owned(bytes) => bytes,
+        }
+    }
+}
+
+impl TensorFiles {
+    /// Maps the file and reads its header; a truncated or damaged one is an error.
+    pub(crate) fn open(path: &Path) -> Result<Self, ModelError> {
+        let mut files = Self::default();
+        files.add(path)?;
+        Ok(files)
+    }
+
+    /// Reads a file's content from memory; `origin` names it in errors.
+    pub(crate) fn from_bytes(bytes: Vec<u8>, origin: &Path) -> Result<Self, ModelError> {
+        let mut files = Self::default();
+        files.add_bytes(Bytes::Owned(bytes), origin)?;
+        Ok(files)
+    }
+
+    /// `model.safetensors` in `dir`, or the shards that `model.safetensors.index.json` lists.
+    /// Problems with single shards are added to `problems`.
+    pub(crate) fn open_model(dir: &Path, problems: &mut Vec<String>) -> Result<Self, ModelError> {
+        let single = dir.join("model.safetensors");
+        let index = dir.join("model.safetensors.index.json");
+        if single.exists() || !index.exists() {
+            return Self::open(&single);
+        }
+        let mut files = Self::default();
+        for (shard, names) in read_index(&index)? {
+            match files.add(&dir.join(&shard)) {
+                Ok(()) => problems.extend(
+                    names
+                        .iter()
+                        .filter(|name| !files.entries.contains_key(*name))
+                        .map(|name| format!("`{name}` is not in {shard}, where the index says it is")),
+                ),
+                Err(error) => problems.push(format!("shard {shard}: {error}")),
+            }
+        }
+        Ok(files)
+    }
+
+    fn add(&mut self, path: &Path) -> Result<(), ModelError> {
+        let file = File::open(path).map_err(|source| ModelError::io("read", path, source))?;
+        // SAFETY: the map is only read. Another program that shortened the file meanwhile could end
+        // this process, as with every mapped file; this crate itself never writes into a model file,
+        // it renames a new one over it.
+        let map = unsafe { Mmap::map(&file) }.map_err(|source| ModelError::io("map", path, source))?;
+        self.add_bytes(Bytes::Mapped(map), path)
+    }
+
+    fn add_bytes(&mut self, bytes: Bytes, path: &Path) -> Result<(), ModelError> {
+        let damaged = |reason: String| ModelError::format(path, "safetensors", reason);
+        let (header, metadata) = SafeTensors::read_metadata(bytes.slice())
+            .map_err(|error| damaged(format!("{error}; it may be truncated or damaged, fetch it again")))?;
+        for (name, info) in metadata.tensors() {
+            let (start, end) = info.data_offsets;
+            let entry = Entry {
+                file: self.maps.len(),
+                dtype: info.dtype,
+                shape: info.shape.clone(),
+                start: 8 + header + start,
+                len: end - start,
+            };
+            if self.entries.insert(name.clone(), entry).is_some() {
+                return Err(damaged(format!("`{name}` is in an earlier shard as well")));
+            }
+        }
+        self.metadata.extend(metadata.metadata().clone().unwrap_or_default());
+        self.maps.push(bytes);
+        Ok(())
+    }
+
+    /// Names of all tensors, sorted.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// The stored bytes of a tensor.
+    pub(crate) fn bytes(&self, name: &str) -> Option<&[u8]> {
+        let entry = self.entries.get(name)?;
+        self.maps
+            .get(entry.file)?
+            .slice()
+            .get(entry.start..entry.start + entry.len)
+    }
+
+    /// The stored float type of a tensor; none if the tensor is absent or not of a float type.
+    pub(crate) fn dtype(&self, name: &str) -> Option<SaveDtype> {
+        SaveDtype::from_safetensors(self.entries.get(name)?.dtype)
+    }
+
+    /// The values of a tensor as f32.
+    pub(crate) fn values(&self, name: &str) -> Option<Vec<f32>> {
+        Some(self.dtype(name)?.decode(self.bytes(name)?))
+    }
+
+    /// Says what is wrong with the tensors that should be here, without reading any of them.
+    pub(crate) fn check(&self, expected: &[TensorSpec], problems: &mut Vec<String>) {
+        for spec in expected {
+            let Some(entry) = self.entries.get(&spec.name) else {
+                problems.push(format!("`{}` of shape {:?} is missing", spec.name, spec.shape));
+                continue;
+            };
+            if entry.shape != spec.shape {
+                problems.push(format!(
+                    "`{}` has shape {:?}, expected {:?}",
+                    spec.name, entry.shape, spec.shape
+                ));
+            }
+            if SaveDtype::from_safetensors(entry.dtype).is_none() {
+                problems.push(format!(
+                    "`{}` has type {:?}, expected F32, F16 or BF16",
+                    spec.name, entry.dtype
+                ));
+            }
+        }
+    }
+
+    /// SHA-256 over all tensors; see [`crate::model_hash`] for the encoding.
+    pub(crate) fn hash(&self) -> String {
+        let mut hash = Sha256::new();
+        for (name, entry) in &self.entries {
+            hash.update((name.len() as u64).to_le_bytes());
+            hash.update(name.as_bytes());
+            hash.update((entry.shape.len() as u64).to_le_bytes());
+            for size in &entry.shape {
+                hash.update((*size as u64).to_le_bytes());
+            }
+            let bytes = self.bytes(name).unwrap_or_default();
+            hash.update((bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        }
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// Shards in order of their names, each with the tensors that it should hold.
+fn read_index(path: &Path) -> Result<BTreeMap<String, Vec<String>>, ModelError> {
+    let text = std::fs::read(path).map_err(|source| ModelError::io("read", path, source))?;
+    let damaged = |reason: String| ModelError::format(path, "shard index", reason);
+    let index: Value = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+    let map = index.get("weight_map").and_then(Value::as_object);
+    let map = map.ok_or_else(|| damaged("it has no `weight_map`".to_owned()))?;
+    let mut shards: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, shard) in map {
+        // A shard lies beside its index; a path could point anywhere.
+        let shard = shard.as_str().filter(|shard| {
+            Path::new(shard)
+                .file_name()
+                .is_some_and(|file| file == std::ffi::OsStr::new(shard))
+        });
+        let shard = shard.ok_or_else(|| damaged(format!("the shard of `{name}` is not a plain file name")))?;
+        shards.entry(shard.to_owned()).or_default().push(name.clone());
+    }
+    Ok(shards)
+}
+
+/// A tensor to be written: its name and shape; values are asked for when their turn comes.
+pub(crate) struct Outgoing<'a> {
+    pub(crate) spec: TensorSpec,
+    pub(crate) dtype: SaveDtype,
+    pub(crate) bytes: Box<dyn Fn() -> Vec<u8> + 'a>,
+}
+
+/// Writes a safetensors file: tensors in order of their names, metadata in the order given.
+pub(crate) fn write_to(
+    out: &mut dyn Write,
+    metadata: &[(&str, String)],
+    mut tensors: Vec<Outgoing<'_>>,
+) -> std::io::Result<()> {
+    tensors.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
+    let mut header = Map::new();
+    let pairs = metadata
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), json!(value)))
+        .collect();
+    header.insert("__metadata__".to_owned(), Value::Object(pairs));
+    let mut end = 0;
+    for tensor in &tensors {
+        let start = end;
+        end += tensor.spec.shape.iter().product::<usize>() * tensor.dtype.size();
+        header.insert(
+            tensor.spec.name.clone(),
+            json!({"dtype": tensor.dtype.safetensors_name(), "shape": tensor.spec.shape, "data_offsets": [start, end]}),
+        );
+    }
+    let mut header = Value::Object(header).to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    out.write_all(&(header.len() as u64).to_le_bytes())?;
+    out.write_all(&header)?;
+    tensors.iter().try_for_each(|tensor| out.write_all(&(tensor.bytes)()))
+}
+
+/// [`write_to`] a file, complete or not at all.
+pub(crate) fn write(path: &Path, metadata: &[(&str, String)], tensors: Vec<Outgoing<'_>>) -> Result<(), ModelError> {
+    replace(path, |out| write_to(out, metadata, tensors))
+}
+
+/// Writes a file under a temporary name beside it, brings it to the disk and renames it.
+pub(crate) fn replace(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<(), ModelError> {
+    let mut temporary = PathBuf::from(path).into_os_string();
+    temporary.push(format!(".tmp-{}", std::process::id()));
+    let temporary = PathBuf::from(temporary);
+    let written = File::create(&temporary).and_then(|file| {
+        let mut out = BufWriter::with_capacity(1 << 20, file);
+        fill(&mut out)?;
+        let file = out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)
+    });
+    written.map_err(|source| {
+        // The write has already failed; a file that cannot be removed either changes nothing.
+        let _ = std::fs::remove_file(&temporary);
+        ModelError::io("write", path, source)
+    })
+}

@@ -1,0 +1,274 @@
+//! Conversion between Hugging Face's layout and Meta's: against files that torch wrote, and there
+//! and back.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::tensor::Device;
+use burn_store::pytorch_reader::PytorchReader;
+use common::{fixture, max_diff, values};
+use safetensors::SafeTensors;
+use wmtp_model::{Direction, LlamaConfig, LoadOptions, Packed, SaveDtype, convert, hf_to_meta, load, meta_to_hf, save};
+
+/// Name to (type, shape, bytes) of all tensors of the safetensors files among `names`.
+type Tensors = BTreeMap<String, (String, Vec<usize>, Vec<u8>)>;
+
+fn tensors(dir: &Path, names: &[&str]) -> Tensors {
+    let mut all = Tensors::new();
+    for path in names.iter().map(|name| dir.join(name)).filter(|path| path.exists()) {
+        let bytes = std::fs::read(path).unwrap();
+        for (name, view) in SafeTensors::deserialize(&bytes).unwrap().tensors() {
+            all.insert(
+                name,
+                (
+                    format!("{:?}", view.dtype()),
+                    view.shape().to_vec(),
+                    view.data().to_vec(),
+                ),
+            );
+        }
+    }
+    all
+}
+
+const HF: [&str; 2] = ["model.safetensors", "mtp_heads.safetensors"];
+
+#[test]
+fn a_checkpoint_written_by_torch_becomes_what_transformers_stores() {
+    for (name, heads, tied, count) in [("untied", 3, false, 39), ("tied", 1, true, 11)] {
+        let dst = tempfile::tempdir().unwrap();
+        let converted = convert(&fixture("meta").join(name), dst.path()).unwrap();
+        assert_eq!(converted.direction, Direction::MetaToHf);
+        assert_eq!(
+            (converted.n_heads, converted.tied, converted.tensors),
+            (heads, tied, count),
+            "{name}"
+        );
+        let expected = tensors(&fixture("meta").join(name), &["expected.safetensors"]);
+        assert_eq!(expected.len(), count);
+        assert_eq!(tensors(dst.path(), &HF), expected, "{name}");
+        // Heads lie apart, so that the directory loads as an ordinary Llama.
+        assert!(
+            tensors(dst.path(), &["model.safetensors"])
+                .keys()
+                .all(|name| !name.starts_with("mtp."))
+        );
+
+        let config = LlamaConfig::read(dst.path()).unwrap();
+        assert_eq!(
+            (config.vocab_size, config.hidden_size, config.intermediate_size),
+            (10, 8, 12)
+        );
+        assert_eq!(
+            (config.num_attention_heads, config.num_key_value_heads, config.head_dim),
+            (2, 1, 4)
+        );
+        assert_eq!(config.num_hidden_layers, if tied { 1 } else { 2 });
+        assert_eq!(config.rope.theta, if tied { 10_000.0 } else { 1_000_000.0 });
+        assert_eq!((config.n_heads, config.tie_word_embeddings), (heads, tied));
+        load(dst.path(), &LoadOptions::default(), &Device::flex()).unwrap();
+
+        assert!(dst.path().join("tokenizer.model").exists());
+        assert!(
+            converted
+                .notes
+                .iter()
+                .any(|note| note.contains("only tokenizer.model: tokenizer.json is needed"))
+        );
+    }
+}
+
+#[test]
+fn query_rows_go_from_neighbouring_pairs_to_halves_and_back() {
+    let (hf, meta) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    // Row r of this query matrix holds the number r: 2 heads of width 4.
+    meta_to_hf(&fixture("meta/tied"), hf.path()).unwrap();
+    let firsts = |bytes: &[u8]| -> Vec<f32> {
+        bytes
+            .as_chunks()
+            .0
+            .iter()
+            .step_by(8)
+            .map(|b| f32::from_le_bytes(*b))
+            .collect()
+    };
+    let stored = tensors(hf.path(), &HF);
+    let rows = firsts(&stored["model.layers.0.self_attn.q_proj.weight"].2);
+    assert_eq!(rows, [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]);
+
+    hf_to_meta(hf.path(), meta.path()).unwrap();
+    let reader = PytorchReader::new(meta.path().join("consolidated.pth")).unwrap();
+    let rows = firsts(&reader.get("layers.0.attention.wq.weight").unwrap().read().unwrap());
+    assert_eq!(rows, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
+}
+
+#[test]
+fn what_torch_wrote_comes_back_as_it_was() {
+    for name in ["untied", "tied"] {
+        let (hf, meta) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        meta_to_hf(&fixture("meta").join(name), hf.path()).unwrap();
+        let converted = hf_to_meta(hf.path(), meta.path()).unwrap();
+        let read = |dir: &Path| -> BTreeMap<String, (String, Vec<usize>, Vec<u8>)> {
+            let reader = PytorchReader::new(dir.join("consolidated.pth")).unwrap();
+            let tensors = reader.tensors().iter().filter(|(name, _)| *name != "rope.freqs");
+            tensors
+                .map(|(name, t)| {
+                    (
+                        name.clone(),
+                        (format!("{:?}", t.dtype()), t.shape().to_vec(), t.read().unwrap()),
+                    )
+                })
+                .collect()
+        };
+        let before = read(&fixture("meta").join(name));
+        assert_eq!(read(meta.path()), before, "{name}");
+        assert_eq!(converted.tensors, before.len());
+        let params = |dir: &Path| -> serde_json::Value {
+            serde_json::from_str(&std::fs::read_to_string(dir.join("params.json")).unwrap()).unwrap()
+        };
+        let (old, new) = (params(&fixture("meta").join(name)), params(meta.path()));
+        for field in [
+            "dim",
+            "n_layers",
+            "n_heads",
+            "n_kv_heads",
+            "norm_eps",
+            "n_future_tokens",
+            "rope_theta",
+        ] {
+            assert_eq!(new[field], old[field], "{field} of {name}");
+        }
+        // Meta's rule: int(2/3 * 4 * dim), times the multiplier, rounded up.
+        let multiple = new["multiple_of"].as_u64().unwrap();
+        let width = (21.0 * new["ffn_dim_multiplier"].as_f64().unwrap_or(1.0)) as u64;
+        assert_eq!(width.div_ceil(multiple) * multiple, 12);
+    }
+}
+
+#[test]
+fn hugging_face_to_meta_and_back_is_bit_identical() {
+    let made = tempfile::tempdir().unwrap();
+    let mut config = LlamaConfig::new(23, 12, 3, 3);
+    config.num_key_value_heads = 1;
+    config.intermediate_size = 20;
+    config.tie_word_embeddings = false;
+    config.n_heads = 4;
+    save(&config.init(3, &Device::flex()), made.path(), SaveDtype::F16).unwrap();
+    for src in [made.path().to_path_buf(), fixture("tied-f32"), fixture("untied-bf16")] {
+        let (meta, hf) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        assert_eq!(convert(&src, meta.path()).unwrap().direction, Direction::HfToMeta);
+        assert_eq!(convert(meta.path(), hf.path()).unwrap().direction, Direction::MetaToHf);
+        let (before, after) = (tensors(&src, &HF), tensors(hf.path(), &HF));
+        assert!(before.len() > 20);
+        assert_eq!(after, before, "{}", src.display());
+        let (before, after) = (LlamaConfig::read(&src).unwrap(), LlamaConfig::read(hf.path()).unwrap());
+        assert_eq!(after.rope, before.rope);
+        assert_eq!(after.model_tensors(), before.model_tensors());
+        assert_eq!(after.n_heads, before.n_heads);
+
+        // The same numbers come out of the converted model.
+        let run = |dir: &Path| {
+            let model = load(dir, &LoadOptions::default(), &Device::flex()).unwrap();
+            let input = Packed::from_documents(&[vec![3, 1, 4, 1, 5, 9]], &model.device());
+            let ctx = model.context(&input);
+            values(model.logits(model.head(1, model.trunk(&input, &ctx), &ctx)))
+        };
+        assert_eq!(max_diff(&run(&src), &run(hf.path())), 0.0);
+    }
+}
+
+#[test]
+fn a_destination_in_use_is_refused_and_a_failure_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let used = dir.path().join("used");
+    std::fs::create_dir(&used).unwrap();
+    std::fs::write(used.join("precious"), "x").unwrap();
+    let error = convert(&fixture("meta/tied"), &used).unwrap_err().to_string();
+    assert!(
+        error.contains("is not empty: choose a new or an empty directory"),
+        "{error}"
+    );
+    assert_eq!(std::fs::read_to_string(used.join("precious")).unwrap(), "x");
+
+    // A tensor whose bytes were changed fails its checksum, after the destination was begun.
+    let broken = dir.path().join("broken");
+    std::fs::create_dir(&broken).unwrap();
+    std::fs::copy(fixture("meta/untied/params.json"), broken.join("params.json")).unwrap();
+    let mut bytes = std::fs::read(fixture("meta/untied/consolidated.pth")).unwrap();
+    let weights = tensors(&fixture("meta/untied"), &["expected.safetensors"]);
+    let norm = &weights["mtp.heads.3.input_layernorm.weight"].2;
+    let at = bytes.windows(norm.len()).position(|window| window == norm).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(broken.join("consolidated.pth"), bytes).unwrap();
+    let error = convert(&broken, &dir.path().join("out")).unwrap_err().to_string();
+    assert!(error.contains("extra_heads.1.attention_norm.weight"), "{error}");
+    let mut left: Vec<String> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["broken", "used"]);
+}
+
+#[test]
+fn what_does_not_fit_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let error = convert(dir.path(), &out).unwrap_err().to_string();
+    assert!(error.contains("holds no model"), "{error}");
+
+    let src = dir.path().join("src");
+    std::fs::create_dir(&src).unwrap();
+    std::fs::copy(fixture("meta/untied/consolidated.pth"), src.join("consolidated.pth")).unwrap();
+    std::fs::write(
+        src.join("params.json"),
+        r#"{"dim": 16, "n_layers": 2, "n_heads": 2, "n_kv_heads": 1, "n_future_tokens": 4, "vocab_size": 10}"#,
+    )
+    .unwrap();
+    let error = convert(&src, &out).unwrap_err().to_string();
+    for part in [
+        "`dim` is 16, the weights have 8",
+        "`n_layers` is 2, the weights have 4 layers, 2 extra heads among them",
+        "`n_future_tokens` is 4, the weights have 3",
+    ] {
+        assert!(error.contains(part), "{part}\n{error}");
+    }
+    std::fs::write(src.join("config.json"), "{}").unwrap();
+    assert!(
+        convert(&src, &out)
+            .unwrap_err()
+            .to_string()
+            .contains("the direction is unclear")
+    );
+    std::fs::remove_file(src.join("config.json")).unwrap();
+
+    // Without `n_kv_heads` there are as many key heads as query heads, which these matrices do not have.
+    std::fs::write(
+        src.join("params.json"),
+        r#"{"dim": 8, "n_layers": 4, "n_heads": 2, "n_future_tokens": 3, "vocab_size": -1}"#,
+    )
+    .unwrap();
+    let error = convert(&src, &out).unwrap_err().to_string();
+    assert!(
+        error.contains("`extra_heads.1.attention.wk.weight` has shape [4, 8], expected [8, 8]"),
+        "{error}"
+    );
+
+    let error = convert(&fixture("llama3-rope"), &out).unwrap_err().to_string();
+    assert!(error.contains("cannot describe this model's rotary scaling"), "{error}");
+    let error = convert(&fixture("sharded-f16"), &out).unwrap_err().to_string();
+    assert!(error.contains("no field for attention heads of width 8"), "{error}");
+    std::fs::write(src.join("consolidated.pth"), b"not a checkpoint").unwrap();
+    let error = convert(&src, &out).unwrap_err().to_string();
+    assert!(error.contains("is not a readable PyTorch checkpoint file"), "{error}");
+    std::fs::write(src.join("consolidated.01.pth"), b"").unwrap();
+    assert!(
+        convert(&src, &out)
+            .unwrap_err()
+            .to_string()
+            .contains("split over several devices")
+    );
+    assert!(!out.exists());
+}
