@@ -1,0 +1,54 @@
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What is trained on, recipe section `data`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataConfig {
+    /// `builtin:mbpp` (the MBPP files shipped in `data/mbpp/`, compiled into the program) or a
+    /// directory with the same file names, or a URI.
+    pub source: String,
+    /// Task ids trained on, inclusive. MBPP's train split is 601..974.
+    pub train_tasks: (u32, u32),
+    /// Task ids held out for validation. MBPP's is 511..600.
+    pub valid_tasks: (u32, u32),
+    /// Task ids left out of training. The default ones are near copies of problems in MBPP's own
+    /// test split; without this list they are an error that names them.
+    pub exclude_tasks: Vec<u32>,
+    /// How a problem becomes a prompt.
+    pub prompt: PromptStyle,
+    /// Tokens in one packed row, S.
+    pub seq_len: usize,
+    /// Put several documents in a row (with boundaries); off: one document a row, padded.
+    pub pack: bool,
+    /// Train although evaluation problems were found in the data. The words are long on purpose.
+    pub i_know_this_trains_on_evaluation_data: bool,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self {
+            source: "builtin:mbpp".into(),
+            train_tasks: (601, 974),
+            valid_tasks: (511, 600),
+            exclude_tasks: vec![608, 704, 784, 842, 922],
+            prompt: PromptStyle::ZeroShot,
+            seq_len: 512,
+            pack: true,
+            i_know_this_trains_on_evaluation_data: false,
+        }
+    }
+}
+
+/// How a problem becomes a prompt (algorithms, section 8).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PromptStyle {
+    /// The task alone, left open after `[BEGIN]`.
+    #[default]
+    ZeroShot,
+    /// Tasks 2, 3 and 4 with their solutions first.
+    FewShot,
+    /// The model's own chat template.
+    Chat,
+}

@@ -1,0 +1,342 @@
+//! Tokenised documents, their epochs, optimizer steps and micro-batches.
+//!
+//! An epoch is a pure function of the data, the seed and its number, and a step one of the epoch
+//! and its number: resuming needs (epoch, step) and nothing else. Holds all tokens in memory; data
+//! sets beyond that are not what this is for.
+
+use super::{
+    Batch, DataError, Document, Example, Tokenized, Tokenizer,
+    pack::{first_fit, order},
+    tokenizer::hex,
+};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+
+/// How rows become optimizer steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepShape {
+    /// Rows in one forward and backward pass.
+    pub micro_batch: usize,
+    /// Micro-batches in one optimizer step.
+    pub accumulate: usize,
+}
+
+impl StepShape {
+    /// From the recipe's section `batching`: `accumulate`, or `tokens_per_step`, or neither (one
+    /// micro-batch a step).
+    ///
+    /// # Errors
+    /// Zero, both keys, or tokens that are no multiple of `micro_batch * seq_len`.
+    pub fn new(
+        micro_batch: usize,
+        accumulate: Option<usize>,
+        tokens_per_step: Option<usize>,
+        seq_len: usize,
+    ) -> Result<Self, DataError> {
+        let wrong = |key, problem: &str| {
+            Err(DataError::Setting {
+                key,
+                problem: problem.into(),
+            })
+        };
+        if micro_batch == 0 {
+            return wrong("batching.micro_batch", "is 0; it is at least 1");
+        }
+        let accumulate = match (accumulate, tokens_per_step) {
+            (Some(_), Some(_)) => {
+                return wrong(
+                    "batching.tokens_per_step",
+                    "is given together with `batching.accumulate`; keep one of the two",
+                );
+            }
+            (Some(0), None) => return wrong("batching.accumulate", "is 0; it is at least 1"),
+            (Some(n), None) => n,
+            (None, None) => 1,
+            (None, Some(tokens)) => {
+                let micro = micro_batch.saturating_mul(seq_len);
+                if tokens == 0 || micro == 0 || tokens % micro != 0 {
+                    return wrong(
+                        "batching.tokens_per_step",
+                        &format!(
+                            "is {tokens}, not a multiple of micro_batch * seq_len = {micro_batch} * {seq_len} = {micro}"
+                        ),
+                    );
+                }
+                tokens / micro
+            }
+        };
+        Ok(Self {
+            micro_batch,
+            accumulate,
+        })
+    }
+
+    /// Rows in one optimizer step.
+    pub fn rows(&self) -> usize {
+        self.micro_batch.saturating_mul(self.accumulate)
+    }
+}
+
+/// What became of the documents.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DatasetReport {
+    /// Documents kept.
+    pub documents: usize,
+    /// Documents longer than a row, left out, as (name, tokens).
+    pub dropped: Vec<(String, usize)>,
+    /// Prompt tokens of those kept.
+    pub prompt_tokens: usize,
+    /// Response tokens of those kept: what is trained.
+    pub response_tokens: usize,
+}
+
+/// Tokenised documents that fit into rows of `seq_len` tokens.
+#[derive(Clone, Debug)]
+pub struct Dataset {
+    documents: Vec<Tokenized>,
+    seq_len: usize,
+    pack: bool,
+    hash: String,
+    report: DatasetReport,
+}
+
+impl Dataset {
+    /// Tokenises examples. Those longer than `seq_len` are left out and named in
+    /// [`Dataset::report`].
+    ///
+    /// # Errors
+    /// No example, none that fits, an example without a prompt, or a `seq_len` below 2.
+    pub fn new(examples: &[Example], tokenizer: &Tokenizer, seq_len: usize, pack: bool) -> Result<Self, DataError> {
+        Self::from_tokenized(Tokenized::all(examples, tokenizer)?, seq_len, pack)
+    }
+
+    /// The same from documents already tokenised.
+    ///
+    /// # Errors
+    /// As [`Dataset::new`].
+    pub fn from_tokenized(documents: Vec<Tokenized>, seq_len: usize, pack: bool) -> Result<Self, DataError> {
+        if seq_len < 2 {
+            return Err(DataError::Setting {
+                key: "data.seq_len",
+                problem: format!("is {seq_len}; a prompt and a response need at least 2 tokens"),
+            });
+        }
+        if let Some(bad) = documents
+            .iter()
+            .find(|d| d.prompt_len == 0 || d.prompt_len >= d.tokens.len())
+        {
+            return Err(DataError::Empty {
+                what: format!("prompt or no response in {}", bad.name),
+                why: "a document needs at least one token of each".into(),
+            });
+        }
+        let (kept, long): (Vec<_>, Vec<_>) = documents.into_iter().partition(|d| d.tokens.len() <= seq_len);
+        let dropped: Vec<_> = long.into_iter().map(|d| (d.name, d.tokens.len())).collect();
+        if kept.is_empty() {
+            let why = match dropped.iter().map(|(_, len)| len).min() {
+                Some(shortest) => format!(
+                    "all {} documents are longer than data.seq_len = {seq_len} (the shortest has {shortest} tokens); raise it",
+                    dropped.len()
+                ),
+                None => "no example was given; check `data.source` and the task ranges".into(),
+            };
+            return Err(DataError::Empty {
+                what: "data".into(),
+                why,
+            });
+        }
+        let prompt_tokens = kept.iter().map(|d| d.prompt_len).sum();
+        let tokens: usize = kept.iter().map(|d| d.tokens.len()).sum();
+        let report = DatasetReport {
+            documents: kept.len(),
+            dropped,
+            prompt_tokens,
+            response_tokens: tokens - prompt_tokens,
+        };
+        let hash = content_hash(&kept);
+        Ok(Self {
+            documents: kept,
+            seq_len,
+            pack,
+            hash,
+            report,
+        })
+    }
+
+    /// The documents kept, in the order given.
+    pub fn documents(&self) -> &[Tokenized] {
+        &self.documents
+    }
+
+    /// Tokens in a row, S.
+    pub fn seq_len(&self) -> usize {
+        self.seq_len
+    }
+
+    /// What was kept and what was left out.
+    pub fn report(&self) -> &DatasetReport {
+        &self.report
+    }
+
+    /// SHA-256 (hex) over the tokenised documents kept: sample numbers, ids, prompt lengths,
+    /// problems and rewards, in order.
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// An epoch for training: documents in an order drawn from (seed, epoch), packed, then
+    /// `shape.rows()` rows a step. The last step may have fewer rows.
+    pub fn epoch(&self, seed: u64, epoch: usize, shape: StepShape) -> Epoch<'_> {
+        let rows = self.rows(order(self.documents.len(), seed, epoch));
+        let steps = rows.chunks(shape.rows().max(1)).map(<[_]>::to_vec).collect();
+        Epoch {
+            dataset: self,
+            steps,
+            micro_batch: shape.micro_batch.max(1),
+        }
+    }
+
+    /// An epoch whose steps hold whole problems, for losses that compare solutions of one problem:
+    /// problems in an order drawn from (seed, epoch), as many a step as give at least
+    /// `documents_per_step` documents, packed within the step.
+    pub fn epoch_by_problem(
+        &self,
+        seed: u64,
+        epoch: usize,
+        documents_per_step: usize,
+        micro_batch: usize,
+    ) -> Epoch<'_> {
+        let mut problems: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        for (index, document) in self.documents.iter().enumerate() {
+            problems.entry(document.problem).or_default().push(index);
+        }
+        let problems: Vec<Vec<usize>> = problems.into_values().collect();
+        let mut steps = Vec::new();
+        let mut waiting: Vec<usize> = Vec::new();
+        for p in order(problems.len(), seed, epoch) {
+            waiting.extend(problems.get(p).into_iter().flatten());
+            if waiting.len() >= documents_per_step.max(1) {
+                steps.push(self.rows(std::mem::take(&mut waiting)));
+            }
+        }
+        if !waiting.is_empty() {
+            steps.push(self.rows(waiting));
+        }
+        Epoch {
+            dataset: self,
+            steps,
+            micro_batch: micro_batch.max(1),
+        }
+    }
+
+    /// All documents once, in the order given, for validation and offline scores: micro-batches of
+    /// at most `micro_batch` rows.
+    pub fn in_order(&self, micro_batch: usize) -> Vec<Batch> {
+        let rows = self.rows(0..self.documents.len());
+        rows.chunks(micro_batch.max(1)).map(|rows| self.batch(rows)).collect()
+    }
+
+    /// Optimizer steps of the epochs `0..epochs`. Each is counted: packing may need a row more in
+    /// one order than in another.
+    pub fn num_steps(&self, seed: u64, epochs: usize, shape: StepShape) -> usize {
+        (0..epochs).map(|e| self.epoch(seed, e, shape).len()).sum()
+    }
+
+    fn rows(&self, order: impl IntoIterator<Item = usize>) -> Vec<Vec<usize>> {
+        let lengths = order
+            .into_iter()
+            .filter_map(|i| self.documents.get(i).map(|document| (i, document.tokens.len())));
+        first_fit(lengths, self.seq_len, self.pack)
+    }
+
+    fn batch(&self, rows: &[Vec<usize>]) -> Batch {
+        let size = rows.len() * self.seq_len;
+        let mut batch = Batch {
+            rows: rows.len(),
+            seq_len: self.seq_len,
+            tokens: Vec::with_capacity(size),
+            positions: Vec::with_capacity(size),
+            docs: Vec::with_capacity(size),
+            response: Vec::with_capacity(size),
+            documents: Vec::new(),
+        };
+        for (row, indices) in rows.iter().enumerate() {
+            let first = row * self.seq_len;
+            let documents = indices.iter().filter_map(|&i| self.documents.get(i));
+            for (document, number) in documents.zip(0..) {
+                let len = document.tokens.len();
+                batch.documents.push(Document {
+                    sample: document.sample,
+                    name: document.name.clone(),
+                    problem: document.problem,
+                    row,
+                    start: batch.tokens.len() - first,
+                    len,
+                    prompt_len: document.prompt_len,
+                    reward: document.reward,
+                });
+                batch.tokens.extend(&document.tokens);
+                batch.positions.extend((0..).take(len));
+                batch.docs.extend(std::iter::repeat_n(number, len));
+                batch.response.extend((0..len).map(|t| t >= document.prompt_len));
+            }
+            let end = first + self.seq_len;
+            batch.tokens.resize(end, 0);
+            batch.positions.resize(end, 0);
+            batch.docs.resize(end, Batch::PADDING);
+            batch.response.resize(end, false);
+        }
+        batch
+    }
+}
+
+/// One pass over a data set, cut into optimizer steps.
+#[derive(Clone, Debug)]
+pub struct Epoch<'a> {
+    dataset: &'a Dataset,
+    steps: Vec<Vec<Vec<usize>>>,
+    micro_batch: usize,
+}
+
+impl Epoch<'_> {
+    /// Optimizer steps.
+    pub fn len(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// True without any step; a data set is never empty.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// The micro-batches of a step, counted from 0; empty past the end.
+    pub fn step(&self, step: usize) -> Vec<Batch> {
+        self.step_in(step, self.micro_batch)
+    }
+
+    /// The same step in micro-batches of another size: the same documents in the same rows, for
+    /// when memory is short.
+    pub fn step_in(&self, step: usize, micro_batch: usize) -> Vec<Batch> {
+        let rows = self.steps.get(step).map(Vec::as_slice).unwrap_or_default();
+        rows.chunks(micro_batch.max(1))
+            .map(|rows| self.dataset.batch(rows))
+            .collect()
+    }
+}
+
+fn content_hash(documents: &[Tokenized]) -> String {
+    let mut hasher = Sha256::new();
+    hasher.update(b"wmtp documents 1\n");
+    for d in documents {
+        hasher.update((d.sample as u64).to_le_bytes());
+        hasher.update(d.problem.to_le_bytes());
+        hasher.update([u8::from(d.reward.is_some())]);
+        hasher.update(d.reward.unwrap_or(0.0).to_le_bytes());
+        hasher.update((d.prompt_len as u64).to_le_bytes());
+        hasher.update((d.tokens.len() as u64).to_le_bytes());
+        for token in &d.tokens {
+            hasher.update(token.to_le_bytes());
+        }
+    }
+    hex(&hasher.finalize())
+}

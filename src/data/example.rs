@@ -1,0 +1,80 @@
+//! Prompt and response as text, then as token ids. Knows no file and no packing.
+
+use super::{DataError, Tokenizer};
+use rayon::prelude::*;
+
+/// One prompt and what the model must learn to write after it, as text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Example {
+    /// Number within its data set.
+    pub sample: usize,
+    /// Name for people: `mbpp/601/reference`.
+    pub name: String,
+    /// Solutions of one problem share this number.
+    pub problem: u32,
+    /// Not trained.
+    pub prompt: String,
+    /// Trained; EOS is appended as a token.
+    pub response: String,
+    /// The task itself, without the words around it that all prompts share: compared with
+    /// evaluation problems.
+    pub task: String,
+    /// The program inside the response: compared with evaluation problems.
+    pub code: String,
+    /// 1 if the program passed its tests, 0 if not, None if unknown.
+    pub reward: Option<f32>,
+}
+
+/// An [`Example`] as token ids.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tokenized {
+    /// Number within its data set.
+    pub sample: usize,
+    /// Name for people.
+    pub name: String,
+    /// Solutions of one problem share this number.
+    pub problem: u32,
+    /// Prompt, response, EOS.
+    pub tokens: Vec<u32>,
+    /// Tokens of the prompt, at least 1 and fewer than all.
+    pub prompt_len: usize,
+    /// 1 if the program passed its tests, 0 if not, None if unknown.
+    pub reward: Option<f32>,
+}
+
+impl Tokenized {
+    /// Tokenises prompt and response apart, as evaluation does (which has only the prompt), and
+    /// appends EOS.
+    ///
+    /// # Errors
+    /// A prompt without a token: nothing would predict the first token of the response.
+    pub fn new(example: &Example, tokenizer: &Tokenizer) -> Result<Self, DataError> {
+        let mut tokens = tokenizer.encode(&example.prompt)?;
+        let prompt_len = tokens.len();
+        if prompt_len == 0 {
+            return Err(DataError::Empty {
+                what: format!("prompt in {}", example.name),
+                why: "its first response token would have nothing before it".into(),
+            });
+        }
+        tokens.extend(tokenizer.encode(&example.response)?);
+        tokens.push(tokenizer.eos_id());
+        Ok(Self {
+            sample: example.sample,
+            name: example.name.clone(),
+            problem: example.problem,
+            tokens,
+            prompt_len,
+            reward: example.reward,
+        })
+    }
+
+    /// Tokenises on all cores, in the order given.
+    ///
+    /// # Errors
+    /// The first example that fails, in that order.
+    pub fn all(examples: &[Example], tokenizer: &Tokenizer) -> Result<Vec<Self>, DataError> {
+        let done: Vec<_> = examples.par_iter().map(|e| Self::new(e, tokenizer)).collect();
+        done.into_iter().collect()
+    }
+}

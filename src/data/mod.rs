@@ -1,0 +1,33 @@
+//! From files to packed batches: `path -> Example -> Tokenized -> Batch`.
+//!
+//! Prompt tokens are masked, several documents share one row, and neither attention, nor
+//! positions, nor any head's target crosses the boundary between two documents.
+
+mod batch;
+mod chat;
+mod config;
+mod dataset;
+pub mod decontaminate;
+mod error;
+mod example;
+pub mod mbpp;
+mod pack;
+pub mod pairs;
+pub(crate) mod seeded;
+mod splits;
+mod tokenizer;
+
+pub use batch::{Batch, Document};
+pub use config::{DataConfig, PromptStyle};
+pub use dataset::{Dataset, DatasetReport, Epoch, StepShape};
+pub use decontaminate::{EvaluationProblem, OverlapReport};
+pub use error::DataError;
+pub use example::{Example, Tokenized};
+pub use mbpp::{Problem, load, prompt};
+pub use pairs::Solution;
+pub use splits::Splits;
+pub(crate) use tokenizer::hex;
+pub use tokenizer::{MICRO_CONFIG, Tokenizer};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! From the recipe's section `data` to a training and a validation set.
+
+use super::{
+    DataConfig, DataError, Dataset, EvaluationProblem, Example, OverlapReport, Tokenizer, decontaminate, mbpp, pairs,
+};
+use std::{collections::HashSet, io::ErrorKind::NotFound};
+
+/// What is trained on and what is held out.
+#[derive(Clone, Debug)]
+pub struct Splits {
+    /// Training documents.
+    pub train: Dataset,
+    /// Held-out documents.
+    pub valid: Dataset,
+    /// What the training documents share with evaluation problems.
+    pub overlap: OverlapReport,
+}
+
+impl Splits {
+    /// MBPP's problems with their reference solutions: what the token loss trains on. A reference
+    /// has reward 1 where the labelled solutions (if they are there) say that it passed.
+    ///
+    /// # Errors
+    /// Unreadable or incomplete files, task ranges that overlap each other or the test split,
+    /// evaluation problems in the training set, or nothing left to train on.
+    pub fn problems(config: &DataConfig, tokenizer: &Tokenizer) -> Result<Self, DataError> {
+        let problems = mbpp::load(&config.source)?;
+        let solutions = match pairs::load(&config.source) {
+            Err(DataError::Read { source, .. }) if source.kind() == NotFound => Vec::new(),
+            solutions => solutions?,
+        };
+        let passed: HashSet<(u32, &str)> = solutions
+            .iter()
+            .filter(|s| s.is_correct)
+            .map(|s| (s.task_id, s.code.as_str()))
+            .collect();
+        Self::build(config, tokenizer, &problems, |wanted| {
+            let mut examples = mbpp::examples(&problems, wanted, config.prompt, tokenizer)?;
+            for example in &mut examples {
+                let known = passed.contains(&(example.problem, example.code.as_str()));
+                example.reward = known.then_some(1.0);
+            }
+            Ok(examples)
+        })
+    }
+
+    /// Labelled solutions, correct and incorrect: what the critic's value head learns from.
+    ///
+    /// # Errors
+    /// As [`Splits::problems`].
+    pub fn solutions(config: &DataConfig, tokenizer: &Tokenizer) -> Result<Self, DataError> {
+        let problems = mbpp::load(&config.source)?;
+        let solutions = pairs::load(&config.source)?;
+        Self::build(config, tokenizer, &problems, |wanted| {
+            pairs::examples(&solutions, &problems, wanted, config.prompt, tokenizer)
+        })
+    }
+
+    fn build(
+        config: &DataConfig,
+        tokenizer: &Tokenizer,
+        problems: &[mbpp::Problem],
+        examples: impl Fn(&dyn Fn(u32) -> bool) -> Result<Vec<Example>, DataError>,
+    ) -> Result<Self, DataError> {
+        check_ranges(config)?;
+        let set = |what: &str, range, excluded: &[u32]| {
+            let wanted = |id: u32| mbpp::within(id, range) && !excluded.contains(&id);
+            let examples = examples(&wanted)?;
+            if examples.is_empty() {
+                return Err(DataError::Empty {
+                    what: what.into(),
+                    why: format!(
+                        "`{}` has no document for the tasks {}-{}",
+                        config.source, range.0, range.1
+                    ),
+                });
+            }
+            Ok(examples)
+        };
+        let train = set("training data", config.train_tasks, &config.exclude_tasks)?;
+        let valid = set("validation data", config.valid_tasks, &[])?;
+        let evaluation: Vec<EvaluationProblem> = problems
+            .iter()
+            .filter(|p| mbpp::within(p.task_id, mbpp::TEST_TASKS))
+            .map(|p| EvaluationProblem {
+                name: format!("mbpp/{}", p.task_id),
+                task: mbpp::content(p),
+                code: p.code.clone(),
+            })
+            .collect();
+        let allowed = config.i_know_this_trains_on_evaluation_data;
+        let overlap = decontaminate::check(&train, &evaluation, allowed)?;
+        Ok(Self {
+            train: Dataset::new(&train, tokenizer, config.seq_len, config.pack)?,
+            valid: Dataset::new(&valid, tokenizer, config.seq_len, config.pack)?,
+            overlap,
+        })
+    }
+}
+
+fn check_ranges(config: &DataConfig) -> Result<(), DataError> {
+    let meet = |a: (u32, u32), b: (u32, u32)| a.0 <= b.1 && b.0 <= a.1;
+    let ranges = [
+        ("data.train_tasks", config.train_tasks),
+        ("data.valid_tasks", config.valid_tasks),
+    ];
+    for (key, range) in ranges {
+        let wrong = |problem: String| Err(DataError::Setting { key, problem });
+        let (first, last) = range;
+        if first > last || first < mbpp::TASKS.0 || last > mbpp::TASKS.1 {
+            return wrong(format!(
+                "is {first}-{last}; it is a first and a last id of MBPP's 1 to 974"
+            ));
+        }
+        if meet(range, mbpp::TEST_TASKS) && !config.i_know_this_trains_on_evaluation_data {
+            return wrong(format!(
+                "is {first}-{last} and reaches into MBPP's test split, {}-{}; take 601-974 to train and 511-600 to \
+                 validate, or set `data.i_know_this_trains_on_evaluation_data: true`",
+                mbpp::TEST_TASKS.0,
+                mbpp::TEST_TASKS.1
+            ));
+        }
+    }
+    if meet(config.train_tasks, config.valid_tasks) {
+        return Err(DataError::Setting {
+            key: "data.valid_tasks",
+            problem: "shares ids with `data.train_tasks`; what is held out may not be trained on".into(),
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,6 @@
+//! Behaviour of the data room: files, prompts, packing, decontamination.
+
+mod decontamination;
+mod files;
+mod packing;
+mod tokens;

@@ -1,0 +1,220 @@
+use crate::data::{Batch, Dataset, StepShape, Tokenized};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Documents with globally unique token ids, so that every token can be traced.
+fn documents(lengths: &[(usize, usize)]) -> Vec<Tokenized> {
+    let mut next = 0;
+    lengths
+        .iter()
+        .enumerate()
+        .map(|(sample, &(prompt_len, response))| {
+            let len = (prompt_len + response) as u32;
+            next += len;
+            Tokenized {
+                sample,
+                name: format!("doc/{sample}"),
+                problem: sample as u32 / 3,
+                tokens: (next - len..next).collect(),
+                prompt_len,
+                reward: None,
+            }
+        })
+        .collect()
+}
+
+fn sizes() -> impl Strategy<Value = Vec<(usize, usize)>> {
+    prop::collection::vec((1usize..20, 1usize..20), 1..60)
+}
+
+/// Checks a list of batches against the documents they are made of: each exactly once.
+fn check(batches: &[Batch], documents: &[Tokenized]) -> Result<(), TestCaseError> {
+    let owner: BTreeMap<u32, usize> = documents
+        .iter()
+        .flat_map(|d| d.tokens.iter().map(|&t| (t, d.sample)))
+        .collect();
+    let mut head_1 = Vec::new();
+    for batch in batches {
+        let s = batch.seq_len;
+        prop_assert_eq!(batch.tokens.len(), batch.rows * s);
+        for (i, &doc) in batch.docs.iter().enumerate() {
+            let start = i % s == 0 || batch.docs[i - 1] != doc;
+            let padding = doc == Batch::PADDING;
+            // Positions restart in each document, and a document is one unbroken run of one owner.
+            prop_assert_eq!(
+                batch.positions[i],
+                if start || padding {
+                    0
+                } else {
+                    batch.positions[i - 1] + 1
+                }
+            );
+            if padding {
+                prop_assert!(!batch.response[i]);
+            } else if !start {
+                prop_assert_eq!(owner[&batch.tokens[i]], owner[&batch.tokens[i - 1]]);
+            }
+        }
+        // What attends to what: equal (row, doc) must mean equal owner.
+        let mut numbers: BTreeMap<(usize, i32), usize> = BTreeMap::new();
+        for (i, &doc) in batch.docs.iter().enumerate().filter(|(_, d)| **d != Batch::PADDING) {
+            let sample = owner[&batch.tokens[i]];
+            prop_assert_eq!(*numbers.entry((i / s, doc)).or_insert(sample), sample);
+        }
+        for k in 1..=4 {
+            for (i, &target) in batch
+                .targets(k)
+                .iter()
+                .enumerate()
+                .filter(|(_, t)| **t != Batch::NO_TARGET)
+            {
+                // No target from another document, and it is the token k steps on.
+                prop_assert_eq!(target as u32, batch.tokens[i] + k as u32);
+                prop_assert_eq!(owner[&(target as u32)], owner[&batch.tokens[i]]);
+            }
+        }
+        head_1.extend(
+            batch
+                .targets(1)
+                .into_iter()
+                .filter(|&t| t != Batch::NO_TARGET)
+                .map(|t| t as u32),
+        );
+        for d in &batch.documents {
+            let range = d.response(s);
+            prop_assert!(batch.response[range.clone()].iter().all(|&r| r));
+            prop_assert_eq!(range.len(), d.len - d.prompt_len);
+            let base = d.row * s + d.start;
+            prop_assert_eq!(&batch.tokens[base..base + d.len], &documents[d.sample].tokens[..]);
+        }
+    }
+    // Every response token of every document exactly once as a head-1 target.
+    head_1.sort_unstable();
+    let wanted: Vec<u32> = documents
+        .iter()
+        .flat_map(|d| d.tokens[d.prompt_len..].to_vec())
+        .collect();
+    prop_assert_eq!(head_1, wanted);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn nothing_crosses_documents_and_every_response_token_is_learned_once(
+        sizes in sizes(), seed: u64, epoch in 0usize..5, pack: bool, micro_batch in 1usize..4, accumulate in 1usize..4,
+    ) {
+        let documents = documents(&sizes);
+        let set = Dataset::from_tokenized(documents.clone(), 40, pack).unwrap();
+        let shape = StepShape { micro_batch, accumulate };
+        let plan = set.epoch(seed, epoch, shape);
+        let batches: Vec<Batch> = (0..plan.len()).flat_map(|s| plan.step(s)).collect();
+        check(&batches, &documents)?;
+        prop_assert!(plan.step(plan.len()).is_empty());
+        for step in 0..plan.len() {
+            let micro = plan.step(step);
+            prop_assert!(micro.len() <= accumulate);
+            prop_assert!(micro.iter().all(|b| b.rows <= micro_batch));
+            // Only the last step may be short.
+            let rows: usize = micro.iter().map(|b| b.rows).sum();
+            prop_assert!(rows == shape.rows() || step + 1 == plan.len());
+            // Halved micro-batches hold the same rows.
+            let tokens = |batches: &[Batch]| batches.iter().flat_map(|b| b.tokens.clone()).collect::<Vec<_>>();
+            prop_assert_eq!(tokens(&plan.step_in(step, 1)), tokens(&micro));
+        }
+        // A pure function of (seed, epoch): any step can be asked for again, in any order.
+        let again = set.epoch(seed, epoch, shape);
+        for step in (0..plan.len()).rev() {
+            prop_assert_eq!(again.step(step), plan.step(step));
+        }
+        check(&set.in_order(micro_batch), &documents)?;
+        prop_assert_eq!(set.num_steps(seed, 3, shape), (0..3).map(|e| set.epoch(seed, e, shape).len()).sum::<usize>());
+    }
+
+    #[test]
+    fn steps_by_problem_never_split_a_problem(sizes in sizes(), seed: u64, per_step in 1usize..12) {
+        let documents = documents(&sizes);
+        let set = Dataset::from_tokenized(documents.clone(), 40, true).unwrap();
+        let plan = set.epoch_by_problem(seed, 0, per_step, 2);
+        let mut seen = BTreeSet::new();
+        let mut batches = Vec::new();
+        for step in 0..plan.len() {
+            let micro = plan.step(step);
+            let problems: BTreeSet<u32> = micro.iter().flat_map(|b| &b.documents).map(|d| d.problem).collect();
+            prop_assert!(problems.iter().all(|&p| seen.insert(p)));
+            let count: usize = micro.iter().map(|b| b.documents.len()).sum();
+            prop_assert!(count < per_step + 3 && (count >= per_step || step + 1 == plan.len()));
+            batches.extend(micro);
+        }
+        check(&batches, &documents)?;
+    }
+}
+
+#[test]
+fn a_row_by_eye() {
+    let set = Dataset::from_tokenized(documents(&[(2, 2), (1, 2)]), 8, true).unwrap();
+    let batches = set.in_order(2);
+    assert_eq!(batches.len(), 1);
+    let batch = &batches[0];
+    let p = Batch::PADDING;
+    assert_eq!(batch.tokens, [0, 1, 2, 3, 4, 5, 6, 0]);
+    assert_eq!(batch.positions, [0, 1, 2, 3, 0, 1, 2, 0]);
+    assert_eq!(batch.docs, [0, 0, 0, 0, 1, 1, 1, p]);
+    let response: Vec<u8> = batch.response.iter().map(|&r| r as u8).collect();
+    assert_eq!(response, [0, 0, 1, 1, 0, 1, 1, 0]);
+    assert_eq!(batch.targets(1), [-1, 2, 3, -1, 5, 6, -1, -1]);
+    assert_eq!(batch.targets(2), [2, 3, -1, -1, 6, -1, -1, -1]);
+    assert_eq!(batch.response_tokens(), 4);
+}
+
+#[test]
+fn documents_that_do_not_fit_are_left_out_and_named() {
+    let set = Dataset::from_tokenized(documents(&[(2, 2), (5, 4), (4, 4)]), 8, true).unwrap();
+    assert_eq!(set.report().dropped, [("doc/1".to_string(), 9)]);
+    assert_eq!(
+        (
+            set.report().documents,
+            set.report().prompt_tokens,
+            set.report().response_tokens
+        ),
+        (2, 6, 6)
+    );
+}
+
+#[test]
+fn the_hash_follows_the_content() {
+    let hash = |sizes: &[(usize, usize)], edit: &dyn Fn(&mut Vec<Tokenized>)| {
+        let mut documents = documents(sizes);
+        edit(&mut documents);
+        Dataset::from_tokenized(documents, 40, true).unwrap().hash().to_owned()
+    };
+    let plain = hash(&[(2, 3), (4, 5)], &|_| {});
+    assert_eq!(plain, hash(&[(2, 3), (4, 5)], &|_| {}));
+    assert_eq!(plain.len(), 64);
+    assert_ne!(plain, hash(&[(3, 2), (4, 5)], &|_| {}));
+    assert_ne!(plain, hash(&[(2, 3), (4, 5)], &|d| d[1].tokens[0] = 99));
+    assert_ne!(plain, hash(&[(2, 3), (4, 5)], &|d| d[0].reward = Some(0.0)));
+    assert_ne!(plain, hash(&[(2, 3), (4, 5)], &|d| d.swap(0, 1)));
+}
+
+#[test]
+fn the_step_shape_follows_the_recipe() {
+    let shape = |m, a, t| StepShape::new(m, a, t, 512).map(|s| (s.micro_batch, s.accumulate));
+    assert_eq!(shape(2, None, None).unwrap(), (2, 1));
+    assert_eq!(shape(2, Some(4), None).unwrap(), (2, 4));
+    assert_eq!(shape(2, None, Some(8192)).unwrap(), (2, 8));
+    assert!(
+        shape(2, None, Some(1000))
+            .unwrap_err()
+            .to_string()
+            .contains("is 1000, not a multiple of micro_batch * seq_len = 2 * 512")
+    );
+    assert!(
+        shape(2, Some(2), Some(2048))
+            .unwrap_err()
+            .to_string()
+            .contains("keep one of the two")
+    );
+    assert!(shape(0, None, None).is_err() && shape(2, Some(0), None).is_err() && shape(2, None, Some(0)).is_err());
+}
