@@ -1,0 +1,144 @@
+//! Scorers: what makes one token matter more than another.
+//!
+//! A [`Scorer`] looks at a batch (and, if it asks for them, at head 1's hidden states and per-token
+//! cross-entropy, always without gradient) and gives every response token a finite score. The
+//! normaliser ([`weights`]) turns scores into weights with mean 1 and fixed bounds. A scorer knows
+//! neither the trainer nor the optimizer.
+
+mod config;
+pub mod critic;
+pub mod offline;
+mod position;
+mod random;
+mod rho1;
+mod shuffled;
+mod uniform;
+pub mod weights;
+
+use crate::data::Batch;
+use burn::tensor::Tensor;
+
+pub use config::{
+    CriticConfig, CriticLoss, InitialValue, Reward, Rho1Config, Rho1Mode, Rho1Score, ScorerConfig, ScoringTime, Spread,
+    ValueUse, WeightGroup, WeightsConfig,
+};
+pub use critic::{CriticScorer, Pseudo, SequenceReward, Values, Verified};
+pub use offline::{CachedScores, Offline};
+pub use position::Position;
+pub use random::Random;
+pub use rho1::{Rho1, TokenCe};
+pub use shuffled::Shuffled;
+pub use uniform::Uniform;
+pub use weights::{Fallback, FallbackTally, Normaliser, WeightsReport};
+
+/// What a scorer wants computed for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Head 1's hidden states after the final norm.
+    pub hidden: bool,
+    /// Head 1's cross-entropy of every token.
+    pub ce: bool,
+}
+
+/// What a scorer sees of one micro-batch. Nothing in it carries a gradient.
+pub struct ScoreInput<'a> {
+    /// The packed tokens, masks and documents (with their rewards).
+    pub batch: &'a Batch,
+    /// Head 1's hidden states after the final norm, `[B, S, D]`; present if asked for.
+    pub hidden: Option<Tensor<3>>,
+    /// Cross-entropy in nats **of token j** (that is CE_1 at position j - 1), `[B * S]`, 0 where
+    /// valid_1(j - 1) does not hold; present if asked for.
+    pub ce: Option<&'a [f32]>,
+    /// Optimizer step, from 0: `random` and `shuffled` draw from (seed, sample) only, never from it.
+    pub step: usize,
+}
+
+/// How scores become weights. Section 4, and for the two modes of rho1 section 5.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Policy {
+    /// `clip(exp(z / T + b), eps, w_max)` with mean 1.
+    Softmax,
+    /// The same with the top share lifted smoothly before b is solved.
+    Lift {
+        /// Share of tokens p that is lifted.
+        top_p: f64,
+        /// Factor by which the top is lifted, above 1.
+        emphasis: f64,
+    },
+    /// Selective language modelling: the top share keeps weight n/m, the rest exactly 0.
+    Select {
+        /// Share of tokens p that is kept.
+        top_p: f64,
+    },
+}
+
+/// Gives every response token of a batch a score.
+pub trait Scorer: Send {
+    /// The name in the recipe, for logs and errors.
+    fn name(&self) -> &str;
+
+    /// What has to be computed before [`Scorer::score`] is called.
+    fn needs(&self) -> Needs;
+
+    /// Scores `[B * S]`; only response tokens count. A score may be non-finite (the normaliser
+    /// falls back to weight 1 for its group and counts it); an `Err` stops the run.
+    fn score(&mut self, input: &ScoreInput<'_>) -> Result<Vec<f32>, ScorerError>;
+
+    /// How these scores become weights.
+    fn policy(&self) -> Policy {
+        Policy::Softmax
+    }
+}
+
+/// A scorer that can't score.
+#[derive(Debug, thiserror::Error)]
+pub enum ScorerError {
+    /// Something that the scorer asked for was not handed over: a bug of the caller.
+    #[error("scorer `{scorer}` was not given {what}")]
+    Missing {
+        /// The scorer's name.
+        scorer: String,
+        /// What is missing.
+        what: &'static str,
+    },
+    /// A document lacks what the scorer needs of it.
+    #[error("scorer `{scorer}`: document {document} {problem}")]
+    Document {
+        /// The scorer's name.
+        scorer: String,
+        /// The document's name.
+        document: String,
+        /// What is wrong with it, starting with a verb.
+        problem: String,
+    },
+    /// Too many groups of tokens had a score that is not finite.
+    #[error(
+        "scorer `{scorer}`: {fallbacks} of {groups} groups had a score that is not finite (weights.max_fallback_share is \
+         {max_share}), the latest at token {position} of {document}; the model may have diverged, look at its losses"
+    )]
+    Fallbacks {
+        /// The scorer's name.
+        scorer: String,
+        /// Groups that fell back to weight 1 so far.
+        fallbacks: usize,
+        /// Groups so far.
+        groups: usize,
+        /// Document of the latest.
+        document: String,
+        /// Token of the latest within its document.
+        position: usize,
+        /// The setting.
+        max_share: f64,
+    },
+    /// The scorer's own model or file is not usable.
+    #[error("scorer `{scorer}`: {problem}")]
+    Setup {
+        /// The scorer's name.
+        scorer: String,
+        /// One sentence: what is wrong and what to do.
+        problem: String,
+    },
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! `kind: rho1` (Lin et al. 2024, arXiv 2404.07965): how far a model's loss is from a reference's.
+//!
+//! Compares losses only; it loads no model. `CE_base` comes with the input (the model being
+//! trained; for `when: offline` the one that training starts from), `CE_ref` from a [`TokenCe`].
+
+use super::{Needs, Policy, Rho1Config, Rho1Mode, Rho1Score, ScoreInput, Scorer, ScorerError};
+use crate::data::{Batch, Tokenizer};
+
+const NAME: &str = "rho1";
+
+/// A model that can say how surprising each token is.
+pub trait TokenCe: Send {
+    /// Cross-entropy in nats of token j given those before it in its document, `[B * S]`; 0 where
+    /// valid_1(j - 1) does not hold.
+    ///
+    /// # Errors
+    /// Whatever keeps the model from being run.
+    fn token_ce(&self, batch: &Batch) -> Result<Vec<f32>, ScorerError>;
+}
+
+/// Scores by excess loss over a reference model.
+pub struct Rho1 {
+    score: Rho1Score,
+    policy: Policy,
+    reference: Box<dyn TokenCe>,
+}
+
+impl Rho1 {
+    /// With the recipe's settings and a reference model that reads text as the trained one does
+    /// (see [`Rho1::check_tokenizers`]).
+    ///
+    /// # Errors
+    /// `score: abs_excess` with `mode: select`, `top_p` outside (0, 1], `emphasis` below 1.
+    pub fn new(config: &Rho1Config, reference: Box<dyn TokenCe>) -> Result<Self, ScorerError> {
+        let Rho1Config { top_p, emphasis, .. } = *config;
+        if !(top_p > 0.0 && top_p <= 1.0) {
+            return Err(setup(format!(
+                "`scorer.top_p` is {top_p}; it is a share above 0 and at most 1"
+            )));
+        }
+        if !(emphasis >= 1.0 && emphasis.is_finite()) {
+            return Err(setup(format!("`scorer.emphasis` is {emphasis}; it is at least 1")));
+        }
+        let (score, policy) = match (config.mode, config.score) {
+            (Rho1Mode::Weighted, score) => (score.unwrap_or(Rho1Score::AbsExcess), Policy::Lift { top_p, emphasis }),
+            (Rho1Mode::Select, None | Some(Rho1Score::Excess)) => (Rho1Score::Excess, Policy::Select { top_p }),
+            (Rho1Mode::Select, Some(Rho1Score::AbsExcess)) => {
+                return Err(setup(
+                    "`scorer.mode: select` selects by `excess`; leave `scorer.score` out".into(),
+                ));
+            }
+        };
+        Ok(Self {
+            score,
+            policy,
+            reference,
+        })
+    }
+
+    /// Checks that the reference model reads text as the trained one does.
+    ///
+    /// # Errors
+    /// Tokenizers that differ in content, naming both.
+    pub fn check_tokenizers(trained: &Tokenizer, reference: &Tokenizer) -> Result<(), ScorerError> {
+        trained.check_same(reference).map_err(|e| setup(e.to_string()))
+    }
+}
+
+fn setup(problem: String) -> ScorerError {
+    ScorerError::Setup {
+        scorer: NAME.into(),
+        problem,
+    }
+}
+
+impl Scorer for Rho1 {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn needs(&self) -> Needs {
+        Needs {
+            hidden: false,
+            ce: true,
+        }
+    }
+
+    fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    fn score(&mut self, input: &ScoreInput<'_>) -> Result<Vec<f32>, ScorerError> {
+        let base = input.ce.ok_or(ScorerError::Missing {
+            scorer: NAME.into(),
+            what: "the model's cross-entropy",
+        })?;
+        let reference = self.reference.token_ce(input.batch)?;
+        let tokens = input.batch.tokens.len();
+        if base.len() != tokens || reference.len() != tokens {
+            return Err(setup(format!(
+                "{} losses of the model and {} of the reference for {tokens} tokens",
+                base.len(),
+                reference.len()
+            )));
+        }
+        let score = |(base, reference): (&f32, &f32)| match self.score {
+            Rho1Score::AbsExcess => (reference - base).abs(),
+            Rho1Score::Excess => base - reference,
+        };
+        Ok(base.iter().zip(&reference).map(score).collect())
+    }
+}

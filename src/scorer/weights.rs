@@ -1,0 +1,336 @@
+//! The normaliser: from scores to weights with mean 1 and fixed bounds (algorithms, section 4).
+//!
+//! All arithmetic is f64. A group with a non-finite score gets weight 1 throughout and is reported;
+//! no score of any kind can make a weight that is not finite.
+
+use super::{Policy, ScorerError, WeightGroup, WeightsConfig};
+use crate::data::{Batch, Document};
+
+/// Smallest divisor of the z-score.
+const MIN_STD: f64 = 1e-6;
+/// Width of the step by which [`Policy::Lift`] lifts the top share.
+const LIFT_WIDTH: f64 = 0.25;
+
+/// Turns scores into weights, one policy and one recipe section for all scorers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Normaliser {
+    config: WeightsConfig,
+}
+
+/// A group whose weights are 1 because a score was not finite.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fallback {
+    /// Name of the document with the first such score.
+    pub document: String,
+    /// Position of that token within its document, prompt included, from 0.
+    pub position: usize,
+}
+
+/// The weights of an optimizer step and what can be said of them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WeightsReport {
+    /// One vector `[B * S]` a micro-batch; 1 for tokens outside responses.
+    pub weights: Vec<Vec<f32>>,
+    /// Groups normalised, those that fell back included.
+    pub groups: usize,
+    /// Groups that fell back to weight 1.
+    pub fallbacks: Vec<Fallback>,
+    /// Mean weight of the response tokens; 1 if there are none.
+    pub mean: f64,
+    /// Smallest weight of a response token; 1 if there are none.
+    pub min: f64,
+    /// Largest weight of a response token; 1 if there are none.
+    pub max: f64,
+    /// Entropy of the weights as a distribution over the response tokens, divided by its largest
+    /// value, log n: 1 for uniform weights, near 0 if few tokens carry all.
+    pub entropy: f64,
+}
+
+/// One document of the step: which micro-batch, and where.
+struct Member<'a> {
+    batch: usize,
+    seq_len: usize,
+    document: &'a Document,
+}
+
+impl Normaliser {
+    /// With the recipe's section `weights`.
+    ///
+    /// # Errors
+    /// Settings under which no weights exist: `eps < 1 < w_max`, `eps >= 0` and `temperature > 0`
+    /// must hold.
+    pub fn new(config: WeightsConfig) -> Result<Self, ScorerError> {
+        let WeightsConfig {
+            eps,
+            w_max,
+            temperature,
+            ..
+        } = config;
+        let wrong = |problem: String| {
+            Err(ScorerError::Setup {
+                scorer: "weights".into(),
+                problem,
+            })
+        };
+        if !(eps > 0.0 && eps < 1.0 && w_max > 1.0 && w_max.is_finite()) {
+            return wrong(format!(
+                "`weights.eps` is {eps} and `weights.w_max` {w_max}; 0 < eps < 1 < w_max must hold"
+            ));
+        }
+        if !(temperature > 0.0 && temperature.is_finite()) {
+            return wrong(format!(
+                "`weights.temperature` is {temperature}; it is a number above 0"
+            ));
+        }
+        Ok(Self { config })
+    }
+
+    /// Weights of the micro-batches of one optimizer step from their scores, `[B * S]` each. A
+    /// score that is missing counts as one that is not finite.
+    pub fn weights(&self, policy: &Policy, batches: &[Batch], scores: &[Vec<f32>]) -> WeightsReport {
+        let mut weights: Vec<Vec<f32>> = batches.iter().map(|b| vec![1.0; b.tokens.len()]).collect();
+        let members = batches.iter().enumerate().flat_map(|(batch, b)| {
+            b.documents.iter().map(move |document| Member {
+                batch,
+                seq_len: b.seq_len,
+                document,
+            })
+        });
+        let members: Vec<Member> = members.filter(|m| m.document.len > m.document.prompt_len).collect();
+        let groups: Vec<&[Member]> = match self.config.over {
+            WeightGroup::Document => members.chunks(1).collect(),
+            WeightGroup::Step if members.is_empty() => Vec::new(),
+            WeightGroup::Step => vec![&members],
+        };
+        let mut fallbacks = Vec::new();
+        for group in &groups {
+            match self.group(policy, group, scores) {
+                Ok(group_weights) => scatter(group, &group_weights, &mut weights),
+                Err(fallback) => fallbacks.push(fallback),
+            }
+        }
+        let stats = Stats::of(&members, &weights);
+        WeightsReport {
+            groups: groups.len(),
+            fallbacks,
+            mean: stats.mean,
+            min: stats.min,
+            max: stats.max,
+            entropy: stats.entropy,
+            weights,
+        }
+    }
+
+    fn group(&self, policy: &Policy, group: &[Member], scores: &[Vec<f32>]) -> Result<Vec<f64>, Fallback> {
+        let mut all = Vec::new();
+        for member in group {
+            let document = member.document;
+            for (index, position) in document.response(member.seq_len).zip(document.prompt_len..) {
+                let score = scores.get(member.batch).and_then(|s| s.get(index)).copied();
+                match score.filter(|s| s.is_finite()) {
+                    Some(score) => all.push(f64::from(score)),
+                    None => {
+                        return Err(Fallback {
+                            document: document.name.clone(),
+                            position,
+                        });
+                    }
+                }
+            }
+        }
+        let place = || Fallback {
+            document: group.first().map(|m| m.document.name.clone()).unwrap_or_default(),
+            position: group.first().map(|m| m.document.prompt_len).unwrap_or_default(),
+        };
+        let weights = normalise(&all, policy, &self.config);
+        match weights.iter().all(|w| w.is_finite()) {
+            true => Ok(weights),
+            false => Err(place()),
+        }
+    }
+}
+
+/// Writes a group's weights, in order of its tokens, to where the tokens are.
+fn scatter(group: &[Member], values: &[f64], weights: &mut [Vec<f32>]) {
+    let places = group
+        .iter()
+        .flat_map(|m| m.document.response(m.seq_len).map(|i| (m.batch, i)));
+    for ((batch, index), &value) in places.zip(values) {
+        if let Some(slot) = weights.get_mut(batch).and_then(|w| w.get_mut(index)) {
+            *slot = value as f32;
+        }
+    }
+}
+
+/// Weights of one group from its finite scores (section 4; the modes of rho1, section 5).
+pub(super) fn normalise(scores: &[f64], policy: &Policy, config: &WeightsConfig) -> Vec<f64> {
+    if let Policy::Select { top_p } = *policy {
+        return select(scores, top_p);
+    }
+    let z = if config.zscore {
+        zscores(scores)
+    } else {
+        scores.to_vec()
+    };
+    let mut logits: Vec<f64> = z.iter().map(|z| z / config.temperature).collect();
+    if let Policy::Lift { top_p, emphasis } = *policy {
+        let q = quantile(&z, 1.0 - top_p);
+        for (logit, z) in logits.iter_mut().zip(&z) {
+            let sigmoid = 1.0 / (1.0 + (-(z - q) / LIFT_WIDTH).exp());
+            *logit += (1.0 + (emphasis - 1.0) * sigmoid).ln();
+        }
+    }
+    bounded(&logits, config.eps, config.w_max)
+}
+
+/// `(s - mean) / max(std, 1e-6)` with the population's standard deviation.
+fn zscores(scores: &[f64]) -> Vec<f64> {
+    let n = scores.len().max(1) as f64;
+    let mean = scores.iter().sum::<f64>() / n;
+    let variance = scores.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / n;
+    let std = variance.sqrt().max(MIN_STD);
+    scores.iter().map(|s| (s - mean) / std).collect()
+}
+
+/// The q-quantile with linear interpolation between order statistics.
+fn quantile(values: &[f64], q: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = q.clamp(0.0, 1.0) * sorted.len().saturating_sub(1) as f64;
+    let below = sorted.get(at.floor() as usize).copied().unwrap_or_default();
+    let above = sorted.get(at.ceil() as usize).copied().unwrap_or(below);
+    below + (above - below) * at.fract()
+}
+
+/// `clip(exp(a + b), eps, w_max)` with the b for which the mean is 1.
+///
+/// b is sought relative to one token of the group. At the solution some token lies between the
+/// bounds (or b may be moved until one touches them), so with that token's logit as the origin b
+/// lies in `[ln eps, ln w_max]`, and neither the size of the scores nor their spread costs digits.
+fn bounded(logits: &[f64], eps: f64, w_max: f64) -> Vec<f64> {
+    let mut sorted = logits.to_vec();
+    sorted.sort_by(|a, b| b.total_cmp(a));
+    let (Some(&largest), Some(&smallest)) = (sorted.first(), sorted.last()) else {
+        return Vec::new();
+    };
+    if largest == smallest {
+        return vec![1.0; logits.len()];
+    }
+    let (low, high) = (eps.ln(), w_max.ln());
+    let weight = |a: f64, pivot: f64, b: f64| ((a - pivot) + b).clamp(low, high).exp().clamp(eps, w_max);
+    let mean = |pivot: f64, b: f64| sorted.iter().map(|&a| weight(a, pivot, b)).sum::<f64>() / sorted.len() as f64;
+    // The further down the pivot, the larger b: the last token that may reach eps is the one.
+    let pivots = sorted.partition_point(|&pivot| mean(pivot, low) <= 1.0);
+    let pivot = sorted.get(pivots.saturating_sub(1)).copied().unwrap_or(largest);
+    let (mut below, mut above) = (low, high);
+    loop {
+        let middle = below + (above - below) / 2.0;
+        if middle <= below || middle >= above {
+            break;
+        }
+        if mean(pivot, middle) <= 1.0 {
+            below = middle;
+        } else {
+            above = middle;
+        }
+    }
+    logits.iter().map(|&a| weight(a, pivot, below)).collect()
+}
+
+/// Of n tokens the `m = max(1, round(p n))` with the highest scores (ties: the earlier) weigh n/m,
+/// the rest 0. Halves are rounded up.
+fn select(scores: &[f64], top_p: f64) -> Vec<f64> {
+    let n = scores.len();
+    let m = ((top_p * n as f64).round() as usize).clamp(1, n.max(1));
+    let mut order: Vec<usize> = (0..n).collect();
+    // Stable: equal scores stay in order of position.
+    order.sort_by(|&a, &b| match (scores.get(a), scores.get(b)) {
+        (Some(a), Some(b)) => b.partial_cmp(a).unwrap_or(std::cmp::Ordering::Equal),
+        _ => std::cmp::Ordering::Equal,
+    });
+    let mut weights = vec![0.0; n];
+    for index in order.into_iter().take(m) {
+        if let Some(weight) = weights.get_mut(index) {
+            *weight = n as f64 / m as f64;
+        }
+    }
+    weights
+}
+
+struct Stats {
+    mean: f64,
+    min: f64,
+    max: f64,
+    entropy: f64,
+}
+
+impl Stats {
+    fn of(members: &[Member], weights: &[Vec<f32>]) -> Self {
+        let values = || {
+            members.iter().flat_map(|m| {
+                let range = m.document.response(m.seq_len);
+                let row = weights.get(m.batch).and_then(|w| w.get(range)).unwrap_or_default();
+                row.iter().map(|&w| f64::from(w))
+            })
+        };
+        let n = values().count();
+        let sum: f64 = values().sum();
+        if n == 0 || sum <= 0.0 {
+            return Self {
+                mean: 1.0,
+                min: 1.0,
+                max: 1.0,
+                entropy: 1.0,
+            };
+        }
+        let nats: f64 = values()
+            .map(|w| w / sum)
+            .filter(|&p| p > 0.0)
+            .map(|p| -p * p.ln())
+            .sum();
+        Self {
+            mean: sum / n as f64,
+            min: values().fold(f64::INFINITY, f64::min),
+            max: values().fold(f64::NEG_INFINITY, f64::max),
+            entropy: if n == 1 { 1.0 } else { nats / (n as f64).ln() },
+        }
+    }
+}
+
+/// Counts fallbacks over a run and stops it when they are no exception any more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FallbackTally {
+    /// Groups seen.
+    pub groups: usize,
+    /// Groups that fell back to weight 1.
+    pub fallbacks: usize,
+}
+
+impl FallbackTally {
+    /// Adds a step.
+    ///
+    /// # Errors
+    /// [`ScorerError::Fallbacks`] when the share of fallbacks so far is above `max_share`, naming
+    /// the latest. Before 1 / `max_share` groups were seen, one fallback alone is not held against
+    /// the run (unless `max_share` is 0).
+    pub fn add(&mut self, report: &WeightsReport, max_share: f64, scorer: &str) -> Result<(), ScorerError> {
+        self.groups += report.groups;
+        self.fallbacks += report.fallbacks.len();
+        let allowed = if max_share > 0.0 {
+            (max_share * self.groups as f64).max(1.0)
+        } else {
+            0.0
+        };
+        match report.fallbacks.last() {
+            Some(last) if self.fallbacks as f64 > allowed => Err(ScorerError::Fallbacks {
+                scorer: scorer.to_owned(),
+                fallbacks: self.fallbacks,
+                groups: self.groups,
+                document: last.document.clone(),
+                position: last.position,
+                max_share,
+            }),
+            _ => Ok(()),
+        }
+    }
+}
