@@ -1,0 +1,316 @@
+//! Merging: defaults, then files in the order given, then variables, then `--set`, then flags.
+
+use super::{
+    Config, Recipe, config_schema,
+    error::SettingsError,
+    layer::{Layer, Origin},
+    recipe_schema,
+    schema::Schema,
+    tree::{Node, Value},
+    validate::Problem,
+    yaml,
+};
+use figment::Figment;
+use serde::{Serialize, de::DeserializeOwned};
+use std::path::{Path, PathBuf};
+
+/// The pipelines with a recipe compiled into the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pipeline {
+    /// Weights from a learned value: a value stage, then a weighted stage.
+    Critic,
+    /// Weights from the excess loss over a reference model.
+    Rho1,
+    /// Uniform weights, or a control scorer.
+    Baseline,
+}
+
+impl Pipeline {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Critic => "critic",
+            Self::Rho1 => "rho1",
+            Self::Baseline => "baseline",
+        }
+    }
+
+    /// The recipe that `wmtp train NAME` starts from, as YAML.
+    pub fn recipe_text(self) -> &'static str {
+        match self {
+            Self::Critic => include_str!("../../configs/recipe.critic.yaml"),
+            Self::Rho1 => include_str!("../../configs/recipe.rho1.yaml"),
+            Self::Baseline => include_str!("../../configs/recipe.baseline.yaml"),
+        }
+    }
+}
+
+/// What settings are made from. Later sources win.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    pipeline: Option<Pipeline>,
+    /// In the order of the command line; true: a config file.
+    files: Vec<(bool, PathBuf)>,
+    variables: Vec<(String, String)>,
+    sets: Vec<String>,
+    flags: Vec<Layer>,
+}
+
+impl Sources {
+    /// The defaults, and on top of them a pipeline's built-in recipe.
+    pub fn new(pipeline: Option<Pipeline>) -> Self {
+        Self {
+            pipeline,
+            ..Self::default()
+        }
+    }
+
+    /// Adds an environment file.
+    pub fn config(mut self, path: impl Into<PathBuf>) -> Self {
+        self.files.push((true, path.into()));
+        self
+    }
+
+    /// Adds a recipe file.
+    pub fn recipe(mut self, path: impl Into<PathBuf>) -> Self {
+        self.files.push((false, path.into()));
+        self
+    }
+
+    /// Adds the process's `WMTP_...` variables; names and values that are not UTF-8 are left out.
+    pub fn environment(self) -> Self {
+        let vars =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        self.variables(vars)
+    }
+
+    /// Adds variables by name and value; names without `WMTP_` and reserved ones are left out.
+    pub fn variables(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.variables
+            .extend(variables.into_iter().filter(|(name, _)| name.starts_with("WMTP_")));
+        self.variables.sort();
+        self
+    }
+
+    /// Adds `key.path=value`.
+    pub fn set(mut self, text: impl Into<String>) -> Self {
+        self.sets.push(text.into());
+        self
+    }
+
+    /// A text typed for `flag` becomes the value of `key`, as it is.
+    pub fn flag_text(mut self, flag: &str, key: &str, text: Option<&str>) -> Self {
+        if let Some(text) = text {
+            self.flags.push(Layer::flag(flag, key, Value::Text(text.to_owned())));
+        }
+        self
+    }
+
+    /// Anything that serialises, typed for `flag`, becomes the value of `key`.
+    pub fn flag<T: Serialize>(mut self, flag: &str, key: &str, value: Option<T>) -> Self {
+        if let Some(json) = value.and_then(|v| serde_json::to_value(v).ok()) {
+            self.flags.push(Layer::flag(flag, key, Node::from_json(&json).value));
+        }
+        self
+    }
+
+    /// Reads, merges, checks.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, as one sentence.
+    pub fn load(self) -> Result<Settings, SettingsError> {
+        let config_schema = Schema::new(config_schema());
+        let recipe_schema = Schema::new(recipe_schema());
+        let layers = self.layers(&config_schema, &recipe_schema)?;
+        let (config, config_layers) = merge::<Config>(&config_schema, &layers)?;
+        let (recipe, recipe_layers) = merge::<Recipe>(&recipe_schema, &layers)?;
+        let settings = Settings { config, recipe };
+        if let Some(problem) = settings.config.validate().into_iter().next() {
+            return Err(invalid(problem, &config_layers));
+        }
+        if let Some(problem) = settings.recipe.validate().into_iter().next() {
+            return Err(invalid(problem, &recipe_layers));
+        }
+        Ok(settings)
+    }
+
+    /// All sources in order, each with known sections only.
+    fn layers(self, config: &Schema, recipe: &Schema) -> Result<Vec<Layer>, SettingsError> {
+        let mut layers = Vec::new();
+        for json in [
+            serde_json::to_value(Config::default()),
+            serde_json::to_value(Recipe::default()),
+        ] {
+            let json = json.map_err(|e| extract_error("the settings", "the defaults", &e.to_string()))?;
+            layers.push(Layer {
+                origin: Origin::Defaults,
+                root: Node::from_json(&json),
+            });
+        }
+        if let Some(pipeline) = self.pipeline {
+            layers.push(Layer::text(
+                Origin::Builtin(pipeline.name().into()),
+                pipeline.recipe_text(),
+            )?);
+        }
+        for (is_config, path) in &self.files {
+            let layer = Layer::file(path)?;
+            let (own, other, name) = if *is_config {
+                (config, recipe, "recipe")
+            } else {
+                (recipe, config, "config")
+            };
+            right_file(&layer, own, other, name)?;
+            layers.push(layer);
+        }
+        for (name, value) in &self.variables {
+            layers.extend(Layer::variable(name, value)?);
+        }
+        for text in &self.sets {
+            layers.push(Layer::set(text)?);
+        }
+        layers.extend(self.flags);
+        for layer in &layers {
+            known_sections(layer, config, recipe)?;
+        }
+        Ok(layers)
+    }
+}
+
+/// Everything resolved.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settings {
+    /// Where and how it runs.
+    pub config: Config,
+    /// What is trained.
+    pub recipe: Recipe,
+}
+
+impl Config {
+    /// The config with every default written out, as YAML.
+    pub fn to_yaml(&self) -> String {
+        to_yaml(self)
+    }
+}
+
+impl Recipe {
+    /// The recipe with every default written out, as YAML: reading it back gives the same recipe.
+    pub fn to_yaml(&self) -> String {
+        to_yaml(self)
+    }
+}
+
+fn to_yaml<T: Serialize>(value: &T) -> String {
+    // Structs with text keys and finite numbers always serialise.
+    serde_json::to_value(value)
+        .map(|json| yaml::write(&json))
+        .unwrap_or_default()
+}
+
+/// Checks every layer along the schema and merges them.
+fn merge<T: DeserializeOwned>(schema: &Schema, all: &[Layer]) -> Result<(T, Vec<Layer>), SettingsError> {
+    let mut layers: Vec<Layer> = Vec::new();
+    for layer in all {
+        let part = layer.part(schema);
+        let kind_below = |path: &[String]| {
+            let keys: Vec<&str> = path.iter().map(String::as_str).chain(["kind"]).collect();
+            layers.iter().rev().find_map(|l| match &l.root.get(&keys)?.value {
+                Value::Text(kind) => Some(kind.clone()),
+                _ => None,
+            })
+        };
+        let findings = schema.check(&part.root, &kind_below, &|_, line| part.origin.place(line))?;
+        for path in &findings.rechosen {
+            let keys: Vec<&str> = path.iter().map(String::as_str).collect();
+            layers.iter_mut().for_each(|lower| lower.root.remove(&keys));
+        }
+        layers.push(part);
+    }
+    let figment = layers
+        .iter()
+        .fold(Figment::new(), |figment, layer| figment.merge(layer.clone()));
+    let value: T = figment.extract().map_err(|e| {
+        let error = e.into_iter().next();
+        let path = error.as_ref().map(|e| e.path.clone()).unwrap_or_default();
+        let keys: Vec<&str> = path.iter().map(String::as_str).collect();
+        let problem = error.map_or_else(|| "it can't be read".into(), |e| e.kind.to_string());
+        extract_error(&path.join("."), &place_of(&keys, &layers), &problem)
+    })?;
+    Ok((value, layers))
+}
+
+/// The last source that sets `path`; where none does, its section.
+fn place_of(path: &[&str], layers: &[Layer]) -> String {
+    (1..=path.len())
+        .rev()
+        .find_map(|n| layers.iter().rev().find_map(|layer| layer.place_of(path.get(..n)?)))
+        .unwrap_or_else(|| Origin::Defaults.place(0))
+}
+
+fn invalid(problem: Problem, layers: &[Layer]) -> SettingsError {
+    let keys: Vec<&str> = problem.key.split('.').collect();
+    let place = place_of(&keys, layers);
+    let place = if place == Origin::Defaults.place(0) {
+        String::new()
+    } else {
+        format!(" (set in {place})")
+    };
+    SettingsError::Invalid {
+        place,
+        problem: problem.problem,
+        key: problem.key,
+    }
+}
+
+fn extract_error(key: &str, place: &str, problem: &str) -> SettingsError {
+    SettingsError::Extract {
+        key: key.into(),
+        place: place.into(),
+        problem: problem.into(),
+    }
+}
+
+/// A config file holds no recipe section, and the reverse.
+fn right_file(layer: &Layer, own: &Schema, other: &Schema, name: &'static str) -> Result<(), SettingsError> {
+    let Value::Map(entries) = &layer.root.value else {
+        return Ok(());
+    };
+    for (key, node) in entries {
+        if !own.top_level().any(|k| k == key) && other.top_level().any(|k| k == key) {
+            let place = layer.origin.place(node.line);
+            return Err(SettingsError::WrongFile {
+                key: key.clone(),
+                place,
+                other: name,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Every section of the layer is one of the two structs'.
+fn known_sections(layer: &Layer, config: &Schema, recipe: &Schema) -> Result<(), SettingsError> {
+    let Value::Map(entries) = &layer.root.value else {
+        return Ok(());
+    };
+    for (key, node) in entries {
+        if config.top_level().chain(recipe.top_level()).any(|k| k == key) {
+            continue;
+        }
+        let place = layer.origin.place(node.line);
+        return Err(config.unknown_section(recipe, key, place));
+    }
+    Ok(())
+}
+
+impl Settings {
+    /// Writes `config.yaml` and `recipe.yaml`, as resolved, into `dir`.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn write(&self, dir: &Path) -> std::io::Result<()> {
+        std::fs::write(dir.join("config.yaml"), self.config.to_yaml())?;
+        std::fs::write(dir.join("recipe.yaml"), self.recipe.to_yaml())
+    }
+}

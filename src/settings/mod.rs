@@ -1,0 +1,33 @@
+//! Settings: read, merge (defaults, files, variables, `--set`, flags), validate, explain.
+//!
+//! Two structs come out, [`Config`] (where and how it runs) and [`Recipe`] (what is trained), both
+//! fully typed; nothing after this door handles settings as text. Nothing here opens a device, a
+//! model or a connection, and no secret is ever a setting.
+
+mod config;
+mod error;
+mod layer;
+mod load;
+mod recipe;
+mod schema;
+mod tree;
+mod validate;
+mod yaml;
+
+pub use config::{Config, PathsConfig, expand_home};
+pub use error::SettingsError;
+pub use layer::RESERVED_VARIABLES;
+pub use load::{Pipeline, Settings, Sources};
+pub use recipe::*;
+pub(crate) use schema::suggestion;
+pub use validate::Problem;
+
+/// The JSON Schema of a recipe file, for editors.
+pub fn recipe_schema() -> serde_json::Value {
+    schemars::schema_for!(Recipe).to_value()
+}
+
+/// The JSON Schema of a config file, for editors.
+pub fn config_schema() -> serde_json::Value {
+    schemars::schema_for!(Config).to_value()
+}

@@ -1,0 +1,376 @@
+//! The known keys: read off the JSON Schema that schemars derives, never kept by hand.
+//!
+//! Walks a tree of settings along a schema and names the first key that is unknown and the first
+//! value that is not of the schema's type. It understands the part of JSON Schema that schemars
+//! writes for this crate's structs and enums; ranges of values are checked by `validate`.
+
+use super::{
+    error::SettingsError,
+    tree::{Node, Value},
+};
+use serde_json::Value as Json;
+
+/// A schema document with its definitions.
+pub(super) struct Schema {
+    root: Json,
+}
+
+/// Where a layer's values come from, asked by key path and line for the words of an error.
+pub(super) type Place<'a> = &'a dyn Fn(&str, usize) -> String;
+
+/// What the checker finds beside errors.
+#[derive(Default)]
+pub(super) struct Findings {
+    /// Paths at which this layer chooses another kind than the layers below: what those layers
+    /// say there belongs to the old kind and must go.
+    pub rechosen: Vec<Vec<String>>,
+}
+
+impl Schema {
+    pub fn new(root: Json) -> Self {
+        Self { root }
+    }
+
+    /// Names of the sections and keys of the first level.
+    pub fn top_level(&self) -> impl Iterator<Item = &str> {
+        self.root["properties"]
+            .as_object()
+            .into_iter()
+            .flat_map(|map| map.keys().map(String::as_str))
+    }
+
+    /// Checks one layer. `lower` gives the kind (of a tagged section at a path) that the layers
+    /// below have chosen.
+    pub fn check(
+        &self,
+        node: &Node,
+        lower: &dyn Fn(&[String]) -> Option<String>,
+        place: Place<'_>,
+    ) -> Result<Findings, SettingsError> {
+        let mut walk = Walk {
+            schema: self,
+            lower,
+            place,
+            findings: Findings::default(),
+            path: Vec::new(),
+        };
+        walk.node(node, &self.root)?;
+        Ok(walk.findings)
+    }
+
+    /// A section that neither this schema nor `other` has.
+    pub fn unknown_section(&self, other: &Self, key: &str, place: String) -> SettingsError {
+        let near = closest(key, self.top_level().chain(other.top_level()))
+            .map(str::to_owned)
+            .or_else(|| {
+                let mut all = self.all_paths();
+                all.extend(other.all_paths());
+                only_with_last_word(&all, key)
+            });
+        SettingsError::UnknownKey {
+            key: key.to_owned(),
+            place,
+            hint: near.map_or_else(String::new, |name| format!(", did you mean `{name}`?")),
+        }
+    }
+
+    /// Follows `$ref`s inside this document.
+    fn resolve<'a>(&'a self, mut schema: &'a Json) -> &'a Json {
+        while let Some(target) = schema["$ref"].as_str().and_then(|r| r.strip_prefix('#')) {
+            match self.root.pointer(target) {
+                Some(next) => schema = next,
+                None => break,
+            }
+        }
+        schema
+    }
+
+    /// Every key path of the document, for suggestions across sections. Optional sections and all
+    /// kinds of tagged sections included, one level of nesting into themselves.
+    fn all_paths(&self) -> Vec<String> {
+        let mut paths = Vec::new();
+        self.collect(&self.root, &mut Vec::new(), &mut paths);
+        paths
+    }
+
+    fn collect(&self, schema: &Json, path: &mut Vec<String>, out: &mut Vec<String>) {
+        let schema = self.resolve(schema);
+        if path.len() > 4 {
+            return;
+        }
+        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+            path.push(name.clone());
+            out.push(path.join("."));
+            self.collect(property, path, out);
+            path.pop();
+        }
+        for key in ["oneOf", "anyOf"] {
+            for variant in schema[key].as_array().into_iter().flatten() {
+                self.collect(variant, path, out);
+            }
+        }
+    }
+}
+
+struct Walk<'a> {
+    schema: &'a Schema,
+    lower: &'a dyn Fn(&[String]) -> Option<String>,
+    place: Place<'a>,
+    findings: Findings,
+    path: Vec<String>,
+}
+
+impl Walk<'_> {
+    fn node(&mut self, node: &Node, schema: &Json) -> Result<(), SettingsError> {
+        let schema = self.schema.resolve(schema);
+        if let Some(variants) = schema["anyOf"].as_array() {
+            let is_null = |s: &Json| self.schema.resolve(s)["type"] == "null";
+            return match (&node.value, variants.iter().find(|v| !is_null(v))) {
+                (Value::Null, _) if variants.iter().any(is_null) => Ok(()),
+                (_, Some(variant)) => self.node(node, &variant.clone()),
+                (_, None) => Err(self.wrong(node, "left out", String::new())),
+            };
+        }
+        if let Some(words) = words(schema) {
+            return self.word(node, &words);
+        }
+        if let Some(variants) = schema["oneOf"].as_array() {
+            return self.tagged(node, variants);
+        }
+        let types = types(schema);
+        if types.contains(&"null") && node.value == Value::Null {
+            return Ok(());
+        }
+        let expected = types.iter().copied().find(|t| *t != "null");
+        match (expected, &node.value) {
+            (Some("object"), Value::Map(entries)) => self.object(entries, schema, &[]),
+            (Some("array"), Value::List(items)) => self.list(node, items, schema),
+            (Some("boolean"), Value::Bool(_)) | (Some("string"), Value::Text(_)) => Ok(()),
+            (Some("integer"), Value::Int(i)) => self.integer(node, *i, schema),
+            (Some("number"), Value::Int(_)) => Ok(()),
+            (Some("number"), Value::Float(f)) if f.is_finite() => Ok(()),
+            (None, _) => Ok(()),
+            (Some(expected), _) => Err(self.wrong(node, name_of(expected, schema), String::new())),
+        }
+    }
+
+    fn object(&mut self, entries: &[(String, Node)], schema: &Json, skip: &[&str]) -> Result<(), SettingsError> {
+        let empty = serde_json::Map::new();
+        let properties = schema["properties"].as_object().unwrap_or(&empty);
+        for (key, node) in entries {
+            if skip.contains(&key.as_str()) {
+                continue;
+            }
+            let Some(property) = properties.get(key) else {
+                return Err(self.unknown(key, node.line, properties.keys().map(String::as_str)));
+            };
+            self.path.push(key.clone());
+            self.node(node, property)?;
+            self.path.pop();
+        }
+        Ok(())
+    }
+
+    fn list(&mut self, node: &Node, items: &[Node], schema: &Json) -> Result<(), SettingsError> {
+        if let Some(prefix) = schema["prefixItems"].as_array() {
+            if prefix.len() != items.len() {
+                let expected = format!("a list of {}, like [601, 974]", prefix.len());
+                return Err(self.wrong(node, &expected, String::new()));
+            }
+            return items
+                .iter()
+                .zip(prefix)
+                .try_for_each(|(item, schema)| self.item(item, node, schema));
+        }
+        items
+            .iter()
+            .try_for_each(|item| self.item(item, node, &schema["items"]))
+    }
+
+    fn item(&mut self, item: &Node, list: &Node, schema: &Json) -> Result<(), SettingsError> {
+        let line = if item.line == 0 { list.line } else { item.line };
+        self.node(
+            &Node {
+                line,
+                value: item.value.clone(),
+            },
+            schema,
+        )
+    }
+
+    fn integer(&self, node: &Node, i: i64, schema: &Json) -> Result<(), SettingsError> {
+        let max = match schema["format"].as_str() {
+            Some("uint32") => i64::from(u32::MAX),
+            Some("uint16") => i64::from(u16::MAX),
+            Some("uint8") => i64::from(u8::MAX),
+            _ => i64::MAX,
+        };
+        let min = schema["minimum"].as_i64().unwrap_or(i64::MIN);
+        if i < min {
+            return Err(self.wrong(node, &format!("a whole number, {min} or more"), String::new()));
+        }
+        if i > max {
+            return Err(self.wrong(node, &format!("a whole number, {max} or less"), String::new()));
+        }
+        Ok(())
+    }
+
+    /// One of several words.
+    fn word(&self, node: &Node, words: &[String]) -> Result<(), SettingsError> {
+        let expected = one_of(words);
+        match &node.value {
+            Value::Text(text) if words.contains(text) => Ok(()),
+            Value::Text(text) => Err(self.wrong(node, &expected, suggestion(text, words.iter().map(String::as_str)))),
+            _ => Err(self.wrong(node, &expected, String::new())),
+        }
+    }
+
+    /// A section whose `kind` decides which keys it has.
+    fn tagged(&mut self, node: &Node, variants: &[Json]) -> Result<(), SettingsError> {
+        const TAG: &str = "kind";
+        let Value::Map(entries) = &node.value else {
+            let hint = match &node.value {
+                Value::Text(text) => format!(", write {{kind: {text}}}"),
+                _ => String::new(),
+            };
+            return Err(self.wrong(node, "a map with `kind`", hint));
+        };
+        let below = (self.lower)(&self.path);
+        let written = entries.iter().find(|(key, _)| key == TAG).map(|(_, node)| node);
+        let kind = match written {
+            Some(tag) => {
+                let names: Vec<String> = variants
+                    .iter()
+                    .filter_map(|v| v["properties"][TAG]["const"].as_str().map(str::to_owned))
+                    .collect();
+                self.path.push(TAG.into());
+                self.word(tag, &names)?;
+                self.path.pop();
+                match &tag.value {
+                    Value::Text(text) => text.clone(),
+                    _ => return Ok(()),
+                }
+            }
+            None => match &below {
+                Some(kind) => kind.clone(),
+                None => return Err(self.wrong(node, "a map with `kind`", String::new())),
+            },
+        };
+        if below.is_some_and(|below| below != kind) {
+            self.findings.rechosen.push(self.path.clone());
+        }
+        let Some(variant) = variants.iter().find(|v| v["properties"][TAG]["const"] == kind.as_str()) else {
+            return Ok(());
+        };
+        self.object(entries, variant, &[TAG]).map_err(|error| match error {
+            SettingsError::UnknownKey { key, place, hint } if hint.is_empty() => SettingsError::UnknownKey {
+                hint: format!(", kind `{kind}` has no such setting"),
+                key,
+                place,
+            },
+            other => other,
+        })
+    }
+
+    fn unknown<'k>(&self, key: &str, line: usize, siblings: impl Iterator<Item = &'k str>) -> SettingsError {
+        let mut path = self.path.clone();
+        path.push(key.to_owned());
+        let full = path.join(".");
+        let prefix = if self.path.is_empty() {
+            String::new()
+        } else {
+            format!("{}.", self.path.join("."))
+        };
+        let near = closest(key, siblings).map(|name| format!("{prefix}{name}"));
+        let near = near.or_else(|| only_with_last_word(&self.schema.all_paths(), key));
+        SettingsError::UnknownKey {
+            hint: near.map_or_else(String::new, |name| format!(", did you mean `{name}`?")),
+            place: (self.place)(&full, line),
+            key: full,
+        }
+    }
+
+    fn wrong(&self, node: &Node, expected: &str, hint: String) -> SettingsError {
+        let key = if self.path.is_empty() {
+            "the settings".to_owned()
+        } else {
+            self.path.join(".")
+        };
+        SettingsError::WrongType {
+            place: (self.place)(&key, node.line),
+            key,
+            expected: expected.to_owned(),
+            found: node.value.describe(),
+            hint,
+        }
+    }
+}
+
+/// `n_heads` for `model.mtp.n_heads`: the key elsewhere, if there is one such place only.
+fn only_with_last_word(paths: &[String], key: &str) -> Option<String> {
+    let mut same = paths.iter().filter(|p| p.rsplit('.').next() == Some(key));
+    match (same.next(), same.next()) {
+        (Some(only), None) => Some(only.clone()),
+        _ => None,
+    }
+}
+
+/// `, did you mean `x`?`, or nothing.
+pub(crate) fn suggestion<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> String {
+    closest(typed, known).map_or_else(String::new, |name| format!(", did you mean `{name}`?"))
+}
+
+/// The most similar name, if it is similar enough to be worth offering.
+fn closest<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let mut best: Option<(f64, &str)> = None;
+    for name in known {
+        let likeness = strsim::jaro_winkler(typed, name);
+        if best.is_none_or(|(value, _)| likeness > value) {
+            best = Some((likeness, name));
+        }
+    }
+    best.filter(|(likeness, _)| *likeness >= 0.75).map(|(_, name)| name)
+}
+
+/// The words of an enum without fields.
+fn words(schema: &Json) -> Option<Vec<String>> {
+    if let Some(list) = schema["enum"].as_array() {
+        return list.iter().map(|w| w.as_str().map(str::to_owned)).collect();
+    }
+    schema["oneOf"]
+        .as_array()?
+        .iter()
+        .map(|v| v["const"].as_str().map(str::to_owned))
+        .collect()
+}
+
+fn types(schema: &Json) -> Vec<&str> {
+    match &schema["type"] {
+        Json::String(one) => vec![one.as_str()],
+        Json::Array(several) => several.iter().filter_map(Json::as_str).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn name_of<'a>(kind: &'a str, schema: &Json) -> &'a str {
+    match kind {
+        "object" => "a map",
+        "array" if schema["prefixItems"].is_array() => "a list like [601, 974]",
+        "array" => "a list like [a, b]",
+        "boolean" => "true or false",
+        "string" => "a text",
+        "integer" if schema["minimum"] == 0 => "a whole number, 0 or more",
+        "integer" => "a whole number",
+        "number" => "a finite number",
+        other => other,
+    }
+}
+
+fn one_of(words: &[String]) -> String {
+    let quoted: Vec<String> = words.iter().map(|w| format!("`{w}`")).collect();
+    match quoted.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        Some((last, _)) => last.clone(),
+        None => "left out".into(),
+    }
+}

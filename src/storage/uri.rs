@@ -1,0 +1,165 @@
+//! What a user wrote for a model or a data set, taken apart.
+
+use super::StorageError;
+use std::path::PathBuf;
+
+/// Where something lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// A path of this machine.
+    Path(PathBuf),
+    /// `builtin:NAME`, compiled into the program.
+    Builtin(String),
+    /// `hf://OWNER/NAME[@REVISION]`.
+    Hub(HubName),
+}
+
+/// A repository on the model hub.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HubName {
+    /// User or organisation.
+    pub owner: String,
+    /// Repository.
+    pub name: String,
+    /// Branch, tag or commit.
+    pub revision: String,
+}
+
+impl std::fmt::Display for HubName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "hf://{}/{}", self.owner, self.name)?;
+        if self.revision == "main" {
+            Ok(())
+        } else {
+            write!(f, "@{}", self.revision)
+        }
+    }
+}
+
+impl Location {
+    /// Takes a path or URI apart; nothing is looked up.
+    ///
+    /// # Errors
+    /// [`StorageError::BadUri`] for a URI of an unknown or incomplete form.
+    pub fn parse(uri: &str) -> Result<Self, StorageError> {
+        let bad = |problem: &str| StorageError::BadUri {
+            uri: uri.to_owned(),
+            problem: problem.to_owned(),
+        };
+        if uri.trim().is_empty() {
+            return Err(bad("is empty: write a directory, builtin:NAME or hf://OWNER/NAME"));
+        }
+        if let Some(name) = uri.strip_prefix("builtin:") {
+            return if name.is_empty() {
+                Err(bad("names nothing after `builtin:`"))
+            } else {
+                Ok(Self::Builtin(name.to_owned()))
+            };
+        }
+        if let Some(path) = uri.strip_prefix("file:") {
+            let path = match path.strip_prefix("//") {
+                Some(rest) if rest.starts_with('/') => rest,
+                Some(_) => {
+                    return Err(bad("names a host: write file:///absolute/path or a plain path"));
+                }
+                None => path,
+            };
+            return if path.is_empty() {
+                Err(bad("names no path"))
+            } else {
+                Ok(Self::Path(path.into()))
+            };
+        }
+        if let Some(rest) = uri.strip_prefix("hf://") {
+            return hub_name(rest).map(Self::Hub).map_err(bad);
+        }
+        if uri.starts_with("s3://") {
+            return Err(bad(
+                "is on S3, which this version can't read: copy it to a directory first",
+            ));
+        }
+        match uri.split_once("://") {
+            Some((scheme, _)) if scheme.chars().all(|c| c.is_ascii_alphanumeric()) => Err(bad(
+                "has an unknown scheme: write a directory, file:, builtin: or hf://OWNER/NAME",
+            )),
+            _ => Ok(Self::Path(uri.into())),
+        }
+    }
+}
+
+fn hub_name(rest: &str) -> Result<HubName, &'static str> {
+    let (repository, revision) = rest.split_once('@').unwrap_or((rest, "main"));
+    let (owner, name) = repository.split_once('/').ok_or("must be hf://OWNER/NAME")?;
+    let usable = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('.')
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    if !usable(owner) || !usable(name) {
+        return Err("must be hf://OWNER/NAME or hf://OWNER/NAME@REVISION, with letters, digits, `-`, `_` and `.`");
+    }
+    if !usable(revision) {
+        return Err("names a revision that can't be used: write a branch or tag without slashes, or a commit's hash");
+    }
+    Ok(HubName {
+        owner: owner.into(),
+        name: name.into(),
+        revision: revision.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms() {
+        let path = |p: &str| Location::Path(p.into());
+        let hub = |owner: &str, name: &str, revision: &str| {
+            Location::Hub(HubName {
+                owner: owner.into(),
+                name: name.into(),
+                revision: revision.into(),
+            })
+        };
+        for (uri, location) in [
+            ("models/x", path("models/x")),
+            ("/abs", path("/abs")),
+            ("C:x", path("C:x")),
+            ("file:rel/x", path("rel/x")),
+            ("file:/abs/x", path("/abs/x")),
+            ("file:///abs/x", path("/abs/x")),
+            ("builtin:micro", Location::Builtin("micro".into())),
+            ("hf://o/n", hub("o", "n", "main")),
+            ("hf://o-1/n_2.3@v1.0", hub("o-1", "n_2.3", "v1.0")),
+        ] {
+            assert_eq!(Location::parse(uri).unwrap(), location, "{uri}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused() {
+        for uri in [
+            "",
+            " ",
+            "builtin:",
+            "file:",
+            "file://host/x",
+            "hf://",
+            "hf://o",
+            "hf://o/",
+            "hf:///n",
+            "hf://o/n/m",
+            "hf://o/n@",
+            "hf://o/n@refs/pr/1",
+            "hf://../n",
+            "hf://o/..",
+            "s3://b/k",
+            "https://h/x",
+            "gs://b/k",
+        ] {
+            let error = Location::parse(uri).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{uri}`")), "{error}");
+        }
+    }
+}

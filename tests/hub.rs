@@ -1,0 +1,369 @@
+//! `hf://` against a local server that answers like the model hub.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use support::hub::{Behaviour, COMMIT, Server};
+use wmtp::{
+    settings::PathsConfig,
+    storage::{Endpoint, Kind, Storage, StorageConfig, StorageError, Transfer},
+};
+
+const TOKEN: &str = "hf_secretsecretsecret";
+
+struct Cache(tempfile::TempDir);
+
+impl Cache {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn storage(&self, endpoint: Endpoint, offline: bool) -> Storage {
+        let paths = PathsConfig {
+            models: self.0.path().join("models"),
+            datasets: self.0.path().join("datasets"),
+            cache: self.0.path().join("cache"),
+            runs: self.0.path().join("runs"),
+        };
+        let config = StorageConfig {
+            offline,
+            retries: 2,
+            timeout_seconds: 5,
+        };
+        Storage::new(&config, &paths).with_endpoint(endpoint)
+    }
+
+    fn fetch(&self, server: &Server, token: Option<&str>, uri: &str) -> Result<PathBuf, StorageError> {
+        self.storage(Endpoint::new(&server.url(), token), false)
+            .resolve(uri, Kind::Model, &mut |_| {})
+    }
+
+    /// Every file and directory under the cache.
+    fn contents(&self) -> Vec<PathBuf> {
+        fn walk(dir: &Path, out: &mut Vec<PathBuf>) {
+            for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+                out.push(entry.path());
+                walk(&entry.path(), out);
+            }
+        }
+        let mut out = Vec::new();
+        walk(&self.0.path().join("cache"), &mut out);
+        out
+    }
+
+    /// No snapshot, whole or in part.
+    fn assert_no_snapshot(&self) {
+        let files = self.contents().into_iter().filter(|p| p.is_file()).collect::<Vec<_>>();
+        assert_eq!(files, Vec::<PathBuf>::new());
+        let partial = self
+            .contents()
+            .into_iter()
+            .find(|p| p.to_string_lossy().contains(COMMIT));
+        assert_eq!(partial, None);
+    }
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_model_is_fetched_once_and_whole() {
+    let server = Server::start(Behaviour::default());
+    let cache = Cache::new();
+    let mut transfers: Vec<Transfer> = Vec::new();
+    let storage = cache.storage(Endpoint::new(&server.url(), None), false);
+    let dir = storage
+        .resolve("hf://owner/model", Kind::Model, &mut |t| transfers.push(t.clone()))
+        .unwrap();
+    assert_eq!(
+        names(&dir),
+        [
+            "config.json",
+            "generation_config.json",
+            "model.safetensors",
+            "mtp_heads.safetensors",
+            "tokenizer.json",
+            "tokenizer_config.json"
+        ],
+        "neither README nor pickles nor files in folders"
+    );
+    for (name, bytes) in server.files() {
+        if dir.join(name).exists() {
+            assert_eq!(&std::fs::read(dir.join(name)).unwrap(), bytes, "{name}");
+        }
+    }
+    let last = transfers.last().unwrap();
+    assert_eq!(Some(last.done), last.total, "progress reaches the end");
+    assert!(transfers.windows(2).all(|pair| pair[0].done <= pair[1].done));
+
+    let requests = server.requests().len();
+    let again = cache.fetch(&server, None, "hf://owner/model").unwrap();
+    assert_eq!(again, dir);
+    assert_eq!(
+        server.requests().len(),
+        requests + 1,
+        "the branch is asked for, nothing is fetched again"
+    );
+    let by_commit = cache
+        .fetch(&server, None, &format!("hf://owner/model@{COMMIT}"))
+        .unwrap();
+    assert_eq!(by_commit, dir);
+    assert_eq!(server.requests().len(), requests + 1, "a commit never changes");
+}
+
+#[test]
+fn a_server_without_sizes_will_do() {
+    let server = Server::start(Behaviour {
+        no_tree: true,
+        ..Behaviour::default()
+    });
+    let cache = Cache::new();
+    let dir = cache.fetch(&server, None, "hf://owner/model").unwrap();
+    assert_eq!(
+        &std::fs::read(dir.join("model.safetensors")).unwrap(),
+        server.file("model.safetensors")
+    );
+}
+
+#[test]
+fn a_token_is_sent_and_never_shown() {
+    let server = Server::start(Behaviour {
+        token: Some(TOKEN),
+        ..Behaviour::default()
+    });
+    let cache = Cache::new();
+    cache.fetch(&server, Some(TOKEN), "hf://owner/model").unwrap();
+
+    let cache = Cache::new();
+    let none = cache.fetch(&server, None, "hf://owner/model").unwrap_err();
+    assert!(matches!(none, StorageError::Denied { status: 401, .. }), "{none:?}");
+    assert!(none.to_string().contains("set HF_TOKEN"), "{none}");
+    let wrong = cache
+        .fetch(&server, Some("hf_wrongwrongwrong"), "hf://owner/model")
+        .unwrap_err();
+    assert!(
+        wrong.to_string().contains("the token in HF_TOKEN does not open it"),
+        "{wrong}"
+    );
+    cache.assert_no_snapshot();
+
+    let endpoint = Endpoint::new("http://user:password@127.0.0.1:1", Some(TOKEN));
+    let storage = cache.storage(endpoint.clone(), false);
+    let unreachable = storage
+        .resolve("hf://owner/model", Kind::Model, &mut |_| {})
+        .unwrap_err();
+    for text in [
+        format!("{none:?} {none}"),
+        format!("{wrong:?} {wrong}"),
+        format!("{unreachable:?} {unreachable}"),
+        format!("{endpoint:?} {storage:?}"),
+    ] {
+        for secret in [TOKEN, "hf_wrong", "password"] {
+            assert!(!text.contains(secret), "{text}");
+        }
+        assert!(!text.contains('\n'), "{text}");
+    }
+}
+
+#[test]
+fn what_the_hub_has_not_is_not_found() {
+    let server = Server::start(Behaviour::default());
+    let cache = Cache::new();
+    for uri in [
+        "hf://owner/other",
+        "hf://nobody/model",
+        "hf://owner/model@no-such-branch",
+    ] {
+        let error = cache.fetch(&server, None, uri).unwrap_err();
+        assert!(matches!(error, StorageError::NotFound { .. }), "{error:?}");
+        assert!(error.to_string().contains(uri), "{error}");
+    }
+    cache.assert_no_snapshot();
+}
+
+#[test]
+fn a_listed_file_that_is_gone_is_named() {
+    let server = Server::start(Behaviour {
+        missing: Some("tokenizer.json"),
+        ..Behaviour::default()
+    });
+    let cache = Cache::new();
+    let error = cache.fetch(&server, None, "hf://owner/model").unwrap_err();
+    assert!(
+        error.to_string().contains("tokenizer.json of hf://owner/model"),
+        "{error}"
+    );
+    cache.assert_no_snapshot();
+}
+
+#[test]
+fn a_server_that_stumbles_is_asked_again() {
+    let server = Server::start(Behaviour {
+        errors_first: 2,
+        ..Behaviour::default()
+    });
+    let cache = Cache::new();
+    cache.fetch(&server, None, "hf://owner/model").unwrap();
+
+    let server = Server::start(Behaviour {
+        errors_first: usize::MAX,
+        ..Behaviour::default()
+    });
+    let cache = Cache::new();
+    let error = cache.fetch(&server, None, "hf://owner/model").unwrap_err();
+    assert!(error.to_string().contains("status 500"), "{error}");
+    assert_eq!(server.requests().len(), 3, "one try and two retries");
+    cache.assert_no_snapshot();
+}
+
+#[test]
+fn a_broken_connection_is_picked_up_where_it_broke() {
+    let server = Server::start(Behaviour {
+        truncate_times: 1,
+        ..Behaviour::default()
+    });
+    let cache = Cache::new();
+    let dir = cache.fetch(&server, None, "hf://owner/model").unwrap();
+    assert_eq!(
+        &std::fs::read(dir.join("model.safetensors")).unwrap(),
+        server.file("model.safetensors")
+    );
+    let resumed = server
+        .requests()
+        .into_iter()
+        .filter(|r| r.contains("model.safetensors"))
+        .count();
+    assert!(resumed >= 2, "{resumed}");
+}
+
+#[test]
+fn a_truncated_file_never_counts() {
+    for no_tree in [false, true] {
+        let server = Server::start(Behaviour {
+            truncate_times: usize::MAX,
+            no_tree,
+            ..Behaviour::default()
+        });
+        let cache = Cache::new();
+        let error = cache.fetch(&server, None, "hf://owner/model").unwrap_err();
+        assert!(matches!(error, StorageError::Network { .. }), "{error:?}");
+        assert!(
+            error.to_string().contains("model.safetensors of hf://owner/model"),
+            "{error}"
+        );
+        cache.assert_no_snapshot();
+    }
+}
+
+#[test]
+fn other_bytes_than_listed_never_count() {
+    let server = Server::start(Behaviour {
+        corrupt: true,
+        ..Behaviour::default()
+    });
+    let cache = Cache::new();
+    let error = cache.fetch(&server, None, "hf://owner/model").unwrap_err();
+    assert!(error.to_string().contains("SHA-256"), "{error}");
+    cache.assert_no_snapshot();
+}
+
+#[test]
+fn without_a_network_the_cache_answers() {
+    let cache = Cache::new();
+    let server = Server::start(Behaviour::default());
+    let offline = cache.storage(Endpoint::new(&server.url(), None), true);
+    let error = offline
+        .resolve("hf://owner/model", Kind::Model, &mut |_| {})
+        .unwrap_err();
+    assert!(matches!(error, StorageError::Offline { .. }), "{error:?}");
+    assert_eq!(server.requests(), Vec::<String>::new());
+
+    let dir = cache.fetch(&server, None, "hf://owner/model").unwrap();
+    assert_eq!(
+        offline.resolve("hf://owner/model", Kind::Model, &mut |_| {}),
+        Ok(dir.clone())
+    );
+    // Nobody listens on port 1.
+    let unreachable = cache.storage(Endpoint::new("http://127.0.0.1:1", None), false);
+    assert_eq!(
+        unreachable.resolve("hf://owner/model", Kind::Model, &mut |_| {}),
+        Ok(dir)
+    );
+    let error = unreachable
+        .resolve("hf://owner/second", Kind::Model, &mut |_| {})
+        .unwrap_err();
+    assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
+}
+
+#[test]
+fn a_repository_that_is_no_model_is_refused() {
+    for (removed, says) in [("config.json", "no config.json"), (".safetensors", "no *.safetensors")] {
+        let server = Server::start(Behaviour {
+            unlisted: Some(removed),
+            ..Behaviour::default()
+        });
+        let cache = Cache::new();
+        let error = cache.fetch(&server, None, "hf://owner/model").unwrap_err();
+        assert!(error.to_string().contains(says), "{error}");
+        cache.assert_no_snapshot();
+    }
+    let server = Server::start(Behaviour {
+        not_json: true,
+        ..Behaviour::default()
+    });
+    let error = Cache::new().fetch(&server, None, "hf://owner/model").unwrap_err();
+    assert!(error.to_string().contains("HF_ENDPOINT"), "{error}");
+}
+
+#[test]
+fn the_disk_is_asked_first() {
+    let server = Server::start(Behaviour::default());
+    let cache = Cache::new();
+    let local = cache.0.path().join("models/owner/model");
+    std::fs::create_dir_all(&local).unwrap();
+    assert_eq!(cache.fetch(&server, None, "hf://owner/model"), Ok(local.clone()));
+    assert_eq!(
+        cache.fetch(&server, None, "owner/model"),
+        Ok(local.clone()),
+        "a plain path, under paths.models"
+    );
+    let absolute = local.display().to_string();
+    assert_eq!(cache.fetch(&server, None, &absolute), Ok(local.clone()));
+    assert_eq!(
+        cache.fetch(&server, None, &format!("file://{absolute}")),
+        Ok(local.clone())
+    );
+    assert_eq!(server.requests(), Vec::<String>::new());
+
+    std::fs::write(local.join("config.json"), "{}").unwrap();
+    for (uri, says) in [
+        ("no/such", "hf://no/such"),
+        ("/no/such/dir", "does not exist"),
+        (&*format!("{absolute}/config.json"), "is a file"),
+        ("builtin:micro", "built into the program"),
+        ("s3://bucket/key", "S3"),
+    ] {
+        let error = cache.fetch(&server, None, uri).unwrap_err();
+        assert!(error.to_string().contains(says), "{error}");
+    }
+}
+
+#[test]
+fn two_at_once_get_the_same_snapshot() {
+    let server = Server::start(Behaviour::default());
+    let cache = Cache::new();
+    let dirs: Vec<PathBuf> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| cache.fetch(&server, None, "hf://owner/model").unwrap()))
+            .collect();
+        workers.into_iter().map(|w| w.join().unwrap()).collect()
+    });
+    assert!(dirs.windows(2).all(|pair| pair[0] == pair[1]));
+    assert_eq!(names(&dirs[0]).len(), 6);
+}
