@@ -1,0 +1,28 @@
+use super::sandbox::SandboxError;
+use crate::data::DataError;
+use std::path::PathBuf;
+
+/// Why an evaluation stopped. A program that fails its checks is a result, not an error.
+#[derive(Debug, thiserror::Error)]
+pub enum EvalError {
+    /// The problems or their prompts.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The sandbox itself.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// A request that cannot be carried out.
+    #[error("{0}")]
+    Request(String),
+    /// The generator failed, or broke its contract.
+    #[error("generating completions failed: {0}")]
+    Generate(String),
+    /// A result could not be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// Which file or directory.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+}

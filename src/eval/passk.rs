@@ -1,0 +1,167 @@
+//! pass@k: the unbiased estimator of Chen et al. 2021 (arXiv 2107.03374, section 2.1), and its
+//! bootstrap interval over problems.
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+/// Samples of one problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// Samples drawn, n.
+    pub samples: usize,
+    /// Samples that passed, c <= n.
+    pub passed: usize,
+}
+
+/// 1 - C(n-c, k) / C(n, k): the chance that at least one of k samples, drawn without replacement
+/// from the n at hand, passed. As the product of 1 - k/i for i in n-c+1..=n, which never leaves
+/// [0, 1] and needs no factorial. Callers keep k <= n; a larger k counts as n.
+pub fn pass_at_k(tally: Tally, k: usize) -> f64 {
+    let Tally { samples: n, passed: c } = tally;
+    if c == 0 || k == 0 {
+        return 0.0;
+    }
+    if n.saturating_sub(c) < k {
+        return 1.0;
+    }
+    1.0 - (n - c + 1..=n).map(|i| 1.0 - k as f64 / i as f64).product::<f64>()
+}
+
+/// pass@k averaged over problems; 0 for none.
+pub fn mean_pass_at_k(tallies: &[Tally], k: usize) -> f64 {
+    mean(&estimates(tallies, k))
+}
+
+/// Resamples of the bootstrap.
+const RESAMPLES: usize = 10_000;
+
+/// The 95% percentile bootstrap interval (Efron 1979) of [`mean_pass_at_k`]: problems are drawn
+/// with replacement, samples are not, so it says how far the score hangs on the choice of
+/// problems. The same seed gives the same interval. `[0, 0]` for no problems.
+pub fn bootstrap_ci95(tallies: &[Tally], k: usize, seed: u64) -> [f64; 2] {
+    let values = estimates(tallies, k);
+    if values.is_empty() {
+        return [0.0, 0.0];
+    }
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut draw = || values.get(rng.random_range(0..values.len())).copied().unwrap_or(0.0);
+    let mut means: Vec<f64> = (0..RESAMPLES)
+        .map(|_| (0..values.len()).map(|_| draw()).sum::<f64>() / values.len() as f64)
+        .collect();
+    means.sort_by(f64::total_cmp);
+    [quantile(&means, 0.025), quantile(&means, 0.975)]
+}
+
+fn estimates(tallies: &[Tally], k: usize) -> Vec<f64> {
+    tallies.iter().map(|&tally| pass_at_k(tally, k)).collect()
+}
+
+fn mean(values: &[f64]) -> f64 {
+    if values.is_empty() {
+        0.0
+    } else {
+        values.iter().sum::<f64>() / values.len() as f64
+    }
+}
+
+/// Quantile of sorted values with linear interpolation, NumPy's default.
+fn quantile(sorted: &[f64], q: f64) -> f64 {
+    let place = q * sorted.len().saturating_sub(1) as f64;
+    let at = |index: usize| sorted.get(index).copied().unwrap_or(0.0);
+    let (low, high) = (at(place.floor() as usize), at(place.ceil() as usize));
+    low + (high - low) * place.fract()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    fn tally(samples: usize, passed: usize) -> Tally {
+        Tally { samples, passed }
+    }
+
+    #[test]
+    fn small_cases_by_hand() {
+        assert_eq!(pass_at_k(tally(10, 0), 1), 0.0);
+        assert_eq!(pass_at_k(tally(10, 10), 1), 1.0);
+        assert!((pass_at_k(tally(10, 3), 1) - 0.3).abs() < 1e-15);
+        // 1 - C(2,2)/C(4,2) = 1 - 1/6
+        assert!((pass_at_k(tally(4, 2), 2) - 5.0 / 6.0).abs() < 1e-15);
+        // 1 - C(3,2)/C(5,2) = 1 - 3/10
+        assert!((pass_at_k(tally(5, 2), 2) - 0.7).abs() < 1e-15);
+        // Fewer failures than draws: one of them must be a pass.
+        assert_eq!(pass_at_k(tally(5, 3), 3), 1.0);
+        assert_eq!(pass_at_k(tally(1, 1), 1), 1.0);
+    }
+
+    #[test]
+    fn the_mean_is_over_problems() {
+        assert!((mean_pass_at_k(&[tally(4, 2), tally(10, 0), tally(1, 1)], 1) - 0.5).abs() < 1e-15);
+        assert_eq!(mean_pass_at_k(&[], 1), 0.0);
+    }
+
+    #[derive(Deserialize)]
+    struct Fixture {
+        pass_at_k: Vec<(usize, usize, usize, f64)>,
+        bootstrap: Bootstrap,
+    }
+
+    #[derive(Deserialize)]
+    struct Bootstrap {
+        tallies: Vec<(usize, usize)>,
+        k: usize,
+        mean: f64,
+        ci95: [f64; 2],
+        tolerance: f64,
+    }
+
+    fn fixture() -> Fixture {
+        serde_json::from_str(include_str!("../../tests/fixtures/passk.json")).unwrap()
+    }
+
+    #[test]
+    fn agrees_with_exact_fractions() {
+        let cases = fixture().pass_at_k;
+        assert!(cases.len() > 100);
+        for (n, c, k, expected) in cases {
+            let got = pass_at_k(tally(n, c), k);
+            assert!(
+                (got - expected).abs() < 1e-12,
+                "n {n} c {c} k {k}: {got} for {expected}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_interval_agrees_with_numpy_and_repeats() {
+        let Bootstrap {
+            tallies,
+            k,
+            mean,
+            ci95,
+            tolerance,
+        } = fixture().bootstrap;
+        let tallies: Vec<Tally> = tallies.into_iter().map(|(n, c)| tally(n, c)).collect();
+        assert!((mean_pass_at_k(&tallies, k) - mean).abs() < 1e-12);
+        let got = bootstrap_ci95(&tallies, k, 42);
+        for (got, expected) in got.iter().zip(ci95) {
+            assert!((got - expected).abs() < tolerance, "{got} for {expected}");
+        }
+        assert_eq!(got, bootstrap_ci95(&tallies, k, 42));
+        assert_ne!(got, bootstrap_ci95(&tallies, k, 43));
+    }
+
+    #[test]
+    fn the_interval_of_equal_problems_is_a_point() {
+        assert_eq!(bootstrap_ci95(&[tally(2, 2); 5], 1, 0), [1.0, 1.0]);
+        assert_eq!(bootstrap_ci95(&[tally(2, 0); 5], 1, 0), [0.0, 0.0]);
+        assert_eq!(bootstrap_ci95(&[], 1, 0), [0.0, 0.0]);
+    }
+
+    #[test]
+    fn quantiles_interpolate() {
+        assert_eq!(quantile(&[1.0, 2.0, 3.0, 4.0, 5.0], 0.5), 3.0);
+        assert!((quantile(&[0.0, 10.0], 0.25) - 2.5).abs() < 1e-15);
+        assert_eq!(quantile(&[7.0], 0.975), 7.0);
+    }
+}
