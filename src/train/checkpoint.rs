@@ -1,0 +1,459 @@
+//! Checkpoints: complete or absent, each file's hash in a manifest that is written last.
+//!
+//! A checkpoint is written under a temporary name and renamed into place; `last` becomes `previous`
+//! in the same move, so that at every instant a complete one exists. One whose files do not match
+//! their hashes is named and passed over, and the one before it is used.
+
+use crate::track::{RunError, write_atomically};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+const MANIFEST: &str = "manifest.json";
+const TRAINER: &str = "trainer.json";
+
+/// Everything beside weights and optimizer state that a resumed run needs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TrainerState {
+    /// Layout of this file.
+    pub format: u32,
+    /// Optimizer steps done, skipped ones included.
+    pub step: usize,
+    /// Epoch of the next step, from 0.
+    pub epoch: usize,
+    /// Steps of that epoch already done.
+    pub step_in_epoch: usize,
+    /// Tokens read.
+    pub tokens: u64,
+    /// Steps that were not applied.
+    pub skipped: usize,
+    /// Of those, how many in a row just now.
+    pub skipped_in_a_row: usize,
+    /// Returns to an earlier checkpoint.
+    pub rollbacks: usize,
+    /// Factor on the learning rate, halved by every rollback.
+    pub lr_scale: f64,
+    /// Groups weighed, and those among them that fell back to weight 1.
+    pub groups: u64,
+    /// See `groups`.
+    pub fallbacks: u64,
+    /// Best validation loss.
+    pub best_loss: Option<f64>,
+    /// Newest validation loss.
+    pub valid_loss: Option<f64>,
+    /// Validations since the best one.
+    pub validations_without_improvement: usize,
+    /// Size of `metrics.jsonl` when this was saved; a resumed run cuts it back to that.
+    pub metrics_bytes: u64,
+    /// True once training has ended.
+    pub finished: bool,
+    /// SHA-256 of the resolved recipe: another recipe does not continue this run.
+    pub recipe: String,
+    /// SHA-256 of the tokenised training data.
+    pub data: String,
+}
+
+impl TrainerState {
+    /// The state before the first step.
+    pub fn new(recipe: String, data: String) -> Self {
+        Self {
+            format: 1,
+            lr_scale: 1.0,
+            recipe,
+            data,
+            ..Self::default()
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Manifest {
+    format: u32,
+    step: usize,
+    files: BTreeMap<String, Entry>,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Entry {
+    bytes: u64,
+    sha256: String,
+}
+
+/// A checkpoint that can't be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The file system said no.
+    #[error(transparent)]
+    Io(#[from] RunError),
+    /// A file is not what the manifest says.
+    #[error("checkpoint `{}` is damaged: {problem}", path.display())]
+    Damaged {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The model or optimizer in it can't be written or read.
+    #[error("checkpoint `{}`: {problem}", path.display())]
+    Content {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Nothing usable is left.
+    #[error("no complete checkpoint under `{}`{}", dir.display(), if damaged.is_empty() { String::new() } else { format!(": {}", damaged.join("; ")) })]
+    None {
+        /// Where.
+        dir: PathBuf,
+        /// The damaged ones, a sentence each.
+        damaged: Vec<String>,
+    },
+}
+
+/// The checkpoints of one run.
+#[derive(Clone, Debug)]
+pub struct CheckpointStore {
+    root: PathBuf,
+}
+
+impl CheckpointStore {
+    /// The store in a directory, which is made; what a killed writer left half-done is removed.
+    pub fn open(root: PathBuf) -> Result<Self, CheckpointError> {
+        fs::create_dir_all(&root).map_err(RunError::io("making", &root))?;
+        for path in entries(&root)? {
+            if file_name(&path).starts_with(".tmp-") {
+                fs::remove_dir_all(&path).map_err(RunError::io("removing", &path))?;
+            }
+        }
+        Ok(Self { root })
+    }
+
+    /// Writes the checkpoint `last`; the former `last` becomes `previous`. `write` puts the model
+    /// and optimizer files into the directory that it is given.
+    pub fn save(
+        &self,
+        state: &TrainerState,
+        write: impl FnOnce(&Path) -> Result<(), CheckpointError>,
+    ) -> Result<PathBuf, CheckpointError> {
+        let temporary = self.temporary("save");
+        remove_dir(&temporary)?;
+        fs::create_dir_all(&temporary).map_err(RunError::io("making", &temporary))?;
+        write(&temporary)?;
+        let json = serde_json::to_vec_pretty(state).map_err(|e| CheckpointError::Content {
+            path: temporary.clone(),
+            problem: e.to_string(),
+        })?;
+        write_atomically(&temporary.join(TRAINER), &json)?;
+        write_manifest(&temporary, state.step)?;
+
+        let (last, previous) = (self.root.join("last"), self.root.join("previous"));
+        if last.exists() {
+            let old = self.temporary("old");
+            remove_dir(&old)?;
+            if previous.exists() {
+                rename(&previous, &old)?;
+            }
+            rename(&last, &previous)?;
+            rename(&temporary, &last)?;
+            remove_dir(&old)?;
+        } else {
+            rename(&temporary, &last)?;
+        }
+        sync_dir(&self.root)?;
+        Ok(last)
+    }
+
+    /// Keeps `last` under another name (`best`, `step-000500`): hard links, no second copy.
+    pub fn keep_last_as(&self, name: &str) -> Result<PathBuf, CheckpointError> {
+        let (last, kept) = (self.root.join("last"), self.root.join(name));
+        let temporary = self.temporary(name);
+        remove_dir(&temporary)?;
+        fs::create_dir_all(&temporary).map_err(RunError::io("making", &temporary))?;
+        for file in entries(&last)? {
+            let to = temporary.join(file_name(&file));
+            // File systems without hard links get a copy.
+            if fs::hard_link(&file, &to).is_err() {
+                fs::copy(&file, &to).map_err(RunError::io("copying", &file))?;
+            }
+        }
+        let old = self.temporary("old");
+        remove_dir(&old)?;
+        if kept.exists() {
+            rename(&kept, &old)?;
+        }
+        rename(&temporary, &kept)?;
+        remove_dir(&old)?;
+        Ok(kept)
+    }
+
+    /// Removes the oldest `step-*` checkpoints beyond `keep` (0: keeps all).
+    pub fn prune(&self, keep: usize) -> Result<(), CheckpointError> {
+        let mut steps: Vec<PathBuf> = entries(&self.root)?
+            .into_iter()
+            .filter(|p| file_name(p).starts_with("step-"))
+            .collect();
+        steps.sort();
+        if keep > 0 {
+            let surplus = steps.len().saturating_sub(keep);
+            for path in &steps[..surplus] {
+                remove_dir(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest checkpoint whose files are what its manifest says. Damaged ones are handed to
+    /// `report`, one sentence each, and passed over.
+    pub fn newest(&self, report: &mut dyn FnMut(&str)) -> Result<(PathBuf, TrainerState), CheckpointError> {
+        let mut candidates = Vec::new();
+        let mut damaged = Vec::new();
+        for path in entries(&self.root)? {
+            if file_name(&path).starts_with('.') || !path.is_dir() {
+                continue;
+            }
+            match read_manifest(&path) {
+                // At equal steps `last` is taken before its other names.
+                Ok(manifest) => candidates.push((manifest.step, file_name(&path) == "last", path)),
+                Err(error) => damaged.push(error.to_string()),
+            }
+        }
+        candidates.sort();
+        for problem in &damaged {
+            report(problem);
+        }
+        for (_, _, path) in candidates.into_iter().rev() {
+            match verify(&path) {
+                Ok(state) => return Ok((path, state)),
+                Err(error) => {
+                    report(&error.to_string());
+                    damaged.push(error.to_string());
+                }
+            }
+        }
+        Err(CheckpointError::None {
+            dir: self.root.clone(),
+            damaged,
+        })
+    }
+
+    fn temporary(&self, name: &str) -> PathBuf {
+        self.root.join(format!(".tmp-{name}"))
+    }
+}
+
+/// Checks every file of a checkpoint against its manifest and reads the trainer's state.
+pub fn verify(path: &Path) -> Result<TrainerState, CheckpointError> {
+    let manifest = read_manifest(path)?;
+    let damaged = |problem: String| CheckpointError::Damaged {
+        path: path.into(),
+        problem,
+    };
+    for (name, expected) in &manifest.files {
+        let file = path.join(name);
+        if !file.is_file() {
+            return Err(damaged(format!("`{name}` is missing")));
+        }
+        let found = hash(&file)?;
+        if found.bytes != expected.bytes {
+            return Err(damaged(format!(
+                "`{name}` has {} bytes instead of {}",
+                found.bytes, expected.bytes
+            )));
+        }
+        if found.sha256 != expected.sha256 {
+            return Err(damaged(format!(
+                "`{name}` was altered (its SHA-256 is not the manifest's)"
+            )));
+        }
+    }
+    let trainer = path.join(TRAINER);
+    let text = fs::read_to_string(&trainer).map_err(RunError::io("reading", &trainer))?;
+    serde_json::from_str(&text).map_err(|e| damaged(format!("`{TRAINER}`: {e}")))
+}
+
+fn read_manifest(path: &Path) -> Result<Manifest, CheckpointError> {
+    let damaged = |problem: String| CheckpointError::Damaged {
+        path: path.into(),
+        problem,
+    };
+    let text =
+        fs::read_to_string(path.join(MANIFEST)).map_err(|_| damaged(format!("it has no readable `{MANIFEST}`")))?;
+    serde_json::from_str(&text).map_err(|e| damaged(format!("`{MANIFEST}`: {e}")))
+}
+
+fn write_manifest(dir: &Path, step: usize) -> Result<(), CheckpointError> {
+    let mut files = BTreeMap::new();
+    for path in entries(dir)? {
+        File::open(&path)
+            .and_then(|f| f.sync_all())
+            .map_err(RunError::io("flushing", &path))?;
+        files.insert(file_name(&path), hash(&path)?);
+    }
+    let manifest = Manifest { format: 1, step, files };
+    let json = serde_json::to_vec_pretty(&manifest).map_err(|e| CheckpointError::Content {
+        path: dir.into(),
+        problem: e.to_string(),
+    })?;
+    write_atomically(&dir.join(MANIFEST), &json)?;
+    sync_dir(dir)
+}
+
+fn hash(path: &Path) -> Result<Entry, CheckpointError> {
+    let read = || -> io::Result<Entry> {
+        let mut file = File::open(path)?;
+        let mut hasher = Sha256::new();
+        let mut buffer = vec![0; 1 << 20];
+        let mut bytes = 0;
+        loop {
+            let n = file.read(&mut buffer)?;
+            if n == 0 {
+                break;
+            }
+            hasher.update(&buffer[..n]);
+            bytes += n as u64;
+        }
+        Ok(Entry {
+            bytes,
+            sha256: hex(&hasher.finalize()),
+        })
+    };
+    Ok(read().map_err(RunError::io("reading", path))?)
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn entries(dir: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
+    let read = || -> io::Result<Vec<PathBuf>> {
+        let mut paths = fs::read_dir(dir)?
+            .map(|e| e.map(|e| e.path()))
+            .collect::<io::Result<Vec<_>>>()?;
+        paths.sort();
+        Ok(paths)
+    };
+    Ok(read().map_err(RunError::io("reading", dir))?)
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name()
+        .map(|n| n.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), CheckpointError> {
+    Ok(fs::rename(from, to).map_err(RunError::io("renaming", from))?)
+}
+
+fn remove_dir(path: &Path) -> Result<(), CheckpointError> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(RunError::io("removing", path)(e).into()),
+        _ => Ok(()),
+    }
+}
+
+fn sync_dir(path: &Path) -> Result<(), CheckpointError> {
+    Ok(File::open(path)
+        .and_then(|d| d.sync_all())
+        .map_err(RunError::io("flushing", path))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, CheckpointStore) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = CheckpointStore::open(dir.path().join("checkpoints")).unwrap();
+        (dir, store)
+    }
+
+    fn save(store: &CheckpointStore, step: usize) {
+        let state = TrainerState {
+            step,
+            ..TrainerState::new("r".into(), "d".into())
+        };
+        store
+            .save(&state, |dir| {
+                Ok(write_atomically(
+                    &dir.join("weights"),
+                    format!("weights {step}").as_bytes(),
+                )?)
+            })
+            .unwrap();
+    }
+
+    #[test]
+    fn the_newest_is_used_and_the_one_before_is_kept() {
+        let (_dir, store) = store();
+        for step in [1, 2, 3] {
+            save(&store, step);
+        }
+        let (path, state) = store.newest(&mut |_| panic!("nothing is damaged")).unwrap();
+        assert_eq!((file_name(&path).as_str(), state.step), ("last", 3));
+        assert_eq!(verify(&store.root.join("previous")).unwrap().step, 2);
+    }
+
+    #[test]
+    fn a_damaged_checkpoint_is_named_and_the_one_before_it_used() {
+        for damage in ["truncate", "alter", "remove", "manifest"] {
+            let (_dir, store) = store();
+            save(&store, 1);
+            save(&store, 2);
+            let file = store.root.join("last/weights");
+            match damage {
+                "truncate" => fs::write(&file, "weigh").unwrap(),
+                "alter" => fs::write(&file, "weights 9").unwrap(),
+                "remove" => fs::remove_file(&file).unwrap(),
+                _ => fs::write(store.root.join("last/manifest.json"), "{\"format\": 1, \"st").unwrap(),
+            }
+            let mut said = Vec::new();
+            let (path, state) = store.newest(&mut |s| said.push(s.to_string())).unwrap();
+            assert_eq!((file_name(&path).as_str(), state.step), ("previous", 1), "{damage}");
+            assert_eq!(said.len(), 1, "{damage}");
+            assert!(said[0].contains("last") && said[0].contains("damaged"), "{said:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_removed_and_never_taken() {
+        let (_dir, store) = store();
+        save(&store, 1);
+        fs::create_dir(store.root.join(".tmp-save")).unwrap();
+        fs::write(store.root.join(".tmp-save/weights"), "half").unwrap();
+        let store = CheckpointStore::open(store.root.clone()).unwrap();
+        assert!(!store.root.join(".tmp-save").exists());
+        assert_eq!(store.newest(&mut |_| ()).unwrap().1.step, 1);
+    }
+
+    #[test]
+    fn only_the_newest_step_checkpoints_are_kept() {
+        let (_dir, store) = store();
+        for step in [100, 200, 300] {
+            save(&store, step);
+            store.keep_last_as(&format!("step-{step:06}")).unwrap();
+        }
+        store.prune(2).unwrap();
+        assert!(!store.root.join("step-000100").exists());
+        assert_eq!(verify(&store.root.join("step-000200")).unwrap().step, 200);
+    }
+
+    #[test]
+    fn nothing_usable_is_an_error_that_says_why() {
+        let (_dir, store) = store();
+        save(&store, 1);
+        fs::write(store.root.join("last/weights"), "x").unwrap();
+        let error = store.newest(&mut |_| ()).unwrap_err().to_string();
+        assert!(
+            error.contains("no complete checkpoint") && error.contains("weights"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,204 @@
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Recipe section `loss` (algorithms, section 3).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LossConfig {
+    /// Which token's weight a head's term carries.
+    pub weight_by: WeightBy,
+    /// Strength of the weighting, 0 to 1.
+    pub lambda: f64,
+    /// What lambda does.
+    pub lambda_mode: LambdaMode,
+}
+
+impl Default for LossConfig {
+    fn default() -> Self {
+        Self {
+            weight_by: WeightBy::Position,
+            lambda: 1.0,
+            lambda_mode: LambdaMode::Mix,
+        }
+    }
+}
+
+/// Which token's weight the term CE_k(t) carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum WeightBy {
+    /// w\[t+1\], the same for all heads at t.
+    Position,
+    /// w\[t+k\], the very token that the head predicts.
+    Target,
+}
+
+/// What `loss.lambda` does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LambdaMode {
+    /// 1 - lambda + lambda * w.
+    Mix,
+    /// The loss is multiplied by lambda; for reproducing older runs.
+    Scale,
+}
+
+/// Recipe section `optim` (algorithms, section 6): AdamW.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct OptimConfig {
+    /// Peak learning rate.
+    pub lr: f64,
+    /// First moment's decay.
+    pub beta1: f64,
+    /// Second moment's decay.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled; none on norms and embeddings.
+    pub weight_decay: f64,
+    /// The global gradient norm is clipped to this; 0 leaves it alone.
+    pub clip_norm: f64,
+    /// Share of the steps with linear warm-up.
+    pub warmup: f64,
+    /// The cosine ends at this share of `lr`.
+    pub min_lr_ratio: f64,
+}
+
+impl Default for OptimConfig {
+    fn default() -> Self {
+        Self {
+            lr: 1e-4,
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            weight_decay: 0.1,
+            clip_norm: 1.0,
+            warmup: 0.03,
+            min_lr_ratio: 0.0,
+        }
+    }
+}
+
+/// Recipe section `batching`. Either `tokens_per_step`, or `micro_batch` and `accumulate`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct BatchingConfig {
+    /// Rows of `data.seq_len` tokens in one forward and backward pass.
+    pub micro_batch: usize,
+    /// Micro-batches in one optimizer step.
+    pub accumulate: Option<usize>,
+    /// Tokens in one optimizer step (a multiple of micro_batch * seq_len).
+    pub tokens_per_step: Option<usize>,
+}
+
+impl Default for BatchingConfig {
+    fn default() -> Self {
+        Self {
+            micro_batch: 2,
+            accumulate: None,
+            tokens_per_step: None,
+        }
+    }
+}
+
+/// Recipe section `train`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Passes over the training data; `steps` overrides it.
+    pub epochs: usize,
+    /// Optimizer steps.
+    pub steps: Option<usize>,
+    /// Low-rank adapters instead of full fine-tuning.
+    pub lora: Option<LoraConfig>,
+    /// Stop when the validation loss has not improved for a while.
+    pub early_stopping: EarlyStoppingConfig,
+    /// What is kept, and how often.
+    pub checkpoint: CheckpointConfig,
+    /// Validate every n steps (0: once at the end of every epoch).
+    pub validate_every: usize,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            epochs: 1,
+            steps: None,
+            lora: None,
+            early_stopping: EarlyStoppingConfig::default(),
+            checkpoint: CheckpointConfig::default(),
+            validate_every: 0,
+        }
+    }
+}
+
+/// LoRA on q, k, v, o, gate, up and down of all layers and heads.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoraConfig {
+    /// Rank of the two factors.
+    pub rank: usize,
+    /// The adapter is scaled by alpha / rank.
+    pub alpha: f64,
+}
+
+impl Default for LoraConfig {
+    fn default() -> Self {
+        Self { rank: 16, alpha: 32.0 }
+    }
+}
+
+/// Recipe section `train.early_stopping`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct EarlyStoppingConfig {
+    /// Validations without improvement before the run stops; 0 never stops.
+    pub patience: usize,
+    /// An improvement is at least this much.
+    pub min_delta: f64,
+}
+
+/// Recipe section `train.checkpoint`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CheckpointConfig {
+    /// A `step-000500` checkpoint every n steps, kept; 0: none.
+    pub every: usize,
+    /// `last` is renewed every n steps; 0: at validations and at the end only.
+    pub last_every: usize,
+    /// Keep at most so many `step-*` checkpoints; 0: all.
+    pub keep: usize,
+    /// Keep the checkpoint with the best validation loss.
+    pub best: bool,
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> Self {
+        Self {
+            every: 0,
+            last_every: 50,
+            keep: 3,
+            best: true,
+        }
+    }
+}
+
+/// Recipe section `fallback` (algorithms, section 7).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct FallbackConfig {
+    /// Non-finite steps in a row before the run returns to the last good checkpoint.
+    pub patience: usize,
+    /// Returns before the run stops.
+    pub max_rollbacks: usize,
+}
+
+impl Default for FallbackConfig {
+    fn default() -> Self {
+        Self {
+            patience: 3,
+            max_rollbacks: 3,
+        }
+    }
+}

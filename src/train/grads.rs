@@ -1,0 +1,96 @@
+//! Operations over all gradients of a module: adding up, the global norm, scaling.
+//!
+//! The order of every sum is fixed, so that a resumed run repeats bit for bit: rows are summed on
+//! the device along their own axis, and the row sums in f64 on the host, in order. (A full `sum` of
+//! more than about four million elements has no fixed order on flex.)
+
+use burn::{
+    module::{Module, ModuleVisitor, Param, ParamId},
+    optim::GradientsParams,
+    tensor::{DType, Tensor},
+};
+
+/// Adds `new` to `total`, parameter by parameter; f32 sums whatever the storage type.
+pub fn accumulate<M: Module>(module: &M, total: &mut GradientsParams, mut new: GradientsParams) {
+    if total.is_empty() {
+        *total = new;
+        return;
+    }
+    module.visit(&mut Accumulate { total, new: &mut new });
+}
+
+struct Accumulate<'a> {
+    total: &'a mut GradientsParams,
+    new: &'a mut GradientsParams,
+}
+
+impl ModuleVisitor for Accumulate<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        add_one::<D>(self.total, self.new, param.id);
+    }
+}
+
+fn add_one<const D: usize>(total: &mut GradientsParams, new: &mut GradientsParams, id: ParamId) {
+    let Some(fresh) = new.remove::<D>(id) else { return };
+    let fresh = if matches!(fresh.dtype(), DType::F16 | DType::BF16) {
+        fresh.cast(DType::F32)
+    } else {
+        fresh
+    };
+    let sum = match total.remove::<D>(id) {
+        Some(old) => old + fresh,
+        None => fresh,
+    };
+    total.register(id, sum);
+}
+
+/// The global norm: the root of the sum of squares of every gradient. NaN or infinite if any is.
+pub fn global_norm<M: Module>(module: &M, grads: &GradientsParams) -> f64 {
+    let mut visitor = SquareSum { grads, sum: 0.0 };
+    module.visit(&mut visitor);
+    visitor.sum.sqrt()
+}
+
+struct SquareSum<'a> {
+    grads: &'a GradientsParams,
+    sum: f64,
+}
+
+impl ModuleVisitor for SquareSum<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(grad) = self.grads.get::<D>(param.id) {
+            self.sum += square_sum(grad);
+        }
+    }
+}
+
+fn square_sum<const D: usize>(grad: Tensor<D>) -> f64 {
+    let grad = if grad.dtype() == DType::F64 {
+        grad
+    } else {
+        grad.cast(DType::F32)
+    };
+    let rows = (grad.clone() * grad).sum_dim(D - 1);
+    rows.into_data()
+        .convert::<f64>()
+        .try_into_vec::<f64>()
+        .map_or(f64::NAN, |rows| rows.iter().sum())
+}
+
+/// Multiplies every gradient by `factor`.
+pub fn scale<M: Module>(module: &M, grads: &mut GradientsParams, factor: f64) {
+    module.visit(&mut Scale { grads, factor });
+}
+
+struct Scale<'a> {
+    grads: &'a mut GradientsParams,
+    factor: f64,
+}
+
+impl ModuleVisitor for Scale<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(grad) = self.grads.remove::<D>(param.id) {
+            self.grads.register(param.id, grad.mul_scalar(self.factor));
+        }
+    }
+}

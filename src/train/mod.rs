@@ -1,0 +1,31 @@
+//! The learner and its strategy on burn-train: steps, accumulation, schedule, fallback, checkpoints.
+//!
+//! [`WeightedMtp`] is the module with its scorer; [`StepStrategy`] trains any such module by
+//! optimizer steps and knows no scorer. Several devices, and fallbacks for memory and precision, are
+//! not here.
+
+mod checkpoint;
+mod config;
+mod display;
+pub mod grads;
+mod ids;
+mod learner;
+mod loader;
+pub mod loss;
+mod optimizer;
+mod progress;
+mod schedule;
+mod strategy;
+mod trainable;
+mod value;
+
+pub use checkpoint::{CheckpointError, CheckpointStore, TrainerState, hex, verify};
+pub use config::*;
+pub use display::{Quiet, StepMetric};
+pub use ids::assign_stable_ids;
+pub use learner::{Assets, JointValue, LoraAssets, StepBatch, StepOutput, Weigher, WeightStats, WeightedMtp, packed};
+pub use loader::{StepLoader, StepSource};
+pub use optimizer::{adamw, rates};
+pub use progress::Lines;
+pub use schedule::learning_rate;
+pub use strategy::{Plan, StepStrategy, TrainError, Trainable};

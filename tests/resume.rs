@@ -1,0 +1,167 @@
+//! A run that is killed and resumed ends with the same weights, bit for bit.
+
+mod common;
+
+use common::{lines, succeed, weights, wmtp};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+const KILLS: usize = 20;
+
+/// `train baseline` of a few steps with a checkpoint after each.
+fn train(home: &Path, model: &str, heads: usize, name: &str, steps: usize) -> Command {
+    let mut command = wmtp(home);
+    command
+        .args([
+            "train",
+            "baseline",
+            "--model",
+            model,
+            "--run-name",
+            name,
+            "--output",
+            "runs",
+        ])
+        .args(["--max-steps", &steps.to_string()])
+        .args([
+            "--set",
+            "train.checkpoint.last_every=1",
+            "--set",
+            "data.seq_len=128",
+            "--set",
+            "batching.micro_batch=1",
+        ])
+        .args([
+            "--set",
+            "scorer.kind=random",
+            "--set",
+            &format!("model.mtp.n_heads={heads}"),
+        ])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
+fn resume(home: &Path, name: &str) -> Command {
+    let mut command = wmtp(home);
+    command
+        .args(["train", "baseline", "--resume", name, "--output", "runs"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
+/// Trains to the end once, then again and again with SIGKILL at random moments, until `KILLS` have
+/// struck; every killed run must end as the undisturbed one did.
+fn killed_runs_end_alike(home: &Path, model: &str, heads: usize, steps: usize) {
+    let started = Instant::now();
+    succeed(&mut train(home, model, heads, "whole", steps));
+    let whole = started.elapsed();
+    let expected = weights(&home.join("runs/whole"), "last");
+
+    let mut random = StdRng::seed_from_u64(7);
+    let (mut kills, mut runs) = (0, 0);
+    while kills < KILLS {
+        runs += 1;
+        let name = format!("killed-{runs}");
+        let run: PathBuf = home.join("runs").join(&name);
+        let mut command = train(home, model, heads, &name, steps);
+        loop {
+            let mut child = command.spawn().expect("the program starts");
+            let moment = whole.mul_f64(random.random_range(0.05..0.8));
+            let finished = wait_or_kill(&mut child, moment);
+            if finished {
+                break;
+            }
+            kills += 1;
+            // Before the first checkpoint there is nothing to resume: start again.
+            command = if run.join("checkpoints/last").exists() {
+                resume(home, &name)
+            } else {
+                if run.exists() {
+                    std::fs::remove_dir_all(&run).expect("the run's directory can be removed");
+                }
+                train(home, model, heads, &name, steps)
+            };
+        }
+        assert!(
+            weights(&run, "last") == expected,
+            "run {name} differs after {kills} kills"
+        );
+        let seen: Vec<u64> = lines(&run.join("metrics.jsonl"))
+            .iter()
+            .filter(|line| line.get("loss").is_some())
+            .filter_map(|line| line["step"].as_u64())
+            .collect();
+        assert_eq!(
+            seen,
+            (1..=steps as u64).collect::<Vec<_>>(),
+            "every step stands once in metrics.jsonl"
+        );
+        assert_eq!(
+            losses(&run),
+            losses(&home.join("runs/whole")),
+            "the same losses, bit for bit"
+        );
+    }
+    println!("{kills} kills over {runs} runs of {steps} steps, all bit-identical");
+}
+
+fn losses(run: &Path) -> Vec<String> {
+    let of = |line: &serde_json::Value| line.get("loss").map(ToString::to_string);
+    lines(&run.join("metrics.jsonl")).iter().filter_map(of).collect()
+}
+
+/// True if the child ended by itself, with success, before `moment`.
+fn wait_or_kill(child: &mut std::process::Child, moment: Duration) -> bool {
+    let started = Instant::now();
+    while started.elapsed() < moment {
+        if let Some(status) = child.try_wait().expect("the child can be asked") {
+            assert!(status.success(), "a resumed run failed: {status}");
+            return true;
+        }
+        sleep(Duration::from_millis(5));
+    }
+    // SIGKILL on Unix.
+    child.kill().expect("the child can be killed");
+    child.wait().expect("the child can be waited for");
+    false
+}
+
+#[test]
+fn the_micro_model_survives_twenty_kills() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    killed_runs_end_alike(home.path(), "builtin:micro", 4, 12);
+}
+
+/// flex adds up tensors of over four million elements in parallel, in no fixed order: a run must
+/// not depend on that.
+#[test]
+fn a_model_with_a_large_tensor_survives_twenty_kills() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let dir = home.path().join("wide");
+    large_model(&dir);
+    killed_runs_end_alike(home.path(), "wide", 1, 4);
+}
+
+/// One layer whose three feed-forward matrices have 16640 x 256 = 4.26 million elements each, with
+/// the micro model's tokenizer.
+fn large_model(dir: &Path) {
+    let config = serde_json::json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+        "vocab_size": 1024, "hidden_size": 256, "intermediate_size": 16_640, "num_hidden_layers": 1,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5, "rope_theta": 1e4,
+        "max_position_embeddings": 1024, "tie_word_embeddings": true, "eos_token_id": 0,
+        "wmtp": {"n_heads": 1, "format": 1}
+    });
+    let config = wmtp_model::LlamaConfig::parse(&config.to_string()).expect("a valid configuration");
+    let model = config.init(3, &burn::tensor::Device::flex());
+    wmtp_model::save(&model, dir, wmtp_model::SaveDtype::F32).expect("the model can be saved");
+    let tokenizer = wmtp::data::Tokenizer::builtin_micro().expect("the tokenizer is built in");
+    tokenizer.save(dir).expect("the tokenizer can be saved");
+}
