@@ -1,0 +1,260 @@
+//! What several verbs share: settings, the model and the device.
+
+use super::{Failure, Output};
+use crate::{
+    data::Tokenizer,
+    device,
+    settings::{Config, Pipeline, Settings, Sources, expand_home},
+    storage::{Kind, Location, Storage},
+};
+use burn::tensor::Device;
+use clap::{ArgMatches, Args, FromArgMatches};
+use std::path::{Path, PathBuf};
+use wmtp_model::MtpLlama;
+
+/// `--config`, `--recipe`, `--set` and `--device`, on every verb that has settings.
+///
+/// Files are merged in the order in which they stand on the command line, `--config` and
+/// `--recipe` mixed as they are.
+#[derive(Clone, Debug, Default)]
+pub struct SettingsArgs {
+    /// In order; true: a config file.
+    files: Vec<(bool, PathBuf)>,
+    sets: Vec<String>,
+    device: Option<String>,
+}
+
+#[derive(Args)]
+struct Flags {
+    /// Environment file, merged over the defaults; may be given several times.
+    #[arg(long, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// Recipe file, merged over the built-in recipe; may be given several times.
+    #[arg(long, value_name = "FILE")]
+    recipe: Vec<PathBuf>,
+    /// One setting, over files and WMTP_ variables; the value is YAML.
+    #[arg(long, value_name = "KEY.PATH=VALUE")]
+    set: Vec<String>,
+    /// auto, flex, ndarray, cuda[:N], wgpu[:N] or tch.
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
+}
+
+impl Args for SettingsArgs {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        Flags::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Flags::augment_args_for_update(command)
+    }
+}
+
+impl FromArgMatches for SettingsArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let flags = Flags::from_arg_matches(matches)?;
+        let positions = |id: &str| matches.indices_of(id).into_iter().flatten().collect::<Vec<_>>();
+        let mut files: Vec<(usize, bool, PathBuf)> = positions("config")
+            .into_iter()
+            .zip(flags.config)
+            .map(|(at, path)| (at, true, path))
+            .chain(
+                positions("recipe")
+                    .into_iter()
+                    .zip(flags.recipe)
+                    .map(|(at, path)| (at, false, path)),
+            )
+            .collect();
+        files.sort_by_key(|(at, ..)| *at);
+        Ok(Self {
+            files: files
+                .into_iter()
+                .map(|(_, is_config, path)| (is_config, path))
+                .collect(),
+            sets: flags.set,
+            device: flags.device,
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl SettingsArgs {
+    /// Defaults, a pipeline's recipe, the files, the environment, `--set`, `--device`. A verb adds
+    /// its own flags to the result.
+    pub fn sources(&self, pipeline: Option<Pipeline>) -> Sources {
+        let files = self
+            .files
+            .iter()
+            .fold(Sources::new(pipeline), |sources, (is_config, path)| {
+                if *is_config {
+                    sources.config(path)
+                } else {
+                    sources.recipe(path)
+                }
+            });
+        self.sets
+            .iter()
+            .fold(files.environment(), |sources, text| sources.set(text))
+            .flag_text("--device", "devices.backend", self.device.as_deref())
+    }
+}
+
+impl SettingsArgs {
+    /// The same with two files below all that was given.
+    pub fn under(&self, config: PathBuf, recipe: PathBuf) -> Self {
+        let mut files = vec![(true, config), (false, recipe)];
+        files.extend(self.files.iter().cloned());
+        Self { files, ..self.clone() }
+    }
+}
+
+/// A model that a URI named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModelSource {
+    /// `builtin:NAME`.
+    Builtin(String),
+    /// A directory of this machine.
+    Directory(PathBuf),
+}
+
+/// A model and the URI it was asked for by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Model {
+    /// As written.
+    pub uri: String,
+    /// Where it is.
+    pub source: ModelSource,
+}
+
+/// Finds a model, fetching it if it has to be; progress on standard error.
+pub(super) fn resolve_model(uri: &str, config: &Config, output: &Output) -> Result<Model, Failure> {
+    resolve(uri, Kind::Model, config, output).map(|source| Model {
+        uri: uri.to_owned(),
+        source,
+    })
+}
+
+/// Finds a model or data set: the part of [`resolve_model`] that both share.
+pub(super) fn resolve(uri: &str, kind: Kind, config: &Config, output: &Output) -> Result<ModelSource, Failure> {
+    if let Location::Builtin(name) = Location::parse(uri)? {
+        let (what, known) = match kind {
+            Kind::Model => ("model", "micro"),
+            Kind::Data => ("data set", "mbpp"),
+        };
+        if name != known {
+            return Err(Failure::usage(format!(
+                "there is no built-in {what} `{name}`: the one there is is builtin:{known}"
+            )));
+        }
+        return Ok(ModelSource::Builtin(name));
+    }
+    let mut progress = output.progress(uri);
+    let path = Storage::new(&config.storage, &config.paths).resolve(uri, kind, &mut |transfer| {
+        progress.set(&transfer.file, transfer.done, transfer.total)
+    })?;
+    Ok(ModelSource::Directory(path))
+}
+
+/// The device that the settings name, with the name of what `auto` became.
+pub(super) fn open_device(settings: &Settings) -> Result<(String, Device), Failure> {
+    Ok(device::resolve(&settings.config.devices.backend)?)
+}
+
+/// `FILE`, or standard input for `-`.
+pub(super) fn read_text(path: &str) -> Result<String, Failure> {
+    if path == "-" {
+        return std::io::read_to_string(std::io::stdin())
+            .map_err(|e| Failure::failed(format!("cannot read standard input: {e}")));
+    }
+    std::fs::read_to_string(path).map_err(|e| Failure::usage(format!("cannot read `{path}`: {e}")))
+}
+
+/// `11-110`, or one number.
+pub(super) fn parse_range(text: &str) -> Result<(u32, u32), String> {
+    let bad = || format!("`{text}` is not a range of task ids such as 11-110");
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (
+        first.trim().parse().map_err(|_| bad())?,
+        last.trim().parse().map_err(|_| bad())?,
+    );
+    if first > last {
+        return Err(format!("`{text}` ends before it starts"));
+    }
+    Ok((first, last))
+}
+
+/// A model's directory; the built-in one is written into the cache first.
+pub(super) fn model_dir(model: &Model, config: &Config, device: &Device) -> Result<PathBuf, Failure> {
+    match &model.source {
+        ModelSource::Directory(dir) => Ok(dir.clone()),
+        ModelSource::Builtin(_) => Ok(crate::pipeline::micro_model(&expand_home(&config.paths.cache), device)?),
+    }
+}
+
+/// What the data loader takes: `builtin:NAME` as it is, or a directory of this machine.
+pub(super) fn data_source(uri: &str, config: &Config, output: &Output) -> Result<String, Failure> {
+    Ok(match resolve(uri, Kind::Data, config, output)? {
+        ModelSource::Builtin(_) => uri.to_owned(),
+        ModelSource::Directory(dir) => dir.to_string_lossy().into_owned(),
+    })
+}
+
+/// Loads a model for inference, with its tokenizer. A directory that holds a LoRA adapter is loaded
+/// on top of the base that it names. Heads: as stored, or at most so many.
+pub(super) fn open_model(
+    model: &Model,
+    heads: Option<usize>,
+    settings: &Settings,
+    device: &Device,
+    output: &Output,
+) -> Result<(MtpLlama, Tokenizer), Failure> {
+    let dir = model_dir(model, &settings.config, device)?;
+    let base = match adapter_base(&dir)? {
+        Some(base) => Some(model_dir(
+            &resolve_model(&base, &settings.config, output)?,
+            &settings.config,
+            device,
+        )?),
+        None => None,
+    };
+    let loaded = crate::pipeline::open_model(&dir, base.as_deref(), heads, device)?;
+    let tokenizer = Tokenizer::load(&dir)?;
+    tokenizer.check_vocab(loaded.config().vocab_size)?;
+    Ok((loaded, tokenizer))
+}
+
+/// The base model that an adapter's directory names; None for a whole model.
+fn adapter_base(dir: &Path) -> Result<Option<String>, Failure> {
+    let path = dir.join("adapter_config.json");
+    if dir.join("model.safetensors").is_file() || !path.is_file() {
+        return Ok(None);
+    }
+    let text = read_text(&path.to_string_lossy())?;
+    let json: serde_json::Value =
+        serde_json::from_str(&text).map_err(|e| Failure::usage(format!("`{}` is not JSON: {e}", path.display())))?;
+    let base = json["base_model_name_or_path"].as_str().ok_or_else(|| {
+        Failure::usage(format!(
+            "`{}` does not name its base model (base_model_name_or_path)",
+            path.display()
+        ))
+    })?;
+    Ok(Some(base.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges() {
+        assert_eq!(parse_range("11-110"), Ok((11, 110)));
+        assert_eq!(parse_range("7"), Ok((7, 7)));
+        for bad in ["", "-", "a-b", "5-", "-5", "9-8", "1-2-3", "4294967296"] {
+            assert!(parse_range(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+use crate::{
+    data::DataError,
+    device::DeviceError,
+    eval::{EvalError, sandbox::SandboxError},
+    pipeline::PipelineError,
+    settings::SettingsError,
+    storage::StorageError,
+};
+use wmtp_model::ModelError;
+
+/// Why a command ends without success.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Bad usage or settings: exit code 2.
+    Usage(String),
+    /// Anything else: exit code 1.
+    Failed(String),
+    /// The reader of standard output went away: there is nobody to tell, exit code 0.
+    Quiet,
+}
+
+impl Failure {
+    /// Bad usage or settings.
+    pub fn usage(message: impl ToString) -> Self {
+        Self::Usage(one_line(&message.to_string()))
+    }
+
+    /// A failure while doing what was asked for.
+    pub fn failed(message: impl ToString) -> Self {
+        Self::Failed(one_line(&message.to_string()))
+    }
+
+    /// The process's exit code.
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Failed(_) => 1,
+            Self::Quiet => 0,
+        }
+    }
+
+    /// One sentence; empty for [`Failure::Quiet`].
+    pub fn message(&self) -> &str {
+        match self {
+            Self::Usage(message) | Self::Failed(message) => message,
+            Self::Quiet => "",
+        }
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+impl From<SettingsError> for Failure {
+    fn from(error: SettingsError) -> Self {
+        Self::usage(error)
+    }
+}
+
+impl From<DataError> for Failure {
+    fn from(error: DataError) -> Self {
+        Self::usage(error)
+    }
+}
+
+/// A directory that holds no model, or not the one that was asked for, is usage; a damaged file is
+/// a failure.
+impl From<ModelError> for Failure {
+    fn from(error: ModelError) -> Self {
+        match error {
+            ModelError::Io { .. } | ModelError::Format { .. } => Self::failed(error),
+            ModelError::Config { .. }
+            | ModelError::Weights { .. }
+            | ModelError::WrongModel { .. }
+            | ModelError::Request(_) => Self::usage(error),
+        }
+    }
+}
+
+impl From<SandboxError> for Failure {
+    fn from(error: SandboxError) -> Self {
+        Self::failed(error)
+    }
+}
+
+impl From<serde_json::Error> for Failure {
+    fn from(error: serde_json::Error) -> Self {
+        Self::failed(format!("the result cannot be written as JSON: {error}"))
+    }
+}
+
+/// A request that can't be carried out and unusable data are usage.
+impl From<EvalError> for Failure {
+    fn from(error: EvalError) -> Self {
+        match error {
+            EvalError::Request(_) | EvalError::Data(_) => Self::usage(error),
+            _ => Self::failed(error),
+        }
+    }
+}
+
+impl From<PipelineError> for Failure {
+    fn from(error: PipelineError) -> Self {
+        match error {
+            PipelineError::Model(error) => error.into(),
+            error if error.is_usage() => Self::usage(error),
+            error => Self::failed(error),
+        }
+    }
+}
+
+impl From<DeviceError> for Failure {
+    fn from(error: DeviceError) -> Self {
+        Self::usage(error)
+    }
+}
+
+/// A bad URI and a path that is not there are usage, the network is not.
+impl From<StorageError> for Failure {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::BadUri { .. } | StorageError::Missing { .. } | StorageError::Offline { .. } => {
+                Self::usage(error)
+            }
+            _ => Self::failed(error),
+        }
+    }
+}

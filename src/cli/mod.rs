@@ -1,0 +1,159 @@
+//! The command line: arguments to one call into the library, output for people or `--json`.
+//!
+//! Exit code 0 on success, 2 for bad usage or settings, 1 for any other failure. A failure is one
+//! sentence on standard error, `error: ...`; with `--json` it is also the document on standard
+//! output, `{"error": {"code": 2, "message": "..."}}`, so that a program that reads there always
+//! finds exactly one document.
+
+mod common;
+mod completions;
+mod convert;
+mod doctor;
+mod eval;
+mod failure;
+mod generate;
+mod inspect;
+mod output;
+mod schema;
+mod score;
+mod train;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
+use serde_json::json;
+use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
+
+pub use common::{Model, ModelSource, SettingsArgs};
+pub use failure::Failure;
+pub use output::{Output, Progress};
+
+/// Weighted multi-token prediction: fine-tune Llama-style code models with a weight for every token.
+#[derive(Debug, Parser)]
+#[command(name = "wmtp", version, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    /// Print exactly one JSON document on standard output.
+    #[arg(long, global = true)]
+    json: bool,
+    /// More log lines on standard error (WMTP_LOG=wmtp=debug says which).
+    #[arg(long, short, global = true)]
+    verbose: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Fine-tune a model.
+    Train(train::Args),
+    /// Evaluate a model on a benchmark.
+    Eval(eval::Args),
+    /// Continue a prompt.
+    Generate(generate::Args),
+    /// Cross-entropy of every head for every token of a text.
+    Score(score::Args),
+    /// Show what would be used.
+    Inspect(inspect::Args),
+    /// Convert a model between layouts.
+    Convert(convert::Args),
+    /// What works on this machine.
+    Doctor(doctor::Args),
+    /// JSON Schema of a settings file, for editors.
+    Schema(schema::Args),
+    /// Completion script for a shell.
+    Completions(completions::Args),
+}
+
+/// The program: parses, runs, reports.
+pub fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    // A failure to parse has to honour it, too.
+    let json = args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
+    let outcome = parse(args).and_then(|cli| {
+        log_to_stderr(cli.verbose);
+        run(cli.command, &Output::new(cli.json))
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            report(&failure, &Output::new(json));
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn parse(args: Vec<OsString>) -> Result<Cli, Failure> {
+    let matches = Cli::command().try_get_matches_from(args).map_err(|e| usage(&e))?;
+    Cli::from_arg_matches(&matches).map_err(|e| usage(&e))
+}
+
+/// clap's paragraph as one sentence; help and version are printed and end quietly.
+fn usage(error: &clap::Error) -> Failure {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            return match Output::default().raw(&error.render().to_string()) {
+                Ok(()) => Failure::Quiet,
+                Err(failure) => failure,
+            };
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+            return Failure::usage("no command was given: add --help to see which there are");
+        }
+        _ => {}
+    }
+    let text = error.render().to_string();
+    let text = text.split("\n\nUsage:").next().unwrap_or(&text);
+    let text = text.split("\n\nFor more information").next().unwrap_or(text);
+    // The tip to quote an unknown flag as a value helps nobody here.
+    let text = text.split("\n\n  tip: to pass").next().unwrap_or(text);
+    Failure::usage(text.trim_start_matches("error:").replace("\n\n  tip: ", "; "))
+}
+
+fn run(command: Command, output: &Output) -> Result<(), Failure> {
+    match command {
+        Command::Train(args) => train::run(args, output),
+        Command::Eval(args) => eval::run(args, output),
+        Command::Generate(args) => generate::run(args, output),
+        Command::Score(args) => score::run(args, output),
+        Command::Inspect(args) => inspect::run(args, output),
+        Command::Convert(args) => convert::run(args, output),
+        Command::Doctor(args) => doctor::run(args, output),
+        Command::Schema(args) => schema::run(args, output),
+        Command::Completions(args) => completions::run(args, output),
+    }
+}
+
+fn report(failure: &Failure, output: &Output) {
+    if *failure == Failure::Quiet {
+        return;
+    }
+    eprintln!("error: {}", failure.message());
+    if output.is_json() {
+        let document = json!({"error": {"code": failure.code(), "message": failure.message()}});
+        // Where standard output is closed, the sentence above has said it.
+        let _ = output.result(&document, "");
+    }
+}
+
+/// Log lines go to standard error; `WMTP_LOG` filters them as `RUST_LOG` does elsewhere.
+fn log_to_stderr(verbose: bool) {
+    let default = if verbose { "warn,wmtp=debug" } else { "error,wmtp=info" };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("WMTP_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    // A second call (in a test) keeps the first one's subscriber.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .without_time()
+        .try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

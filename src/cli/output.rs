@@ -1,0 +1,111 @@
+//! Where output goes: results to standard output, everything else to standard error.
+
+use super::Failure;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
+use std::{
+    io::{IsTerminal, Write},
+    time::{Duration, Instant},
+};
+
+/// What a command writes to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Output {
+    json: bool,
+}
+
+impl Output {
+    /// For people, or for programs: one JSON document and nothing else.
+    pub fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Whether `--json` was given.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// A command's result: the document with `--json`, else the text. Called once.
+    ///
+    /// # Errors
+    /// Standard output can't be written; a closed pipe is [`Failure::Quiet`].
+    pub fn result(&self, json: &Value, people: &str) -> Result<(), Failure> {
+        if self.json {
+            self.raw(&format!("{json:#}"))
+        } else {
+            self.raw(people)
+        }
+    }
+
+    /// A text as it is, with a line's end.
+    ///
+    /// # Errors
+    /// As [`Output::result`].
+    pub fn raw(&self, text: &str) -> Result<(), Failure> {
+        let mut out = std::io::stdout().lock();
+        let newline = if text.ends_with('\n') { "" } else { "\n" };
+        write!(out, "{text}{newline}")
+            .and_then(|()| out.flush())
+            .map_err(|e| match e.kind() {
+                std::io::ErrorKind::BrokenPipe => Failure::Quiet,
+                _ => Failure::failed(format!("cannot write to standard output: {e}")),
+            })
+    }
+
+    /// Progress on standard error: a bar on a terminal, a plain line now and then elsewhere.
+    pub fn progress(&self, label: &str) -> Progress {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::no_length();
+            // The template is a constant of this file: it parses, and the default is good enough.
+            if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {eta}") {
+                bar.set_style(style);
+            }
+            bar.set_message(label.to_owned());
+            bar
+        });
+        Progress {
+            bar,
+            label: label.to_owned(),
+            said: None,
+        }
+    }
+}
+
+/// A count of bytes that grows.
+pub struct Progress {
+    bar: Option<ProgressBar>,
+    label: String,
+    said: Option<Instant>,
+}
+
+impl Progress {
+    const LINE_EVERY: Duration = Duration::from_secs(5);
+
+    /// `done` of `total` bytes; `what` is under way.
+    pub fn set(&mut self, what: &str, done: u64, total: Option<u64>) {
+        if let Some(bar) = &self.bar {
+            if let Some(total) = total {
+                bar.set_length(total);
+            }
+            bar.set_message(format!("{} {what}", self.label));
+            bar.set_position(done);
+        } else if self.said.is_none_or(|at| at.elapsed() >= Self::LINE_EVERY) {
+            self.said = Some(Instant::now());
+            let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+            match total {
+                Some(total) => {
+                    tracing::info!("{} {what}: {:.1} of {:.1} MiB", self.label, mib(done), mib(total));
+                }
+                None => tracing::info!("{} {what}: {:.1} MiB", self.label, mib(done)),
+            }
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! `wmtp schema`: JSON Schema of a settings file, so that editors complete and check it.
+
+use super::{Failure, Output};
+use crate::settings::{config_schema, recipe_schema};
+
+/// `wmtp schema <config|recipe>`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Which file.
+    file: File,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum File {
+    /// Where and how it runs.
+    Config,
+    /// What is trained.
+    Recipe,
+}
+
+/// Prints the schema, which is JSON with or without `--json`.
+pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
+    let schema = match args.file {
+        File::Config => config_schema(),
+        File::Recipe => recipe_schema(),
+    };
+    output.result(&schema, &format!("{schema:#}"))
+}

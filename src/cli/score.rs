@@ -1,0 +1,60 @@
+//! `wmtp score`: cross-entropy of every head for every token of a text, and the last position's
+//! largest logits, for checking against other programs.
+
+use super::{
+    Failure, Output, SettingsArgs,
+    common::{open_device, open_model, read_text, resolve_model},
+};
+use crate::{
+    data::Tokenizer,
+    pipeline::{ScoreReport, score_text},
+};
+
+/// `wmtp score --model URI`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// builtin:micro, a directory or hf://OWNER/NAME.
+    #[arg(long, value_name = "URI")]
+    model: String,
+    /// The file with the text; `-` is standard input.
+    #[arg(long, value_name = "FILE|-", default_value = "-")]
+    text: String,
+}
+
+/// Scores.
+pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
+    let settings = args.settings.sources(None).load()?;
+    let (_, device) = open_device(&settings)?;
+    let model = resolve_model(&args.model, &settings.config, output)?;
+    let text = read_text(&args.text)?;
+    if text.is_empty() {
+        return Err(Failure::usage(
+            "the text is empty: give --text FILE, or text on standard input",
+        ));
+    }
+    let (model, tokenizer) = open_model(&model, None, &settings, &device, output)?;
+    let report = score_text(&model, &tokenizer, &text)?;
+    output.result(&serde_json::to_value(&report)?, &table(&report, &tokenizer)?)
+}
+
+/// A line a token: its id, its text, and the cross-entropy of it by every head that could see it coming.
+fn table(report: &ScoreReport, tokenizer: &Tokenizer) -> Result<String, Failure> {
+    let heads = report.ce.len();
+    let titles: Vec<String> = (1..=heads).map(|k| format!("{:>8}", format!("head {k}"))).collect();
+    let mut text = format!("{:>8}  {:16}{}\n", "id", "token", titles.concat());
+    for (i, &id) in report.token_ids.iter().enumerate() {
+        let shown = format!("{:?}", tokenizer.decode(&[id])?);
+        let of = |k: usize| i.checked_sub(k).and_then(|at| report.ce.get(k - 1)?.get(at));
+        let ce: String = (1..=heads)
+            .map(|k| of(k).map_or(format!("{:>8}", "-"), |ce| format!("{ce:>8.3}")))
+            .collect();
+        text += &format!("{id:>8}  {shown:16}{ce}\n");
+    }
+    for (k, ce) in report.ce.iter().enumerate() {
+        let mean = ce.iter().sum::<f32>() / ce.len().max(1) as f32;
+        text += &format!("head {}: mean cross-entropy {mean:.4} nats\n", k + 1);
+    }
+    Ok(text)
+}

@@ -1,0 +1,241 @@
+//! `wmtp train`: fine-tune a model with one of the three pipelines.
+
+use super::{
+    Failure, Output, SettingsArgs,
+    common::{data_source, model_dir, open_device, resolve_model},
+};
+use crate::{
+    pipeline::{self, PlanReport, Show, Sources, TrainRequest, TrainSummary},
+    scorer::ScorerConfig,
+    settings::{Pipeline, Settings, expand_home},
+    train::TrainerState,
+};
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+};
+
+/// `wmtp train <critic|rho1|baseline>`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Which pipeline; its built-in recipe is what --recipe files change.
+    pipeline: Pipeline,
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// The model to train: builtin:micro, a directory or hf://OWNER/NAME (model.base).
+    #[arg(long, value_name = "URI")]
+    model: Option<String>,
+    /// The data: builtin:mbpp or a directory (data.source).
+    #[arg(long, value_name = "URI")]
+    data: Option<String>,
+    /// Name of the run (run.name).
+    #[arg(long, value_name = "NAME")]
+    run_name: Option<String>,
+    /// Tags of the run, separated by commas (run.tags).
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    tags: Option<Vec<String>>,
+    /// Go on with a run: its name, or `auto` for the newest unfinished one.
+    #[arg(long, value_name = "auto|RUN")]
+    resume: Option<String>,
+    /// Optimizer steps (train.steps).
+    #[arg(long, value_name = "N")]
+    max_steps: Option<usize>,
+    /// Where run directories are made (paths.runs).
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Resolve everything, print the plan, train nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Lines instead of the dashboard, also on a terminal.
+    #[arg(long)]
+    plain: bool,
+}
+
+/// Trains, or prints the plan.
+pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
+    let dry_run = args.dry_run;
+    let request = prepare(args, output)?;
+    if dry_run {
+        let plan = pipeline::plan(&request)?;
+        return output.result(&serde_json::to_value(&plan)?, &plan_text(&plan));
+    }
+    let summary = pipeline::train(&request)?;
+    output.result(&serde_json::to_value(&summary)?, &summary_text(&summary))
+}
+
+fn prepare(args: Args, output: &Output) -> Result<TrainRequest, Failure> {
+    let load = |settings: &SettingsArgs| {
+        settings
+            .sources(Some(args.pipeline))
+            .flag_text("--model", "model.base", args.model.as_deref())
+            .flag_text("--data", "data.source", args.data.as_deref())
+            .flag_text("--run-name", "run.name", args.run_name.as_deref())
+            .flag("--tags", "run.tags", args.tags.clone())
+            .flag("--max-steps", "train.steps", args.max_steps)
+            .flag("--output", "paths.runs", args.output.clone())
+            .load()
+    };
+    let mut settings = load(&args.settings)?;
+    let runs = expand_home(&settings.config.paths.runs);
+    let resume = match args.resume.as_deref() {
+        None => None,
+        Some("auto") => newest_unfinished(&runs, args.pipeline),
+        Some(name) => Some(named_run(name, &runs)?),
+    };
+    if let Some(run) = &resume {
+        // The run's own settings, under whatever was given now: what differs is refused later.
+        settings = load(&args.settings.under(run.join("config.yaml"), run.join("recipe.yaml")))?;
+    }
+    fits(args.pipeline, &settings.recipe.scorer)?;
+    // The cheap questions before a download.
+    let (device_name, device) = open_device(&settings)?;
+    let sources = sources(&settings, &device, output)?;
+    let run_name = match (&resume, &settings.recipe.run.name) {
+        (Some(run), _) => run
+            .file_name()
+            .map(|n| n.to_string_lossy().into_owned())
+            .unwrap_or_default(),
+        (None, Some(name)) => name.clone(),
+        (None, None) => format!(
+            "{}-{}",
+            args.pipeline.name(),
+            jiff::Zoned::now().strftime("%Y%m%d-%H%M%S")
+        ),
+    };
+    let dashboard = std::io::stdout().is_terminal() && !output.is_json() && !args.plain;
+    Ok(TrainRequest {
+        algorithm: args.pipeline,
+        seed: settings.config.seed,
+        device,
+        device_name,
+        sources,
+        cache: expand_home(&settings.config.paths.cache),
+        output: runs,
+        run_name,
+        resume,
+        config_yaml: settings.config.to_yaml(),
+        recipe_yaml: settings.recipe.to_yaml(),
+        show: if dashboard { Show::Dashboard } else { Show::Lines },
+        recipe: settings.recipe,
+    })
+}
+
+fn sources(settings: &Settings, device: &burn::tensor::Device, output: &Output) -> Result<Sources, Failure> {
+    let config = &settings.config;
+    let names = &settings.recipe.model;
+    let local = |uri: &str| model_dir(&resolve_model(uri, config, output)?, config, device);
+    let (wants_reference, wants_reward) = wants(&settings.recipe.scorer);
+    Ok(Sources {
+        data: data_source(&settings.recipe.data.source, config, output)?,
+        reference: names
+            .reference
+            .as_deref()
+            .filter(|_| wants_reference)
+            .map(local)
+            .transpose()?,
+        reward: names
+            .reward
+            .as_deref()
+            .filter(|_| wants_reward)
+            .map(local)
+            .transpose()?,
+        base: local(&names.base)?,
+    })
+}
+
+/// `wmtp train rho1` trains with rho1; baseline takes the controls.
+fn fits(pipeline: Pipeline, scorer: &ScorerConfig) -> Result<(), Failure> {
+    let (is, found) = match scorer {
+        ScorerConfig::Critic(_) => (Pipeline::Critic, "critic"),
+        ScorerConfig::Rho1(_) => (Pipeline::Rho1, "rho1"),
+        ScorerConfig::Uniform(_) => (Pipeline::Baseline, "uniform"),
+        ScorerConfig::Random(_) => (Pipeline::Baseline, "random"),
+        ScorerConfig::Shuffled(_) => (Pipeline::Baseline, "shuffled"),
+        ScorerConfig::Position(_) => (Pipeline::Baseline, "position"),
+    };
+    if is == pipeline {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "`scorer.kind` is {found}, which `wmtp train {}` does not use: run `wmtp train {}`, or leave scorer.kind to the pipeline",
+        pipeline.name(),
+        is.name()
+    )))
+}
+
+/// Whether a scorer, or one inside it, asks a reference model and a reward model.
+fn wants(scorer: &ScorerConfig) -> (bool, bool) {
+    match scorer {
+        ScorerConfig::Rho1(_) => (true, false),
+        ScorerConfig::Critic(critic) => (false, critic.reward == crate::scorer::Reward::RewardModel),
+        ScorerConfig::Shuffled(shuffled) => wants(&shuffled.of),
+        ScorerConfig::Uniform(_) | ScorerConfig::Random(_) | ScorerConfig::Position(_) => (false, false),
+    }
+}
+
+fn named_run(name: &str, runs: &Path) -> Result<PathBuf, Failure> {
+    [runs.join(name), PathBuf::from(name)]
+        .into_iter()
+        .find(|dir| !name.is_empty() && dir.join("run.json").is_file())
+        .ok_or_else(|| {
+            Failure::usage(format!(
+                "--resume {name}: there is no such run in {}; give the name of a directory there that holds run.json, or auto",
+                runs.display()
+            ))
+        })
+}
+
+/// The run of this pipeline that was started last and has not ended; None starts a new one.
+fn newest_unfinished(runs: &Path, pipeline: Pipeline) -> Option<PathBuf> {
+    crate::track::newest(runs, |run| {
+        let read = |name: &str| std::fs::read_to_string(run.join(name)).ok();
+        let json = |name: &str| serde_json::from_str::<serde_json::Value>(&read(name)?).ok();
+        let ours = json("run.json").is_some_and(|r| r["algorithm"] == pipeline.name());
+        let state = read("checkpoints/last/trainer.json").and_then(|t| serde_json::from_str::<TrainerState>(&t).ok());
+        ours && !state.is_some_and(|state| state.finished)
+    })
+}
+
+fn plan_text(plan: &PlanReport) -> String {
+    let gib = plan.estimated_peak_memory as f64 / f64::from(1 << 30);
+    format!(
+        "train {} {} on {}\n\
+         model       {} parameters, {} heads; {} trained\n\
+         data        {} documents ({} too long, left out), {} tokens an epoch, {} of them trained; {} documents held out\n\
+         step        {} micro-batches of {} x {} tokens\n\
+         steps       {}\n\
+         memory      about {gib:.2} GiB at its peak (an estimate)\n\
+         would write {}",
+        plan.algorithm,
+        plan.model,
+        plan.device,
+        plan.parameters,
+        plan.heads,
+        plan.trained_parameters,
+        plan.documents,
+        plan.documents_too_long,
+        plan.tokens_per_epoch,
+        plan.response_tokens_per_epoch,
+        plan.validation_documents,
+        plan.accumulate,
+        plan.micro_batch[0],
+        plan.micro_batch[1],
+        plan.steps,
+        plan.run_dir.display()
+    )
+}
+
+fn summary_text(summary: &TrainSummary) -> String {
+    let or_dash = |x: Option<f64>| x.map_or("-".into(), |x| format!("{x:.4}"));
+    format!(
+        "{} after {} steps ({} not applied), {} tokens, {:.1} s; validation loss {} (best {})\ncheckpoint: {}",
+        if summary.finished { "done" } else { "interrupted" },
+        summary.steps,
+        summary.skipped,
+        summary.tokens,
+        summary.seconds,
+        or_dash(summary.valid_loss),
+        or_dash(summary.best_loss),
+        summary.checkpoint.display()
+    )
+}

@@ -1,0 +1,19 @@
+//! wmtp: weighted multi-token prediction.
+//!
+//! Fine-tunes Llama-style code models that predict several tokens at once, giving every token its
+//! own weight in the loss. One direction of knowledge: `cli -> settings -> pipeline`, and the
+//! pipeline asks `storage`, `data`, the model crate, `scorer`, `train`, `eval` and `track`, in that
+//! order; none of them knows the pipeline or the command line.
+
+#![deny(missing_docs)]
+
+pub mod cli;
+pub mod data;
+pub mod device;
+pub mod eval;
+pub mod pipeline;
+pub mod scorer;
+pub mod settings;
+pub mod storage;
+pub mod track;
+pub mod train;

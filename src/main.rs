@@ -1,0 +1,7 @@
+//! The command-line program `wmtp`; everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    wmtp::cli::main()
+}

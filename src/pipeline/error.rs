@@ -1,0 +1,57 @@
+use crate::{
+    data::DataError,
+    scorer::ScorerError,
+    track::RunError,
+    train::{CheckpointError, TrainError},
+};
+use std::{io, path::PathBuf};
+use wmtp_model::ModelError;
+
+/// A pipeline that could not start or ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    /// The data are not usable.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// A model is not usable.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The scorer can't be built or can't score.
+    #[error(transparent)]
+    Scorer(#[from] ScorerError),
+    /// The run directory can't be made or written.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// A checkpoint can't be written or read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// Training ended early.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// The file system said no.
+    #[error("{what} `{}` failed: {source}", path.display())]
+    Io {
+        /// What was tried: "writing".
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A setting that only shows to be wrong once data and model are known.
+    #[error("{0}")]
+    Setting(String),
+}
+
+impl PipelineError {
+    /// True if the caller's settings are at fault rather than the run.
+    pub fn is_usage(&self) -> bool {
+        matches!(
+            self,
+            Self::Setting(_)
+                | Self::Data(_)
+                | Self::Scorer(ScorerError::Setup { .. })
+                | Self::Run(RunError::Exists(_) | RunError::NotFound { .. })
+        )
+    }
+}

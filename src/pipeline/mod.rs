@@ -1,0 +1,26 @@
+//! Puts the parts together: data, model, scorer, learner. A page per pipeline; none knows how any
+//! part works inside.
+//!
+//! `baseline` trains with a control scorer (uniform, random, shuffled, position), `rho1` against a
+//! reference model, `critic` first learns a value head and then weighs by value differences.
+
+mod builtin;
+mod critic;
+mod error;
+mod generate;
+mod offline;
+mod open;
+mod plan;
+mod reference;
+mod scoring;
+mod steps;
+mod train;
+mod values;
+
+pub use builtin::micro_model;
+pub use critic::ValueReport;
+pub use error::PipelineError;
+pub use generate::{ModelGenerator, ScoreReport, score_text};
+pub use open::open_model;
+pub use plan::{PlanReport, plan};
+pub use train::{Show, Sources, TrainRequest, TrainSummary, train};

@@ -1,0 +1,450 @@
+//! One training run from settings to checkpoints.
+
+use super::{
+    PipelineError,
+    critic::value_stage,
+    scoring::scorer,
+    steps::{TrainSteps, ValidSteps},
+};
+use crate::{
+    data::{DataConfig, Splits, StepShape, Tokenizer},
+    scorer::{Normaliser, Rho1, ScorerConfig, ValueUse},
+    settings::{HeadInit, Pipeline, Recipe},
+    track::{Event, RunDir, peak_memory},
+    train::{
+        Assets, CheckpointStore, JointValue, Lines, LoraAssets, Plan, Quiet, StepLoader, StepMetric, StepSource,
+        StepStrategy, TrainError, Trainable, TrainerState, Weigher, WeightedMtp, adamw, assign_stable_ids, hex,
+    },
+};
+use burn::{
+    module::Module,
+    optim::lr_scheduler::constant::ConstantLr,
+    tensor::Device,
+    train::{Learner, SupervisedTraining, TrainingStrategy, logger::InMemoryMetricLogger},
+};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+use wmtp_model::{LlamaConfig, LoadOptions, MtpLlama, ValueHead};
+
+/// Local directories of the models that a recipe names.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// `builtin:NAME` or a directory: what is trained on.
+    pub data: String,
+    /// The model that is trained.
+    pub base: PathBuf,
+    /// rho1's reference.
+    pub reference: Option<PathBuf>,
+    /// The critic's reward model.
+    pub reward: Option<PathBuf>,
+}
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Show {
+    /// burn-train's dashboard; standard output must be a terminal.
+    Dashboard,
+    /// Lines on standard error.
+    Lines,
+}
+
+/// A training run, ready to start.
+#[derive(Clone, Debug)]
+pub struct TrainRequest {
+    /// Which pipeline.
+    pub algorithm: Pipeline,
+    /// What is trained, validated.
+    pub recipe: Recipe,
+    /// Seed of everything that is drawn.
+    pub seed: u64,
+    /// Where it runs, without autodiff.
+    pub device: Device,
+    /// The device's name, for the record.
+    pub device_name: String,
+    /// The recipe's models as local directories.
+    pub sources: Sources,
+    /// Where scores made once are kept.
+    pub cache: PathBuf,
+    /// Parent of the run directory.
+    pub output: PathBuf,
+    /// Name of the run.
+    pub run_name: String,
+    /// Continue this run (its directory) instead of starting a new one.
+    pub resume: Option<PathBuf>,
+    /// The resolved settings as text: `config.yaml` and `recipe.yaml`.
+    pub config_yaml: String,
+    /// See `config_yaml`.
+    pub recipe_yaml: String,
+    /// How progress is shown.
+    pub show: Show,
+}
+
+/// How a training run ended.
+#[derive(Clone, Debug, Serialize)]
+pub struct TrainSummary {
+    /// The run's directory.
+    pub run_dir: PathBuf,
+    /// The checkpoint to use: `best` where there is one, else `last`.
+    pub checkpoint: PathBuf,
+    /// Optimizer steps in all.
+    pub steps: usize,
+    /// Of those, not applied.
+    pub skipped: usize,
+    /// Tokens read.
+    pub tokens: u64,
+    /// Newest validation loss (unweighted, mean over heads, nats).
+    pub valid_loss: Option<f64>,
+    /// Best validation loss.
+    pub best_loss: Option<f64>,
+    /// False if it was interrupted.
+    pub finished: bool,
+    /// Wall-clock seconds of this process.
+    pub seconds: f64,
+    /// Peak resident memory in bytes.
+    pub peak_memory: Option<u64>,
+    /// What the value stage learned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<super::ValueReport>,
+}
+
+/// Data, sizes and model of a run, loaded and checked; nothing has been written yet.
+pub(super) struct Prepared {
+    pub tokenizer: Tokenizer,
+    pub data: DataConfig,
+    pub splits: Splits,
+    pub config: LlamaConfig,
+    pub shape: StepShape,
+    pub total_steps: usize,
+    pub epochs: usize,
+}
+
+pub(super) fn prepare(request: &TrainRequest) -> Result<Prepared, PipelineError> {
+    let recipe = &request.recipe;
+    let tokenizer = Tokenizer::load(&request.sources.base)?;
+    let mut config = LlamaConfig::read(&request.sources.base)?;
+    tokenizer.check_vocab(config.vocab_size)?;
+    config.n_heads = recipe.model.mtp.n_heads;
+    if let (ScorerConfig::Rho1(_), Some(reference)) = (innermost(&recipe.scorer), &request.sources.reference) {
+        // Loud and early: another tokenizer would compare losses of different tokens.
+        Rho1::check_tokenizers(&tokenizer, &Tokenizer::load(reference)?)?;
+        tokenizer.check_vocab(LlamaConfig::read(reference)?.vocab_size)?;
+    }
+    if recipe.data.seq_len > config.max_position_embeddings {
+        return Err(PipelineError::Setting(format!(
+            "`data.seq_len` is {}, but the model in `{}` was made for at most {} positions; lower it",
+            recipe.data.seq_len,
+            request.sources.base.display(),
+            config.max_position_embeddings
+        )));
+    }
+    let data = DataConfig {
+        source: request.sources.data.clone(),
+        ..recipe.data.clone()
+    };
+    let splits = Splits::problems(&data, &tokenizer)?;
+    let b = &recipe.batching;
+    let shape = StepShape::new(b.micro_batch, b.accumulate, b.tokens_per_step, recipe.data.seq_len)?;
+    let in_epochs = splits.train.num_steps(request.seed, recipe.train.epochs, shape);
+    let total_steps = recipe.train.steps.unwrap_or(in_epochs);
+    let per_epoch = splits.train.epoch(request.seed, 0, shape).len().max(1);
+    let epochs = if recipe.train.steps.is_some() {
+        total_steps.div_ceil(per_epoch)
+    } else {
+        recipe.train.epochs
+    };
+    Ok(Prepared {
+        tokenizer,
+        data,
+        splits,
+        config,
+        shape,
+        total_steps,
+        epochs,
+    })
+}
+
+/// Runs a pipeline to its end.
+pub fn train(request: &TrainRequest) -> Result<TrainSummary, PipelineError> {
+    let started = Instant::now();
+    let prepared = prepare(request)?;
+    let model = load_model(request)?;
+    let model_hash = wmtp_model::model_hash(&request.sources.base)?;
+    let given_head = given_value_head(request, &model_hash)?;
+    let recipe_hash = hex(&Sha256::digest(format!(
+        "{}\n{}",
+        request.algorithm.name(),
+        request.recipe_yaml
+    )));
+    let fresh = TrainerState::new(recipe_hash.clone(), prepared.splits.train.hash().into());
+
+    let (run, start, from) = match &request.resume {
+        Some(dir) => continue_run(dir, &fresh)?,
+        None => (create_run(request, &prepared, &model_hash)?, fresh, None),
+    };
+    let store = CheckpointStore::open(run.checkpoints())?;
+    if request.show == Show::Lines {
+        announce(request, &prepared, &run);
+    }
+
+    let mut value = None;
+    let mut value_report = None;
+    if let ScorerConfig::Critic(critic) = innermost(&request.recipe.scorer) {
+        let (head, report) = match given_head {
+            Some(head) => (head, None),
+            None => value_stage(request, critic, &prepared, &model.valid(), &model_hash, &run)?,
+        };
+        value = Some((head, critic.clone()));
+        value_report = report;
+    }
+    let scorer = scorer(request, &prepared, &model.valid(), value.as_ref().map(|(head, _)| head))?;
+    let joint = value.filter(|(_, critic)| critic.value == ValueUse::Joint);
+    let weigher = Weigher::new(
+        scorer,
+        Normaliser::new(request.recipe.weights.clone())?,
+        request.recipe.weights.over,
+        request.recipe.loss.clone(),
+        joint.as_ref().map(|(_, critic)| JointValue { config: critic.clone() }),
+    );
+    let value_lr = joint.as_ref().map(|(_, critic)| critic.lr);
+    let assets = Assets {
+        tokenizer: prepared.tokenizer.clone(),
+        model_hash,
+        lora: request.recipe.train.lora.as_ref().map(|l| LoraAssets {
+            base: request.recipe.model.base.clone(),
+            rank: l.rank,
+            alpha: l.alpha,
+        }),
+    };
+    let value: Option<ValueHead> = joint.map(|(head, _)| head.fork(&model.device()));
+    let module = assign_stable_ids(WeightedMtp::new(model, value, weigher, assets));
+    let plan = Plan {
+        optim: request.recipe.optim.clone(),
+        train: request.recipe.train.clone(),
+        fallback: request.recipe.fallback.clone(),
+        value_lr,
+        total_steps: prepared.total_steps,
+        scorer: request.algorithm.name().into(),
+        max_fallback_share: request.recipe.weights.max_fallback_share,
+    };
+    let state = fit(request, module, plan, &prepared, run.clone(), store, start, from)?;
+    Ok(summary(&run, &state, started, value_report))
+}
+
+#[allow(clippy::too_many_arguments)]
+fn fit<M: Trainable>(
+    request: &TrainRequest,
+    module: M,
+    plan: Plan,
+    prepared: &Prepared,
+    run: RunDir,
+    store: CheckpointStore,
+    start: TrainerState,
+    from: Option<PathBuf>,
+) -> Result<TrainerState, PipelineError> {
+    if start.finished {
+        return Ok(start);
+    }
+    let source: Arc<dyn StepSource> = Arc::new(TrainSteps {
+        data: Arc::new(prepared.splits.train.clone()),
+        seed: request.seed,
+        shape: prepared.shape,
+    });
+    let loader = StepLoader::new(source);
+    let valid = ValidSteps(prepared.splits.valid.in_order(prepared.shape.micro_batch));
+    let valid = StepLoader::new(Arc::new(valid));
+    let lines = (request.show == Show::Lines).then(|| Lines::new(plan.total_steps));
+    let optimizer = adamw(&plan.optim).map_err(PipelineError::Setting)?;
+    let directory = run.path().to_path_buf();
+    let strategy = Arc::new(StepStrategy::new(plan, loader.clone(), run, store, start, from, lines));
+    let mut training = SupervisedTraining::new(&directory, Arc::new(loader), Arc::new(valid))
+        .with_training_strategy(TrainingStrategy::Custom(strategy.clone()))
+        .with_metric_logger(InMemoryMetricLogger::default())
+        .with_application_logger(None)
+        .num_epochs(prepared.epochs);
+    for metric in StepMetric::all() {
+        training = training.metric_train_numeric(metric);
+    }
+    training = training.metric_valid_numeric(StepMetric::new("Loss", |o| Some(o.loss)));
+    if request.show == Show::Lines {
+        training = training.renderer(Box::new(Quiet));
+    }
+    // The schedule is the strategy's; the learner's own is never stepped.
+    let result = training.launch(Learner::new(module, optimizer, ConstantLr::from(0.0)));
+    let error = result.error.as_ref().map(ToString::to_string);
+    drop(result);
+    match (strategy.take_outcome(), error) {
+        (Some(Err(error)), _) => Err(error.into()),
+        (_, Some(error)) => Err(TrainError::Loop(error).into()),
+        (Some(Ok(state)), None) => Ok(state),
+        (None, None) => Err(TrainError::Loop("burn-train ended without running the strategy".into()).into()),
+    }
+}
+
+/// The value head that the recipe names, if it names one.
+fn given_value_head(request: &TrainRequest, model_hash: &str) -> Result<Option<ValueHead>, PipelineError> {
+    let ScorerConfig::Critic(critic) = innermost(&request.recipe.scorer) else {
+        return Ok(None);
+    };
+    let Some(file) = &critic.value_head else {
+        return Ok(None);
+    };
+    let file = PathBuf::from(file);
+    let file = if file.is_dir() {
+        file.join("value_head.safetensors")
+    } else {
+        file
+    };
+    Ok(Some(ValueHead::load(&file, model_hash, &request.device)?))
+}
+
+/// The scorer under any `shuffled`.
+fn innermost(config: &ScorerConfig) -> &ScorerConfig {
+    match config {
+        ScorerConfig::Shuffled(shuffled) => innermost(&shuffled.of),
+        other => other,
+    }
+}
+
+/// The model on the training device, with its adapters if the recipe wants them.
+fn load_model(request: &TrainRequest) -> Result<MtpLlama, PipelineError> {
+    let mtp = &request.recipe.model.mtp;
+    let options = LoadOptions {
+        n_heads: Some(mtp.n_heads),
+        head_init: match mtp.init {
+            HeadInit::CopyLast => wmtp_model::HeadInit::CopyLast,
+            HeadInit::Random => wmtp_model::HeadInit::Random,
+        },
+        seed: request.seed,
+        ..LoadOptions::default()
+    };
+    // burn computes cheap element-wise results again in the backward pass instead of keeping them:
+    // at SmolLM2's shape that is both smaller and faster (benches/train_step.rs).
+    let device = request.device.clone().autodiff().gradient_checkpointing();
+    let model = wmtp_model::load(&request.sources.base, &options, &device)?;
+    Ok(match &request.recipe.train.lora {
+        Some(lora) => wmtp_model::apply_lora(model, lora.rank, lora.alpha, request.seed),
+        None => model,
+    })
+}
+
+fn create_run(request: &TrainRequest, prepared: &Prepared, model_hash: &str) -> Result<RunDir, PipelineError> {
+    let run = RunDir::create(&request.output, &request.run_name)?;
+    run.write_text("config.yaml", &request.config_yaml)?;
+    run.write_text("recipe.yaml", &request.recipe_yaml)?;
+    let report = prepared.splits.train.report();
+    run.write_json(
+        "run.json",
+        &serde_json::json!({
+            "format": 1,
+            "name": request.run_name,
+            "algorithm": request.algorithm,
+            "started": jiff::Timestamp::now().to_string(),
+            "wmtp": env!("CARGO_PKG_VERSION"),
+            "commit": option_env!("WMTP_COMMIT"),
+            "device": request.device_name,
+            "seed": request.seed,
+            "model": request.recipe.model.base,
+            "model_sha256": model_hash,
+            "data": request.recipe.data.source,
+            "data_sha256": prepared.splits.train.hash(),
+            "recipe_sha256": hex(&Sha256::digest(&request.recipe_yaml)),
+            "documents": report.documents,
+            "documents_too_long": report.dropped.iter().map(|(name, tokens)| serde_json::json!({"name": name, "tokens": tokens})).collect::<Vec<_>>(),
+            "response_tokens": report.response_tokens,
+            "steps": prepared.total_steps,
+        }),
+    )?;
+    Ok(run)
+}
+
+/// The run, the state to go on with and the checkpoint that it lies in.
+fn continue_run(dir: &Path, fresh: &TrainerState) -> Result<(RunDir, TrainerState, Option<PathBuf>), PipelineError> {
+    let parent = dir.parent().unwrap_or(dir);
+    let run = RunDir::open(parent, &dir.to_string_lossy())?;
+    let store = CheckpointStore::open(run.checkpoints())?;
+    let mut problems = Vec::new();
+    let found = store.newest(&mut |problem| problems.push(problem.to_string()));
+    for problem in &problems {
+        run.event(&Event {
+            step: 0,
+            event: "damaged-checkpoint",
+            reason: problem.clone(),
+        })?;
+        eprintln!("warning: {problem}");
+    }
+    let (path, state) = match found {
+        Ok(found) => found,
+        // Killed before its first checkpoint: it starts anew, under its own name.
+        Err(crate::train::CheckpointError::None { damaged, .. }) if damaged.is_empty() => {
+            return Ok((run, fresh.clone(), None));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if state.recipe != fresh.recipe {
+        return Err(PipelineError::Setting(format!(
+            "`{}` was made by another recipe or pipeline; resume it with the same ones, or start a new run",
+            path.display()
+        )));
+    }
+    if state.data != fresh.data {
+        return Err(PipelineError::Setting(format!(
+            "the training data are not those of `{}` (another data set, tokenizer or wmtp version); start a new run",
+            path.display()
+        )));
+    }
+    run.event(&Event {
+        step: state.step,
+        event: "resume",
+        reason: format!("from {} at step {}", path.display(), state.step),
+    })?;
+    Ok((run, state, Some(path)))
+}
+
+fn announce(request: &TrainRequest, prepared: &Prepared, run: &RunDir) {
+    let report = prepared.splits.train.report();
+    eprintln!(
+        "{} of {} ({} parameters, {} heads) on {}: {} documents, {} response tokens, {} steps; run directory {}",
+        request.algorithm.name(),
+        request.recipe.model.base,
+        prepared.config.num_params(),
+        prepared.config.n_heads,
+        request.device_name,
+        report.documents,
+        report.response_tokens,
+        prepared.total_steps,
+        run.path().display()
+    );
+    if !report.dropped.is_empty() {
+        eprintln!(
+            "{} documents are longer than data.seq_len = {} and were left out (run.json names them)",
+            report.dropped.len(),
+            request.recipe.data.seq_len
+        );
+    }
+}
+
+fn summary(run: &RunDir, state: &TrainerState, started: Instant, value: Option<super::ValueReport>) -> TrainSummary {
+    let best = run.checkpoints().join("best");
+    TrainSummary {
+        run_dir: run.path().into(),
+        checkpoint: if best.is_dir() {
+            best
+        } else {
+            run.checkpoints().join("last")
+        },
+        steps: state.step,
+        skipped: state.skipped,
+        tokens: state.tokens,
+        valid_loss: state.valid_loss,
+        best_loss: state.best_loss,
+        finished: state.finished,
+        seconds: started.elapsed().as_secs_f64(),
+        peak_memory: peak_memory(),
+        value,
+    }
+}

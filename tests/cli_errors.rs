@@ -1,0 +1,365 @@
+//! Bad input through the built program: the exit code, exactly one sentence on standard error that
+//! names what is wrong, one JSON document with `--json`, and nothing written.
+//!
+//! To add a case, add a line to [`CASES`]. `{dir}` stands for a fresh directory that holds the
+//! files of [`FILES`] and nothing else; runs go to `{dir}/out`, which is not there.
+
+mod support;
+
+use std::{
+    io::Write,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+use support::hub::{Behaviour, Server};
+
+struct Case {
+    args: &'static [&'static str],
+    variables: &'static [(&'static str, &'static str)],
+    code: i32,
+    /// All of these are in the sentence.
+    says: &'static [&'static str],
+}
+
+const FILES: &[(&str, &str)] = &[
+    ("typo.yaml", "optim:\n  beta1: 0.9\n  lrate: 1e-4\n"),
+    ("type.yaml", "# a recipe\n\noptim:\n  lr: fast\n"),
+    ("broken.yaml", "optim:\n  lr: [1,\n"),
+    ("list.yaml", "- optim\n"),
+    ("critic-typo.yaml", "scorer:\n  kind: critic\n  gama: 1.0\n"),
+    ("config.yaml", "seed: 1\n"),
+    ("latin1.yaml", ""),
+    ("text.txt", "some text"),
+    ("empty.txt", ""),
+    ("folder/keep", "x"),
+];
+
+const fn usage(args: &'static [&'static str], says: &'static [&'static str]) -> Case {
+    Case {
+        args,
+        variables: &[],
+        code: 2,
+        says,
+    }
+}
+
+const fn failure(args: &'static [&'static str], says: &'static [&'static str]) -> Case {
+    Case {
+        args,
+        variables: &[],
+        code: 1,
+        says,
+    }
+}
+
+const TRAIN: &[&str] = &["train", "critic", "--output", "{dir}/out"];
+
+#[rustfmt::skip]
+const CASES: &[Case] = &[
+    // What was typed.
+    usage(&[], &["no command", "--help"]),
+    usage(&["trian"], &["trian", "train"]),
+    usage(&["train"], &["PIPELINE"]),
+    usage(&["train", "crtic"], &["crtic", "critic"]),
+    usage(&["train", "critic", "--lr", "1"], &["unexpected argument '--lr'"]),
+    usage(&["train", "critic", "--max-step", "1"], &["--max-step", "--max-steps"]),
+    usage(&["train", "critic", "--max-steps", "many"], &["--max-steps", "many"]),
+    usage(&["train", "critic", "--max-steps", "0"], &["`train.steps`", "1 or more", "--max-steps"]),
+    usage(&["train", "critic", "--set"], &["--set", "value is required"]),
+    usage(&["generate", "--prompt", "x"], &["--model"]),
+    usage(&["completions", "cmd"], &["cmd", "bash"]),
+    usage(&["schema", "recipes"], &["recipes", "recipe"]),
+    usage(&["inspect"], &["no command"]),
+    // Files.
+    usage(&["train", "critic", "--recipe", "{dir}/none.yaml"], &["none.yaml", "no such file"]),
+    usage(&["train", "critic", "--recipe", "{dir}/folder"], &["folder", "is a directory"]),
+    usage(&["train", "critic", "--recipe", "{dir}/latin1.yaml"], &["latin1.yaml", "not UTF-8"]),
+    usage(&["train", "critic", "--recipe", "{dir}/typo.yaml"], &["unknown key `optim.lrate`", "typo.yaml line 3", "did you mean `optim.lr`?"]),
+    usage(&["train", "critic", "--recipe", "{dir}/critic-typo.yaml"], &["unknown key `scorer.gama`", "line 3", "`scorer.gamma`"]),
+    usage(&["train", "critic", "--recipe", "{dir}/type.yaml"], &["`optim.lr`", "type.yaml line 4", "number", "\"fast\""]),
+    usage(&["train", "critic", "--recipe", "{dir}/broken.yaml"], &["broken.yaml line", "not valid YAML"]),
+    usage(&["train", "critic", "--recipe", "{dir}/list.yaml"], &["list.yaml", "key: value"]),
+    usage(&["train", "critic", "--recipe", "{dir}/config.yaml"], &["`seed`", "config.yaml line 1", "--config"]),
+    usage(&["train", "critic", "--config", "{dir}/typo.yaml"], &["`optim`", "typo.yaml line 1", "--recipe"]),
+    // --set and variables.
+    usage(&["train", "critic", "--set", "optim.lr"], &["--set optim.lr", "key.path=value"]),
+    usage(&["train", "critic", "--set", "optim..lr=1"], &["optim..lr=1", "key.path=value"]),
+    usage(&["train", "critic", "--set", "optim.lr=[1"], &["--set optim.lr=[1", "not valid YAML"]),
+    usage(&["train", "critic", "--set", "optim.lr=-1e-4"], &["`optim.lr`", "above 0"]),
+    usage(&["train", "critic", "--set", "optim.lrr=1"], &["`optim.lrr`", "`optim.lr`"]),
+    usage(&["train", "critic", "--set", "weights.w_max=0.5"], &["`weights.w_max`", "above 1"]),
+    usage(&["train", "critic", "--set", "model.mtp.n_heads=0"], &["`model.mtp.n_heads`", "1 or more"]),
+    usage(&["train", "critic", "--set", "batching.tokens_per_step=1000"], &["`batching.tokens_per_step`", "multiple", "1024"]),
+    usage(&["train", "critic", "--set", "scorer.kind=critik"], &["`scorer.kind`", "did you mean `critic`?"]),
+    usage(&["train", "critic", "--set", "data.train_tasks=[400, 974]"], &["`data.train_tasks`", "11..510"]),
+    Case { args: &["train", "critic"], variables: &[("WMTP_OPTIM__LRR", "1")], code: 2, says: &["WMTP_OPTIM__LRR", "`optim.lr`"] },
+    Case { args: &["train", "critic"], variables: &[("WMTP_OPTIM__LR", "much")], code: 2, says: &["WMTP_OPTIM__LR", "number", "\"much\""] },
+    // Pipelines.
+    usage(&["train", "rho1"], &["`model.reference`", "rho1"]),
+    usage(&["train", "rho1", "--set", "model.reference={dir}/none"], &["{dir}/none", "does not exist"]),
+    usage(&["train", "critic", "--set", "scorer.kind=uniform"], &["`scorer.kind`", "wmtp train baseline"]),
+    usage(&["train", "critic", "--set", "scorer.reward=reward_model"], &["`model.reward`"]),
+    usage(&["train", "critic", "--resume", "no-such-run"], &["--resume no-such-run", "run.json"]),
+    usage(&["train", "critic", "--run-name", "a/b"], &["`run.name`", "--run-name"]),
+    // Devices.
+    usage(&["train", "critic", "--device", "cudda"], &["`cudda`", "did you mean `cuda`?"]),
+    usage(&["train", "critic", "--device", "cuda:x"], &["`cuda:x`"]),
+    usage(&["train", "critic", "--device", "flex:1"], &["`flex:1`", "no numbered devices"]),
+    // Models and data.
+    usage(&["train", "critic", "--model", "{dir}/none"], &["model `{dir}/none`", "does not exist"]),
+    usage(&["train", "critic", "--model", "{dir}/text.txt"], &["text.txt", "is a file"]),
+    usage(&["train", "critic", "--model", "some/model"], &["hf://some/model"]),
+    usage(&["train", "critic", "--model", "builtin:mega"], &["`mega`", "builtin:micro"]),
+    usage(&["train", "critic", "--model", "s3://bucket/model"], &["s3://bucket/model", "S3"]),
+    usage(&["train", "critic", "--model", "hf://owner"], &["hf://OWNER/NAME"]),
+    usage(&["train", "critic", "--data", "{dir}/none"], &["data set `{dir}/none`", "does not exist"]),
+    usage(&["train", "critic", "--data", "builtin:humaneval"], &["`humaneval`", "builtin:mbpp"]),
+    failure(&["train", "critic", "--model", "hf://owner/none"], &["has no hf://owner/none"]),
+    Case { args: &["train", "critic", "--model", "hf://o/n", "--set", "storage.offline=true"], variables: &[], code: 2, says: &["hf://o/n", "storage.offline"] },
+    Case { args: &["train", "critic", "--model", "hf://o/n"], variables: &[("HF_ENDPOINT", "ftp://x")], code: 1, says: &["HF_ENDPOINT", "http://"] },
+    // Evaluation.
+    usage(&["eval"], &["no command"]),
+    usage(&["eval", "mbbp"], &["mbbp", "mbpp"]),
+    usage(&["eval", "mbpp", "--tasks", "ten"], &["--tasks", "11-110"]),
+    usage(&["eval", "mbpp", "--tasks", "20-11"], &["--tasks", "ends before"]),
+    usage(&["eval", "mbpp", "--k", "10"], &["`eval.k`", "eval.samples"]),
+    usage(&["eval", "mbpp", "--temperature", "-1"], &["`eval.temperature`"]),
+    usage(&["eval", "mbpp", "--top-p", "1.5"], &["`eval.top_p`"]),
+    usage(&["eval", "mbpp", "--prompt", "five-shot"], &["`eval.prompt`", "few-shot"]),
+    usage(&["eval", "mbpp", "--set", "paths.runs={dir}/out"], &["--model", "{dir}/out"]),
+    // Generating, scoring, converting.
+    usage(&["generate", "--model", "builtin:micro", "--prompt", "x", "--top-p", "0"], &["--top-p"]),
+    usage(&["generate", "--model", "builtin:micro"], &["prompt is empty"]),
+    usage(&["score", "--model", "builtin:micro", "--text", "{dir}/none.txt"], &["none.txt"]),
+    usage(&["score", "--model", "builtin:micro", "--text", "{dir}/empty.txt"], &["text is empty"]),
+    usage(&["convert", "{dir}/folder", "{dir}/out"], &["folder", "config.json", "params.json"]),
+    usage(&["convert", "{dir}/folder", "{dir}/folder"], &["is not empty"]),
+    usage(&["convert", "builtin:micro", "{dir}/out"], &["builtin:micro"]),
+];
+
+struct Room {
+    dir: tempfile::TempDir,
+}
+
+impl Room {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in FILES {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        std::fs::write(dir.path().join("latin1.yaml"), b"project: caf\xe9\n").unwrap();
+        Self { dir }
+    }
+
+    fn fill(&self, text: &str) -> String {
+        text.replace("{dir}", &self.dir.path().display().to_string())
+    }
+
+    fn run(&self, server: &Server, args: &[String], variables: &[(&str, &str)]) -> Output {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_wmtp"))
+            .args(args)
+            .current_dir(self.dir.path())
+            .env_clear()
+            .env("HOME", self.dir.path())
+            .env("HF_ENDPOINT", server.url())
+            .envs(variables.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdin.take());
+        child.wait_with_output().unwrap()
+    }
+
+    /// Every path under the room, with its size.
+    fn contents(&self) -> Vec<(String, u64)> {
+        fn walk(dir: &Path, out: &mut Vec<(String, u64)>) {
+            for entry in std::fs::read_dir(dir).unwrap() {
+                let entry = entry.unwrap();
+                let meta = entry.metadata().unwrap();
+                out.push((
+                    entry.path().display().to_string(),
+                    if meta.is_file() { meta.len() } else { 0 },
+                ));
+                if meta.is_dir() {
+                    walk(&entry.path(), out);
+                }
+            }
+        }
+        let mut out = Vec::new();
+        walk(self.dir.path(), &mut out);
+        out.sort();
+        out
+    }
+}
+
+#[test]
+fn bad_input_is_answered_with_one_sentence_and_leaves_nothing() {
+    let server = Server::start(Behaviour::default());
+    let room = Room::new();
+    let before = room.contents();
+    let mut wrong = Vec::new();
+    for case in CASES {
+        for json in [false, true] {
+            let mut args: Vec<String> = case.args.iter().map(|arg| room.fill(arg)).collect();
+            if json {
+                args.push("--json".into());
+            }
+            let output = room.run(&server, &args, case.variables);
+            let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+            let mut complain =
+                |what: String| wrong.push(format!("wmtp {}\n  {what}\n  stderr: {stderr}", args.join(" ")));
+            if output.status.code() != Some(case.code) {
+                complain(format!("exit code {:?} instead of {}", output.status.code(), case.code));
+            }
+            let lines: Vec<&str> = stderr.lines().collect();
+            match lines.as_slice() {
+                [line] if line.starts_with("error: ") && line.len() > 20 => {}
+                _ => complain("standard error is not one sentence".into()),
+            }
+            for fragment in case.says {
+                let fragment = room.fill(fragment);
+                if !stderr.contains(&fragment) {
+                    complain(format!("does not say {fragment:?}"));
+                }
+            }
+            if json {
+                let document: Result<serde_json::Value, _> = serde_json::from_slice(&output.stdout);
+                let message = document.as_ref().ok().and_then(|d| d["error"]["message"].as_str());
+                let code = document.as_ref().ok().and_then(|d| d["error"]["code"].as_i64());
+                if message != stderr.trim_end().strip_prefix("error: ") || code != Some(i64::from(case.code)) {
+                    complain(format!(
+                        "standard output is {:?}",
+                        String::from_utf8_lossy(&output.stdout)
+                    ));
+                }
+            } else if !output.stdout.is_empty() {
+                complain(format!(
+                    "standard output is {:?}",
+                    String::from_utf8_lossy(&output.stdout)
+                ));
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} of {} cases:\n{}",
+        wrong.len(),
+        CASES.len(),
+        wrong.join("\n")
+    );
+    assert_eq!(room.contents(), before, "something was written or removed");
+    assert!(CASES.len() >= 25);
+}
+
+#[test]
+fn backends_that_are_not_built_in_say_what_is_there() {
+    let server = Server::start(Behaviour::default());
+    let room = Room::new();
+    for (name, built_in) in [
+        ("cuda", cfg!(feature = "cuda")),
+        ("wgpu", cfg!(feature = "wgpu")),
+        ("tch", cfg!(feature = "tch")),
+        ("ndarray", cfg!(feature = "ndarray")),
+        ("flex", cfg!(feature = "flex")),
+    ] {
+        if built_in {
+            continue;
+        }
+        let mut args: Vec<String> = TRAIN.iter().map(|arg| room.fill(arg)).collect();
+        args.extend(["--device".into(), name.into()]);
+        let output = room.run(&server, &args, &[]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(&format!("`--features {name}`")), "{stderr}");
+        assert!(stderr.contains("there is "), "{stderr}");
+    }
+}
+
+#[test]
+fn a_secret_is_never_printed() {
+    let server = Server::start(Behaviour {
+        token: Some("hf_right"),
+        ..Behaviour::default()
+    });
+    let room = Room::new();
+    let args = ["train", "critic", "--model", "hf://owner/model", "--verbose"].map(str::to_owned);
+    let variables = [("HF_TOKEN", "hf_wrongwrongwrong"), ("WMTP_LOG", "trace")];
+    let output = room.run(&server, &args, &variables);
+    assert_eq!(output.status.code(), Some(1));
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(text.contains("HF_TOKEN"), "{text}");
+    assert!(!text.contains("hf_wrongwrongwrong"), "{text}");
+}
+
+#[test]
+fn a_closed_pipe_is_quiet() {
+    for args in [
+        &["schema", "recipe"][..],
+        &["inspect", "recipe", "critic"],
+        &["--help"],
+        &["completions", "bash"],
+    ] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_wmtp"))
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{args:?}");
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+    }
+}
+
+#[test]
+fn json_is_exactly_one_document() {
+    for args in [
+        &["doctor"][..],
+        &["schema", "config"],
+        &["schema", "recipe"],
+        &["inspect", "recipe", "critic"],
+        &["completions", "zsh"],
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_wmtp"))
+            .args(args)
+            .arg("--json")
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(document.is_object(), "{args:?}");
+    }
+}
+
+#[test]
+fn an_inspected_recipe_read_back_is_the_same() {
+    let room = Room::new();
+    let inspect = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_wmtp"))
+            .args(["inspect", "recipe"])
+            .args(args)
+            .current_dir(room.dir.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let first = inspect(&["critic", "--set", "optim.lr=3e-5", "--set", "train.lora.rank=4"]);
+    assert!(first.contains("lr: 3.0e-5") || first.contains("lr: 0.00003"), "{first}");
+    let path = room.dir.path().join("again.yaml");
+    std::fs::File::create(&path)
+        .unwrap()
+        .write_all(first.as_bytes())
+        .unwrap();
+    assert_eq!(inspect(&["--recipe", "again.yaml"]), first);
+    assert_eq!(inspect(&["baseline", "--recipe", "again.yaml"]), first);
+}
