@@ -1,6 +1,6 @@
 //! Stage 1 of the critic: a value head learned from labelled solutions, the model frozen.
 
-use super::{PipelineError, Show, TrainRequest, scoring::reward, train::Prepared};
+use super::{PipelineError, TrainRequest, scoring::reward, train::Prepared};
 use crate::{
     data::{Batch, Dataset, Splits},
     scorer::{
@@ -63,7 +63,6 @@ pub(super) fn value_stage(
         rewards: reward(config, request)?,
         device: request.device.clone(),
         micro_batch: prepared.shape.micro_batch,
-        show: request.show,
     };
     let (head, mut report) = stage.learn(&splits.train, request.seed)?;
     report.held_out = stage.observe(&head, &splits.valid)?;
@@ -98,7 +97,6 @@ struct Stage<'a> {
     rewards: Box<dyn SequenceReward>,
     device: Device,
     micro_batch: usize,
-    show: Show,
 }
 
 impl Stage<'_> {
@@ -123,12 +121,11 @@ impl Stage<'_> {
         } else {
             planned
         };
-        if self.show == Show::Lines {
-            eprintln!(
-                "value stage: {} labelled solutions, {total} steps",
-                data.report().documents
-            );
-        }
+        // Lines in any case: the dashboard starts with the weighted stage.
+        eprintln!(
+            "value stage: {} labelled solutions, {total} steps",
+            data.report().documents
+        );
         let mut losses = Vec::with_capacity(total);
         'epochs: for epoch in 0..self.config.epochs {
             let steps = data.epoch_by_problem(seed, epoch, self.config.batch, self.micro_batch);
@@ -230,13 +227,13 @@ impl Stage<'_> {
 
     fn show_step(&self, losses: &[f64], total: usize) {
         let (n, last) = (losses.len(), losses.last().copied().unwrap_or(f64::NAN));
-        if self.show == Show::Lines && (n == 1 || n == total || n.is_multiple_of((total / 20).max(1))) {
+        if n == 1 || n == total || n.is_multiple_of((total / 20).max(1)) {
             eprintln!("value step {n:>4}/{total}  loss {last:.4}");
         }
     }
 
     fn show_report(&self, report: &ValueReport) {
-        if let (Show::Lines, Some(r)) = (self.show, &report.held_out) {
+        if let Some(r) = &report.held_out {
             let or_dash = |x: Option<f64>| x.map_or("-".into(), |x| format!("{x:.3}"));
             eprintln!(
                 "value head on {} held-out solutions: loss {:.4}, explained variance {}, AUROC of mean V {}, of last V {}",

@@ -187,9 +187,7 @@ pub fn train(request: &TrainRequest) -> Result<TrainSummary, PipelineError> {
         None => (create_run(request, &prepared, &model_hash)?, fresh, None),
     };
     let store = CheckpointStore::open(run.checkpoints())?;
-    if request.show == Show::Lines {
-        announce(request, &prepared, &run);
-    }
+    announce(request, &prepared, &run);
 
     let mut value = None;
     let mut value_report = None;
