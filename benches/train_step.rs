@@ -151,7 +151,10 @@ fn our_step(device: Device) -> impl FnMut() -> f64 {
     let mut model = Some(assign_stable_ids(module));
     let settings = OptimConfig::default();
     let mut optimizer = adamw(&settings).expect("valid settings");
-    let batch = StepBatch { micro: vec![batch()] };
+    let batch = StepBatch {
+        micro: vec![batch()],
+        heads_only: false,
+    };
     move || {
         let module = model.take().expect("the model is put back");
         let mut out = TrainStep::step(&module, batch.clone());

@@ -86,6 +86,8 @@ const CASES: &[Case] = &[
     usage(&["train", "critic", "--set", "optim..lr=1"], &["optim..lr=1", "key.path=value"]),
     usage(&["train", "critic", "--set", "optim.lr=[1"], &["--set optim.lr=[1", "not valid YAML"]),
     usage(&["train", "critic", "--set", "optim.lr=-1e-4"], &["`optim.lr`", "above 0"]),
+    usage(&["train", "baseline", "--set", "train.head_warmup.lr=0"], &["`train.head_warmup.lr`", "above 0"]),
+    usage(&["train", "baseline", "--set", "train.head_warmup.steps=5", "--set", "model.mtp.n_heads=1"], &["`train.head_warmup.steps`", "needs heads beyond the first"]),
     usage(&["train", "critic", "--set", "optim.lrr=1"], &["`optim.lrr`", "`optim.lr`"]),
     usage(&["train", "critic", "--set", "weights.w_max=0.5"], &["`weights.w_max`", "above 1"]),
     usage(&["train", "critic", "--set", "model.mtp.n_heads=0"], &["`model.mtp.n_heads`", "1 or more"]),

@@ -234,3 +234,33 @@ fn lambda_zero_is_the_uniform_baseline() {
     let found = loss(&model, &config).into_scalar::<f64>();
     assert!((found - expected).abs() < 1e-12, "{found} instead of {expected}");
 }
+
+/// The first 9 parameters after the embedding belong to a decoder layer each; with `heads_only` no
+/// parameter outside heads 2..H gets a gradient, and theirs are the very ones they have otherwise.
+#[test]
+fn only_the_extra_heads_learn_while_they_warm_up() {
+    let config = LossConfig::default();
+    let device = Device::flex().autodiff();
+    let whole = tiny(3).init_dtype(11, DType::F64, &device);
+    let collect = |model: &MtpLlama| {
+        let grads = GradientsParams::from_grads(loss(model, &config).backward(), &whole);
+        let mut found = Collect {
+            grads,
+            values: Vec::new(),
+        };
+        whole.visit(&mut found);
+        found.values
+    };
+    let all = collect(&whole);
+    let some = collect(&whole.clone().only_extra_heads_learn());
+    // Visiting order: embedding, the trunk's layer (9 tensors), head 1, head 2, head 3, norm.
+    assert_eq!(all.len(), 1 + 9 + 3 * 9 + 1);
+    for (i, (all, some)) in all.iter().zip(&some).enumerate() {
+        assert!(all.iter().any(|g| *g != 0.0), "parameter {i} learns otherwise");
+        if (19..37).contains(&i) {
+            assert_eq!(all, some, "parameter {i} of a fresh head");
+        } else {
+            assert!(some.iter().all(|g| *g == 0.0), "parameter {i} is at rest");
+        }
+    }
+}

@@ -143,6 +143,18 @@ impl MtpLlama {
         weights
     }
 
+    /// The same weights, of which only those of heads 2..H are tracked for gradients (and of these,
+    /// those that were): what makes fresh heads useful before they may move what they hang on.
+    pub fn only_extra_heads_learn(mut self) -> Self {
+        let mut heads = self.heads.into_iter();
+        self.heads = heads.next().map(Module::no_grad).into_iter().chain(heads).collect();
+        self.embed_tokens = self.embed_tokens.set_require_grad(false);
+        self.layers = self.layers.no_grad();
+        self.norm = self.norm.no_grad();
+        self.lm_head = self.lm_head.no_grad();
+        self
+    }
+
     /// H, the number of prediction heads.
     pub fn n_heads(&self) -> usize {
         self.heads.len()

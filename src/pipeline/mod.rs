@@ -23,4 +23,4 @@ pub use error::PipelineError;
 pub use generate::{ModelGenerator, ScoreReport, score_text};
 pub use open::open_model;
 pub use plan::{PlanReport, plan};
-pub use train::{Show, Sources, TrainRequest, TrainSummary, train};
+pub use train::{Show, Sources, TrainRequest, TrainSummary, train, train_with};

@@ -23,7 +23,10 @@ impl StepSource for TrainSteps {
 
     fn steps<'a>(&'a self, epoch: usize, start: usize) -> Box<dyn Iterator<Item = StepBatch> + 'a> {
         let epoch = self.data.epoch(self.seed, epoch, self.shape);
-        Box::new((start..epoch.len()).map(move |i| StepBatch { micro: epoch.step(i) }))
+        Box::new((start..epoch.len()).map(move |i| StepBatch {
+            micro: epoch.step(i),
+            heads_only: false,
+        }))
     }
 }
 
@@ -37,6 +40,7 @@ impl StepSource for ValidSteps {
 
     fn steps<'a>(&'a self, _epoch: usize, start: usize) -> Box<dyn Iterator<Item = StepBatch> + 'a> {
         Box::new(self.0.iter().skip(start).map(|batch| StepBatch {
+            heads_only: false,
             micro: vec![batch.clone()],
         }))
     }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     data::{DataConfig, Splits, StepShape, Tokenizer},
-    scorer::{Normaliser, Rho1, ScorerConfig, ValueUse},
+    scorer::{Normaliser, Rho1, Scorer, ScorerConfig, ValueUse},
     settings::{HeadInit, Pipeline, Recipe},
     track::{Event, RunDir, peak_memory},
     train::{
@@ -118,6 +118,8 @@ pub(super) struct Prepared {
     pub data: DataConfig,
     pub splits: Splits,
     pub config: LlamaConfig,
+    /// Heads that the checkpoint does not have and that are made for it.
+    pub new_heads: usize,
     pub shape: StepShape,
     pub total_steps: usize,
     pub epochs: usize,
@@ -128,6 +130,7 @@ pub(super) fn prepare(request: &TrainRequest) -> Result<Prepared, PipelineError>
     let tokenizer = Tokenizer::load(&request.sources.base)?;
     let mut config = LlamaConfig::read(&request.sources.base)?;
     tokenizer.check_vocab(config.vocab_size)?;
+    let new_heads = recipe.model.mtp.n_heads.saturating_sub(config.n_heads);
     config.n_heads = recipe.model.mtp.n_heads;
     if let (ScorerConfig::Rho1(_), Some(reference)) = (innermost(&recipe.scorer), &request.sources.reference) {
         // Loud and early: another tokenizer would compare losses of different tokens.
@@ -162,6 +165,7 @@ pub(super) fn prepare(request: &TrainRequest) -> Result<Prepared, PipelineError>
         data,
         splits,
         config,
+        new_heads,
         shape,
         total_steps,
         epochs,
@@ -170,6 +174,12 @@ pub(super) fn prepare(request: &TrainRequest) -> Result<Prepared, PipelineError>
 
 /// Runs a pipeline to its end.
 pub fn train(request: &TrainRequest) -> Result<TrainSummary, PipelineError> {
+    train_with(request, None)
+}
+
+/// Runs a pipeline with the recipe's scorer, or with `own` in its place (everything else, the value
+/// stage of a critic recipe included, follows the recipe).
+pub fn train_with(request: &TrainRequest, own: Option<Box<dyn Scorer>>) -> Result<TrainSummary, PipelineError> {
     let started = Instant::now();
     let prepared = prepare(request)?;
     let model = load_model(request)?;
@@ -188,6 +198,12 @@ pub fn train(request: &TrainRequest) -> Result<TrainSummary, PipelineError> {
     };
     let store = CheckpointStore::open(run.checkpoints())?;
     announce(request, &prepared, &run);
+    if request.recipe.train.head_warmup.steps == 0 && prepared.new_heads > 0 && request.resume.is_none() {
+        eprintln!(
+            "warning: {} of the heads are new to this model, and their losses will pull at what it knows: see train.head_warmup.steps, or train head 1 alone with model.mtp.n_heads=1",
+            prepared.new_heads
+        );
+    }
 
     let mut value = None;
     let mut value_report = None;
@@ -199,7 +215,14 @@ pub fn train(request: &TrainRequest) -> Result<TrainSummary, PipelineError> {
         value = Some((head, critic.clone()));
         value_report = report;
     }
-    let scorer = scorer(request, &prepared, &model.valid(), value.as_ref().map(|(head, _)| head))?;
+    let scorer_name = own
+        .as_ref()
+        .map_or(request.algorithm.name(), |own| own.name())
+        .to_string();
+    let scorer = match own {
+        Some(own) => own,
+        None => scorer(request, &prepared, &model.valid(), value.as_ref().map(|(head, _)| head))?,
+    };
     let joint = value.filter(|(_, critic)| critic.value == ValueUse::Joint);
     let weigher = Weigher::new(
         scorer,
@@ -226,7 +249,7 @@ pub fn train(request: &TrainRequest) -> Result<TrainSummary, PipelineError> {
         fallback: request.recipe.fallback.clone(),
         value_lr,
         total_steps: prepared.total_steps,
-        scorer: request.algorithm.name().into(),
+        scorer: scorer_name,
         max_fallback_share: request.recipe.weights.max_fallback_share,
     };
     let state = fit(request, module, plan, &prepared, run.clone(), store, start, from)?;

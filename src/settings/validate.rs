@@ -277,6 +277,12 @@ impl Recipe {
             "must be 1 or more, or set train.steps",
         );
         check.when(t.steps == Some(0), "train.steps", "must be 1 or more");
+        check.when(
+            t.head_warmup.steps > 0 && self.model.mtp.n_heads < 2,
+            "train.head_warmup.steps",
+            "needs heads beyond the first: raise model.mtp.n_heads, or leave it at 0",
+        );
+        check.when(!positive(t.head_warmup.lr), "train.head_warmup.lr", "must be above 0");
         if let Some(lora) = &t.lora {
             check.when(lora.rank == 0, "train.lora.rank", "must be 1 or more");
             check.when(!positive(lora.alpha), "train.lora.alpha", "must be above 0");

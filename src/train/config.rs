@@ -110,6 +110,8 @@ pub struct TrainConfig {
     pub epochs: usize,
     /// Optimizer steps.
     pub steps: Option<usize>,
+    /// Lets new heads learn before anything else moves.
+    pub head_warmup: HeadWarmupConfig,
     /// Low-rank adapters instead of full fine-tuning.
     pub lora: Option<LoraConfig>,
     /// Stop when the validation loss has not improved for a while.
@@ -125,11 +127,30 @@ impl Default for TrainConfig {
         Self {
             epochs: 1,
             steps: None,
+            head_warmup: HeadWarmupConfig::default(),
             lora: None,
             early_stopping: EarlyStoppingConfig::default(),
             checkpoint: CheckpointConfig::default(),
             validate_every: 0,
         }
+    }
+}
+
+/// Recipe section `train.head_warmup`: at the start only heads 2..H learn. Trunk, head 1, embeddings
+/// and norm keep their weights, so that the losses of new heads can't spoil them (as Medusa-2 trains
+/// its heads, Cai et al. 2024, arXiv 2401.10774). The schedule of `optim` covers the steps after that.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct HeadWarmupConfig {
+    /// Optimizer steps; 0: everything learns from the start.
+    pub steps: usize,
+    /// The learning rate meanwhile, after a linear rise over the first `optim.warmup` share of them.
+    pub lr: f64,
+}
+
+impl Default for HeadWarmupConfig {
+    fn default() -> Self {
+        Self { steps: 0, lr: 1e-3 }
     }
 }
 

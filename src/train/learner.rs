@@ -24,6 +24,8 @@ use wmtp_model::{MtpLlama, Packed, ValueHead};
 pub struct StepBatch {
     /// The micro-batches, in order.
     pub micro: Vec<Batch>,
+    /// Only heads 2..H learn from it (`train.head_warmup`).
+    pub heads_only: bool,
 }
 
 impl StepBatch {
@@ -169,6 +171,21 @@ struct Forward {
     unembedding: Tensor<2>,
 }
 
+impl Forward {
+    fn of(model: &MtpLlama, batch: &Batch, device: &Device) -> Self {
+        let input = packed(batch, device);
+        let context = model.context(&input);
+        let trunk = model.trunk(&input, &context);
+        let hidden = (1..=model.n_heads())
+            .map(|k| model.head(k, trunk.clone(), &context))
+            .collect();
+        Self {
+            hidden,
+            unembedding: model.unembedding(),
+        }
+    }
+}
+
 impl WeightedMtp {
     /// A module that trains `model` (and `value`, if given) with the weigher's weights.
     pub fn new(model: MtpLlama, value: Option<ValueHead>, weigher: Weigher, assets: Assets) -> Self {
@@ -183,19 +200,6 @@ impl WeightedMtp {
     /// What a checkpoint holds beside the weights.
     pub fn assets(&self) -> &Assets {
         &self.assets
-    }
-
-    fn forward(&self, batch: &Batch, device: &Device) -> Forward {
-        let input = packed(batch, device);
-        let context = self.model.context(&input);
-        let trunk = self.model.trunk(&input, &context);
-        let hidden = (1..=self.model.n_heads())
-            .map(|k| self.model.head(k, trunk.clone(), &context))
-            .collect();
-        Forward {
-            hidden,
-            unembedding: self.model.unembedding(),
-        }
     }
 
     /// Scores of one micro-batch from head 1's states (no gradient), with the scorer's policy.
@@ -226,13 +230,18 @@ impl WeightedMtp {
         if denominator == 0 {
             return Ok((grads, tally.output));
         }
+        let model = if step.heads_only {
+            self.model.clone().only_extra_heads_learn()
+        } else {
+            self.model.clone()
+        };
         // Over the whole step, weights need every score before the first backward pass.
         let ahead = match self.weigher.over {
             WeightGroup::Step => Some(self.step_weights(step)?),
             WeightGroup::Document => None,
         };
         for (i, batch) in step.micro.iter().enumerate() {
-            let Forward { hidden, unembedding } = self.forward(batch, &device);
+            let Forward { hidden, unembedding } = Forward::of(&model, batch, &device);
             let own;
             let weights = match &ahead {
                 Some(report) => &report.weights[i],
@@ -324,7 +333,7 @@ impl InferenceStep for WeightedMtp {
         let device = self.model.unembedding().device();
         let mut tally = Tally::new(self.model.n_heads(), &item);
         for batch in &item.micro {
-            let Forward { hidden, unembedding } = self.forward(batch, &device);
+            let Forward { hidden, unembedding } = Forward::of(&self.model, batch, &device);
             for (k, hidden) in hidden.into_iter().enumerate() {
                 let ce = head_ce(hidden, unembedding.clone(), batch, k + 1);
                 tally.add_ce(

@@ -6,14 +6,23 @@ use super::OptimConfig;
 /// `warmup` share of the steps, then half a cosine down to `min_lr_ratio * lr`.
 pub fn learning_rate(config: &OptimConfig, step: usize, total: usize) -> f64 {
     let total = total.max(1);
-    let warmup = (config.warmup * total as f64).ceil() as usize;
+    let warmup = rising_steps(config, total);
     if step < warmup {
-        return config.lr * (step + 1) as f64 / warmup as f64;
+        return config.lr * rise(config, step, total);
     }
     let floor = config.lr * config.min_lr_ratio;
     // The last step still moves: the cosine would reach its floor one step after the end.
     let done = (step - warmup) as f64 / (total - warmup).max(1) as f64;
     floor + (config.lr - floor) * 0.5 * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos())
+}
+
+/// The linear warm-up's factor, 1 once it is over.
+pub fn rise(config: &OptimConfig, step: usize, total: usize) -> f64 {
+    (step + 1).min(rising_steps(config, total)).max(1) as f64 / rising_steps(config, total).max(1) as f64
+}
+
+fn rising_steps(config: &OptimConfig, total: usize) -> usize {
+    (config.warmup * total as f64).ceil() as usize
 }
 
 #[cfg(test)]

@@ -1,0 +1,72 @@
+//! A scorer of one's own: implement `Scorer`, and hand it to the pipeline.
+//!
+//!     cargo run --release --example own_scorer -- runs
+//!
+//! This one gives the tokens of a solution's first line (its signature) the highest score and every
+//! other token one that falls with its distance from the start. It is here to show the interface, not
+//! because it is a good idea.
+
+use std::path::PathBuf;
+use wmtp::{
+    data::Batch,
+    pipeline::{Show, Sources, TrainRequest, micro_model, train_with},
+    scorer::{Needs, ScoreInput, Scorer, ScorerError},
+    settings::{Pipeline, Sources as SettingSources},
+};
+
+/// Scores fall with the distance from the response's first token.
+struct EarlyFirst;
+
+impl Scorer for EarlyFirst {
+    fn name(&self) -> &str {
+        "early-first"
+    }
+
+    /// Neither hidden states nor losses have to be computed for it.
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
+
+    fn score(&mut self, input: &ScoreInput<'_>) -> Result<Vec<f32>, ScorerError> {
+        let batch: &Batch = input.batch;
+        let mut scores = vec![0.0; batch.tokens.len()];
+        for document in &batch.documents {
+            for t in document.prompt_len..document.len {
+                scores[document.row * batch.seq_len + document.start + t] = -((t - document.prompt_len) as f32).ln_1p();
+            }
+        }
+        Ok(scores)
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let output: PathBuf = std::env::args().nth(1).unwrap_or_else(|| "runs".into()).into();
+    let settings = SettingSources::new(Some(Pipeline::Baseline))
+        .set("train.steps=20")
+        .load()?;
+    let (device_name, device) = wmtp::device::resolve("flex")?;
+    let cache = tempfile::tempdir()?;
+    let request = TrainRequest {
+        algorithm: Pipeline::Baseline,
+        seed: settings.config.seed,
+        sources: Sources {
+            data: settings.recipe.data.source.clone(),
+            base: micro_model(cache.path(), &device)?,
+            reference: None,
+            reward: None,
+        },
+        device,
+        device_name,
+        cache: cache.path().into(),
+        output,
+        run_name: "own-scorer".into(),
+        resume: None,
+        config_yaml: settings.config.to_yaml(),
+        recipe_yaml: settings.recipe.to_yaml(),
+        show: Show::Lines,
+        recipe: settings.recipe,
+    };
+    let summary = train_with(&request, Some(Box::new(EarlyFirst)))?;
+    println!("{}", summary.checkpoint.display());
+    Ok(())
+}

@@ -1,0 +1,207 @@
+//! The training loop by steps: burn-train's events, metrics, dashboard and interruption around
+//! steps, accumulation, clipping, schedule, fallback and checkpoints of our own.
+//!
+//! The strategy owns model, optimizer and schedule (burn-train's learner clones the model at every
+//! optimizer step and offers no optimizer record). It knows no scorer: the module does.
+
+mod keep;
+mod record;
+mod session;
+mod validation;
+
+use super::{
+    CheckpointError, CheckpointStore, FallbackConfig, OptimConfig, StepBatch, StepLoader, StepOutput, TrainConfig,
+    TrainerState,
+    progress::Lines,
+    schedule::{learning_rate, rise},
+};
+use crate::track::{RunDir, RunError};
+use burn::{
+    module::Module,
+    train::{
+        InferenceStep, Learner, SupervisedLearningStrategy, SupervisedTrainingEventProcessor, TrainLoader, TrainStep,
+        TrainingComponents, ValidLoader,
+    },
+};
+use session::Session;
+use std::{
+    fmt::Display,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+/// A module that this strategy can train and checkpoint.
+pub trait Trainable:
+    TrainStep<Input = StepBatch, Output = StepOutput>
+    + InferenceStep<Input = StepBatch, Output = StepOutput>
+    + Module
+    + Display
+    + 'static
+{
+    /// Writes the model's files into a checkpoint's directory; f32, bit for bit.
+    fn write(&self, dir: &Path) -> Result<(), String>;
+
+    /// The module with the weights that [`Trainable::write`] left in a directory.
+    fn read(self, dir: &Path) -> Result<Self, String>;
+}
+
+/// Why training ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// A checkpoint could not be written or read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The run directory could not be written.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The scorer could not score.
+    #[error("step {step}: {problem}")]
+    Step {
+        /// Optimizer step.
+        step: usize,
+        /// What went wrong.
+        problem: String,
+    },
+    /// Section 7's last resort.
+    #[error("training stopped at step {step}: the loss or gradient norm was not finite {patience} times in a row, after {rollbacks} returns to a checkpoint; lower `optim.lr` (now {lr:e}) or look at the dumped batches in `{}`", dir.display())]
+    Diverged {
+        /// Optimizer step.
+        step: usize,
+        /// `fallback.patience`.
+        patience: usize,
+        /// `fallback.max_rollbacks`.
+        rollbacks: usize,
+        /// The learning rate in force.
+        lr: f64,
+        /// The run directory.
+        dir: PathBuf,
+    },
+    /// Too many groups fell back to weight 1.
+    #[error(
+        "step {step}: {share:.1}% of the weight groups had non-finite scores (scorer `{scorer}`, first in {first}), more than `weights.max_fallback_share` allows"
+    )]
+    Fallbacks {
+        /// Optimizer step.
+        step: usize,
+        /// Share in percent.
+        share: f64,
+        /// The scorer's name.
+        scorer: String,
+        /// Document and token of the first one.
+        first: String,
+    },
+    /// burn-train reported an error of its own.
+    #[error("the training loop failed: {0}")]
+    Loop(String),
+}
+
+/// What the strategy follows, beside the module.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Optimizer settings.
+    pub optim: OptimConfig,
+    /// Length, checkpoints, validation, early stopping.
+    pub train: TrainConfig,
+    /// What happens when a step fails.
+    pub fallback: FallbackConfig,
+    /// The value head's learning rate, where it is trained along.
+    pub value_lr: Option<f64>,
+    /// Optimizer steps in all.
+    pub total_steps: usize,
+    /// The scorer's name, for errors.
+    pub scorer: String,
+    /// Share of groups that may fall back to weight 1.
+    pub max_fallback_share: f64,
+}
+
+impl Plan {
+    /// The learning rate of an optimizer step (from 0): the head warm-up's, then the schedule of
+    /// `optim` over the steps that are left.
+    pub fn learning_rate(&self, step: usize) -> f64 {
+        let warmup = &self.train.head_warmup;
+        let heads = warmup.steps.min(self.total_steps);
+        match step.checked_sub(heads) {
+            None => warmup.lr * rise(&self.optim, step, heads),
+            Some(step) => learning_rate(&self.optim, step, self.total_steps - heads),
+        }
+    }
+}
+
+/// The strategy; hand it to burn-train as `TrainingStrategy::Custom`.
+pub struct StepStrategy {
+    plan: Plan,
+    loader: StepLoader,
+    run: RunDir,
+    store: CheckpointStore,
+    start: TrainerState,
+    resume: Option<PathBuf>,
+    lines: Option<Lines>,
+    outcome: Mutex<Option<Result<TrainerState, TrainError>>>,
+}
+
+impl StepStrategy {
+    /// `loader` is the one also given to burn-train (clones share their position); `resume` is the
+    /// checkpoint to continue from, with `start` its state; `lines` prints progress off a terminal.
+    pub fn new(
+        plan: Plan,
+        loader: StepLoader,
+        run: RunDir,
+        store: CheckpointStore,
+        start: TrainerState,
+        resume: Option<PathBuf>,
+        lines: Option<Lines>,
+    ) -> Self {
+        Self {
+            plan,
+            loader,
+            run,
+            store,
+            start,
+            resume,
+            lines,
+            outcome: Mutex::new(None),
+        }
+    }
+
+    /// How training ended; None before it did.
+    pub fn take_outcome(&self) -> Option<Result<TrainerState, TrainError>> {
+        self.outcome.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl<M: Trainable> SupervisedLearningStrategy<M> for StepStrategy {
+    fn fit(
+        &self,
+        components: TrainingComponents<M>,
+        learner: Learner<M>,
+        train: TrainLoader<M>,
+        valid: ValidLoader<M>,
+        _starting_epoch: usize,
+    ) -> (M, SupervisedTrainingEventProcessor<M>) {
+        let model = learner.model();
+        // The learner's clone of the weights would make every update copy them.
+        drop(learner);
+        let mut session = Session {
+            strategy: self,
+            model: Some(model),
+            optimizer: None,
+            state: self.start.clone(),
+            events: components.event_processor,
+            interrupter: components.interrupter,
+            valid,
+        };
+        let result = session.run(&train);
+        if let Err(error) = &result {
+            session.interrupter.stop(Some(&error.to_string()));
+        }
+        let Session {
+            model, events, state, ..
+        } = session;
+        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(result.map(|()| state));
+        // `model` is only absent inside an update, which can't be interrupted.
+        let Some(model) = model else {
+            unreachable!("an update always puts the model back")
+        };
+        (model, events)
+    }
+}

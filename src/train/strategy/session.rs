@@ -1,0 +1,257 @@
+//! One run of the loop: steps, updates, skips, returns to a checkpoint, and what is due after a step.
+
+use super::{StepStrategy, TrainError, Trainable};
+use crate::train::{
+    StepBatch, StepOutput, TrainerState, grads,
+    optimizer::{adamw, rates},
+};
+use burn::{
+    data::dataloader::Progress,
+    optim::{GradientsParams, ModuleOptimizer, lr_scheduler::module_lr_scheduler::ModuleLearningRate},
+    train::{
+        EventProcessorTraining, Interrupter, LearnerEvent, SupervisedTrainingEventProcessor, TrainLoader, TrainOutput,
+        TrainStep, TrainingItem, ValidLoader,
+    },
+};
+use std::time::Instant;
+
+/// One call of `fit`.
+pub(super) struct Session<'a, M: Trainable> {
+    pub(super) strategy: &'a StepStrategy,
+    pub(super) model: Option<M>,
+    pub(super) optimizer: Option<ModuleOptimizer>,
+    pub(super) state: TrainerState,
+    pub(super) events: SupervisedTrainingEventProcessor<M>,
+    pub(super) interrupter: Interrupter,
+    pub(super) valid: ValidLoader<M>,
+}
+
+impl<M: Trainable> Session<'_, M> {
+    pub(super) fn run(&mut self, train: &TrainLoader<M>) -> Result<(), TrainError> {
+        let plan = &self.strategy.plan;
+        self.optimizer = Some(self.fresh_optimizer()?);
+        if let Some(from) = &self.strategy.resume {
+            self.restore(from)?;
+            // What came after the checkpoint will be written again.
+            self.strategy.run.truncate("metrics.jsonl", self.state.metrics_bytes)?;
+        } else {
+            self.save()?;
+        }
+        while self.state.step < plan.total_steps && !self.state.finished {
+            let epoch = self.state.epoch;
+            self.strategy.loader.seek(epoch, self.state.step_in_epoch);
+            let items = self.strategy.loader.steps(epoch);
+            self.event(LearnerEvent::StartSplit {
+                epoch_number: epoch + 1,
+                total_items: items,
+            });
+            for batch in train.iter() {
+                let batch = batch.map_err(|e| TrainError::Loop(e.to_string()))?;
+                if self.state.step >= plan.total_steps || self.interrupter.should_stop() {
+                    break;
+                }
+                self.step(batch, items)?;
+                if self.state.finished {
+                    break;
+                }
+            }
+            self.event(LearnerEvent::EndSplit(epoch + 1));
+            if self.interrupter.should_stop() {
+                let reason = self.interrupter.get_message().unwrap_or_else(|| "asked to".into());
+                self.log("interrupted", reason)?;
+                return self.save();
+            }
+            if self.state.step_in_epoch >= items {
+                self.state.epoch += 1;
+                self.state.step_in_epoch = 0;
+            }
+            let stopped_early = self.state.finished;
+            let ended = self.state.step >= plan.total_steps || stopped_early;
+            let improved = (plan.train.validate_every == 0 || ended) && !stopped_early && self.validate()?;
+            self.event(LearnerEvent::EndEpoch(epoch + 1));
+            self.state.finished = ended;
+            self.save()?;
+            if improved {
+                self.keep_best()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One optimizer step: gradients, checks, update, metrics, and what is due after it.
+    fn step(&mut self, mut batch: StepBatch, items: usize) -> Result<(), TrainError> {
+        let plan = &self.strategy.plan;
+        let started = Instant::now();
+        batch.heads_only = self.state.step < plan.train.head_warmup.steps;
+        let dump = batch.clone();
+        let TrainOutput { mut grads, item } = TrainStep::step(self.model(), batch);
+        if let Some(problem) = item.failure {
+            return Err(TrainError::Step {
+                step: self.state.step,
+                problem,
+            });
+        }
+        self.check_fallbacks(&item)?;
+        let lr = self.state.lr_scale * plan.learning_rate(self.state.step);
+        let norm = grads::global_norm(self.model(), &grads);
+        let problem = if item.response_tokens == 0 {
+            Some("no response token in the step".to_string())
+        } else if !item.loss.is_finite() {
+            Some(format!("the loss is {}", item.loss))
+        } else if !norm.is_finite() {
+            Some(format!("the gradient norm is {norm}"))
+        } else {
+            None
+        };
+        let applied = problem.is_none();
+        match problem {
+            None => {
+                let clip = plan.optim.clip_norm;
+                if clip > 0.0 && norm > clip {
+                    grads::scale(self.model(), &mut grads, clip / norm);
+                }
+                let value = plan.value_lr.map(|v| v * lr / plan.optim.lr);
+                self.update(rates(lr, value).map_err(TrainError::Loop)?, grads);
+                self.state.skipped_in_a_row = 0;
+            }
+            Some(problem) => {
+                drop(grads);
+                self.skip(&problem, item.response_tokens > 0, &dump)?;
+            }
+        }
+        self.state.step += 1;
+        self.state.step_in_epoch += 1;
+        self.state.tokens += item.tokens as u64;
+        let seconds = started.elapsed().as_secs_f64().max(1e-9);
+        self.record(&item, norm, lr, applied, seconds)?;
+        let progress = Progress::new(self.state.step_in_epoch, items, Some("steps".into()));
+        let iteration = Some(self.state.step);
+        self.event(LearnerEvent::ProcessedItem(TrainingItem::new(
+            item,
+            progress,
+            iteration,
+            Some(lr.into()),
+        )));
+        if self.state.skipped_in_a_row >= plan.fallback.patience.max(1) {
+            self.roll_back()?;
+        }
+        self.housekeeping()
+    }
+
+    fn update(&mut self, lr: ModuleLearningRate, grads: GradientsParams) {
+        if let (Some(model), Some(optimizer)) = (self.model.take(), self.optimizer.as_mut()) {
+            self.model = Some(optimizer.step(lr, model, grads));
+        }
+    }
+
+    fn skip(&mut self, problem: &str, counts: bool, batch: &StepBatch) -> Result<(), TrainError> {
+        let step = self.state.step;
+        self.state.skipped += 1;
+        if counts {
+            self.state.skipped_in_a_row += 1;
+            let name = format!("skipped-step-{step:06}.json");
+            let tokens: Vec<_> = batch
+                .micro
+                .iter()
+                .map(|b| serde_json::json!({"rows": b.rows, "seq_len": b.seq_len, "tokens": b.tokens, "documents": b.documents.iter().map(|d| &d.name).collect::<Vec<_>>()}))
+                .collect();
+            self.strategy.run.write_json(&name, &tokens)?;
+            return self.log(
+                "skip",
+                format!("step {step} was not applied: {problem}; its batch is in {name}"),
+            );
+        }
+        self.log("skip", format!("step {step} was not applied: {problem}"))
+    }
+
+    /// Halves the learning rate and returns to the last good checkpoint's weights and optimizer
+    /// state; the data go on where they are.
+    fn roll_back(&mut self) -> Result<(), TrainError> {
+        let plan = &self.strategy.plan;
+        self.state.skipped_in_a_row = 0;
+        if self.state.rollbacks >= plan.fallback.max_rollbacks {
+            return Err(TrainError::Diverged {
+                step: self.state.step,
+                patience: plan.fallback.patience,
+                rollbacks: self.state.rollbacks,
+                lr: self.state.lr_scale * plan.optim.lr,
+                dir: self.strategy.run.path().into(),
+            });
+        }
+        let (path, good) = self.strategy.store.newest(&mut |problem| tracing::warn!("{problem}"))?;
+        self.restore(&path)?;
+        self.state.rollbacks += 1;
+        self.state.lr_scale *= 0.5;
+        self.log(
+            "rollback",
+            format!(
+                "back to the weights of step {} after {} failed steps in a row; the learning rate is now {:e}",
+                good.step,
+                plan.fallback.patience,
+                self.state.lr_scale * plan.optim.lr
+            ),
+        )
+    }
+
+    fn housekeeping(&mut self) -> Result<(), TrainError> {
+        let train = &self.strategy.plan.train;
+        let due = |every: usize, step: usize| every > 0 && step.is_multiple_of(every);
+        let step = self.state.step;
+        let mut improved = false;
+        if due(train.validate_every, step) && step < self.strategy.plan.total_steps {
+            improved = self.validate()?;
+        }
+        // Steps that failed leave weights that are good, but the state is only worth keeping
+        // between failures.
+        if self.state.skipped_in_a_row > 0 {
+            return Ok(());
+        }
+        if improved || due(train.checkpoint.last_every, step) || due(train.checkpoint.every, step) {
+            self.save()?;
+        }
+        if improved {
+            self.keep_best()?;
+        }
+        if due(train.checkpoint.every, step) {
+            self.strategy.store.keep_last_as(&format!("step-{step:06}"))?;
+            self.strategy.store.prune(train.checkpoint.keep)?;
+        }
+        Ok(())
+    }
+
+    fn check_fallbacks(&mut self, item: &StepOutput) -> Result<(), TrainError> {
+        self.state.groups += item.groups as u64;
+        self.state.fallbacks += item.fallbacks as u64;
+        let Some(first) = &item.first_fallback else {
+            return Ok(());
+        };
+        let share = self.state.fallbacks as f64 / self.state.groups.max(1) as f64;
+        if share > self.strategy.plan.max_fallback_share {
+            return Err(TrainError::Fallbacks {
+                step: self.state.step,
+                share: 100.0 * share,
+                scorer: self.strategy.plan.scorer.clone(),
+                first: first.clone(),
+            });
+        }
+        self.log(
+            "weight-fallback",
+            format!("{} groups had non-finite scores, first {first}", item.fallbacks),
+        )
+    }
+
+    pub(super) fn fresh_optimizer(&self) -> Result<ModuleOptimizer, TrainError> {
+        adamw(&self.strategy.plan.optim).map_err(TrainError::Loop)
+    }
+
+    pub(super) fn model(&self) -> &M {
+        match &self.model {
+            Some(model) => model,
+            None => unreachable!("an update always puts the model back"),
+        }
+    }
+
+    pub(super) fn event(&mut self, event: LearnerEvent<StepOutput>) {
+        self.interrupter.fail_on_error(self.events.process_train(event));
+    }
+}
