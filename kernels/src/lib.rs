@@ -7,6 +7,8 @@
 //! message that names them, as burn's own tensor operations do.
 #![deny(missing_docs)]
 
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+pub mod product;
 pub mod weighted_ce;
 
 pub use weighted_ce::{WeightedCrossEntropy, weighted_linear_cross_entropy};
