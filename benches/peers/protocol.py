@@ -29,19 +29,19 @@ def say(**fields):
     print(json.dumps(fields), flush=True)
 
 
-def serve(step, peak=dict):
+def serve(step, runtime, peak=dict):
     """Answers requests until `quit` or the end of input.
 
     `step()` does one step and returns its figures; `peak()` returns what to add to the peak memory.
+    `runtime` is the resident memory before the model was made: PyTorch's own code and data.
     """
-    start = status_bytes("VmRSS")
     say(ready=True)
     for line in sys.stdin:
         request = line.strip()
         if request == "step":
             say(**step())
         elif request == "peak":
-            say(**{"peak_bytes": status_bytes("VmHWM"), "ready_bytes": start, **peak()})
+            say(**{"peak_bytes": status_bytes("VmHWM"), "runtime_bytes": runtime, **peak()})
         elif request == "quit":
             return
         else:

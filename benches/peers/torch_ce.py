@@ -100,6 +100,7 @@ def main():
         parser.error("--data FILE or --write FILE is needed")
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
+    runtime = status_bytes("VmRSS")
     try:
         data = load_file(args.data)
         dtype = torch.bfloat16 if args.dtype == "bf16" else torch.float32
@@ -123,7 +124,7 @@ def main():
         gradients = sum(data[name].numel() * data[name].element_size() for name in "xw")
         return {"extra_bytes": status_bytes("VmHWM") - before - gradients}
 
-    serve(step, peak)
+    serve(step, runtime, peak)
 
 
 if __name__ == "__main__":

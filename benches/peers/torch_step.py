@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 import llama
-from protocol import reset_peak, serve
+from protocol import reset_peak, serve, status_bytes
 
 RATE, BETAS, EPS, DECAY, CLIP = 1e-5, (0.9, 0.95), 1e-8, 0.1, 1.0
 
@@ -124,13 +124,14 @@ def main():
         parser.error("--rows, --threads and --heads-count must be at least 1 and --len at least 2")
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
+    runtime = status_bytes("VmRSS")
     dtype = torch.bfloat16 if args.dtype == "bf16" else torch.float32
     model = llama.load(args.model, args.heads_count, dtype)
     batch = tokens(args.rows, args.length, model.shape.vocab)
     step = Step(model, batch, sequential=args.heads == "sequential", autocast=args.dtype == "bf16-master",
                 adamw=args.adamw, logits=args.logits)
     reset_peak()
-    serve(step.run)
+    serve(step.run, runtime)
 
 
 if __name__ == "__main__":
