@@ -45,7 +45,8 @@ def markdown(peers, tokens):
     """The table; `tokens` of a step, or None for the cross-entropy, which has memory beside instead."""
     first = "step ms" if tokens is None else "tokens/s"
     last = ["MB beside"] if tokens is None else []
-    head = ["peer", first, "forward ms", "backward ms", "optimizer ms", "peak GB", "runtime GB", *last, "speed ratio", "memory ratio"]
+    head = ["peer", first, "forward ms", "backward ms", "optimizer ms", "peak GB", "runtime GB", *last,
+            "speed ratio", "memory ratio"]
     if tokens is None:
         head.remove("optimizer ms")
     lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
