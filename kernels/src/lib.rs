@@ -8,7 +8,11 @@
 #![deny(missing_docs)]
 
 #[cfg(any(feature = "flex", feature = "ndarray"))]
+pub mod host;
+mod precision;
+#[cfg(any(feature = "flex", feature = "ndarray"))]
 pub mod product;
 pub mod weighted_ce;
 
-pub use weighted_ce::{WeightedCrossEntropy, weighted_linear_cross_entropy};
+pub use precision::Precision;
+pub use weighted_ce::{WeightedCrossEntropy, weighted_linear_cross_entropy, weighted_linear_cross_entropy_in};

@@ -1,7 +1,7 @@
 //! The products on AVX-512: a register tile of 8 x 48 results, fed from packed panels.
 
 use super::pack::{GROUP, pack, values_per_unit};
-use super::{Precision, View};
+use super::{Precision, Threads, View};
 use rayon::prelude::*;
 use std::arch::x86_64::*;
 
@@ -57,9 +57,9 @@ pub fn product(
     to: &mut [f32],
     to_stride: usize,
     accumulate: bool,
-    left: View<'_>,
-    right: View<'_>,
+    [left, right]: [View<'_>; 2],
     precision: Precision,
+    threads: Threads,
 ) {
     let k = left.shape[1];
     let per = values_per_unit(precision);
@@ -85,6 +85,7 @@ pub fn product(
             precision,
             kernel,
             target,
+            threads,
         };
         if left.shape[0] <= columns.shape[0] {
             part.share_left();
@@ -104,14 +105,28 @@ struct Part<'a> {
     precision: Precision,
     kernel: Kernel,
     target: Target,
+    threads: Threads,
 }
 
 impl Part<'_> {
+    /// Runs tasks 0 to `count`, each with scratch memory of `room` units that it may reuse.
+    fn each(&self, count: usize, room: usize, task: impl Fn(&mut [u32], usize) + Sync) {
+        match self.threads {
+            Threads::All => (0..count)
+                .into_par_iter()
+                .for_each_init(|| vec![0u32; room], |scratch, i| task(scratch, i)),
+            Threads::This => {
+                let mut scratch = vec![0u32; room];
+                (0..count).for_each(|i| task(&mut scratch, i));
+            }
+        }
+    }
+
     /// Packs all of the left factor once; every task packs 48 columns of the right one.
     fn share_left(&self) {
         let (m, n, units) = (self.left.shape[0], self.columns.shape[0], self.units);
         let shared = Panels::new(m.next_multiple_of(GROUP) * units);
-        (0..m.div_ceil(GROUP)).into_par_iter().for_each(|group| {
+        self.each(m.div_ceil(GROUP), 0, |_, group| {
             let panels = shared.at(group * GROUP * units, GROUP * units);
             self.pack_rows(group * GROUP, panels);
         });
@@ -130,26 +145,23 @@ impl Part<'_> {
     fn share_right(&self) {
         let (m, n, units) = (self.left.shape[0], self.columns.shape[0], self.units);
         let shared = Panels::new(n.next_multiple_of(COLUMNS) * units);
-        (0..n.div_ceil(COLUMNS)).into_par_iter().for_each(|p| {
+        self.each(n.div_ceil(COLUMNS), 0, |_, p| {
             self.pack_columns(p * COLUMNS, shared.at(p * COLUMNS * units, COLUMNS * units));
         });
         let rows_per_task = ROW_GROUPS * GROUP;
-        (0..m.div_ceil(rows_per_task)).into_par_iter().for_each_init(
-            || vec![0u32; units * rows_per_task],
-            |panel, task| {
-                let first = task * rows_per_task;
-                let last = (first + rows_per_task).min(m);
-                for row in (first..last).step_by(GROUP) {
-                    self.pack_rows(row, panel[(row - first) * units..].as_mut_ptr());
+        self.each(m.div_ceil(rows_per_task), units * rows_per_task, |panel, task| {
+            let first = task * rows_per_task;
+            let last = (first + rows_per_task).min(m);
+            for row in (first..last).step_by(GROUP) {
+                self.pack_rows(row, panel[(row - first) * units..].as_mut_ptr());
+            }
+            for p in 0..n.div_ceil(COLUMNS) {
+                let columns = shared.at(p * COLUMNS * units, COLUMNS * units);
+                for row in (first..last).step_by(ROWS) {
+                    self.tile(panel[(row - first) * units..].as_ptr(), columns, [row, p * COLUMNS]);
                 }
-                for p in 0..n.div_ceil(COLUMNS) {
-                    let columns = shared.at(p * COLUMNS * units, COLUMNS * units);
-                    for row in (first..last).step_by(ROWS) {
-                        self.tile(panel[(row - first) * units..].as_ptr(), columns, [row, p * COLUMNS]);
-                    }
-                }
-            },
-        );
+            }
+        });
     }
 
     /// Packs 16 rows of the left factor into two panels of 8, one after the other, at `to`, which

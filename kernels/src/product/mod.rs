@@ -23,18 +23,9 @@ mod avx512;
 mod pack;
 mod portable;
 
+pub use crate::Precision;
 use half::bf16;
 use std::sync::OnceLock;
-
-/// How the factors of a product are rounded before they are multiplied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Precision {
-    /// As they are.
-    #[default]
-    F32,
-    /// To bf16; sums stay f32.
-    Bf16,
-}
 
 /// Values of one of the two storage types.
 #[derive(Debug, Clone, Copy)]
@@ -138,6 +129,41 @@ pub fn product(
     right: View<'_>,
     precision: Precision,
 ) {
+    multiply(to, to_stride, accumulate, [left, right], precision, Threads::All);
+}
+
+/// [`product`] on the calling thread alone, for products inside a task.
+///
+/// # Panics
+/// As [`product`].
+pub fn product_here(
+    to: &mut [f32],
+    to_stride: usize,
+    accumulate: bool,
+    left: View<'_>,
+    right: View<'_>,
+    precision: Precision,
+) {
+    multiply(to, to_stride, accumulate, [left, right], precision, Threads::This);
+}
+
+/// Who computes a product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Threads {
+    /// Those of the current rayon pool.
+    All,
+    /// The calling one.
+    This,
+}
+
+fn multiply(
+    to: &mut [f32],
+    to_stride: usize,
+    accumulate: bool,
+    [left, right]: [View<'_>; 2],
+    precision: Precision,
+    threads: Threads,
+) {
     let ([m, k], [inner, n]) = (left.shape, right.shape);
     assert!(k == inner, "[{m}, {k}] times [{inner}, {n}] is not a product");
     assert!(
@@ -156,10 +182,10 @@ pub fn product(
     }
     #[cfg(target_arch = "x86_64")]
     if has_avx512_bf16() {
-        avx512::product(to, to_stride, accumulate, left, right, precision);
+        avx512::product(to, to_stride, accumulate, [left, right], precision, threads);
         return;
     }
-    portable::product(to, to_stride, accumulate, left, right, precision);
+    portable::product(to, to_stride, accumulate, [left, right], precision, threads);
 }
 
 /// Whether the AVX-512 kernels run on this machine (and were not turned off by `WMTP_PORTABLE=1`).

@@ -1,6 +1,6 @@
 //! The products on machines without AVX-512: the `gemm` crate, in f32.
 
-use super::{Floats, Precision, View};
+use super::{Floats, Precision, Threads, View};
 use half::bf16;
 use std::borrow::Cow;
 
@@ -9,9 +9,9 @@ pub fn product(
     to: &mut [f32],
     to_stride: usize,
     accumulate: bool,
-    left: View<'_>,
-    right: View<'_>,
+    [left, right]: [View<'_>; 2],
     precision: Precision,
+    threads: Threads,
 ) {
     let (left_data, left_strides) = f32s(left, precision);
     let (right_data, right_strides) = f32s(right, precision);
@@ -42,7 +42,10 @@ pub fn product(
             false,
             false,
             false,
-            gemm::Parallelism::Rayon(0),
+            match threads {
+                Threads::All => gemm::Parallelism::Rayon(0),
+                Threads::This => gemm::Parallelism::None,
+            },
         );
     }
 }

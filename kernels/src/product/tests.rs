@@ -62,14 +62,31 @@ impl Factor {
     }
 }
 
-type Multiply = fn(&mut [f32], usize, bool, View<'_>, View<'_>, Precision);
+type Multiply = fn(&mut [f32], usize, bool, [View<'_>; 2], Precision, Threads);
 
 /// Largest error of `0.5 + left * right` relative to the sum of its terms' magnitudes.
 fn error(multiply: Multiply, left: &Factor, right: &Factor, precision: Precision) -> f64 {
     let ([m, k], [_, n]) = (left.shape, right.shape);
     let stride = n + 2;
     let mut to = vec![0.5f32; m * stride];
-    multiply(&mut to, stride, true, left.view(), right.view(), precision);
+    multiply(
+        &mut to,
+        stride,
+        true,
+        [left.view(), right.view()],
+        precision,
+        Threads::All,
+    );
+    let mut again = vec![0.5f32; m * stride];
+    multiply(
+        &mut again,
+        stride,
+        true,
+        [left.view(), right.view()],
+        precision,
+        Threads::This,
+    );
+    assert_eq!(to, again, "one thread and all of them");
     let mut worst = 0.0f64;
     for i in 0..m {
         for j in 0..n {
@@ -167,9 +184,9 @@ fn inputs_are_rounded_to_the_nearest_even_bf16() {
                 &mut to,
                 1,
                 false,
-                View::rows(&[value], [1, 1]),
-                View::rows(&[1.0], [1, 1]),
+                [View::rows(&[value], [1, 1]), View::rows(&[1.0], [1, 1])],
                 Precision::Bf16,
+                Threads::This,
             );
             assert_eq!(to, [rounded]);
         }

@@ -8,9 +8,9 @@ mod matrix;
 
 use super::extension::Wanted;
 use super::rows::{KeptRow, rows_per_chunk};
+use crate::Precision;
 pub(super) use exp::Real;
 pub(super) use matrix::Matrix;
-use matrix::multiply;
 use rayon::prelude::*;
 
 /// dW is accumulated this many rows of the vocabulary at a time, which bounds the copy of the
@@ -43,6 +43,7 @@ pub(super) fn loss_and_gradients<T: Real>(
     unembedding: Matrix<'_, T>,
     rows: &[KeptRow],
     wanted: Wanted,
+    precision: Precision,
 ) -> Found<T> {
     let (n, d, v) = (hidden.rows(), hidden.columns(), unembedding.rows());
     let mut loss = 0.0;
@@ -65,7 +66,7 @@ pub(super) fn loss_and_gradients<T: Real>(
             hidden.copy_row(row.index, to);
         }
         let x = Matrix::row_major(x, [r, d]);
-        multiply(logits, row_stride, false, x, unembedding.transposed());
+        T::multiply(logits, row_stride, false, x, unembedding.transposed(), precision);
         logits
             .par_chunks_exact_mut(row_stride)
             .zip(chunk)
@@ -86,7 +87,7 @@ pub(super) fn loss_and_gradients<T: Real>(
 
         let gradient = Matrix::strided(logits, [r, v], [row_stride, 1]);
         if let Some(d_hidden) = &mut d_hidden {
-            multiply(&mut d_x[..r * d], d, false, gradient, unembedding);
+            T::multiply(&mut d_x[..r * d], d, false, gradient, unembedding, precision);
             for (row, from) in chunk.iter().zip(d_x.chunks_exact(d)) {
                 d_hidden[row.index * d..][..d].copy_from_slice(from);
             }
@@ -95,7 +96,7 @@ pub(super) fn loss_and_gradients<T: Real>(
             for (block, to) in d_unembedding.chunks_mut(VOCABULARY_BLOCK * d).enumerate() {
                 let start = block * VOCABULARY_BLOCK;
                 let part = gradient.columns_from(start, to.len() / d);
-                multiply(to, d, number > 0, part.transposed(), x);
+                T::multiply(to, d, number > 0, part.transposed(), x, precision);
             }
         }
     }
