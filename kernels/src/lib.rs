@@ -7,6 +7,9 @@
 //! message that names them, as burn's own tensor operations do.
 #![deny(missing_docs)]
 
+pub mod adamw;
+mod backends;
+
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 pub mod host;
 mod precision;

@@ -2,8 +2,8 @@
 //! differences of that definition.
 
 use super::*;
+use crate::adamw::AdamWStep;
 use crate::product::{Floats, Precision};
-use adamw::Update;
 use attention::Heads;
 use rotary::Turn;
 use std::ops::Range;
@@ -194,12 +194,13 @@ fn adamw_follows_its_formula() {
     let (mut we, mut me, mut ve) = (wide(&w), vec![0.0f64; n], vec![0.0f64; n]);
     for time in 1..=3 {
         let g = values(n, 10 + time as u64);
-        let update = Update {
-            lr: 1e-2,
-            betas: [0.9, 0.95],
-            eps: 1e-8,
-            decay: 0.1,
-            time,
+        let update = AdamWStep {
+            learning_rate: 1e-2,
+            beta_1: 0.9,
+            beta_2: 0.95,
+            epsilon: 1e-8,
+            weight_decay: 0.1,
+            step: time as u32,
         };
         adamw::update(&mut w, &mut m, &mut v, &g, &update);
         for i in 0..n {
