@@ -15,6 +15,7 @@ pub mod host;
 mod precision;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 pub mod product;
+pub mod square_sums;
 pub mod weighted_ce;
 
 pub use precision::Precision;

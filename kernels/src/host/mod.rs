@@ -10,6 +10,7 @@ pub mod attention;
 pub(crate) mod exp;
 pub mod rms_norm;
 pub mod rotary;
+pub mod square_sums;
 mod store;
 pub mod swiglu;
 #[cfg(test)]

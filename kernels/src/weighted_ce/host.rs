@@ -9,6 +9,7 @@ mod matrix;
 use super::extension::Wanted;
 use super::rows::{KeptRow, rows_per_chunk};
 use crate::Precision;
+use crate::host::vectorised;
 pub(super) use exp::Real;
 pub(super) use matrix::Matrix;
 use rayon::prelude::*;
@@ -74,11 +75,16 @@ pub(super) fn loss_and_gradients<T: Real>(
             .with_min_len(LOGITS_PER_TASK.div_ceil(v))
             .for_each(|((padded, row), ce)| {
                 let logits = &mut padded[..v];
-                *ce = if wanted == Wanted::NOTHING {
-                    cross_entropy(logits, row.target)
-                } else {
-                    cross_entropy_and_gradient(logits, row.target, row.weight)
-                };
+                *ce = vectorised(
+                    #[inline(always)]
+                    || {
+                        if wanted == Wanted::NOTHING {
+                            cross_entropy(logits, row.target)
+                        } else {
+                            cross_entropy_and_gradient(logits, row.target, row.weight)
+                        }
+                    },
+                );
             });
         for (row, row_ce) in chunk.iter().zip(&row_ce) {
             loss += row.weight * row_ce;
@@ -109,6 +115,7 @@ pub(super) fn loss_and_gradients<T: Real>(
 }
 
 /// Cross-entropy of one row of logits.
+#[inline(always)]
 fn cross_entropy<T: Real>(logits: &[T], target: usize) -> f64 {
     let largest = T::largest(logits);
     let label = logits[target].to_f64() - largest.to_f64();
@@ -116,6 +123,7 @@ fn cross_entropy<T: Real>(logits: &[T], target: usize) -> f64 {
 }
 
 /// The same, and the logits replaced by their gradient, `weight * (softmax - onehot)`.
+#[inline(always)]
 fn cross_entropy_and_gradient<T: Real>(logits: &mut [T], target: usize, weight: f64) -> f64 {
     let largest = T::largest(logits);
     let label = logits[target].to_f64() - largest.to_f64();

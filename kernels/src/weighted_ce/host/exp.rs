@@ -52,6 +52,7 @@ pub(in super::super) trait Real:
     fn exp_not_positive(x: Self) -> Self;
 
     /// The largest value; not-a-number is passed over (the exponentials show it).
+    #[inline(always)]
     fn largest(values: &[Self]) -> Self {
         let mut lanes = [Self::LOWEST; LANES];
         let chunks = values.chunks_exact(LANES);
@@ -67,6 +68,7 @@ pub(in super::super) trait Real:
     }
 
     /// The sum of `exp(value - largest)`.
+    #[inline(always)]
     fn sum_of_exp(values: &[Self], largest: Self) -> f64 {
         let mut sum = 0.0;
         for block in values.chunks(BLOCK) {
@@ -87,6 +89,7 @@ pub(in super::super) trait Real:
     }
 
     /// The same, and each value replaced by its exponential.
+    #[inline(always)]
     fn replace_by_exp(values: &mut [Self], largest: Self) -> f64 {
         let mut sum = 0.0;
         for block in values.chunks_mut(BLOCK) {
