@@ -146,6 +146,7 @@ fn attention_f64(qkv: &[f64], heads: Heads, documents: &[Range<usize>]) -> Vec<f
 }
 
 #[test]
+#[allow(clippy::single_range_in_vec_init)] // a list of documents of which there is one
 fn attention_and_its_gradient() {
     let heads = |heads, kv_heads, width| Heads { heads, kv_heads, width };
     let cases: [(Heads, usize, Vec<Range<usize>>); 5] = [
@@ -207,8 +208,8 @@ fn adamw_follows_its_formula() {
             let g = f64::from(g[i]);
             me[i] = 0.9 * me[i] + 0.1 * g;
             ve[i] = 0.95 * ve[i] + 0.05 * g * g;
-            let first = me[i] / (1.0 - 0.9f64.powi(time as i32));
-            let second = ve[i] / (1.0 - 0.95f64.powi(time as i32));
+            let first = me[i] / (1.0 - 0.9f64.powi(time));
+            let second = ve[i] / (1.0 - 0.95f64.powi(time));
             we[i] = we[i] * (1.0 - 1e-2 * 0.1) - 1e-2 * first / (second.sqrt() + 1e-8);
         }
     }
