@@ -10,10 +10,8 @@
 pub mod adamw;
 mod backends;
 
-#[cfg(any(feature = "flex", feature = "ndarray"))]
 pub mod host;
 mod precision;
-#[cfg(any(feature = "flex", feature = "ndarray"))]
 pub mod product;
 pub mod square_sums;
 pub mod weighted_ce;
