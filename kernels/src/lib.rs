@@ -14,6 +14,8 @@ pub mod host;
 mod precision;
 pub mod product;
 pub mod square_sums;
+#[cfg(test)]
+mod test_values;
 pub mod weighted_ce;
 
 pub use precision::Precision;

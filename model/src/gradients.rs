@@ -2,11 +2,12 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation};
 
-use crate::attention::Packed;
+use crate::attention::{Compute, Packed};
 use crate::config::{LlamaConfig, RopeScaling};
 use crate::layers::Weight;
 use crate::llama::MtpLlama;
 use crate::random;
+use wmtp_kernels::Precision;
 
 const HEADS: usize = 3;
 /// Two documents in the first row; one document and two tokens of padding in the second.
@@ -28,7 +29,12 @@ fn config(tied: bool) -> LlamaConfig {
 
 /// A model whose tensor `name` has `change` added at `index`.
 fn model(config: &LlamaConfig, device: &Device, name: &str, index: usize, change: f64) -> MtpLlama {
-    let built = MtpLlama::build::<std::convert::Infallible>(config, DType::F64, device, &mut |tensor, shape| {
+    model_in(DType::F64, config, device, name, index, change)
+}
+
+/// The same with weights and activations of another type.
+fn model_in(dtype: DType, config: &LlamaConfig, device: &Device, name: &str, index: usize, change: f64) -> MtpLlama {
+    let built = MtpLlama::build::<std::convert::Infallible>(config, dtype, device, &mut |tensor, shape| {
         let centre = if shape.len() == 1 { 1.0 } else { 0.0 };
         let mut values: Vec<f64> = random::normal(5, tensor, shape.iter().product(), 0.4)
             .into_iter()
@@ -56,7 +62,7 @@ fn loss(model: &MtpLlama, device: &Device) -> Tensor<1> {
     };
     let ctx = model.context(&input);
     let trunk = model.trunk(&input, &ctx);
-    let mut total = Tensor::<1>::zeros([1], (device, DType::F64));
+    let mut total = Tensor::<1>::zeros([1], (device, model.dtype()));
     for k in 1..=HEADS {
         let hidden = model.head(k, trunk.clone(), &ctx);
         let log_p = activation::log_softmax(model.logits(hidden), 2);
@@ -69,7 +75,10 @@ fn loss(model: &MtpLlama, device: &Device) -> Tensor<1> {
                 }
             }
         }
-        let weights = Tensor::<3>::from_data(TensorData::new(weights, [2, 7, 11]), (device, DType::F64));
+        let weights = Tensor::<3>::from_data(
+            TensorData::new(weights, [2, 7, 11]).convert_dtype(model.dtype()),
+            (device, model.dtype()),
+        );
         total = total + (log_p * weights).sum();
     }
     total
@@ -128,4 +137,50 @@ fn gradients_are_those_of_central_differences_with_an_unembedding_of_its_own() {
 #[test]
 fn gradients_are_the_same_where_autodiff_recomputes() {
     check(true, Device::flex().autodiff().gradient_checkpointing());
+}
+
+/// The gradient of every tensor, in f64, of a model in `dtype` that is computed as `compute` says.
+fn gradients(dtype: DType, compute: Compute) -> Vec<(String, Vec<f64>)> {
+    let device = Device::flex().autodiff();
+    let model = model_in(dtype, &config(true), &device, "", 0, 0.0).with_compute(compute);
+    let grads = loss(&model, &device).backward();
+    let of = |(name, weight): (String, Weight<'_>)| {
+        let gradient = match weight {
+            Weight::Matrix(param) => param.val().grad(&grads).map(Tensor::into_data),
+            Weight::Vector(param) => param.val().grad(&grads).map(Tensor::into_data),
+        };
+        let gradient = gradient.unwrap_or_else(|| panic!("{name} has no gradient"));
+        (name, gradient.iter::<f64>().collect())
+    };
+    model.weights().into_iter().map(of).collect()
+}
+
+/// In f32 on flex each half of a layer is one operation; in f64 (checked against differences above)
+/// it is many. Largest error of a tensor relative to its largest gradient.
+#[test]
+fn the_halves_of_a_layer_have_the_gradients_of_single_operations() {
+    let exact = gradients(DType::F64, Compute::default());
+    let error = |found: &[(String, Vec<f64>)]| {
+        assert_eq!(found.len(), exact.len());
+        let of = |(found, exact): (&(String, Vec<f64>), &(String, Vec<f64>))| {
+            assert_eq!(found.0, exact.0);
+            let size = exact.1.iter().fold(0.0f64, |a, b| a.max(b.abs()));
+            let difference = found.1.iter().zip(&exact.1).map(|(f, e)| (f - e).abs());
+            difference.fold(0.0, f64::max) / size
+        };
+        found.iter().zip(&exact).map(of).fold(0.0, f64::max)
+    };
+    for (precision, bound) in [(Precision::F32, 1e-5), (Precision::Bf16, 5e-2)] {
+        let [kept, again] = [false, true].map(|recompute| gradients(DType::F32, Compute { precision, recompute }));
+        let error = error(&kept);
+        println!("{precision:?}: {error:.1e}");
+        assert!(error < bound, "{precision:?}: {error:e}");
+        match precision {
+            Precision::F32 => {
+                assert!(error > 0.0, "f32 took the path of f64");
+                assert_eq!(kept, again, "recomputed");
+            }
+            Precision::Bf16 => assert!(error > 1e-4, "nothing was rounded to bf16"),
+        }
+    }
 }

@@ -181,3 +181,45 @@ fn plain_step<B: Backend>(
         cast::<B>(v, dtypes[2]),
     )
 }
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+    use burn::tensor::{Device, TensorData};
+
+    /// Two steps worked out by hand: with b1 = b2 = 0 both moments are those of the last gradient, so
+    /// p moves by lr times its sign after shrinking by 1 - lr wd.
+    #[test]
+    fn literal_steps_in_both_forms_leave_a_kept_clone_alone() {
+        for dtype in [DType::F32, DType::F64] {
+            let tensor = |values: [f64; 3]| {
+                let data = TensorData::from(values).convert_dtype(dtype);
+                Tensor::<1>::from_data(data, (&Device::flex(), dtype))
+            };
+            let read = |tensor: Tensor<1>| tensor.into_data().iter::<f64>().collect::<Vec<_>>();
+            let start = AdamWState {
+                parameter: tensor([1.0, -2.0, 4.0]),
+                moment_1: tensor([0.0; 3]),
+                moment_2: tensor([0.0; 3]),
+            };
+            let kept = start.clone();
+            let mut step = AdamWStep {
+                learning_rate: 0.5,
+                beta_1: 0.0,
+                beta_2: 0.0,
+                epsilon: 0.0,
+                weight_decay: 0.5,
+                step: 1,
+            };
+            let once = adamw_step(start, tensor([3.0, -5.0, 7.0]), step);
+            assert_eq!(read(once.parameter.clone()), [0.25, -1.0, 2.5]);
+            assert_eq!(read(once.moment_1.clone()), [3.0, -5.0, 7.0]);
+            assert_eq!(read(once.moment_2.clone()), [9.0, 25.0, 49.0]);
+            assert_eq!(read(kept.parameter), [1.0, -2.0, 4.0]);
+            assert_eq!(read(kept.moment_2), [0.0; 3]);
+            step.step = 2;
+            let twice = adamw_step(once, tensor([-1.0, 1.0, 1.0]), step);
+            assert_eq!(read(twice.parameter), [0.6875, -1.25, 1.375]);
+        }
+    }
+}

@@ -4,21 +4,10 @@
 use super::*;
 use crate::adamw::AdamWStep;
 use crate::product::{Floats, Precision};
+use crate::test_values::values;
 use attention::Heads;
 use rotary::Turn;
 use std::ops::Range;
-
-/// Values between -1 and 1 from a fixed generator.
-fn values(count: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed;
-    let mut next = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        ((state >> 40) as f32 / (1u32 << 23) as f32) - 1.0
-    };
-    (0..count).map(|_| next()).collect()
-}
 
 fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|x| f64::from(*x)).collect()
