@@ -3,13 +3,11 @@
 //!
 //!     peer --peer f32|bf16-master --rows R --len L --heads-count H --model DIR [--recompute block]
 
-use burn::{optim::ModuleOptimizer, tensor::Device, train::TrainStep};
+mod ours;
+
+use burn::tensor::Device;
+use ours::Ours;
 use std::{collections::HashMap, io::BufRead, path::Path, time::Instant};
-use wmtp::{
-    data::{Batch, Document, Tokenizer},
-    scorer::{Normaliser, Uniform, WeightGroup, WeightsConfig},
-    train::{Assets, LossConfig, OptimConfig, StepBatch, Weigher, WeightedMtp, adamw, assign_stable_ids, grads, rates},
-};
 use wmtp_model::{Compute, LoadOptions, Precision, load};
 
 fn main() {
@@ -43,42 +41,17 @@ fn main() {
     let model = load(dir, &load_options, &device)
         .expect("a usable model")
         .with_compute(compute);
-    let vocabulary = model.config().vocab_size;
-    let weigher = Weigher::new(
-        Box::new(Uniform),
-        Normaliser::new(WeightsConfig::default()).expect("the default weights"),
-        WeightGroup::Document,
-        LossConfig::default(),
-        None,
-    );
-    let assets = Assets {
-        tokenizer: Tokenizer::builtin_micro().expect("the tokenizer is built in"),
-        model_hash: String::new(),
-        lora: None,
-    };
-    let mut module = Some(assign_stable_ids(WeightedMtp::new(model, None, weigher, assets)));
-    let mut optimizer: ModuleOptimizer = adamw(&OptimConfig::default()).expect("valid settings");
-    let batch = StepBatch {
-        micro: vec![batch(rows, len, vocabulary)],
-        heads_only: false,
-    };
+    let mut ours = Ours::new(model, rows, len);
     println!("{}", serde_json::json!({"ready": true}));
     for line in std::io::stdin().lock().lines() {
         match line.expect("a request").trim() {
             "step" => {
                 let start = Instant::now();
-                let trained = module.take().expect("the model is put back");
-                let mut out = TrainStep::step(&trained, batch.clone());
-                let computed = start.elapsed().as_secs_f64();
-                let norm = grads::global_norm(&trained, &out.grads);
-                if norm > 1.0 {
-                    grads::scale(&trained, &mut out.grads, 1.0 / norm);
-                }
-                module = Some(optimizer.step(rates(1e-5, None).expect("a rate"), trained, out.grads));
+                let (loss, optimizer) = ours.step();
                 let seconds = start.elapsed().as_secs_f64();
                 println!(
                     "{}",
-                    serde_json::json!({"loss": out.item.loss, "seconds": seconds, "optimizer": seconds - computed})
+                    serde_json::json!({"loss": loss, "seconds": seconds, "optimizer": optimizer})
                 );
             }
             "peak" => {
@@ -94,35 +67,4 @@ fn main() {
 /// Peak resident memory so far, in bytes.
 fn resident() -> u64 {
     wmtp::track::peak_memory().unwrap_or(0)
-}
-
-/// The tokens that every peer trains on; all but the first of each row are responses.
-fn batch(rows: usize, len: usize, vocabulary: usize) -> Batch {
-    let mut state = 1u64;
-    let mut token = || {
-        state = state
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
-        (state >> 33) as u32 % vocabulary as u32
-    };
-    Batch {
-        rows,
-        seq_len: len,
-        tokens: (0..rows * len).map(|_| token()).collect(),
-        positions: (0..rows * len).map(|i| (i % len) as u32).collect(),
-        docs: vec![0; rows * len],
-        response: (0..rows * len).map(|i| i % len > 0).collect(),
-        documents: (0..rows)
-            .map(|row| Document {
-                sample: row,
-                name: format!("row {row}"),
-                problem: row as u32,
-                row,
-                start: 0,
-                len,
-                prompt_len: 1,
-                reward: None,
-            })
-            .collect(),
-    }
 }

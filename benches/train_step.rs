@@ -6,19 +6,15 @@
 //!     cargo bench --bench train_step            # 5 alternating repetitions
 //!     cargo bench --bench train_step -- 3       # 3
 
+mod ours;
 mod plain;
 
 use burn::{
     optim::{AdamWConfig, GradientsParams, ModuleOptimizer},
     tensor::{Device, Int, Tensor, TensorData},
-    train::TrainStep,
 };
+use ours::{Ours, tokens};
 use std::{process::Command, time::Instant};
-use wmtp::{
-    data::{Batch, Document, Tokenizer},
-    scorer::{Normaliser, Uniform, WeightGroup, WeightsConfig},
-    train::{Assets, LossConfig, OptimConfig, StepBatch, Weigher, WeightedMtp, adamw, assign_stable_ids, grads, rates},
-};
 use wmtp_model::LlamaConfig;
 
 const ROWS: usize = 2;
@@ -82,19 +78,6 @@ fn peak(which: &str) -> f64 {
         .unwrap_or_else(|| panic!("no peak: {text}"))
 }
 
-/// Token ids of a step: a fixed pseudo-random sequence.
-fn tokens() -> Vec<u32> {
-    let mut state = 1u64;
-    (0..ROWS * LEN)
-        .map(|_| {
-            state = state
-                .wrapping_mul(6364136223846793005)
-                .wrapping_add(1442695040888963407);
-            (state >> 33) as u32 % plain::SMOLLM2.vocab as u32
-        })
-        .collect()
-}
-
 /// A closure that does one step and returns its loss.
 fn make(which: &str) -> Box<dyn FnMut() -> f64> {
     let device = Device::flex().autodiff();
@@ -116,7 +99,13 @@ fn plain_step(device: Device) -> impl FnMut() -> f64 {
         .init();
     move || {
         let module = model.take().expect("the model is put back");
-        let data = TensorData::new(tokens().into_iter().map(|t| t as i32).collect::<Vec<_>>(), [ROWS, LEN]);
+        let data = TensorData::new(
+            tokens(ROWS * LEN, plain::SMOLLM2.vocab)
+                .into_iter()
+                .map(|t| t as i32)
+                .collect::<Vec<_>>(),
+            [ROWS, LEN],
+        );
         let loss = module.loss(Tensor::<2, Int>::from_data(data, &device));
         let value = loss.clone().into_scalar::<f64>();
         let grads = GradientsParams::from_grads(loss.backward(), &module);
@@ -135,58 +124,6 @@ fn our_step(device: Device) -> impl FnMut() -> f64 {
         "tie_word_embeddings": true, "eos_token_id": 0, "wmtp": {"n_heads": s.mtp_heads, "format": 1}
     });
     let config = LlamaConfig::parse(&config.to_string()).expect("a valid configuration");
-    let weigher = Weigher::new(
-        Box::new(Uniform),
-        Normaliser::new(WeightsConfig::default()).expect("the default weights"),
-        WeightGroup::Document,
-        LossConfig::default(),
-        None,
-    );
-    let assets = Assets {
-        tokenizer: Tokenizer::builtin_micro().expect("the tokenizer is built in"),
-        model_hash: String::new(),
-        lora: None,
-    };
-    let module = WeightedMtp::new(config.init(1, &device), None, weigher, assets);
-    let mut model = Some(assign_stable_ids(module));
-    let settings = OptimConfig::default();
-    let mut optimizer = adamw(&settings).expect("valid settings");
-    let batch = StepBatch {
-        micro: vec![batch()],
-        heads_only: false,
-    };
-    move || {
-        let module = model.take().expect("the model is put back");
-        let mut out = TrainStep::step(&module, batch.clone());
-        let norm = grads::global_norm(&module, &out.grads);
-        if norm > 1.0 {
-            grads::scale(&module, &mut out.grads, 1.0 / norm);
-        }
-        model = Some(optimizer.step(rates(1e-5, None).expect("a rate"), module, out.grads));
-        out.item.loss
-    }
-}
-
-/// Every token of a row is trained but the first, as in the plain step.
-fn batch() -> Batch {
-    Batch {
-        rows: ROWS,
-        seq_len: LEN,
-        tokens: tokens(),
-        positions: (0..ROWS * LEN).map(|i| (i % LEN) as u32).collect(),
-        docs: vec![0; ROWS * LEN],
-        response: (0..ROWS * LEN).map(|i| i % LEN > 0).collect(),
-        documents: (0..ROWS)
-            .map(|row| Document {
-                sample: row,
-                name: format!("row {row}"),
-                problem: row as u32,
-                row,
-                start: 0,
-                len: LEN,
-                prompt_len: 1,
-                reward: None,
-            })
-            .collect(),
-    }
+    let mut ours = Ours::new(config.init(1, &device), ROWS, LEN);
+    move || ours.step().0
 }

@@ -18,7 +18,7 @@
 //! log-sum-exp and cross-entropy per row, then the same buffer is turned in place into
 //! `w * (softmax - onehot)` and multiplied into dX and dW at once. Never more than one chunk of
 //! logits is alive: 256 rows, fewer where the vocabulary is so large that they would take more than
-//! 48 MiB. With all scratch space that is 57 MiB at D = 576, V = 49152, whatever N
+//! 48 MiB. With all scratch space that is 50 MiB at D = 576, V = 49152, whatever N
 //! (`tests/memory.rs`). The backward pass is a multiplication by a scalar, left out when it is one.
 //! A gradient that nobody asked for (frozen unembedding, detached hidden states, no autodiff) is
 //! not computed.
