@@ -139,8 +139,11 @@ fn gradients_are_the_same_where_autodiff_recomputes() {
     check(true, Device::flex().autodiff().gradient_checkpointing());
 }
 
+/// A tensor's name and its gradient.
+type Gradient = (String, Vec<f64>);
+
 /// The gradient of every tensor, in f64, of a model in `dtype` that is computed as `compute` says.
-fn gradients(dtype: DType, compute: Compute) -> Vec<(String, Vec<f64>)> {
+fn gradients(dtype: DType, compute: Compute) -> Vec<Gradient> {
     let device = Device::flex().autodiff();
     let model = model_in(dtype, &config(true), &device, "", 0, 0.0).with_compute(compute);
     let grads = loss(&model, &device).backward();
@@ -160,9 +163,9 @@ fn gradients(dtype: DType, compute: Compute) -> Vec<(String, Vec<f64>)> {
 #[test]
 fn the_halves_of_a_layer_have_the_gradients_of_single_operations() {
     let exact = gradients(DType::F64, Compute::default());
-    let error = |found: &[(String, Vec<f64>)]| {
+    let error = |found: &[Gradient]| {
         assert_eq!(found.len(), exact.len());
-        let of = |(found, exact): (&(String, Vec<f64>), &(String, Vec<f64>))| {
+        let of = |(found, exact): (&Gradient, &Gradient)| {
             assert_eq!(found.0, exact.0);
             let size = exact.1.iter().fold(0.0f64, |a, b| a.max(b.abs()));
             let difference = found.1.iter().zip(&exact.1).map(|(f, e)| (f - e).abs());
