@@ -7,6 +7,14 @@
 //! message that names them, as burn's own tensor operations do.
 #![deny(missing_docs)]
 
+pub mod adamw;
+pub mod attention;
+mod backends;
+#[cfg(feature = "cube")]
+pub mod cube;
+pub mod rms_norm;
+pub mod rotary;
+pub mod swiglu;
 pub mod weighted_ce;
 
 pub use weighted_ce::{WeightedCrossEntropy, weighted_linear_cross_entropy};

@@ -105,7 +105,17 @@ macro_rules! implement {
 }
 
 implement!(cfg(feature = "tch"), burn::backend::LibTorch, {});
-implement!(cfg(any(feature = "wgpu", feature = "cuda")), burn::backend::Cube, {});
+implement!(cfg(any(feature = "wgpu", feature = "cuda")), burn::backend::Cube, {
+    fn loss_and_gradients(
+        hidden: FloatTensor<Self>,
+        unembedding: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        weights: FloatTensor<Self>,
+        wanted: Wanted,
+    ) -> LossAndGradients<Self> {
+        super::cube::loss_and_gradients(hidden, unembedding, targets, weights, wanted)
+    }
+});
 implement!(cfg(feature = "flex"), burn::backend::Flex, {
     fn loss_and_gradients(
         hidden: FloatTensor<Self>,

@@ -1,0 +1,505 @@
+//! The three kernels of the attention, and the steps that they are made of.
+//!
+//! A cube of `(block / 4)^2` units owns `block` rows (queries, or keys for dk and dv) and walks over
+//! tiles of as many columns. Unit `(y, x)` owns rows `4 y .. 4 y + 4` and every `side`-th column from
+//! `x`, `side = block / 4`. Tiles lie in shared memory as f32, rows one element apart from a multiple
+//! of the width, so that units of a row read different banks. One buffer holds keys and values (or
+//! queries and upstream gradients) one after the other: with heads 64 wide and blocks of 32 that
+//! fits into 32 KiB in every kernel.
+#![allow(missing_docs)] // the attribute generates items that can't carry comments
+#![allow(clippy::too_many_arguments)]
+
+use cubecl::prelude::*;
+
+/// Rows, and columns of a tile, that a unit owns.
+pub const PER_UNIT: usize = 4;
+
+/// Lower than every score; never reaches a result.
+const LOWEST: f32 = -1e30;
+
+/// Copies `block` rows of `from`, each `width` wide, the first being row `first` of those that begin at
+/// `base`, as f32; zeros from row `rows` on.
+#[cube]
+fn load<F: Float>(
+    from: &Tensor<F>,
+    to: &mut Shared<[f32]>,
+    base: usize,
+    first: usize,
+    rows: usize,
+    #[comptime] width: usize,
+    #[comptime] block: usize,
+) {
+    let mut at = UNIT_POS as usize;
+    while at < block * width {
+        let row = at / width;
+        let column = at % width;
+        let mut value = 0.0f32;
+        if first + row < rows {
+            value = f32::cast_from(from[base + (first + row) * width + column]);
+        }
+        to[row * (width + 1) + column] = value;
+        at += CUBE_DIM as usize;
+    }
+}
+
+/// `out[4 i + j]` = product of the unit's row `i` of `rows` and its column `j`, a row of `columns`.
+#[cube]
+fn products(
+    rows: &Shared<[f32]>,
+    columns: &Shared<[f32]>,
+    out: &mut Array<f32>,
+    x: usize,
+    y: usize,
+    #[comptime] width: usize,
+    #[comptime] block: usize,
+) {
+    let side = comptime!(block / PER_UNIT);
+    #[unroll]
+    for i in 0..PER_UNIT * PER_UNIT {
+        out[i] = 0.0f32;
+    }
+    for d in 0..width {
+        let mut left = Array::<f32>::new(PER_UNIT);
+        #[unroll]
+        for i in 0..PER_UNIT {
+            left[i] = rows[(y * PER_UNIT + i) * (width + 1) + d];
+        }
+        #[unroll]
+        for j in 0..PER_UNIT {
+            let right = columns[(x + side * j) * (width + 1) + d];
+            #[unroll]
+            for i in 0..PER_UNIT {
+                out[i * PER_UNIT + j] += left[i] * right;
+            }
+        }
+    }
+}
+
+/// `total[per i + n]` += sum over the tile's rows `c` of `shares[row i, c] * tile[c, x + side n]`, where
+/// `per` is the number of output columns of a unit.
+#[cube]
+fn accumulate(
+    shares: &Shared<[f32]>,
+    tile: &Shared<[f32]>,
+    total: &mut Array<f32>,
+    x: usize,
+    y: usize,
+    #[comptime] width: usize,
+    #[comptime] block: usize,
+) {
+    let side = comptime!(block / PER_UNIT);
+    let per = comptime!(width.div_ceil(side));
+    for c in 0..block {
+        let mut left = Array::<f32>::new(PER_UNIT);
+        #[unroll]
+        for i in 0..PER_UNIT {
+            left[i] = shares[(y * PER_UNIT + i) * (block + 1) + c];
+        }
+        #[unroll]
+        for n in 0..per {
+            // Past the last column the row's padding is read, and the result is never written.
+            let right = tile[c * (width + 1) + min(x + side * n, width)];
+            #[unroll]
+            for i in 0..PER_UNIT {
+                total[i * per + n] += left[i] * right;
+            }
+        }
+    }
+}
+
+/// Writes the unit's values where [`accumulate`] reads them.
+#[cube]
+fn store_shares(values: &Array<f32>, to: &mut Shared<[f32]>, x: usize, y: usize, #[comptime] block: usize) {
+    let side = comptime!(block / PER_UNIT);
+    #[unroll]
+    for i in 0..PER_UNIT {
+        #[unroll]
+        for j in 0..PER_UNIT {
+            to[(y * PER_UNIT + i) * (block + 1) + x + side * j] = values[i * PER_UNIT + j];
+        }
+    }
+}
+
+/// Each row's maximum (or sum) over the `side` units that share it, in all of them. With planes the
+/// units of a row, neighbours in one plane, exchange values; without, through shared memory. Holds
+/// a barrier either way: what was in other shared buffers may be overwritten afterwards.
+#[cube]
+fn over_row(
+    values: &mut Array<f32>,
+    scratch: &mut Shared<[f32]>,
+    x: usize,
+    y: usize,
+    #[comptime] block: usize,
+    #[comptime] largest: bool,
+    #[comptime] planes: bool,
+) {
+    let side = comptime!(block / PER_UNIT);
+    if planes {
+        #[unroll]
+        for i in 0..PER_UNIT {
+            let mut value = values[i];
+            #[unroll]
+            for level in 0..comptime!(side.ilog2()) {
+                let other = plane_shuffle_xor(value, comptime!(1u32 << level));
+                if largest {
+                    value = max(value, other);
+                } else {
+                    value += other;
+                }
+            }
+            values[i] = value;
+        }
+        sync_cube();
+    } else {
+        #[unroll]
+        for i in 0..PER_UNIT {
+            scratch[(y * PER_UNIT + i) * side + x] = values[i];
+        }
+        sync_cube();
+        #[unroll]
+        for i in 0..PER_UNIT {
+            let mut value = scratch[(y * PER_UNIT + i) * side];
+            for other in 1..side {
+                if largest {
+                    value = max(value, scratch[(y * PER_UNIT + i) * side + other]);
+                } else {
+                    value += scratch[(y * PER_UNIT + i) * side + other];
+                }
+            }
+            values[i] = value;
+        }
+    }
+}
+
+/// Writes the unit's part of `block` output rows.
+#[cube]
+fn write_rows<F: Float>(
+    values: &Array<f32>,
+    to: &mut Tensor<F>,
+    base: usize,
+    first: usize,
+    rows: usize,
+    x: usize,
+    y: usize,
+    #[comptime] width: usize,
+    #[comptime] block: usize,
+) {
+    let side = comptime!(block / PER_UNIT);
+    let per = comptime!(width.div_ceil(side));
+    #[unroll]
+    for i in 0..PER_UNIT {
+        let row = first + y * PER_UNIT + i;
+        #[unroll]
+        for n in 0..per {
+            let column = x + side * n;
+            if row < rows && column < width {
+                to[base + row * width + column] = F::cast_from(values[i * per + n]);
+            }
+        }
+    }
+}
+
+#[cube]
+fn zeros(#[comptime] length: usize) -> Array<f32> {
+    let mut values = Array::<f32>::new(length);
+    #[unroll]
+    for i in 0..length {
+        values[i] = 0.0f32;
+    }
+    values
+}
+
+/// `out` `[B, H, S, W]` and `lse` `[B, H, S]`; cubes are `[query blocks, H, B]`.
+#[cube(launch, create_dummy_kernel)]
+pub fn attention_forward<F: Float>(
+    q: &Tensor<F>,
+    k: &Tensor<F>,
+    v: &Tensor<F>,
+    starts: &Tensor<i32>,
+    out: &mut Tensor<F>,
+    lse: &mut Tensor<f32>,
+    scale: f32,
+    #[comptime] width: usize,
+    #[comptime] block: usize,
+    #[comptime] planes: bool,
+    #[define(F)] _dtype: ElemType,
+) {
+    let side = comptime!(block / PER_UNIT);
+    let per = comptime!(width.div_ceil(side));
+    let heads = q.shape(1);
+    let seq = q.shape(2);
+    let batch = CUBE_POS_Z as usize;
+    let head = CUBE_POS_Y as usize;
+    let x = UNIT_POS as usize % side;
+    let y = UNIT_POS as usize / side;
+    let first = CUBE_POS_X as usize * block;
+    let q_base = (batch * heads + head) * seq * width;
+    let group = head / (heads / k.shape(1));
+    let k_base = (batch * k.shape(1) + group) * seq * width;
+
+    let mut queries = Shared::<[f32]>::new_slice(comptime!(block * (width + 1)));
+    let mut tile = Shared::<[f32]>::new_slice(comptime!(block * (width + 1)));
+    let mut shares = Shared::<[f32]>::new_slice(comptime!(block * (block + 1)));
+    let mut scratch = Shared::<[f32]>::new_slice(comptime!(block * side));
+    let mut total = zeros(comptime!(PER_UNIT * per));
+    let mut scores = zeros(comptime!(PER_UNIT * PER_UNIT));
+    let mut sums = zeros(PER_UNIT);
+    let mut largest = Array::<f32>::new(PER_UNIT);
+    let mut highest = Array::<f32>::new(PER_UNIT);
+    let mut begin = Array::<u32>::new(PER_UNIT);
+    #[unroll]
+    for i in 0..PER_UNIT {
+        largest[i] = LOWEST;
+        let row = min(first + y * PER_UNIT + i, seq - 1);
+        begin[i] = u32::cast_from(starts[batch * seq + row]);
+    }
+    load::<F>(q, &mut queries, q_base, first, seq, width, block);
+
+    let mut at = starts[batch * seq + first] as usize / block * block;
+    while at <= first {
+        load::<F>(k, &mut tile, k_base, at, seq, width, block);
+        sync_cube();
+        products(&queries, &tile, &mut scores, x, y, width, block);
+        #[unroll]
+        for i in 0..PER_UNIT {
+            highest[i] = largest[i];
+            let row = first + y * PER_UNIT + i;
+            #[unroll]
+            for j in 0..PER_UNIT {
+                let column = at + x + side * j;
+                let seen = column <= row && column >= begin[i] as usize;
+                let score = select(seen, scores[i * PER_UNIT + j] * scale, LOWEST);
+                scores[i * PER_UNIT + j] = score;
+                highest[i] = max(highest[i], score);
+            }
+        }
+        over_row(&mut highest, &mut scratch, x, y, block, true, planes);
+        #[unroll]
+        for i in 0..PER_UNIT {
+            let shrink = (largest[i] - highest[i]).exp();
+            largest[i] = highest[i];
+            sums[i] *= shrink;
+            #[unroll]
+            for n in 0..per {
+                total[i * per + n] *= shrink;
+            }
+            #[unroll]
+            for j in 0..PER_UNIT {
+                let score = scores[i * PER_UNIT + j];
+                let share = select(score > LOWEST, (score - largest[i]).exp(), 0.0f32);
+                scores[i * PER_UNIT + j] = share;
+                sums[i] += share;
+            }
+        }
+        store_shares(&scores, &mut shares, x, y, block);
+        load::<F>(v, &mut tile, k_base, at, seq, width, block);
+        sync_cube();
+        accumulate(&shares, &tile, &mut total, x, y, width, block);
+        sync_cube();
+        at += block;
+    }
+    over_row(&mut sums, &mut scratch, x, y, block, false, planes);
+    #[unroll]
+    for i in 0..PER_UNIT {
+        let row = first + y * PER_UNIT + i;
+        #[unroll]
+        for n in 0..per {
+            total[i * per + n] = total[i * per + n] / sums[i];
+        }
+        if x == 0 && row < seq {
+            lse[(batch * heads + head) * seq + row] = largest[i] + sums[i].ln();
+        }
+    }
+    write_rows::<F>(&total, out, q_base, first, seq, x, y, width, block);
+}
+
+/// `dq` `[B, H, S, W]`, and `deltas` `[B, H, S]`, the products of `out` and `upstream`, for
+/// [`attention_backward_kv`]; cubes are `[query blocks, H, B]`.
+#[cube(launch, create_dummy_kernel)]
+pub fn attention_backward_q<F: Float>(
+    q: &Tensor<F>,
+    k: &Tensor<F>,
+    v: &Tensor<F>,
+    starts: &Tensor<i32>,
+    out: &Tensor<F>,
+    upstream: &Tensor<F>,
+    lse: &Tensor<f32>,
+    dq: &mut Tensor<F>,
+    deltas: &mut Tensor<f32>,
+    scale: f32,
+    #[comptime] width: usize,
+    #[comptime] block: usize,
+    #[comptime] planes: bool,
+    #[define(F)] _dtype: ElemType,
+) {
+    let side = comptime!(block / PER_UNIT);
+    let per = comptime!(width.div_ceil(side));
+    let heads = q.shape(1);
+    let seq = q.shape(2);
+    let batch = CUBE_POS_Z as usize;
+    let head = CUBE_POS_Y as usize;
+    let x = UNIT_POS as usize % side;
+    let y = UNIT_POS as usize / side;
+    let first = CUBE_POS_X as usize * block;
+    let q_base = (batch * heads + head) * seq * width;
+    let row_base = (batch * heads + head) * seq;
+    let group = head / (heads / k.shape(1));
+    let k_base = (batch * k.shape(1) + group) * seq * width;
+
+    let mut queries = Shared::<[f32]>::new_slice(comptime!(block * (width + 1)));
+    let mut above = Shared::<[f32]>::new_slice(comptime!(block * (width + 1)));
+    let mut tile = Shared::<[f32]>::new_slice(comptime!(block * (width + 1)));
+    let mut shares = Shared::<[f32]>::new_slice(comptime!(block * (block + 1)));
+    let mut scratch = Shared::<[f32]>::new_slice(comptime!(block * side));
+    let mut total = zeros(comptime!(PER_UNIT * per));
+    let mut scores = zeros(comptime!(PER_UNIT * PER_UNIT));
+    let mut d_shares = zeros(comptime!(PER_UNIT * PER_UNIT));
+    let mut delta = zeros(PER_UNIT);
+    let mut level = Array::<f32>::new(PER_UNIT);
+    let mut begin = Array::<u32>::new(PER_UNIT);
+    load::<F>(q, &mut queries, q_base, first, seq, width, block);
+    load::<F>(upstream, &mut above, q_base, first, seq, width, block);
+    sync_cube();
+    #[unroll]
+    for i in 0..PER_UNIT {
+        let local = y * PER_UNIT + i;
+        let row = min(first + local, seq - 1);
+        begin[i] = u32::cast_from(starts[batch * seq + row]);
+        level[i] = lse[row_base + row];
+        let mut column = x;
+        while column < width {
+            delta[i] += above[local * (width + 1) + column] * f32::cast_from(out[q_base + row * width + column]);
+            column += side;
+        }
+    }
+    over_row(&mut delta, &mut scratch, x, y, block, false, planes);
+    #[unroll]
+    for i in 0..PER_UNIT {
+        let row = first + y * PER_UNIT + i;
+        if x == 0 && row < seq {
+            deltas[row_base + row] = delta[i];
+        }
+    }
+
+    let mut at = starts[batch * seq + first] as usize / block * block;
+    while at <= first {
+        load::<F>(k, &mut tile, k_base, at, seq, width, block);
+        sync_cube();
+        products(&queries, &tile, &mut scores, x, y, width, block);
+        sync_cube();
+        load::<F>(v, &mut tile, k_base, at, seq, width, block);
+        sync_cube();
+        products(&above, &tile, &mut d_shares, x, y, width, block);
+        #[unroll]
+        for i in 0..PER_UNIT {
+            let row = first + y * PER_UNIT + i;
+            #[unroll]
+            for j in 0..PER_UNIT {
+                let column = at + x + side * j;
+                let seen = column <= row && column >= begin[i] as usize;
+                let share = select(seen, (scores[i * PER_UNIT + j] * scale - level[i]).exp(), 0.0f32);
+                scores[i * PER_UNIT + j] = share * (d_shares[i * PER_UNIT + j] - delta[i]) * scale;
+            }
+        }
+        store_shares(&scores, &mut shares, x, y, block);
+        sync_cube();
+        load::<F>(k, &mut tile, k_base, at, seq, width, block);
+        sync_cube();
+        accumulate(&shares, &tile, &mut total, x, y, width, block);
+        sync_cube();
+        at += block;
+    }
+    write_rows::<F>(&total, dq, q_base, first, seq, x, y, width, block);
+}
+
+/// `dk` and `dv` `[B, K, S, W]`, summed over the query heads of each group; cubes are
+/// `[key blocks, K, B]`. Rows are keys here and columns queries.
+#[cube(launch, create_dummy_kernel)]
+pub fn attention_backward_kv<F: Float>(
+    q: &Tensor<F>,
+    k: &Tensor<F>,
+    v: &Tensor<F>,
+    starts: &Tensor<i32>,
+    upstream: &Tensor<F>,
+    lse: &Tensor<f32>,
+    deltas: &Tensor<f32>,
+    dk: &mut Tensor<F>,
+    dv: &mut Tensor<F>,
+    scale: f32,
+    #[comptime] width: usize,
+    #[comptime] block: usize,
+    #[define(F)] _dtype: ElemType,
+) {
+    let side = comptime!(block / PER_UNIT);
+    let per = comptime!(width.div_ceil(side));
+    let heads = q.shape(1);
+    let groups = k.shape(1);
+    let seq = q.shape(2);
+    let batch = CUBE_POS_Z as usize;
+    let group = CUBE_POS_Y as usize;
+    let x = UNIT_POS as usize % side;
+    let y = UNIT_POS as usize / side;
+    let first = CUBE_POS_X as usize * block;
+    let k_base = (batch * groups + group) * seq * width;
+
+    let mut keys = Shared::<[f32]>::new_slice(comptime!(block * (width + 1)));
+    let mut values = Shared::<[f32]>::new_slice(comptime!(block * (width + 1)));
+    let mut tile = Shared::<[f32]>::new_slice(comptime!(block * (width + 1)));
+    let mut shares = Shared::<[f32]>::new_slice(comptime!(block * (block + 1)));
+    let mut k_total = zeros(comptime!(PER_UNIT * per));
+    let mut v_total = zeros(comptime!(PER_UNIT * per));
+    let mut scores = zeros(comptime!(PER_UNIT * PER_UNIT));
+    let mut d_shares = zeros(comptime!(PER_UNIT * PER_UNIT));
+    load::<F>(k, &mut keys, k_base, first, seq, width, block);
+    load::<F>(v, &mut values, k_base, first, seq, width, block);
+
+    // Later queries start no earlier: from the first tile that begins past these keys on, none sees them.
+    let last = min(first + block, seq) - 1;
+    let mut end = first + block;
+    while end < seq && (starts[batch * seq + min(end, seq - 1)] as usize) <= last {
+        end += block;
+    }
+    for member in 0..heads / groups {
+        let head = group * (heads / groups) + member;
+        let q_base = (batch * heads + head) * seq * width;
+        let row_base = (batch * heads + head) * seq;
+        let mut at = first;
+        while at < end {
+            load::<F>(q, &mut tile, q_base, at, seq, width, block);
+            sync_cube();
+            products(&keys, &tile, &mut scores, x, y, width, block);
+            sync_cube();
+            load::<F>(upstream, &mut tile, q_base, at, seq, width, block);
+            sync_cube();
+            products(&values, &tile, &mut d_shares, x, y, width, block);
+            #[unroll]
+            for j in 0..PER_UNIT {
+                let query = at + x + side * j;
+                let known = min(query, seq - 1);
+                let begin = starts[batch * seq + known] as usize;
+                let level = lse[row_base + known];
+                let delta = deltas[row_base + known];
+                #[unroll]
+                for i in 0..PER_UNIT {
+                    let key = first + y * PER_UNIT + i;
+                    let seen = query < seq && key <= query && key >= begin;
+                    let share = select(seen, (scores[i * PER_UNIT + j] * scale - level).exp(), 0.0f32);
+                    scores[i * PER_UNIT + j] = share;
+                    d_shares[i * PER_UNIT + j] = share * (d_shares[i * PER_UNIT + j] - delta) * scale;
+                }
+            }
+            store_shares(&scores, &mut shares, x, y, block);
+            sync_cube();
+            accumulate(&shares, &tile, &mut v_total, x, y, width, block);
+            sync_cube();
+            store_shares(&d_shares, &mut shares, x, y, block);
+            load::<F>(q, &mut tile, q_base, at, seq, width, block);
+            sync_cube();
+            accumulate(&shares, &tile, &mut k_total, x, y, width, block);
+            sync_cube();
+            at += block;
+        }
+    }
+    write_rows::<F>(&k_total, dk, k_base, first, seq, x, y, width, block);
+    write_rows::<F>(&v_total, dv, k_base, first, seq, x, y, width, block);
+}
