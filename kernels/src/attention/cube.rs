@@ -96,7 +96,7 @@ impl AttentionBackend for Cube {
         let Inputs { q, k, v, starts, scale } = tidy(inputs);
         let [batch, heads, seq, _] = q.shape().dims();
         let out = empty(&q, q.shape(), q.dtype);
-        let lse = empty(&q, [batch, heads, seq], DType::F32);
+        let statistics = empty(&q, [batch, heads, seq, 2], DType::F32);
         cube_kernels::attention_forward::launch(
             &out.client,
             plan.cubes(heads),
@@ -106,14 +106,14 @@ impl AttentionBackend for Cube {
             v.into_tensor_arg(),
             starts.into_tensor_arg(),
             out.clone().into_tensor_arg(),
-            lse.clone().into_tensor_arg(),
+            statistics.clone().into_tensor_arg(),
             scale as f32,
             plan.width,
             plan.block,
             plan.planes,
             element(out.dtype),
         );
-        Attended { out, lse }
+        Attended { out, statistics }
     }
 
     fn backward(inputs: Inputs<Self>, attended: Attended<Self>, upstream: FloatTensor<Self>) -> [FloatTensor<Self>; 3] {
@@ -136,7 +136,7 @@ impl AttentionBackend for Cube {
             starts.clone().into_tensor_arg(),
             contiguous(attended.out).into_tensor_arg(),
             upstream.clone().into_tensor_arg(),
-            attended.lse.clone().into_tensor_arg(),
+            attended.statistics.clone().into_tensor_arg(),
             dq.clone().into_tensor_arg(),
             deltas.clone().into_tensor_arg(),
             scale as f32,
@@ -155,7 +155,7 @@ impl AttentionBackend for Cube {
             v.into_tensor_arg(),
             starts.into_tensor_arg(),
             upstream.into_tensor_arg(),
-            attended.lse.into_tensor_arg(),
+            attended.statistics.into_tensor_arg(),
             deltas.into_tensor_arg(),
             dk.clone().into_tensor_arg(),
             dv.clone().into_tensor_arg(),

@@ -199,6 +199,12 @@ fn write_rows<F: Float>(
     }
 }
 
+/// What a query gives to a key with this score, from its row's statistics.
+#[cube]
+fn share(score: f32, largest: f32, sum: f32, seen: bool) -> f32 {
+    select(seen, (score - largest).exp() / sum, 0.0f32)
+}
+
 #[cube]
 fn zeros(#[comptime] length: usize) -> Array<f32> {
     let mut values = Array::<f32>::new(length);
@@ -209,7 +215,8 @@ fn zeros(#[comptime] length: usize) -> Array<f32> {
     values
 }
 
-/// `out` `[B, H, S, W]` and `lse` `[B, H, S]`; cubes are `[query blocks, H, B]`.
+/// `out` `[B, H, S, W]` and `statistics` `[B, H, S, 2]`, each row's largest score and the sum of
+/// `exp(score - largest)`; cubes are `[query blocks, H, B]`.
 #[cube(launch, create_dummy_kernel)]
 pub fn attention_forward<F: Float>(
     q: &Tensor<F>,
@@ -217,7 +224,7 @@ pub fn attention_forward<F: Float>(
     v: &Tensor<F>,
     starts: &Tensor<i32>,
     out: &mut Tensor<F>,
-    lse: &mut Tensor<f32>,
+    statistics: &mut Tensor<f32>,
     scale: f32,
     #[comptime] width: usize,
     #[comptime] block: usize,
@@ -307,7 +314,9 @@ pub fn attention_forward<F: Float>(
             total[i * per + n] = total[i * per + n] / sums[i];
         }
         if x == 0 && row < seq {
-            lse[(batch * heads + head) * seq + row] = largest[i] + sums[i].ln();
+            let at = 2 * ((batch * heads + head) * seq + row);
+            statistics[at] = largest[i];
+            statistics[at + 1] = sums[i];
         }
     }
     write_rows::<F>(&total, out, q_base, first, seq, x, y, width, block);
@@ -323,7 +332,7 @@ pub fn attention_backward_q<F: Float>(
     starts: &Tensor<i32>,
     out: &Tensor<F>,
     upstream: &Tensor<F>,
-    lse: &Tensor<f32>,
+    statistics: &Tensor<f32>,
     dq: &mut Tensor<F>,
     deltas: &mut Tensor<f32>,
     scale: f32,
@@ -355,7 +364,8 @@ pub fn attention_backward_q<F: Float>(
     let mut scores = zeros(comptime!(PER_UNIT * PER_UNIT));
     let mut d_shares = zeros(comptime!(PER_UNIT * PER_UNIT));
     let mut delta = zeros(PER_UNIT);
-    let mut level = Array::<f32>::new(PER_UNIT);
+    let mut largest = Array::<f32>::new(PER_UNIT);
+    let mut sums = Array::<f32>::new(PER_UNIT);
     let mut begin = Array::<u32>::new(PER_UNIT);
     load::<F>(q, &mut queries, q_base, first, seq, width, block);
     load::<F>(upstream, &mut above, q_base, first, seq, width, block);
@@ -365,7 +375,8 @@ pub fn attention_backward_q<F: Float>(
         let local = y * PER_UNIT + i;
         let row = min(first + local, seq - 1);
         begin[i] = u32::cast_from(starts[batch * seq + row]);
-        level[i] = lse[row_base + row];
+        largest[i] = statistics[2 * (row_base + row)];
+        sums[i] = statistics[2 * (row_base + row) + 1];
         let mut column = x;
         while column < width {
             delta[i] += above[local * (width + 1) + column] * f32::cast_from(out[q_base + row * width + column]);
@@ -397,7 +408,7 @@ pub fn attention_backward_q<F: Float>(
             for j in 0..PER_UNIT {
                 let column = at + x + side * j;
                 let seen = column <= row && column >= begin[i] as usize;
-                let share = select(seen, (scores[i * PER_UNIT + j] * scale - level[i]).exp(), 0.0f32);
+                let share = share(scores[i * PER_UNIT + j] * scale, largest[i], sums[i], seen);
                 scores[i * PER_UNIT + j] = share * (d_shares[i * PER_UNIT + j] - delta[i]) * scale;
             }
         }
@@ -421,7 +432,7 @@ pub fn attention_backward_kv<F: Float>(
     v: &Tensor<F>,
     starts: &Tensor<i32>,
     upstream: &Tensor<F>,
-    lse: &Tensor<f32>,
+    statistics: &Tensor<f32>,
     deltas: &Tensor<f32>,
     dk: &mut Tensor<F>,
     dv: &mut Tensor<F>,
@@ -477,13 +488,14 @@ pub fn attention_backward_kv<F: Float>(
                 let query = at + x + side * j;
                 let known = min(query, seq - 1);
                 let begin = starts[batch * seq + known] as usize;
-                let level = lse[row_base + known];
+                let largest = statistics[2 * (row_base + known)];
+                let sum = statistics[2 * (row_base + known) + 1];
                 let delta = deltas[row_base + known];
                 #[unroll]
                 for i in 0..PER_UNIT {
                     let key = first + y * PER_UNIT + i;
                     let seen = query < seq && key <= query && key >= begin;
-                    let share = select(seen, (scores[i * PER_UNIT + j] * scale - level).exp(), 0.0f32);
+                    let share = share(scores[i * PER_UNIT + j] * scale, largest, sum, seen);
                     scores[i * PER_UNIT + j] = share;
                     d_shares[i * PER_UNIT + j] = share * (d_shares[i * PER_UNIT + j] - delta) * scale;
                 }

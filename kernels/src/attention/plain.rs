@@ -3,7 +3,7 @@
 use super::{Attended, Inputs};
 use crate::backends::{cast, wide};
 use burn::backend::{Backend, TensorMetadata, tensor::FloatTensor};
-use burn::tensor::{DType, Shape, TensorData, read_sync};
+use burn::tensor::{DType, Shape, Slice, TensorData, read_sync};
 
 /// Added to a score that a query may not see; far below every score, and its exponential is zero.
 const UNSEEN: f64 = -1e30;
@@ -14,11 +14,11 @@ pub(super) fn forward<B: Backend>(inputs: Inputs<B>) -> Attended<B> {
     let largest = B::float_max_dim(scores.clone(), 3);
     let exponentials = B::float_exp(B::float_sub(scores, largest.clone()));
     let sums = B::float_sum_dim(exponentials.clone(), 3);
-    let lse = B::float_add(B::float_log(sums.clone()), largest);
+    let statistics = B::float_cat(vec![largest, sums.clone()], 3);
     let out = B::float_matmul(B::float_div(exponentials, sums), v);
     Attended {
         out: B::float_reshape(cast::<B>(out, dtype), shape.clone()),
-        lse: B::float_reshape(lse, Shape::new([shape[0], shape[1], shape[2]])),
+        statistics: B::float_reshape(statistics, Shape::new([shape[0], shape[1], shape[2], 2])),
     }
 }
 
@@ -31,9 +31,14 @@ pub(super) fn backward<B: Backend>(
     let (q_shape, k_shape) = (inputs.q.shape(), inputs.k.shape());
     let Prepared { scores, q, k, v } = prepare::<B>(inputs);
     let flat = q.shape();
-    let column = Shape::new([flat[0], flat[1], flat[2], 1]);
-    let lse = B::float_reshape(attended.lse, column);
-    let shares = B::float_exp(B::float_sub(scores, lse));
+    let pairs = Shape::new([flat[0], flat[1], flat[2], 2]);
+    let statistics = B::float_reshape(attended.statistics, pairs);
+    let column = |at: usize| {
+        let mut slices = vec![Slice::full(); 3];
+        slices.push(Slice::from(at..at + 1));
+        B::float_slice(statistics.clone(), &slices)
+    };
+    let shares = B::float_div(B::float_exp(B::float_sub(scores, column(0))), column(1));
     let [out, upstream] = [attended.out, upstream].map(|x| B::float_reshape(cast::<B>(x, wide(dtype)), flat.clone()));
     let delta = B::float_sum_dim(B::float_mul(out, upstream.clone()), 3);
     let dv = B::float_matmul(B::float_swap_dims(shares.clone(), 2, 3), upstream.clone());

@@ -100,10 +100,7 @@ fn plain_backward<B: Backend>(
     let inner = B::float_mul(upstream, row::<B>(cast::<B>(weight, wide(dtype))));
     let along = B::float_mean_dim(B::float_mul(inner.clone(), normal.clone()), 1);
     let dx = B::float_mul(B::float_sub(inner, B::float_mul(normal, along)), scale);
-    (
-        cast::<B>(dx, dtype),
-        cast::<B>(B::float_reshape(sums, shape), dtype),
-    )
+    (cast::<B>(dx, dtype), cast::<B>(B::float_reshape(sums, shape), dtype))
 }
 
 implement_on_host!(RmsNormBackend, {});

@@ -88,12 +88,7 @@ pub trait RotaryBackend: Backend {
     }
 }
 
-fn plain_turn<B: Backend>(
-    x: FloatTensor<B>,
-    cos: FloatTensor<B>,
-    sin: FloatTensor<B>,
-    turn: Turn,
-) -> FloatTensor<B> {
+fn plain_turn<B: Backend>(x: FloatTensor<B>, cos: FloatTensor<B>, sin: FloatTensor<B>, turn: Turn) -> FloatTensor<B> {
     let (dtype, wide) = (x.dtype(), wide(x.dtype()));
     let dims = x.shape();
     let half = dims[3] / 2;

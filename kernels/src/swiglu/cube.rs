@@ -5,7 +5,7 @@
 #![allow(missing_docs)] // the attribute generates items that can't carry comments
 
 use super::{SwigluBackend, plain_backward, plain_forward};
-use crate::cube::{cubes_for_elements, contiguous, element, empty, is_supported, vector_size};
+use crate::cube::{contiguous, cubes_for_elements, element, empty, is_supported, vector_size};
 use burn::backend::{Cube, TensorMetadata, tensor::FloatTensor};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
