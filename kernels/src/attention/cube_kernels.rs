@@ -1,4 +1,4 @@
-//! The three kernels of the attention, and the steps that they are made of.
+//! The three kernels of the attention; `cube_steps` has what they are made of.
 //!
 //! A cube of `(block / 4)^2` units owns `block` rows (queries, or keys for dk and dv) and walks over
 //! tiles of as many columns. Unit `(y, x)` owns rows `4 y .. 4 y + 4` and every `side`-th column from
@@ -9,6 +9,7 @@
 #![allow(missing_docs)] // the attribute generates items that can't carry comments
 #![allow(clippy::too_many_arguments)]
 
+use super::cube_steps::{accumulate, load, over_row, products, share, store_shares, write_rows, zeros};
 use cubecl::prelude::*;
 
 /// Rows, and columns of a tile, that a unit owns.
@@ -16,204 +17,6 @@ pub const PER_UNIT: usize = 4;
 
 /// Lower than every score; never reaches a result.
 const LOWEST: f32 = -1e30;
-
-/// Copies `block` rows of `from`, each `width` wide, the first being row `first` of those that begin at
-/// `base`, as f32; zeros from row `rows` on.
-#[cube]
-fn load<F: Float>(
-    from: &Tensor<F>,
-    to: &mut Shared<[f32]>,
-    base: usize,
-    first: usize,
-    rows: usize,
-    #[comptime] width: usize,
-    #[comptime] block: usize,
-) {
-    let mut at = UNIT_POS as usize;
-    while at < block * width {
-        let row = at / width;
-        let column = at % width;
-        let mut value = 0.0f32;
-        if first + row < rows {
-            value = f32::cast_from(from[base + (first + row) * width + column]);
-        }
-        to[row * (width + 1) + column] = value;
-        at += CUBE_DIM as usize;
-    }
-}
-
-/// `out[4 i + j]` = product of the unit's row `i` of `rows` and its column `j`, a row of `columns`.
-#[cube]
-fn products(
-    rows: &Shared<[f32]>,
-    columns: &Shared<[f32]>,
-    out: &mut Array<f32>,
-    x: usize,
-    y: usize,
-    #[comptime] width: usize,
-    #[comptime] block: usize,
-) {
-    let side = comptime!(block / PER_UNIT);
-    #[unroll]
-    for i in 0..PER_UNIT * PER_UNIT {
-        out[i] = 0.0f32;
-    }
-    for d in 0..width {
-        let mut left = Array::<f32>::new(PER_UNIT);
-        #[unroll]
-        for i in 0..PER_UNIT {
-            left[i] = rows[(y * PER_UNIT + i) * (width + 1) + d];
-        }
-        #[unroll]
-        for j in 0..PER_UNIT {
-            let right = columns[(x + side * j) * (width + 1) + d];
-            #[unroll]
-            for i in 0..PER_UNIT {
-                out[i * PER_UNIT + j] += left[i] * right;
-            }
-        }
-    }
-}
-
-/// `total[per i + n]` += sum over the tile's rows `c` of `shares[row i, c] * tile[c, x + side n]`, where
-/// `per` is the number of output columns of a unit.
-#[cube]
-fn accumulate(
-    shares: &Shared<[f32]>,
-    tile: &Shared<[f32]>,
-    total: &mut Array<f32>,
-    x: usize,
-    y: usize,
-    #[comptime] width: usize,
-    #[comptime] block: usize,
-) {
-    let side = comptime!(block / PER_UNIT);
-    let per = comptime!(width.div_ceil(side));
-    for c in 0..block {
-        let mut left = Array::<f32>::new(PER_UNIT);
-        #[unroll]
-        for i in 0..PER_UNIT {
-            left[i] = shares[(y * PER_UNIT + i) * (block + 1) + c];
-        }
-        #[unroll]
-        for n in 0..per {
-            // Past the last column the row's padding is read, and the result is never written.
-            let right = tile[c * (width + 1) + min(x + side * n, width)];
-            #[unroll]
-            for i in 0..PER_UNIT {
-                total[i * per + n] += left[i] * right;
-            }
-        }
-    }
-}
-
-/// Writes the unit's values where [`accumulate`] reads them.
-#[cube]
-fn store_shares(values: &Array<f32>, to: &mut Shared<[f32]>, x: usize, y: usize, #[comptime] block: usize) {
-    let side = comptime!(block / PER_UNIT);
-    #[unroll]
-    for i in 0..PER_UNIT {
-        #[unroll]
-        for j in 0..PER_UNIT {
-            to[(y * PER_UNIT + i) * (block + 1) + x + side * j] = values[i * PER_UNIT + j];
-        }
-    }
-}
-
-/// Each row's maximum (or sum) over the `side` units that share it, in all of them. With planes the
-/// units of a row, neighbours in one plane, exchange values; without, through shared memory. Holds
-/// a barrier either way: what was in other shared buffers may be overwritten afterwards.
-#[cube]
-fn over_row(
-    values: &mut Array<f32>,
-    scratch: &mut Shared<[f32]>,
-    x: usize,
-    y: usize,
-    #[comptime] block: usize,
-    #[comptime] largest: bool,
-    #[comptime] planes: bool,
-) {
-    let side = comptime!(block / PER_UNIT);
-    if planes {
-        #[unroll]
-        for i in 0..PER_UNIT {
-            let mut value = values[i];
-            #[unroll]
-            for level in 0..comptime!(side.ilog2()) {
-                let other = plane_shuffle_xor(value, comptime!(1u32 << level));
-                if largest {
-                    value = max(value, other);
-                } else {
-                    value += other;
-                }
-            }
-            values[i] = value;
-        }
-        sync_cube();
-    } else {
-        #[unroll]
-        for i in 0..PER_UNIT {
-            scratch[(y * PER_UNIT + i) * side + x] = values[i];
-        }
-        sync_cube();
-        #[unroll]
-        for i in 0..PER_UNIT {
-            let mut value = scratch[(y * PER_UNIT + i) * side];
-            for other in 1..side {
-                if largest {
-                    value = max(value, scratch[(y * PER_UNIT + i) * side + other]);
-                } else {
-                    value += scratch[(y * PER_UNIT + i) * side + other];
-                }
-            }
-            values[i] = value;
-        }
-    }
-}
-
-/// Writes the unit's part of `block` output rows.
-#[cube]
-fn write_rows<F: Float>(
-    values: &Array<f32>,
-    to: &mut Tensor<F>,
-    base: usize,
-    first: usize,
-    rows: usize,
-    x: usize,
-    y: usize,
-    #[comptime] width: usize,
-    #[comptime] block: usize,
-) {
-    let side = comptime!(block / PER_UNIT);
-    let per = comptime!(width.div_ceil(side));
-    #[unroll]
-    for i in 0..PER_UNIT {
-        let row = first + y * PER_UNIT + i;
-        #[unroll]
-        for n in 0..per {
-            let column = x + side * n;
-            if row < rows && column < width {
-                to[base + row * width + column] = F::cast_from(values[i * per + n]);
-            }
-        }
-    }
-}
-
-/// What a query gives to a key with this score, from its row's statistics.
-#[cube]
-fn share(score: f32, largest: f32, sum: f32, seen: bool) -> f32 {
-    select(seen, (score - largest).exp() / sum, 0.0f32)
-}
-
-#[cube]
-fn zeros(#[comptime] length: usize) -> Array<f32> {
-    let mut values = Array::<f32>::new(length);
-    #[unroll]
-    for i in 0..length {
-        values[i] = 0.0f32;
-    }
-    values
-}
 
 /// `out` `[B, H, S, W]` and `statistics` `[B, H, S, 2]`, each row's largest score and the sum of
 /// `exp(score - largest)`; cubes are `[query blocks, H, B]`.
@@ -253,12 +56,9 @@ pub fn attention_forward<F: Float>(
     let mut sums = zeros(PER_UNIT);
     let mut largest = Array::<f32>::new(PER_UNIT);
     let mut highest = Array::<f32>::new(PER_UNIT);
-    let mut begin = Array::<u32>::new(PER_UNIT);
     #[unroll]
     for i in 0..PER_UNIT {
         largest[i] = LOWEST;
-        let row = min(first + y * PER_UNIT + i, seq - 1);
-        begin[i] = u32::cast_from(starts[batch * seq + row]);
     }
     load::<F>(q, &mut queries, q_base, first, seq, width, block);
 
@@ -271,10 +71,12 @@ pub fn attention_forward<F: Float>(
         for i in 0..PER_UNIT {
             highest[i] = largest[i];
             let row = first + y * PER_UNIT + i;
+            // Read again for every tile, from cache: registers are scarcer.
+            let begin = starts[batch * seq + min(row, seq - 1)] as usize;
             #[unroll]
             for j in 0..PER_UNIT {
                 let column = at + x + side * j;
-                let seen = column <= row && column >= begin[i] as usize;
+                let seen = column <= row && column >= begin;
                 let score = select(seen, scores[i * PER_UNIT + j] * scale, LOWEST);
                 scores[i * PER_UNIT + j] = score;
                 highest[i] = max(highest[i], score);

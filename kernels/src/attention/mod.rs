@@ -24,6 +24,8 @@
 pub mod cube;
 #[cfg(feature = "cube")]
 pub mod cube_kernels;
+#[cfg(feature = "cube")]
+mod cube_steps;
 mod plain;
 
 use crate::backends::{implement_everywhere, implement_on_host};
