@@ -42,3 +42,8 @@ bench-kernels *ARGS:
 # what we save loads in transformers, with the same logits
 compat *ARGS:
     bash tests/compat/run.sh {{ARGS}}
+
+# the training step against PyTorch's, alternating in one run
+bench-peers *ARGS:
+    cargo bench --locked --bench peer --no-run
+    python3 benches/peers/run.py --mode f32 --mode bf16-master --ours "$(ls -t target/release/deps/peer-* | grep -v '\.d$' | head -1)" {{ARGS}}

@@ -13,7 +13,7 @@ use wmtp::{
         packed,
     },
 };
-use wmtp_model::{LlamaConfig, MtpLlama};
+use wmtp_model::{LlamaConfig, MtpLlama, Precision};
 
 fn tiny(heads: usize) -> LlamaConfig {
     let config = serde_json::json!({
@@ -84,6 +84,7 @@ fn loss(model: &MtpLlama, config: &LossConfig) -> Tensor<1> {
         &weights(),
         config,
         batch.response_tokens(),
+        Precision::F32,
     )
     .loss
 }

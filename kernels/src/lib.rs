@@ -12,9 +12,14 @@ pub mod attention;
 mod backends;
 #[cfg(feature = "cube")]
 pub mod cube;
+pub mod host;
+mod precision;
+pub mod product;
 pub mod rms_norm;
 pub mod rotary;
+pub mod square_sums;
 pub mod swiglu;
 pub mod weighted_ce;
 
-pub use weighted_ce::{WeightedCrossEntropy, weighted_linear_cross_entropy};
+pub use precision::Precision;
+pub use weighted_ce::{WeightedCrossEntropy, weighted_linear_cross_entropy, weighted_linear_cross_entropy_in};

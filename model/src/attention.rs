@@ -4,15 +4,17 @@
 //! Keys and values are not repeated for the query heads that share them: queries of a group are
 //! laid under each other, so that one product serves the whole group.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
+use crate::blocks::Plan;
 use crate::config::LlamaConfig;
 use crate::layers::Linear;
 use crate::ops;
 use crate::rope::RopeTables;
+use wmtp_kernels::Precision;
 
 /// A batch of token rows that may hold several documents each; all `[B, S]`.
 #[derive(Debug, Clone)]
@@ -50,6 +52,26 @@ impl Packed {
     }
 }
 
+/// How layers are computed where the backend leaves a choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Compute {
+    /// What the factors of matrix products are rounded to; weights, sums and everything else stay f32.
+    pub precision: Precision,
+    /// Keep the inputs of each layer's halves only, and compute the rest again in the backward pass.
+    pub recompute: bool,
+}
+
+/// Whether a device, with or without autodiff, is flex.
+fn is_flex(device: &Device) -> bool {
+    #[cfg(feature = "flex")]
+    return device.clone().inner() == Device::flex();
+    #[cfg(not(feature = "flex"))]
+    return {
+        let _ = device;
+        false
+    };
+}
+
 /// Mask and rotary tables of one batch, shared by all layers and heads.
 #[derive(Debug, Clone)]
 pub struct AttentionContext {
@@ -59,15 +81,35 @@ pub struct AttentionContext {
     /// Added to the scores: 0 where a query may look, [`forbidden`] elsewhere.
     /// `[B or 1, 1, 1, S, T]`; none where every query sees every key.
     pub(crate) bias: Option<Tensor<5>>,
+    /// Set where the halves of a layer are one operation each; there is no bias then.
+    pub(crate) blocks: Option<Arc<Plan>>,
 }
 
 impl AttentionContext {
     /// For whole rows: token `i` sees token `j` where `j <= i` and both are of one document.
     /// Padding sees only itself.
-    pub(crate) fn packed(config: &LlamaConfig, input: &Packed, dtype: DType, device: &Device) -> Self {
+    pub(crate) fn packed(
+        config: &LlamaConfig,
+        input: &Packed,
+        compute: Compute,
+        dtype: DType,
+        device: &Device,
+    ) -> Self {
         let [batch, seq] = input.tokens.dims();
         let docs = host(&input.docs);
         let positions = host(&input.positions);
+        let rope = RopeTables::new(config, &positions, [batch, seq], dtype, device);
+        if dtype == DType::F32 && is_flex(device) {
+            let Compute { precision, recompute } = compute;
+            let plan = Plan::new(config, &positions, &docs, seq, precision, recompute);
+            return Self {
+                batch,
+                seq,
+                rope,
+                bias: None,
+                blocks: Some(Arc::new(plan)),
+            };
+        }
         let plain = docs.chunks(seq.max(1)).all(is_one_document);
         let bias = if plain {
             causal_bias(&vec![0; seq], 1, seq, dtype, device)
@@ -77,8 +119,9 @@ impl AttentionContext {
         Self {
             batch,
             seq,
-            rope: RopeTables::new(config, &positions, [batch, seq], dtype, device),
+            rope,
             bias: Some(bias),
+            blocks: None,
         }
     }
 
@@ -117,6 +160,7 @@ impl AttentionContext {
             seq,
             rope: RopeTables::new(config, &positions, [batch, seq], dtype, device),
             bias,
+            blocks: None,
         }
     }
 }

@@ -7,6 +7,7 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
 use crate::attention::{Attention, AttentionContext, LayerCache};
+use crate::blocks;
 use crate::config::LlamaConfig;
 use crate::names;
 use crate::ops;
@@ -129,6 +130,24 @@ impl DecoderLayer {
 
     /// The layer on the rows of `x` `[B * S, D]`.
     pub(crate) fn forward(&self, x: Tensor<2>, ctx: &AttentionContext, cache: Option<&mut LayerCache>) -> Tensor<2> {
+        if let (Some(plan), None) = (&ctx.blocks, &cache) {
+            let Attention {
+                q_proj,
+                k_proj,
+                v_proj,
+                o_proj,
+                ..
+            } = &self.self_attn;
+            let weights = [q_proj, k_proj, v_proj, o_proj].map(|linear| linear.weight.val());
+            let x = blocks::attention(x, self.input_layernorm.weight.val(), weights, plan);
+            let Mlp {
+                gate_proj,
+                up_proj,
+                down_proj,
+            } = &self.mlp;
+            let weights = [gate_proj, up_proj, down_proj].map(|linear| linear.weight.val());
+            return blocks::feed_forward(x, self.post_attention_layernorm.weight.val(), weights, plan);
+        }
         let mixed = self
             .self_attn
             .forward(self.input_layernorm.forward(x.clone()), ctx, cache);

@@ -6,6 +6,7 @@
 #![deny(missing_docs)]
 
 mod attention;
+mod blocks;
 mod config;
 mod convert;
 mod error;
@@ -28,7 +29,7 @@ mod store;
 mod tensor_file;
 mod value_head;
 
-pub use attention::{Attention, AttentionContext, Packed};
+pub use attention::{Attention, AttentionContext, Compute, Packed};
 pub use config::{LlamaConfig, RopeConfig, RopeScaling};
 pub use convert::{Converted, Direction, convert, hf_to_meta, meta_to_hf};
 pub use error::{ModelError, Problems};
@@ -42,3 +43,4 @@ pub use reward::RewardModel;
 pub use sampling::Sampling;
 pub use store::{HeadInit, LoadOptions, from_bytes, load, model_hash, save, to_bytes};
 pub use value_head::ValueHead;
+pub use wmtp_kernels::Precision;

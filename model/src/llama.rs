@@ -10,7 +10,7 @@ use std::convert::Infallible;
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData, module::embedding};
 
-use crate::attention::{AttentionContext, LayerCache, Packed};
+use crate::attention::{AttentionContext, Compute, LayerCache, Packed};
 use crate::config::LlamaConfig;
 use crate::layers::{DecoderLayer, Linear, RmsNorm, Weight};
 use crate::names;
@@ -26,6 +26,8 @@ pub struct MtpLlama {
     lm_head: Option<Linear>,
     #[module(skip)]
     config: LlamaConfig,
+    #[module(skip)]
+    compute: Compute,
 }
 
 impl LlamaConfig {
@@ -107,6 +109,7 @@ impl MtpLlama {
                 })
             },
             config: config.clone(),
+            compute: Compute::default(),
         })
     }
 
@@ -155,6 +158,17 @@ impl MtpLlama {
         self
     }
 
+    /// The same model, computed as `compute` says.
+    pub fn with_compute(mut self, compute: Compute) -> Self {
+        self.compute = compute;
+        self
+    }
+
+    /// How its layers are computed.
+    pub fn compute(&self) -> Compute {
+        self.compute
+    }
+
     /// H, the number of prediction heads.
     pub fn n_heads(&self) -> usize {
         self.heads.len()
@@ -177,7 +191,7 @@ impl MtpLlama {
 
     /// Mask and rotary tables for a batch: make them once and hand them to trunk and heads.
     pub fn context(&self, input: &Packed) -> AttentionContext {
-        AttentionContext::packed(&self.config, input, self.dtype(), &self.device())
+        AttentionContext::packed(&self.config, input, self.compute, self.dtype(), &self.device())
     }
 
     /// Hidden states `[B, S, D]` before the heads.

@@ -23,14 +23,10 @@ impl RopeTables {
         dtype: DType,
         device: &Device,
     ) -> Self {
-        let frequencies = inverse_frequencies(&config.rope, config.head_dim);
-        let angles: Vec<f64> = positions
-            .iter()
-            .flat_map(|p| frequencies.iter().map(move |f| f64::from(*p as f32 * f)))
-            .collect();
+        let angles = angles(config, positions);
         let table = |f: fn(f64) -> f64| {
             let values: Vec<f64> = angles.iter().map(|angle| f(*angle)).collect();
-            let data = TensorData::new(values, [batch, seq, 1, frequencies.len()]);
+            let data = TensorData::new(values, [batch, seq, 1, config.head_dim / 2]);
             Tensor::from_data(data.convert_dtype(dtype), (device, dtype))
         };
         Self {
@@ -48,6 +44,13 @@ impl RopeTables {
         let new_right = right * self.cos.clone() + left * self.sin.clone();
         Tensor::cat(vec![new_left, new_right], 3)
     }
+}
+
+/// The angles by which the `head_dim / 2` pairs of each position turn, position by position.
+pub(crate) fn angles(config: &LlamaConfig, positions: &[i64]) -> Vec<f64> {
+    let frequencies = inverse_frequencies(&config.rope, config.head_dim);
+    let of = |p: &i64| frequencies.iter().map(|f| f64::from(*p as f32 * f)).collect::<Vec<_>>();
+    positions.iter().flat_map(of).collect()
 }
 
 /// The `head_dim / 2` inverse frequencies, stretched as the configuration says.

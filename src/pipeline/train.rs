@@ -29,7 +29,7 @@ use std::{
     sync::Arc,
     time::Instant,
 };
-use wmtp_model::{LlamaConfig, LoadOptions, MtpLlama, ValueHead};
+use wmtp_model::{Compute, LlamaConfig, LoadOptions, MtpLlama, ValueHead};
 
 /// Local directories of the models that a recipe names.
 #[derive(Clone, Debug)]
@@ -143,6 +143,13 @@ pub(super) fn prepare(request: &TrainRequest) -> Result<Prepared, PipelineError>
             recipe.data.seq_len,
             request.sources.base.display(),
             config.max_position_embeddings
+        )));
+    }
+    let compute = recipe.train.compute();
+    if compute != Compute::default() && request.device_name != "flex" {
+        return Err(PipelineError::Setting(format!(
+            "`train.precision: bf16` and `train.recompute: block` work on flex only so far, and this run is on {}; leave both out, or take --device flex",
+            request.device_name
         )));
     }
     let data = DataConfig {
@@ -346,7 +353,8 @@ fn load_model(request: &TrainRequest) -> Result<MtpLlama, PipelineError> {
     // burn computes cheap element-wise results again in the backward pass instead of keeping them:
     // at SmolLM2's shape that is both smaller and faster (benches/train_step.rs).
     let device = request.device.clone().autodiff().gradient_checkpointing();
-    let model = wmtp_model::load(&request.sources.base, &options, &device)?;
+    let compute = request.recipe.train.compute();
+    let model = wmtp_model::load(&request.sources.base, &options, &device)?.with_compute(compute);
     Ok(match &request.recipe.train.lora {
         Some(lora) => wmtp_model::apply_lora(model, lora.rank, lora.alpha, request.seed),
         None => model,

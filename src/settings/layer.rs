@@ -13,7 +13,13 @@ use std::path::{Path, PathBuf};
 
 /// Names starting with `WMTP_` that are no settings: the log filter, the commit that the build
 /// script names (cargo hands it to `cargo run` and `cargo test`, too), and what a test asks for.
-pub const RESERVED_VARIABLES: &[&str] = &["WMTP_LOG", "WMTP_COMMIT", "WMTP_SMOLLM2_DIR", "WMTP_SMOLLM2_REFERENCE"];
+pub const RESERVED_VARIABLES: &[&str] = &[
+    "WMTP_LOG",
+    "WMTP_COMMIT",
+    "WMTP_PORTABLE",
+    "WMTP_SMOLLM2_DIR",
+    "WMTP_SMOLLM2_REFERENCE",
+];
 
 /// Where values come from.
 #[derive(Clone, Debug, PartialEq)]

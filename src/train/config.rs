@@ -1,5 +1,6 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use wmtp_model::{Compute, Precision};
 
 /// Recipe section `loss` (algorithms, section 3).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -114,6 +115,10 @@ pub struct TrainConfig {
     pub head_warmup: HeadWarmupConfig,
     /// Low-rank adapters instead of full fine-tuning.
     pub lora: Option<LoraConfig>,
+    /// What the factors of matrix products are rounded to.
+    pub precision: PrecisionConfig,
+    /// What the backward pass computes again.
+    pub recompute: Recompute,
     /// Stop when the validation loss has not improved for a while.
     pub early_stopping: EarlyStoppingConfig,
     /// What is kept, and how often.
@@ -129,9 +134,45 @@ impl Default for TrainConfig {
             steps: None,
             head_warmup: HeadWarmupConfig::default(),
             lora: None,
+            precision: PrecisionConfig::F32,
+            recompute: Recompute::None,
             early_stopping: EarlyStoppingConfig::default(),
             checkpoint: CheckpointConfig::default(),
             validate_every: 0,
+        }
+    }
+}
+
+/// What the factors of matrix products are rounded to; weights, gradients, optimizer state, sums and
+/// everything that is not a product stay f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PrecisionConfig {
+    /// Not at all.
+    F32,
+    /// To bf16; on flex, fast where the CPU has AVX-512 with bf16.
+    Bf16,
+}
+
+/// What the backward pass computes again instead of keeping it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Recompute {
+    /// Norms only.
+    None,
+    /// Everything but the inputs of the halves of each decoder layer; on flex.
+    Block,
+}
+
+impl TrainConfig {
+    /// How the model's layers are computed.
+    pub fn compute(&self) -> Compute {
+        Compute {
+            precision: match self.precision {
+                PrecisionConfig::F32 => Precision::F32,
+                PrecisionConfig::Bf16 => Precision::Bf16,
+            },
+            recompute: self.recompute == Recompute::Block,
         }
     }
 }

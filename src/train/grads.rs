@@ -9,6 +9,7 @@ use burn::{
     optim::GradientsParams,
     tensor::{DType, Tensor},
 };
+use wmtp_kernels::square_sums::row_square_sums;
 
 /// Adds `new` to `total`, parameter by parameter; f32 sums whatever the storage type.
 pub fn accumulate<M: Module>(module: &M, total: &mut GradientsParams, mut new: GradientsParams) {
@@ -65,12 +66,9 @@ impl ModuleVisitor for SquareSum<'_> {
 }
 
 fn square_sum<const D: usize>(grad: Tensor<D>) -> f64 {
-    let grad = if grad.dtype() == DType::F64 {
-        grad
-    } else {
-        grad.cast(DType::F32)
-    };
-    let rows = (grad.clone() * grad).sum_dim(D - 1);
+    let shape = grad.dims();
+    let columns = shape[D - 1].max(1);
+    let rows = row_square_sums(grad.reshape([shape.iter().product::<usize>() / columns, columns]));
     rows.into_data()
         .convert::<f64>()
         .try_into_vec::<f64>()

@@ -211,7 +211,8 @@ impl WeightedMtp {
     ) -> Result<(Vec<f32>, Policy), ScorerError> {
         let mut scorer = self.weigher.scorer.lock().unwrap_or_else(PoisonError::into_inner);
         let needs = scorer.needs();
-        let ce = needs.ce.then(|| token_ce(head1.clone(), unembedding, batch));
+        let precision = self.model.compute().precision;
+        let ce = needs.ce.then(|| token_ce(head1.clone(), unembedding, batch, precision));
         let input = ScoreInput {
             batch,
             hidden: needs.hidden.then_some(head1),
@@ -266,7 +267,15 @@ impl WeightedMtp {
                 )?),
                 _ => None,
             };
-            let out = weighted_loss(hidden, unembedding, batch, weights, &self.weigher.loss, denominator);
+            let out = weighted_loss(
+                hidden,
+                unembedding,
+                batch,
+                weights,
+                &self.weigher.loss,
+                denominator,
+                model.compute().precision,
+            );
             tally.add_loss(batch, weights, &self.weigher.loss, out.loss.clone(), out.ce);
             let mut total = out.loss;
             if let (Some(loss), Some(joint)) = (value_loss, &self.weigher.joint) {
@@ -335,7 +344,13 @@ impl InferenceStep for WeightedMtp {
         for batch in &item.micro {
             let Forward { hidden, unembedding } = Forward::of(&self.model, batch, &device);
             for (k, hidden) in hidden.into_iter().enumerate() {
-                let ce = head_ce(hidden, unembedding.clone(), batch, k + 1);
+                let ce = head_ce(
+                    hidden,
+                    unembedding.clone(),
+                    batch,
+                    k + 1,
+                    self.model.compute().precision,
+                );
                 tally.add_ce(
                     k,
                     batch

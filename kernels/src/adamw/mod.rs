@@ -7,8 +7,9 @@
 //! p = p (1 - lr wd) - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
 //! ```
 //!
-//! Computed in f32 (f64 for f64), whatever the four tensors hold. On CubeCL the buffers of `p`, `m`
-//! and `v` are overwritten where nothing else refers to them, and copied first where something does.
+//! Computed in f32 (f64 for f64), whatever the four tensors hold. On flex and CubeCL the buffers of
+//! `p`, `m` and `v` are overwritten in one pass where nothing else refers to them, and copied first where
+//! something does.
 //!
 //! Source: Loshchilov and Hutter 2019, Decoupled Weight Decay Regularization, arXiv 1711.05101,
 //! algorithm 2, with the schedule's multiplier in `lr` and the decay times `lr` as in PyTorch.
@@ -16,9 +17,9 @@
 #[cfg(feature = "cube")]
 pub mod cube;
 
-use crate::backends::{cast, implement_on_host, wide};
+use crate::backends::{cast, implement_plainly, wide};
 use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension, tensor::FloatTensor};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 /// The numbers of one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -39,17 +40,17 @@ pub struct AdamWStep {
 
 impl AdamWStep {
     /// `lr / (1 - b1^t)`, what `m / (sqrt(..) + eps)` is multiplied by.
-    fn step_size(&self) -> f64 {
+    pub(crate) fn step_size(&self) -> f64 {
         self.learning_rate / (1.0 - self.beta_1.powf(f64::from(self.step)))
     }
 
     /// `1 / (1 - b2^t)`, what v is multiplied by.
-    fn correction_2(&self) -> f64 {
+    pub(crate) fn correction_2(&self) -> f64 {
         1.0 / (1.0 - self.beta_2.powf(f64::from(self.step)))
     }
 
     /// `1 - lr wd`, what the parameter is multiplied by.
-    fn shrink(&self) -> f64 {
+    pub(crate) fn shrink(&self) -> f64 {
         1.0 - self.learning_rate * self.weight_decay
     }
 }
@@ -110,7 +111,38 @@ pub trait AdamWOps: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
-implement_on_host!(AdamWOps, {
+#[cfg(feature = "flex")]
+impl AdamWOps for burn::backend::Flex {
+    fn adamw_step(
+        mut parameter: FloatTensor<Self>,
+        mut moment_1: FloatTensor<Self>,
+        mut moment_2: FloatTensor<Self>,
+        mut gradient: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let mut tensors = [&mut parameter, &mut moment_1, &mut moment_2, &mut gradient];
+        if tensors.iter().any(|tensor| tensor.dtype() != DType::F32) {
+            return plain_step::<Self>(parameter, moment_1, moment_2, gradient, step);
+        }
+        for tensor in &mut tensors {
+            // A copy of what is dense already would make its memory shared.
+            let dense = tensor.is_contiguous() && tensor.storage::<f32>().len() == tensor.shape().num_elements();
+            if !dense {
+                **tensor = tensor.to_contiguous();
+            }
+        }
+        crate::host::adamw::update(
+            parameter.storage_mut(),
+            moment_1.storage_mut(),
+            moment_2.storage_mut(),
+            gradient.storage(),
+            &step,
+        );
+        (parameter, moment_1, moment_2)
+    }
+}
+
+implement_plainly!(AdamWOps, {
     fn adamw_step(
         parameter: FloatTensor<Self>,
         moment_1: FloatTensor<Self>,

@@ -2,6 +2,7 @@
 //! between the slice-level form and the one in the backend's own operations.
 
 use super::chunked;
+use crate::Precision;
 use burn::backend::{
     Autodiff, AutodiffBackend, Backend, TensorMetadata,
     autodiff::{
@@ -30,6 +31,7 @@ pub trait WeightedCrossEntropyOps: Backend {
         unembedding: FloatTensor<Self>,
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
+        precision: Precision,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 }
 
@@ -72,7 +74,10 @@ pub trait LossBackend: Backend {
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
         wanted: Wanted,
+        precision: Precision,
     ) -> LossAndGradients<Self> {
+        // What these backends multiply in follows from their tensors' type.
+        let _ = precision;
         chunked::loss_and_gradients::<Self>(hidden, unembedding, targets, weights, wanted)
     }
 
@@ -96,8 +101,9 @@ macro_rules! implement {
                 unembedding: FloatTensor<Self>,
                 targets: IntTensor<Self>,
                 weights: FloatTensor<Self>,
+                precision: Precision,
             ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-                let found = Self::loss_and_gradients(hidden, unembedding, targets, weights, Wanted::NOTHING);
+                let found = Self::loss_and_gradients(hidden, unembedding, targets, weights, Wanted::NOTHING, precision);
                 (found.loss, found.ce)
             }
         }
@@ -112,7 +118,9 @@ implement!(cfg(any(feature = "wgpu", feature = "cuda")), burn::backend::Cube, {
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
         wanted: Wanted,
+        _precision: Precision,
     ) -> LossAndGradients<Self> {
+        // What this backend multiplies in follows from its tensors' type.
         super::cube::loss_and_gradients(hidden, unembedding, targets, weights, wanted)
     }
 });
@@ -123,8 +131,9 @@ implement!(cfg(feature = "flex"), burn::backend::Flex, {
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
         wanted: Wanted,
+        precision: Precision,
     ) -> LossAndGradients<Self> {
-        on_host::flex(hidden, unembedding, targets, weights, wanted)
+        on_host::flex(hidden, unembedding, targets, weights, (wanted, precision))
     }
 
     fn scale(gradient: FloatTensor<Self>, upstream: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -138,8 +147,9 @@ implement!(cfg(feature = "ndarray"), burn::backend::NdArray, {
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
         wanted: Wanted,
+        precision: Precision,
     ) -> LossAndGradients<Self> {
-        on_host::ndarray(hidden, unembedding, targets, weights, wanted)
+        on_host::ndarray(hidden, unembedding, targets, weights, (wanted, precision))
     }
 
     fn scale(gradient: FloatTensor<Self>, upstream: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -178,6 +188,7 @@ impl<B: LossBackend, C: CheckpointStrategy> WeightedCrossEntropyOps for Autodiff
         unembedding: FloatTensor<Self>,
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
+        precision: Precision,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let wanted = Wanted {
             hidden: hidden.is_tracked(),
@@ -187,7 +198,7 @@ impl<B: LossBackend, C: CheckpointStrategy> WeightedCrossEntropyOps for Autodiff
         let (hidden, hidden_node) = hidden.into_parts();
         let (unembedding, unembedding_node) = unembedding.into_parts();
         let weights = weights.into_primitive();
-        let found = B::loss_and_gradients(hidden, unembedding, targets, weights, wanted);
+        let found = B::loss_and_gradients(hidden, unembedding, targets, weights, wanted, precision);
         let operation = WeightedCrossEntropyBackward
             .prepare::<C>([hidden_node, unembedding_node])
             .compute_bound()
@@ -234,11 +245,11 @@ mod on_host {
         hidden: Matrix<'_, T>,
         unembedding: Matrix<'_, T>,
         rows: &[KeptRow],
-        wanted: Wanted,
+        (wanted, precision): (Wanted, Precision),
         device: &B::Device,
     ) -> LossAndGradients<B> {
         let (n, d, v) = (hidden.rows(), hidden.columns(), unembedding.rows());
-        let found = host::loss_and_gradients(hidden, unembedding, rows, wanted);
+        let found = host::loss_and_gradients(hidden, unembedding, rows, wanted, precision);
         let matrix = |values: Vec<T>, rows: usize| B::float_from_data(TensorData::new(values, [rows, d]), device);
         LossAndGradients {
             loss: B::float_from_data(TensorData::new(vec![found.loss], [1]), device),
@@ -254,7 +265,7 @@ mod on_host {
         unembedding: FloatTensor<burn::backend::Flex>,
         targets: IntTensor<burn::backend::Flex>,
         weights: FloatTensor<burn::backend::Flex>,
-        wanted: Wanted,
+        how: (Wanted, Precision),
     ) -> LossAndGradients<burn::backend::Flex> {
         use burn::backend::{Flex, flex::FlexTensor};
 
@@ -284,12 +295,12 @@ mod on_host {
         let (hidden, unembedding) = (without_flips(hidden), without_flips(unembedding));
         if hidden.dtype() == DType::F64 {
             let (hidden, unembedding) = (view!(hidden, f64), view!(unembedding, f64));
-            return run::<Flex, f64>(hidden, unembedding, &rows, wanted, &device);
+            return run::<Flex, f64>(hidden, unembedding, &rows, how, &device);
         }
         let hidden = cast::<Flex>(hidden, DType::F32);
         let unembedding = cast::<Flex>(unembedding, DType::F32);
         let (hidden, unembedding) = (view!(hidden, f32), view!(unembedding, f32));
-        run::<Flex, f32>(hidden, unembedding, &rows, wanted, &device)
+        run::<Flex, f32>(hidden, unembedding, &rows, how, &device)
     }
 
     #[cfg(feature = "ndarray")]
@@ -299,7 +310,7 @@ mod on_host {
         unembedding: FloatTensor<burn::backend::NdArray>,
         targets: IntTensor<burn::backend::NdArray>,
         weights: FloatTensor<burn::backend::NdArray>,
-        wanted: Wanted,
+        how: (Wanted, Precision),
     ) -> LossAndGradients<burn::backend::NdArray> {
         use burn::backend::{NdArray, ndarray::NdArrayTensor};
 
@@ -314,7 +325,7 @@ mod on_host {
                     Matrix::row_major(hidden.as_slice().unwrap_or_default(), [h[0], h[1]]),
                     Matrix::row_major(unembedding.as_slice().unwrap_or_default(), [u[0], u[1]]),
                     $rows,
-                    wanted,
+                    how,
                     $device,
                 )
             }};

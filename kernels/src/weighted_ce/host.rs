@@ -8,9 +8,10 @@ mod matrix;
 
 use super::extension::Wanted;
 use super::rows::{KeptRow, rows_per_chunk};
+use crate::Precision;
+use crate::host::vectorised;
 pub(super) use exp::Real;
 pub(super) use matrix::Matrix;
-use matrix::multiply;
 use rayon::prelude::*;
 
 /// dW is accumulated this many rows of the vocabulary at a time, which bounds the copy of the
@@ -43,6 +44,7 @@ pub(super) fn loss_and_gradients<T: Real>(
     unembedding: Matrix<'_, T>,
     rows: &[KeptRow],
     wanted: Wanted,
+    precision: Precision,
 ) -> Found<T> {
     let (n, d, v) = (hidden.rows(), hidden.columns(), unembedding.rows());
     let mut loss = 0.0;
@@ -65,7 +67,7 @@ pub(super) fn loss_and_gradients<T: Real>(
             hidden.copy_row(row.index, to);
         }
         let x = Matrix::row_major(x, [r, d]);
-        multiply(logits, row_stride, false, x, unembedding.transposed());
+        T::multiply(logits, row_stride, false, x, unembedding.transposed(), precision);
         logits
             .par_chunks_exact_mut(row_stride)
             .zip(chunk)
@@ -73,11 +75,16 @@ pub(super) fn loss_and_gradients<T: Real>(
             .with_min_len(LOGITS_PER_TASK.div_ceil(v))
             .for_each(|((padded, row), ce)| {
                 let logits = &mut padded[..v];
-                *ce = if wanted == Wanted::NOTHING {
-                    cross_entropy(logits, row.target)
-                } else {
-                    cross_entropy_and_gradient(logits, row.target, row.weight)
-                };
+                *ce = vectorised(
+                    #[inline(always)]
+                    || {
+                        if wanted == Wanted::NOTHING {
+                            cross_entropy(logits, row.target)
+                        } else {
+                            cross_entropy_and_gradient(logits, row.target, row.weight)
+                        }
+                    },
+                );
             });
         for (row, row_ce) in chunk.iter().zip(&row_ce) {
             loss += row.weight * row_ce;
@@ -86,7 +93,7 @@ pub(super) fn loss_and_gradients<T: Real>(
 
         let gradient = Matrix::strided(logits, [r, v], [row_stride, 1]);
         if let Some(d_hidden) = &mut d_hidden {
-            multiply(&mut d_x[..r * d], d, false, gradient, unembedding);
+            T::multiply(&mut d_x[..r * d], d, false, gradient, unembedding, precision);
             for (row, from) in chunk.iter().zip(d_x.chunks_exact(d)) {
                 d_hidden[row.index * d..][..d].copy_from_slice(from);
             }
@@ -95,7 +102,7 @@ pub(super) fn loss_and_gradients<T: Real>(
             for (block, to) in d_unembedding.chunks_mut(VOCABULARY_BLOCK * d).enumerate() {
                 let start = block * VOCABULARY_BLOCK;
                 let part = gradient.columns_from(start, to.len() / d);
-                multiply(to, d, number > 0, part.transposed(), x);
+                T::multiply(to, d, number > 0, part.transposed(), x, precision);
             }
         }
     }
@@ -108,6 +115,7 @@ pub(super) fn loss_and_gradients<T: Real>(
 }
 
 /// Cross-entropy of one row of logits.
+#[inline(always)]
 fn cross_entropy<T: Real>(logits: &[T], target: usize) -> f64 {
     let largest = T::largest(logits);
     let label = logits[target].to_f64() - largest.to_f64();
@@ -115,6 +123,7 @@ fn cross_entropy<T: Real>(logits: &[T], target: usize) -> f64 {
 }
 
 /// The same, and the logits replaced by their gradient, `weight * (softmax - onehot)`.
+#[inline(always)]
 fn cross_entropy_and_gradient<T: Real>(logits: &mut [T], target: usize, weight: f64) -> f64 {
     let largest = T::largest(logits);
     let label = logits[target].to_f64() - largest.to_f64();

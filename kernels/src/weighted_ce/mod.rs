@@ -62,6 +62,7 @@ mod host;
 pub mod reference;
 mod rows;
 
+use crate::Precision;
 use burn::backend::Dispatch;
 use burn::tensor::{Int, Tensor};
 use extension::WeightedCrossEntropyOps;
@@ -95,12 +96,28 @@ pub fn weighted_linear_cross_entropy(
     targets: Tensor<1, Int>,
     weights: Tensor<1>,
 ) -> WeightedCrossEntropy {
+    weighted_linear_cross_entropy_in(Precision::F32, hidden, unembedding, targets, weights)
+}
+
+/// [`weighted_linear_cross_entropy`] with the factors of its products rounded to `precision` on
+/// flex and ndarray; logits, sums and gradients stay f32. Elsewhere the tensors' own type decides.
+///
+/// # Panics
+/// As [`weighted_linear_cross_entropy`].
+pub fn weighted_linear_cross_entropy_in(
+    precision: Precision,
+    hidden: Tensor<2>,
+    unembedding: Tensor<2>,
+    targets: Tensor<1, Int>,
+    weights: Tensor<1>,
+) -> WeightedCrossEntropy {
     check_arguments(&hidden, &unembedding, &targets, &weights);
     let (loss, ce) = Dispatch::weighted_linear_cross_entropy(
         hidden.into_dispatch(),
         unembedding.into_dispatch(),
         targets.into_dispatch(),
         weights.into_dispatch(),
+        precision,
     );
     WeightedCrossEntropy {
         loss: Tensor::from_dispatch(loss),

@@ -3,6 +3,9 @@
 //! f32 takes an exponential of its own that the compiler turns into vector instructions; f64 the
 //! standard library's.
 
+use super::matrix::{self, Matrix};
+use crate::host::exp::exp_not_positive;
+use crate::product::{Precision, product};
 use std::ops::{Add, Mul, Sub};
 
 /// Independent partial sums, enough for the widest vectors.
@@ -35,10 +38,21 @@ pub(in super::super) trait Real:
     /// The same value.
     fn to_f64(self) -> f64;
 
+    /// [`super::matrix::multiply`] with the factors rounded to `precision`; f64 is never rounded.
+    fn multiply(
+        to: &mut [Self],
+        to_stride: usize,
+        accumulate: bool,
+        left: Matrix<'_, Self>,
+        right: Matrix<'_, Self>,
+        precision: Precision,
+    );
+
     /// e^x for x <= 0; not-a-number stays so.
     fn exp_not_positive(x: Self) -> Self;
 
     /// The largest value; not-a-number is passed over (the exponentials show it).
+    #[inline(always)]
     fn largest(values: &[Self]) -> Self {
         let mut lanes = [Self::LOWEST; LANES];
         let chunks = values.chunks_exact(LANES);
@@ -54,6 +68,7 @@ pub(in super::super) trait Real:
     }
 
     /// The sum of `exp(value - largest)`.
+    #[inline(always)]
     fn sum_of_exp(values: &[Self], largest: Self) -> f64 {
         let mut sum = 0.0;
         for block in values.chunks(BLOCK) {
@@ -74,6 +89,7 @@ pub(in super::super) trait Real:
     }
 
     /// The same, and each value replaced by its exponential.
+    #[inline(always)]
     fn replace_by_exp(values: &mut [Self], largest: Self) -> f64 {
         let mut sum = 0.0;
         for block in values.chunks_mut(BLOCK) {
@@ -108,6 +124,17 @@ impl Real for f32 {
         f64::from(self)
     }
 
+    fn multiply(
+        to: &mut [Self],
+        to_stride: usize,
+        accumulate: bool,
+        left: Matrix<'_, Self>,
+        right: Matrix<'_, Self>,
+        precision: Precision,
+    ) {
+        product(to, to_stride, accumulate, left.view(), right.view(), precision);
+    }
+
     #[inline(always)]
     fn exp_not_positive(x: Self) -> Self {
         exp_not_positive(x)
@@ -127,67 +154,26 @@ impl Real for f64 {
         self
     }
 
+    fn multiply(
+        to: &mut [Self],
+        to_stride: usize,
+        accumulate: bool,
+        left: Matrix<'_, Self>,
+        right: Matrix<'_, Self>,
+        _precision: Precision,
+    ) {
+        matrix::multiply(to, to_stride, accumulate, left, right);
+    }
+
     #[inline(always)]
     fn exp_not_positive(x: Self) -> Self {
         x.exp()
     }
 }
 
-/// e^x for x <= 0 in f32: relative error below 2e-7 down to x = -87, exactly 0 below that (where
-/// the true value is under 1.7e-38); not-a-number stays so. Branch-free, so that it vectorises.
-///
-/// x = n ln 2 + r with |r| <= ln 2 / 2, e^x = 2^n e^r; ln 2 in two parts (Cody and Waite 1980), the
-/// polynomial for e^r with the coefficients of the Cephes library's expf (Moshier).
-#[inline(always)]
-fn exp_not_positive(x: f32) -> f32 {
-    // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    const LN_2_HIGH: f32 = 0.693_359_4;
-    const LN_2_LOW: f32 = -2.121_944_4e-4;
-    let shifted = x * std::f32::consts::LOG2_E + ROUND;
-    let n = shifted - ROUND;
-    let r = (x - n * LN_2_HIGH) - n * LN_2_LOW;
-    let mut p = 1.987_569_1e-4_f32;
-    p = p * r + 1.398_199_9e-3;
-    p = p * r + 8.333_452e-3;
-    p = p * r + 4.166_579_6e-2;
-    p = p * r + 1.666_666_5e-1;
-    p = p * r + 0.5;
-    let e_r = (p * (r * r) + r) + 1.0;
-    let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23;
-    let value = e_r * f32::from_bits(exponent);
-    if x < -87.0 { 0.0 } else { value }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_exponential_is_as_accurate_as_it_says() {
-        // Every 97th float from -87 to -1e-9, some 1.2 million of them.
-        let (first, last) = (1e-9f32.to_bits(), 87f32.to_bits());
-        let worst = (first..=last)
-            .step_by(97)
-            .map(|bits| {
-                let x = -f32::from_bits(bits);
-                let exact = f64::from(x).exp();
-                ((f64::from(exp_not_positive(x)) - exact) / exact).abs()
-            })
-            .fold(0.0, f64::max);
-        println!("largest relative error {worst:.2e}");
-        assert!(worst < 2e-7, "{worst:e}");
-    }
-
-    #[test]
-    fn the_edges_of_the_exponential() {
-        assert_eq!(exp_not_positive(0.0), 1.0);
-        assert_eq!(exp_not_positive(-0.0), 1.0);
-        assert_eq!(exp_not_positive(-87.1), 0.0);
-        assert_eq!(exp_not_positive(-1e30), 0.0);
-        assert_eq!(exp_not_positive(f32::NEG_INFINITY), 0.0);
-        assert!(exp_not_positive(f32::NAN).is_nan());
-    }
 
     /// At lengths around those of the lanes and the blocks.
     #[test]

@@ -1,6 +1,7 @@
-//! A matrix view on a slice, and the product of two of them. The only unsafe code of the crate.
+//! A matrix view on a slice, and the product of two of them. For f64; f32 takes [`crate::product`].
 
 use super::exp::Real;
+use crate::product::{Floats, View};
 
 /// A read-only `[rows, columns]` view with strides, in elements.
 #[derive(Debug, Clone, Copy)]
@@ -8,6 +9,13 @@ pub(in super::super) struct Matrix<'a, T> {
     data: &'a [T],
     shape: [usize; 2],
     strides: [usize; 2],
+}
+
+impl<'a> Matrix<'a, f32> {
+    /// The same view for the products of this crate.
+    pub fn view(self) -> View<'a> {
+        View::strided(Floats::F32(self.data), self.shape, self.strides)
+    }
 }
 
 impl<'a, T: Real> Matrix<'a, T> {

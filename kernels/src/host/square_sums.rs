@@ -1,0 +1,39 @@
+//! [`crate::square_sums`] on slices.
+
+use super::vectorised;
+use rayon::prelude::*;
+
+/// Partial sums of a row.
+const LANES: usize = 32;
+
+/// Values that a thread takes at least.
+const VALUES_PER_TASK: usize = 1 << 14;
+
+/// The sum of squares of each row of `columns` values.
+pub fn of_rows(values: &[f32], columns: usize) -> Vec<f32> {
+    if columns == 0 {
+        return Vec::new();
+    }
+    values
+        .par_chunks(columns)
+        .with_min_len(VALUES_PER_TASK.div_ceil(columns))
+        .map(|row| {
+            vectorised(
+                #[inline(always)]
+                || {
+                    let mut lanes = [0.0f32; LANES];
+                    let chunks = row.chunks_exact(LANES);
+                    for (lane, x) in lanes.iter_mut().zip(chunks.remainder()) {
+                        *lane += x * x;
+                    }
+                    for chunk in chunks {
+                        for (lane, x) in lanes.iter_mut().zip(chunk) {
+                            *lane += x * x;
+                        }
+                    }
+                    lanes.iter().sum()
+                },
+            )
+        })
+        .collect()
+}

@@ -1,0 +1,291 @@
+//! The products on AVX-512: a register tile of 8 x 48 results, fed from packed panels.
+
+use super::pack::{GROUP, pack, values_per_unit};
+use super::{Precision, Threads, View};
+use rayon::prelude::*;
+use std::arch::x86_64::*;
+
+/// Rows of the register tile.
+const ROWS: usize = 8;
+
+/// Columns of the register tile: three vectors.
+const COLUMNS: usize = 3 * GROUP;
+
+/// Units of a line that are packed at a time: the panel of 48 columns stays in the second cache.
+const UNITS: usize = 768;
+
+/// Groups of 16 rows that a thread packs at a time when the right factor is shared.
+const ROW_GROUPS: usize = 4;
+
+/// A result matrix that several threads write to, each its own part.
+#[derive(Clone, Copy)]
+struct Target {
+    data: *mut f32,
+    stride: usize,
+    add: bool,
+}
+
+// SAFETY: each tile is written by the one task that computes it.
+unsafe impl Send for Target {}
+// SAFETY: as above.
+unsafe impl Sync for Target {}
+
+/// A packed factor that several threads fill, each its own part, before any of them reads it.
+struct Panels(Vec<std::cell::UnsafeCell<u32>>);
+
+// SAFETY: parts that are filled at the same time do not overlap, and reading starts after filling.
+unsafe impl Sync for Panels {}
+
+impl Panels {
+    fn new(length: usize) -> Self {
+        let mut panels = Vec::new();
+        panels.resize_with(length, || std::cell::UnsafeCell::new(0));
+        Self(panels)
+    }
+
+    /// The address of element `index`, with at least `room` elements from there on.
+    fn at(&self, index: usize, room: usize) -> *mut u32 {
+        assert!(index + room <= self.0.len());
+        self.0.as_ptr().wrapping_add(index).cast::<u32>().cast_mut()
+    }
+}
+
+type Kernel = unsafe fn(usize, *const u32, *const u32, Target, [usize; 2], [usize; 2]);
+
+/// See [`super::product`], which has checked the shapes and the machine.
+pub fn product(
+    to: &mut [f32],
+    to_stride: usize,
+    accumulate: bool,
+    [left, right]: [View<'_>; 2],
+    precision: Precision,
+    threads: Threads,
+) {
+    let k = left.shape[1];
+    let per = values_per_unit(precision);
+    let kernel: Kernel = match precision {
+        Precision::F32 => multiply_f32,
+        Precision::Bf16 => multiply_bf16,
+    };
+    let mut target = Target {
+        data: to.as_mut_ptr(),
+        stride: to_stride,
+        add: accumulate,
+    };
+    let blocks = k.div_ceil(UNITS * per);
+    let length = k.div_ceil(blocks).next_multiple_of(2 * GROUP);
+    let columns = right.transposed();
+    for from in (0..k).step_by(length) {
+        let range = [from, (from + length).min(k)];
+        let part = Part {
+            left,
+            columns,
+            range,
+            units: (range[1] - range[0]).div_ceil(per),
+            precision,
+            kernel,
+            target,
+            threads,
+        };
+        if left.shape[0] <= columns.shape[0] {
+            part.share_left();
+        } else {
+            part.share_right();
+        }
+        target.add = true;
+    }
+}
+
+/// The share of a range of K in all results.
+struct Part<'a> {
+    left: View<'a>,
+    columns: View<'a>,
+    range: [usize; 2],
+    units: usize,
+    precision: Precision,
+    kernel: Kernel,
+    target: Target,
+    threads: Threads,
+}
+
+impl Part<'_> {
+    /// Runs tasks 0 to `count`, each with scratch memory of `room` units that it may reuse.
+    fn each(&self, count: usize, room: usize, task: impl Fn(&mut [u32], usize) + Sync) {
+        match self.threads {
+            Threads::All => (0..count)
+                .into_par_iter()
+                .for_each_init(|| vec![0u32; room], |scratch, i| task(scratch, i)),
+            Threads::This => {
+                let mut scratch = vec![0u32; room];
+                (0..count).for_each(|i| task(&mut scratch, i));
+            }
+        }
+    }
+
+    /// Packs all of the left factor once; every task packs 48 columns of the right one.
+    fn share_left(&self) {
+        let (m, n, units) = (self.left.shape[0], self.columns.shape[0], self.units);
+        let shared = Panels::new(m.next_multiple_of(GROUP) * units);
+        self.each(m.div_ceil(GROUP), 0, |_, group| {
+            let panels = shared.at(group * GROUP * units, GROUP * units);
+            self.pack_rows(group * GROUP, panels);
+        });
+        (0..n.div_ceil(COLUMNS)).into_par_iter().for_each_init(
+            || vec![0u32; units * COLUMNS],
+            |panel, p| {
+                self.pack_columns(p * COLUMNS, panel.as_mut_ptr());
+                for row in (0..m).step_by(ROWS) {
+                    self.tile(shared.at(row * units, ROWS * units), panel.as_ptr(), [row, p * COLUMNS]);
+                }
+            },
+        );
+    }
+
+    /// Packs all of the right factor once; every task packs 64 rows of the left one.
+    fn share_right(&self) {
+        let (m, n, units) = (self.left.shape[0], self.columns.shape[0], self.units);
+        let shared = Panels::new(n.next_multiple_of(COLUMNS) * units);
+        self.each(n.div_ceil(COLUMNS), 0, |_, p| {
+            self.pack_columns(p * COLUMNS, shared.at(p * COLUMNS * units, COLUMNS * units));
+        });
+        let rows_per_task = ROW_GROUPS * GROUP;
+        self.each(m.div_ceil(rows_per_task), units * rows_per_task, |panel, task| {
+            let first = task * rows_per_task;
+            let last = (first + rows_per_task).min(m);
+            for row in (first..last).step_by(GROUP) {
+                self.pack_rows(row, panel[(row - first) * units..].as_mut_ptr());
+            }
+            for p in 0..n.div_ceil(COLUMNS) {
+                let columns = shared.at(p * COLUMNS * units, COLUMNS * units);
+                for row in (first..last).step_by(ROWS) {
+                    self.tile(panel[(row - first) * units..].as_ptr(), columns, [row, p * COLUMNS]);
+                }
+            }
+        });
+    }
+
+    /// Packs 16 rows of the left factor into two panels of 8, one after the other, at `to`, which
+    /// has room for 16 times `units`.
+    fn pack_rows(&self, row: usize, to: *mut u32) {
+        let second = self.units * ROWS;
+        // SAFETY: `super::product` has checked the machine; callers take rows below the number of
+        // rows; u is below `units`, so both stores stay inside the room.
+        unsafe {
+            pack(self.left, row, self.range, self.precision, |u, unit| {
+                _mm256_storeu_si256(to.add(u * ROWS).cast(), _mm512_castsi512_si256(unit));
+                _mm256_storeu_si256(to.add(second + u * ROWS).cast(), _mm512_extracti64x4_epi64::<1>(unit));
+            });
+        }
+    }
+
+    /// Packs 48 columns of the right factor at `to`, which has room for 48 times `units`. Columns
+    /// beyond the last keep what was there: their results are not stored.
+    fn pack_columns(&self, column: usize, to: *mut u32) {
+        let beyond = self.columns.shape[0].min(column + COLUMNS);
+        for first in (column..beyond).step_by(GROUP) {
+            // SAFETY: as in `pack_rows`; a unit has room for 48 lanes, of which this group's lie at
+            // `first - column`, at most 32.
+            unsafe {
+                pack(self.columns, first, self.range, self.precision, |u, unit| {
+                    _mm512_storeu_si512(to.add(u * COLUMNS + first - column).cast(), unit);
+                });
+            }
+        }
+    }
+
+    /// Computes the tile whose first result is at `[row, column]`.
+    fn tile(&self, rows: *const u32, columns: *const u32, at: [usize; 2]) {
+        let count = [
+            (self.left.shape[0] - at[0]).min(ROWS),
+            (self.columns.shape[0] - at[1]).min(COLUMNS),
+        ];
+        // SAFETY: both panels hold `units` units; `at` plus `count` lies inside the result, whose
+        // size `super::product` has checked, and no other task writes there.
+        unsafe { (self.kernel)(self.units, rows, columns, self.target, at, count) }
+    }
+}
+
+/// Writes (or adds) the first `count` rows and columns of a tile to the result.
+///
+/// # Safety
+/// The tile lies inside the target, and nothing else accesses that part of it.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[inline]
+unsafe fn write(tile: &[[__m512; 3]; ROWS], target: Target, at: [usize; 2], count: [usize; 2]) {
+    for j in 0..3 {
+        let columns = count[1].saturating_sub(GROUP * j).min(GROUP);
+        let mask = ((1u32 << columns) - 1) as u16;
+        for (i, row) in tile.iter().enumerate().take(count[0]) {
+            let to = target
+                .data
+                .wrapping_add((at[0] + i) * target.stride + at[1] + GROUP * j);
+            // SAFETY: by the caller's promise; lanes beyond `columns` are masked out.
+            unsafe {
+                let sum = if target.add {
+                    _mm512_add_ps(row[j], _mm512_maskz_loadu_ps(mask, to))
+                } else {
+                    row[j]
+                };
+                _mm512_mask_storeu_ps(to, mask, sum);
+            }
+        }
+    }
+}
+
+macro_rules! kernel {
+    ($(#[$doc:meta])* $name:ident, |$sum:ident, $left:ident, $right:ident| $step:expr) => {
+        $(#[$doc])*
+        ///
+        /// # Safety
+        /// The machine has AVX-512 F, BW, VL and BF16; `rows` holds `units` times 8 values, `columns`
+        /// `units` times 48; for the target as [`write`].
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+        unsafe fn $name(
+            units: usize,
+            rows: *const u32,
+            columns: *const u32,
+            target: Target,
+            at: [usize; 2],
+            count: [usize; 2],
+        ) {
+            let mut sums = [[_mm512_setzero_ps(); 3]; ROWS];
+            for u in 0..units {
+                // SAFETY: u is below `units`.
+                unsafe {
+                    let column = columns.add(u * COLUMNS);
+                    let right = [
+                        _mm512_loadu_si512(column.cast()),
+                        _mm512_loadu_si512(column.add(GROUP).cast()),
+                        _mm512_loadu_si512(column.add(2 * GROUP).cast()),
+                    ];
+                    let row = rows.add(u * ROWS);
+                    for (i, sums) in sums.iter_mut().enumerate() {
+                        let $left = _mm512_set1_epi32(*row.add(i) as i32);
+                        for (sum, $right) in sums.iter_mut().zip(right) {
+                            let $sum = *sum;
+                            *sum = $step;
+                        }
+                    }
+                }
+            }
+            // SAFETY: by the caller's promise.
+            unsafe { write(&sums, target, at, count) }
+        }
+    };
+}
+
+kernel!(
+    /// A unit is one value: multiply and add.
+    multiply_f32,
+    |sum, left, right| _mm512_fmadd_ps(_mm512_castsi512_ps(left), _mm512_castsi512_ps(right), sum)
+);
+
+kernel!(
+    /// A unit is two values: both products are added to the lane's sum.
+    multiply_bf16,
+    |sum, left, right| _mm512_dpbf16_ps(
+        sum,
+        std::mem::transmute::<__m512i, __m512bh>(left),
+        std::mem::transmute::<__m512i, __m512bh>(right)
+    )
+);

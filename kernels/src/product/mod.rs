@@ -1,0 +1,211 @@
+//! Matrix products on slices in host memory, in f32 or with inputs rounded to bf16.
+//!
+//! `to [M, N] (+)= left [M, K] * right [K, N]`, f32 results, products accumulated in f32.
+//! [`Precision::Bf16`] rounds both inputs to bf16 (nearest even) while it packs them, whatever type
+//! they are stored in: weights can stay f32 and no rounded copy of them ever exists.
+//!
+//! | machine | f32 | bf16 |
+//! |---|---|---|
+//! | x86-64 with AVX-512 F, BW, VL and BF16 | own kernel, fused multiply-add | own kernel, `vdpbf16ps` (two products a lane) |
+//! | every other | the `gemm` crate | inputs rounded to bf16, then the `gemm` crate in f32 |
+//!
+//! Which one runs is found out at run time, once; `WMTP_PORTABLE=1` in the environment takes the
+//! second row everywhere. Both rows round the same values and differ in summation order only.
+//! Every element is summed by one thread in an order that depends on the shapes alone, so results
+//! do not depend on the number of threads.
+//!
+//! The blocking follows Goto and van de Geijn 2008, Anatomy of high-performance matrix
+//! multiplication: the smaller factor is packed once for all threads, the larger one panel by panel.
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod pack;
+mod portable;
+
+pub use crate::Precision;
+use half::bf16;
+use std::sync::OnceLock;
+
+/// Values of one of the two storage types.
+#[derive(Debug, Clone, Copy)]
+pub enum Floats<'a> {
+    /// 4 bytes a value.
+    F32(&'a [f32]),
+    /// 2 bytes a value.
+    Bf16(&'a [bf16]),
+}
+
+impl Floats<'_> {
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::Bf16(values) => values.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The value at `index`.
+    pub fn at(&self, index: usize) -> f32 {
+        match self {
+            Self::F32(values) => values[index],
+            Self::Bf16(values) => values[index].to_f32(),
+        }
+    }
+}
+
+/// A read-only `[rows, columns]` view with strides, in elements.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    data: Floats<'a>,
+    shape: [usize; 2],
+    strides: [usize; 2],
+}
+
+impl<'a> View<'a> {
+    /// Element `[i, j]` is `data[i * strides[0] + j * strides[1]]`.
+    ///
+    /// # Panics
+    /// If an element lies outside `data`.
+    pub fn strided(data: Floats<'a>, shape: [usize; 2], strides: [usize; 2]) -> Self {
+        let last: usize = shape
+            .iter()
+            .zip(&strides)
+            .map(|(length, stride)| length.saturating_sub(1) * stride)
+            .sum();
+        assert!(
+            shape.contains(&0) || last < data.len(),
+            "a matrix {shape:?} with strides {strides:?} does not fit into {} elements",
+            data.len()
+        );
+        Self { data, shape, strides }
+    }
+
+    /// f32 rows one after another.
+    pub fn rows(data: &'a [f32], shape: [usize; 2]) -> Self {
+        Self::strided(Floats::F32(data), shape, [shape[1], 1])
+    }
+
+    /// bf16 rows one after another.
+    pub fn bf16_rows(data: &'a [bf16], shape: [usize; 2]) -> Self {
+        Self::strided(Floats::Bf16(data), shape, [shape[1], 1])
+    }
+
+    /// The same elements with rows and columns exchanged.
+    pub fn transposed(self) -> Self {
+        let ([rows, columns], [down, right]) = (self.shape, self.strides);
+        Self {
+            data: self.data,
+            shape: [columns, rows],
+            strides: [right, down],
+        }
+    }
+
+    /// `[rows, columns]`.
+    pub fn shape(&self) -> [usize; 2] {
+        self.shape
+    }
+
+    fn at(&self, row: usize, column: usize) -> f32 {
+        self.data.at(row * self.strides[0] + column * self.strides[1])
+    }
+}
+
+/// `to = left * right`, or `to += left * right` if `accumulate`; row i of the result starts at
+/// `to[i * to_stride]`. On all threads of the current rayon pool.
+///
+/// # Panics
+/// If the shapes do not fit together or the result does not fit into `to`.
+pub fn product(
+    to: &mut [f32],
+    to_stride: usize,
+    accumulate: bool,
+    left: View<'_>,
+    right: View<'_>,
+    precision: Precision,
+) {
+    multiply(to, to_stride, accumulate, [left, right], precision, Threads::All);
+}
+
+/// [`product`] on the calling thread alone, for products inside a task.
+///
+/// # Panics
+/// As [`product`].
+pub fn product_here(
+    to: &mut [f32],
+    to_stride: usize,
+    accumulate: bool,
+    left: View<'_>,
+    right: View<'_>,
+    precision: Precision,
+) {
+    multiply(to, to_stride, accumulate, [left, right], precision, Threads::This);
+}
+
+/// Who computes a product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Threads {
+    /// Those of the current rayon pool.
+    All,
+    /// The calling one.
+    This,
+}
+
+fn multiply(
+    to: &mut [f32],
+    to_stride: usize,
+    accumulate: bool,
+    [left, right]: [View<'_>; 2],
+    precision: Precision,
+    threads: Threads,
+) {
+    let ([m, k], [inner, n]) = (left.shape, right.shape);
+    assert!(k == inner, "[{m}, {k}] times [{inner}, {n}] is not a product");
+    assert!(
+        m == 0 || (n <= to_stride && (m - 1) * to_stride + n <= to.len()),
+        "{m} rows of {n}, {to_stride} apart, do not fit into {} elements",
+        to.len()
+    );
+    if m == 0 || n == 0 {
+        return;
+    }
+    if k == 0 {
+        if !accumulate {
+            to.chunks_mut(to_stride).take(m).for_each(|row| row[..n].fill(0.0));
+        }
+        return;
+    }
+    #[cfg(target_arch = "x86_64")]
+    if has_avx512_bf16() {
+        avx512::product(to, to_stride, accumulate, [left, right], precision, threads);
+        return;
+    }
+    portable::product(to, to_stride, accumulate, [left, right], precision, threads);
+}
+
+/// Whether the AVX-512 kernels run on this machine (and were not turned off by `WMTP_PORTABLE=1`).
+pub fn has_avx512_bf16() -> bool {
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    *FOUND.get_or_init(|| std::env::var_os("WMTP_PORTABLE").is_none_or(|value| value != "1") && detected())
+}
+
+#[cfg(target_arch = "x86_64")]
+fn detected() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512bf16")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn detected() -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,233 @@
+//! The mathematics of both halves on slices: forward, and backward from what forward kept.
+
+use super::Plan;
+use wmtp_kernels::{
+    host::{Store, attention, rms_norm, rotary, swiglu},
+    product::{Floats, View, product},
+};
+
+/// The weights of the attention half: norm `[D]`, matrices `[out, in]`.
+#[derive(Clone, Copy)]
+pub struct Attention<'a> {
+    pub norm: &'a [f32],
+    pub q: &'a [f32],
+    pub k: &'a [f32],
+    pub v: &'a [f32],
+    pub o: &'a [f32],
+}
+
+/// The weights of the feed-forward half.
+#[derive(Clone, Copy)]
+pub struct FeedForward<'a> {
+    pub norm: &'a [f32],
+    pub gate: &'a [f32],
+    pub up: &'a [f32],
+    pub down: &'a [f32],
+}
+
+/// What a half keeps for its backward pass beside its input: queries, keys and values with the mixed
+/// values, or gate and up.
+pub type Kept = [Store; 2];
+
+/// Gradients: of the input, of the norm's weight and of the matrices, in the order of the inputs.
+/// A matrix whose gradient is not wanted has none.
+pub struct Gradients<const N: usize> {
+    pub x: Vec<f32>,
+    pub norm: Vec<f32>,
+    pub matrices: [Option<Vec<f32>>; N],
+}
+
+fn normal(x: &[f32], norm: &[f32], plan: &Plan) -> Vec<f32> {
+    let mut to = vec![0.0; x.len()];
+    rms_norm::forward(x, norm, plan.eps, &mut to);
+    to
+}
+
+/// `rows [N, in]` times the transpose of `weight [out, in]`.
+fn linear(to: &mut [f32], stride: usize, add: bool, rows: View<'_>, weight: &[f32], plan: &Plan) {
+    let inner = rows.shape()[1];
+    let weight = View::rows(weight, [weight.len() / inner, inner]);
+    product(to, stride, add, rows, weight.transposed(), plan.precision);
+}
+
+/// The gradient `[out, in]` of a weight: upstream `[N, out]` transposed times `rows [N, in]`.
+fn of_weight(wanted: bool, upstream: View<'_>, rows: View<'_>, plan: &Plan) -> Option<Vec<f32>> {
+    let ([_, out], [_, inner]) = (upstream.shape(), rows.shape());
+    wanted.then(|| {
+        let mut to = vec![0.0; out * inner];
+        product(&mut to, inner, false, upstream.transposed(), rows, plan.precision);
+        to
+    })
+}
+
+/// `to (+)= upstream [N, out] * weight [out, in]`.
+fn of_rows(to: &mut [f32], add: bool, upstream: View<'_>, weight: &[f32], plan: &Plan) {
+    let out = upstream.shape()[1];
+    let inner = weight.len() / out;
+    product(
+        to,
+        inner,
+        add,
+        upstream,
+        View::rows(weight, [out, inner]),
+        plan.precision,
+    );
+}
+
+impl Attention<'_> {
+    /// Rotated queries, keys and values of `x`, and the values mixed by attention.
+    fn inner(&self, x: &[f32], plan: &Plan) -> (Store, Vec<f32>) {
+        let (d, heads) = (self.norm.len(), plan.heads);
+        let h = normal(x, self.norm, plan);
+        let h = View::rows(&h, [x.len() / d, d]);
+        let stride = heads.row();
+        let mut qkv = vec![0.0; x.len() / d * stride];
+        for (column, weight) in [(0, self.q), (heads.keys(), self.k), (heads.values(), self.v)] {
+            linear(&mut qkv[column..], stride, false, h, weight, plan);
+        }
+        rotate(&mut qkv, plan, rotary::Turn::Forward);
+        let qkv = Store::new(qkv, plan.precision);
+        let mixed = attention::forward(qkv.floats(), heads, &plan.documents, plan.precision);
+        (qkv, mixed)
+    }
+
+    /// The half on `x` `[N, D]`.
+    pub fn forward(&self, x: &[f32], plan: &Plan) -> (Vec<f32>, Kept) {
+        let (qkv, mixed) = self.inner(x, plan);
+        let mixed = Store::new(mixed, plan.precision);
+        let (d, width) = (self.norm.len(), plan.heads.keys());
+        let mut y = x.to_vec();
+        let rows = View::strided(mixed.floats(), [x.len() / d, width], [width, 1]);
+        linear(&mut y, d, true, rows, self.o, plan);
+        (y, [qkv, mixed])
+    }
+
+    /// Gradients for the gradient `upstream` of the result; `wanted` says of which matrices.
+    pub fn backward(
+        &self,
+        x: &[f32],
+        kept: Option<Kept>,
+        upstream: &[f32],
+        wanted: [bool; 4],
+        plan: &Plan,
+    ) -> Gradients<4> {
+        let (d, heads) = (self.norm.len(), plan.heads);
+        let (n, width, stride) = (x.len() / d, heads.keys(), heads.row());
+        let [qkv, mixed] = kept.unwrap_or_else(|| {
+            let (qkv, mixed) = self.inner(x, plan);
+            [qkv, Store::new(mixed, plan.precision)]
+        });
+        let up = View::rows(upstream, [n, d]);
+        let mixed = View::strided(mixed.floats(), [n, width], [width, 1]);
+        let d_o = of_weight(wanted[3], up, mixed, plan);
+        let mut d_mixed = vec![0.0; n * width];
+        of_rows(&mut d_mixed, false, up, self.o, plan);
+        let mut d_qkv = attention::backward(qkv.floats(), heads, &plan.documents, &d_mixed, plan.precision);
+        drop(qkv);
+        rotate(&mut d_qkv, plan, rotary::Turn::Back);
+
+        let h = normal(x, self.norm, plan);
+        let h = View::rows(&h, [n, d]);
+        let mut d_h = vec![0.0; n * d];
+        let part = |column: usize, width: usize| {
+            let end = column + (n - 1) * stride + width;
+            View::strided(Floats::F32(&d_qkv[column..end]), [n, width], [stride, 1])
+        };
+        let kv_width = heads.kv_heads * heads.width;
+        let parts = [
+            (part(0, width), self.q),
+            (part(heads.keys(), kv_width), self.k),
+            (part(heads.values(), kv_width), self.v),
+        ];
+        let mut d_weights = [None, None, None];
+        for (i, (d_part, weight)) in parts.into_iter().enumerate() {
+            d_weights[i] = of_weight(wanted[i], d_part, h, plan);
+            of_rows(&mut d_h, i > 0, d_part, weight, plan);
+        }
+        let mut d_x = upstream.to_vec();
+        let norm = rms_norm::backward(x, self.norm, plan.eps, &d_h, &mut d_x);
+        let [q, k, v] = d_weights;
+        Gradients {
+            x: d_x,
+            norm,
+            matrices: [q, k, v, d_o],
+        }
+    }
+}
+
+/// Turns queries (with their scale) and keys.
+fn rotate(qkv: &mut [f32], plan: &Plan, turn: rotary::Turn) {
+    let (heads, half) = (plan.heads, plan.heads.width / 2);
+    let queries = 0..heads.heads;
+    let keys = heads.heads..heads.heads + heads.kv_heads;
+    for (which, [cos, sin]) in [(queries, &plan.queries), (keys, &plan.keys)] {
+        rotary::rotate(qkv, heads.row(), which, half, [cos, sin], turn);
+    }
+}
+
+impl FeedForward<'_> {
+    /// Gate and up of `x`.
+    fn inner(&self, x: &[f32], plan: &Plan) -> [Vec<f32>; 2] {
+        let d = self.norm.len();
+        let (n, width) = (x.len() / d, self.gate.len() / d);
+        let h = normal(x, self.norm, plan);
+        [self.gate, self.up].map(|weight| {
+            let mut to = vec![0.0; n * width];
+            linear(&mut to, width, false, View::rows(&h, [n, d]), weight, plan);
+            to
+        })
+    }
+
+    /// The half on `x` `[N, D]`.
+    pub fn forward(&self, x: &[f32], plan: &Plan, keep: bool) -> (Vec<f32>, Option<Kept>) {
+        let d = self.norm.len();
+        let (n, width) = (x.len() / d, self.gate.len() / d);
+        let [mut gate, up] = self.inner(x, plan);
+        let kept = keep.then(|| Store::new(gate.clone(), plan.precision));
+        swiglu::forward(&mut gate, &up);
+        let kept = kept.map(|gate| [gate, Store::new(up, plan.precision)]);
+        let mut y = x.to_vec();
+        linear(&mut y, d, true, View::rows(&gate, [n, width]), self.down, plan);
+        (y, kept)
+    }
+
+    /// Gradients for the gradient `upstream` of the result; `wanted` says of which matrices.
+    pub fn backward(
+        &self,
+        x: &[f32],
+        kept: Option<Kept>,
+        upstream: &[f32],
+        wanted: [bool; 3],
+        plan: &Plan,
+    ) -> Gradients<3> {
+        let d = self.norm.len();
+        let (n, width) = (x.len() / d, self.gate.len() / d);
+        let [mut gate, mut up] = match kept {
+            Some(kept) => kept.map(Store::into_f32),
+            None => self.inner(x, plan),
+        };
+        let above = View::rows(upstream, [n, d]);
+        let mut inner = vec![0.0; n * width];
+        of_rows(&mut inner, false, above, self.down, plan);
+        // Gate and up become their gradients, `inner` the product that `down` was applied to.
+        swiglu::backward(&mut gate, &mut up, &mut inner);
+        let d_down = of_weight(wanted[2], above, View::rows(&inner, [n, width]), plan);
+        drop(inner);
+
+        let h = normal(x, self.norm, plan);
+        let h = View::rows(&h, [n, d]);
+        let (d_gate, d_up) = (View::rows(&gate, [n, width]), View::rows(&up, [n, width]));
+        let mut d_h = vec![0.0; n * d];
+        of_rows(&mut d_h, false, d_gate, self.gate, plan);
+        of_rows(&mut d_h, true, d_up, self.up, plan);
+        let of_gate = of_weight(wanted[0], d_gate, h, plan);
+        let of_up = of_weight(wanted[1], d_up, h, plan);
+        let mut d_x = upstream.to_vec();
+        let norm = rms_norm::backward(x, self.norm, plan.eps, &d_h, &mut d_x);
+        Gradients {
+            x: d_x,
+            norm,
+            matrices: [of_gate, of_up, d_down],
+        }
+    }
+}
