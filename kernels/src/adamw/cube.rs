@@ -28,9 +28,9 @@ pub fn adamw<P: Float, M: Float, G: Float, N: Size>(
     correction_2: f32,
     rest_1: f32,
     rest_2: f32,
-    #[define(P)] _parameter: ElemType,
-    #[define(M)] _moments: ElemType,
-    #[define(G)] _gradient: ElemType,
+    #[define(P)] _p: ElemType,
+    #[define(M)] _m: ElemType,
+    #[define(G)] _g: ElemType,
 ) {
     if ABSOLUTE_POS < parameter.len() {
         let g = Vector::<f32, N>::cast_from(gradient[ABSOLUTE_POS]);

@@ -113,7 +113,7 @@ pub fn attention_forward<F: Float>(
         let row = first + y * PER_UNIT + i;
         #[unroll]
         for n in 0..per {
-            total[i * per + n] = total[i * per + n] / sums[i];
+            total[i * per + n] /= sums[i];
         }
         if x == 0 && row < seq {
             let at = 2 * ((batch * heads + head) * seq + row);
@@ -125,7 +125,7 @@ pub fn attention_forward<F: Float>(
 }
 
 /// `dq` `[B, H, S, W]`, and `deltas` `[B, H, S]`, the products of `out` and `upstream`, for
-/// [`attention_backward_kv`]; cubes are `[query blocks, H, B]`.
+/// [`attention_backward_kv()`]; cubes are `[query blocks, H, B]`.
 #[cube(launch, create_dummy_kernel)]
 pub fn attention_backward_q<F: Float>(
     q: &Tensor<F>,

@@ -94,7 +94,7 @@ pub(super) fn accumulate(
     }
 }
 
-/// Writes the unit's values where [`accumulate`] reads them.
+/// Writes the unit's values where `accumulate` reads them.
 #[cube]
 pub(super) fn store_shares(values: &Array<f32>, to: &mut Shared<[f32]>, x: usize, y: usize, #[comptime] block: usize) {
     let side = comptime!(block / PER_UNIT);

@@ -35,7 +35,7 @@ pub fn cube_sum(value: f32, #[comptime] units: u32, #[comptime] planes: bool) ->
     }
 }
 
-/// As [`cube_sum`], the largest instead.
+/// As [`cube_sum()`], the largest instead.
 #[cube]
 pub fn cube_max(value: f32, #[comptime] units: u32, #[comptime] planes: bool) -> f32 {
     let mut shared = Shared::<[f32]>::new_slice(units as usize);
@@ -46,7 +46,7 @@ pub fn cube_max(value: f32, #[comptime] units: u32, #[comptime] planes: bool) ->
         }
         sync_cube();
         let mut largest = shared[0];
-        for plane in 1..CUBE_DIM / PLANE_DIM {
+        for plane in 0..CUBE_DIM / PLANE_DIM {
             largest = max(largest, shared[plane as usize]);
         }
         largest

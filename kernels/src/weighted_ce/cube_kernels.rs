@@ -65,7 +65,7 @@ pub fn cross_entropy<F: Float, N: Size>(
 }
 
 /// The logits replaced by their gradient, `weight * (softmax - onehot)`, a row a cube; arguments as
-/// for [`cross_entropy`].
+/// for [`cross_entropy()`].
 #[cube(launch, create_dummy_kernel)]
 pub fn gradient<F: Float, N: Size>(
     logits: &mut Tensor<Vector<F, N>>,
