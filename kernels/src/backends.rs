@@ -17,8 +17,8 @@ pub(crate) fn cast<B: Backend>(tensor: FloatTensor<B>, dtype: DType) -> FloatTen
     }
 }
 
-/// Implements a trait with one body for the compiled-in backends other than flex.
-macro_rules! implement_beside_flex {
+/// Implements a trait with one body for ndarray and libtorch, where they are compiled in.
+macro_rules! implement_plainly {
     ($operation:ident, $body:tt) => {
         #[cfg(feature = "ndarray")]
         #[allow(deprecated)] // deprecated upstream, and it still works
@@ -27,9 +27,39 @@ macro_rules! implement_beside_flex {
         #[cfg(feature = "tch")]
         #[allow(deprecated)]
         impl $operation for burn::backend::LibTorch $body
+    };
+}
+pub(crate) use implement_plainly;
+
+/// Implements a trait with one body for the compiled-in backends other than flex.
+macro_rules! implement_beside_flex {
+    ($operation:ident, $body:tt) => {
+        crate::backends::implement_plainly!($operation, $body);
 
         #[cfg(any(feature = "wgpu", feature = "cuda"))]
         impl $operation for burn::backend::Cube $body
     };
 }
 pub(crate) use implement_beside_flex;
+
+/// Implements a trait with one body for the compiled-in backends other than CubeCL's.
+macro_rules! implement_on_host {
+    ($operation:ident, $body:tt) => {
+        #[cfg(feature = "flex")]
+        impl $operation for burn::backend::Flex $body
+
+        crate::backends::implement_plainly!($operation, $body);
+    };
+}
+pub(crate) use implement_on_host;
+
+/// Implements a trait with one body for every compiled-in backend.
+macro_rules! implement_everywhere {
+    ($operation:ident, $body:tt) => {
+        crate::backends::implement_on_host!($operation, $body);
+
+        #[cfg(any(feature = "wgpu", feature = "cuda"))]
+        impl $operation for burn::backend::Cube $body
+    };
+}
+pub(crate) use implement_everywhere;

@@ -8,12 +8,17 @@
 #![deny(missing_docs)]
 
 pub mod adamw;
+pub mod attention;
 mod backends;
-
+#[cfg(feature = "cube")]
+pub mod cube;
 pub mod host;
 mod precision;
 pub mod product;
+pub mod rms_norm;
+pub mod rotary;
 pub mod square_sums;
+pub mod swiglu;
 #[cfg(test)]
 mod test_values;
 pub mod weighted_ce;

@@ -7,13 +7,17 @@
 //! p = p (1 - lr wd) - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
 //! ```
 //!
-//! Computed in f32 (f64 for f64), whatever the four tensors hold. On flex the buffers of `p`, `m` and
-//! `v` are overwritten in one pass where nothing else refers to them, and copied first where something does.
+//! Computed in f32 (f64 for f64), whatever the four tensors hold. On flex and CubeCL the buffers of
+//! `p`, `m` and `v` are overwritten in one pass where nothing else refers to them, and copied first where
+//! something does.
 //!
 //! Source: Loshchilov and Hutter 2019, Decoupled Weight Decay Regularization, arXiv 1711.05101,
 //! algorithm 2, with the schedule's multiplier in `lr` and the decay times `lr` as in PyTorch.
 
-use crate::backends::{cast, implement_beside_flex, wide};
+#[cfg(feature = "cube")]
+pub mod cube;
+
+use crate::backends::{cast, implement_plainly, wide};
 use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension, tensor::FloatTensor};
 use burn::tensor::{DType, Tensor};
 
@@ -138,7 +142,7 @@ impl AdamWOps for burn::backend::Flex {
     }
 }
 
-implement_beside_flex!(AdamWOps, {
+implement_plainly!(AdamWOps, {
     fn adamw_step(
         parameter: FloatTensor<Self>,
         moment_1: FloatTensor<Self>,

@@ -1,6 +1,6 @@
 //! The loss and its gradients in the operations of any backend, a chunk of rows at a time.
 //!
-//! What GPU backends run until they have a kernel of their own. Targets and weights are read back
+//! What libtorch runs, and CubeCL in f64; the form that CubeCL's kernels are compared with. Targets and weights are read back
 //! once, to know which rows are kept.
 
 use super::extension::{LossAndGradients, Wanted, cast};

@@ -111,7 +111,19 @@ macro_rules! implement {
 }
 
 implement!(cfg(feature = "tch"), burn::backend::LibTorch, {});
-implement!(cfg(any(feature = "wgpu", feature = "cuda")), burn::backend::Cube, {});
+implement!(cfg(any(feature = "wgpu", feature = "cuda")), burn::backend::Cube, {
+    fn loss_and_gradients(
+        hidden: FloatTensor<Self>,
+        unembedding: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        weights: FloatTensor<Self>,
+        wanted: Wanted,
+        _precision: Precision,
+    ) -> LossAndGradients<Self> {
+        // What this backend multiplies in follows from its tensors' type.
+        super::cube::loss_and_gradients(hidden, unembedding, targets, weights, wanted)
+    }
+});
 implement!(cfg(feature = "flex"), burn::backend::Flex, {
     fn loss_and_gradients(
         hidden: FloatTensor<Self>,

@@ -32,7 +32,8 @@
 //! | backend | form |
 //! |---|---|
 //! | flex, ndarray | slices, the `gemm` crate and rayon; f32 and f64 as they are, f16 and bf16 through f32 |
-//! | libtorch, CubeCL (wgpu, cuda) | the same chunks in the backend's own operations, logits cast to f32 |
+//! | CubeCL (wgpu, cuda) | the same chunks: burn's products and two kernels on the logits, kept in the storage type |
+//! | libtorch | the same chunks in the backend's own operations, logits cast to f32 |
 //!
 //! Log-sum-exp and all sums are taken in f32 or better; dW is accumulated in f32 (f64 for f64).
 //! On flex and ndarray no result depends on the number of threads or on their timing. `loss` and
@@ -51,6 +52,10 @@
 //! your losses, arXiv 2411.09009: logits need not be materialised, and skipping rows is worth it.
 
 mod chunked;
+#[cfg(feature = "cube")]
+mod cube;
+#[cfg(feature = "cube")]
+pub mod cube_kernels;
 mod extension;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 mod host;

@@ -4,6 +4,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use wmtp_kernels::WeightedCrossEntropy;
 
 /// Every CPU device compiled in, without autodiff.
+#[allow(dead_code)] // some test programs choose for themselves
 pub fn devices() -> Vec<Device> {
     vec![
         #[cfg(feature = "flex")]

@@ -1,0 +1,249 @@
+//! Causal attention with grouped queries that never crosses a document.
+//!
+//! With queries `q` `[B, H, S, W]`, keys and values `k`, `v` `[B, K, S, W]`, H a multiple of K, and
+//! `starts` `[B, S]`, the first position that each position may see, query `i` sees key `j` where
+//! `starts_i <= j <= i`. For the key head that a query head shares with H / K - 1 others,
+//!
+//! ```text
+//! s_ij = scale q_i . k_j        m_i = max_j s_ij        l_i = sum_j exp(s_ij - m_i)
+//! p_ij = exp(s_ij - m_i) / l_i
+//! out_i = sum_j p_ij v_j
+//! ds_ij = p_ij (dout_i . v_j - dout_i . out_i)
+//! dq_i = scale sum_j ds_ij k_j      dk_j = scale sum_i ds_ij q_i      dv_j = sum_i p_ij dout_i
+//! ```
+//!
+//! On CubeCL no S x S tensor exists: scores live a tile at a time in a cube's shared memory, tiles
+//! that no query sees are passed over, and `out` with `m` and `l` `[B, H, S, 2]` are what the forward
+//! pass leaves: apart, because `m + log l` at scores of 1e4 is off by 5e-4 in f32. On the other backends the plain form holds all scores; it is the reference.
+//!
+//! Sources: Dao et al. 2022, FlashAttention, arXiv 2205.14135, and Dao 2023, arXiv 2307.08691, for the
+//! tiles, the running maximum and the backward pass from the rows' statistics; Ainslie et al. 2023, arXiv 2305.13245,
+//! for grouped queries.
+
+#[cfg(feature = "cube")]
+pub mod cube;
+#[cfg(feature = "cube")]
+pub mod cube_kernels;
+#[cfg(feature = "cube")]
+mod cube_steps;
+mod plain;
+
+use crate::backends::{implement_everywhere, implement_on_host};
+use burn::backend::{
+    Autodiff, Backend, Dispatch,
+    autodiff::{
+        NodeId,
+        checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+        grads::Gradients,
+        ops::{Backward, Ops, OpsKind},
+    },
+    backend_extension,
+    tensor::{FloatTensor, IntTensor},
+};
+use burn::tensor::{Int, Tensor};
+
+/// The attention of `q` `[B, H, S, W]` over `k` and `v` `[B, K, S, W]`; see the [module](self).
+/// Differentiable in all three.
+///
+/// * `starts`: `[B, S]`, in every row not decreasing and at most the position itself; see
+///   [`document_starts`]. Other values give wrong results, not a panic.
+/// * `scale`: usually `1 / sqrt(W)`
+///
+/// # Panics
+/// If the shapes or float types don't fit together.
+pub fn causal_attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, starts: Tensor<2, Int>, scale: f64) -> Tensor<4> {
+    let ([b, h, s, w], [_, groups, ..]) = (q.dims(), k.dims());
+    let expected = [b, groups, s, w];
+    assert!(
+        k.dims() == expected && v.dims() == expected && groups > 0 && h.is_multiple_of(groups),
+        "causal_attention: q is [{b}, {h}, {s}, {w}], k {:?} and v {:?}",
+        k.dims(),
+        v.dims()
+    );
+    assert!(
+        starts.dims() == [b, s],
+        "causal_attention: starts are {:?}, not [{b}, {s}]",
+        starts.dims()
+    );
+    assert!(
+        q.dtype() == k.dtype() && q.dtype() == v.dtype(),
+        "causal_attention: q is {:?}, k {:?} and v {:?}",
+        q.dtype(),
+        k.dtype(),
+        v.dtype()
+    );
+    let found = Dispatch::causal_attention(
+        q.into_dispatch(),
+        k.into_dispatch(),
+        v.into_dispatch(),
+        starts.into_dispatch(),
+        scale,
+    );
+    Tensor::from_dispatch(found)
+}
+
+/// For one row of document numbers, the first position of each position's document. A negative
+/// number is padding, which sees itself alone.
+pub fn document_starts(documents: &[i64]) -> Vec<i64> {
+    let mut starts: Vec<i64> = Vec::with_capacity(documents.len());
+    for (i, document) in documents.iter().enumerate() {
+        let before = i.checked_sub(1);
+        let start = match before {
+            Some(before) if *document >= 0 && documents[before] == *document => starts[before],
+            _ => i as i64,
+        };
+        starts.push(start);
+    }
+    starts
+}
+
+/// The operation as burn's dispatch sees it.
+#[backend_extension(
+    Autodiff,
+    Flex: cfg(feature = "flex"),
+    NdArray: cfg(feature = "ndarray"),
+    LibTorch: cfg(feature = "tch"),
+    Cube: cfg(any(feature = "wgpu", feature = "cuda"))
+)]
+pub trait AttentionOps: Backend {
+    /// See [`causal_attention`].
+    fn causal_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        starts: IntTensor<Self>,
+        scale: f64,
+    ) -> FloatTensor<Self>;
+}
+
+/// What the forward pass leaves for the backward pass.
+#[derive(Debug, Clone)]
+pub struct Attended<B: Backend> {
+    /// `[B, H, S, W]`, of the queries' type.
+    pub out: FloatTensor<B>,
+    /// `[B, H, S, 2]`: m and l of each query, f32 (f64 for f64).
+    pub statistics: FloatTensor<B>,
+}
+
+/// The inputs of one call, as a backend without autodiff sees them.
+#[derive(Debug, Clone)]
+pub struct Inputs<B: Backend> {
+    /// `[B, H, S, W]`
+    pub q: FloatTensor<B>,
+    /// `[B, K, S, W]`
+    pub k: FloatTensor<B>,
+    /// `[B, K, S, W]`
+    pub v: FloatTensor<B>,
+    /// `[B, S]`
+    pub starts: IntTensor<B>,
+    /// What the scores are multiplied by.
+    pub scale: f64,
+}
+
+/// What a backend without autodiff provides; by default in its own operations, with all scores at once.
+pub trait AttentionBackend: Backend {
+    /// The outputs and what the backward pass needs.
+    fn forward(inputs: Inputs<Self>) -> Attended<Self> {
+        plain::forward(inputs)
+    }
+
+    /// The gradients of q, k and v for `upstream` `[B, H, S, W]`.
+    fn backward(inputs: Inputs<Self>, attended: Attended<Self>, upstream: FloatTensor<Self>) -> [FloatTensor<Self>; 3] {
+        plain::backward(inputs, attended, upstream)
+    }
+}
+
+implement_on_host!(AttentionBackend, {});
+implement_everywhere!(AttentionOps, {
+    fn causal_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        starts: IntTensor<Self>,
+        scale: f64,
+    ) -> FloatTensor<Self> {
+        let inputs = Inputs { q, k, v, starts, scale };
+        <Self as AttentionBackend>::forward(inputs).out
+    }
+});
+
+#[derive(Debug, Clone)]
+struct Saved<B: Backend> {
+    /// q, k and v
+    kept: [NodeId; 3],
+    starts: IntTensor<B>,
+    attended: Attended<B>,
+    scale: f64,
+}
+
+#[derive(Debug)]
+struct AttentionBackward;
+
+impl<B: AttentionBackend> Backward<B, 3> for AttentionBackward {
+    type State = Saved<B>;
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
+        let upstream = grads.consume::<B>(&ops.node);
+        let Saved {
+            kept,
+            starts,
+            attended,
+            scale,
+        } = ops.state;
+        let [q, k, v] = kept.map(|node| checkpointer.retrieve_node_output::<FloatTensor<B>>(node));
+        let inputs = Inputs { q, k, v, starts, scale };
+        let gradients = B::backward(inputs, attended, upstream);
+        for (parent, gradient) in ops.parents.into_iter().zip(gradients) {
+            if let Some(parent) = parent {
+                grads.register::<B>(parent.id, gradient);
+            }
+        }
+    }
+}
+
+impl<B: AttentionBackend, C: CheckpointStrategy> AttentionOps for Autodiff<B, C> {
+    fn causal_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        starts: IntTensor<Self>,
+        scale: f64,
+    ) -> FloatTensor<Self> {
+        let nodes = [q.node(), k.node(), v.node()];
+        let forward = |q: FloatTensor<Self>, k: FloatTensor<Self>, v: FloatTensor<Self>| {
+            B::forward(Inputs {
+                q: q.into_primitive(),
+                k: k.into_primitive(),
+                v: v.into_primitive(),
+                starts: starts.clone(),
+                scale,
+            })
+        };
+        match AttentionBackward.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(mut prep) => {
+                let kept = [prep.checkpoint(&q), prep.checkpoint(&k), prep.checkpoint(&v)];
+                let attended = forward(q, k, v);
+                let out = attended.out.clone();
+                let saved = Saved {
+                    kept,
+                    starts: starts.clone(),
+                    attended,
+                    scale,
+                };
+                prep.finish(saved, out)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(forward(q, k, v).out),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::document_starts;
+
+    #[test]
+    fn starts_follow_documents_and_padding_sees_itself() {
+        assert_eq!(document_starts(&[0, 0, 0, 1, 2, 2, -1, -1]), [0, 0, 0, 3, 4, 4, 6, 7]);
+        assert_eq!(document_starts(&[]), Vec::<i64>::new());
+    }
+}
