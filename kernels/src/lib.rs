@@ -17,6 +17,7 @@ mod precision;
 pub mod product;
 pub mod rms_norm;
 pub mod rotary;
+pub mod row_sums;
 pub mod square_sums;
 pub mod swiglu;
 #[cfg(test)]

@@ -57,6 +57,7 @@ impl Optimizer for FusedAdamW {
             epsilon: self.config.eps,
             weight_decay: self.weight_decay,
             step: u32::try_from(time).unwrap_or(u32::MAX),
+            gradient_scale: 1.0,
         };
         let before = Step {
             parameter,

@@ -89,8 +89,9 @@ impl AdamWOps for Cube {
             step.shrink() as f32,
             step.step_size() as f32,
             step.correction_2() as f32,
-            (1.0 - step.beta_1) as f32,
-            (1.0 - step.beta_2) as f32,
+            // The gradient's scale joins what it and its square are multiplied by.
+            ((1.0 - step.beta_1) * step.gradient_scale) as f32,
+            ((1.0 - step.beta_2) * step.gradient_scale.powi(2)) as f32,
             element(dtypes[0]),
             element(dtypes[1]),
             element(dtypes[2]),

@@ -7,7 +7,12 @@
 //! p = p (1 - lr wd) - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
 //! ```
 //!
-//! Computed in f32 (f64 for f64), whatever the four tensors hold. On flex and CubeCL the buffers of
+//! where `g` is the given gradient times `gradient_scale`, which is how clipping by the global norm costs
+//! no pass of its own.
+//!
+//! Computed in f32 (f64 for f64), whatever the four tensors hold; f32 and bf16 mix freely. On flex
+//! what is stored in bf16 is rounded stochastically ([`crate::host::adamw`]), elsewhere to the nearest.
+//! On flex and CubeCL the buffers of
 //! `p`, `m` and `v` are overwritten in one pass where nothing else refers to them, and copied first where
 //! something does.
 //!
@@ -18,6 +23,8 @@
 pub mod cube;
 
 use crate::backends::{cast, implement_plainly, wide};
+#[cfg(feature = "flex")]
+use crate::{host::FloatsMut, product::Floats};
 use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension, tensor::FloatTensor};
 use burn::tensor::{DType, Tensor};
 
@@ -36,6 +43,8 @@ pub struct AdamWStep {
     pub weight_decay: f64,
     /// t, from 1.
     pub step: u32,
+    /// What the gradient is multiplied by before it is used.
+    pub gradient_scale: f64,
 }
 
 impl AdamWStep {
@@ -120,25 +129,39 @@ impl AdamWOps for burn::backend::Flex {
         mut gradient: FloatTensor<Self>,
         step: AdamWStep,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let mut tensors = [&mut parameter, &mut moment_1, &mut moment_2, &mut gradient];
-        if tensors.iter().any(|tensor| tensor.dtype() != DType::F32) {
+        let dtypes = [&parameter, &moment_1, &moment_2, &gradient].map(|tensor| tensor.dtype());
+        let is_slice = |dtype: &DType| matches!(dtype, DType::F32 | DType::BF16);
+        if !dtypes.iter().all(is_slice) || dtypes[1] != dtypes[2] {
             return plain_step::<Self>(parameter, moment_1, moment_2, gradient, step);
         }
-        for tensor in &mut tensors {
+        for tensor in [&mut parameter, &mut moment_1, &mut moment_2, &mut gradient] {
             // A copy of what is dense already would make its memory shared.
-            let dense = tensor.is_contiguous() && tensor.storage::<f32>().len() == tensor.shape().num_elements();
+            let whole = tensor.shape().num_elements() * tensor.dtype().size();
+            let dense = tensor.is_contiguous() && tensor.bytes().len() == whole;
             if !dense {
-                **tensor = tensor.to_contiguous();
+                *tensor = tensor.to_contiguous();
             }
         }
+        let gradient = match gradient.dtype() {
+            DType::BF16 => Floats::Bf16(gradient.storage()),
+            _ => Floats::F32(gradient.storage()),
+        };
         crate::host::adamw::update(
-            parameter.storage_mut(),
-            moment_1.storage_mut(),
-            moment_2.storage_mut(),
-            gradient.storage(),
+            floats_mut(&mut parameter),
+            [floats_mut(&mut moment_1), floats_mut(&mut moment_2)],
+            gradient,
             &step,
         );
         (parameter, moment_1, moment_2)
+    }
+}
+
+/// The memory of a dense f32 or bf16 tensor, to be overwritten.
+#[cfg(feature = "flex")]
+fn floats_mut(tensor: &mut burn::backend::flex::FlexTensor) -> FloatsMut<'_> {
+    match tensor.dtype() {
+        DType::BF16 => FloatsMut::Bf16(tensor.storage_mut()),
+        _ => FloatsMut::F32(tensor.storage_mut()),
     }
 }
 
@@ -154,6 +177,15 @@ implement_plainly!(AdamWOps, {
     }
 });
 
+/// `gradient` times `factor`; itself where that is one.
+pub(crate) fn scaled<B: Backend>(gradient: FloatTensor<B>, factor: f64) -> FloatTensor<B> {
+    if factor == 1.0 {
+        gradient
+    } else {
+        B::float_mul_scalar(gradient, factor.into())
+    }
+}
+
 fn plain_step<B: Backend>(
     parameter: FloatTensor<B>,
     moment_1: FloatTensor<B>,
@@ -165,6 +197,7 @@ fn plain_step<B: Backend>(
     let dtypes = tensors.each_ref().map(|tensor| tensor.dtype());
     let sums = wide(dtypes[0]);
     let [p, m, v, g] = tensors.map(|tensor| cast::<B>(tensor, sums));
+    let g = scaled::<B>(g, step.gradient_scale);
     let m = B::float_add(
         B::float_mul_scalar(m, step.beta_1.into()),
         B::float_mul_scalar(g.clone(), (1.0 - step.beta_1).into()),
@@ -214,8 +247,9 @@ mod tests {
                 epsilon: 0.0,
                 weight_decay: 0.5,
                 step: 1,
+                gradient_scale: 0.5,
             };
-            let once = adamw_step(start, tensor([3.0, -5.0, 7.0]), step);
+            let once = adamw_step(start, tensor([6.0, -10.0, 14.0]), step);
             assert_eq!(read(once.parameter.clone()), [0.25, -1.0, 2.5]);
             assert_eq!(read(once.moment_1.clone()), [3.0, -5.0, 7.0]);
             assert_eq!(read(once.moment_2.clone()), [9.0, 25.0, 49.0]);

@@ -10,12 +10,14 @@ pub mod attention;
 pub(crate) mod exp;
 pub mod rms_norm;
 pub mod rotary;
+pub mod row_sums;
 pub mod square_sums;
 mod store;
 pub mod swiglu;
 #[cfg(test)]
 mod tests;
 
+pub use adamw::FloatsMut;
 pub use store::Store;
 
 /// Rows that are computed, and summed over, at a time.

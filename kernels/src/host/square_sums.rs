@@ -1,6 +1,7 @@
 //! [`crate::square_sums`] on slices.
 
 use super::vectorised;
+use crate::product::Floats;
 use rayon::prelude::*;
 
 /// Partial sums of a row.
@@ -10,7 +11,14 @@ const LANES: usize = 32;
 const VALUES_PER_TASK: usize = 1 << 14;
 
 /// The sum of squares of each row of `columns` values.
-pub fn of_rows(values: &[f32], columns: usize) -> Vec<f32> {
+pub fn of_rows(values: Floats<'_>, columns: usize) -> Vec<f32> {
+    match values {
+        Floats::F32(values) => sums(values, columns, |x| *x),
+        Floats::Bf16(values) => sums(values, columns, |x| f32::from_bits(u32::from(x.to_bits()) << 16)),
+    }
+}
+
+fn sums<T: Sync>(values: &[T], columns: usize, wide: impl Fn(&T) -> f32 + Sync) -> Vec<f32> {
     if columns == 0 {
         return Vec::new();
     }
@@ -24,11 +32,11 @@ pub fn of_rows(values: &[f32], columns: usize) -> Vec<f32> {
                     let mut lanes = [0.0f32; LANES];
                     let chunks = row.chunks_exact(LANES);
                     for (lane, x) in lanes.iter_mut().zip(chunks.remainder()) {
-                        *lane += x * x;
+                        *lane += wide(x) * wide(x);
                     }
                     for chunk in chunks {
                         for (lane, x) in lanes.iter_mut().zip(chunk) {
-                            *lane += x * x;
+                            *lane += wide(x) * wide(x);
                         }
                     }
                     lanes.iter().sum()

@@ -26,7 +26,7 @@ impl Store {
                 let mut to = vec![bf16::ZERO; values.len()];
                 to.par_chunks_mut(BLOCK)
                     .zip(values.par_chunks(BLOCK))
-                    .for_each(|(to, from)| round(from, to));
+                    .for_each(|(to, from)| narrow(from, to));
                 Self::Bf16(to)
             }
         }
@@ -56,7 +56,7 @@ impl Store {
 }
 
 /// Rounds to the nearest even bf16; not-a-number stays so.
-fn round(from: &[f32], to: &mut [bf16]) {
+pub(crate) fn narrow(from: &[f32], to: &mut [bf16]) {
     vectorised(
         #[inline(always)]
         || {
@@ -91,7 +91,7 @@ mod tests {
     fn rounding_is_to_the_nearest_even() {
         let values: Vec<f32> = (0..u32::MAX).step_by(6101).map(f32::from_bits).collect();
         let mut rounded = vec![bf16::ZERO; values.len()];
-        round(&values, &mut rounded);
+        narrow(&values, &mut rounded);
         for (value, rounded) in values.iter().zip(&rounded) {
             let expected = bf16::from_f32(*value);
             assert!(

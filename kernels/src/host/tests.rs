@@ -191,10 +191,12 @@ fn adamw_follows_its_formula() {
             epsilon: 1e-8,
             weight_decay: 0.1,
             step: time as u32,
+            gradient_scale: 0.5,
         };
-        adamw::update(&mut w, &mut m, &mut v, &g, &update);
+        let moments = [FloatsMut::F32(&mut m), FloatsMut::F32(&mut v)];
+        adamw::update(FloatsMut::F32(&mut w), moments, Floats::F32(&g), &update);
         for i in 0..n {
-            let g = f64::from(g[i]);
+            let g = 0.5 * f64::from(g[i]);
             me[i] = 0.9 * me[i] + 0.1 * g;
             ve[i] = 0.95 * ve[i] + 0.05 * g * g;
             let first = me[i] / (1.0 - 0.9f64.powi(time));

@@ -4,6 +4,8 @@
 //! order that does not depend on the number of threads.
 
 use crate::backends::{cast, implement_beside_flex, wide};
+#[cfg(feature = "flex")]
+use crate::product::Floats;
 use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension, tensor::FloatTensor};
 use burn::tensor::{DType, Shape, Tensor};
 
@@ -27,13 +29,18 @@ pub trait SquareSumsOps: Backend {
 #[cfg(feature = "flex")]
 impl SquareSumsOps for burn::backend::Flex {
     fn row_square_sums(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        if x.dtype() != DType::F32 {
+        if !matches!(x.dtype(), DType::F32 | DType::BF16) {
             return plain::<Self>(x);
         }
         let x = x.to_contiguous();
         let [rows, columns] = x.shape().dims();
         let start = x.layout().start_offset();
-        let sums = crate::host::square_sums::of_rows(&x.storage::<f32>()[start..start + rows * columns], columns);
+        let range = start..start + rows * columns;
+        let values = match x.dtype() {
+            DType::BF16 => Floats::Bf16(&x.storage()[range]),
+            _ => Floats::F32(&x.storage()[range]),
+        };
+        let sums = crate::host::square_sums::of_rows(values, columns);
         burn::backend::flex::FlexTensor::from_data(burn::tensor::TensorData::new(sums, [rows]))
     }
 }
@@ -64,7 +71,7 @@ mod tests {
                 .chunks(columns)
                 .map(|row| row.iter().map(|x| f64::from(x * x)).sum())
                 .collect();
-            for dtype in [DType::F32, DType::F64] {
+            for dtype in [DType::F32, DType::F64, DType::BF16] {
                 let data = TensorData::new(values.clone(), [rows, columns]).convert_dtype(dtype);
                 let x = Tensor::<2>::from_data(data, (&Device::flex(), dtype));
                 let found: Vec<f64> = row_square_sums(x).into_data().iter::<f64>().collect();

@@ -216,6 +216,7 @@ const STEP: AdamWStep = AdamWStep {
     epsilon: 1e-8,
     weight_decay: 0.1,
     step: 1,
+    gradient_scale: 0.5,
 };
 
 /// Three steps against the formulas in f64.
@@ -229,7 +230,7 @@ fn adamw_equals_f64() {
         for (t, gradient) in gradients.iter().enumerate() {
             let [p, m, v] = &mut expected;
             for i in 0..count {
-                let g = gradient[i];
+                let g = 0.5 * gradient[i];
                 m[i] = 0.9 * m[i] + 0.1 * g;
                 v[i] = 0.99 * v[i] + 0.01 * g * g;
                 let (m_hat, v_hat) = (

@@ -1,0 +1,39 @@
+//! [`crate::row_sums`] on slices.
+
+use super::FloatsMut;
+use super::store::{narrow, widen};
+
+/// Adds `rows`, of `columns` values each, to the rows `ids` of `to`; those of one id are summed in
+/// f32, in their order, and added once.
+///
+/// # Panics
+/// If an id is outside of `to`.
+pub fn add(mut to: FloatsMut<'_>, columns: usize, ids: &[i64], rows: &[f32]) {
+    let count = match &to {
+        FloatsMut::F32(to) => to.len(),
+        FloatsMut::Bf16(to) => to.len(),
+    } / columns.max(1);
+    let mut order: Vec<usize> = (0..ids.len()).collect();
+    order.sort_by_key(|i| ids[*i]);
+    let mut sum = vec![0.0f32; columns];
+    for same in order.chunk_by(|a, b| ids[*a] == ids[*b]) {
+        let id = ids[same[0]];
+        assert!(
+            (0..count as i64).contains(&id),
+            "add_rows: id {id} is not below {count}"
+        );
+        let range = id as usize * columns..(id as usize + 1) * columns;
+        match &mut to {
+            FloatsMut::F32(to) => sum.copy_from_slice(&to[range.clone()]),
+            FloatsMut::Bf16(to) => widen(&to[range.clone()], &mut sum),
+        }
+        for i in same {
+            let row = &rows[i * columns..(i + 1) * columns];
+            sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+        }
+        match &mut to {
+            FloatsMut::F32(to) => to[range].copy_from_slice(&sum),
+            FloatsMut::Bf16(to) => narrow(&sum, &mut to[range]),
+        }
+    }
+}
