@@ -5,7 +5,10 @@ use std::time::Instant;
 use wmtp::{
     data::{Batch, Document, Tokenizer},
     scorer::{Normaliser, Uniform, WeightGroup, WeightsConfig},
-    train::{Assets, LossConfig, OptimConfig, StepBatch, Weigher, WeightedMtp, adamw, assign_stable_ids, grads, rates},
+    train::{
+        Assets, GradientScale, LossConfig, OptimConfig, StepBatch, Weigher, WeightedMtp, adamw, assign_stable_ids,
+        clip_factor, grads, rates,
+    },
 };
 use wmtp_model::MtpLlama;
 
@@ -13,6 +16,7 @@ use wmtp_model::MtpLlama;
 pub struct Ours {
     module: Option<WeightedMtp>,
     optimizer: ModuleOptimizer,
+    clip: GradientScale,
     batch: StepBatch,
 }
 
@@ -32,9 +36,11 @@ impl Ours {
             model_hash: String::new(),
             lora: None,
         };
+        let clip = GradientScale::default();
         Self {
             module: Some(assign_stable_ids(WeightedMtp::new(model, None, weigher, assets))),
-            optimizer: adamw(&OptimConfig::default()).expect("valid settings"),
+            optimizer: adamw(&OptimConfig::default(), &clip).expect("valid settings"),
+            clip,
             batch: StepBatch {
                 micro: vec![batch(rows, len, vocabulary)],
                 heads_only: false,
@@ -45,12 +51,10 @@ impl Ours {
     /// One step with clipping: the loss before it, and the seconds from the gradients to its end.
     pub fn step(&mut self) -> (f64, f64) {
         let module = self.module.take().expect("the model is put back");
-        let mut out = TrainStep::step(&module, self.batch.clone());
+        let out = TrainStep::step(&module, self.batch.clone());
         let start = Instant::now();
         let norm = grads::global_norm(&module, &out.grads);
-        if norm > 1.0 {
-            grads::scale(&module, &mut out.grads, 1.0 / norm);
-        }
+        self.clip.set(clip_factor(norm, 1.0));
         let rates = rates(1e-5, None).expect("a rate");
         self.module = Some(self.optimizer.step(rates, module, out.grads));
         (out.item.loss, start.elapsed().as_secs_f64())

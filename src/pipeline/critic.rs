@@ -9,7 +9,7 @@ use crate::{
     },
     track::{Event, RunDir},
     train::{
-        OptimConfig, adamw, assign_stable_ids, grads, hex,
+        GradientScale, OptimConfig, adamw, assign_stable_ids, clip_factor, grads, hex,
         loss::{to_f32, token_ce},
         packed, rates,
     },
@@ -109,7 +109,8 @@ impl Stage<'_> {
             weight_decay: 0.0,
             ..OptimConfig::default()
         };
-        let mut optimizer = adamw(&settings).map_err(PipelineError::Setting)?;
+        let clip = GradientScale::default();
+        let mut optimizer = adamw(&settings, &clip).map_err(PipelineError::Setting)?;
         let planned: usize = (0..self.config.epochs)
             .map(|e| {
                 data.epoch_by_problem(seed, e, self.config.batch, self.micro_batch)
@@ -139,7 +140,7 @@ impl Stage<'_> {
                     continue;
                 };
                 let value = to_f32(loss.clone().inner()).iter().map(|&l| f64::from(l)).sum::<f64>();
-                let mut gradients = GradientsParams::from_grads(loss.backward(), &current);
+                let gradients = GradientsParams::from_grads(loss.backward(), &current);
                 let norm = grads::global_norm(&current, &gradients);
                 if !(value.is_finite() && norm.is_finite()) {
                     return Err(PipelineError::Setting(format!(
@@ -147,9 +148,7 @@ impl Stage<'_> {
                         losses.len()
                     )));
                 }
-                if norm > 1.0 {
-                    grads::scale(&current, &mut gradients, 1.0 / norm);
-                }
+                clip.set(clip_factor(norm, 1.0));
                 let lr = rates(crate::train::learning_rate(&settings, losses.len(), total), None);
                 head = Some(optimizer.step(lr.map_err(PipelineError::Setting)?, current, gradients));
                 losses.push(value);

@@ -12,8 +12,9 @@ use crate::{
     settings::{HeadInit, Pipeline, Recipe},
     track::{Event, RunDir, peak_memory},
     train::{
-        Assets, CheckpointStore, JointValue, Lines, LoraAssets, Plan, Quiet, StepLoader, StepMetric, StepSource,
-        StepStrategy, TrainError, Trainable, TrainerState, Weigher, WeightedMtp, adamw, assign_stable_ids, hex,
+        Assets, CheckpointStore, GradientScale, JointValue, Lines, LoraAssets, Plan, Quiet, StepLoader, StepMetric,
+        StepSource, StepStrategy, TrainError, Trainable, TrainerState, Weigher, WeightedMtp, adamw, assign_stable_ids,
+        hex,
     },
 };
 use burn::{
@@ -286,7 +287,7 @@ fn fit<M: Trainable>(
     let valid = ValidSteps(prepared.splits.valid.in_order(prepared.shape.micro_batch));
     let valid = StepLoader::new(Arc::new(valid));
     let lines = (request.show == Show::Lines).then(|| Lines::new(plan.total_steps));
-    let optimizer = adamw(&plan.optim).map_err(PipelineError::Setting)?;
+    let optimizer = adamw(&plan.optim, &GradientScale::default()).map_err(PipelineError::Setting)?;
     let directory = run.path().to_path_buf();
     let strategy = Arc::new(StepStrategy::new(plan, loader.clone(), run, store, start, from, lines));
     let mut training = SupervisedTraining::new(&directory, Arc::new(loader), Arc::new(valid))

@@ -1,4 +1,4 @@
-//! Operations over all gradients of a module: adding up, the global norm, scaling.
+//! Operations over all gradients of a module: adding up, and the global norm.
 //!
 //! The order of every sum is fixed, so that a resumed run repeats bit for bit: rows are summed on
 //! the device along their own axis, and the row sums in f64 on the host, in order. (A full `sum` of
@@ -73,22 +73,4 @@ fn square_sum<const D: usize>(grad: Tensor<D>) -> f64 {
         .convert::<f64>()
         .try_into_vec::<f64>()
         .map_or(f64::NAN, |rows| rows.iter().sum())
-}
-
-/// Multiplies every gradient by `factor`.
-pub fn scale<M: Module>(module: &M, grads: &mut GradientsParams, factor: f64) {
-    module.visit(&mut Scale { grads, factor });
-}
-
-struct Scale<'a> {
-    grads: &'a mut GradientsParams,
-    factor: f64,
-}
-
-impl ModuleVisitor for Scale<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(grad) = self.grads.remove::<D>(param.id) {
-            self.grads.register(param.id, grad.mul_scalar(self.factor));
-        }
-    }
 }

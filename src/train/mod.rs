@@ -25,7 +25,7 @@ pub use display::{Quiet, StepMetric};
 pub use ids::assign_stable_ids;
 pub use learner::{Assets, JointValue, LoraAssets, StepBatch, StepOutput, Weigher, WeightStats, WeightedMtp, packed};
 pub use loader::{StepLoader, StepSource};
-pub use optimizer::{adamw, rates};
+pub use optimizer::{GradientScale, adamw, clip_factor, rates};
 pub use progress::Lines;
 pub use schedule::learning_rate;
 pub use strategy::{Plan, StepStrategy, TrainError, Trainable};

@@ -12,17 +12,53 @@ use burn::{
     },
     tensor::{Device, Tensor},
 };
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 use wmtp_kernels::adamw::{AdamWState as Step, AdamWStep, adamw_step};
 
-/// AdamW with decoupled weight decay, none on norms and embeddings (section 6). Clipping is by the
-/// global norm and therefore not the optimizer's business.
-pub fn adamw(config: &OptimConfig) -> Result<ModuleOptimizer, String> {
+/// AdamW with decoupled weight decay, none on norms and embeddings (section 6). Gradients are
+/// multiplied by what `scale` says at the step: clipping by the global norm costs no pass of its own.
+pub fn adamw(config: &OptimConfig, scale: &GradientScale) -> Result<ModuleOptimizer, String> {
     let with_decay = |weight_decay: f64| FusedAdamW {
         config: config.clone(),
         weight_decay,
+        scale: scale.clone(),
     };
     let undecayed = ParamGroup::from_regex("norm|embed").map_err(|e| format!("{e:?}"))?;
     Ok(ModuleOptimizer::from(with_decay(config.weight_decay)).with_group(undecayed, with_decay(0.0), None))
+}
+
+/// What the optimizer multiplies all gradients by; 1 at first. Clones share it.
+#[derive(Clone, Debug)]
+pub struct GradientScale(Arc<AtomicU64>);
+
+impl Default for GradientScale {
+    fn default() -> Self {
+        Self(Arc::new(AtomicU64::new(1f64.to_bits())))
+    }
+}
+
+impl GradientScale {
+    /// Sets the factor for the steps that follow.
+    pub fn set(&self, factor: f64) {
+        self.0.store(factor.to_bits(), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> f64 {
+        f64::from_bits(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// The factor that brings gradients of global norm `norm` down to `clip_norm`; 1 where they are below
+/// it, or where it is 0, which means no clipping.
+pub fn clip_factor(norm: f64, clip_norm: f64) -> f64 {
+    if clip_norm > 0.0 && norm > clip_norm {
+        clip_norm / norm
+    } else {
+        1.0
+    }
 }
 
 /// burn's AdamW, with the same state, as one pass over each parameter in place.
@@ -30,6 +66,7 @@ pub fn adamw(config: &OptimConfig) -> Result<ModuleOptimizer, String> {
 struct FusedAdamW {
     config: OptimConfig,
     weight_decay: f64,
+    scale: GradientScale,
 }
 
 impl Optimizer for FusedAdamW {
@@ -57,7 +94,7 @@ impl Optimizer for FusedAdamW {
             epsilon: self.config.eps,
             weight_decay: self.weight_decay,
             step: u32::try_from(time).unwrap_or(u32::MAX),
-            gradient_scale: 1.0,
+            gradient_scale: self.scale.get(),
         };
         let before = Step {
             parameter,
@@ -86,4 +123,45 @@ pub fn rates(model: f64, value: Option<f64>) -> Result<ModuleLearningRate, Strin
     Ok(ModuleLrScheduler::new(ConstantLr::from(model))
         .with_group(head, ConstantLr::from(value))
         .step())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::DType;
+
+    #[test]
+    fn gradients_above_the_norm_are_brought_down_to_it() {
+        assert_eq!(clip_factor(4.0, 1.0), 0.25);
+        assert_eq!(clip_factor(0.5, 1.0), 1.0);
+        assert_eq!(clip_factor(4.0, 0.0), 1.0);
+    }
+
+    /// With b2 = 0 and a large epsilon a step is lr times the gradient over epsilon: scaled, and
+    /// scaled anew at the next step.
+    #[test]
+    fn the_scale_of_the_step_reaches_the_update() {
+        let scale = GradientScale::default();
+        let optimizer = FusedAdamW {
+            config: OptimConfig {
+                beta1: 0.0,
+                beta2: 0.0,
+                eps: 1e6,
+                ..OptimConfig::default()
+            },
+            weight_decay: 0.0,
+            scale: scale.clone(),
+        };
+        let device = (&Device::flex(), DType::F32);
+        let gradient = || Tensor::<1>::from_data([8.0f32], device);
+        let mut parameter = Tensor::<1>::from_data([0.0f32], device);
+        let mut state = None;
+        for (factor, expected) in [(0.5, -4.0f32), (0.25, -6.0)] {
+            scale.set(factor);
+            (parameter, state) = optimizer.step(1e6, parameter, gradient(), state);
+            let found = parameter.to_data().iter::<f32>().next();
+            assert!(found.is_some_and(|found| (found - expected).abs() < 1e-4), "{found:?}");
+        }
+        assert!(state.is_some());
+    }
 }

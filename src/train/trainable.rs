@@ -27,6 +27,7 @@ impl Trainable for WeightedMtp {
     fn read(mut self, dir: &Path) -> Result<Self, String> {
         let device = self.model.device();
         let assets = self.assets().clone();
+        let compute = self.model.compute();
         self.model = match &assets.lora {
             Some(_) => wmtp_model::load_adapter(self.model, dir).map_err(text)?,
             None => {
@@ -34,7 +35,8 @@ impl Trainable for WeightedMtp {
                     n_heads: Some(self.model.n_heads()),
                     ..LoadOptions::default()
                 };
-                wmtp_model::load(dir, &options, &device).map_err(text)?
+                let model = wmtp_model::load(dir, &options, &device).map_err(text)?;
+                model.with_compute(compute)
             }
         };
         if self.value.is_some() {

@@ -12,6 +12,7 @@ mod validation;
 use super::{
     CheckpointError, CheckpointStore, FallbackConfig, OptimConfig, StepBatch, StepLoader, StepOutput, TrainConfig,
     TrainerState,
+    optimizer::GradientScale,
     progress::Lines,
     schedule::{learning_rate, rise},
 };
@@ -185,6 +186,7 @@ impl<M: Trainable> SupervisedLearningStrategy<M> for StepStrategy {
             strategy: self,
             model: Some(model),
             optimizer: None,
+            clip: GradientScale::default(),
             state: self.start.clone(),
             events: components.event_processor,
             interrupter: components.interrupter,

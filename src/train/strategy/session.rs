@@ -3,7 +3,7 @@
 use super::{StepStrategy, TrainError, Trainable};
 use crate::train::{
     StepBatch, StepOutput, TrainerState, grads,
-    optimizer::{adamw, rates},
+    optimizer::{GradientScale, adamw, clip_factor, rates},
 };
 use burn::{
     data::dataloader::Progress,
@@ -20,6 +20,8 @@ pub(super) struct Session<'a, M: Trainable> {
     pub(super) strategy: &'a StepStrategy,
     pub(super) model: Option<M>,
     pub(super) optimizer: Option<ModuleOptimizer>,
+    /// What clipping multiplies the gradients of the step by, read by the optimizer.
+    pub(super) clip: GradientScale,
     pub(super) state: TrainerState,
     pub(super) events: SupervisedTrainingEventProcessor<M>,
     pub(super) interrupter: Interrupter,
@@ -84,7 +86,7 @@ impl<M: Trainable> Session<'_, M> {
         let started = Instant::now();
         batch.heads_only = self.state.step < plan.train.head_warmup.steps;
         let dump = batch.clone();
-        let TrainOutput { mut grads, item } = TrainStep::step(self.model(), batch);
+        let TrainOutput { grads, item } = TrainStep::step(self.model(), batch);
         if let Some(problem) = item.failure {
             return Err(TrainError::Step {
                 step: self.state.step,
@@ -106,10 +108,7 @@ impl<M: Trainable> Session<'_, M> {
         let applied = problem.is_none();
         match problem {
             None => {
-                let clip = plan.optim.clip_norm;
-                if clip > 0.0 && norm > clip {
-                    grads::scale(self.model(), &mut grads, clip / norm);
-                }
+                self.clip.set(clip_factor(norm, plan.optim.clip_norm));
                 let value = plan.value_lr.map(|v| v * lr / plan.optim.lr);
                 self.update(rates(lr, value).map_err(TrainError::Loop)?, grads);
                 self.state.skipped_in_a_row = 0;
@@ -241,7 +240,7 @@ impl<M: Trainable> Session<'_, M> {
     }
 
     pub(super) fn fresh_optimizer(&self) -> Result<ModuleOptimizer, TrainError> {
-        adamw(&self.strategy.plan.optim).map_err(TrainError::Loop)
+        adamw(&self.strategy.plan.optim, &self.clip).map_err(TrainError::Loop)
     }
 
     pub(super) fn model(&self) -> &M {
