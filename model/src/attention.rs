@@ -1,8 +1,9 @@
 //! Grouped-query attention that never crosses a document.
 //!
 //! What all layers share (mask, rotary tables) is computed once per batch in [`AttentionContext`].
-//! Keys and values are not repeated for the query heads that share them: queries of a group are
-//! laid under each other, so that one product serves the whole group.
+//! Whole rows go through [`crate::blocks`] or [`crate::halves`]; what is here beside the context is
+//! decoding with a cache. Keys and values are not repeated for the query heads that share them:
+//! queries of a group are laid under each other, so that one product serves the whole group.
 
 use std::{ops::Range, sync::Arc};
 
@@ -11,6 +12,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use crate::blocks::Plan;
 use crate::config::LlamaConfig;
+use crate::halves;
 use crate::layers::Linear;
 use crate::ops;
 use crate::rope::RopeTables;
@@ -77,12 +79,23 @@ fn is_flex(device: &Device) -> bool {
 pub struct AttentionContext {
     pub(crate) batch: usize,
     pub(crate) seq: usize,
-    pub(crate) rope: RopeTables,
-    /// Added to the scores: 0 where a query may look, [`forbidden`] elsewhere.
-    /// `[B or 1, 1, 1, S, T]`; none where every query sees every key.
-    pub(crate) bias: Option<Tensor<5>>,
-    /// Set where the halves of a layer are one operation each; there is no bias then.
-    pub(crate) blocks: Option<Arc<Plan>>,
+    pub(crate) way: Way,
+}
+
+/// How the layers are computed, with what that needs of a batch.
+#[derive(Debug, Clone)]
+pub(crate) enum Way {
+    /// Whole rows, on slices in host memory: f32 on flex.
+    Host(Arc<Plan>),
+    /// Whole rows, in the backend's own operations.
+    Device(Box<halves::Batch>),
+    /// The next columns of a cache.
+    Cached {
+        rope: RopeTables,
+        /// Added to the scores: 0 where a query may look, [`forbidden`] elsewhere.
+        /// `[B or 1, 1, 1, S, T]`; none where every query sees every key.
+        bias: Option<Tensor<5>>,
+    },
 }
 
 impl AttentionContext {
@@ -98,31 +111,23 @@ impl AttentionContext {
         let [batch, seq] = input.tokens.dims();
         let docs = host(&input.docs);
         let positions = host(&input.positions);
-        let rope = RopeTables::new(config, &positions, [batch, seq], dtype, device);
-        if dtype == DType::F32 && is_flex(device) {
+        let way = if dtype == DType::F32 && is_flex(device) {
             let Compute { precision, recompute } = compute;
-            let plan = Plan::new(config, &positions, &docs, seq, precision, recompute);
-            return Self {
-                batch,
-                seq,
-                rope,
-                bias: None,
-                blocks: Some(Arc::new(plan)),
-            };
-        }
-        let plain = docs.chunks(seq.max(1)).all(is_one_document);
-        let bias = if plain {
-            causal_bias(&vec![0; seq], 1, seq, dtype, device)
+            Way::Host(Arc::new(Plan::new(
+                config, &positions, &docs, seq, precision, recompute,
+            )))
         } else {
-            causal_bias(&docs, batch, seq, dtype, device)
+            let of_tokens = [&positions[..], &docs[..]];
+            Way::Device(Box::new(halves::Batch::new(
+                config,
+                of_tokens,
+                [batch, seq],
+                compute,
+                dtype,
+                device,
+            )))
         };
-        Self {
-            batch,
-            seq,
-            rope,
-            bias: Some(bias),
-            blocks: None,
-        }
+        Self { batch, seq, way }
     }
 
     /// For the next `columns` of a cache whose rows are padded on the left: row `b` starts at column
@@ -158,35 +163,12 @@ impl AttentionContext {
         Self {
             batch,
             seq,
-            rope: RopeTables::new(config, &positions, [batch, seq], dtype, device),
-            bias,
-            blocks: None,
+            way: Way::Cached {
+                rope: RopeTables::new(config, &positions, [batch, seq], dtype, device),
+                bias,
+            },
         }
     }
-}
-
-/// Whether a row is one document from its start, followed by nothing but padding: then the plain
-/// causal mask hides the padding from it as well.
-fn is_one_document(row: &[i64]) -> bool {
-    let Some(first) = row.first().filter(|doc| **doc >= 0) else {
-        return false;
-    };
-    let length = row.iter().take_while(|doc| *doc == first).count();
-    row.iter().skip(length).all(|doc| *doc < 0)
-}
-
-fn causal_bias(docs: &[i64], batch: usize, seq: usize, dtype: DType, device: &Device) -> Tensor<5> {
-    let low = forbidden(dtype);
-    let mut values = Vec::with_capacity(batch * seq * seq);
-    for row in docs.chunks(seq.max(1)) {
-        for (i, from) in row.iter().enumerate() {
-            values.extend(row.iter().enumerate().map(|(j, to)| {
-                let seen = i == j || (j < i && from == to && *from >= 0);
-                if seen { 0.0 } else { low }
-            }));
-        }
-    }
-    bias_tensor(values, [batch, 1, 1, seq, seq], dtype, device)
 }
 
 /// What is added to a score that must not count: its exponential is exactly 0 after the maximum
@@ -285,26 +267,27 @@ impl Attention {
         }
     }
 
-    /// Attention over the rows of `x` `[B * S, D]`, and over the cache's earlier columns if given.
-    pub(crate) fn forward(&self, x: Tensor<2>, ctx: &AttentionContext, cache: Option<&mut LayerCache>) -> Tensor<2> {
-        let (batch, seq, width) = (ctx.batch, ctx.seq, self.head_dim);
+    /// Attention of the rows of `x` `[B * S, D]`, the next columns of `cache`, over all its columns.
+    pub(crate) fn decode(
+        &self,
+        x: Tensor<2>,
+        [batch, seq]: [usize; 2],
+        rope: &RopeTables,
+        bias: Option<Tensor<5>>,
+        cache: &mut LayerCache,
+    ) -> Tensor<2> {
+        let width = self.head_dim;
         let groups = self.n_heads / self.n_kv_heads;
-        let split = |x: Tensor<2>, heads: usize| x.reshape([batch, seq, heads, width]);
+        let split = |x: Tensor<2>, heads: usize| x.reshape([batch, seq, heads, width]).swap_dims(1, 2);
 
         // The scale goes onto the queries, which are smaller than the scores.
-        let q = split(self.q_proj.forward(x.clone()), self.n_heads);
-        let q = ctx.rope.rotate(q).mul_scalar(1.0 / (width as f64).sqrt());
-        let q = q.swap_dims(1, 2).reshape([batch, self.n_kv_heads, groups * seq, width]);
-        let k = ctx
-            .rope
-            .rotate(split(self.k_proj.forward(x.clone()), self.n_kv_heads))
-            .swap_dims(1, 2);
-        let v = split(self.v_proj.forward(x), self.n_kv_heads).swap_dims(1, 2);
-        let (k, v) = match cache {
-            Some(cache) => cache.append(k, v),
-            None => (k, v),
-        };
-        let mixed = ops::attend(q, k, v, ctx.bias.clone(), seq);
+        let q = rope.rotate(split(self.q_proj.forward(x.clone()), self.n_heads));
+        let q = q.mul_scalar(1.0 / (width as f64).sqrt());
+        let q = q.reshape([batch, self.n_kv_heads, groups * seq, width]);
+        let k = rope.rotate(split(self.k_proj.forward(x.clone()), self.n_kv_heads));
+        let v = split(self.v_proj.forward(x), self.n_kv_heads);
+        let (k, v) = cache.append(k, v);
+        let mixed = ops::attend(q, k, v, bias, seq);
         let mixed = mixed
             .reshape([batch, self.n_heads, seq, width])
             .swap_dims(1, 2)

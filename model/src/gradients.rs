@@ -143,8 +143,8 @@ fn gradients_are_the_same_where_autodiff_recomputes() {
 type Gradient = (String, Vec<f64>);
 
 /// The gradient of every tensor, in f64, of a model in `dtype` that is computed as `compute` says.
-fn gradients(dtype: DType, compute: Compute) -> Vec<Gradient> {
-    let device = Device::flex().autodiff();
+fn gradients(device: Device, dtype: DType, compute: Compute) -> Vec<Gradient> {
+    let device = device.autodiff();
     let model = model_in(dtype, &config(true), &device, "", 0, 0.0).with_compute(compute);
     let grads = loss(&model, &device).backward();
     let of = |(name, weight): (String, Weight<'_>)| {
@@ -158,24 +158,27 @@ fn gradients(dtype: DType, compute: Compute) -> Vec<Gradient> {
     model.weights().into_iter().map(of).collect()
 }
 
-/// In f32 on flex each half of a layer is one operation; in f64 (checked against differences above)
-/// it is many. Largest error of a tensor relative to its largest gradient.
+/// Largest error of a tensor relative to its largest gradient.
+fn error(found: &[Gradient], exact: &[Gradient]) -> f64 {
+    assert_eq!(found.len(), exact.len());
+    let of = |(found, exact): (&Gradient, &Gradient)| {
+        assert_eq!(found.0, exact.0);
+        let size = exact.1.iter().fold(0.0f64, |a, b| a.max(b.abs()));
+        let difference = found.1.iter().zip(&exact.1).map(|(f, e)| (f - e).abs());
+        difference.fold(0.0, f64::max) / size
+    };
+    found.iter().zip(exact).map(of).fold(0.0, f64::max)
+}
+
+/// In f32 on flex each half of a layer is computed on slices, in f64 (checked against differences
+/// above) in the backend's operations.
 #[test]
 fn the_halves_of_a_layer_have_the_gradients_of_single_operations() {
-    let exact = gradients(DType::F64, Compute::default());
-    let error = |found: &[Gradient]| {
-        assert_eq!(found.len(), exact.len());
-        let of = |(found, exact): (&Gradient, &Gradient)| {
-            assert_eq!(found.0, exact.0);
-            let size = exact.1.iter().fold(0.0f64, |a, b| a.max(b.abs()));
-            let difference = found.1.iter().zip(&exact.1).map(|(f, e)| (f - e).abs());
-            difference.fold(0.0, f64::max) / size
-        };
-        found.iter().zip(&exact).map(of).fold(0.0, f64::max)
-    };
+    let exact = gradients(Device::flex(), DType::F64, Compute::default());
     for (precision, bound) in [(Precision::F32, 1e-5), (Precision::Bf16, 5e-2)] {
-        let [kept, again] = [false, true].map(|recompute| gradients(DType::F32, Compute { precision, recompute }));
-        let error = error(&kept);
+        let [kept, again] =
+            [false, true].map(|recompute| gradients(Device::flex(), DType::F32, Compute { precision, recompute }));
+        let error = error(&kept, &exact);
         println!("{precision:?}: {error:.1e}");
         assert!(error < bound, "{precision:?}: {error:e}");
         match precision {
@@ -185,5 +188,38 @@ fn the_halves_of_a_layer_have_the_gradients_of_single_operations() {
             }
             Precision::Bf16 => assert!(error > 1e-4, "nothing was rounded to bf16"),
         }
+    }
+}
+
+const AGAIN: Compute = Compute {
+    precision: Precision::F32,
+    recompute: true,
+};
+
+#[test]
+fn recomputed_halves_have_the_same_gradients_in_every_type() {
+    let exact = gradients(Device::flex(), DType::F64, Compute::default());
+    for (dtype, bound) in [(DType::F64, 0.0), (DType::F16, 5e-2), (DType::BF16, 5e-1)] {
+        let kept = gradients(Device::flex(), dtype, Compute::default());
+        assert_eq!(kept, gradients(Device::flex(), dtype, AGAIN), "{dtype:?}");
+        let error = error(&kept, &exact);
+        println!("{dtype:?}: {error:.1e}");
+        assert!(error <= bound, "{dtype:?}: {error:e}");
+    }
+}
+
+/// The CubeCL kernels in their place: two documents in a row, padding, grouped queries.
+#[cfg(feature = "wgpu")]
+#[test]
+fn gradients_on_wgpu_are_those_of_f64() {
+    let device = Device::wgpu(burn::tensor::DeviceKind::Cpu);
+    let name = device.identity().map(|identity| identity.name);
+    println!("adapter: {name:?}");
+    assert!(name.is_some(), "no Vulkan driver");
+    let exact = gradients(Device::flex(), DType::F64, Compute::default());
+    for compute in [Compute::default(), AGAIN] {
+        let error = error(&gradients(device.clone(), DType::F32, compute), &exact);
+        println!("{compute:?}: {error:.1e}");
+        assert!(error < 1e-5, "{compute:?}: {error:e}");
     }
 }

@@ -6,11 +6,12 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
-use crate::attention::{Attention, AttentionContext, LayerCache};
+use crate::attention::{Attention, AttentionContext, LayerCache, Way};
 use crate::blocks;
 use crate::config::LlamaConfig;
 use crate::names;
 use crate::ops;
+use wmtp_kernels::{rms_norm::rms_norm, swiglu::swiglu};
 
 /// A linear map without bias.
 #[derive(Module, Debug)]
@@ -41,7 +42,7 @@ impl RmsNorm {
 
     /// Normalises the rows of `x` `[N, D]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        ops::rms_norm(x, self.weight.val(), self.eps)
+        rms_norm(x, self.weight.val(), self.eps)
     }
 }
 
@@ -60,7 +61,7 @@ impl Mlp {
     /// The block on the rows of `x` `[N, D]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let gate = self.gate_proj.forward(x.clone());
-        ops::swiglu_linear(gate, self.up_proj.forward(x), self.down_proj.weight.val())
+        self.down_proj.forward(swiglu(gate, self.up_proj.forward(x)))
     }
 }
 
@@ -128,29 +129,52 @@ impl DecoderLayer {
         names::LAYER.into_iter().zip(values)
     }
 
-    /// The layer on the rows of `x` `[B * S, D]`.
-    pub(crate) fn forward(&self, x: Tensor<2>, ctx: &AttentionContext, cache: Option<&mut LayerCache>) -> Tensor<2> {
-        if let (Some(plan), None) = (&ctx.blocks, &cache) {
-            let Attention {
-                q_proj,
-                k_proj,
-                v_proj,
-                o_proj,
-                ..
-            } = &self.self_attn;
-            let weights = [q_proj, k_proj, v_proj, o_proj].map(|linear| linear.weight.val());
-            let x = blocks::attention(x, self.input_layernorm.weight.val(), weights, plan);
-            let Mlp {
-                gate_proj,
-                up_proj,
-                down_proj,
-            } = &self.mlp;
-            let weights = [gate_proj, up_proj, down_proj].map(|linear| linear.weight.val());
-            return blocks::feed_forward(x, self.post_attention_layernorm.weight.val(), weights, plan);
+    /// The layer on the rows of `x` `[B * S, D]`, whole rows of a batch.
+    ///
+    /// # Panics
+    /// If the context is a cache's.
+    pub(crate) fn forward(&self, x: Tensor<2>, ctx: &AttentionContext) -> Tensor<2> {
+        let Attention {
+            q_proj,
+            k_proj,
+            v_proj,
+            o_proj,
+            ..
+        } = &self.self_attn;
+        let Mlp {
+            gate_proj,
+            up_proj,
+            down_proj,
+        } = &self.mlp;
+        let norms = [&self.input_layernorm, &self.post_attention_layernorm].map(|norm| norm.weight.val());
+        let [before, between] = norms;
+        let attention = [q_proj, k_proj, v_proj, o_proj].map(|linear| linear.weight.val());
+        let feed_forward = [gate_proj, up_proj, down_proj].map(|linear| linear.weight.val());
+        match &ctx.way {
+            Way::Host(plan) => {
+                let x = blocks::attention(x, before, attention, plan);
+                blocks::feed_forward(x, between, feed_forward, plan)
+            }
+            Way::Device(batch) => {
+                let x = batch.attention(x, before, attention);
+                batch.feed_forward(x, between, feed_forward)
+            }
+            Way::Cached { .. } => panic!("a context of cached columns for whole rows"),
         }
+    }
+
+    /// The layer on the rows of `x` `[B * S, D]`, the next columns of `cache`.
+    ///
+    /// # Panics
+    /// If the context is not a cache's.
+    pub(crate) fn decode(&self, x: Tensor<2>, ctx: &AttentionContext, cache: &mut LayerCache) -> Tensor<2> {
+        let Way::Cached { rope, bias } = &ctx.way else {
+            panic!("a context of whole rows for cached columns");
+        };
+        let h = self.input_layernorm.forward(x.clone());
         let mixed = self
             .self_attn
-            .forward(self.input_layernorm.forward(x.clone()), ctx, cache);
+            .decode(h, [ctx.batch, ctx.seq], rope, bias.clone(), cache);
         let x = x + mixed;
         let fed = self.mlp.forward(self.post_attention_layernorm.forward(x.clone()));
         x + fed

@@ -15,6 +15,7 @@ mod fused;
 mod generate;
 #[cfg(test)]
 mod gradients;
+mod halves;
 mod layers;
 mod llama;
 mod lora;

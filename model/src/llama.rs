@@ -202,7 +202,7 @@ impl MtpLlama {
         let x = self
             .layers
             .iter()
-            .fold(x.reshape([batch * seq, d]), |x, layer| layer.forward(x, ctx, None));
+            .fold(x.reshape([batch * seq, d]), |x, layer| layer.forward(x, ctx));
         x.reshape([batch, seq, d])
     }
 
@@ -218,7 +218,7 @@ impl MtpLlama {
             self.heads.len()
         );
         let [batch, seq, d] = trunk.dims();
-        let x = self.heads[k - 1].forward(trunk.reshape([batch * seq, d]), ctx, None);
+        let x = self.heads[k - 1].forward(trunk.reshape([batch * seq, d]), ctx);
         self.norm.forward(x).reshape([batch, seq, d])
     }
 
@@ -248,7 +248,7 @@ impl MtpLlama {
         let (batch, seq, d) = (ctx.batch, ctx.seq, self.config.hidden_size);
         let mut x = embedding(self.embed_tokens.val(), tokens).reshape([batch * seq, d]);
         for (layer, cache) in self.layers.iter().chain(self.heads.first()).zip(cache) {
-            x = layer.forward(x, ctx, Some(cache));
+            x = layer.decode(x, ctx, cache);
         }
         let last = x.reshape([batch, seq, d]).narrow(1, seq - 1, 1).reshape([batch, d]);
         self.norm.forward(last).reshape([batch, 1, d])

@@ -6,12 +6,13 @@
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::config::{LlamaConfig, RopeConfig, RopeScaling};
+use wmtp_kernels::rotary::rotate_halves;
 
-/// Cosines and sines for every token of a batch, each `[B, S, 1, head_dim / 2]`.
+/// Cosines and sines for every token of a batch, each `[B, S, head_dim / 2]`.
 #[derive(Debug, Clone)]
 pub(crate) struct RopeTables {
-    cos: Tensor<4>,
-    sin: Tensor<4>,
+    cos: Tensor<3>,
+    sin: Tensor<3>,
 }
 
 impl RopeTables {
@@ -26,7 +27,7 @@ impl RopeTables {
         let angles = angles(config, positions);
         let table = |f: fn(f64) -> f64| {
             let values: Vec<f64> = angles.iter().map(|angle| f(*angle)).collect();
-            let data = TensorData::new(values, [batch, seq, 1, config.head_dim / 2]);
+            let data = TensorData::new(values, [batch, seq, config.head_dim / 2]);
             Tensor::from_data(data.convert_dtype(dtype), (device, dtype))
         };
         Self {
@@ -35,14 +36,15 @@ impl RopeTables {
         }
     }
 
-    /// Rotates queries or keys `[B, S, heads, head_dim]`.
+    /// Rotates queries or keys `[B, heads, S, head_dim]`.
     pub(crate) fn rotate(&self, x: Tensor<4>) -> Tensor<4> {
-        let half = x.dims()[3] / 2;
-        let left = x.clone().narrow(3, 0, half);
-        let right = x.narrow(3, half, half);
-        let new_left = left.clone() * self.cos.clone() - right.clone() * self.sin.clone();
-        let new_right = right * self.cos.clone() + left * self.sin.clone();
-        Tensor::cat(vec![new_left, new_right], 3)
+        let [cos, sin] = self.tables();
+        rotate_halves(x, cos, sin)
+    }
+
+    /// Cosines and sines.
+    pub(crate) fn tables(&self) -> [Tensor<3>; 2] {
+        [self.cos.clone(), self.sin.clone()]
     }
 }
 
@@ -114,7 +116,7 @@ mod tests {
         // head_dim 2: one pair with frequency 1, so position p turns by p radians.
         let tables = RopeTables::new(&config, &[0, 1], [1, 2], DType::F64, &device);
         let x = Tensor::<4>::from_data(
-            TensorData::new(vec![1.0f64, 0.0, 1.0, 0.0], [1, 2, 1, 2]),
+            TensorData::new(vec![1.0f64, 0.0, 1.0, 0.0], [1, 1, 2, 2]),
             (&device, DType::F64),
         );
         let y = tables.rotate(x).into_data().iter::<f64>().collect::<Vec<_>>();

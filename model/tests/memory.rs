@@ -3,8 +3,8 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use burn::tensor::Device;
-use wmtp_model::{LlamaConfig, Packed};
+use burn::tensor::{DType, Device};
+use wmtp_model::{Compute, LlamaConfig, Packed, Precision};
 
 /// The system's allocator, counting the bytes that are in use.
 struct Counting;
@@ -28,12 +28,16 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 /// Bytes kept after a forward pass of `rows` documents of `seq` tokens through `layers` layers.
-fn kept(layers: usize, rows: usize, seq: usize) -> usize {
+fn kept(layers: usize, [rows, seq]: [usize; 2], dtype: DType, recompute: bool) -> usize {
     let device = Device::flex().autodiff();
     let mut config = LlamaConfig::new(64, 96, layers, 6);
     config.num_key_value_heads = 2;
     config.intermediate_size = 256;
-    let model = config.init(1, &device);
+    let compute = Compute {
+        precision: Precision::F32,
+        recompute,
+    };
+    let model = config.init_dtype(1, dtype, &device).with_compute(compute);
     let documents: Vec<Vec<u32>> = vec![(0..seq).map(|i| (i % 64) as u32).collect(); rows];
     let input = Packed::from_documents(&documents, &device);
     let ctx = model.context(&input);
@@ -44,19 +48,30 @@ fn kept(layers: usize, rows: usize, seq: usize) -> usize {
     kept
 }
 
+/// Widths a token of what a layer keeps: the inputs of both halves (96 each); queries (96), keys and
+/// values (32 each), what attention mixes (96), gate and up (256 each). The layers in single
+/// operations, which f64 takes, keep a maximum and a sum for each of the 6 heads as well.
 #[test]
-fn a_layer_keeps_twelve_widths_a_token_and_no_attention_scores() {
-    for (rows, seq) in [(4, 64), (1, 256)] {
-        // The first pass of a shape also allocates what threads and the graph keep for good.
-        kept(6, rows, seq);
-        let layer = (kept(6, rows, seq) - kept(2, rows, seq)) / 4;
-        // Inputs of two norms, their outputs, queries (96), keys and values (32 each), what attention
-        // mixes (96), gate and up (256 each): in f32, for 256 tokens.
-        let expected = (4 * 96 + 96 + 2 * 32 + 96 + 2 * 256) * 256 * 4;
-        assert!(
-            layer < expected + expected / 20,
-            "{rows} x {seq}: a layer keeps {layer} bytes, expected {expected}"
-        );
-        assert!(layer > expected / 2, "the count itself is wrong: {layer}");
+fn a_layer_keeps_its_inputs_and_what_the_backward_pass_needs_and_no_attention_scores() {
+    let (inputs, inner) = (2 * 96, 96 + 2 * 32 + 96 + 2 * 256);
+    for (dtype, recompute, widths) in [
+        (DType::F32, false, inputs + inner),
+        (DType::F64, false, inputs + inner + 2 * 6),
+        (DType::F32, true, inputs),
+        (DType::F64, true, inputs),
+    ] {
+        for shape in [[4, 64], [1, 256]] {
+            // The first pass of a shape also allocates what threads and the graph keep for good.
+            let kept = |layers| kept(layers, shape, dtype, recompute);
+            kept(6);
+            let layer = (kept(6) - kept(2)) / 4;
+            let expected = widths * 256 * dtype.size();
+            println!("{dtype:?}, {shape:?}, recompute {recompute}: {layer} bytes, expected {expected}");
+            assert!(
+                layer < expected + expected / 20,
+                "{dtype:?}, {shape:?}, recompute {recompute}: a layer keeps {layer} bytes, expected {expected}"
+            );
+            assert!(layer > expected / 2, "the count itself is wrong: {layer}");
+        }
     }
 }

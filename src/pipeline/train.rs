@@ -30,7 +30,7 @@ use std::{
     sync::Arc,
     time::Instant,
 };
-use wmtp_model::{Compute, LlamaConfig, LoadOptions, MtpLlama, ValueHead};
+use wmtp_model::{LlamaConfig, LoadOptions, MtpLlama, Precision, ValueHead};
 
 /// Local directories of the models that a recipe names.
 #[derive(Clone, Debug)]
@@ -146,10 +146,9 @@ pub(super) fn prepare(request: &TrainRequest) -> Result<Prepared, PipelineError>
             config.max_position_embeddings
         )));
     }
-    let compute = recipe.train.compute();
-    if compute != Compute::default() && request.device_name != "flex" {
+    if recipe.train.compute().precision != Precision::F32 && request.device_name != "flex" {
         return Err(PipelineError::Setting(format!(
-            "`train.precision: bf16` and `train.recompute: block` work on flex only so far, and this run is on {}; leave both out, or take --device flex",
+            "`train.precision: bf16` works on flex only so far, and this run is on {}; leave it out, or take --device flex",
             request.device_name
         )));
     }

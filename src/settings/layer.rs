@@ -19,6 +19,7 @@ pub const RESERVED_VARIABLES: &[&str] = &[
     "WMTP_PORTABLE",
     "WMTP_SMOLLM2_DIR",
     "WMTP_SMOLLM2_REFERENCE",
+    "WMTP_TEST_ADAPTER",
 ];
 
 /// Where values come from.

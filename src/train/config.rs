@@ -160,7 +160,7 @@ pub enum PrecisionConfig {
 pub enum Recompute {
     /// Norms only.
     None,
-    /// Everything but the inputs of the halves of each decoder layer; on flex.
+    /// Everything but the inputs of the halves of each decoder layer.
     Block,
 }
 

@@ -51,7 +51,7 @@ impl Inner {
 }
 
 /// How a kernel that gives one row to one cube is launched.
-pub(crate) struct RowLaunch {
+pub struct RowLaunch {
     /// Elements read at once.
     pub vector: VectorSize,
     /// Units of the cube, a power of two.
@@ -82,7 +82,7 @@ impl RowLaunch {
 
 /// `count` cubes. A dimension of the grid holds 65535 on WebGPU, so that more are laid out in two;
 /// kernels number them by `CUBE_POS` and do nothing past the end.
-pub(crate) fn cubes(count: usize) -> CubeCount {
+pub fn cubes(count: usize) -> CubeCount {
     const WIDEST: usize = 65_535;
     match count {
         0..=WIDEST => CubeCount::Static(count as u32, 1, 1),
@@ -106,7 +106,7 @@ pub(crate) fn vector_size(client: &Client, columns: usize, dtype: DType) -> Vect
 }
 
 /// Uninitialised and contiguous, on the device of `like`.
-pub(crate) fn empty(like: &CubeTensor, shape: impl Into<Shape>, dtype: DType) -> CubeTensor {
+pub fn empty(like: &CubeTensor, shape: impl Into<Shape>, dtype: DType) -> CubeTensor {
     empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape.into(), dtype)
 }
 
@@ -121,6 +121,6 @@ pub(crate) fn is_supported(dtype: DType) -> bool {
 }
 
 /// The element type that stands for `dtype` in a launch.
-pub(crate) fn element(dtype: DType) -> ElemType {
+pub fn element(dtype: DType) -> ElemType {
     burn::backend::cubecl::dtype_to_storage_type(dtype)
 }
