@@ -15,6 +15,7 @@ use burn::{
 };
 use ours::{Ours, tokens};
 use std::{process::Command, time::Instant};
+use wmtp::train::StatePrecision;
 use wmtp_model::LlamaConfig;
 
 const ROWS: usize = 2;
@@ -124,6 +125,6 @@ fn our_step(device: Device) -> impl FnMut() -> f64 {
         "tie_word_embeddings": true, "eos_token_id": 0, "wmtp": {"n_heads": s.mtp_heads, "format": 1}
     });
     let config = LlamaConfig::parse(&config.to_string()).expect("a valid configuration");
-    let mut ours = Ours::new(config.init(1, &device), ROWS, LEN);
+    let mut ours = Ours::new(config.init(1, &device), ROWS, LEN, StatePrecision::F32);
     move || ours.step().0
 }

@@ -13,7 +13,7 @@ use wmtp::{
         packed,
     },
 };
-use wmtp_model::{LlamaConfig, MtpLlama, Precision};
+use wmtp_model::{Compute, LlamaConfig, MtpLlama};
 
 fn tiny(heads: usize) -> LlamaConfig {
     let config = serde_json::json!({
@@ -84,7 +84,7 @@ fn loss(model: &MtpLlama, config: &LossConfig) -> Tensor<1> {
         &weights(),
         config,
         batch.response_tokens(),
-        Precision::F32,
+        Compute::default(),
     )
     .loss
 }

@@ -6,8 +6,8 @@ use wmtp::{
     data::{Batch, Document, Tokenizer},
     scorer::{Normaliser, Uniform, WeightGroup, WeightsConfig},
     train::{
-        Assets, GradientScale, LossConfig, OptimConfig, StepBatch, Weigher, WeightedMtp, adamw, assign_stable_ids,
-        clip_factor, grads, rates,
+        Assets, GradientScale, LossConfig, OptimConfig, StatePrecision, StepBatch, Weigher, WeightedMtp, adamw,
+        assign_stable_ids, clip_factor, grads, rates,
     },
 };
 use wmtp_model::MtpLlama;
@@ -21,8 +21,8 @@ pub struct Ours {
 }
 
 impl Ours {
-    /// Uniform weights, AdamW with the default settings, rows of `len` tokens.
-    pub fn new(model: MtpLlama, rows: usize, len: usize) -> Self {
+    /// Uniform weights, AdamW with the default settings and moments in `state`, rows of `len` tokens.
+    pub fn new(model: MtpLlama, rows: usize, len: usize, state: StatePrecision) -> Self {
         let vocabulary = model.config().vocab_size;
         let weigher = Weigher::new(
             Box::new(Uniform),
@@ -37,9 +37,13 @@ impl Ours {
             lora: None,
         };
         let clip = GradientScale::default();
+        let optim = OptimConfig {
+            state,
+            ..OptimConfig::default()
+        };
         Self {
             module: Some(assign_stable_ids(WeightedMtp::new(model, None, weigher, assets))),
-            optimizer: adamw(&OptimConfig::default(), &clip).expect("valid settings"),
+            optimizer: adamw(&optim, &clip).expect("valid settings"),
             clip,
             batch: StepBatch {
                 micro: vec![batch(rows, len, vocabulary)],

@@ -57,8 +57,10 @@ impl Packed {
 /// How layers are computed where the backend leaves a choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Compute {
-    /// What the factors of matrix products are rounded to; weights, sums and everything else stay f32.
+    /// What the factors of matrix products are rounded to; sums and everything else stay f32.
     pub precision: Precision,
+    /// The type of the matrices' gradients, summed in f32 in any case.
+    pub gradients: Precision,
     /// Keep the inputs of each layer's halves only, and compute the rest again in the backward pass.
     pub recompute: bool,
 }
@@ -85,7 +87,7 @@ pub struct AttentionContext {
 /// How the layers are computed, with what that needs of a batch.
 #[derive(Debug, Clone)]
 pub(crate) enum Way {
-    /// Whole rows, on slices in host memory: f32 on flex.
+    /// Whole rows, on slices in host memory: f32 and bf16 on flex.
     Host(Arc<Plan>),
     /// Whole rows, in the backend's own operations.
     Device(Box<halves::Batch>),
@@ -111,11 +113,17 @@ impl AttentionContext {
         let [batch, seq] = input.tokens.dims();
         let docs = host(&input.docs);
         let positions = host(&input.positions);
-        let way = if dtype == DType::F32 && is_flex(device) {
-            let Compute { precision, recompute } = compute;
-            Way::Host(Arc::new(Plan::new(
-                config, &positions, &docs, seq, precision, recompute,
-            )))
+        let on_host = matches!(dtype, DType::F32 | DType::BF16) && is_flex(device);
+        let way = if on_host {
+            let compute = match dtype {
+                DType::BF16 => Compute {
+                    precision: Precision::Bf16,
+                    gradients: Precision::Bf16,
+                    ..compute
+                },
+                _ => compute,
+            };
+            Way::Host(Arc::new(Plan::new(config, &positions, &docs, seq, compute)))
         } else {
             let of_tokens = [&positions[..], &docs[..]];
             Way::Device(Box::new(halves::Batch::new(

@@ -176,8 +176,17 @@ fn error(found: &[Gradient], exact: &[Gradient]) -> f64 {
 fn the_halves_of_a_layer_have_the_gradients_of_single_operations() {
     let exact = gradients(Device::flex(), DType::F64, Compute::default());
     for (precision, bound) in [(Precision::F32, 1e-5), (Precision::Bf16, 5e-2)] {
-        let [kept, again] =
-            [false, true].map(|recompute| gradients(Device::flex(), DType::F32, Compute { precision, recompute }));
+        let [kept, again] = [false, true].map(|recompute| {
+            gradients(
+                Device::flex(),
+                DType::F32,
+                Compute {
+                    precision,
+                    gradients: precision,
+                    recompute,
+                },
+            )
+        });
         let error = error(&kept, &exact);
         println!("{precision:?}: {error:.1e}");
         assert!(error < bound, "{precision:?}: {error:e}");
@@ -193,15 +202,22 @@ fn the_halves_of_a_layer_have_the_gradients_of_single_operations() {
 
 const AGAIN: Compute = Compute {
     precision: Precision::F32,
+    gradients: Precision::F32,
     recompute: true,
 };
 
 #[test]
 fn recomputed_halves_have_the_same_gradients_in_every_type() {
     let exact = gradients(Device::flex(), DType::F64, Compute::default());
-    for (dtype, bound) in [(DType::F64, 0.0), (DType::F16, 5e-2), (DType::BF16, 5e-1)] {
+    for (dtype, bound) in [(DType::F64, 0.0), (DType::F16, 5e-2), (DType::BF16, 5e-2)] {
         let kept = gradients(Device::flex(), dtype, Compute::default());
-        assert_eq!(kept, gradients(Device::flex(), dtype, AGAIN), "{dtype:?}");
+        let again = gradients(Device::flex(), dtype, AGAIN);
+        if dtype == DType::BF16 {
+            // On slices: what is kept is rounded, what is computed again is not.
+            assert!(error(&again, &exact) <= bound, "{dtype:?} computed again");
+        } else {
+            assert_eq!(kept, again, "{dtype:?}");
+        }
         let error = error(&kept, &exact);
         println!("{dtype:?}: {error:.1e}");
         assert!(error <= bound, "{dtype:?}: {error:e}");

@@ -42,7 +42,8 @@ impl RmsNorm {
 
     /// Normalises the rows of `x` `[N, D]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        rms_norm(x, self.weight.val(), self.eps)
+        let weight = self.weight.val().cast(x.dtype());
+        rms_norm(x, weight, self.eps)
     }
 }
 

@@ -7,10 +7,10 @@
 
 use std::convert::Infallible;
 
-use burn::module::{Module, Param};
+use burn::module::{Module, Param, ParamId};
 use burn::tensor::{DType, Device, Tensor, TensorData, module::embedding};
 
-use crate::attention::{AttentionContext, Compute, LayerCache, Packed};
+use crate::attention::{AttentionContext, Compute, LayerCache, Packed, Way};
 use crate::config::LlamaConfig;
 use crate::layers::{DecoderLayer, Linear, RmsNorm, Weight};
 use crate::names;
@@ -196,14 +196,30 @@ impl MtpLlama {
 
     /// Hidden states `[B, S, D]` before the heads.
     pub fn trunk(&self, input: &Packed, ctx: &AttentionContext) -> Tensor<3> {
-        let [batch, seq] = input.tokens.dims();
         let x = embedding(self.embed_tokens.val(), input.tokens.clone());
-        let d = self.config.hidden_size;
-        let x = self
-            .layers
-            .iter()
-            .fold(x.reshape([batch * seq, d]), |x, layer| layer.forward(x, ctx));
-        x.reshape([batch, seq, d])
+        self.trunk_of(x.flatten(0, 1), ctx)
+    }
+
+    /// The rows of the embedding for a batch's tokens, `[B * S, D]`, without a place in the graph: for
+    /// [`MtpLlama::trunk_of`], where their gradient goes into the embedding's by other means.
+    pub fn embedded(&self, input: &Packed) -> Tensor<2> {
+        let rows = embedding(self.embed_tokens.val().inner(), input.tokens.clone().inner());
+        Tensor::from_inner(rows.flatten(0, 1))
+    }
+
+    /// [`MtpLlama::trunk`] on embedded tokens `[B * S, D]`.
+    pub fn trunk_of(&self, embedded: Tensor<2>, ctx: &AttentionContext) -> Tensor<3> {
+        let x = match &ctx.way {
+            Way::Host(_) => embedded.cast(DType::F32),
+            _ => embedded,
+        };
+        let x = self.layers.iter().fold(x, |x, layer| layer.forward(x, ctx));
+        x.reshape([ctx.batch, ctx.seq, self.config.hidden_size])
+    }
+
+    /// The identity of the embedding among the parameters.
+    pub fn embedding_id(&self) -> ParamId {
+        self.embed_tokens.id
     }
 
     /// Head `k` (1..=H) on the trunk's output: `[B, S, D]` after the final norm, ready for the
@@ -233,7 +249,8 @@ impl MtpLlama {
     /// never makes them.
     pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
         let [batch, seq, d] = hidden.dims();
-        let logits = crate::ops::linear(hidden.reshape([batch * seq, d]), self.unembedding());
+        let rows = hidden.reshape([batch * seq, d]).cast(self.dtype());
+        let logits = crate::ops::linear(rows, self.unembedding());
         logits.reshape([batch, seq, self.config.vocab_size])
     }
 

@@ -4,7 +4,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::tensor::{DType, Device};
-use wmtp_model::{Compute, LlamaConfig, Packed, Precision};
+use wmtp_model::{Compute, LlamaConfig, Packed};
 
 /// The system's allocator, counting the bytes that are in use.
 struct Counting;
@@ -34,8 +34,8 @@ fn kept(layers: usize, [rows, seq]: [usize; 2], dtype: DType, recompute: bool) -
     config.num_key_value_heads = 2;
     config.intermediate_size = 256;
     let compute = Compute {
-        precision: Precision::F32,
         recompute,
+        ..Compute::default()
     };
     let model = config.init_dtype(1, dtype, &device).with_compute(compute);
     let documents: Vec<Vec<u32>> = vec![(0..seq).map(|i| (i % 64) as u32).collect(); rows];

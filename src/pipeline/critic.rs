@@ -201,14 +201,11 @@ impl Stage<'_> {
         let input = packed(batch, &self.device);
         let context = self.model.context(&input);
         let hidden = self.model.head(1, self.model.trunk(&input, &context), &context);
-        let ce = self.rewards.needs().ce.then(|| {
-            token_ce(
-                hidden.clone(),
-                self.model.unembedding(),
-                batch,
-                self.model.compute().precision,
-            )
-        });
+        let ce = self
+            .rewards
+            .needs()
+            .ce
+            .then(|| token_ce(hidden.clone(), self.model.unembedding(), batch, self.model.compute()));
         let rewards = self.rewards.rewards(batch, ce.as_deref())?;
         Ok((hidden, rewards))
     }

@@ -24,11 +24,6 @@ impl TokenCe for ModelCe {
         let input = packed(batch, &self.model.device());
         let context = self.model.context(&input);
         let hidden = self.model.head(1, self.model.trunk(&input, &context), &context);
-        Ok(token_ce(
-            hidden,
-            self.model.unembedding(),
-            batch,
-            self.model.compute().precision,
-        ))
+        Ok(token_ce(hidden, self.model.unembedding(), batch, self.model.compute()))
     }
 }

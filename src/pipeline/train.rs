@@ -12,9 +12,9 @@ use crate::{
     settings::{HeadInit, Pipeline, Recipe},
     track::{Event, RunDir, peak_memory},
     train::{
-        Assets, CheckpointStore, GradientScale, JointValue, Lines, LoraAssets, Plan, Quiet, StepLoader, StepMetric,
-        StepSource, StepStrategy, TrainError, Trainable, TrainerState, Weigher, WeightedMtp, adamw, assign_stable_ids,
-        hex,
+        Assets, CheckpointStore, GradientScale, JointValue, Lines, LoraAssets, Plan, PrecisionConfig, Quiet,
+        StatePrecision, StepLoader, StepMetric, StepSource, StepStrategy, TrainError, Trainable, TrainerState, Weigher,
+        WeightedMtp, adamw, assign_stable_ids, hex,
     },
 };
 use burn::{
@@ -30,7 +30,7 @@ use std::{
     sync::Arc,
     time::Instant,
 };
-use wmtp_model::{LlamaConfig, LoadOptions, MtpLlama, Precision, ValueHead};
+use wmtp_model::{LlamaConfig, LoadOptions, MtpLlama, ValueHead};
 
 /// Local directories of the models that a recipe names.
 #[derive(Clone, Debug)]
@@ -146,9 +146,16 @@ pub(super) fn prepare(request: &TrainRequest) -> Result<Prepared, PipelineError>
             config.max_position_embeddings
         )));
     }
-    if recipe.train.compute().precision != Precision::F32 && request.device_name != "flex" {
+    let rounds = recipe.train.precision != PrecisionConfig::F32 || recipe.optim.state != StatePrecision::F32;
+    if recipe.train.precision == PrecisionConfig::PureBf16 && recipe.train.lora.is_some() {
+        return Err(PipelineError::Setting(
+            "`train.precision: pure-bf16` is for full fine-tuning and `train.lora` is set; take `bf16` with adapters"
+                .into(),
+        ));
+    }
+    if rounds && request.device_name != "flex" {
         return Err(PipelineError::Setting(format!(
-            "`train.precision: bf16` works on flex only so far, and this run is on {}; leave it out, or take --device flex",
+            "`train.precision` and `optim.state` other than f32 work on flex only so far, and this run is on {}; leave them out, or take --device flex",
             request.device_name
         )));
     }
@@ -348,7 +355,7 @@ fn load_model(request: &TrainRequest) -> Result<MtpLlama, PipelineError> {
             HeadInit::Random => wmtp_model::HeadInit::Random,
         },
         seed: request.seed,
-        ..LoadOptions::default()
+        dtype: request.recipe.train.dtype(),
     };
     // burn computes cheap element-wise results again in the backward pass instead of keeping them:
     // at SmolLM2's shape that is both smaller and faster (benches/train_step.rs).

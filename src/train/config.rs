@@ -1,3 +1,4 @@
+use burn::tensor::DType;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use wmtp_model::{Compute, Precision};
@@ -64,6 +65,8 @@ pub struct OptimConfig {
     pub warmup: f64,
     /// The cosine ends at this share of `lr`.
     pub min_lr_ratio: f64,
+    /// The type of both moments.
+    pub state: StatePrecision,
 }
 
 impl Default for OptimConfig {
@@ -77,6 +80,7 @@ impl Default for OptimConfig {
             clip_norm: 1.0,
             warmup: 0.03,
             min_lr_ratio: 0.0,
+            state: StatePrecision::F32,
         }
     }
 }
@@ -143,14 +147,27 @@ impl Default for TrainConfig {
     }
 }
 
-/// What the factors of matrix products are rounded to; weights, gradients, optimizer state, sums and
-/// everything that is not a product stay f32.
+/// What is rounded to bf16. Sums, norms, softmax and everything else between the products stay f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PrecisionConfig {
-    /// Not at all.
+    /// Nothing.
     F32,
-    /// To bf16; on flex, fast where the CPU has AVX-512 with bf16.
+    /// The factors of matrix products and, without low-rank adapters, the matrices' gradients; weights stay f32. On flex,
+    /// fast where the CPU has AVX-512 with bf16.
+    Bf16,
+    /// The same and the weights themselves; updates are rounded stochastically. Half the memory of
+    /// weights and gradients; `optim.state: bf16` halves that of the optimizer. Not with low-rank adapters.
+    PureBf16,
+}
+
+/// The type of the optimizer's moments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum StatePrecision {
+    /// 4 bytes a moment.
+    F32,
+    /// 2 bytes a moment, rounded stochastically; on flex.
     Bf16,
 }
 
@@ -170,9 +187,21 @@ impl TrainConfig {
         Compute {
             precision: match self.precision {
                 PrecisionConfig::F32 => Precision::F32,
-                PrecisionConfig::Bf16 => Precision::Bf16,
+                PrecisionConfig::Bf16 | PrecisionConfig::PureBf16 => Precision::Bf16,
+            },
+            gradients: match (self.precision, &self.lora) {
+                (PrecisionConfig::F32, _) | (_, Some(_)) => Precision::F32,
+                _ => Precision::Bf16,
             },
             recompute: self.recompute == Recompute::Block,
+        }
+    }
+
+    /// The type that weights are kept in.
+    pub fn dtype(&self) -> DType {
+        match self.precision {
+            PrecisionConfig::PureBf16 => DType::BF16,
+            PrecisionConfig::F32 | PrecisionConfig::Bf16 => DType::F32,
         }
     }
 }

@@ -7,9 +7,10 @@
 use burn::{
     module::{Module, ModuleVisitor, Param, ParamId},
     optim::GradientsParams,
-    tensor::{DType, Tensor},
+    tensor::{DType, Int, Tensor},
 };
-use wmtp_kernels::square_sums::row_square_sums;
+use wmtp_kernels::{Precision, row_sums::add_rows, square_sums::row_square_sums};
+use wmtp_model::MtpLlama;
 
 /// Adds `new` to `total`, parameter by parameter; f32 sums whatever the storage type.
 pub fn accumulate<M: Module>(module: &M, total: &mut GradientsParams, mut new: GradientsParams) {
@@ -33,16 +34,35 @@ impl ModuleVisitor for Accumulate<'_> {
 
 fn add_one<const D: usize>(total: &mut GradientsParams, new: &mut GradientsParams, id: ParamId) {
     let Some(fresh) = new.remove::<D>(id) else { return };
-    let fresh = if matches!(fresh.dtype(), DType::F16 | DType::BF16) {
-        fresh.cast(DType::F32)
-    } else {
-        fresh
-    };
     let sum = match total.remove::<D>(id) {
-        Some(old) => old + fresh,
+        Some(old) => wide(old) + wide(fresh),
         None => fresh,
     };
     total.register(id, sum);
+}
+
+/// In f32 at least.
+fn wide<const D: usize>(gradient: Tensor<D>) -> Tensor<D> {
+    if matches!(gradient.dtype(), DType::F16 | DType::BF16) {
+        gradient.cast(DType::F32)
+    } else {
+        gradient
+    }
+}
+
+/// Adds the gradient `rows` `[N, D]` of the embedded tokens `ids` to that of `model`'s embedding, which
+/// is there already where it serves as unembedding.
+pub fn add_embedded(grads: &mut GradientsParams, model: &MtpLlama, ids: Tensor<1, Int>, rows: Tensor<2>) {
+    let embedding = model.embedding_id();
+    let of_embedding = grads.remove::<2>(embedding).unwrap_or_else(|| {
+        let dtype = match model.compute().gradients {
+            Precision::Bf16 => DType::BF16,
+            Precision::F32 => model.dtype(),
+        };
+        let shape = [model.config().vocab_size, rows.dims()[1]];
+        Tensor::zeros(shape, (&rows.device(), dtype))
+    });
+    grads.register(embedding, add_rows(of_embedding, ids, rows));
 }
 
 /// The global norm: the root of the sum of squares of every gradient. NaN or infinite if any is.

@@ -2,7 +2,7 @@
 
 use super::{
     LossConfig,
-    grads::accumulate,
+    grads::{self, accumulate},
     loss::{head_ce, to_f32, token_ce, weighted_loss},
     value::joint_value_loss,
 };
@@ -169,19 +169,28 @@ pub struct WeightedMtp {
 struct Forward {
     hidden: Vec<Tensor<3>>,
     unembedding: Tensor<2>,
+    /// The embedded tokens `[B * S, D]` where they are a leaf of the graph.
+    embedded: Option<Tensor<2>>,
 }
 
 impl Forward {
-    fn of(model: &MtpLlama, batch: &Batch, device: &Device) -> Self {
+    /// With `cut`, the graph starts at the embedded tokens: their gradient is added to the
+    /// embedding's afterwards, in place, where autodiff would make a second matrix of its size.
+    fn of(model: &MtpLlama, batch: &Batch, device: &Device, cut: bool) -> Self {
         let input = packed(batch, device);
         let context = model.context(&input);
-        let trunk = model.trunk(&input, &context);
+        let embedded = cut.then(|| model.embedded(&input).require_grad());
+        let trunk = match &embedded {
+            Some(rows) => model.trunk_of(rows.clone(), &context),
+            None => model.trunk(&input, &context),
+        };
         let hidden = (1..=model.n_heads())
             .map(|k| model.head(k, trunk.clone(), &context))
             .collect();
         Self {
             hidden,
             unembedding: model.unembedding(),
+            embedded,
         }
     }
 }
@@ -211,8 +220,8 @@ impl WeightedMtp {
     ) -> Result<(Vec<f32>, Policy), ScorerError> {
         let mut scorer = self.weigher.scorer.lock().unwrap_or_else(PoisonError::into_inner);
         let needs = scorer.needs();
-        let precision = self.model.compute().precision;
-        let ce = needs.ce.then(|| token_ce(head1.clone(), unembedding, batch, precision));
+        let compute = self.model.compute();
+        let ce = needs.ce.then(|| token_ce(head1.clone(), unembedding, batch, compute));
         let input = ScoreInput {
             batch,
             hidden: needs.hidden.then_some(head1),
@@ -241,8 +250,14 @@ impl WeightedMtp {
             WeightGroup::Step => Some(self.step_weights(step)?),
             WeightGroup::Document => None,
         };
+        // Adapters change the embedding inside of the graph.
+        let cut = !step.heads_only && !self.assets.is_lora();
         for (i, batch) in step.micro.iter().enumerate() {
-            let Forward { hidden, unembedding } = Forward::of(&model, batch, &device);
+            let Forward {
+                hidden,
+                unembedding,
+                embedded,
+            } = Forward::of(&model, batch, &device, cut);
             let own;
             let weights = match &ahead {
                 Some(report) => &report.weights[i],
@@ -274,7 +289,7 @@ impl WeightedMtp {
                 weights,
                 &self.weigher.loss,
                 denominator,
-                model.compute().precision,
+                model.compute(),
             );
             tally.add_loss(batch, weights, &self.weigher.loss, out.loss.clone(), out.ce);
             let mut total = out.loss;
@@ -282,7 +297,13 @@ impl WeightedMtp {
                 tally.add_value(loss.clone());
                 total = total + loss.mul_scalar(joint.config.value_weight);
             }
-            let fresh = GradientsParams::from_grads(total.backward(), self);
+            let mut all = total.backward();
+            let rows = embedded.and_then(|embedded| embedded.grad_remove(&mut all));
+            let mut fresh = GradientsParams::from_grads(all, self);
+            if let Some(rows) = rows {
+                let ids = batch.tokens_tensor(&rows.device()).flatten(0, 1);
+                grads::add_embedded(&mut fresh, &model, ids, rows);
+            }
             accumulate(self, &mut grads, fresh);
         }
         if let Some(report) = &ahead {
@@ -342,15 +363,11 @@ impl InferenceStep for WeightedMtp {
         let device = self.model.unembedding().device();
         let mut tally = Tally::new(self.model.n_heads(), &item);
         for batch in &item.micro {
-            let Forward { hidden, unembedding } = Forward::of(&self.model, batch, &device);
+            let Forward {
+                hidden, unembedding, ..
+            } = Forward::of(&self.model, batch, &device, false);
             for (k, hidden) in hidden.into_iter().enumerate() {
-                let ce = head_ce(
-                    hidden,
-                    unembedding.clone(),
-                    batch,
-                    k + 1,
-                    self.model.compute().precision,
-                );
+                let ce = head_ce(hidden, unembedding.clone(), batch, k + 1, self.model.compute());
                 tally.add_ce(
                     k,
                     batch

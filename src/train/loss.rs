@@ -2,8 +2,9 @@
 
 use super::{LambdaMode, LossConfig, WeightBy};
 use crate::data::Batch;
-use burn::tensor::{Int, Tensor, TensorData};
-use wmtp_kernels::{Precision, WeightedCrossEntropy, weighted_linear_cross_entropy_in};
+use burn::tensor::{DType, Int, Tensor, TensorData};
+use wmtp_kernels::{Rounding, WeightedCrossEntropy, weighted_linear_cross_entropy_in};
+use wmtp_model::Compute;
 
 /// The weight of the term CE_k(b, t) before it is divided, for every head and position:
 /// `[H * B * S]`, head by head. `weights` are those of the tokens, `[B * S]`.
@@ -39,11 +40,11 @@ pub fn weighted_loss(
     weights: &[f32],
     config: &LossConfig,
     denominator: usize,
-    precision: Precision,
+    compute: Compute,
 ) -> WeightedCrossEntropy {
     let heads = hidden.len();
     let device = unembedding.device();
-    let dtype = unembedding.dtype();
+    let dtype = hidden.first().map_or(DType::F32, Tensor::dtype);
     let scale = 1.0 / (heads as f64 * denominator.max(1) as f64);
     let terms: Vec<f64> = term_weights(batch, weights, heads, config)
         .into_iter()
@@ -55,13 +56,21 @@ pub fn weighted_loss(
     let hidden = Tensor::cat(hidden.into_iter().map(|h| h.flatten::<2>(0, 1)).collect(), 0);
     let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [rows]), &device);
     let terms = Tensor::<1>::from_data(TensorData::new(terms, [rows]).convert_dtype(dtype), (&device, dtype));
-    weighted_linear_cross_entropy_in(precision, hidden, unembedding, targets, terms)
+    weighted_linear_cross_entropy_in(rounding(compute), hidden, unembedding, targets, terms)
+}
+
+/// Where the loss rounds to bf16 in a model that is computed so.
+fn rounding(compute: Compute) -> Rounding {
+    Rounding {
+        factors: compute.precision,
+        gradient: compute.gradients,
+    }
 }
 
 /// Head 1's cross-entropy in nats **of token j**, `[B * S]`: CE_1 at position j - 1, 0 where
 /// valid_1(j - 1) does not hold. No gradient.
-pub fn token_ce(hidden: Tensor<3>, unembedding: Tensor<2>, batch: &Batch, precision: Precision) -> Vec<f32> {
-    let ce = head_ce(hidden, unembedding, batch, 1, precision);
+pub fn token_ce(hidden: Tensor<3>, unembedding: Tensor<2>, batch: &Batch, compute: Compute) -> Vec<f32> {
+    let ce = head_ce(hidden, unembedding, batch, 1, compute);
     let mut of_token = vec![0.0; ce.len()];
     for i in 0..ce.len() {
         if i % batch.seq_len + 1 < batch.seq_len {
@@ -72,14 +81,15 @@ pub fn token_ce(hidden: Tensor<3>, unembedding: Tensor<2>, batch: &Batch, precis
 }
 
 /// CE_k at every position, `[B * S]`, 0 where valid_k does not hold. No gradient.
-pub fn head_ce(hidden: Tensor<3>, unembedding: Tensor<2>, batch: &Batch, k: usize, precision: Precision) -> Vec<f32> {
+pub fn head_ce(hidden: Tensor<3>, unembedding: Tensor<2>, batch: &Batch, k: usize, compute: Compute) -> Vec<f32> {
     let device = unembedding.device();
     let targets = batch.targets(k);
     let rows = targets.len();
-    let dtype = unembedding.dtype();
+    let dtype = hidden.dtype();
     let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [rows]), &device);
     let ones = Tensor::<1>::ones([rows], (&device, dtype));
-    let out = weighted_linear_cross_entropy_in(precision, hidden.flatten::<2>(0, 1), unembedding, targets, ones);
+    let out =
+        weighted_linear_cross_entropy_in(rounding(compute), hidden.flatten::<2>(0, 1), unembedding, targets, ones);
     to_f32(out.ce)
 }
 

@@ -1,6 +1,6 @@
 //! AdamW as the recipe wants it, over a whole module.
 
-use super::OptimConfig;
+use super::{OptimConfig, StatePrecision};
 use burn::{
     module::ParamGroup,
     optim::{
@@ -10,7 +10,7 @@ use burn::{
             module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler},
         },
     },
-    tensor::{Device, Tensor},
+    tensor::{DType, Device, Tensor},
 };
 use std::sync::{
     Arc,
@@ -85,7 +85,15 @@ impl Optimizer for FusedAdamW {
             moment_1,
             moment_2,
             ..
-        } = momentum.unwrap_or_else(|| AdaptiveMomentumState::new(0, gradient.zeros_like(), gradient.zeros_like()));
+        } = momentum.unwrap_or_else(|| {
+            let dtype = match (self.config.state, parameter.dtype()) {
+                (_, DType::F64) => DType::F64,
+                (StatePrecision::F32, _) => DType::F32,
+                (StatePrecision::Bf16, _) => DType::BF16,
+            };
+            let zeros = || Tensor::zeros(parameter.shape(), (&parameter.device(), dtype));
+            AdaptiveMomentumState::new(0, zeros(), zeros())
+        });
         let time = time + 1;
         let step = AdamWStep {
             learning_rate: lr,
@@ -128,7 +136,6 @@ pub fn rates(model: f64, value: Option<f64>) -> Result<ModuleLearningRate, Strin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::DType;
 
     #[test]
     fn gradients_above_the_norm_are_brought_down_to_it() {

@@ -33,6 +33,7 @@ impl Trainable for WeightedMtp {
             None => {
                 let options = LoadOptions {
                     n_heads: Some(self.model.n_heads()),
+                    dtype: self.model.dtype(),
                     ..LoadOptions::default()
                 };
                 let model = wmtp_model::load(dir, &options, &device).map_err(text)?;

@@ -18,7 +18,7 @@ pub mod swiglu;
 mod tests;
 
 pub use adamw::FloatsMut;
-pub use store::Store;
+pub use store::{Store, rounded};
 
 /// Rows that are computed, and summed over, at a time.
 pub(crate) const ROWS_PER_BLOCK: usize = 16;

@@ -22,13 +22,7 @@ impl Store {
     pub fn new(values: Vec<f32>, precision: Precision) -> Self {
         match precision {
             Precision::F32 => Self::F32(values),
-            Precision::Bf16 => {
-                let mut to = vec![bf16::ZERO; values.len()];
-                to.par_chunks_mut(BLOCK)
-                    .zip(values.par_chunks(BLOCK))
-                    .for_each(|(to, from)| narrow(from, to));
-                Self::Bf16(to)
-            }
+            Precision::Bf16 => Self::Bf16(rounded(&values)),
         }
     }
 
@@ -53,6 +47,15 @@ impl Store {
             }
         }
     }
+}
+
+/// `values` rounded to the nearest even bf16.
+pub fn rounded(values: &[f32]) -> Vec<bf16> {
+    let mut to = vec![bf16::ZERO; values.len()];
+    to.par_chunks_mut(BLOCK)
+        .zip(values.par_chunks(BLOCK))
+        .for_each(|(to, from)| narrow(from, to));
+    to
 }
 
 /// Rounds to the nearest even bf16; not-a-number stays so.
@@ -90,8 +93,7 @@ mod tests {
     #[test]
     fn rounding_is_to_the_nearest_even() {
         let values: Vec<f32> = (0..u32::MAX).step_by(6101).map(f32::from_bits).collect();
-        let mut rounded = vec![bf16::ZERO; values.len()];
-        narrow(&values, &mut rounded);
+        let rounded = rounded(&values);
         for (value, rounded) in values.iter().zip(&rounded) {
             let expected = bf16::from_f32(*value);
             assert!(

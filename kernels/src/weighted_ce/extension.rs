@@ -2,7 +2,7 @@
 //! between the slice-level form and the one in the backend's own operations.
 
 use super::chunked;
-use crate::Precision;
+use crate::Rounding;
 use burn::backend::{
     Autodiff, AutodiffBackend, Backend, TensorMetadata,
     autodiff::{
@@ -31,7 +31,7 @@ pub trait WeightedCrossEntropyOps: Backend {
         unembedding: FloatTensor<Self>,
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
-        precision: Precision,
+        rounding: Rounding,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 }
 
@@ -74,10 +74,10 @@ pub trait LossBackend: Backend {
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
         wanted: Wanted,
-        precision: Precision,
+        rounding: Rounding,
     ) -> LossAndGradients<Self> {
         // What these backends multiply in follows from their tensors' type.
-        let _ = precision;
+        let _ = rounding;
         chunked::loss_and_gradients::<Self>(hidden, unembedding, targets, weights, wanted)
     }
 
@@ -101,9 +101,9 @@ macro_rules! implement {
                 unembedding: FloatTensor<Self>,
                 targets: IntTensor<Self>,
                 weights: FloatTensor<Self>,
-                precision: Precision,
+                rounding: Rounding,
             ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-                let found = Self::loss_and_gradients(hidden, unembedding, targets, weights, Wanted::NOTHING, precision);
+                let found = Self::loss_and_gradients(hidden, unembedding, targets, weights, Wanted::NOTHING, rounding);
                 (found.loss, found.ce)
             }
         }
@@ -118,7 +118,7 @@ implement!(cfg(any(feature = "wgpu", feature = "cuda")), burn::backend::Cube, {
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
         wanted: Wanted,
-        _precision: Precision,
+        _rounding: Rounding,
     ) -> LossAndGradients<Self> {
         // What this backend multiplies in follows from its tensors' type.
         super::cube::loss_and_gradients(hidden, unembedding, targets, weights, wanted)
@@ -131,9 +131,9 @@ implement!(cfg(feature = "flex"), burn::backend::Flex, {
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
         wanted: Wanted,
-        precision: Precision,
+        rounding: Rounding,
     ) -> LossAndGradients<Self> {
-        on_host::flex(hidden, unembedding, targets, weights, (wanted, precision))
+        on_host::flex(hidden, unembedding, targets, weights, (wanted, rounding))
     }
 
     fn scale(gradient: FloatTensor<Self>, upstream: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -147,9 +147,9 @@ implement!(cfg(feature = "ndarray"), burn::backend::NdArray, {
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
         wanted: Wanted,
-        precision: Precision,
+        rounding: Rounding,
     ) -> LossAndGradients<Self> {
-        on_host::ndarray(hidden, unembedding, targets, weights, (wanted, precision))
+        on_host::ndarray(hidden, unembedding, targets, weights, (wanted, rounding))
     }
 
     fn scale(gradient: FloatTensor<Self>, upstream: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -176,7 +176,10 @@ impl<B: LossBackend> Backward<B, 2> for WeightedCrossEntropyBackward {
         for ((parent, gradient), dtype) in ops.parents.into_iter().zip(gradients).zip(dtypes) {
             if let (Some(parent), Some(gradient)) = (parent, gradient) {
                 let scaled = B::scale(gradient, upstream.clone());
-                grads.register::<B>(parent.id, cast::<B>(scaled, dtype));
+                // A gradient that was rounded on purpose is not made wide again.
+                let rounded = scaled.dtype() == DType::BF16 && dtype == DType::F32;
+                let scaled = if rounded { scaled } else { cast::<B>(scaled, dtype) };
+                grads.register::<B>(parent.id, scaled);
             }
         }
     }
@@ -188,7 +191,7 @@ impl<B: LossBackend, C: CheckpointStrategy> WeightedCrossEntropyOps for Autodiff
         unembedding: FloatTensor<Self>,
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
-        precision: Precision,
+        rounding: Rounding,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let wanted = Wanted {
             hidden: hidden.is_tracked(),
@@ -198,7 +201,7 @@ impl<B: LossBackend, C: CheckpointStrategy> WeightedCrossEntropyOps for Autodiff
         let (hidden, hidden_node) = hidden.into_parts();
         let (unembedding, unembedding_node) = unembedding.into_parts();
         let weights = weights.into_primitive();
-        let found = B::loss_and_gradients(hidden, unembedding, targets, weights, wanted, precision);
+        let found = B::loss_and_gradients(hidden, unembedding, targets, weights, wanted, rounding);
         let operation = WeightedCrossEntropyBackward
             .prepare::<C>([hidden_node, unembedding_node])
             .compute_bound()
@@ -227,9 +230,12 @@ pub(super) fn cast<B: Backend>(tensor: FloatTensor<B>, dtype: DType) -> FloatTen
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 mod on_host {
     use super::super::chunked::{read_floats, read_rows};
-    use super::super::host::{self, Matrix, Real};
+    use super::super::host::{self, Matrix, Real, Table};
     use super::super::rows::KeptRow;
     use super::*;
+    use crate::Precision;
+    use crate::host::rounded;
+    use crate::product::{Floats, View};
     use burn::tensor::TensorData;
 
     /// Reads the upstream gradient, and leaves the multiplication out when it is exactly one.
@@ -243,13 +249,13 @@ mod on_host {
     /// Runs the slice-level form and hands its vectors over as tensors, without copying them.
     fn run<B: Backend, T: Real>(
         hidden: Matrix<'_, T>,
-        unembedding: Matrix<'_, T>,
+        unembedding: Table<'_, T>,
         rows: &[KeptRow],
-        (wanted, precision): (Wanted, Precision),
+        (wanted, rounding): (Wanted, Rounding),
         device: &B::Device,
     ) -> LossAndGradients<B> {
         let (n, d, v) = (hidden.rows(), hidden.columns(), unembedding.rows());
-        let found = host::loss_and_gradients(hidden, unembedding, rows, wanted, precision);
+        let found = host::loss_and_gradients(hidden, unembedding, rows, wanted, rounding.factors);
         let matrix = |values: Vec<T>, rows: usize| B::float_from_data(TensorData::new(values, [rows, d]), device);
         LossAndGradients {
             loss: B::float_from_data(TensorData::new(vec![found.loss], [1]), device),
@@ -265,7 +271,7 @@ mod on_host {
         unembedding: FloatTensor<burn::backend::Flex>,
         targets: IntTensor<burn::backend::Flex>,
         weights: FloatTensor<burn::backend::Flex>,
-        how: (Wanted, Precision),
+        how: (Wanted, Rounding),
     ) -> LossAndGradients<burn::backend::Flex> {
         use burn::backend::{Flex, flex::FlexTensor};
 
@@ -295,12 +301,29 @@ mod on_host {
         let (hidden, unembedding) = (without_flips(hidden), without_flips(unembedding));
         if hidden.dtype() == DType::F64 {
             let (hidden, unembedding) = (view!(hidden, f64), view!(unembedding, f64));
-            return run::<Flex, f64>(hidden, unembedding, &rows, how, &device);
+            return run::<Flex, f64>(hidden, Table::Same(unembedding), &rows, how, &device);
         }
         let hidden = cast::<Flex>(hidden, DType::F32);
-        let unembedding = cast::<Flex>(unembedding, DType::F32);
-        let (hidden, unembedding) = (view!(hidden, f32), view!(unembedding, f32));
-        run::<Flex, f32>(hidden, unembedding, &rows, how, &device)
+        let hidden = view!(hidden, f32);
+        let mut found = if unembedding.dtype() == DType::BF16 {
+            let layout = unembedding.layout();
+            let (shape, strides) = (layout.shape(), layout.strides());
+            let values = Floats::Bf16(&unembedding.storage()[layout.start_offset()..]);
+            let strides = [strides[0] as usize, strides[1] as usize];
+            let table = Table::Bf16(View::strided(values, [shape[0], shape[1]], strides));
+            run::<Flex, f32>(hidden, table, &rows, how, &device)
+        } else {
+            let unembedding = cast::<Flex>(unembedding, DType::F32);
+            let unembedding = view!(unembedding, f32);
+            run::<Flex, f32>(hidden, Table::Same(unembedding), &rows, how, &device)
+        };
+        if how.1.gradient == Precision::Bf16 {
+            found.d_unembedding = found.d_unembedding.map(|gradient| {
+                let shape = gradient.shape();
+                FlexTensor::from_data(TensorData::new(rounded(gradient.storage()), shape))
+            });
+        }
+        found
     }
 
     #[cfg(feature = "ndarray")]
@@ -310,7 +333,7 @@ mod on_host {
         unembedding: FloatTensor<burn::backend::NdArray>,
         targets: IntTensor<burn::backend::NdArray>,
         weights: FloatTensor<burn::backend::NdArray>,
-        how: (Wanted, Precision),
+        how: (Wanted, Rounding),
     ) -> LossAndGradients<burn::backend::NdArray> {
         use burn::backend::{NdArray, ndarray::NdArrayTensor};
 
@@ -323,7 +346,10 @@ mod on_host {
                 let (h, u) = (hidden.shape(), unembedding.shape());
                 run::<NdArray, $t>(
                     Matrix::row_major(hidden.as_slice().unwrap_or_default(), [h[0], h[1]]),
-                    Matrix::row_major(unembedding.as_slice().unwrap_or_default(), [u[0], u[1]]),
+                    Table::Same(Matrix::row_major(
+                        unembedding.as_slice().unwrap_or_default(),
+                        [u[0], u[1]],
+                    )),
                     $rows,
                     how,
                     $device,

@@ -11,7 +11,7 @@ use super::rows::{KeptRow, rows_per_chunk};
 use crate::Precision;
 use crate::host::vectorised;
 pub(super) use exp::Real;
-pub(super) use matrix::Matrix;
+pub(super) use matrix::{Matrix, Table};
 use rayon::prelude::*;
 
 /// dW is accumulated this many rows of the vocabulary at a time, which bounds the copy of the
@@ -41,7 +41,7 @@ pub(super) struct Found<T> {
 /// `hidden` `[N, D]`, `unembedding` `[V, D]`; the gradients are for an upstream gradient of one.
 pub(super) fn loss_and_gradients<T: Real>(
     hidden: Matrix<'_, T>,
-    unembedding: Matrix<'_, T>,
+    unembedding: Table<'_, T>,
     rows: &[KeptRow],
     wanted: Wanted,
     precision: Precision,
@@ -67,7 +67,7 @@ pub(super) fn loss_and_gradients<T: Real>(
             hidden.copy_row(row.index, to);
         }
         let x = Matrix::row_major(x, [r, d]);
-        T::multiply(logits, row_stride, false, x, unembedding.transposed(), precision);
+        unembedding.multiply_transposed(logits, row_stride, x, precision);
         logits
             .par_chunks_exact_mut(row_stride)
             .zip(chunk)
@@ -93,7 +93,7 @@ pub(super) fn loss_and_gradients<T: Real>(
 
         let gradient = Matrix::strided(logits, [r, v], [row_stride, 1]);
         if let Some(d_hidden) = &mut d_hidden {
-            T::multiply(&mut d_x[..r * d], d, false, gradient, unembedding, precision);
+            unembedding.multiply(&mut d_x[..r * d], d, gradient, precision);
             for (row, from) in chunk.iter().zip(d_x.chunks_exact(d)) {
                 d_hidden[row.index * d..][..d].copy_from_slice(from);
             }

@@ -62,9 +62,9 @@ mod host;
 pub mod reference;
 mod rows;
 
-use crate::Precision;
+use crate::Rounding;
 use burn::backend::Dispatch;
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{DType, Int, Tensor};
 use extension::WeightedCrossEntropyOps;
 
 /// What [`weighted_linear_cross_entropy`] returns.
@@ -96,16 +96,17 @@ pub fn weighted_linear_cross_entropy(
     targets: Tensor<1, Int>,
     weights: Tensor<1>,
 ) -> WeightedCrossEntropy {
-    weighted_linear_cross_entropy_in(Precision::F32, hidden, unembedding, targets, weights)
+    weighted_linear_cross_entropy_in(Rounding::default(), hidden, unembedding, targets, weights)
 }
 
-/// [`weighted_linear_cross_entropy`] with the factors of its products rounded to `precision` on
-/// flex and ndarray; logits, sums and gradients stay f32. Elsewhere the tensors' own type decides.
+/// [`weighted_linear_cross_entropy`] with what `rounding` says rounded to bf16 on flex and ndarray;
+/// logits and sums stay f32. On flex the unembedding may be bf16 beside hidden states in f32: it is read as it is, and its
+/// gradient is bf16.
 ///
 /// # Panics
 /// As [`weighted_linear_cross_entropy`].
 pub fn weighted_linear_cross_entropy_in(
-    precision: Precision,
+    rounding: Rounding,
     hidden: Tensor<2>,
     unembedding: Tensor<2>,
     targets: Tensor<1, Int>,
@@ -117,7 +118,7 @@ pub fn weighted_linear_cross_entropy_in(
         unembedding.into_dispatch(),
         targets.into_dispatch(),
         weights.into_dispatch(),
-        precision,
+        rounding,
     );
     WeightedCrossEntropy {
         loss: Tensor::from_dispatch(loss),
@@ -141,8 +142,9 @@ fn check_arguments(hidden: &Tensor<2>, unembedding: &Tensor<2>, targets: &Tensor
         d > 0 && v > 0,
         "weighted_linear_cross_entropy: the unembedding [{v}, {d}] is empty"
     );
+    let mixed = hidden.dtype() == DType::F32 && unembedding.dtype() == DType::BF16;
     assert!(
-        hidden.dtype() == unembedding.dtype(),
+        mixed || hidden.dtype() == unembedding.dtype(),
         "weighted_linear_cross_entropy: hidden is {:?} but unembedding is {:?}",
         hidden.dtype(),
         unembedding.dtype()

@@ -6,23 +6,23 @@ use wmtp_kernels::{
     product::{Floats, View, product},
 };
 
-/// The weights of the attention half: norm `[D]`, matrices `[out, in]`.
+/// The weights of the attention half: norm `[D]`, matrices `[out, in]` in either type.
 #[derive(Clone, Copy)]
 pub struct Attention<'a> {
     pub norm: &'a [f32],
-    pub q: &'a [f32],
-    pub k: &'a [f32],
-    pub v: &'a [f32],
-    pub o: &'a [f32],
+    pub q: Floats<'a>,
+    pub k: Floats<'a>,
+    pub v: Floats<'a>,
+    pub o: Floats<'a>,
 }
 
 /// The weights of the feed-forward half.
 #[derive(Clone, Copy)]
 pub struct FeedForward<'a> {
     pub norm: &'a [f32],
-    pub gate: &'a [f32],
-    pub up: &'a [f32],
-    pub down: &'a [f32],
+    pub gate: Floats<'a>,
+    pub up: Floats<'a>,
+    pub down: Floats<'a>,
 }
 
 /// What a half keeps for its backward pass beside its input: queries, keys and values with the mixed
@@ -34,7 +34,7 @@ pub type Kept = [Store; 2];
 pub struct Gradients<const N: usize> {
     pub x: Vec<f32>,
     pub norm: Vec<f32>,
-    pub matrices: [Option<Vec<f32>>; N],
+    pub matrices: [Option<Store>; N],
 }
 
 fn normal(x: &[f32], norm: &[f32], plan: &Plan) -> Vec<f32> {
@@ -43,35 +43,32 @@ fn normal(x: &[f32], norm: &[f32], plan: &Plan) -> Vec<f32> {
     to
 }
 
+/// `weight [out, in]` as a matrix of rows of `inner` values.
+fn matrix(weight: Floats<'_>, inner: usize) -> View<'_> {
+    View::strided(weight, [weight.len() / inner, inner], [inner, 1])
+}
+
 /// `rows [N, in]` times the transpose of `weight [out, in]`.
-fn linear(to: &mut [f32], stride: usize, add: bool, rows: View<'_>, weight: &[f32], plan: &Plan) {
+fn linear(to: &mut [f32], stride: usize, add: bool, rows: View<'_>, weight: Floats<'_>, plan: &Plan) {
     let inner = rows.shape()[1];
-    let weight = View::rows(weight, [weight.len() / inner, inner]);
+    let weight = matrix(weight, inner);
     product(to, stride, add, rows, weight.transposed(), plan.precision);
 }
 
 /// The gradient `[out, in]` of a weight: upstream `[N, out]` transposed times `rows [N, in]`.
-fn of_weight(wanted: bool, upstream: View<'_>, rows: View<'_>, plan: &Plan) -> Option<Vec<f32>> {
+fn of_weight(wanted: bool, upstream: View<'_>, rows: View<'_>, plan: &Plan) -> Option<Store> {
     let ([_, out], [_, inner]) = (upstream.shape(), rows.shape());
     wanted.then(|| {
         let mut to = vec![0.0; out * inner];
         product(&mut to, inner, false, upstream.transposed(), rows, plan.precision);
-        to
+        Store::new(to, plan.gradients)
     })
 }
 
 /// `to (+)= upstream [N, out] * weight [out, in]`.
-fn of_rows(to: &mut [f32], add: bool, upstream: View<'_>, weight: &[f32], plan: &Plan) {
-    let out = upstream.shape()[1];
-    let inner = weight.len() / out;
-    product(
-        to,
-        inner,
-        add,
-        upstream,
-        View::rows(weight, [out, inner]),
-        plan.precision,
-    );
+fn of_rows(to: &mut [f32], add: bool, upstream: View<'_>, weight: Floats<'_>, plan: &Plan) {
+    let inner = weight.len() / upstream.shape()[1];
+    product(to, inner, add, upstream, matrix(weight, inner), plan.precision);
 }
 
 impl Attention<'_> {

@@ -160,9 +160,11 @@ impl<B: HostBlocks, C: CheckpointStrategy> BlockOps for Autodiff<B, C> {
 
 #[cfg(feature = "flex")]
 mod flex {
+    use super::super::half::Gradients as HalfGradients;
     use super::*;
     use burn::backend::{Flex, TensorMetadata, flex::FlexTensor};
-    use burn::tensor::{Shape, TensorData};
+    use burn::tensor::{DType, Shape, TensorData};
+    use wmtp_kernels::{Precision, host::Store, product::Floats};
 
     impl BlockOps for Flex {
         fn attention_block(
@@ -189,56 +191,88 @@ mod flex {
         }
     }
 
-    /// The tensors with their values one after another, f32.
+    /// The tensors with their values one after another.
     fn dense<const N: usize>(tensors: &[FlexTensor; N]) -> [FlexTensor; N] {
         std::array::from_fn(|i| tensors[i].to_contiguous())
     }
 
-    /// Values of a dense tensor.
+    /// Values of a dense f32 tensor.
     fn values(tensor: &FlexTensor) -> &[f32] {
         let start = tensor.layout().start_offset();
         &tensor.storage::<f32>()[start..start + tensor.shape().num_elements()]
+    }
+
+    /// Values of a dense weight, f32 or bf16.
+    fn weight(tensor: &FlexTensor) -> Floats<'_> {
+        match tensor.dtype() {
+            DType::BF16 => {
+                let start = tensor.layout().start_offset();
+                Floats::Bf16(&tensor.storage()[start..start + tensor.shape().num_elements()])
+            }
+            _ => Floats::F32(values(tensor)),
+        }
+    }
+
+    /// The values of a norm's weight in f32.
+    fn norm(tensor: &FlexTensor) -> Vec<f32> {
+        let weight = weight(tensor);
+        (0..weight.len()).map(|i| weight.at(i)).collect()
     }
 
     fn tensor(values: Vec<f32>, shape: Shape) -> FlexTensor {
         FlexTensor::from_data(TensorData::new(values, shape))
     }
 
-    fn attention_of(inputs: &[FlexTensor; 6]) -> Attention<'_> {
+    fn stored(values: Store, shape: Shape) -> FlexTensor {
+        match values {
+            Store::F32(values) => tensor(values, shape),
+            Store::Bf16(values) => FlexTensor::from_data(TensorData::new(values, shape)),
+        }
+    }
+
+    fn attention_of<'a>(inputs: &'a [FlexTensor; 6], norm: &'a [f32]) -> Attention<'a> {
         Attention {
-            norm: values(&inputs[1]),
-            q: values(&inputs[2]),
-            k: values(&inputs[3]),
-            v: values(&inputs[4]),
-            o: values(&inputs[5]),
+            norm,
+            q: weight(&inputs[2]),
+            k: weight(&inputs[3]),
+            v: weight(&inputs[4]),
+            o: weight(&inputs[5]),
         }
     }
 
-    fn feed_forward_of(inputs: &[FlexTensor; 5]) -> FeedForward<'_> {
+    fn feed_forward_of<'a>(inputs: &'a [FlexTensor; 5], norm: &'a [f32]) -> FeedForward<'a> {
         FeedForward {
-            norm: values(&inputs[1]),
-            gate: values(&inputs[2]),
-            up: values(&inputs[3]),
-            down: values(&inputs[4]),
+            norm,
+            gate: weight(&inputs[2]),
+            up: weight(&inputs[3]),
+            down: weight(&inputs[4]),
         }
     }
 
-    /// The wanted gradients as tensors of their inputs' shapes.
-    fn tensors<const N: usize>(
+    /// The wanted gradients as tensors of their inputs' shapes: of the rows in f32, of the norm in its
+    /// own type, of the matrices as they are.
+    fn tensors<const N: usize, const M: usize>(
         inputs: &[FlexTensor; N],
-        mut found: [Option<Vec<f32>>; N],
+        found: HalfGradients<M>,
         wanted: [bool; N],
     ) -> [Option<FlexTensor>; N] {
+        let as_norm = match inputs[1].dtype() {
+            DType::BF16 => Precision::Bf16,
+            _ => Precision::F32,
+        };
+        let vectors = [Store::F32(found.x), Store::new(found.norm, as_norm)].map(Some);
+        let mut all = vectors.into_iter().chain(found.matrices);
         std::array::from_fn(|i| {
-            let values = found[i].take().filter(|_| wanted[i])?;
-            Some(tensor(values, inputs[i].shape()))
+            let values = all.next().flatten().filter(|_| wanted[i])?;
+            Some(stored(values, inputs[i].shape()))
         })
     }
 
     impl HostBlocks for Flex {
         fn attention_half(inputs: &[FlexTensor; 6], plan: &Plan) -> (FlexTensor, Kept) {
             let dense = dense(inputs);
-            let (y, kept) = attention_of(&dense).forward(values(&dense[0]), plan);
+            let norm = norm(&dense[1]);
+            let (y, kept) = attention_of(&dense, &norm).forward(values(&dense[0]), plan);
             (tensor(y, inputs[0].shape()), kept)
         }
 
@@ -251,15 +285,16 @@ mod flex {
         ) -> [Option<FlexTensor>; 6] {
             let (dense, upstream) = (dense(inputs), upstream.to_contiguous());
             let matrices = [wanted[2], wanted[3], wanted[4], wanted[5]];
-            let half = attention_of(&dense);
+            let norm = norm(&dense[1]);
+            let half = attention_of(&dense, &norm);
             let found = half.backward(values(&dense[0]), kept, values(&upstream), matrices, plan);
-            let [q, k, v, o] = found.matrices;
-            tensors(inputs, [Some(found.x), Some(found.norm), q, k, v, o], wanted)
+            tensors(inputs, found, wanted)
         }
 
         fn feed_forward(inputs: &[FlexTensor; 5], plan: &Plan, keep: bool) -> (FlexTensor, Option<Kept>) {
             let dense = dense(inputs);
-            let (y, kept) = feed_forward_of(&dense).forward(values(&dense[0]), plan, keep);
+            let norm = norm(&dense[1]);
+            let (y, kept) = feed_forward_of(&dense, &norm).forward(values(&dense[0]), plan, keep);
             (tensor(y, inputs[0].shape()), kept)
         }
 
@@ -272,10 +307,10 @@ mod flex {
         ) -> [Option<FlexTensor>; 5] {
             let (dense, upstream) = (dense(inputs), upstream.to_contiguous());
             let matrices = [wanted[2], wanted[3], wanted[4]];
-            let half = feed_forward_of(&dense);
+            let norm = norm(&dense[1]);
+            let half = feed_forward_of(&dense, &norm);
             let found = half.backward(values(&dense[0]), kept, values(&upstream), matrices, plan);
-            let [gate, up, down] = found.matrices;
-            tensors(inputs, [Some(found.x), Some(found.norm), gate, up, down], wanted)
+            tensors(inputs, found, wanted)
         }
     }
 }

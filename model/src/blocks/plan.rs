@@ -1,5 +1,6 @@
 //! What all layers share about a batch.
 
+use crate::attention::Compute;
 use crate::config::LlamaConfig;
 use crate::rope::angles;
 use std::ops::Range;
@@ -17,20 +18,20 @@ pub struct Plan {
     /// The same times `1 / sqrt(W)` for the queries.
     pub(crate) queries: [Vec<f32>; 2],
     pub(crate) precision: Precision,
+    /// The type of the matrices' gradients.
+    pub(crate) gradients: Precision,
     /// Keep the inputs of both halves only, and compute the rest again in the backward pass.
     pub(crate) recompute: bool,
 }
 
 impl Plan {
     /// `positions` and `docs` row by row, rows of `seq` tokens; a negative document is padding.
-    pub fn new(
-        config: &LlamaConfig,
-        positions: &[i64],
-        docs: &[i64],
-        seq: usize,
-        precision: Precision,
-        recompute: bool,
-    ) -> Self {
+    pub fn new(config: &LlamaConfig, positions: &[i64], docs: &[i64], seq: usize, compute: Compute) -> Self {
+        let Compute {
+            precision,
+            gradients,
+            recompute,
+        } = compute;
         let scale = 1.0 / (config.head_dim as f64).sqrt();
         let angles = angles(config, positions);
         let table = |f: fn(f64) -> f64, scale: f64| angles.iter().map(|a| (f(*a) * scale) as f32).collect();
@@ -45,6 +46,7 @@ impl Plan {
             keys: [table(f64::cos, 1.0), table(f64::sin, 1.0)],
             queries: [table(f64::cos, scale), table(f64::sin, scale)],
             precision,
+            gradients,
             recompute,
         }
     }

@@ -5,7 +5,7 @@
 
 use super::matrix::{self, Matrix};
 use crate::host::exp::exp_not_positive;
-use crate::product::{Precision, product};
+use crate::product::{Precision, View, product};
 use std::ops::{Add, Mul, Sub};
 
 /// Independent partial sums, enough for the widest vectors.
@@ -47,6 +47,9 @@ pub(in super::super) trait Real:
         right: Matrix<'_, Self>,
         precision: Precision,
     );
+
+    /// `to = left * right` with the right factor in bf16, for f32.
+    fn multiply_bf16(to: &mut [Self], to_stride: usize, left: Matrix<'_, Self>, right: View<'_>, precision: Precision);
 
     /// e^x for x <= 0; not-a-number stays so.
     fn exp_not_positive(x: Self) -> Self;
@@ -135,6 +138,10 @@ impl Real for f32 {
         product(to, to_stride, accumulate, left.view(), right.view(), precision);
     }
 
+    fn multiply_bf16(to: &mut [Self], to_stride: usize, left: Matrix<'_, Self>, right: View<'_>, precision: Precision) {
+        product(to, to_stride, false, left.view(), right, precision);
+    }
+
     #[inline(always)]
     fn exp_not_positive(x: Self) -> Self {
         exp_not_positive(x)
@@ -163,6 +170,10 @@ impl Real for f64 {
         _precision: Precision,
     ) {
         matrix::multiply(to, to_stride, accumulate, left, right);
+    }
+
+    fn multiply_bf16(_: &mut [Self], _: usize, _: Matrix<'_, Self>, _: View<'_>, _: Precision) {
+        unreachable!("hidden states in f64 have an unembedding in f64")
     }
 
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! A matrix view on a slice, and the product of two of them. For f64; f32 takes [`crate::product`].
 
 use super::exp::Real;
-use crate::product::{Floats, View};
+use crate::product::{Floats, Precision, View};
 
 /// A read-only `[rows, columns]` view with strides, in elements.
 #[derive(Debug, Clone, Copy)]
@@ -15,6 +15,41 @@ impl<'a> Matrix<'a, f32> {
     /// The same view for the products of this crate.
     pub fn view(self) -> View<'a> {
         View::strided(Floats::F32(self.data), self.shape, self.strides)
+    }
+}
+
+/// The unembedding `[V, D]`, in the type that is computed in or, for f32, in bf16.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) enum Table<'a, T> {
+    /// In the same type.
+    Same(Matrix<'a, T>),
+    /// In bf16; for f32 alone.
+    Bf16(View<'a>),
+}
+
+impl<T: Real> Table<'_, T> {
+    /// V
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::Same(matrix) => matrix.rows(),
+            Self::Bf16(view) => view.shape()[0],
+        }
+    }
+
+    /// `to` = `left` times this.
+    pub fn multiply(self, to: &mut [T], to_stride: usize, left: Matrix<'_, T>, precision: Precision) {
+        match self {
+            Self::Same(matrix) => T::multiply(to, to_stride, false, left, matrix, precision),
+            Self::Bf16(view) => T::multiply_bf16(to, to_stride, left, view, precision),
+        }
+    }
+
+    /// `to` = `left` times the transpose of this.
+    pub fn multiply_transposed(self, to: &mut [T], to_stride: usize, left: Matrix<'_, T>, precision: Precision) {
+        match self {
+            Self::Same(matrix) => T::multiply(to, to_stride, false, left, matrix.transposed(), precision),
+            Self::Bf16(view) => T::multiply_bf16(to, to_stride, left, view.transposed(), precision),
+        }
     }
 }
 
