@@ -203,8 +203,8 @@ impl MtpLlama {
     /// The rows of the embedding for a batch's tokens, `[B * S, D]`, without a place in the graph: for
     /// [`MtpLlama::trunk_of`], where their gradient goes into the embedding's by other means.
     pub fn embedded(&self, input: &Packed) -> Tensor<2> {
-        let rows = embedding(self.embed_tokens.val().inner(), input.tokens.clone().inner());
-        Tensor::from_inner(rows.flatten(0, 1))
+        let rows = embedding(self.embed_tokens.val().detach(), input.tokens.clone());
+        rows.flatten(0, 1).detach()
     }
 
     /// [`MtpLlama::trunk`] on embedded tokens `[B * S, D]`.
