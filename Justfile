@@ -47,3 +47,8 @@ compat *ARGS:
 bench-peers *ARGS:
     cargo bench --locked --bench peer --no-run
     python3 benches/peers/run.py --mode f32 --mode bf16-master --ours "$(ls -t target/release/deps/peer-* | grep -v '\.d$' | head -1)" {{ARGS}}
+
+# the weighted linear cross-entropy against PyTorch's, alternating in one run
+bench-ce *ARGS:
+    cargo bench --locked --bench peer --no-run
+    python3 benches/peers/run.py --ce --ours "$(ls -t target/release/deps/peer-* | grep -v '\.d$' | head -1)" {{ARGS}}

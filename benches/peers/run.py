@@ -56,13 +56,18 @@ def arguments():
             parser.error(f"unknown PyTorch mode {mode!r}: one of {', '.join(map(repr, known))}, or 'none'")
     if args.modes and not args.ours:
         parser.error("--mode is a mode of ours: name the program with --ours EXE")
-    args.modes = args.modes or (["f32", "bf16"] if args.ce else list(TOLERANCE)) if args.ours else []
+    args.modes = args.modes or list(TOLERANCE) if args.ours else []
     for mode in args.modes:
-        if not mode.split() or mode.split()[0] not in TOLERANCE:
+        if not mode.split() or precision_of(mode) not in TOLERANCE:
             parser.error(f"--mode {mode!r} does not begin with {', '.join(TOLERANCE)}")
     if not args.torch and not args.modes:
         parser.error("nothing to run: --torch none needs --ours EXE")
     return args
+
+
+def precision_of(mode):
+    """The precision in a mode of ours: `f32` of `f32-filter --bound 1e-3`."""
+    return mode.split()[0].removesuffix("-filter")
 
 
 def inputs(args, python, directory):
@@ -95,10 +100,9 @@ def peers(args, python, source):
             command = [python, HERE / "torch_step.py", "--dtype", dtype, "--heads", form, *shape]
         found.append(Peer(f"torch {mode}", dtype, False, [*command, "--threads", args.threads]))
     for mode in args.modes:
-        precision, *switches = shlex.split(mode)
         tail = ["--data", source] if args.ce else shape
         flag = "--peer-ce" if args.ce else "--peer"
-        found.append(Peer(f"wmtp {mode}", precision, True, [args.ours, flag, precision, *switches, *tail]))
+        found.append(Peer(f"wmtp {mode}", precision_of(mode), True, [args.ours, flag, *shlex.split(mode), *tail]))
     return found
 
 

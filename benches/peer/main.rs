@@ -1,0 +1,64 @@
+//! Our side of the comparison with PyTorch: a peer of `benches/peers/run.py`, whose README says what
+//! is asked and answered.
+//!
+//!     peer --peer f32|bf16-master --rows R --len L --heads-count H --model DIR [--recompute block]
+//!     peer --peer-ce f32|bf16-master|bf16 --data FILE
+
+mod cross_entropy;
+#[path = "../ours/mod.rs"]
+mod ours;
+mod protocol;
+
+use burn::tensor::Device;
+use ours::Ours;
+use std::{collections::HashMap, path::Path, time::Instant};
+use wmtp_model::{Compute, LoadOptions, Precision, load};
+
+type Options<'a> = HashMap<&'a str, &'a str>;
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    let options: Options = args.chunks_exact(2).map(|a| (a[0].as_str(), a[1].as_str())).collect();
+    if let Some(mode) = options.get("--peer-ce") {
+        cross_entropy::run(mode, Path::new(options.get("--data").expect("--data FILE")));
+    } else if let Some(mode) = options.get("--peer") {
+        training_step(mode, &options);
+    } else {
+        println!("NOT RUN: this program is started by benches/peers/run.py");
+    }
+}
+
+/// The training step on one and the same batch.
+fn training_step(mode: &str, options: &Options) {
+    let precision = match mode {
+        "f32" => Precision::F32,
+        "bf16-master" => Precision::Bf16,
+        other => {
+            eprintln!("--peer {other}: wmtp trains in f32 and, with f32 weights, in bf16-master");
+            std::process::exit(2);
+        }
+    };
+    let number = |name: &str, default: usize| options.get(name).map_or(default, |n| n.parse().expect("a number"));
+    let (rows, len, heads) = (number("--rows", 2), number("--len", 256), number("--heads-count", 4));
+    let compute = Compute {
+        precision,
+        recompute: options.get("--recompute") == Some(&"block"),
+    };
+    let runtime = protocol::status_bytes("VmRSS");
+    let device = Device::flex().autodiff();
+    let load_options = LoadOptions {
+        n_heads: Some(heads),
+        ..LoadOptions::default()
+    };
+    let dir = Path::new(options.get("--model").expect("--model DIR"));
+    let model = load(dir, &load_options, &device)
+        .expect("a usable model")
+        .with_compute(compute);
+    let mut ours = Ours::new(model, rows, len);
+    let step = || {
+        let start = Instant::now();
+        let (loss, optimizer) = ours.step();
+        serde_json::json!({"loss": loss, "seconds": start.elapsed().as_secs_f64(), "optimizer": optimizer})
+    };
+    protocol::serve(step, runtime, || serde_json::json!({}));
+}
