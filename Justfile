@@ -52,3 +52,13 @@ bench-peers *ARGS:
 bench-ce *ARGS:
     cargo bench --locked --bench peer --no-run
     python3 benches/peers/run.py --ce --ours "$(ls -t target/release/deps/peer-* | grep -v '\.d$' | head -1)" {{ARGS}}
+
+# fine-tuning on MBPP against PyTorch with the same packed batches: just bench-mbpp --model DIR
+bench-mbpp *ARGS:
+    cargo bench --locked --bench peer --no-run
+    python3 benches/peers/run.py --mbpp --torch "bf16 all" --torch "bf16 trained" --mode bf16-master --ours "$(ls -t target/release/deps/peer-* | grep -v '\.d$' | head -1)" {{ARGS}}
+
+# loss curves of 200 steps, ours and PyTorch's, from the same start
+bench-curves *ARGS:
+    cargo bench --locked --bench peer --no-run
+    python3 benches/peers/curves.py --ours "$(ls -t target/release/deps/peer-* | grep -v '\.d$' | head -1)" {{ARGS}}

@@ -125,5 +125,5 @@ fn our_step(device: Device) -> impl FnMut() -> f64 {
     });
     let config = LlamaConfig::parse(&config.to_string()).expect("a valid configuration");
     let mut ours = Ours::new(config.init(1, &device), ROWS, LEN);
-    move || ours.step().0
+    move || ours.step().0.loss
 }

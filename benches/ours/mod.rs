@@ -5,21 +5,40 @@ use std::time::Instant;
 use wmtp::{
     data::{Batch, Document, Tokenizer},
     scorer::{Normaliser, Uniform, WeightGroup, WeightsConfig},
-    train::{Assets, LossConfig, OptimConfig, StepBatch, Weigher, WeightedMtp, adamw, assign_stable_ids, grads, rates},
+    train::{
+        Assets, LossConfig, OptimConfig, StepBatch, StepOutput, Weigher, WeightedMtp, adamw, assign_stable_ids, grads,
+        learning_rate, rates,
+    },
 };
 use wmtp_model::MtpLlama;
 
-/// A model under training on one and the same batch.
+/// A model under training.
 pub struct Ours {
     module: Option<WeightedMtp>,
     optimizer: ModuleOptimizer,
-    batch: StepBatch,
+    optim: OptimConfig,
+    steps: Vec<StepBatch>,
+    done: usize,
 }
 
 impl Ours {
-    /// Uniform weights, AdamW with the default settings, rows of `len` tokens.
+    /// One and the same batch of rows of `len` tokens, AdamW with the default settings at 1e-5.
     pub fn new(model: MtpLlama, rows: usize, len: usize) -> Self {
-        let vocabulary = model.config().vocab_size;
+        let micro = vec![batch(rows, len, model.config().vocab_size)];
+        let step = StepBatch {
+            micro,
+            heads_only: false,
+        };
+        let optim = OptimConfig {
+            lr: 1e-5,
+            min_lr_ratio: 1.0,
+            ..OptimConfig::default()
+        };
+        Self::on(model, vec![step], optim)
+    }
+
+    /// Uniform weights; these steps over and over, with one schedule over the first pass.
+    pub fn on(model: MtpLlama, steps: Vec<StepBatch>, optim: OptimConfig) -> Self {
         let weigher = Weigher::new(
             Box::new(Uniform),
             Normaliser::new(WeightsConfig::default()).expect("the default weights"),
@@ -34,26 +53,27 @@ impl Ours {
         };
         Self {
             module: Some(assign_stable_ids(WeightedMtp::new(model, None, weigher, assets))),
-            optimizer: adamw(&OptimConfig::default()).expect("valid settings"),
-            batch: StepBatch {
-                micro: vec![batch(rows, len, vocabulary)],
-                heads_only: false,
-            },
+            optimizer: adamw(&optim).expect("valid settings"),
+            optim,
+            steps,
+            done: 0,
         }
     }
 
-    /// One step with clipping: the loss before it, and the seconds from the gradients to its end.
-    pub fn step(&mut self) -> (f64, f64) {
+    /// One step with clipping: what it found, and the seconds from the gradients to its end.
+    pub fn step(&mut self) -> (StepOutput, f64) {
         let module = self.module.take().expect("the model is put back");
-        let mut out = TrainStep::step(&module, self.batch.clone());
+        let batch = self.steps[self.done % self.steps.len()].clone();
+        let mut out = TrainStep::step(&module, batch);
         let start = Instant::now();
         let norm = grads::global_norm(&module, &out.grads);
-        if norm > 1.0 {
-            grads::scale(&module, &mut out.grads, 1.0 / norm);
+        if norm > self.optim.clip_norm {
+            grads::scale(&module, &mut out.grads, self.optim.clip_norm / norm);
         }
-        let rates = rates(1e-5, None).expect("a rate");
+        let rates = rates(learning_rate(&self.optim, self.done, self.steps.len()), None).expect("a rate");
         self.module = Some(self.optimizer.step(rates, module, out.grads));
-        (out.item.loss, start.elapsed().as_secs_f64())
+        self.done += 1;
+        (out.item, start.elapsed().as_secs_f64())
     }
 }
 

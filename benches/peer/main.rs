@@ -2,8 +2,11 @@
 //! is asked and answered.
 //!
 //!     peer --peer f32|bf16-master --rows R --len L --heads-count H --model DIR [--recompute block]
+//!     peer --peer f32|bf16-master --batches FILE --heads-count H --model DIR [--recompute block]
+//!     peer --export FILE --model DIR [--seq-len 256 --micro-batch 2 --tokens-per-step 2048 --steps N --lr 5e-5]
 //!     peer --peer-ce f32|bf16-master|bf16 --data FILE
 
+mod batches;
 mod cross_entropy;
 #[path = "../ours/mod.rs"]
 mod ours;
@@ -19,7 +22,9 @@ type Options<'a> = HashMap<&'a str, &'a str>;
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     let options: Options = args.chunks_exact(2).map(|a| (a[0].as_str(), a[1].as_str())).collect();
-    if let Some(mode) = options.get("--peer-ce") {
+    if let Some(file) = options.get("--export") {
+        batches::write(Path::new(file), &options);
+    } else if let Some(mode) = options.get("--peer-ce") {
         cross_entropy::run(mode, Path::new(options.get("--data").expect("--data FILE")));
     } else if let Some(mode) = options.get("--peer") {
         training_step(mode, &options);
@@ -28,7 +33,7 @@ fn main() {
     }
 }
 
-/// The training step on one and the same batch.
+/// The training step, on a file's batches or on one and the same batch.
 fn training_step(mode: &str, options: &Options) {
     let precision = match mode {
         "f32" => Precision::F32,
@@ -54,11 +59,18 @@ fn training_step(mode: &str, options: &Options) {
     let model = load(dir, &load_options, &device)
         .expect("a usable model")
         .with_compute(compute);
-    let mut ours = Ours::new(model, rows, len);
+    let mut ours = match options.get("--batches") {
+        Some(file) => {
+            let batches::Steps { optim, steps } = batches::read(Path::new(file));
+            Ours::on(model, steps, optim)
+        }
+        None => Ours::new(model, rows, len),
+    };
     let step = || {
         let start = Instant::now();
-        let (loss, optimizer) = ours.step();
-        serde_json::json!({"loss": loss, "seconds": start.elapsed().as_secs_f64(), "optimizer": optimizer})
+        let (found, optimizer) = ours.step();
+        serde_json::json!({"loss": found.loss, "seconds": start.elapsed().as_secs_f64(), "optimizer": optimizer,
+            "tokens": found.tokens, "response_tokens": found.response_tokens})
     };
     protocol::serve(step, runtime, || serde_json::json!({}));
 }

@@ -83,3 +83,22 @@ def markdown(peers, tokens):
     error = "Errors of gradients are relative, |difference| / |reference|, against ours in f32 with every block computed."
     return "\n\n".join([text, *notes, runtime, *([ratio] if any(peer.ours for peer in peers) else []),
                         *([error] if errors else [])])
+
+
+def rate(field):
+    """The median over a peer's steps of `field` a second."""
+    return lambda peer: median(step[field] / step["seconds"] for step in peer.steps)
+
+
+def mbpp_markdown(peers):
+    """The table of steps that differ in their tokens: medians of tokens/s, and ours to each of PyTorch's."""
+    theirs = [peer for peer in peers if not peer.ours]
+    head = ["peer", "tokens/s", "response tokens/s", "peak GB", "first loss", *(f"to {peer.name}" for peer in theirs)]
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
+    for peer in peers:
+        row = [peer.name, f"{rate('tokens')(peer):.1f}", f"{rate('response_tokens')(peer):.1f}",
+               cell(peak(peer), 1e-9, 2), f"{peer.warm_up['loss']:.4f}"]
+        row += [f"{rate('tokens')(peer) / rate('tokens')(other):.2f}" if peer.ours else "" for other in theirs]
+        lines.append(row)
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return text + "\n\nTokens are all of prompts and responses, without padding."
