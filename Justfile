@@ -62,3 +62,12 @@ bench-mbpp *ARGS:
 bench-curves *ARGS:
     cargo bench --locked --bench peer --no-run
     python3 benches/peers/curves.py --ours "$(ls -t target/release/deps/peer-* | grep -v '\.d$' | head -1)" {{ARGS}}
+
+# peak memory of a training step: precisions, recomputation, heads, lengths
+bench-memory *ARGS:
+    cargo bench --locked --bench peer --no-run
+    python3 benches/peers/memory.py --ours "$(ls -t target/release/deps/peer-* | grep -v '\.d$' | head -1)" {{ARGS}}
+
+# the loss with 20% of the tokens kept against all of them
+bench-select *ARGS:
+    cargo bench --locked --bench select -- {{ARGS}}
