@@ -46,4 +46,28 @@ compat *ARGS:
 # the training step against PyTorch's, alternating in one run
 bench-peers *ARGS:
     cargo bench --locked --bench peer --no-run
-    python3 benches/peers/run.py --mode f32 --mode bf16-master --ours "$(ls -t target/release/deps/peer-* | grep -v '\.d$' | head -1)" {{ARGS}}
+    python3 benches/peers/run.py --mode f32 --mode bf16-master --mode bf16 --ours "$(ls -t target/release/deps/peer-* | grep -v '\.d$' | head -1)" {{ARGS}}
+
+# the weighted linear cross-entropy against PyTorch's, alternating in one run
+bench-ce *ARGS:
+    cargo bench --locked --bench peer --no-run
+    python3 benches/peers/run.py --ce --ours "$(ls -t target/release/deps/peer-* | grep -v '\.d$' | head -1)" {{ARGS}}
+
+# fine-tuning on MBPP against PyTorch with the same packed batches: just bench-mbpp --model DIR
+bench-mbpp *ARGS:
+    cargo bench --locked --bench peer --no-run
+    python3 benches/peers/run.py --mbpp --torch "bf16 all" --torch "bf16 trained" --mode bf16-master --ours "$(ls -t target/release/deps/peer-* | grep -v '\.d$' | head -1)" {{ARGS}}
+
+# loss curves of 200 steps, ours and PyTorch's, from the same start
+bench-curves *ARGS:
+    cargo bench --locked --bench peer --no-run
+    python3 benches/peers/curves.py --ours "$(ls -t target/release/deps/peer-* | grep -v '\.d$' | head -1)" {{ARGS}}
+
+# peak memory of a training step: precisions, recomputation, heads, lengths
+bench-memory *ARGS:
+    cargo bench --locked --bench peer --no-run
+    python3 benches/peers/memory.py --ours "$(ls -t target/release/deps/peer-* | grep -v '\.d$' | head -1)" {{ARGS}}
+
+# the loss with 20% of the tokens kept against all of them
+bench-select *ARGS:
+    cargo bench --locked --bench select -- {{ARGS}}

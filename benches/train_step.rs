@@ -126,5 +126,5 @@ fn our_step(device: Device) -> impl FnMut() -> f64 {
     });
     let config = LlamaConfig::parse(&config.to_string()).expect("a valid configuration");
     let mut ours = Ours::new(config.init(1, &device), ROWS, LEN, StatePrecision::F32);
-    move || ours.step().0
+    move || ours.step().0.loss
 }

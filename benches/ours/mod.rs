@@ -6,24 +6,42 @@ use wmtp::{
     data::{Batch, Document, Tokenizer},
     scorer::{Normaliser, Uniform, WeightGroup, WeightsConfig},
     train::{
-        Assets, GradientScale, LossConfig, OptimConfig, StatePrecision, StepBatch, Weigher, WeightedMtp, adamw,
-        assign_stable_ids, clip_factor, grads, rates,
+        Assets, GradientScale, LossConfig, OptimConfig, StatePrecision, StepBatch, StepOutput, Weigher, WeightedMtp,
+        adamw, assign_stable_ids, clip_factor, grads, learning_rate, rates,
     },
 };
 use wmtp_model::MtpLlama;
 
-/// A model under training on one and the same batch.
+/// A model under training.
 pub struct Ours {
     module: Option<WeightedMtp>,
     optimizer: ModuleOptimizer,
     clip: GradientScale,
-    batch: StepBatch,
+    optim: OptimConfig,
+    steps: Vec<StepBatch>,
+    done: usize,
 }
 
 impl Ours {
-    /// Uniform weights, AdamW with the default settings and moments in `state`, rows of `len` tokens.
+    /// One and the same batch of rows of `len` tokens, AdamW with the default settings at 1e-5 and its
+    /// moments in `state`.
     pub fn new(model: MtpLlama, rows: usize, len: usize, state: StatePrecision) -> Self {
-        let vocabulary = model.config().vocab_size;
+        let micro = vec![batch(rows, len, model.config().vocab_size)];
+        let step = StepBatch {
+            micro,
+            heads_only: false,
+        };
+        let optim = OptimConfig {
+            lr: 1e-5,
+            min_lr_ratio: 1.0,
+            state,
+            ..OptimConfig::default()
+        };
+        Self::on(model, vec![step], optim)
+    }
+
+    /// Uniform weights; these steps over and over, with one schedule over the first pass.
+    pub fn on(model: MtpLlama, steps: Vec<StepBatch>, optim: OptimConfig) -> Self {
         let weigher = Weigher::new(
             Box::new(Uniform),
             Normaliser::new(WeightsConfig::default()).expect("the default weights"),
@@ -37,31 +55,28 @@ impl Ours {
             lora: None,
         };
         let clip = GradientScale::default();
-        let optim = OptimConfig {
-            state,
-            ..OptimConfig::default()
-        };
         Self {
             module: Some(assign_stable_ids(WeightedMtp::new(model, None, weigher, assets))),
             optimizer: adamw(&optim, &clip).expect("valid settings"),
             clip,
-            batch: StepBatch {
-                micro: vec![batch(rows, len, vocabulary)],
-                heads_only: false,
-            },
+            optim,
+            steps,
+            done: 0,
         }
     }
 
-    /// One step with clipping: the loss before it, and the seconds from the gradients to its end.
-    pub fn step(&mut self) -> (f64, f64) {
+    /// One step with clipping: what it found, and the seconds from the gradients to its end.
+    pub fn step(&mut self) -> (StepOutput, f64) {
         let module = self.module.take().expect("the model is put back");
-        let out = TrainStep::step(&module, self.batch.clone());
+        let batch = self.steps[self.done % self.steps.len()].clone();
+        let out = TrainStep::step(&module, batch);
         let start = Instant::now();
         let norm = grads::global_norm(&module, &out.grads);
-        self.clip.set(clip_factor(norm, 1.0));
-        let rates = rates(1e-5, None).expect("a rate");
+        self.clip.set(clip_factor(norm, self.optim.clip_norm));
+        let rates = rates(learning_rate(&self.optim, self.done, self.steps.len()), None).expect("a rate");
         self.module = Some(self.optimizer.step(rates, module, out.grads));
-        (out.item.loss, start.elapsed().as_secs_f64())
+        self.done += 1;
+        (out.item, start.elapsed().as_secs_f64())
     }
 }
 

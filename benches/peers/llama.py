@@ -75,7 +75,7 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(shape.hidden, keys, bias=False)
         self.o_proj = nn.Linear(queries, shape.hidden, bias=False)
 
-    def forward(self, x, tables):
+    def forward(self, x, tables, mask=None):
         rows, length, _ = x.shape
 
         def split(t):
@@ -83,7 +83,7 @@ class Attention(nn.Module):
 
         q, k, v = rotate(split(self.q_proj(x)), tables), rotate(split(self.k_proj(x)), tables), split(self.v_proj(x))
         grouped = self.shape.heads != self.shape.kv_heads
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=grouped)
         return self.o_proj(mixed.transpose(1, 2).reshape(rows, length, -1))
 
 
@@ -110,8 +110,8 @@ class Layer(nn.Module):
         self.post_attention_layernorm = Norm(shape)
         self.mlp = Mlp(shape)
 
-    def forward(self, x, tables):
-        x = x + self.self_attn(self.input_layernorm(x), tables)
+    def forward(self, x, tables, mask=None):
+        x = x + self.self_attn(self.input_layernorm(x), tables, mask)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -131,16 +131,16 @@ class MtpLlama(nn.Module):
         """`[V, D]`."""
         return self.embedding if self.shape.tied else self.untied_unembedding
 
-    def trunk(self, tokens, tables):
-        """Hidden states before the heads, `[B, S, D]`."""
+    def trunk(self, tokens, tables, mask=None):
+        """Hidden states before the heads, `[B, S, D]`; `mask` says which keys a query sees, by default all before."""
         x = F.embedding(tokens, self.embedding)
         for layer in self.layers:
-            x = layer(x, tables)
+            x = layer(x, tables, mask)
         return x
 
-    def head(self, k, trunk, tables):
+    def head(self, k, trunk, tables, mask=None):
         """Head k's hidden states after the final norm, k = 1..H."""
-        return self.norm(self.heads[k - 1](trunk, tables))
+        return self.norm(self.heads[k - 1](trunk, tables, mask))
 
 
 def rope_tables(shape, length):

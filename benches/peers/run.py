@@ -5,6 +5,7 @@
     run.py --ours EXE --mode f32 --mode bf16            with ours in two precisions
     run.py --ours EXE --mode "f32 --recompute block"    with ours and a switch of its own
     run.py --ce --ours EXE --mode f32                   the linear cross-entropy alone
+    run.py --mbpp --ours EXE --model DIR                fine-tuning on MBPP: packed documents, prompts masked
 
 EXE is started as `EXE --peer MODE --rows R --len L --heads-count H --model DIR`, with --ce as
 `EXE --peer-ce MODE --data FILE`, and speaks the line protocol of protocol.py. Peers of a group are
@@ -20,10 +21,11 @@ import tempfile
 from pathlib import Path
 
 from peer import HERE, Peer, PeerError, make_venv, say
-from table import markdown
+from table import markdown, mbpp_markdown
 
 TOLERANCE = {"f32": 1e-4, "bf16": 2e-2, "bf16-master": 2e-2}
 TORCH = ["f32 naive", "f32 sequential", "bf16 naive", "bf16 sequential", "bf16-master sequential"]
+TORCH_MBPP = [f"{dtype} {rows}" for dtype in ("f32", "bf16", "bf16-master") for rows in ("all", "trained")]
 TORCH_CE = [f"{dtype} {form}" for dtype in ("f32", "bf16") for form in ("naive", "chunked", "chunked-autograd")]
 
 
@@ -35,6 +37,7 @@ def arguments():
     parser.add_argument("--torch", action="append", metavar="MODE",
                         help="a PyTorch mode such as 'bf16 sequential'; repeated; default: all; 'none' for none")
     parser.add_argument("--ce", action="store_true", help="the linear cross-entropy instead of the training step")
+    parser.add_argument("--mbpp", action="store_true", help="fine-tuning on MBPP; --model DIR has the tokenizer")
     parser.add_argument("--model", metavar="DIR", help="initial weights; default: random ones of SmolLM2-135M's shape")
     parser.add_argument("--data", metavar="FILE", help="inputs of --ce; default: random ones, 2048 x 576 x 49152")
     parser.add_argument("--rows", type=int, default=2)
@@ -49,20 +52,27 @@ def arguments():
     args = parser.parse_args()
     if min(args.rows, args.heads_count, args.repetitions, args.threads) < 1 or args.length < 2:
         parser.error("--rows, --heads-count, --repetitions and --threads must be at least 1 and --len at least 2")
-    known = TORCH_CE if args.ce else TORCH
+    if args.mbpp and not (args.ours and args.model):
+        parser.error("--mbpp needs --ours EXE, which packs the documents, and --model DIR")
+    known = TORCH_CE if args.ce else TORCH_MBPP if args.mbpp else TORCH
     args.torch = [] if args.torch == ["none"] else args.torch or known
     for mode in args.torch:
         if mode not in known:
             parser.error(f"unknown PyTorch mode {mode!r}: one of {', '.join(map(repr, known))}, or 'none'")
     if args.modes and not args.ours:
         parser.error("--mode is a mode of ours: name the program with --ours EXE")
-    args.modes = args.modes or (["f32", "bf16"] if args.ce else list(TOLERANCE)) if args.ours else []
+    args.modes = args.modes or list(TOLERANCE) if args.ours else []
     for mode in args.modes:
-        if not mode.split() or mode.split()[0] not in TOLERANCE:
+        if not mode.split() or precision_of(mode) not in TOLERANCE:
             parser.error(f"--mode {mode!r} does not begin with {', '.join(TOLERANCE)}")
     if not args.torch and not args.modes:
         parser.error("nothing to run: --torch none needs --ours EXE")
     return args
+
+
+def precision_of(mode):
+    """The precision in a mode of ours: `f32` of `f32-filter --bound 1e-3`."""
+    return mode.split()[0].removesuffix("-filter")
 
 
 def inputs(args, python, directory):
@@ -83,22 +93,33 @@ def inputs(args, python, directory):
     return path
 
 
-def peers(args, python, source):
+def batches(args, directory):
+    """The file of MBPP's packed batches, written by ours."""
+    path = Path(directory) / "batches.jsonl"
+    if subprocess.run([args.ours, "--export", path, "--model", args.model]).returncode != 0:
+        raise PeerError(f"could not write {path}")
+    return path
+
+
+def peers(args, python, source, directory):
     """All peers that were asked for, not started yet."""
     shape = ["--rows", args.rows, "--len", args.length, "--heads-count", args.heads_count, "--model", source]
     found = []
+    if args.mbpp:
+        shape = ["--batches", batches(args, directory), "--heads-count", args.heads_count, "--model", source]
     for mode in args.torch:
         dtype, form = mode.split()
-        if args.ce:
+        if args.mbpp:
+            command = [python, HERE / "torch_packed.py", "--dtype", dtype, "--rows-of", form, *shape]
+        elif args.ce:
             command = [python, HERE / "torch_ce.py", "--dtype", dtype, "--form", form, "--data", source]
         else:
             command = [python, HERE / "torch_step.py", "--dtype", dtype, "--heads", form, *shape]
         found.append(Peer(f"torch {mode}", dtype, False, [*command, "--threads", args.threads]))
     for mode in args.modes:
-        precision, *switches = shlex.split(mode)
         tail = ["--data", source] if args.ce else shape
         flag = "--peer-ce" if args.ce else "--peer"
-        found.append(Peer(f"wmtp {mode}", precision, True, [args.ours, flag, precision, *switches, *tail]))
+        found.append(Peer(f"wmtp {mode}", precision_of(mode), True, [args.ours, flag, *shlex.split(mode), *tail]))
     return found
 
 
@@ -118,6 +139,15 @@ def agree(peer, reference):
     if not abs(ours - theirs) <= bound * abs(theirs):
         raise PeerError(f"{peer.name} has loss {ours} where {reference.name} has {theirs} on the same weights, "
                         f"further apart than {bound:g} of it")
+
+
+def same_tokens(found):
+    """Stops the run unless all peers counted the same tokens in every step."""
+    for peer in found:
+        for ours, theirs in zip(peer.steps, found[0].steps):
+            for field in ("tokens", "response_tokens"):
+                if ours[field] != theirs[field]:
+                    raise PeerError(f"{peer.name} counts {ours[field]} {field} where {found[0].name} has {theirs[field]}")
 
 
 def measure(group, args, reference):
@@ -162,21 +192,24 @@ def main():
         python = args.python or make_venv()
         with tempfile.TemporaryDirectory() as directory:
             source = inputs(args, python, directory)
-            found = peers(args, python, source)
+            found = peers(args, python, source, directory)
             reference = None
             for group in groups(found, args.together):
                 reference = measure(group, args, reference)
+        if args.mbpp:
+            same_tokens(found)
         about = versions(python)
     except (PeerError, OSError) as error:
         sys.exit(f"bench-peers: {error}")
     except KeyboardInterrupt:
         sys.exit("bench-peers: interrupted")
-    tokens = None if args.ce else args.rows * args.length
+    tokens = None if args.ce or args.mbpp else args.rows * args.length
     work = "linear cross-entropy, forward and backward" if args.ce else (
+        f"fine-tuning on MBPP, {args.heads_count} heads" if args.mbpp else
         f"training step, {args.rows} x {args.length} tokens, {args.heads_count} heads")
     print(f"{work}; {args.threads} threads; medians of {args.repetitions} alternating repetitions; "
           f"torch {about['torch']}, {about['cpu']}\n")
-    print(markdown(found, tokens))
+    print(mbpp_markdown(found) if args.mbpp else markdown(found, tokens))
     if args.json:
         fields = {name: value for name, value in vars(args).items() if name != "json"}
         rows = [{"name": p.name, "precision": p.precision, "ours": p.ours, "warm_up": p.warm_up, "steps": p.steps,

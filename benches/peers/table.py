@@ -10,6 +10,9 @@ def figure(peer, field):
 
 def best(peers, precision, of):
     """PyTorch's smallest figure in a precision; None if it was not run there."""
+    precisions = {peer.precision for peer in peers if not peer.ours}
+    if precision == "bf16-master" and precision not in precisions:
+        precision = "bf16"
     return min((of(peer) for peer in peers if not peer.ours and peer.precision == precision and of(peer)),
                default=None)
 
@@ -47,6 +50,8 @@ def markdown(peers, tokens):
     last = ["MB beside"] if tokens is None else []
     head = ["peer", first, "forward ms", "backward ms", "optimizer ms", "peak GB", "runtime GB", *last,
             "speed ratio", "memory ratio"]
+    errors = [field for field in ("dx_error", "dw_error") if any(field in peer.memory for peer in peers)]
+    head += [f"{field[:2]} error" for field in errors]
     if tokens is None:
         head.remove("optimizer ms")
     lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
@@ -64,6 +69,8 @@ def markdown(peers, tokens):
             row.append(against(memory(peer), best(peers, peer.precision, memory)))
         else:
             row += ["", ""]
+        found = [peer.memory.get(field) for field in errors]
+        row += ["" if error is None else f"{error:.1e}" for error in found]
         lines.append(row)
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     masters = [peer for peer in peers if peer.ours and peer.precision == "bf16-master"]
@@ -73,4 +80,25 @@ def markdown(peers, tokens):
     ratio = ("Ratios are of ours to PyTorch's best in the same precision: speed over its fastest mode's, memory over "
              "its leanest mode's.")
     runtime = "Runtime is the part of the peak that was resident before the model was made."
-    return "\n\n".join([text, *notes, runtime, *([ratio] if any(peer.ours for peer in peers) else [])])
+    error = "Errors of gradients are relative, |difference| / |reference|, against ours in f32 with every block computed."
+    return "\n\n".join([text, *notes, runtime, *([ratio] if any(peer.ours for peer in peers) else []),
+                        *([error] if errors else [])])
+
+
+def rate(field):
+    """The median over a peer's steps of `field` a second."""
+    return lambda peer: median(step[field] / step["seconds"] for step in peer.steps)
+
+
+def mbpp_markdown(peers):
+    """The table of steps that differ in their tokens: medians of tokens/s, and ours to each of PyTorch's."""
+    theirs = [peer for peer in peers if not peer.ours]
+    head = ["peer", "tokens/s", "response tokens/s", "peak GB", "first loss", *(f"to {peer.name}" for peer in theirs)]
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
+    for peer in peers:
+        row = [peer.name, f"{rate('tokens')(peer):.1f}", f"{rate('response_tokens')(peer):.1f}",
+               cell(peak(peer), 1e-9, 2), f"{peer.warm_up['loss']:.4f}"]
+        row += [f"{rate('tokens')(peer) / rate('tokens')(other):.2f}" if peer.ours else "" for other in theirs]
+        lines.append(row)
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return text + "\n\nTokens are all of prompts and responses, without padding."

@@ -111,6 +111,41 @@ def check_missing_heads(directory):
     assert not torch.equal(model.heads[3].mlp.up_proj.weight, last)
 
 
+def check_packing(directory):
+    """Packed documents give the loss and the update of the same documents in rows of their own."""
+    import json
+    from pathlib import Path
+
+    from torch_packed import PackedStep
+
+    def micro(rows, length):
+        """Rows of (tokens, prompt length) documents, padded to a length."""
+        fields = {"rows": len(rows), "seq_len": length, "tokens": [], "docs": [], "positions": [], "response": []}
+        for documents in rows:
+            row = [(t, i, j, j >= prompt) for i, (ids, prompt) in enumerate(documents) for j, t in enumerate(ids)]
+            row += [(0, -1, 0, False)] * (length - len(row))
+            for name, column in zip(("tokens", "docs", "positions", "response"), zip(*row)):
+                fields[name] += column
+        return fields
+
+    optim = {"lr": 1e-2, "warmup": 0.0, "min_lr_ratio": 0.0, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8,
+             "weight_decay": 0.1, "clip_norm": 1.0}
+    one, two = ([1, 5, 2, 8, 3, 3], 2), ([4, 4, 9, 1, 0], 3)
+    found = []
+    for name, micros in {"packed": [micro([[one, two]], 14)], "apart": [micro([[one]], 6), micro([[two]], 5)]}.items():
+        file = Path(directory) / f"{name}.jsonl"
+        file.write_text("\n".join(map(json.dumps, [{"optim": optim}, {"micro": micros}])), encoding="utf-8")
+        for gather in (False, True):
+            model = llama.load(directory, dtype=torch.float64)
+            reply = PackedStep(model, file, gather=gather, autocast=False).run()
+            assert (reply["tokens"], reply["response_tokens"]) == (11, 6), reply
+            found.append((reply["loss"], [p.detach() for p in model.parameters()]))
+    for loss, parameters in found[1:]:
+        assert abs(loss - found[0][0]) < 1e-6, (loss, found[0][0])
+        for got, wanted in zip(parameters, found[0][1]):
+            assert torch.allclose(got, wanted, atol=1e-6)
+
+
 def check_cross_entropy():
     """Every form gives the definition's loss and gradients, zero weights and odd row counts included."""
     for n in (1, 5, 9):
@@ -138,6 +173,7 @@ def main():
         random_model.write(directory, SIZES)
         check_step(directory)
         check_missing_heads(directory)
+        check_packing(directory)
     check_cross_entropy()
     print("ok: the PyTorch peers compute what the definitions say")
 

@@ -28,6 +28,15 @@ def tokens(rows, length, vocab):
     return torch.tensor(ids).view(rows, length)
 
 
+def make_optimizer(model, adamw="fused"):
+    """AdamW, without decay on norms and embeddings."""
+    decayed = [p for n, p in model.named_parameters() if not ("norm" in n or "embedding" in n)]
+    plain = [p for n, p in model.named_parameters() if "norm" in n or "embedding" in n]
+    groups = [{"params": decayed, "weight_decay": DECAY}, {"params": plain, "weight_decay": 0.0}]
+    kind = {"fused": adamw == "fused", "foreach": adamw == "foreach"}
+    return torch.optim.AdamW(groups, lr=RATE, betas=BETAS, eps=EPS, **kind)
+
+
 class Step:
     """A model with its optimizer and its batch."""
 
@@ -38,11 +47,7 @@ class Step:
         rows, length = batch.shape
         # Of each row every token but the first is a target of head 1.
         self.scale = 1.0 / (model.shape.mtp_heads * rows * (length - 1))
-        decayed = [p for n, p in model.named_parameters() if not ("norm" in n or "embedding" in n)]
-        plain = [p for n, p in model.named_parameters() if "norm" in n or "embedding" in n]
-        groups = [{"params": decayed, "weight_decay": DECAY}, {"params": plain, "weight_decay": 0.0}]
-        kind = {"fused": adamw == "fused", "foreach": adamw == "foreach"}
-        self.optimizer = torch.optim.AdamW(groups, lr=RATE, betas=BETAS, eps=EPS, **kind)
+        self.optimizer = make_optimizer(model, adamw)
 
     def precision(self):
         """bf16 autocast where it is asked for."""

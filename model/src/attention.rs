@@ -93,10 +93,10 @@ pub(crate) enum Way {
     Device(Box<halves::Batch>),
     /// The next columns of a cache.
     Cached {
-        rope: RopeTables,
+        rope: Box<RopeTables>,
         /// Added to the scores: 0 where a query may look, [`forbidden`] elsewhere.
         /// `[B or 1, 1, 1, S, T]`; none where every query sees every key.
-        bias: Option<Tensor<5>>,
+        bias: Option<Box<Tensor<5>>>,
     },
 }
 
@@ -172,8 +172,8 @@ impl AttentionContext {
             batch,
             seq,
             way: Way::Cached {
-                rope: RopeTables::new(config, &positions, [batch, seq], dtype, device),
-                bias,
+                rope: Box::new(RopeTables::new(config, &positions, [batch, seq], dtype, device)),
+                bias: bias.map(Box::new),
             },
         }
     }

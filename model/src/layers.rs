@@ -175,7 +175,7 @@ impl DecoderLayer {
         let h = self.input_layernorm.forward(x.clone());
         let mixed = self
             .self_attn
-            .decode(h, [ctx.batch, ctx.seq], rope, bias.clone(), cache);
+            .decode(h, [ctx.batch, ctx.seq], rope, bias.as_deref().cloned(), cache);
         let x = x + mixed;
         let fed = self.mlp.forward(self.post_attention_layernorm.forward(x.clone()));
         x + fed
