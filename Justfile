@@ -39,6 +39,14 @@ bench-step *ARGS:
 bench-kernels *ARGS:
     cargo bench --locked -p wmtp-benches {{ARGS}}
 
+# every CubeCL kernel timed on a GPU (cuda or wgpu) beside the least times of an A100 and an H100
+bench-gpu BACKEND *ARGS:
+    cargo run --release --locked -p wmtp-kernels --no-default-features --features flex,{{BACKEND}} --example bench_gpu -- --device {{BACKEND}} {{ARGS}}
+
+# the kernels and 20 steps of training on wgpu against flex; without a GPU on Mesa's llvmpipe
+test-wgpu *ARGS:
+    cargo test --release --locked --no-default-features --features flex,wgpu --test cube --test wgpu {{ARGS}}
+
 # what we save loads in transformers, with the same logits
 compat *ARGS:
     bash tests/compat/run.sh {{ARGS}}

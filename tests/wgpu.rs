@@ -45,7 +45,12 @@ fn run(home: &Path, device: &str, more: &[&str]) -> Vec<serde_json::Value> {
         command.args(["--set", set]);
     }
     succeed(&mut command);
-    let steps: Vec<_> = lines(&home.join("runs").join(&name).join("metrics.jsonl"))
+    let dir = home.join("runs").join(&name);
+    let about = std::fs::read(dir.join("run.json")).expect("run.json");
+    let about: serde_json::Value = serde_json::from_slice(&about).expect("JSON");
+    let used = about["device"].as_str().unwrap_or_default();
+    assert_eq!(used.split(':').next(), Some(device), "the device of {name}");
+    let steps: Vec<_> = lines(&dir.join("metrics.jsonl"))
         .into_iter()
         .filter(|line| line["loss"].is_number() && line["lr"].is_number())
         .collect();
@@ -82,4 +87,19 @@ fn a_critic_run_on_wgpu_has_the_losses_of_flex() {
     assert_near(&wgpu, &flex, 1e-3, "wgpu and flex");
     let again = losses(&run(home.path(), "wgpu", &["train.recompute=block"]));
     assert_near(&again, &wgpu, 1e-5, "wgpu with and without recomputation");
+}
+
+#[test]
+fn bf16_is_refused_on_wgpu() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let output = wmtp(home.path())
+        .args(["train", "baseline", "--device", "wgpu", "--set", "train.precision=bf16"])
+        .output()
+        .expect("the program starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(
+        stderr.contains("work on flex only so far, and this run is on wgpu"),
+        "{stderr}"
+    );
 }

@@ -1,7 +1,7 @@
 //! What is timed, with the bytes and operations of one call; the counts are those of
 //! `docs/cuda-kernels.md`.
 
-use burn::backend::{Backend, Cube, ops::FloatTensorOps, ops::IntTensorOps};
+use burn::backend::{Backend, Cube, TensorMetadata, ops::FloatTensorOps, ops::IntTensorOps};
 use burn::tensor::{DType, Device, Distribution, FloatDType, Int, Tensor, TensorData};
 use burn_cubecl::CubeDevice;
 use burn_cubecl::tensor::CubeTensor;
