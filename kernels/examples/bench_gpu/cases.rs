@@ -245,6 +245,7 @@ fn adamw(shape: &Shape, make: &Maker<'_>) -> Vec<Case> {
         epsilon: 1e-8,
         weight_decay: 0.1,
         step: 1,
+        gradient_scale: 1.0,
     };
     let run = move || {
         // Taken and put back, so that nothing else refers to the buffers and they are overwritten.
