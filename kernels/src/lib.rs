@@ -7,6 +7,7 @@
 //! message that names them, as burn's own tensor operations do.
 #![deny(missing_docs)]
 
+pub mod accumulate;
 pub mod adamw;
 pub mod attention;
 mod backends;

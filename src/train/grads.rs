@@ -9,7 +9,9 @@ use burn::{
     optim::GradientsParams,
     tensor::{DType, Int, Tensor},
 };
-use wmtp_kernels::{Precision, row_sums::add_rows, square_sums::row_square_sums};
+use wmtp_kernels::{
+    Precision, accumulate::accumulate as accumulate_tensors, row_sums::add_rows, square_sums::row_square_sums,
+};
 use wmtp_model::MtpLlama;
 
 /// Adds `new` to `total`, parameter by parameter; f32 sums whatever the storage type.
@@ -35,19 +37,10 @@ impl ModuleVisitor for Accumulate<'_> {
 fn add_one<const D: usize>(total: &mut GradientsParams, new: &mut GradientsParams, id: ParamId) {
     let Some(fresh) = new.remove::<D>(id) else { return };
     let sum = match total.remove::<D>(id) {
-        Some(old) => wide(old) + wide(fresh),
+        Some(old) => accumulate_tensors(old, fresh),
         None => fresh,
     };
     total.register(id, sum);
-}
-
-/// In f32 at least.
-fn wide<const D: usize>(gradient: Tensor<D>) -> Tensor<D> {
-    if matches!(gradient.dtype(), DType::F16 | DType::BF16) {
-        gradient.cast(DType::F32)
-    } else {
-        gradient
-    }
 }
 
 /// Adds the gradient `rows` `[N, D]` of the embedded tokens `ids` to that of `model`'s embedding, which

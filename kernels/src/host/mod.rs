@@ -5,6 +5,7 @@
 //! on the number of threads: rows are computed independently, and sums over rows are taken over
 //! blocks of a fixed size, added up in order.
 
+pub mod accumulate;
 pub mod adamw;
 pub mod attention;
 pub(crate) mod exp;

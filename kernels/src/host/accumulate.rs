@@ -1,0 +1,28 @@
+//! [`crate::accumulate`] on slices.
+
+use super::vectorised;
+use crate::product::Floats;
+use rayon::prelude::*;
+
+/// Values that are added at a time.
+const BLOCK: usize = 1 << 14;
+
+/// Adds `new` to `total`, both of the same length.
+pub fn add(total: &mut [f32], new: Floats<'_>) {
+    match new {
+        Floats::F32(new) => run(total, new, |x| *x),
+        Floats::Bf16(new) => run(total, new, |x| f32::from_bits(u32::from(x.to_bits()) << 16)),
+    }
+}
+
+fn run<T: Sync>(total: &mut [f32], new: &[T], wide: impl Fn(&T) -> f32 + Sync) {
+    total
+        .par_chunks_mut(BLOCK)
+        .zip(new.par_chunks(BLOCK))
+        .for_each(|(total, new)| {
+            vectorised(
+                #[inline(always)]
+                || total.iter_mut().zip(new).for_each(|(total, new)| *total += wide(new)),
+            );
+        });
+}
