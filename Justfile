@@ -64,7 +64,7 @@ bench-ce *ARGS:
 # fine-tuning on MBPP against PyTorch with the same packed batches: just bench-mbpp --model DIR
 bench-mbpp *ARGS:
     cargo bench --locked --bench peer --no-run
-    python3 benches/peers/run.py --mbpp --torch "bf16 all" --torch "bf16 trained" --mode bf16-master --ours "$(ls -t target/release/deps/peer-* | grep -v '\.d$' | head -1)" {{ARGS}}
+    python3 benches/peers/run.py --mbpp --torch "bf16 all" --torch "bf16 trained" --mode bf16-master --mode bf16 --ours "$(ls -t target/release/deps/peer-* | grep -v '\.d$' | head -1)" {{ARGS}}
 
 # loss curves of 200 steps, ours and PyTorch's, from the same start
 bench-curves *ARGS:
