@@ -52,6 +52,13 @@ impl Panels {
 
 type Kernel = unsafe fn(usize, *const u32, *const u32, Target, [usize; 2], [usize; 2]);
 
+/// The ranges of K that are packed at a time.
+fn ranges(k: usize, precision: Precision) -> impl Iterator<Item = [usize; 2]> {
+    let blocks = k.div_ceil(UNITS * values_per_unit(precision));
+    let length = k.div_ceil(blocks.max(1)).next_multiple_of(2 * GROUP).max(1);
+    (0..k).step_by(length).map(move |from| [from, (from + length).min(k)])
+}
+
 /// See [`super::product`], which has checked the shapes and the machine.
 pub fn product(
     to: &mut [f32],
@@ -61,38 +68,59 @@ pub fn product(
     precision: Precision,
     threads: Threads,
 ) {
-    let k = left.shape[1];
-    let per = values_per_unit(precision);
-    let kernel: Kernel = match precision {
-        Precision::F32 => multiply_f32,
-        Precision::Bf16 => multiply_bf16,
-    };
     let mut target = Target {
         data: to.as_mut_ptr(),
         stride: to_stride,
         add: accumulate,
     };
-    let blocks = k.div_ceil(UNITS * per);
-    let length = k.div_ceil(blocks).next_multiple_of(2 * GROUP);
-    let columns = right.transposed();
-    for from in (0..k).step_by(length) {
-        let range = [from, (from + length).min(k)];
-        let part = Part {
-            left,
-            columns,
-            range,
-            units: (range[1] - range[0]).div_ceil(per),
-            precision,
-            kernel,
-            target,
-            threads,
-        };
-        if left.shape[0] <= columns.shape[0] {
+    for range in ranges(left.shape[1], precision) {
+        let part = Part::new(left, right, range, precision, target, threads);
+        if left.shape[0] <= right.shape[1] {
             part.share_left();
         } else {
             part.share_right();
         }
         target.add = true;
+    }
+}
+
+/// All rows of a left factor, packed, for [`super::PackedRows`].
+pub struct PackedRows(Vec<Panels>);
+
+impl PackedRows {
+    /// Packs all of `left` `[M, K]` on all threads; the machine has been checked.
+    pub fn new(left: View<'_>, precision: Precision) -> Self {
+        let nothing = View::rows(&[], [left.shape[1], 0]);
+        let target = Target {
+            data: std::ptr::null_mut(),
+            stride: 0,
+            add: false,
+        };
+        Self(
+            ranges(left.shape[1], precision)
+                .map(|range| Part::new(left, nothing, range, precision, target, Threads::All).packed_left())
+                .collect(),
+        )
+    }
+
+    /// `to = left * right` on the calling thread; `super::PackedRows` has checked the shapes and
+    /// hands over the factor that was packed.
+    pub fn multiply(
+        &self,
+        to: &mut [f32],
+        to_stride: usize,
+        [left, right]: [View<'_>; 2],
+        precision: Precision,
+    ) {
+        let mut target = Target {
+            data: to.as_mut_ptr(),
+            stride: to_stride,
+            add: false,
+        };
+        for (range, panels) in ranges(left.shape[1], precision).zip(&self.0) {
+            Part::new(left, right, range, precision, target, Threads::This).times_packed(panels);
+            target.add = true;
+        }
     }
 }
 
@@ -108,7 +136,30 @@ struct Part<'a> {
     threads: Threads,
 }
 
-impl Part<'_> {
+impl<'a> Part<'a> {
+    fn new(
+        left: View<'a>,
+        right: View<'a>,
+        range: [usize; 2],
+        precision: Precision,
+        target: Target,
+        threads: Threads,
+    ) -> Self {
+        Self {
+            left,
+            columns: right.transposed(),
+            range,
+            units: (range[1] - range[0]).div_ceil(values_per_unit(precision)),
+            precision,
+            kernel: match precision {
+                Precision::F32 => multiply_f32,
+                Precision::Bf16 => multiply_bf16,
+            },
+            target,
+            threads,
+        }
+    }
+
     /// Runs tasks 0 to `count`, each with scratch memory of `room` units that it may reuse.
     fn each(&self, count: usize, room: usize, task: impl Fn(&mut [u32], usize) + Sync) {
         match self.threads {
@@ -124,21 +175,28 @@ impl Part<'_> {
 
     /// Packs all of the left factor once; every task packs 48 columns of the right one.
     fn share_left(&self) {
-        let (m, n, units) = (self.left.shape[0], self.columns.shape[0], self.units);
-        let shared = Panels::new(m.next_multiple_of(GROUP) * units);
+        self.times_packed(&self.packed_left());
+    }
+
+    /// All of the left factor.
+    fn packed_left(&self) -> Panels {
+        let (m, units) = (self.left.shape[0], self.units);
+        let panels = Panels::new(m.next_multiple_of(GROUP) * units);
         self.each(m.div_ceil(GROUP), 0, |_, group| {
-            let panels = shared.at(group * GROUP * units, GROUP * units);
-            self.pack_rows(group * GROUP, panels);
+            self.pack_rows(group * GROUP, panels.at(group * GROUP * units, GROUP * units));
         });
-        (0..n.div_ceil(COLUMNS)).into_par_iter().for_each_init(
-            || vec![0u32; units * COLUMNS],
-            |panel, p| {
-                self.pack_columns(p * COLUMNS, panel.as_mut_ptr());
-                for row in (0..m).step_by(ROWS) {
-                    self.tile(shared.at(row * units, ROWS * units), panel.as_ptr(), [row, p * COLUMNS]);
-                }
-            },
-        );
+        panels
+    }
+
+    /// The left factor as it was packed, times 48 columns of the right one a task.
+    fn times_packed(&self, left: &Panels) {
+        let (m, n, units) = (self.left.shape[0], self.columns.shape[0], self.units);
+        self.each(n.div_ceil(COLUMNS), units * COLUMNS, |panel, p| {
+            self.pack_columns(p * COLUMNS, panel.as_mut_ptr());
+            for row in (0..m).step_by(ROWS) {
+                self.tile(left.at(row * units, ROWS * units), panel.as_ptr(), [row, p * COLUMNS]);
+            }
+        });
     }
 
     /// Packs all of the right factor once; every task packs 64 rows of the left one.

@@ -106,6 +106,24 @@ impl<'a> View<'a> {
         }
     }
 
+    /// The `count` rows from `first` on.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub fn rows_from(self, first: usize, count: usize) -> Self {
+        assert!(first + count <= self.shape[0], "rows {first} and {count} more of {:?}", self.shape);
+        let start = if count == 0 { 0 } else { first * self.strides[0] };
+        let data = match self.data {
+            Floats::F32(values) => Floats::F32(&values[start..]),
+            Floats::Bf16(values) => Floats::Bf16(&values[start..]),
+        };
+        Self {
+            data,
+            shape: [count, self.shape[1]],
+            ..self
+        }
+    }
+
     /// `[rows, columns]`.
     pub fn shape(&self) -> [usize; 2] {
         self.shape
@@ -147,6 +165,52 @@ pub fn product_here(
     multiply(to, to_stride, accumulate, [left, right], precision, Threads::This);
 }
 
+/// A left factor that is multiplied with many right ones, packed once.
+pub struct PackedRows<'a> {
+    left: View<'a>,
+    precision: Precision,
+    #[cfg(target_arch = "x86_64")]
+    packed: Option<avx512::PackedRows>,
+}
+
+impl<'a> PackedRows<'a> {
+    /// Packs `left` `[M, K]` on all threads of the current rayon pool.
+    pub fn new(left: View<'a>, precision: Precision) -> Self {
+        Self {
+            left,
+            precision,
+            #[cfg(target_arch = "x86_64")]
+            packed: has_avx512_bf16().then(|| avx512::PackedRows::new(left, precision)),
+        }
+    }
+
+    /// `to = left * right` on the calling thread; row i starts at `to[i * to_stride]`.
+    ///
+    /// # Panics
+    /// As [`product`].
+    pub fn times(&self, to: &mut [f32], to_stride: usize, right: View<'_>) {
+        #[cfg(target_arch = "x86_64")]
+        if let (Some(packed), false) = (&self.packed, self.left.shape.contains(&0)) {
+            check(to, to_stride, self.left, right);
+            packed.multiply(to, to_stride, [self.left, right], self.precision);
+            return;
+        }
+        product_here(to, to_stride, false, self.left, right, self.precision);
+    }
+}
+
+/// # Panics
+/// If the shapes do not fit together or the result does not fit into `to`.
+fn check(to: &[f32], to_stride: usize, left: View<'_>, right: View<'_>) {
+    let ([m, k], [inner, n]) = (left.shape, right.shape);
+    assert!(k == inner, "[{m}, {k}] times [{inner}, {n}] is not a product");
+    assert!(
+        m == 0 || (n <= to_stride && (m - 1) * to_stride + n <= to.len()),
+        "{m} rows of {n}, {to_stride} apart, do not fit into {} elements",
+        to.len()
+    );
+}
+
 /// Who computes a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Threads {
@@ -164,13 +228,8 @@ fn multiply(
     precision: Precision,
     threads: Threads,
 ) {
-    let ([m, k], [inner, n]) = (left.shape, right.shape);
-    assert!(k == inner, "[{m}, {k}] times [{inner}, {n}] is not a product");
-    assert!(
-        m == 0 || (n <= to_stride && (m - 1) * to_stride + n <= to.len()),
-        "{m} rows of {n}, {to_stride} apart, do not fit into {} elements",
-        to.len()
-    );
+    check(to, to_stride, left, right);
+    let ([m, k], [_, n]) = (left.shape, right.shape);
     if m == 0 || n == 0 {
         return;
     }

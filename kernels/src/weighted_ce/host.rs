@@ -5,6 +5,7 @@
 
 mod exp;
 mod matrix;
+mod rounded;
 
 use super::extension::Wanted;
 use super::rows::{KeptRow, rows_per_chunk};
@@ -46,6 +47,12 @@ pub(super) fn loss_and_gradients<T: Real>(
     wanted: Wanted,
     precision: Precision,
 ) -> Found<T> {
+    if wanted != Wanted::NOTHING
+        && precision == Precision::Bf16
+        && let Some(found) = T::rounded_loss_and_gradients(hidden, unembedding, rows, wanted)
+    {
+        return found;
+    }
     let (n, d, v) = (hidden.rows(), hidden.columns(), unembedding.rows());
     let mut loss = 0.0;
     let mut ce = vec![T::ZERO; n];

@@ -47,8 +47,12 @@ pub(super) fn kept_rows(targets: &TensorData, weights: &TensorData, vocabulary: 
 /// Rows per chunk for `kept` rows of logits, `vocabulary` wide and `element_bytes` per logit: as many
 /// as [`CHUNK_ROWS`] and [`CHUNK_BYTES`] allow, then evened out so that the last chunk is not a stub.
 pub(super) fn rows_per_chunk(kept: usize, vocabulary: usize, element_bytes: usize) -> usize {
-    let most = (CHUNK_BYTES / (vocabulary * element_bytes)).clamp(1, CHUNK_ROWS);
-    let chunks = kept.div_ceil(most).max(1);
+    even_rows(kept, CHUNK_BYTES / (vocabulary * element_bytes), CHUNK_ROWS)
+}
+
+/// Rows per chunk for `kept` rows, of which `fit` into memory and `most` are of use: at least one.
+pub(super) fn even_rows(kept: usize, fit: usize, most: usize) -> usize {
+    let chunks = kept.div_ceil(fit.clamp(1, most)).max(1);
     kept.div_ceil(chunks).max(1)
 }
 

@@ -3,7 +3,10 @@
 //! f32 takes an exponential of its own that the compiler turns into vector instructions; f64 the
 //! standard library's.
 
-use super::matrix::{self, Matrix};
+use super::super::extension::Wanted;
+use super::super::rows::KeptRow;
+use super::matrix::{self, Matrix, Table};
+use super::{Found, rounded};
 use crate::host::exp::exp_not_positive;
 use crate::product::{Precision, View, product};
 use std::ops::{Add, Mul, Sub};
@@ -50,6 +53,14 @@ pub(in super::super) trait Real:
 
     /// `to = left * right` with the right factor in bf16, for f32.
     fn multiply_bf16(to: &mut [Self], to_stride: usize, left: Matrix<'_, Self>, right: View<'_>, precision: Precision);
+
+    /// [`super::loss_and_gradients`] with products in bf16, for f32.
+    fn rounded_loss_and_gradients(
+        hidden: Matrix<'_, Self>,
+        unembedding: Table<'_, Self>,
+        rows: &[KeptRow],
+        wanted: Wanted,
+    ) -> Option<Found<Self>>;
 
     /// e^x for x <= 0; not-a-number stays so.
     fn exp_not_positive(x: Self) -> Self;
@@ -142,6 +153,19 @@ impl Real for f32 {
         product(to, to_stride, false, left.view(), right, precision);
     }
 
+    fn rounded_loss_and_gradients(
+        hidden: Matrix<'_, Self>,
+        unembedding: Table<'_, Self>,
+        rows: &[KeptRow],
+        wanted: Wanted,
+    ) -> Option<Found<Self>> {
+        let unembedding = match unembedding {
+            Table::Same(matrix) => matrix.view(),
+            Table::Bf16(view) => view,
+        };
+        Some(rounded::loss_and_gradients(hidden, unembedding, rows, wanted))
+    }
+
     #[inline(always)]
     fn exp_not_positive(x: Self) -> Self {
         exp_not_positive(x)
@@ -174,6 +198,15 @@ impl Real for f64 {
 
     fn multiply_bf16(_: &mut [Self], _: usize, _: Matrix<'_, Self>, _: View<'_>, _: Precision) {
         unreachable!("hidden states in f64 have an unembedding in f64")
+    }
+
+    fn rounded_loss_and_gradients(
+        _: Matrix<'_, Self>,
+        _: Table<'_, Self>,
+        _: &[KeptRow],
+        _: Wanted,
+    ) -> Option<Found<Self>> {
+        None
     }
 
     #[inline(always)]
