@@ -127,7 +127,7 @@ impl Inputs {
         let found = (form.operation)(
             Rounding {
                 factors: form.precision,
-                gradient: Precision::F32,
+                gradient: if form.storage == DType::BF16 { Precision::Bf16 } else { Precision::F32 },
             },
             hidden.clone(),
             unembedding.clone(),

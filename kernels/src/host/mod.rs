@@ -19,7 +19,7 @@ pub mod swiglu;
 mod tests;
 
 pub use adamw::FloatsMut;
-pub use store::{Store, rounded};
+pub use store::{Store, rounded, rounded_away};
 
 /// Rows that are computed, and summed over, at a time.
 pub(crate) const ROWS_PER_BLOCK: usize = 16;

@@ -306,6 +306,15 @@ macro_rules! kernel {
             at: [usize; 2],
             count: [usize; 2],
         ) {
+            if target.add {
+                // What will be added to comes near while the products are summed up.
+                for i in 0..count[0] {
+                    let to = target.data.wrapping_add((at[0] + i) * target.stride + at[1]);
+                    for j in 0..3 {
+                        _mm_prefetch::<_MM_HINT_T0>(to.wrapping_add(GROUP * j).cast());
+                    }
+                }
+            }
             let mut sums = [[_mm512_setzero_ps(); 3]; ROWS];
             for u in 0..units {
                 // SAFETY: u is below `units`.

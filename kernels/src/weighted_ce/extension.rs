@@ -234,7 +234,7 @@ mod on_host {
     use super::super::rows::KeptRow;
     use super::*;
     use crate::Precision;
-    use crate::host::rounded;
+    use crate::host::rounded_away;
     use crate::product::{Floats, View};
     use burn::tensor::TensorData;
 
@@ -320,7 +320,10 @@ mod on_host {
         if how.1.gradient == Precision::Bf16 {
             found.d_unembedding = found.d_unembedding.map(|gradient| {
                 let shape = gradient.shape();
-                FlexTensor::from_data(TensorData::new(rounded(gradient.storage()), shape))
+                let values = gradient.into_data().try_into_vec::<f32>();
+                // `run` has made it of f32.
+                let values = values.unwrap_or_else(|error| unreachable!("a gradient in f32: {error:?}"));
+                FlexTensor::from_data(TensorData::new(rounded_away(values), shape))
             });
         }
         found
