@@ -8,7 +8,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use std::time::Instant;
-use wmtp_kernels::{Precision, Rounding, weighted_linear_cross_entropy_in};
+use wmtp_kernels::{Accuracy, Precision, weighted_linear_cross_entropy_in};
 
 const HEADS: usize = 4;
 const TOKENS: usize = 512;
@@ -56,9 +56,10 @@ fn main() {
             for (weights, seconds) in weights.iter().zip(&mut seconds) {
                 let start = Instant::now();
                 let found = weighted_linear_cross_entropy_in(
-                    Rounding {
+                    Accuracy {
                         factors: precision,
                         gradient: Precision::F32,
+                        filter: 0.0,
                     },
                     hidden.clone(),
                     unembedding.clone(),

@@ -5,9 +5,9 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use std::{path::Path, time::Instant};
-use wmtp_kernels::{Precision, Rounding, WeightedCrossEntropy, weighted_linear_cross_entropy_in};
+use wmtp_kernels::{Accuracy, Precision, WeightedCrossEntropy, weighted_linear_cross_entropy_in};
 
-type Operation = fn(Rounding, Tensor<2>, Tensor<2>, Tensor<1, Int>, Tensor<1>) -> WeightedCrossEntropy;
+type Operation = fn(Accuracy, Tensor<2>, Tensor<2>, Tensor<1, Int>, Tensor<1>) -> WeightedCrossEntropy;
 
 /// One way to compute it.
 #[derive(Clone, Copy)]
@@ -16,6 +16,8 @@ struct Form {
     storage: DType,
     /// What the factors of products are rounded to.
     precision: Precision,
+    /// Tolerance of the filter, 0 for none.
+    filter: f64,
     operation: Operation,
 }
 
@@ -23,6 +25,7 @@ impl Form {
     const PLAIN: Self = Self {
         storage: DType::F32,
         precision: Precision::F32,
+        filter: 0.0,
         operation: weighted_linear_cross_entropy_in,
     };
 
@@ -36,12 +39,17 @@ impl Form {
             storage: DType::BF16,
             ..products
         };
-        match mode {
-            "f32" => Some((Self::PLAIN, Self::PLAIN)),
-            "bf16-master" => Some((products, Self::PLAIN)),
-            "bf16" => Some((all, Self::PLAIN)),
-            _ => None,
-        }
+        let (mode, filter) = match mode.split_once("-filter=") {
+            Some((mode, tolerance)) => (mode, tolerance.parse().ok()?),
+            None => (mode, 0.0),
+        };
+        let form = match mode {
+            "f32" => Self::PLAIN,
+            "bf16-master" => products,
+            "bf16" => all,
+            _ => return None,
+        };
+        Some((Self { filter, ..form }, Self::PLAIN))
     }
 }
 
@@ -125,9 +133,14 @@ impl Inputs {
         let unembedding = self.unembedding.clone().require_grad();
         let start = Instant::now();
         let found = (form.operation)(
-            Rounding {
+            Accuracy {
                 factors: form.precision,
-                gradient: if form.storage == DType::BF16 { Precision::Bf16 } else { Precision::F32 },
+                filter: form.filter,
+                gradient: if form.storage == DType::BF16 {
+                    Precision::Bf16
+                } else {
+                    Precision::F32
+                },
             },
             hidden.clone(),
             unembedding.clone(),
@@ -158,7 +171,9 @@ impl Inputs {
 /// Serves as a peer until it is told to quit.
 pub fn run(mode: &str, path: &Path) {
     let Some((form, reference)) = Form::named(mode) else {
-        eprintln!("--peer-ce {mode}: f32, bf16-master (products of f32 tensors) and bf16 (everything) are known");
+        eprintln!(
+            "--peer-ce {mode}: f32, bf16-master (products of f32 tensors) and bf16 (everything) are known, each also with -filter=TOLERANCE"
+        );
         std::process::exit(2);
     };
     let runtime = status_bytes("VmRSS");
@@ -182,6 +197,7 @@ pub fn run(mode: &str, path: &Path) {
 fn errors(path: &Path, inputs: &Inputs, form: Form, reference: Form) -> [Value; 2] {
     let same = form.storage == reference.storage
         && form.precision == reference.precision
+        && form.filter == reference.filter
         && std::ptr::fn_addr_eq(form.operation, reference.operation);
     if same {
         return [Value::Null, Value::Null];

@@ -25,5 +25,5 @@ pub mod swiglu;
 mod test_values;
 pub mod weighted_ce;
 
-pub use precision::{Precision, Rounding};
+pub use precision::{Accuracy, Precision};
 pub use weighted_ce::{WeightedCrossEntropy, weighted_linear_cross_entropy, weighted_linear_cross_entropy_in};

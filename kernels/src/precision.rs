@@ -10,11 +10,15 @@ pub enum Precision {
     Bf16,
 }
 
-/// Where flex and ndarray round to bf16 in [`crate::weighted_ce`]; elsewhere the tensors' types decide.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Rounding {
+/// How exact [`crate::weighted_ce`] is on flex and ndarray; elsewhere the tensors' types decide, and
+/// nothing is filtered. The default computes everything in the tensors' type.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Accuracy {
     /// The factors of the products.
     pub factors: Precision,
     /// The unembedding's gradient, after it has been summed in f32. On ndarray it stays f32.
     pub gradient: Precision,
+    /// Relative error that the gradient may have because small probabilities are summed up instead of
+    /// multiplied one by one (see [`crate::weighted_ce`]); 0 computes them all, as does f64.
+    pub filter: f64,
 }

@@ -3,7 +3,7 @@
 use super::{LambdaMode, LossConfig, WeightBy};
 use crate::data::Batch;
 use burn::tensor::{DType, Int, Tensor, TensorData};
-use wmtp_kernels::{Rounding, WeightedCrossEntropy, weighted_linear_cross_entropy_in};
+use wmtp_kernels::{Accuracy, WeightedCrossEntropy, weighted_linear_cross_entropy_in};
 use wmtp_model::Compute;
 
 /// The weight of the term CE_k(b, t) before it is divided, for every head and position:
@@ -56,14 +56,15 @@ pub fn weighted_loss(
     let hidden = Tensor::cat(hidden.into_iter().map(|h| h.flatten::<2>(0, 1)).collect(), 0);
     let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [rows]), &device);
     let terms = Tensor::<1>::from_data(TensorData::new(terms, [rows]).convert_dtype(dtype), (&device, dtype));
-    weighted_linear_cross_entropy_in(rounding(compute), hidden, unembedding, targets, terms)
+    weighted_linear_cross_entropy_in(accuracy(compute), hidden, unembedding, targets, terms)
 }
 
 /// Where the loss rounds to bf16 in a model that is computed so.
-fn rounding(compute: Compute) -> Rounding {
-    Rounding {
+fn accuracy(compute: Compute) -> Accuracy {
+    Accuracy {
         factors: compute.precision,
         gradient: compute.gradients,
+        filter: 0.0,
     }
 }
 
@@ -89,7 +90,7 @@ pub fn head_ce(hidden: Tensor<3>, unembedding: Tensor<2>, batch: &Batch, k: usiz
     let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [rows]), &device);
     let ones = Tensor::<1>::ones([rows], (&device, dtype));
     let out =
-        weighted_linear_cross_entropy_in(rounding(compute), hidden.flatten::<2>(0, 1), unembedding, targets, ones);
+        weighted_linear_cross_entropy_in(accuracy(compute), hidden.flatten::<2>(0, 1), unembedding, targets, ones);
     to_f32(out.ce)
 }
 

@@ -19,6 +19,7 @@ pub mod swiglu;
 mod tests;
 
 pub use adamw::FloatsMut;
+pub(crate) use store::widen;
 pub use store::{Store, rounded, rounded_away};
 
 /// Rows that are computed, and summed over, at a time.

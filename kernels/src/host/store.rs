@@ -118,7 +118,12 @@ mod tests {
                 "{value:e}"
             );
         }
-        assert!(rounded_away(values.clone()).iter().map(|x| x.to_bits()).eq(rounded.iter().map(|x| x.to_bits())));
+        assert!(
+            rounded_away(values.clone())
+                .iter()
+                .map(|x| x.to_bits())
+                .eq(rounded.iter().map(|x| x.to_bits()))
+        );
         let mut wide = vec![0.0; rounded.len()];
         widen(&rounded, &mut wide);
         assert!(wide.iter().zip(&rounded).all(|(w, r)| w.is_nan() || *w == r.to_f32()));

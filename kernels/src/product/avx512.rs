@@ -105,13 +105,7 @@ impl PackedRows {
 
     /// `to = left * right` on the calling thread; `super::PackedRows` has checked the shapes and
     /// hands over the factor that was packed.
-    pub fn multiply(
-        &self,
-        to: &mut [f32],
-        to_stride: usize,
-        [left, right]: [View<'_>; 2],
-        precision: Precision,
-    ) {
+    pub fn multiply(&self, to: &mut [f32], to_stride: usize, [left, right]: [View<'_>; 2], precision: Precision) {
         let mut target = Target {
             data: to.as_mut_ptr(),
             stride: to_stride,

@@ -111,7 +111,11 @@ impl<'a> View<'a> {
     /// # Panics
     /// If there are fewer.
     pub fn rows_from(self, first: usize, count: usize) -> Self {
-        assert!(first + count <= self.shape[0], "rows {first} and {count} more of {:?}", self.shape);
+        assert!(
+            first + count <= self.shape[0],
+            "rows {first} and {count} more of {:?}",
+            self.shape
+        );
         let start = if count == 0 { 0 } else { first * self.strides[0] };
         let data = match self.data {
             Floats::F32(values) => Floats::F32(&values[start..]),
@@ -127,6 +131,16 @@ impl<'a> View<'a> {
     /// `[rows, columns]`.
     pub fn shape(&self) -> [usize; 2] {
         self.shape
+    }
+
+    /// The values of `row` from column `first` on, as f32.
+    pub(crate) fn copy_from_row(&self, row: usize, first: usize, to: &mut [f32]) {
+        let start = row * self.strides[0] + first;
+        match self.data {
+            Floats::F32(values) if self.strides[1] == 1 => to.copy_from_slice(&values[start..][..to.len()]),
+            Floats::Bf16(values) if self.strides[1] == 1 => crate::host::widen(&values[start..][..to.len()], to),
+            _ => (first..).zip(to).for_each(|(column, to)| *to = self.at(row, column)),
+        }
     }
 
     fn at(&self, row: usize, column: usize) -> f32 {

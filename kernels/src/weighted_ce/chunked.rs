@@ -169,7 +169,7 @@ mod tests {
     fn compare(dtype: DType, bound: f64) {
         let (h, u, t, w) = inputs(dtype);
         let found = loss_and_gradients::<Flex>(h.clone(), u.clone(), t.clone(), w.clone(), BOTH);
-        let expected = Flex::loss_and_gradients(h, u, t, w, BOTH, crate::Rounding::default());
+        let expected = Flex::loss_and_gradients(h, u, t, w, BOTH, crate::Accuracy::default());
         assert_near(Some(found.loss), Some(expected.loss), bound);
         assert_near(Some(found.ce), Some(expected.ce), bound);
         assert_near(found.d_hidden, expected.d_hidden, bound);

@@ -2,7 +2,7 @@
 //! between the slice-level form and the one in the backend's own operations.
 
 use super::chunked;
-use crate::Rounding;
+use crate::Accuracy;
 use burn::backend::{
     Autodiff, AutodiffBackend, Backend, TensorMetadata,
     autodiff::{
@@ -31,7 +31,7 @@ pub trait WeightedCrossEntropyOps: Backend {
         unembedding: FloatTensor<Self>,
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
-        rounding: Rounding,
+        accuracy: Accuracy,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 }
 
@@ -74,10 +74,10 @@ pub trait LossBackend: Backend {
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
         wanted: Wanted,
-        rounding: Rounding,
+        accuracy: Accuracy,
     ) -> LossAndGradients<Self> {
         // What these backends multiply in follows from their tensors' type.
-        let _ = rounding;
+        let _ = accuracy;
         chunked::loss_and_gradients::<Self>(hidden, unembedding, targets, weights, wanted)
     }
 
@@ -101,9 +101,9 @@ macro_rules! implement {
                 unembedding: FloatTensor<Self>,
                 targets: IntTensor<Self>,
                 weights: FloatTensor<Self>,
-                rounding: Rounding,
+                accuracy: Accuracy,
             ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-                let found = Self::loss_and_gradients(hidden, unembedding, targets, weights, Wanted::NOTHING, rounding);
+                let found = Self::loss_and_gradients(hidden, unembedding, targets, weights, Wanted::NOTHING, accuracy);
                 (found.loss, found.ce)
             }
         }
@@ -118,7 +118,7 @@ implement!(cfg(any(feature = "wgpu", feature = "cuda")), burn::backend::Cube, {
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
         wanted: Wanted,
-        _rounding: Rounding,
+        _accuracy: Accuracy,
     ) -> LossAndGradients<Self> {
         // What this backend multiplies in follows from its tensors' type.
         super::cube::loss_and_gradients(hidden, unembedding, targets, weights, wanted)
@@ -131,9 +131,9 @@ implement!(cfg(feature = "flex"), burn::backend::Flex, {
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
         wanted: Wanted,
-        rounding: Rounding,
+        accuracy: Accuracy,
     ) -> LossAndGradients<Self> {
-        on_host::flex(hidden, unembedding, targets, weights, (wanted, rounding))
+        on_host::flex(hidden, unembedding, targets, weights, (wanted, accuracy))
     }
 
     fn scale(gradient: FloatTensor<Self>, upstream: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -147,9 +147,9 @@ implement!(cfg(feature = "ndarray"), burn::backend::NdArray, {
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
         wanted: Wanted,
-        rounding: Rounding,
+        accuracy: Accuracy,
     ) -> LossAndGradients<Self> {
-        on_host::ndarray(hidden, unembedding, targets, weights, (wanted, rounding))
+        on_host::ndarray(hidden, unembedding, targets, weights, (wanted, accuracy))
     }
 
     fn scale(gradient: FloatTensor<Self>, upstream: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -191,7 +191,7 @@ impl<B: LossBackend, C: CheckpointStrategy> WeightedCrossEntropyOps for Autodiff
         unembedding: FloatTensor<Self>,
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
-        rounding: Rounding,
+        accuracy: Accuracy,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let wanted = Wanted {
             hidden: hidden.is_tracked(),
@@ -201,7 +201,7 @@ impl<B: LossBackend, C: CheckpointStrategy> WeightedCrossEntropyOps for Autodiff
         let (hidden, hidden_node) = hidden.into_parts();
         let (unembedding, unembedding_node) = unembedding.into_parts();
         let weights = weights.into_primitive();
-        let found = B::loss_and_gradients(hidden, unembedding, targets, weights, wanted, rounding);
+        let found = B::loss_and_gradients(hidden, unembedding, targets, weights, wanted, accuracy);
         let operation = WeightedCrossEntropyBackward
             .prepare::<C>([hidden_node, unembedding_node])
             .compute_bound()
@@ -251,11 +251,11 @@ mod on_host {
         hidden: Matrix<'_, T>,
         unembedding: Table<'_, T>,
         rows: &[KeptRow],
-        (wanted, rounding): (Wanted, Rounding),
+        (wanted, accuracy): (Wanted, Accuracy),
         device: &B::Device,
     ) -> LossAndGradients<B> {
         let (n, d, v) = (hidden.rows(), hidden.columns(), unembedding.rows());
-        let found = host::loss_and_gradients(hidden, unembedding, rows, wanted, rounding.factors);
+        let found = host::loss_and_gradients(hidden, unembedding, rows, wanted, accuracy);
         let matrix = |values: Vec<T>, rows: usize| B::float_from_data(TensorData::new(values, [rows, d]), device);
         LossAndGradients {
             loss: B::float_from_data(TensorData::new(vec![found.loss], [1]), device),
@@ -271,7 +271,7 @@ mod on_host {
         unembedding: FloatTensor<burn::backend::Flex>,
         targets: IntTensor<burn::backend::Flex>,
         weights: FloatTensor<burn::backend::Flex>,
-        how: (Wanted, Rounding),
+        how: (Wanted, Accuracy),
     ) -> LossAndGradients<burn::backend::Flex> {
         use burn::backend::{Flex, flex::FlexTensor};
 
@@ -336,7 +336,7 @@ mod on_host {
         unembedding: FloatTensor<burn::backend::NdArray>,
         targets: IntTensor<burn::backend::NdArray>,
         weights: FloatTensor<burn::backend::NdArray>,
-        how: (Wanted, Rounding),
+        how: (Wanted, Accuracy),
     ) -> LossAndGradients<burn::backend::NdArray> {
         use burn::backend::{NdArray, ndarray::NdArrayTensor};
 

@@ -62,7 +62,7 @@ mod host;
 pub mod reference;
 mod rows;
 
-use crate::Rounding;
+use crate::Accuracy;
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Int, Tensor};
 use extension::WeightedCrossEntropyOps;
@@ -96,17 +96,17 @@ pub fn weighted_linear_cross_entropy(
     targets: Tensor<1, Int>,
     weights: Tensor<1>,
 ) -> WeightedCrossEntropy {
-    weighted_linear_cross_entropy_in(Rounding::default(), hidden, unembedding, targets, weights)
+    weighted_linear_cross_entropy_in(Accuracy::default(), hidden, unembedding, targets, weights)
 }
 
-/// [`weighted_linear_cross_entropy`] with what `rounding` says rounded to bf16 on flex and ndarray;
+/// [`weighted_linear_cross_entropy`] with what `accuracy` says rounded to bf16 on flex and ndarray;
 /// logits and sums stay f32. On flex the unembedding may be bf16 beside hidden states in f32: it is read as it is, and its
 /// gradient is bf16.
 ///
 /// # Panics
 /// As [`weighted_linear_cross_entropy`].
 pub fn weighted_linear_cross_entropy_in(
-    rounding: Rounding,
+    accuracy: Accuracy,
     hidden: Tensor<2>,
     unembedding: Tensor<2>,
     targets: Tensor<1, Int>,
@@ -118,7 +118,7 @@ pub fn weighted_linear_cross_entropy_in(
         unembedding.into_dispatch(),
         targets.into_dispatch(),
         weights.into_dispatch(),
-        rounding,
+        accuracy,
     );
     WeightedCrossEntropy {
         loss: Tensor::from_dispatch(loss),

@@ -5,6 +5,7 @@
 
 use super::super::extension::Wanted;
 use super::super::rows::KeptRow;
+use super::filter::Filtered;
 use super::matrix::{self, Matrix, Table};
 use super::{Found, rounded};
 use crate::host::exp::exp_not_positive;
@@ -60,7 +61,17 @@ pub(in super::super) trait Real:
         unembedding: Table<'_, Self>,
         rows: &[KeptRow],
         wanted: Wanted,
+        filter: f64,
     ) -> Option<Found<Self>>;
+
+    /// [`Filtered::new`] on a chunk's gradient, whose rows lie at even distances, for f32.
+    fn filtered(rows: &[KeptRow], vocabulary: usize, tolerance: f64, gradient: &[Self]) -> Option<Filtered>;
+
+    /// [`Filtered::times`], for f32.
+    fn filtered_times(filtered: &Filtered, unembedding: Table<'_, Self>, to: &mut [Self]);
+
+    /// [`Filtered::transposed_times`], for f32.
+    fn filtered_transposed_times(filtered: &Filtered, x: &[Self], d: usize, to: &mut [Self]);
 
     /// e^x for x <= 0; not-a-number stays so.
     fn exp_not_positive(x: Self) -> Self;
@@ -158,12 +169,25 @@ impl Real for f32 {
         unembedding: Table<'_, Self>,
         rows: &[KeptRow],
         wanted: Wanted,
+        filter: f64,
     ) -> Option<Found<Self>> {
-        let unembedding = match unembedding {
-            Table::Same(matrix) => matrix.view(),
-            Table::Bf16(view) => view,
-        };
-        Some(rounded::loss_and_gradients(hidden, unembedding, rows, wanted))
+        let unembedding = unembedding.view();
+        Some(rounded::loss_and_gradients(hidden, unembedding, rows, wanted, filter))
+    }
+
+    fn filtered(rows: &[KeptRow], vocabulary: usize, tolerance: f64, gradient: &[Self]) -> Option<Filtered> {
+        let stride = gradient.len() / rows.len();
+        Filtered::new(rows, vocabulary, tolerance, |row, first, to| {
+            to.copy_from_slice(&gradient[row * stride + first..][..to.len()]);
+        })
+    }
+
+    fn filtered_times(filtered: &Filtered, unembedding: Table<'_, Self>, to: &mut [Self]) {
+        filtered.times(unembedding.view(), to);
+    }
+
+    fn filtered_transposed_times(filtered: &Filtered, x: &[Self], d: usize, to: &mut [Self]) {
+        filtered.transposed_times(x, d, to);
     }
 
     #[inline(always)]
@@ -205,8 +229,21 @@ impl Real for f64 {
         _: Table<'_, Self>,
         _: &[KeptRow],
         _: Wanted,
+        _: f64,
     ) -> Option<Found<Self>> {
         None
+    }
+
+    fn filtered(_: &[KeptRow], _: usize, _: f64, _: &[Self]) -> Option<Filtered> {
+        None
+    }
+
+    fn filtered_times(_: &Filtered, _: Table<'_, Self>, _: &mut [Self]) {
+        unreachable!("gradients in f64 are not filtered")
+    }
+
+    fn filtered_transposed_times(_: &Filtered, _: &[Self], _: usize, _: &mut [Self]) {
+        unreachable!("gradients in f64 are not filtered")
     }
 
     #[inline(always)]

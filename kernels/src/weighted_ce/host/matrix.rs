@@ -27,6 +27,16 @@ pub(in super::super) enum Table<'a, T> {
     Bf16(View<'a>),
 }
 
+impl<'a> Table<'a, f32> {
+    /// The same for the products of this crate.
+    pub fn view(self) -> View<'a> {
+        match self {
+            Self::Same(matrix) => matrix.view(),
+            Self::Bf16(view) => view,
+        }
+    }
+}
+
 impl<T: Real> Table<'_, T> {
     /// V
     pub fn rows(&self) -> usize {
@@ -75,6 +85,11 @@ impl<'a, T: Real> Matrix<'a, T> {
     /// Rows one after another.
     pub fn row_major(data: &'a [T], shape: [usize; 2]) -> Self {
         Self::strided(data, shape, [shape[1], 1])
+    }
+
+    /// The slice that is looked at.
+    pub fn data(&self) -> &'a [T] {
+        self.data
     }
 
     /// Number of rows.

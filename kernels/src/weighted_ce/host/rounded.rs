@@ -13,6 +13,7 @@
 
 use super::super::extension::Wanted;
 use super::super::rows::{CHUNK_BYTES, KeptRow, even_rows};
+use super::filter::Filtered;
 use super::{Found, Matrix};
 use crate::host::exp::exp_not_positive;
 use crate::host::{rounded, vectorised};
@@ -64,6 +65,7 @@ pub(super) fn loss_and_gradients(
     unembedding: View<'_>,
     rows: &[KeptRow],
     wanted: Wanted,
+    filter: f64,
 ) -> Found<f32> {
     let (n, d, v) = (hidden.rows(), hidden.columns(), unembedding.shape()[0]);
     let mut loss = 0.0;
@@ -85,7 +87,8 @@ pub(super) fn loss_and_gradients(
         for (row, to) in kept.iter().zip(x.chunks_exact_mut(d)) {
             hidden.copy_row(row.index, to);
         }
-        let x = rounded(&x[..r * d]);
+        let kept_x = &x[..r * d];
+        let x = rounded(kept_x);
         let x = View::bf16_rows(&x, [r, d]);
         let mut chunk = Chunk {
             rows: kept,
@@ -99,16 +102,26 @@ pub(super) fn loss_and_gradients(
             loss += row.weight * row_ce;
             ce[row.index] = row_ce as f32;
         }
-        for (block, first) in (0..v).step_by(WIDTH).enumerate() {
-            let gradient = chunk.gradient(block, &row_sums);
-            let width = gradient.shape()[1];
+        let filtered = (filter > 0.0).then(|| chunk.filtered(&row_sums, filter)).flatten();
+        if let Some(filtered) = &filtered {
             if wanted.hidden {
-                let table = unembedding.rows_from(first, width);
-                product(&mut d_x[..r * d], d, block > 0, gradient, table, Precision::Bf16);
+                filtered.times(unembedding, &mut d_x[..r * d]);
             }
             if let Some(d_unembedding) = &mut d_unembedding {
-                let to = &mut d_unembedding[first * d..][..width * d];
-                product(to, d, number > 0, gradient.transposed(), x, Precision::Bf16);
+                filtered.transposed_times(kept_x, d, d_unembedding);
+            }
+        } else {
+            for (block, first) in (0..v).step_by(WIDTH).enumerate() {
+                let gradient = chunk.gradient(block, &row_sums);
+                let width = gradient.shape()[1];
+                if wanted.hidden {
+                    let table = unembedding.rows_from(first, width);
+                    product(&mut d_x[..r * d], d, block > 0, gradient, table, Precision::Bf16);
+                }
+                if let Some(d_unembedding) = &mut d_unembedding {
+                    let to = &mut d_unembedding[first * d..][..width * d];
+                    product(to, d, number > 0, gradient.transposed(), x, Precision::Bf16);
+                }
             }
         }
         if let Some(d_hidden) = &mut d_hidden {
@@ -125,7 +138,7 @@ pub(super) fn loss_and_gradients(
     }
 }
 
-impl Chunk<'_> {
+impl<'a> Chunk<'a> {
     /// Fills in the exponentials and their sums from `x` `[rows, D]` and `unembedding` `[V, D]`.
     fn exponentials(&mut self, x: View<'_>, unembedding: View<'_>) -> Vec<RowSum> {
         let (r, v) = (self.rows.len(), self.vocabulary);
@@ -146,7 +159,11 @@ impl Chunk<'_> {
                     let table = unembedding.rows_from(first + start, count);
                     x.times(&mut logits, PART, table.transposed());
                     let columns = first + start..first + start + count;
-                    let here = self.rows.iter().enumerate().filter(|(_, row)| columns.contains(&row.target));
+                    let here = self
+                        .rows
+                        .iter()
+                        .enumerate()
+                        .filter(|(_, row)| columns.contains(&row.target));
                     labels.extend(here.map(|(i, row)| (i, logits[i * PART + row.target - columns.start])));
                     vectorised(
                         #[inline(always)]
@@ -161,14 +178,58 @@ impl Chunk<'_> {
             found[i].label = label;
         }
         let sums = &self.sums[..r * parts_of(v)];
-        found.par_iter_mut().with_min_len(ROWS).enumerate().for_each(|(i, found)| {
-            let parts = || sums[i..].iter().step_by(r);
-            found.largest = parts().fold(f32::MIN, |most, part| most.max(part.largest));
-            found.sum = parts()
-                .map(|part| f64::from(part.sum) * f64::from(part.largest - found.largest).exp())
-                .sum();
-        });
         found
+            .par_iter_mut()
+            .with_min_len(ROWS)
+            .enumerate()
+            .for_each(|(i, found)| {
+                let parts = || sums[i..].iter().step_by(r);
+                found.largest = parts().fold(f32::MIN, |most, part| most.max(part.largest));
+                found.sum = parts()
+                    .map(|part| f64::from(part.sum) * f64::from(part.largest - found.largest).exp())
+                    .sum();
+            });
+        found
+    }
+
+    /// The gradient without its small elements, read from the exponentials.
+    fn filtered(&self, found: &[RowSum], tolerance: f64) -> Option<Filtered> {
+        let (r, v) = (self.rows.len(), self.vocabulary);
+        Filtered::new(self.rows, v, tolerance, |i, first, to| {
+            let block = first / WIDTH;
+            let start = first % WIDTH;
+            let width = WIDTH.min(v - block * WIDTH);
+            let values = &self.exponentials[block * WIDTH * r + i * width + start..][..to.len()];
+            let parts = (block * WIDTH.div_ceil(PART) + start / PART)..;
+            for ((part, values), to) in parts.zip(values.chunks(PART)).zip(to.chunks_mut(PART)) {
+                let factor = self.factor(part, i, &found[i]);
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        for (to, value) in to.iter_mut().zip(values) {
+                            *to = f32::from_bits(u32::from(value.to_bits()) << 16) * factor;
+                        }
+                    },
+                );
+            }
+            let target = self.rows[i].target.checked_sub(first);
+            if let Some(to) = target.and_then(|at| to.get_mut(at)) {
+                *to = self.at_target(i, &found[i]) as f32;
+            }
+        })
+    }
+
+    /// What the exponentials of row `i` in `part` are multiplied by.
+    fn factor(&self, part: usize, i: usize, found: &RowSum) -> f32 {
+        let below = self.sums[part * self.rows.len() + i].largest - found.largest;
+        (self.rows[i].weight / found.sum * f64::from(below).exp()) as f32
+    }
+
+    /// Row `i`'s gradient at its label.
+    fn at_target(&self, i: usize, found: &RowSum) -> f64 {
+        // (p - 1) as (e - sum) / sum: no cancellation when p is near 1.
+        let e = f64::from(found.label - found.largest).exp();
+        self.rows[i].weight * ((e - found.sum) / found.sum)
     }
 
     /// Scales the exponentials of `block` to their gradient `[rows, width]`.
@@ -176,31 +237,28 @@ impl Chunk<'_> {
         let (r, v) = (self.rows.len(), self.vocabulary);
         let first = block * WIDTH;
         let width = WIDTH.min(v - first);
-        let values = &mut self.exponentials[first * r..][..width * r];
-        let sums = &self.sums[block * WIDTH.div_ceil(PART) * r..];
-        values
+        let exponentials = std::mem::take(&mut self.exponentials);
+        let chunk = &*self;
+        exponentials[first * r..][..width * r]
             .par_chunks_mut(ROWS * width)
             .enumerate()
             .for_each(|(group, values)| {
                 for (i, values) in (group * ROWS..).zip(values.chunks_exact_mut(width)) {
-                    let (row, found) = (&self.rows[i], &found[i]);
-                    let scale = row.weight / found.sum;
-                    for (part, values) in values.chunks_mut(PART).enumerate() {
-                        let below = sums[part * r + i].largest - found.largest;
-                        let factor = (scale * f64::from(below).exp()) as f32;
+                    for (part, values) in (block * WIDTH.div_ceil(PART)..).zip(values.chunks_mut(PART)) {
+                        let factor = chunk.factor(part, i, &found[i]);
                         vectorised(
                             #[inline(always)]
                             || scale_by(values, factor),
                         );
                     }
-                    if let Some(target) = row.target.checked_sub(first).and_then(|at| values.get_mut(at)) {
-                        // (p - 1) as (e - sum) / sum: no cancellation when p is near 1.
-                        let e = f64::from(found.label - found.largest).exp();
-                        *target = bf16::from_f64(scale * (e - found.sum));
+                    let target = chunk.rows[i].target.checked_sub(first);
+                    if let Some(target) = target.and_then(|at| values.get_mut(at)) {
+                        *target = bf16::from_f64(chunk.at_target(i, &found[i]));
                     }
                 }
             });
-        View::bf16_rows(values, [r, width])
+        self.exponentials = exponentials;
+        View::bf16_rows(&self.exponentials[first * r..][..width * r], [r, width])
     }
 }
 
