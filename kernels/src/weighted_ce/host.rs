@@ -114,7 +114,7 @@ pub(super) fn loss_and_gradients<T: Real>(
             }
         }
         if let (Some(filtered), Some(d_unembedding)) = (&filtered, &mut d_unembedding) {
-            T::filtered_transposed_times(filtered, x.data(), d, d_unembedding);
+            T::filtered_transposed_times(filtered, x.data(), d, d_unembedding, number > 0);
         } else if let Some(d_unembedding) = &mut d_unembedding {
             for (block, to) in d_unembedding.chunks_mut(VOCABULARY_BLOCK * d).enumerate() {
                 let start = block * VOCABULARY_BLOCK;

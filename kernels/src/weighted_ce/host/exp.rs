@@ -71,7 +71,7 @@ pub(in super::super) trait Real:
     fn filtered_times(filtered: &Filtered, unembedding: Table<'_, Self>, to: &mut [Self]);
 
     /// [`Filtered::transposed_times`], for f32.
-    fn filtered_transposed_times(filtered: &Filtered, x: &[Self], d: usize, to: &mut [Self]);
+    fn filtered_transposed_times(filtered: &Filtered, x: &[Self], d: usize, to: &mut [Self], accumulate: bool);
 
     /// e^x for x <= 0; not-a-number stays so.
     fn exp_not_positive(x: Self) -> Self;
@@ -186,8 +186,8 @@ impl Real for f32 {
         filtered.times(unembedding.view(), to);
     }
 
-    fn filtered_transposed_times(filtered: &Filtered, x: &[Self], d: usize, to: &mut [Self]) {
-        filtered.transposed_times(x, d, to);
+    fn filtered_transposed_times(filtered: &Filtered, x: &[Self], d: usize, to: &mut [Self], accumulate: bool) {
+        filtered.transposed_times(x, d, to, accumulate);
     }
 
     #[inline(always)]
@@ -242,7 +242,7 @@ impl Real for f64 {
         unreachable!("gradients in f64 are not filtered")
     }
 
-    fn filtered_transposed_times(_: &Filtered, _: &[Self], _: usize, _: &mut [Self]) {
+    fn filtered_transposed_times(_: &Filtered, _: &[Self], _: usize, _: &mut [Self], _: bool) {
         unreachable!("gradients in f64 are not filtered")
     }
 

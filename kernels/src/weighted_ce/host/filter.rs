@@ -151,8 +151,8 @@ impl Filtered {
         });
     }
 
-    /// Adds the transposed gradient times `x` `[rows, D]` to `to` `[V, D]`.
-    pub fn transposed_times(&self, x: &[f32], d: usize, to: &mut [f32]) {
+    /// The transposed gradient times `x` `[rows, D]`, to `to` `[V, D]` or added to it.
+    pub fn transposed_times(&self, x: &[f32], d: usize, to: &mut [f32], accumulate: bool) {
         let mut rest = vec![0.0f32; d];
         for (x, share) in x.chunks_exact(d).zip(&self.row_shares) {
             add(&mut rest, x, *share);
@@ -161,6 +161,10 @@ impl Filtered {
             .zip(&self.ranges)
             .for_each(|(to, range)| {
                 for ((j, sum), to) in range.sums.iter().enumerate().zip(to.chunks_exact_mut(d)) {
+                    if !accumulate {
+                        // Fresh memory that is read before it is written costs two page faults.
+                        to.fill(0.0);
+                    }
                     vectorised(
                         #[inline(always)]
                         || {

@@ -108,7 +108,7 @@ pub(super) fn loss_and_gradients(
                 filtered.times(unembedding, &mut d_x[..r * d]);
             }
             if let Some(d_unembedding) = &mut d_unembedding {
-                filtered.transposed_times(kept_x, d, d_unembedding);
+                filtered.transposed_times(kept_x, d, d_unembedding, number > 0);
             }
         } else {
             for (block, first) in (0..v).step_by(WIDTH).enumerate() {
