@@ -13,7 +13,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use half::bf16;
 use rayon::prelude::*;
 use std::{hint::black_box, path::Path, time::Instant};
-use wmtp_kernels::product::{Floats, rows_by_weight};
+use wmtp_kernels::product::{Floats, Precision, View, product, rows_by_weight};
 use wmtp_model::{LoadOptions, Prompt, Sampling};
 
 /// Bytes that a timing reads at least, in f32; half of it in bf16.
@@ -23,7 +23,7 @@ const BYTES: usize = 1 << 28;
 const SHAPES: [[usize; 2]; 4] = [[576, 576], [1536, 576], [576, 1536], [49_152, 576]];
 
 /// Numbers of rows for the largest of them.
-const ROWS: [usize; 4] = [2, 4, 8, 32];
+const ROWS: [usize; 5] = [2, 4, 8, 16, 32];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -33,7 +33,7 @@ fn main() {
         "{} threads; medians of {repetitions} alternating repetitions; GB/s of the weight's bytes",
         rayon::current_num_threads()
     );
-    println!("                         memory  ours f32  share  ours bf16  share  burn f32  share  burn bf16");
+    println!("                         memory  ours f32  share  ours bf16  share  packed f32  burn f32  burn bf16");
     // On a thread of the pool, as decoding is: entering it costs as much as a small product.
     rayon::scope(|_| {
         for [n, k] in SHAPES {
@@ -76,8 +76,8 @@ fn compare([r, n, k]: [usize; 3], repetitions: usize) {
     };
     let mut to = vec![0.0; r * n];
     let (f32_bytes, bf16_bytes) = (copies * n * k * 4, copies * n * k * 2);
-    let mut speeds: [Vec<f64>; 5] = Default::default();
-    let mut shares: [Vec<f64>; 3] = Default::default();
+    let mut speeds: [Vec<f64>; 6] = Default::default();
+    let mut shares: [Vec<f64>; 2] = Default::default();
     // The first round warms up.
     for round in 0..=repetitions {
         let found = [
@@ -94,6 +94,19 @@ fn compare([r, n, k]: [usize; 3], repetitions: usize) {
                     rows_by_weight(black_box(&mut to), &rows, Floats::Bf16(weight), [r, n, k]);
                 }
             }),
+            speed(f32_bytes, || {
+                for weight in weights.chunks(n * k) {
+                    let right = View::rows(weight, [n, k]).transposed();
+                    product(
+                        black_box(&mut to),
+                        n,
+                        false,
+                        View::rows(&rows, [r, k]),
+                        right,
+                        Precision::F32,
+                    );
+                }
+            }),
             speed(f32_bytes, || by_burn(&wide)),
             speed(bf16_bytes, || by_burn(&narrow)),
         ];
@@ -105,10 +118,10 @@ fn compare([r, n, k]: [usize; 3], repetitions: usize) {
                 .for_each(|(all, one)| all.push(one / found[0]));
         }
     }
-    let [memory, ours, ours_short, burn, burn_short] = speeds.map(median);
-    let [share, share_short, share_burn] = shares.map(median);
+    let [memory, ours, ours_short, packed, burn, burn_short] = speeds.map(median);
+    let [share, share_short] = shares.map(median);
     println!(
-        "{:24} {memory:6.1} {ours:9.1} {share:6.2} {ours_short:10.1} {share_short:6.2} {burn:9.1} {share_burn:6.2} {burn_short:10.1}",
+        "{:24} {memory:6.1} {ours:9.1} {share:6.2} {ours_short:10.1} {share_short:6.2} {packed:11.1} {burn:9.1} {burn_short:10.1}",
         format!("[{r}, {k}] x [{n}, {k}]^T")
     );
 }

@@ -200,7 +200,7 @@ struct Decoder<'a> {
 impl<'a> Decoder<'a> {
     /// Reads all prompts; the logits `[B * V]` after each prompt's last token come with it.
     fn prefill(model: &'a MtpLlama, prompts: &[&[u32]]) -> (Self, Vec<f32>) {
-        let (config, dtype, device) = (model.config(), model.dtype(), model.device());
+        let (config, dtype, device) = (model.config(), model.decoded_dtype(), model.device());
         let batch = prompts.len();
         let longest = prompts.iter().map(|prompt| prompt.len()).max().unwrap_or(0);
         let cache = || LayerCache::new(config, batch, longest + SPARE_COLUMNS, dtype, &device);

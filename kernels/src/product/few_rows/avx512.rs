@@ -1,22 +1,21 @@
-//! The product on AVX-512: up to six rows and four rows of the weight at a time, sixteen sums each.
+//! The product on AVX-512: up to four rows and four lines of the weight at a time, sixteen sums each.
 //!
 //! K is walked in steps of one vector of the weight: 16 f32 or 32 bf16 values. A bf16 value becomes
 //! f32 by 16 zero bits behind it, so of a vector the odd values need a mask and the even ones a
-//! shift; the rows are rearranged once to match: of each 32 values the even ones first.
+//! shift; the rows are rearranged once to match: of each 32 values the even ones first. While four
+//! lines are multiplied the next four are fetched: the processor's own prefetching starts anew with
+//! every line.
 
 use super::{Floats, TILE};
 use half::bf16;
 use std::arch::x86_64::*;
 use std::borrow::Cow;
 
-/// Values of a row that one or two vectors of it hold.
+/// Rows are filled up to a multiple of so many values.
 const STEP: usize = 32;
 
-/// Rows that are multiplied at a time, at most: six times four sums stay in registers.
+/// Rows that are multiplied at a time, at most: four times four sums stay in registers.
 const MOST: usize = 4;
-
-/// Lines of the weight between a value and the one that is fetched meanwhile: those of the next tile.
-const AHEAD: usize = TILE;
 
 /// Each row filled up with zeros to a multiple of 32 values; for a weight of bf16 values every 32
 /// rearranged, the even ones first.
@@ -42,149 +41,109 @@ pub fn arranged<'a>(rows: &'a [f32], weight: Floats<'_>, k: usize) -> Cow<'a, [f
 /// and VL, which `super::rows_by_weight` has made sure of.
 pub fn multiply(to: &mut [f32], rows: &[f32], weight: Floats<'_>, [first, count]: [usize; 2], [r, k]: [usize; 2]) {
     let padded = k.next_multiple_of(STEP);
-    assert!(rows.len() == r * padded && weight.len() >= (first + count) * k && to.len() == r * count);
-    // As even as possible: seven rows are four and three, not six and one.
-    let group = r.div_ceil(r.div_ceil(MOST));
-    for j in (0..count).step_by(TILE) {
-        // Beyond the last row the last one again: its results are not written.
-        let lines: [usize; TILE] = std::array::from_fn(|l| (first + (j + l).min(count - 1)) * k);
-        for i in (0..r).step_by(group) {
-            let here = group.min(r - i);
-            let rows = &rows[i * padded..(i + here) * padded];
-            let sums = match weight {
-                Floats::F32(values) => {
-                    let lines = lines.map(|at| &values[at..at + k]);
-                    // SAFETY: the machine has been checked, and there are `here` rows.
-                    unsafe {
-                        by_rows(
-                            here,
-                            rows,
-                            lines,
-                            [tile_f32::<1>, tile_f32::<2>, tile_f32::<3>, tile_f32::<4>],
-                        )
-                    }
-                }
-                Floats::Bf16(values) => {
-                    let lines = lines.map(|at| &values[at..at + k]);
-                    // SAFETY: as above.
-                    unsafe {
-                        by_rows(
-                            here,
-                            rows,
-                            lines,
-                            [tile_bf16::<1>, tile_bf16::<2>, tile_bf16::<3>, tile_bf16::<4>],
-                        )
-                    }
-                }
-            };
-            let some = TILE.min(count - j);
-            for (l, sums) in sums.iter().enumerate().take(here) {
-                to[(i + l) * count + j..][..some].copy_from_slice(&sums[..some]);
-            }
-        }
-    }
-}
-
-/// A tile for a fixed number of rows: rows and four lines of the weight.
-type Tile<T> = unsafe fn(&[f32], [&[T]; TILE]) -> [[f32; TILE]; MOST];
-
-/// The tile for `count` rows, 1 to 6.
-///
-/// # Safety
-/// As the tiles'.
-#[inline]
-unsafe fn by_rows<T>(count: usize, rows: &[f32], lines: [&[T]; TILE], tiles: [Tile<T>; MOST]) -> [[f32; TILE]; MOST] {
-    // SAFETY: by the caller's promise.
-    unsafe { tiles[count - 1](rows, lines) }
-}
-
-/// R rows times four lines of f32 values.
-///
-/// # Safety
-/// The machine has AVX-512 F, BW and VL.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn tile_f32<const R: usize>(rows: &[f32], lines: [&[f32]; TILE]) -> [[f32; TILE]; MOST] {
-    let k = lines[0].len();
-    let padded = k.next_multiple_of(STEP);
-    assert!(rows.len() == R * padded && lines.iter().all(|line| line.len() == k));
-    let mut sums = [[_mm512_setzero_ps(); TILE]; R];
-    for at in (0..k).step_by(16) {
-        let mask = (0xffff_u32 >> 16_usize.saturating_sub(k - at)) as u16;
-        // SAFETY: `at + 16` is at most `padded`, the length of each row; lanes of a line from `k` on
-        // are masked out, and a prefetch reads nothing.
+    assert!(k > 0 && rows.len() == r * padded && to.len() == r * count);
+    let lines = first * k..(first + count) * k;
+    // As even as possible: five rows are three and two, not four and one.
+    let group = r.div_ceil(r.div_ceil(MOST)).max(1);
+    for (to, rows) in to.chunks_mut(group * count).zip(rows.chunks(group * padded)) {
+        // SAFETY: the machine has been checked.
         unsafe {
-            let mut line = [_mm512_setzero_ps(); TILE];
-            for i in 0..TILE {
-                let from = lines[i].as_ptr().add(at);
-                _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(AHEAD * k).cast());
-                line[i] = _mm512_maskz_loadu_ps(mask, from);
-            }
-            for r in 0..R {
-                let row = _mm512_loadu_ps(rows.as_ptr().add(r * padded + at));
-                for i in 0..TILE {
-                    sums[r][i] = _mm512_fmadd_ps(row, line[i], sums[r][i]);
-                }
+            match (weight, to.len() / count) {
+                (Floats::F32(values), 1) => multiply_f32::<1>(to, rows, &values[lines.clone()], k),
+                (Floats::F32(values), 2) => multiply_f32::<2>(to, rows, &values[lines.clone()], k),
+                (Floats::F32(values), 3) => multiply_f32::<3>(to, rows, &values[lines.clone()], k),
+                (Floats::F32(values), _) => multiply_f32::<4>(to, rows, &values[lines.clone()], k),
+                (Floats::Bf16(values), 1) => multiply_bf16::<1>(to, rows, &values[lines.clone()], k),
+                (Floats::Bf16(values), 2) => multiply_bf16::<2>(to, rows, &values[lines.clone()], k),
+                (Floats::Bf16(values), 3) => multiply_bf16::<3>(to, rows, &values[lines.clone()], k),
+                (Floats::Bf16(values), _) => multiply_bf16::<4>(to, rows, &values[lines.clone()], k),
             }
         }
     }
-    summed(&sums)
 }
 
-/// R rows, of every 32 values the even ones first, times four lines of bf16 values.
-///
-/// # Safety
-/// The machine has AVX-512 F, BW and VL.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn tile_bf16<const R: usize>(rows: &[f32], lines: [&[bf16]; TILE]) -> [[f32; TILE]; MOST] {
-    let k = lines[0].len();
-    let padded = k.next_multiple_of(STEP);
-    assert!(rows.len() == R * padded && lines.iter().all(|line| line.len() == k));
-    let mut sums = [[_mm512_setzero_ps(); TILE]; R];
-    let high = _mm512_set1_epi32(0xffff_0000_u32 as i32);
-    for at in (0..k).step_by(STEP) {
-        let mask = u32::MAX >> STEP.saturating_sub(k - at);
-        // SAFETY: `at + 32` is at most `padded`, the length of each row; lanes of a line from `k` on
-        // are masked out, and a prefetch reads nothing.
-        unsafe {
-            let mut pairs = [_mm512_setzero_si512(); TILE];
-            for i in 0..TILE {
-                let from = lines[i].as_ptr().add(at);
-                _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(AHEAD * k).cast());
-                pairs[i] = _mm512_maskz_loadu_epi16(mask, from.cast());
-            }
-            for r in 0..R {
-                let row = rows.as_ptr().add(r * padded + at);
-                let (even, odd) = (_mm512_loadu_ps(row), _mm512_loadu_ps(row.add(16)));
-                for i in 0..TILE {
-                    let low = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs[i]));
-                    let high = _mm512_castsi512_ps(_mm512_and_si512(pairs[i], high));
-                    sums[r][i] = _mm512_fmadd_ps(odd, high, _mm512_fmadd_ps(even, low, sums[r][i]));
+macro_rules! kernel {
+    (
+        $(#[$doc:meta])* $name:ident, $T:ty, $step:expr,
+        |$line:ident, $mask:ident| $load:expr,
+        |$sum:ident, $row:ident, $values:ident| $multiply:expr
+    ) => {
+        $(#[$doc])*
+        ///
+        /// # Safety
+        /// The machine has AVX-512 F, BW and VL.
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+        unsafe fn $name<const R: usize>(to: &mut [f32], rows: &[f32], weight: &[$T], k: usize) {
+            let (padded, count) = (k.next_multiple_of(STEP), weight.len() / k);
+            assert!(rows.len() == R * padded && to.len() == R * count && weight.len() == count * k);
+            for j in (0..count).step_by(TILE) {
+                // Beyond the last line the last one again: its results are not written.
+                let lines: [*const $T; TILE] = std::array::from_fn(|l| weight[(j + l).min(count - 1) * k..].as_ptr());
+                let mut sums = [[_mm512_setzero_ps(); TILE]; R];
+                let mut at = 0;
+                while at < k {
+                    let $mask = u32::MAX >> ($step - (k - at).min($step)) >> (32 - $step);
+                    // SAFETY: `at` plus the step is at most `padded`, the length of each row; lanes
+                    // of a line from `k` on are masked out, and a prefetch reads nothing.
+                    unsafe {
+                        let mut line = [_mm512_setzero_si512(); TILE];
+                        for (line, from) in line.iter_mut().zip(lines) {
+                            let $line = from.add(at);
+                            _mm_prefetch::<_MM_HINT_T0>($line.wrapping_add(TILE * k).cast());
+                            *line = $load;
+                        }
+                        for (r, sums) in sums.iter_mut().enumerate() {
+                            let $row = rows.as_ptr().add(r * padded + at);
+                            for (sum, $values) in sums.iter_mut().zip(line) {
+                                let $sum = *sum;
+                                *sum = $multiply;
+                            }
+                        }
+                    }
+                    at += $step;
+                }
+                let some = TILE.min(count - j);
+                for (to, sums) in to.chunks_exact_mut(count).zip(sums) {
+                    // SAFETY: `some` values from j on lie inside the row; the rest is masked out.
+                    unsafe { _mm_mask_storeu_ps(to[j..j + some].as_mut_ptr(), (1 << some) - 1, summed(sums)) };
                 }
             }
         }
-    }
-    summed(&sums)
+    };
 }
+
+kernel!(
+    /// R rows times lines of f32 values.
+    multiply_f32, f32, 16,
+    |line, mask| _mm512_castps_si512(_mm512_maskz_loadu_ps(mask as u16, line)),
+    |sum, row, values| _mm512_fmadd_ps(_mm512_loadu_ps(row), _mm512_castsi512_ps(values), sum)
+);
+
+kernel!(
+    /// R rows, of every 32 values the even ones first, times lines of bf16 values.
+    multiply_bf16, bf16, 32,
+    |line, mask| _mm512_maskz_loadu_epi16(mask, line.cast()),
+    |sum, row, values| {
+        let even = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(values));
+        let odd = _mm512_castsi512_ps(_mm512_and_si512(values, _mm512_set1_epi32(0xffff_0000_u32 as i32)));
+        let sum = _mm512_fmadd_ps(_mm512_loadu_ps(row), even, sum);
+        _mm512_fmadd_ps(_mm512_loadu_ps(row.add(16)), odd, sum)
+    }
+);
 
 /// The sums over the lanes of each vector.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 #[inline]
-fn summed<const R: usize>(sums: &[[__m512; TILE]; R]) -> [[f32; TILE]; MOST] {
-    let mut to = [[0.0; TILE]; MOST];
-    for (to, [a, b, c, d]) in to.iter_mut().zip(sums) {
-        // In each 128-bit part: a, b, a, b, then c, d, c, d, then a, b, c, d.
-        let ab = _mm512_add_ps(_mm512_unpacklo_ps(*a, *b), _mm512_unpackhi_ps(*a, *b));
-        let cd = _mm512_add_ps(_mm512_unpacklo_ps(*c, *d), _mm512_unpackhi_ps(*c, *d));
-        let all = _mm512_add_ps(
-            _mm512_shuffle_ps::<0b01_00_01_00>(ab, cd),
-            _mm512_shuffle_ps::<0b11_10_11_10>(ab, cd),
-        );
-        let halves = _mm256_add_ps(_mm512_castps512_ps256(all), upper_half(all));
-        let sum = _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps::<1>(halves));
-        // SAFETY: `to` has room for four values.
-        unsafe { _mm_storeu_ps(to.as_mut_ptr(), sum) };
-    }
-    to
+fn summed([a, b, c, d]: [__m512; TILE]) -> __m128 {
+    // In each 128-bit part: a, b, a, b, then c, d, c, d, then a, b, c, d.
+    let ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    let cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    let all = _mm512_add_ps(
+        _mm512_shuffle_ps::<0b01_00_01_00>(ab, cd),
+        _mm512_shuffle_ps::<0b11_10_11_10>(ab, cd),
+    );
+    let halves = _mm256_add_ps(_mm512_castps512_ps256(all), upper_half(all));
+    _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps::<1>(halves))
 }
 
 /// The upper half; AVX-512 F alone has it for f64 only.

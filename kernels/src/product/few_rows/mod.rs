@@ -20,7 +20,7 @@ use rayon::prelude::*;
 /// Rows up to which this is faster than [`super::product`], which packs both factors.
 pub const FEW: usize = 32;
 
-/// Rows of the weight that are multiplied at a time.
+/// Lines (rows of the weight) that are multiplied at a time.
 const TILE: usize = 4;
 
 /// Bytes of the weight that a task reads: large beside the cost of a task, small beside a matrix.
