@@ -79,3 +79,7 @@ bench-memory *ARGS:
 # the loss with 20% of the tokens kept against all of them
 bench-select *ARGS:
     cargo bench --locked --bench select -- {{ARGS}}
+
+# products of few rows against the memory's speed and burn's; with --model DIR also tokens per second
+bench-decode *ARGS:
+    cargo bench --locked --bench decode -- {{ARGS}}

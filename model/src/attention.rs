@@ -66,7 +66,7 @@ pub struct Compute {
 }
 
 /// Whether a device, with or without autodiff, is flex.
-fn is_flex(device: &Device) -> bool {
+pub(crate) fn is_flex(device: &Device) -> bool {
     #[cfg(feature = "flex")]
     return device.clone().inner() == Device::flex();
     #[cfg(not(feature = "flex"))]

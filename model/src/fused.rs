@@ -13,6 +13,15 @@ use burn::backend::{
     backend_extension,
     tensor::FloatTensor,
 };
+#[cfg(feature = "flex")]
+use {
+    crate::blocks::flex,
+    burn::{
+        backend::{TensorMetadata, ops::FloatTensorOps},
+        tensor::{DType, Shape},
+    },
+    wmtp_kernels::product::{FEW, Precision, View, product, rows_by_weight},
+};
 
 /// The operation as burn's dispatch sees it.
 #[backend_extension(
@@ -30,7 +39,32 @@ pub trait LayerOps: Backend {
 }
 
 #[cfg(feature = "flex")]
-impl LayerOps for burn::backend::Flex {}
+impl LayerOps for burn::backend::Flex {
+    /// Beside equal types also f32 rows with a bf16 weight: products and result are f32 then.
+    fn layer_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        if x.dtype() != DType::F32 || !matches!(weight.dtype(), DType::F32 | DType::BF16) {
+            return Self::float_matmul(x, Self::float_transpose(weight));
+        }
+        let [x, weight] = flex::dense(&[x, weight]);
+        let (rows, matrix) = (flex::values(&x), flex::weight(&weight));
+        let (n, out, inner) = (x.shape()[0], weight.shape()[0], weight.shape()[1]);
+        let mut to = vec![0.0; n * out];
+        if n <= FEW {
+            rows_by_weight(&mut to, rows, matrix, [n, out, inner]);
+        } else {
+            let matrix = View::strided(matrix, [out, inner], [inner, 1]).transposed();
+            product(
+                &mut to,
+                out,
+                false,
+                View::rows(rows, [n, inner]),
+                matrix,
+                Precision::F32,
+            );
+        }
+        flex::tensor(to, Shape::new([n, out]))
+    }
+}
 #[cfg(feature = "ndarray")]
 #[allow(deprecated)] // upstream deprecates it, and it still works
 impl LayerOps for burn::backend::NdArray {}

@@ -8,7 +8,7 @@ use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use rand::rngs::Xoshiro256PlusPlus;
 
-use crate::attention::{AttentionContext, LayerCache};
+use crate::attention::{AttentionContext, LayerCache, is_flex};
 use crate::error::ModelError;
 use crate::llama::MtpLlama;
 use crate::random;
@@ -200,7 +200,7 @@ struct Decoder<'a> {
 impl<'a> Decoder<'a> {
     /// Reads all prompts; the logits `[B * V]` after each prompt's last token come with it.
     fn prefill(model: &'a MtpLlama, prompts: &[&[u32]]) -> (Self, Vec<f32>) {
-        let (config, dtype, device) = (model.config(), model.dtype(), model.device());
+        let (config, dtype, device) = (model.config(), model.decoded_dtype(), model.device());
         let batch = prompts.len();
         let longest = prompts.iter().map(|prompt| prompt.len()).max().unwrap_or(0);
         let cache = || LayerCache::new(config, batch, longest + SPARE_COLUMNS, dtype, &device);
@@ -225,9 +225,9 @@ impl<'a> Decoder<'a> {
                     columns.clone().map(move |column| at(column).unwrap_or(0))
                 })
                 .collect();
-            let hidden = decoder.read(&tokens, columns.len());
-            if decoder.filled >= longest {
-                let logits = decoder.logits(hidden);
+            let last = columns.end >= longest;
+            let logits = decoder.read(&tokens, columns.len(), last);
+            if last {
                 return (decoder, logits);
             }
         }
@@ -235,22 +235,37 @@ impl<'a> Decoder<'a> {
 
     /// Reads one more token of each row; the logits `[B * V]` after it.
     fn step(&mut self, tokens: &[u32]) -> Vec<f32> {
-        let hidden = self.read(tokens, 1);
-        self.logits(hidden)
+        self.read(tokens, 1, true)
+    }
+
+    /// Puts `seq` new columns through all layers; the logits `[B * V]` after the last one, if wanted.
+    ///
+    /// On flex within rayon's pool: a thread outside of it would hand over every single product and
+    /// wait, while the pool's own threads, looking for work, take the processor from it.
+    fn read(&mut self, tokens: &[u32], seq: usize, wanted: bool) -> Vec<f32> {
+        let task = |decoder: &mut Self| {
+            let hidden = decoder.hidden(tokens, seq);
+            if wanted {
+                decoder.model.logits(hidden).into_data().iter::<f32>().collect()
+            } else {
+                Vec::new()
+            }
+        };
+        if is_flex(&self.device) {
+            rayon::scope(|_| task(self))
+        } else {
+            task(self)
+        }
     }
 
     /// Puts `seq` new columns through all layers: hidden states `[B, 1, D]` of the last one.
-    fn read(&mut self, tokens: &[u32], seq: usize) -> Tensor<3> {
+    fn hidden(&mut self, tokens: &[u32], seq: usize) -> Tensor<3> {
         let columns = self.filled..self.filled + seq;
         let ctx = AttentionContext::cached(self.model.config(), &self.first, columns, self.dtype, &self.device);
         let ids: Vec<i64> = tokens.iter().map(|token| i64::from(*token)).collect();
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [self.first.len(), seq]), &self.device);
         self.filled += seq;
         self.model.forward_cached(ids, &ctx, &mut self.caches)
-    }
-
-    fn logits(&self, hidden: Tensor<3>) -> Vec<f32> {
-        self.model.logits(hidden).into_data().iter::<f32>().collect()
     }
 
     /// Goes on with these rows only, and without the columns that are padding in all of them.

@@ -184,9 +184,19 @@ impl MtpLlama {
         self.embed_tokens.lazy_device()
     }
 
-    /// The float type of the weights and of all activations.
+    /// The float type of the weights and, but on flex, of all activations.
     pub fn dtype(&self) -> DType {
         self.embed_tokens.base().dtype()
+    }
+
+    /// The float type of activations while decoding: that of the weights, but f32 on flex beside
+    /// weights in bf16, which are widened as they are read.
+    pub(crate) fn decoded_dtype(&self) -> DType {
+        #[cfg(feature = "flex")]
+        if self.dtype() == DType::BF16 && self.device() == Device::flex() {
+            return DType::F32;
+        }
+        self.dtype()
     }
 
     /// Mask and rotary tables for a batch: make them once and hand them to trunk and heads.
@@ -249,7 +259,7 @@ impl MtpLlama {
     /// never makes them.
     pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
         let [batch, seq, d] = hidden.dims();
-        let rows = hidden.reshape([batch * seq, d]).cast(self.dtype());
+        let rows = hidden.reshape([batch * seq, d]).cast(self.decoded_dtype());
         let logits = crate::ops::linear(rows, self.unembedding());
         logits.reshape([batch, seq, self.config.vocab_size])
     }
@@ -263,7 +273,8 @@ impl MtpLlama {
         cache: &mut [LayerCache],
     ) -> Tensor<3> {
         let (batch, seq, d) = (ctx.batch, ctx.seq, self.config.hidden_size);
-        let mut x = embedding(self.embed_tokens.val(), tokens).reshape([batch * seq, d]);
+        let x = embedding(self.embed_tokens.val(), tokens).reshape([batch * seq, d]);
+        let mut x = x.cast(self.decoded_dtype());
         for (layer, cache) in self.layers.iter().chain(self.heads.first()).zip(cache) {
             x = layer.decode(x, ctx, cache);
         }

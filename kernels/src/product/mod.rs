@@ -19,11 +19,13 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod few_rows;
 #[cfg(target_arch = "x86_64")]
 mod pack;
 mod portable;
 
 pub use crate::Precision;
+pub use few_rows::{FEW, rows_by_weight};
 use half::bf16;
 use std::sync::OnceLock;
 

@@ -11,6 +11,8 @@ mod operation;
 mod plan;
 
 pub use operation::BlockOps;
+#[cfg(feature = "flex")]
+pub(crate) use operation::flex;
 pub(crate) use plan::Plan;
 
 use burn::backend::Dispatch;

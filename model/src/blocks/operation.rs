@@ -159,7 +159,7 @@ impl<B: HostBlocks, C: CheckpointStrategy> BlockOps for Autodiff<B, C> {
 }
 
 #[cfg(feature = "flex")]
-mod flex {
+pub(crate) mod flex {
     use super::super::half::Gradients as HalfGradients;
     use super::*;
     use burn::backend::{Flex, TensorMetadata, flex::FlexTensor};
@@ -192,18 +192,18 @@ mod flex {
     }
 
     /// The tensors with their values one after another.
-    fn dense<const N: usize>(tensors: &[FlexTensor; N]) -> [FlexTensor; N] {
+    pub(crate) fn dense<const N: usize>(tensors: &[FlexTensor; N]) -> [FlexTensor; N] {
         std::array::from_fn(|i| tensors[i].to_contiguous())
     }
 
     /// Values of a dense f32 tensor.
-    fn values(tensor: &FlexTensor) -> &[f32] {
+    pub(crate) fn values(tensor: &FlexTensor) -> &[f32] {
         let start = tensor.layout().start_offset();
         &tensor.storage::<f32>()[start..start + tensor.shape().num_elements()]
     }
 
     /// Values of a dense weight, f32 or bf16.
-    fn weight(tensor: &FlexTensor) -> Floats<'_> {
+    pub(crate) fn weight(tensor: &FlexTensor) -> Floats<'_> {
         match tensor.dtype() {
             DType::BF16 => {
                 let start = tensor.layout().start_offset();
@@ -219,7 +219,7 @@ mod flex {
         (0..weight.len()).map(|i| weight.at(i)).collect()
     }
 
-    fn tensor(values: Vec<f32>, shape: Shape) -> FlexTensor {
+    pub(crate) fn tensor(values: Vec<f32>, shape: Shape) -> FlexTensor {
         FlexTensor::from_data(TensorData::new(values, shape))
     }
 
