@@ -4,6 +4,7 @@ mod common;
 
 use common::{lines, succeed, weights, wmtp};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+use safetensors::{Dtype, SafeTensors};
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -11,23 +12,31 @@ use std::{
     time::{Duration, Instant},
 };
 
-const KILLS: usize = 20;
+/// What is trained, for how long, and how often it is killed.
+struct Case {
+    model: &'static str,
+    heads: usize,
+    steps: usize,
+    kills: usize,
+    /// Recipe keys beside those of [`train`].
+    set: &'static [&'static str],
+}
 
 /// `train baseline` of a few steps with a checkpoint after each.
-fn train(home: &Path, model: &str, heads: usize, name: &str, steps: usize) -> Command {
+fn train(home: &Path, case: &Case, name: &str) -> Command {
     let mut command = wmtp(home);
     command
         .args([
             "train",
             "baseline",
             "--model",
-            model,
+            case.model,
             "--run-name",
             name,
             "--output",
             "runs",
         ])
-        .args(["--max-steps", &steps.to_string()])
+        .args(["--max-steps", &case.steps.to_string()])
         .args([
             "--set",
             "train.checkpoint.last_every=1",
@@ -40,8 +49,9 @@ fn train(home: &Path, model: &str, heads: usize, name: &str, steps: usize) -> Co
             "--set",
             "scorer.kind=random",
             "--set",
-            &format!("model.mtp.n_heads={heads}"),
+            &format!("model.mtp.n_heads={}", case.heads),
         ])
+        .args(case.set.iter().flat_map(|set| ["--set", set]))
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     command
@@ -56,21 +66,22 @@ fn resume(home: &Path, name: &str) -> Command {
     command
 }
 
-/// Trains to the end once, then again and again with SIGKILL at random moments, until `KILLS` have
-/// struck; every killed run must end as the undisturbed one did.
-fn killed_runs_end_alike(home: &Path, model: &str, heads: usize, steps: usize) {
+/// Trains to the end once, then again and again with SIGKILL at random moments, until as many have
+/// struck as the case says; every killed run must end as the undisturbed one did.
+fn killed_runs_end_alike(home: &Path, case: &Case) {
+    let steps = case.steps;
     let started = Instant::now();
-    succeed(&mut train(home, model, heads, "whole", steps));
+    succeed(&mut train(home, case, "whole"));
     let whole = started.elapsed();
     let expected = weights(&home.join("runs/whole"), "last");
 
     let mut random = StdRng::seed_from_u64(7);
     let (mut kills, mut runs) = (0, 0);
-    while kills < KILLS {
+    while kills < case.kills {
         runs += 1;
         let name = format!("killed-{runs}");
         let run: PathBuf = home.join("runs").join(&name);
-        let mut command = train(home, model, heads, &name, steps);
+        let mut command = train(home, case, &name);
         loop {
             let mut child = command.spawn().expect("the program starts");
             let moment = whole.mul_f64(random.random_range(0.05..0.8));
@@ -86,7 +97,7 @@ fn killed_runs_end_alike(home: &Path, model: &str, heads: usize, steps: usize) {
                 if run.exists() {
                     std::fs::remove_dir_all(&run).expect("the run's directory can be removed");
                 }
-                train(home, model, heads, &name, steps)
+                train(home, case, &name)
             };
         }
         assert!(
@@ -136,7 +147,14 @@ fn wait_or_kill(child: &mut std::process::Child, moment: Duration) -> bool {
 #[test]
 fn the_micro_model_survives_twenty_kills() {
     let home = tempfile::tempdir().expect("a temporary directory");
-    killed_runs_end_alike(home.path(), "builtin:micro", 4, 12);
+    let case = Case {
+        model: "builtin:micro",
+        heads: 4,
+        steps: 12,
+        kills: 20,
+        set: &[],
+    };
+    killed_runs_end_alike(home.path(), &case);
 }
 
 /// flex adds up tensors of over four million elements in parallel, in no fixed order: a run must
@@ -146,7 +164,53 @@ fn a_model_with_a_large_tensor_survives_twenty_kills() {
     let home = tempfile::tempdir().expect("a temporary directory");
     let dir = home.path().join("wide");
     large_model(&dir);
-    killed_runs_end_alike(home.path(), "wide", 1, 4);
+    let case = Case {
+        model: "wide",
+        heads: 1,
+        steps: 4,
+        kills: 20,
+        set: &[],
+    };
+    killed_runs_end_alike(home.path(), &case);
+}
+
+/// Weights and moments in bf16 are rounded stochastically: neither their types nor the rounding may
+/// change when a run goes on.
+#[test]
+fn bf16_weights_and_moments_survive_kills() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let case = Case {
+        model: "builtin:micro",
+        heads: 4,
+        steps: 12,
+        kills: 5,
+        set: &["train.precision=pure-bf16", "optim.state=bf16"],
+    };
+    killed_runs_end_alike(home.path(), &case);
+
+    // Of each run, killed or not: weights that bf16 holds, and two bytes for each of their two moments.
+    for name in ["whole", "killed-1"] {
+        let run = home.path().join("runs").join(name);
+        let mut elements = 0;
+        for file in weights(&run, "last") {
+            for (name, tensor) in SafeTensors::deserialize(&file).expect("a safetensors file").iter() {
+                assert_eq!(tensor.dtype(), Dtype::F32, "{name}");
+                // Little-endian f32; bf16 is its upper half.
+                let (values, _) = tensor.data().as_chunks::<4>();
+                assert!(
+                    values.iter().all(|bytes| bytes[..2] == [0, 0]),
+                    "{name} is not on bf16's grid"
+                );
+                elements += values.len() as u64;
+            }
+        }
+        let state = run.join("checkpoints/last/optimizer.bpk");
+        let bytes = std::fs::metadata(&state).expect("the optimizer's state").len();
+        assert!(
+            (4 * elements..5 * elements).contains(&bytes),
+            "{bytes} bytes of moments for {elements} weights"
+        );
+    }
 }
 
 /// One layer whose three feed-forward matrices have 16640 x 256 = 4.26 million elements each, with

@@ -4,6 +4,7 @@ The trunk is every decoder layer but the last. Head 1 is the last layer, heads 2
 each; all take the trunk's output and share the final norm and the unembedding.
 """
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,6 +142,31 @@ class MtpLlama(nn.Module):
     def head(self, k, trunk, tables, mask=None):
         """Head k's hidden states after the final norm, k = 1..H."""
         return self.norm(self.heads[k - 1](trunk, tables, mask))
+
+
+def heads_in_turn(model, trunk, head_loss, precision):
+    """Each head forward and backward into a detached trunk output, then the trunk's backward pass.
+
+    `trunk()` gives the trunk's output and `head_loss(k, states)` head k's part of the loss; both run
+    within `precision()`. Adds the gradients; returns the loss, seconds forward and seconds backward.
+    """
+    total, forward, backward = 0.0, 0.0, 0.0
+    start = time.perf_counter()
+    with precision():
+        states = trunk()
+    leaf = states.detach().requires_grad_()
+    for k in range(1, model.shape.mtp_heads + 1):
+        with precision():
+            loss = head_loss(k, leaf)
+        middle = time.perf_counter()
+        loss.backward()
+        total += loss.item()
+        # Frees this head's graph before the next one's is made.
+        del loss
+        end = time.perf_counter()
+        forward, backward, start = forward + middle - start, backward + end - middle, end
+    states.backward(leaf.grad)
+    return total, forward, backward + time.perf_counter() - start
 
 
 def rope_tables(shape, length):

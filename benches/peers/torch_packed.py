@@ -88,23 +88,11 @@ class PackedStep:
 
     def gradients(self, micro, scale):
         """Adds a micro-batch's gradients; returns its loss, seconds forward and seconds backward."""
-        total, forward, backward = 0.0, 0.0, 0.0
-        start = time.perf_counter()
-        with self.precision():
-            trunk = self.model.trunk(micro.tokens, micro.tables, micro.mask)
-        leaf = trunk.detach().requires_grad_()
-        for k in range(1, self.model.shape.mtp_heads + 1):
-            with self.precision():
-                loss = self.head_loss(k, leaf, micro, scale)
-            middle = time.perf_counter()
-            loss.backward()
-            total += loss.item()
-            # Frees this head's graph before the next one's is made.
-            del loss
-            end = time.perf_counter()
-            forward, backward, start = forward + middle - start, backward + end - middle, end
-        trunk.backward(leaf.grad)
-        return total, forward, backward + time.perf_counter() - start
+        return llama.heads_in_turn(
+            self.model,
+            lambda: self.model.trunk(micro.tokens, micro.tables, micro.mask),
+            lambda k, trunk: self.head_loss(k, trunk, micro, scale),
+            self.precision)
 
     def run(self):
         """The next step; returns its loss, how long each part took and how many tokens it had."""

@@ -66,7 +66,10 @@ class Step:
 
     def gradients(self):
         """Leaves the gradients in the parameters; returns loss, seconds forward and seconds backward."""
-        return self.heads_in_turn() if self.sequential else self.heads_at_once()
+        if not self.sequential:
+            return self.heads_at_once()
+        trunk = lambda: self.model.trunk(self.batch, self.tables)  # noqa: E731
+        return llama.heads_in_turn(self.model, trunk, self.head_loss, self.precision)
 
     def heads_at_once(self):
         """All heads' logits, then one backward pass."""
@@ -78,26 +81,6 @@ class Step:
         loss.backward()
         end = time.perf_counter()
         return loss.item(), middle - start, end - middle
-
-    def heads_in_turn(self):
-        """Each head forward and backward into a detached trunk output, then the trunk's backward pass."""
-        total, forward, backward = 0.0, 0.0, 0.0
-        start = time.perf_counter()
-        with self.precision():
-            trunk = self.model.trunk(self.batch, self.tables)
-        leaf = trunk.detach().requires_grad_()
-        for k in range(1, self.model.shape.mtp_heads + 1):
-            with self.precision():
-                loss = self.head_loss(k, leaf)
-            middle = time.perf_counter()
-            loss.backward()
-            total += loss.item()
-            # Frees this head's graph before the next one's is made.
-            del loss
-            end = time.perf_counter()
-            forward, backward, start = forward + middle - start, backward + end - middle, end
-        trunk.backward(leaf.grad)
-        return total, forward, backward + time.perf_counter() - start
 
     def run(self):
         """One step; returns its loss and how long each part took."""

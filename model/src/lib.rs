@@ -6,6 +6,7 @@
 #![deny(missing_docs)]
 
 mod attention;
+mod backward;
 mod blocks;
 mod config;
 mod convert;

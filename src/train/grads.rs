@@ -9,9 +9,7 @@ use burn::{
     optim::GradientsParams,
     tensor::{DType, Int, Tensor},
 };
-use wmtp_kernels::{
-    Precision, accumulate::accumulate as accumulate_tensors, row_sums::add_rows, square_sums::row_square_sums,
-};
+use wmtp_kernels::{Precision, row_sums::add_rows, square_sums::row_square_sums};
 use wmtp_model::MtpLlama;
 
 /// Adds `new` to `total`, parameter by parameter; f32 sums whatever the storage type.
@@ -37,7 +35,7 @@ impl ModuleVisitor for Accumulate<'_> {
 fn add_one<const D: usize>(total: &mut GradientsParams, new: &mut GradientsParams, id: ParamId) {
     let Some(fresh) = new.remove::<D>(id) else { return };
     let sum = match total.remove::<D>(id) {
-        Some(old) => accumulate_tensors(old, fresh),
+        Some(old) => wmtp_kernels::accumulate::accumulate(old, fresh),
         None => fresh,
     };
     total.register(id, sum);

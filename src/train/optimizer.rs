@@ -79,6 +79,11 @@ impl Optimizer for FusedAdamW {
         gradient: Tensor<D>,
         state: Option<AdamWState<D>>,
     ) -> (Tensor<D>, Option<AdamWState<D>>) {
+        let dtype = match (self.config.state, parameter.dtype()) {
+            (_, DType::F64) => DType::F64,
+            (StatePrecision::F32, _) => DType::F32,
+            (StatePrecision::Bf16, _) => DType::BF16,
+        };
         let momentum = state.map(|state| state.momentum);
         let AdaptiveMomentumState {
             time,
@@ -86,14 +91,17 @@ impl Optimizer for FusedAdamW {
             moment_2,
             ..
         } = momentum.unwrap_or_else(|| {
-            let dtype = match (self.config.state, parameter.dtype()) {
-                (_, DType::F64) => DType::F64,
-                (StatePrecision::F32, _) => DType::F32,
-                (StatePrecision::Bf16, _) => DType::BF16,
-            };
             let zeros = || Tensor::zeros(parameter.shape(), (&parameter.device(), dtype));
             AdaptiveMomentumState::new(0, zeros(), zeros())
         });
+        // A checkpoint's moments are read as f32; those that were stored in bf16 lose nothing here.
+        let stored = |moment: Tensor<D>| {
+            if moment.dtype() == dtype {
+                moment
+            } else {
+                moment.cast(dtype)
+            }
+        };
         let time = time + 1;
         let step = AdamWStep {
             learning_rate: lr,
@@ -106,8 +114,8 @@ impl Optimizer for FusedAdamW {
         };
         let before = Step {
             parameter,
-            moment_1,
-            moment_2,
+            moment_1: stored(moment_1),
+            moment_2: stored(moment_2),
         };
         let Step {
             parameter,

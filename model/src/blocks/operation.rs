@@ -2,6 +2,7 @@
 
 use super::Plan;
 use super::half::{Attention, FeedForward, Kept};
+use crate::backward::register;
 use burn::backend::{
     Autodiff, Backend,
     autodiff::{
@@ -75,23 +76,6 @@ struct State<B: Backend, const N: usize> {
     plan: Arc<Plan>,
 }
 
-/// Gradients of a half's inputs: [`HostBlocks::attention_gradients`] and its like.
-type Rule<B, const N: usize> =
-    fn(&[FloatTensor<B>; N], Option<Kept>, FloatTensor<B>, [bool; N], &Plan) -> [Option<FloatTensor<B>>; N];
-
-/// Applies a rule and registers what it gives.
-fn register<B: Backend, const N: usize>(ops: Ops<State<B, N>, N>, grads: &mut Gradients, rule: Rule<B, N>) {
-    let upstream = grads.consume::<B>(&ops.node);
-    let State { inputs, kept, plan } = ops.state;
-    let wanted = std::array::from_fn(|i| ops.parents[i].is_some());
-    let found = rule(&inputs, kept, upstream, wanted, &plan);
-    for (parent, gradient) in ops.parents.into_iter().zip(found) {
-        if let (Some(parent), Some(gradient)) = (parent, gradient) {
-            grads.register::<B>(parent.id, gradient);
-        }
-    }
-}
-
 #[derive(Debug)]
 struct AttentionBackward;
 
@@ -99,7 +83,9 @@ impl<B: HostBlocks> Backward<B, 6> for AttentionBackward {
     type State = State<B, 6>;
 
     fn backward(self, ops: Ops<Self::State, 6>, grads: &mut Gradients, _: &mut Checkpointer) {
-        register(ops, grads, B::attention_gradients);
+        register::<B, _, _>(ops, grads, |state, upstream, wanted| {
+            B::attention_gradients(&state.inputs, state.kept, upstream, wanted, &state.plan)
+        });
     }
 }
 
@@ -110,7 +96,9 @@ impl<B: HostBlocks> Backward<B, 5> for FeedForwardBackward {
     type State = State<B, 5>;
 
     fn backward(self, ops: Ops<Self::State, 5>, grads: &mut Gradients, _: &mut Checkpointer) {
-        register(ops, grads, B::feed_forward_gradients);
+        register::<B, _, _>(ops, grads, |state, upstream, wanted| {
+            B::feed_forward_gradients(&state.inputs, state.kept, upstream, wanted, &state.plan)
+        });
     }
 }
 

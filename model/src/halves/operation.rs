@@ -2,6 +2,7 @@
 #![allow(clippy::too_many_arguments)] // burn's dispatch takes tensors one by one
 
 use super::{LayerBackend, Sizes, attention, feed_forward};
+use crate::backward::register;
 use burn::backend::{
     Autodiff, Backend,
     autodiff::{
@@ -103,15 +104,9 @@ impl<B: LayerBackend> Backward<B, 6> for AttentionBackward {
     type State = (attention::Inputs<B>, Option<attention::Kept<B>>);
 
     fn backward(self, ops: Ops<Self::State, 6>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let upstream = grads.consume::<B>(&ops.node);
-        let (inputs, kept) = ops.state;
-        let wanted = std::array::from_fn(|i| ops.parents[i].is_some());
-        let found = inputs.backward(kept, upstream, wanted);
-        for (parent, gradient) in ops.parents.into_iter().zip(found) {
-            if let (Some(parent), Some(gradient)) = (parent, gradient) {
-                grads.register::<B>(parent.id, gradient);
-            }
-        }
+        register::<B, _, _>(ops, grads, |(inputs, kept), upstream, wanted| {
+            inputs.backward(kept, upstream, wanted)
+        });
     }
 }
 
@@ -122,15 +117,9 @@ impl<B: LayerBackend> Backward<B, 5> for FeedForwardBackward {
     type State = (feed_forward::Inputs<B>, Option<feed_forward::Kept<B>>);
 
     fn backward(self, ops: Ops<Self::State, 5>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let upstream = grads.consume::<B>(&ops.node);
-        let (inputs, kept) = ops.state;
-        let wanted = std::array::from_fn(|i| ops.parents[i].is_some());
-        let found = inputs.backward(kept, upstream, wanted);
-        for (parent, gradient) in ops.parents.into_iter().zip(found) {
-            if let (Some(parent), Some(gradient)) = (parent, gradient) {
-                grads.register::<B>(parent.id, gradient);
-            }
-        }
+        register::<B, _, _>(ops, grads, |(inputs, kept), upstream, wanted| {
+            inputs.backward(kept, upstream, wanted)
+        });
     }
 }
 
