@@ -34,11 +34,11 @@ struct Limits {
     product_half: f64,
 }
 
-/// NVIDIA's data sheets: A100 40 GB SXM, H100 SXM; products of f32 in TF32, all without sparsity.
+/// NVIDIA's data sheets: A100 80 GB SXM, H100 SXM; products of f32 in TF32, all without sparsity.
 const LIMITS: [Limits; 2] = [
     Limits {
         name: "A100",
-        memory: 1.555e12,
+        memory: 2.0e12,
         vector: 19.5e12,
         product_f32: 156e12,
         product_half: 312e12,
