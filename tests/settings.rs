@@ -335,6 +335,7 @@ fn values_that_make_no_sense_are_refused() {
         ("eval.tasks", "[20, 11]"),
         ("eval.max_new_tokens", "0"),
         ("eval.batch", "0"),
+        ("eval.precision", "f16"),
         ("eval.timeout_seconds", "0"),
         ("run.name", "a/b"),
         ("project", "''"),

@@ -7,7 +7,7 @@
 
 use std::convert::Infallible;
 
-use burn::module::{Module, Param, ParamId};
+use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::{DType, Device, Tensor, TensorData, module::embedding};
 
 use crate::attention::{AttentionContext, Compute, LayerCache, Packed, Way};
@@ -158,6 +158,14 @@ impl MtpLlama {
         self
     }
 
+    /// The same model for inference with its weights in `dtype`, rounded to the nearest.
+    pub fn in_dtype(self, dtype: DType) -> Self {
+        if self.dtype() == dtype {
+            return self;
+        }
+        self.valid().map(&mut InDtype(dtype))
+    }
+
     /// The same model, computed as `compute` says.
     pub fn with_compute(mut self, compute: Compute) -> Self {
         self.compute = compute;
@@ -280,6 +288,15 @@ impl MtpLlama {
         }
         let last = x.reshape([batch, seq, d]).narrow(1, seq - 1, 1).reshape([batch, d]);
         self.norm.forward(last).reshape([batch, 1, d])
+    }
+}
+
+/// Changes the float type of every parameter.
+struct InDtype(DType);
+
+impl ModuleMapper for InDtype {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|tensor| tensor.cast(self.0))
     }
 }
 

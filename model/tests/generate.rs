@@ -304,3 +304,30 @@ fn a_model_whose_logits_overflow_says_so() {
         "{message}"
     );
 }
+
+/// What is wide in memory on flex may be stored in bf16: the tokens are those of the same values in
+/// f32, by the plain loop as well, and a row is what it is alone.
+#[test]
+fn weights_in_bf16_give_the_tokens_of_their_values_in_f32() {
+    for (seed, (layers, heads, kv_heads)) in [(1, 2, 2), (2, 4, 2), (3, 4, 1)].into_iter().enumerate() {
+        let short = config(layers, heads, kv_heads).init_dtype(seed as u64, DType::BF16, &Device::flex());
+        let wide = short.clone().in_dtype(DType::F32);
+        assert_eq!((short.dtype(), wide.dtype()), (DType::BF16, DType::F32));
+        // One row, few rows, and more than a product of few rows takes; 33 tokens are a prefill of many.
+        for count in [1, 3, 40] {
+            let prompts: Vec<Prompt> = (0..count).map(|i| prompt(1 + (i * 11) % 33, i)).collect();
+            let found = greedy(&short, &prompts, 12);
+            assert_eq!(found, greedy(&wide, &prompts, 12), "{count} prompts");
+            for (prompt, tokens) in prompts.iter().zip(&found).take(3) {
+                assert_eq!(*tokens, without_cache(&wide, prompt, 12), "{count} prompts");
+            }
+        }
+        let other = config(layers, heads, kv_heads).init_dtype(seed as u64, DType::F32, &Device::flex());
+        let prompts: Vec<Prompt> = (0..40).map(|i| prompt(9, i)).collect();
+        assert_ne!(
+            greedy(&other, &prompts, 12),
+            greedy(&wide, &prompts, 12),
+            "rounding the weights changed no token of 480: bf16 was not seen"
+        );
+    }
+}

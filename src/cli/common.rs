@@ -4,10 +4,10 @@ use super::{Failure, Output};
 use crate::{
     data::Tokenizer,
     device,
-    settings::{Config, Pipeline, Settings, Sources, expand_home},
+    settings::{Config, EvalPrecision, Pipeline, Settings, Sources, expand_home},
     storage::{Kind, Location, Storage},
 };
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 use clap::{ArgMatches, Args, FromArgMatches};
 use std::path::{Path, PathBuf};
 use wmtp_model::MtpLlama;
@@ -203,11 +203,23 @@ pub(super) fn data_source(uri: &str, config: &Config, output: &Output) -> Result
     })
 }
 
-/// Loads a model for inference, with its tokenizer. A directory that holds a LoRA adapter is loaded
-/// on top of the base that it names. Heads: as stored, or at most so many.
+/// The type of weights that `eval.precision` asks for, on the device with this name.
+pub(super) fn generation_dtype(settings: &Settings, device_name: &str) -> Result<DType, Failure> {
+    let precision = settings.recipe.eval.precision;
+    if precision != EvalPrecision::F32 && device_name != "flex" {
+        return Err(Failure::usage(format!(
+            "`eval.precision` other than f32 works on flex only so far, and this run is on {device_name}; leave it out, or take --device flex"
+        )));
+    }
+    Ok(precision.dtype())
+}
+
+/// Loads a model for inference, with its tokenizer and its weights in `dtype`. A directory that holds
+/// a LoRA adapter is loaded on top of the base that it names. Heads: as stored, or at most so many.
 pub(super) fn open_model(
     model: &Model,
     heads: Option<usize>,
+    dtype: DType,
     settings: &Settings,
     device: &Device,
     output: &Output,
@@ -221,7 +233,7 @@ pub(super) fn open_model(
         )?),
         None => None,
     };
-    let loaded = crate::pipeline::open_model(&dir, base.as_deref(), heads, device)?;
+    let loaded = crate::pipeline::open_model(&dir, base.as_deref(), heads, dtype, device)?;
     let tokenizer = Tokenizer::load(&dir)?;
     tokenizer.check_vocab(loaded.config().vocab_size)?;
     Ok((loaded, tokenizer))

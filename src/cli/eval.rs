@@ -2,7 +2,7 @@
 
 use super::{
     Failure, Model, ModelSource, Output, SettingsArgs,
-    common::{data_source, open_device, open_model, parse_range, resolve_model},
+    common::{data_source, generation_dtype, open_device, open_model, parse_range, resolve_model},
 };
 use crate::{
     data::load,
@@ -89,6 +89,7 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
         .load()?;
     let runs = expand_home(&settings.config.paths.runs);
     let (device_name, device) = open_device(&settings)?;
+    let dtype = generation_dtype(&settings, &device_name)?;
     let model = match args.model {
         Some(uri) => resolve_model(&uri, &settings.config, output)?,
         None => newest_best(&runs)?,
@@ -108,7 +109,7 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     // Without Python nothing can be judged: better known before the model is loaded.
     let runner = ProcessRunner::new()?;
     let problems = load(&data_source(&settings.recipe.data.source, &settings.config, output)?)?;
-    let (loaded, tokenizer) = open_model(&model, Some(1), &settings, &device, output)?;
+    let (loaded, tokenizer) = open_model(&model, Some(1), dtype, &settings, &device, output)?;
     let e = &settings.recipe.eval;
     let benchmark = Mbpp::new(problems, e.prompt, &tokenizer)?;
     let request = request(&settings, &runs);
@@ -133,6 +134,7 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     let mut json = report.to_json()?;
     if let Some(object) = json.as_object_mut() {
         object.insert("model".into(), model.uri.clone().into());
+        object.insert("precision".into(), e.precision.name().into());
     }
     output.result(&json, &report_text(&model, &report))
 }

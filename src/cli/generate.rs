@@ -2,7 +2,7 @@
 
 use super::{
     Failure, Output, SettingsArgs,
-    common::{open_device, open_model, read_text, resolve_model},
+    common::{generation_dtype, open_device, open_model, read_text, resolve_model},
 };
 use crate::pipeline::ModelGenerator;
 use std::time::Instant;
@@ -55,7 +55,8 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
             return Err(Failure::usage(rule));
         }
     }
-    let (_, device) = open_device(&settings)?;
+    let (device_name, device) = open_device(&settings)?;
+    let dtype = generation_dtype(&settings, &device_name)?;
     let model = resolve_model(&args.model, &settings.config, output)?;
     let prompt = if args.prompt == "-" {
         read_text("-")?
@@ -67,7 +68,7 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
             "the prompt is empty: give --prompt TEXT, or text on standard input",
         ));
     }
-    let (model, tokenizer) = open_model(&model, Some(1), &settings, &device, output)?;
+    let (model, tokenizer) = open_model(&model, Some(1), dtype, &settings, &device, output)?;
     let sampling = Sampling {
         temperature: args.temperature,
         top_p: args.top_p,

@@ -9,6 +9,7 @@ use crate::{
     data::Tokenizer,
     pipeline::{ScoreReport, score_text},
 };
+use burn::tensor::DType;
 
 /// `wmtp score --model URI`.
 #[derive(Debug, clap::Args)]
@@ -34,7 +35,7 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
             "the text is empty: give --text FILE, or text on standard input",
         ));
     }
-    let (model, tokenizer) = open_model(&model, None, &settings, &device, output)?;
+    let (model, tokenizer) = open_model(&model, None, DType::F32, &settings, &device, output)?;
     let report = score_text(&model, &tokenizer, &text)?;
     output.result(&serde_json::to_value(&report)?, &table(&report, &tokenizer)?)
 }

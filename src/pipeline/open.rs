@@ -1,7 +1,7 @@
 //! A model for inference, from a directory of any kind that training leaves.
 
 use super::PipelineError;
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 use serde::Deserialize;
 use std::path::Path;
 use wmtp_model::{LoadOptions, MtpLlama};
@@ -14,11 +14,12 @@ struct AdapterConfig {
 }
 
 /// Loads the model in `dir`; with `base` the adapter in `dir` on top of it, merged. `heads`: as
-/// stored, or so many.
+/// stored, or so many. Weights are kept in `dtype`; an adapter is merged in f32 before.
 pub fn open_model(
     dir: &Path,
     base: Option<&Path>,
     heads: Option<usize>,
+    dtype: DType,
     device: &Device,
 ) -> Result<MtpLlama, PipelineError> {
     let Some(base) = base else {
@@ -26,6 +27,7 @@ pub fn open_model(
             dir,
             &LoadOptions {
                 n_heads: heads,
+                dtype,
                 ..LoadOptions::default()
             },
             device,
@@ -51,5 +53,5 @@ pub fn open_model(
         config.lora_alpha,
         0,
     );
-    Ok(wmtp_model::merged(wmtp_model::load_adapter(model, dir)?))
+    Ok(wmtp_model::merged(wmtp_model::load_adapter(model, dir)?).in_dtype(dtype))
 }

@@ -3,6 +3,7 @@ use crate::{
     scorer::{ScorerConfig, WeightsConfig},
     train::{BatchingConfig, FallbackConfig, LossConfig, OptimConfig, TrainConfig},
 };
+use burn::tensor::DType;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -118,6 +119,8 @@ pub struct EvalConfig {
     pub max_new_tokens: usize,
     /// Completions sampled at once.
     pub batch: usize,
+    /// The type that weights are kept in while `wmtp eval` and `wmtp generate` write.
+    pub precision: EvalPrecision,
     /// Seconds on the clock for each program.
     pub timeout_seconds: u64,
 }
@@ -133,7 +136,36 @@ impl Default for EvalConfig {
             top_p: 0.95,
             max_new_tokens: 512,
             batch: 16,
+            precision: EvalPrecision::F32,
             timeout_seconds: 10,
+        }
+    }
+}
+
+/// The type of weights while generating.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum EvalPrecision {
+    /// 4 bytes a weight.
+    F32,
+    /// 2 bytes a weight, rounded to the nearest; activations, products and sums stay f32. On flex.
+    Bf16,
+}
+
+impl EvalPrecision {
+    /// As it is written in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
+    /// The type of a loaded model's weights.
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
         }
     }
 }
