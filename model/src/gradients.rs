@@ -65,7 +65,7 @@ fn loss(model: &MtpLlama, device: &Device) -> Tensor<1> {
     let mut total = Tensor::<1>::zeros([1], (device, model.dtype()));
     for k in 1..=HEADS {
         let hidden = model.head(k, trunk.clone(), &ctx);
-        let log_p = activation::log_softmax(model.logits(hidden), 2);
+        let log_p = activation::log_softmax(model.logits(hidden), 2).cast(model.dtype());
         let mut weights = vec![0.0f64; 2 * 7 * 11];
         for (row, docs) in DOCS.iter().enumerate() {
             for t in 0..7 - k {
