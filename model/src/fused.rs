@@ -13,13 +13,11 @@ use burn::backend::{
     backend_extension,
     tensor::FloatTensor,
 };
+use burn::{backend::TensorMetadata, tensor::DType};
 #[cfg(feature = "flex")]
 use {
     crate::blocks::flex,
-    burn::{
-        backend::{TensorMetadata, ops::FloatTensorOps},
-        tensor::{DType, Shape},
-    },
+    burn::{backend::ops::FloatTensorOps, tensor::Shape},
     wmtp_kernels::product::{FEW, Precision, View, product, rows_by_weight},
 };
 
@@ -78,21 +76,33 @@ impl LayerOps for burn::backend::Cube {}
 struct LinearBackward;
 
 impl<B: LayerOps> Backward<B, 2> for LinearBackward {
-    /// `x` for the gradient of the weight and the reverse: a frozen side keeps nothing.
-    type State = (Option<NodeId>, Option<NodeId>);
+    /// `x` for the gradient of the weight and the reverse: a frozen side keeps nothing. And the
+    /// weight's type, which on flex may be narrower than the other's.
+    type State = (Option<NodeId>, Option<NodeId>, DType);
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
         let upstream = grads.consume::<B>(&ops.node);
         let [x_node, weight_node] = ops.parents;
-        let (x, weight) = ops.state;
+        let (x, weight, dtype) = ops.state;
         if let (Some(node), Some(weight)) = (x_node, weight) {
             let weight = checkpointer.retrieve_node_output::<FloatTensor<B>>(weight);
+            let weight = in_type::<B>(weight, upstream.dtype());
             grads.register::<B>(node.id, B::float_matmul(upstream.clone(), weight));
         }
         if let (Some(node), Some(x)) = (weight_node, x) {
             let x = checkpointer.retrieve_node_output::<FloatTensor<B>>(x);
-            grads.register::<B>(node.id, B::float_matmul(B::float_transpose(upstream), x));
+            let gradient = B::float_matmul(B::float_transpose(upstream), x);
+            grads.register::<B>(node.id, in_type::<B>(gradient, dtype));
         }
+    }
+}
+
+/// `tensor` as `dtype`; itself where it is that already.
+fn in_type<B: Backend>(tensor: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
+    if tensor.dtype() == dtype {
+        tensor
+    } else {
+        B::float_cast(tensor, dtype.into())
     }
 }
 
@@ -108,7 +118,7 @@ impl<B: LayerOps, C: CheckpointStrategy> LayerOps for Autodiff<B, C> {
                 let kept_x = weight_tracked.then(|| prep.checkpoint(&x));
                 let kept_weight = x_tracked.then(|| prep.checkpoint(&weight));
                 prep.finish(
-                    (kept_x, kept_weight),
+                    (kept_x, kept_weight, weight.dtype()),
                     B::layer_linear(x.into_primitive(), weight.into_primitive()),
                 )
             }
