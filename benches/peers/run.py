@@ -71,8 +71,8 @@ def arguments():
 
 
 def precision_of(mode):
-    """The precision in a mode of ours: `f32` of `f32-filter --bound 1e-3`."""
-    return mode.split()[0].removesuffix("-filter")
+    """The precision in a mode of ours: `f32` of `f32-filter=1e-3`."""
+    return mode.split()[0].split("-filter")[0]
 
 
 def inputs(args, python, directory):
