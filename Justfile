@@ -39,6 +39,10 @@ bench-step *ARGS:
 bench-kernels *ARGS:
     cargo bench --locked -p wmtp-benches {{ARGS}}
 
+# a layer's and the optimizer's operations against plain burn, forward and backward, in one run
+bench-operations *ARGS:
+    cargo bench --locked -p wmtp-benches --bench operations -- {{ARGS}}
+
 # every CubeCL kernel timed on a GPU (cuda or wgpu) beside the least times of an A100 and an H100
 bench-gpu BACKEND *ARGS:
     cargo run --release --locked -p wmtp-kernels --no-default-features --features flex,{{BACKEND}} --example bench_gpu -- --device {{BACKEND}} {{ARGS}}

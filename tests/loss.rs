@@ -9,7 +9,7 @@ use wmtp::{
     data::{Batch, Document},
     train::{
         LambdaMode, LossConfig, WeightBy,
-        loss::{term_weights, weighted_loss},
+        loss::{HeadStates, term_weights, weighted_loss},
         packed,
     },
 };
@@ -75,15 +75,15 @@ fn loss(model: &MtpLlama, config: &LossConfig) -> Tensor<1> {
     let context = model.context(&input);
     let trunk = model.trunk(&input, &context);
     let hidden = (1..=model.n_heads())
-        .map(|k| model.head(k, trunk.clone(), &context))
+        .map(|k| HeadStates::everywhere(model.head(k, trunk.clone(), &context)))
         .collect();
     weighted_loss(
         hidden,
         model.unembedding(),
         &batch,
-        &weights(),
-        config,
+        &term_weights(&batch, &weights(), model.n_heads(), config),
         batch.response_tokens(),
+        config,
         Compute::default(),
     )
     .loss
@@ -137,6 +137,7 @@ fn the_gradient_is_that_of_finite_differences() {
             weight_by,
             lambda: 0.7,
             lambda_mode: LambdaMode::Mix,
+            ..LossConfig::default()
         };
         let tracked = tiny(3).init_dtype(11, DType::F64, &Device::flex().autodiff().gradient_checkpointing());
         let grads = GradientsParams::from_grads(loss(&tracked, &config).backward(), &tracked);
@@ -190,6 +191,7 @@ fn targets_never_cross_documents_and_weights_follow_the_rule() {
         weight_by,
         lambda: 1.0,
         lambda_mode: LambdaMode::Mix,
+        ..LossConfig::default()
     };
     let position = term_weights(&batch, &w, 3, &by(WeightBy::Position));
     let target = term_weights(&batch, &w, 3, &by(WeightBy::Target));

@@ -76,6 +76,11 @@ pub(crate) fn is_flex(device: &Device) -> bool {
     };
 }
 
+/// Whether whole rows are computed on slices in host memory.
+pub(crate) fn on_host(dtype: DType, device: &Device) -> bool {
+    matches!(dtype, DType::F32 | DType::BF16) && is_flex(device)
+}
+
 /// Mask and rotary tables of one batch, shared by all layers and heads.
 #[derive(Debug, Clone)]
 pub struct AttentionContext {
@@ -113,8 +118,7 @@ impl AttentionContext {
         let [batch, seq] = input.tokens.dims();
         let docs = host(&input.docs);
         let positions = host(&input.positions);
-        let on_host = matches!(dtype, DType::F32 | DType::BF16) && is_flex(device);
-        let way = if on_host {
+        let way = if on_host(dtype, device) {
             let compute = match dtype {
                 DType::BF16 => Compute {
                     precision: Precision::Bf16,

@@ -4,7 +4,7 @@
 //! rearranging. A matrix product reads the transposed view at the same speed.
 
 use burn::module::{Module, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor};
 
 use crate::attention::{Attention, AttentionContext, LayerCache, Way};
 use crate::blocks;
@@ -130,11 +130,12 @@ impl DecoderLayer {
         names::LAYER.into_iter().zip(values)
     }
 
-    /// The layer on the rows of `x` `[B * S, D]`, whole rows of a batch.
+    /// The layer on the rows of `x` `[B * S, D]`, whole rows of a batch: all of them, or those of
+    /// `rows`, for which alone what follows attention is computed.
     ///
     /// # Panics
     /// If the context is a cache's.
-    pub(crate) fn forward(&self, x: Tensor<2>, ctx: &AttentionContext) -> Tensor<2> {
+    pub(crate) fn forward(&self, x: Tensor<2>, ctx: &AttentionContext, rows: Option<Tensor<1, Int>>) -> Tensor<2> {
         let Attention {
             q_proj,
             k_proj,
@@ -151,13 +152,17 @@ impl DecoderLayer {
         let [before, between] = norms;
         let attention = [q_proj, k_proj, v_proj, o_proj].map(|linear| linear.weight.val());
         let feed_forward = [gate_proj, up_proj, down_proj].map(|linear| linear.weight.val());
+        let of_rows = |x: Tensor<2>| match rows {
+            Some(rows) => x.select(0, rows),
+            None => x,
+        };
         match &ctx.way {
             Way::Host(plan) => {
-                let x = blocks::attention(x, before, attention, plan);
+                let x = of_rows(blocks::attention(x, before, attention, plan));
                 blocks::feed_forward(x, between, feed_forward, plan)
             }
             Way::Device(batch) => {
-                let x = batch.attention(x, before, attention);
+                let x = of_rows(batch.attention(x, before, attention));
                 batch.feed_forward(x, between, feed_forward)
             }
             Way::Cached { .. } => panic!("a context of cached columns for whole rows"),

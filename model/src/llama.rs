@@ -8,9 +8,9 @@
 use std::convert::Infallible;
 
 use burn::module::{Module, ModuleMapper, Param, ParamId};
-use burn::tensor::{DType, Device, Tensor, TensorData, module::embedding};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData, module::embedding};
 
-use crate::attention::{AttentionContext, Compute, LayerCache, Packed, Way};
+use crate::attention::{AttentionContext, Compute, LayerCache, Packed, Way, on_host};
 use crate::config::LlamaConfig;
 use crate::layers::{DecoderLayer, Linear, RmsNorm, Weight};
 use crate::names;
@@ -231,7 +231,7 @@ impl MtpLlama {
             Way::Host(_) => embedded.cast(DType::F32),
             _ => embedded,
         };
-        let x = self.layers.iter().fold(x, |x, layer| layer.forward(x, ctx));
+        let x = self.layers.iter().fold(x, |x, layer| layer.forward(x, ctx, None));
         x.reshape([ctx.batch, ctx.seq, self.config.hidden_size])
     }
 
@@ -246,14 +246,33 @@ impl MtpLlama {
     /// # Panics
     /// If `k` is 0 or above [`MtpLlama::n_heads`].
     pub fn head(&self, k: usize, trunk: Tensor<3>, ctx: &AttentionContext) -> Tensor<3> {
+        let dims = trunk.dims();
+        self.states(k, trunk, ctx, None).reshape(dims)
+    }
+
+    /// [`MtpLlama::head`] at some positions: `rows` `[R]` are flat indices `b * S + t`, in order; the
+    /// result is `[R, D]`. All positions are attended to, but only these are fed forward and normalised.
+    ///
+    /// # Panics
+    /// As [`MtpLlama::head`].
+    pub fn head_at(&self, k: usize, trunk: Tensor<3>, ctx: &AttentionContext, rows: Tensor<1, Int>) -> Tensor<2> {
+        self.states(k, trunk, ctx, Some(rows))
+    }
+
+    fn states(&self, k: usize, trunk: Tensor<3>, ctx: &AttentionContext, rows: Option<Tensor<1, Int>>) -> Tensor<2> {
         assert!(
             (1..=self.heads.len()).contains(&k),
             "head {k} of a model with {}",
             self.heads.len()
         );
-        let [batch, seq, d] = trunk.dims();
-        let x = self.heads[k - 1].forward(trunk.reshape([batch * seq, d]), ctx);
-        self.norm.forward(x).reshape([batch, seq, d])
+        let x = self.heads[k - 1].forward(trunk.flatten(0, 1), ctx, rows);
+        self.norm.forward(x)
+    }
+
+    /// Whether attention on this model's device goes document by document, so that a batch without
+    /// padding and in a single row costs no more than its tokens.
+    pub fn attends_by_document(&self) -> bool {
+        on_host(self.dtype(), &self.device())
     }
 
     /// The unembedding `[V, D]`; the embedding itself where they are tied.
@@ -276,7 +295,7 @@ impl MtpLlama {
     /// last new token, after the final norm.
     pub(crate) fn forward_cached(
         &self,
-        tokens: Tensor<2, burn::tensor::Int>,
+        tokens: Tensor<2, Int>,
         ctx: &AttentionContext,
         cache: &mut [LayerCache],
     ) -> Tensor<3> {

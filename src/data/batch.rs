@@ -54,6 +54,36 @@ impl Batch {
     /// Target of a row that has none; the loss skips it.
     pub const NO_TARGET: i32 = -1;
 
+    /// The same documents one after another in a single row, without padding, each with a number of
+    /// its own. Positions, attention and targets never leave a document, so every one computes what it
+    /// computed before, and nothing is spent on padding where attention goes document by document.
+    pub fn without_padding(&self) -> Self {
+        let total = self.documents.iter().map(|d| d.len).sum();
+        let mut batch = Self {
+            rows: 1,
+            seq_len: total,
+            tokens: Vec::with_capacity(total),
+            positions: Vec::with_capacity(total),
+            docs: Vec::with_capacity(total),
+            response: Vec::with_capacity(total),
+            documents: Vec::with_capacity(self.documents.len()),
+        };
+        for (document, number) in self.documents.iter().zip(0..) {
+            let first = document.row * self.seq_len + document.start;
+            let range = first..first + document.len;
+            batch.documents.push(Document {
+                row: 0,
+                start: batch.tokens.len(),
+                ..document.clone()
+            });
+            batch.tokens.extend(&self.tokens[range.clone()]);
+            batch.positions.extend(&self.positions[range.clone()]);
+            batch.docs.extend(range.clone().map(|_| number));
+            batch.response.extend(&self.response[range]);
+        }
+        batch
+    }
+
     /// `valid_k(t)` of section 1 for every position: the token k steps ahead exists, is of the
     /// same document and belongs to a response.
     pub fn valid(&self, k: usize) -> Vec<bool> {

@@ -10,8 +10,8 @@ use crate::{
     track::{Event, RunDir},
     train::{
         GradientScale, OptimConfig, adamw, assign_stable_ids, clip_factor, grads, hex,
-        loss::{to_f32, token_ce},
-        packed, rates,
+        loss::{HeadStates, to_f32, token_ce},
+        packed, rates, unpadded,
     },
 };
 use burn::{
@@ -135,7 +135,7 @@ impl Stage<'_> {
                     break 'epochs;
                 }
                 let Some(current) = head.take() else { break 'epochs };
-                let Some(loss) = self.loss(&current, &steps.step(index), &autodiff)? else {
+                let Some(loss) = self.loss(&current, &self.batches(steps.step(index)), &autodiff)? else {
                     head = Some(current);
                     continue;
                 };
@@ -167,6 +167,11 @@ impl Stage<'_> {
             .map(|head| head.valid())
             .ok_or_else(|| PipelineError::Setting("the value stage lost its head".into()))?;
         Ok((head, report))
+    }
+
+    fn batches(&self, step: Vec<Batch>) -> Vec<Batch> {
+        let batches = step.iter();
+        batches.map(|batch| unpadded(self.model, batch).into_owned()).collect()
     }
 
     /// The loss of one step over all its micro-batches; None if it has nothing to compare.
@@ -205,7 +210,8 @@ impl Stage<'_> {
             .rewards
             .needs()
             .ce
-            .then(|| token_ce(hidden.clone(), self.model.unembedding(), batch, self.model.compute()));
+            .then(|| HeadStates::everywhere(hidden.clone()))
+            .map(|head| token_ce(head, self.model.unembedding(), batch, self.model.compute()));
         let rewards = self.rewards.rewards(batch, ce.as_deref())?;
         Ok((hidden, rewards))
     }
@@ -213,6 +219,7 @@ impl Stage<'_> {
     fn observe(&self, head: &ValueHead, data: &Dataset) -> Result<Option<CriticReport>, PipelineError> {
         let mut seen = Observations::default();
         for batch in data.in_order(self.micro_batch) {
+            let batch = unpadded(self.model, &batch);
             let (hidden, rewards) = self.hidden_and_rewards(&batch)?;
             seen.add(
                 &batch,

@@ -29,6 +29,7 @@ pub fn scores(
     let base = ModelCe::new(base.clone());
     let mut cached = CachedScores::new(key);
     for batch in prepared.splits.train.in_order(prepared.shape.micro_batch) {
+        let batch = base.unpadded(&batch);
         let ce = base.token_ce(&batch)?;
         debug_assert_eq!(
             scorer.needs(),

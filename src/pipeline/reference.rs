@@ -3,8 +3,12 @@
 use crate::{
     data::Batch,
     scorer::{ScorerError, TokenCe},
-    train::{loss::token_ce, packed},
+    train::{
+        loss::{HeadStates, rows_of, token_ce},
+        packed, unpadded,
+    },
 };
+use std::borrow::Cow;
 use wmtp_model::MtpLlama;
 
 /// Head 1 of a frozen model.
@@ -17,13 +21,19 @@ impl ModelCe {
     pub fn new(model: MtpLlama) -> Self {
         Self { model }
     }
+
+    /// See [`unpadded`].
+    pub fn unpadded<'a>(&self, batch: &'a Batch) -> Cow<'a, Batch> {
+        unpadded(&self.model, batch)
+    }
 }
 
 impl TokenCe for ModelCe {
     fn token_ce(&self, batch: &Batch) -> Result<Vec<f32>, ScorerError> {
         let input = packed(batch, &self.model.device());
         let context = self.model.context(&input);
-        let hidden = self.model.head(1, self.model.trunk(&input, &context), &context);
-        Ok(token_ce(hidden, self.model.unembedding(), batch, self.model.compute()))
+        let trunk = self.model.trunk(&input, &context);
+        let head = HeadStates::at(&self.model, 1, trunk, &context, rows_of(&batch.valid(1)));
+        Ok(token_ce(head, self.model.unembedding(), batch, self.model.compute()))
     }
 }

@@ -159,6 +159,12 @@ pub(super) fn prepare(request: &TrainRequest) -> Result<Prepared, PipelineError>
             request.device_name
         )));
     }
+    if recipe.loss.filter > 0.0 && request.device_name != "flex" {
+        return Err(PipelineError::Setting(format!(
+            "`loss.filter` works on flex only so far, and this run is on {}; set it to 0, or take --device flex",
+            request.device_name
+        )));
+    }
     let data = DataConfig {
         source: request.sources.data.clone(),
         ..recipe.data.clone()

@@ -209,6 +209,11 @@ impl Recipe {
             "must be from 0 to 1",
         );
         check.when(!in_unit(self.loss.lambda), "loss.lambda", "must be from 0 to 1");
+        check.when(
+            !(0.0..=0.1).contains(&self.loss.filter),
+            "loss.filter",
+            "must be from 0 (nothing is left out) to 0.1; 0.001 is a good value",
+        );
     }
 
     fn check_optim(&self, check: &mut Check) {

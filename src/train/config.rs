@@ -13,6 +13,9 @@ pub struct LossConfig {
     pub lambda: f64,
     /// What lambda does.
     pub lambda_mode: LambdaMode,
+    /// The relative error that the gradient of the logits may have, at most, in the Frobenius norm:
+    /// elements too small to matter are then not multiplied one by one. 0: all are. On flex.
+    pub filter: f64,
 }
 
 impl Default for LossConfig {
@@ -21,6 +24,7 @@ impl Default for LossConfig {
             weight_by: WeightBy::Position,
             lambda: 1.0,
             lambda_mode: LambdaMode::Mix,
+            filter: 0.0,
         }
     }
 }

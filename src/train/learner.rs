@@ -3,7 +3,7 @@
 use super::{
     LossConfig,
     grads::{self, accumulate},
-    loss::{head_ce, to_f32, token_ce, weighted_loss},
+    loss::{HeadStates, head_ce, loss_rows, rows_of, term_weights, to_f32, token_ce, weighted_loss},
     value::joint_value_loss,
 };
 use crate::{
@@ -16,8 +16,11 @@ use burn::{
     tensor::{Device, ExecutionError, Tensor},
     train::{InferenceStep, ItemLazy, TrainOutput, TrainStep},
 };
-use std::sync::{Arc, Mutex, PoisonError};
-use wmtp_model::{MtpLlama, Packed, ValueHead};
+use std::{
+    borrow::Cow,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use wmtp_model::{AttentionContext, MtpLlama, Packed, ValueHead};
 
 /// Everything that one optimizer step is computed from.
 #[derive(Clone, Debug, PartialEq)]
@@ -150,6 +153,10 @@ impl Weigher {
             joint,
         }
     }
+
+    fn scorer(&self) -> MutexGuard<'_, Box<dyn Scorer>> {
+        self.scorer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A multi-token Llama under training, with any [`Scorer`].
@@ -165,18 +172,19 @@ pub struct WeightedMtp {
     assets: Arc<Assets>,
 }
 
-/// Hidden states of every head with the unembedding, as one forward pass gives them.
-struct Forward {
-    hidden: Vec<Tensor<3>>,
-    unembedding: Tensor<2>,
+/// One forward pass through the trunk, from which heads are taken.
+struct Forward<'a> {
+    model: &'a MtpLlama,
+    trunk: Tensor<3>,
+    context: AttentionContext,
     /// The embedded tokens `[B * S, D]` where they are a leaf of the graph.
     embedded: Option<Tensor<2>>,
 }
 
-impl Forward {
+impl<'a> Forward<'a> {
     /// With `cut`, the graph starts at the embedded tokens: their gradient is added to the
     /// embedding's afterwards, in place, where autodiff would make a second matrix of its size.
-    fn of(model: &MtpLlama, batch: &Batch, device: &Device, cut: bool) -> Self {
+    fn of(model: &'a MtpLlama, batch: &Batch, device: &Device, cut: bool) -> Self {
         let input = packed(batch, device);
         let context = model.context(&input);
         let embedded = cut.then(|| model.embedded(&input).require_grad());
@@ -184,14 +192,26 @@ impl Forward {
             Some(rows) => model.trunk_of(rows.clone(), &context),
             None => model.trunk(&input, &context),
         };
-        let hidden = (1..=model.n_heads())
-            .map(|k| model.head(k, trunk.clone(), &context))
-            .collect();
         Self {
-            hidden,
-            unembedding: model.unembedding(),
+            model,
+            trunk,
+            context,
             embedded,
         }
+    }
+
+    fn head(&self, k: usize, rows: Vec<usize>) -> HeadStates {
+        HeadStates::at(self.model, k, self.trunk.clone(), &self.context, rows)
+    }
+}
+
+/// `batch` as `model` computes it at the least cost: without padding where attention goes document by
+/// document, as it is elsewhere.
+pub fn unpadded<'a>(model: &MtpLlama, batch: &'a Batch) -> Cow<'a, Batch> {
+    if model.attends_by_document() {
+        Cow::Owned(batch.without_padding())
+    } else {
+        Cow::Borrowed(batch)
     }
 }
 
@@ -211,20 +231,38 @@ impl WeightedMtp {
         &self.assets
     }
 
-    /// Scores of one micro-batch from head 1's states (no gradient), with the scorer's policy.
+    /// Where head 1 has to be known before the weights are: everywhere, where it has a target, or not
+    /// at all.
+    fn rows_before_weights(&self, batch: &Batch, scores_are_known: bool) -> Option<Vec<usize>> {
+        let needs = self.weigher.scorer().needs();
+        if self.weigher.joint.is_some() || (needs.hidden && !scores_are_known) {
+            Some((0..batch.tokens.len()).collect())
+        } else {
+            (needs.ce && !scores_are_known).then(|| rows_of(&batch.valid(1)))
+        }
+    }
+
+    /// Scores of one micro-batch from head 1's states (no gradient) at [`Self::rows_before_weights`],
+    /// with the scorer's policy.
     fn score(
         &self,
         batch: &Batch,
-        head1: Tensor<3>,
+        head1: Option<HeadStates>,
         unembedding: Tensor<2>,
     ) -> Result<(Vec<f32>, Policy), ScorerError> {
-        let mut scorer = self.weigher.scorer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut scorer = self.weigher.scorer();
         let needs = scorer.needs();
-        let compute = self.model.compute();
-        let ce = needs.ce.then(|| token_ce(head1.clone(), unembedding, batch, compute));
+        let hidden = head1.as_ref().filter(|_| needs.hidden).map(|head| {
+            let states = head.states.clone();
+            let size = states.dims()[1];
+            states.reshape([batch.rows, batch.seq_len, size])
+        });
+        let ce = head1
+            .filter(|_| needs.ce)
+            .map(|head| token_ce(head, unembedding, batch, self.model.compute()));
         let input = ScoreInput {
             batch,
-            hidden: needs.hidden.then_some(head1),
+            hidden,
             ce: ce.as_deref(),
             step: 0,
         };
@@ -253,17 +291,21 @@ impl WeightedMtp {
         // Adapters change the embedding inside of the graph.
         let cut = !step.heads_only && !self.assets.is_lora();
         for (i, batch) in step.micro.iter().enumerate() {
-            let Forward {
-                hidden,
-                unembedding,
-                embedded,
-            } = Forward::of(&model, batch, &device, cut);
+            let batch = &*unpadded(&model, batch);
+            let forward = Forward::of(&model, batch, &device, cut);
+            let unembedding = model.unembedding();
+            let mut head1 = self
+                .rows_before_weights(batch, ahead.is_some())
+                .map(|rows| forward.head(1, rows));
             let own;
             let weights = match &ahead {
                 Some(report) => &report.weights[i],
                 None => {
-                    let head1 = hidden[0].clone().inner();
-                    let (scores, policy) = self.score(batch, head1, unembedding.clone().inner())?;
+                    let detached = head1.as_ref().map(|head| HeadStates {
+                        states: head.states.clone().inner(),
+                        rows: head.rows.clone(),
+                    });
+                    let (scores, policy) = self.score(batch, detached, unembedding.clone().inner())?;
                     own = self
                         .weigher
                         .normaliser
@@ -272,26 +314,33 @@ impl WeightedMtp {
                     &own.weights[0]
                 }
             };
-            let value_loss = match (&self.value, &self.weigher.joint) {
-                (Some(value), Some(joint)) => Some(joint_value_loss(
-                    value,
-                    hidden[0].clone(),
-                    batch,
-                    &joint.config,
-                    denominator,
-                )?),
+            let value_loss = match (&self.value, &self.weigher.joint, &head1) {
+                (Some(value), Some(joint), Some(head1)) => {
+                    let size = model.config().hidden_size;
+                    let hidden = head1.states.clone().reshape([batch.rows, batch.seq_len, size]);
+                    Some(joint_value_loss(value, hidden, batch, &joint.config, denominator)?)
+                }
                 _ => None,
             };
+            let terms = term_weights(batch, weights, model.n_heads(), &self.weigher.loss);
+            let heads: Vec<HeadStates> = (1..=model.n_heads())
+                .map(|k| match head1.take() {
+                    Some(head1) => head1,
+                    None => forward.head(k, loss_rows(batch, &terms, k)),
+                })
+                .collect();
+            let rows: Vec<Vec<usize>> = heads.iter().map(|head| head.rows.clone()).collect();
             let out = weighted_loss(
-                hidden,
+                heads,
                 unembedding,
                 batch,
-                weights,
-                &self.weigher.loss,
+                &terms,
                 denominator,
+                &self.weigher.loss,
                 model.compute(),
             );
-            tally.add_loss(batch, weights, &self.weigher.loss, out.loss.clone(), out.ce);
+            tally.add_loss(batch, &terms, &rows, out.loss.clone(), out.ce);
+            let embedded = forward.embedded;
             let mut total = out.loss;
             if let (Some(loss), Some(joint)) = (value_loss, &self.weigher.joint) {
                 tally.add_value(loss.clone());
@@ -307,7 +356,7 @@ impl WeightedMtp {
             accumulate(self, &mut grads, fresh);
         }
         if let Some(report) = &ahead {
-            tally.add_weights(report, &step.micro);
+            tally.add_weights(report, &self.unpadded(step));
         }
         Ok((grads, tally.finish()))
     }
@@ -317,15 +366,22 @@ impl WeightedMtp {
         let device = plain.model.unembedding().device();
         let mut scores = Vec::with_capacity(step.micro.len());
         let mut policy = Policy::Softmax;
-        for batch in &step.micro {
-            let input = packed(batch, &device);
-            let context = plain.model.context(&input);
-            let head1 = plain.model.head(1, plain.model.trunk(&input, &context), &context);
+        let batches = self.unpadded(step);
+        for batch in &batches {
+            let head1 = plain
+                .rows_before_weights(batch, false)
+                .map(|rows| Forward::of(&plain.model, batch, &device, false).head(1, rows));
             let (of_batch, of_scorer) = plain.score(batch, head1, plain.model.unembedding())?;
             scores.push(of_batch);
             policy = of_scorer;
         }
-        Ok(self.weigher.normaliser.weights(&policy, &step.micro, &scores))
+        Ok(self.weigher.normaliser.weights(&policy, &batches, &scores))
+    }
+
+    /// All micro-batches of a step as [`unpadded`] makes them.
+    fn unpadded(&self, step: &StepBatch) -> Vec<Batch> {
+        let batches = step.micro.iter();
+        batches.map(|batch| unpadded(&self.model, batch).into_owned()).collect()
     }
 }
 
@@ -363,19 +419,13 @@ impl InferenceStep for WeightedMtp {
         let device = self.model.unembedding().device();
         let mut tally = Tally::new(self.model.n_heads(), &item);
         for batch in &item.micro {
-            let Forward {
-                hidden, unembedding, ..
-            } = Forward::of(&self.model, batch, &device, false);
-            for (k, hidden) in hidden.into_iter().enumerate() {
-                let ce = head_ce(hidden, unembedding.clone(), batch, k + 1, self.model.compute());
-                tally.add_ce(
-                    k,
-                    batch
-                        .valid(k + 1)
-                        .into_iter()
-                        .zip(ce)
-                        .filter_map(|(v, ce)| v.then_some(ce)),
-                );
+            let batch = &*unpadded(&self.model, batch);
+            let forward = Forward::of(&self.model, batch, &device, false);
+            for k in 1..=self.model.n_heads() {
+                let rows = rows_of(&batch.valid(k));
+                let head = forward.head(k, rows.clone());
+                let ce = head_ce(head, self.model.unembedding(), batch, k, self.model.compute());
+                tally.add_ce(k - 1, rows.into_iter().map(|row| ce[row]));
             }
         }
         let heads = self.model.n_heads() as f64;
@@ -415,19 +465,18 @@ impl Tally {
         }
     }
 
-    fn add_loss(&mut self, batch: &Batch, weights: &[f32], config: &LossConfig, loss: Tensor<1>, ce: Tensor<1>) {
+    /// `rows` are those of each head, in whose order `ce` lies.
+    fn add_loss(&mut self, batch: &Batch, terms: &[f64], rows: &[Vec<usize>], loss: Tensor<1>, ce: Tensor<1>) {
         self.output.loss += to_f32(loss).iter().map(|&l| f64::from(l)).sum::<f64>();
         let ce = to_f32(ce);
-        let n = batch.tokens.len();
-        let heads = self.ce_sums.len();
-        let terms = super::loss::term_weights(batch, weights, heads, config);
-        for k in 0..heads {
-            let rows = k * n..(k + 1) * n;
-            let kept = batch.valid(k + 1).into_iter().zip(&terms[rows.clone()]).zip(&ce[rows]);
-            self.add_ce(
-                k,
-                kept.filter_map(|((valid, &w), &ce)| (valid && w != 0.0).then_some(ce)),
-            );
+        let mut ce = ce.iter();
+        for ((rows, terms), k) in rows.iter().zip(terms.chunks(batch.tokens.len().max(1))).zip(1..) {
+            let valid = batch.valid(k);
+            let of_head = rows.iter().zip(ce.by_ref());
+            let kept: Vec<f32> = of_head
+                .filter_map(|(&row, &ce)| (valid[row] && terms[row] != 0.0).then_some(ce))
+                .collect();
+            self.add_ce(k - 1, kept.into_iter());
         }
     }
 

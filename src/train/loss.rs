@@ -4,7 +4,7 @@ use super::{LambdaMode, LossConfig, WeightBy};
 use crate::data::Batch;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use wmtp_kernels::{Accuracy, WeightedCrossEntropy, weighted_linear_cross_entropy_in};
-use wmtp_model::Compute;
+use wmtp_model::{AttentionContext, Compute, MtpLlama};
 
 /// The weight of the term CE_k(b, t) before it is divided, for every head and position:
 /// `[H * B * S]`, head by head. `weights` are those of the tokens, `[B * S]`.
@@ -28,50 +28,101 @@ pub fn term_weights(batch: &Batch, weights: &[f32], heads: usize, config: &LossC
     terms
 }
 
-/// `sum over b, t, valid k of weight(b, t, k) * CE_k(b, t) / (H * denominator)`.
-///
-/// `hidden` holds each head's states after the final norm, `[B, S, D]`; the result's `ce` is
-/// `[H * B * S]`, head by head, 0 where a position has no target or no weight.
-/// `denominator` is the number of response tokens of the whole optimizer step.
-pub fn weighted_loss(
-    hidden: Vec<Tensor<3>>,
-    unembedding: Tensor<2>,
-    batch: &Batch,
-    weights: &[f32],
-    config: &LossConfig,
-    denominator: usize,
-    compute: Compute,
-) -> WeightedCrossEntropy {
-    let heads = hidden.len();
-    let device = unembedding.device();
-    let dtype = hidden.first().map_or(DType::F32, Tensor::dtype);
-    let scale = 1.0 / (heads as f64 * denominator.max(1) as f64);
-    let terms: Vec<f64> = term_weights(batch, weights, heads, config)
-        .into_iter()
-        .map(|w| w * scale)
-        .collect();
-    let targets: Vec<i32> = (1..=heads).flat_map(|k| batch.targets(k)).collect();
-    let rows = targets.len();
-
-    let hidden = Tensor::cat(hidden.into_iter().map(|h| h.flatten::<2>(0, 1)).collect(), 0);
-    let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [rows]), &device);
-    let terms = Tensor::<1>::from_data(TensorData::new(terms, [rows]).convert_dtype(dtype), (&device, dtype));
-    weighted_linear_cross_entropy_in(accuracy(compute), hidden, unembedding, targets, terms)
+/// What a head makes of some positions.
+#[derive(Clone, Debug)]
+pub struct HeadStates {
+    /// States after the final norm, `[R, D]`.
+    pub states: Tensor<2>,
+    /// The flat index `b * S + t` of each.
+    pub rows: Vec<usize>,
 }
 
-/// Where the loss rounds to bf16 in a model that is computed so.
-fn accuracy(compute: Compute) -> Accuracy {
+impl HeadStates {
+    /// Head `k` at `rows`, flat indices in order. Nothing that only other positions need is computed.
+    pub fn at(model: &MtpLlama, k: usize, trunk: Tensor<3>, context: &AttentionContext, mut rows: Vec<usize>) -> Self {
+        let [batch, seq, _] = trunk.dims();
+        if rows.len() == batch * seq {
+            return Self::everywhere(model.head(k, trunk, context));
+        }
+        if rows.is_empty() {
+            // A tensor without rows is more than some backends take; nothing will ask for this one.
+            rows.push(0);
+        }
+        let indices: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
+        let indices = Tensor::from_data(TensorData::new(indices, [rows.len()]), &trunk.device());
+        Self {
+            states: model.head_at(k, trunk, context, indices),
+            rows,
+        }
+    }
+
+    /// States `[B, S, D]` of all positions.
+    pub fn everywhere(states: Tensor<3>) -> Self {
+        let [batch, seq, _] = states.dims();
+        Self {
+            states: states.flatten(0, 1),
+            rows: (0..batch * seq).collect(),
+        }
+    }
+}
+
+/// The positions from which a head has something to predict, `valid_k`, as flat indices.
+pub fn rows_of(valid: &[bool]) -> Vec<usize> {
+    (0..valid.len()).filter(|&i| valid[i]).collect()
+}
+
+/// The positions whose terms are in head k's loss: a target, and a weight that is not 0. `terms` are
+/// those of [`term_weights`].
+pub fn loss_rows(batch: &Batch, terms: &[f64], k: usize) -> Vec<usize> {
+    let n = batch.tokens.len();
+    let valid = batch.valid(k);
+    (0..n).filter(|&i| valid[i] && terms[(k - 1) * n + i] != 0.0).collect()
+}
+
+/// `sum over b, t, valid k of weight(b, t, k) * CE_k(b, t) / (H * denominator)`.
+///
+/// `heads` holds each head's states at its [`loss_rows`] at least; the result's `ce` is that of their
+/// rows, head by head, 0 where a position has no target or no weight. `terms` are those of
+/// [`term_weights`], `denominator` the number of response tokens of the whole optimizer step.
+pub fn weighted_loss(
+    heads: Vec<HeadStates>,
+    unembedding: Tensor<2>,
+    batch: &Batch,
+    terms: &[f64],
+    denominator: usize,
+    config: &LossConfig,
+    compute: Compute,
+) -> WeightedCrossEntropy {
+    let device = unembedding.device();
+    let dtype = heads.first().map_or(DType::F32, |head| head.states.dtype());
+    let n = batch.tokens.len();
+    let scale = 1.0 / (heads.len() as f64 * denominator.max(1) as f64);
+    let (mut targets, mut scaled) = (Vec::new(), Vec::new());
+    for ((head, terms), k) in heads.iter().zip(terms.chunks(n.max(1))).zip(1..) {
+        let of_head = batch.targets(k);
+        targets.extend(head.rows.iter().map(|&row| of_head[row]));
+        scaled.extend(head.rows.iter().map(|&row| terms[row] * scale));
+    }
+    let rows = targets.len();
+    let states = Tensor::cat(heads.into_iter().map(|head| head.states).collect(), 0);
+    let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [rows]), &device);
+    let terms = Tensor::<1>::from_data(TensorData::new(scaled, [rows]).convert_dtype(dtype), (&device, dtype));
+    weighted_linear_cross_entropy_in(accuracy(compute, config.filter), states, unembedding, targets, terms)
+}
+
+/// Where the loss rounds to bf16 in a model that is computed so, and what its gradient may leave out.
+fn accuracy(compute: Compute, filter: f64) -> Accuracy {
     Accuracy {
         factors: compute.precision,
         gradient: compute.gradients,
-        filter: 0.0,
+        filter,
     }
 }
 
 /// Head 1's cross-entropy in nats **of token j**, `[B * S]`: CE_1 at position j - 1, 0 where
-/// valid_1(j - 1) does not hold. No gradient.
-pub fn token_ce(hidden: Tensor<3>, unembedding: Tensor<2>, batch: &Batch, compute: Compute) -> Vec<f32> {
-    let ce = head_ce(hidden, unembedding, batch, 1, compute);
+/// valid_1(j - 1) does not hold. No gradient. Head 1 is needed where `valid_1` holds.
+pub fn token_ce(head: HeadStates, unembedding: Tensor<2>, batch: &Batch, compute: Compute) -> Vec<f32> {
+    let ce = head_ce(head, unembedding, batch, 1, compute);
     let mut of_token = vec![0.0; ce.len()];
     for i in 0..ce.len() {
         if i % batch.seq_len + 1 < batch.seq_len {
@@ -81,17 +132,21 @@ pub fn token_ce(hidden: Tensor<3>, unembedding: Tensor<2>, batch: &Batch, comput
     of_token
 }
 
-/// CE_k at every position, `[B * S]`, 0 where valid_k does not hold. No gradient.
-pub fn head_ce(hidden: Tensor<3>, unembedding: Tensor<2>, batch: &Batch, k: usize, compute: Compute) -> Vec<f32> {
+/// CE_k at every position, `[B * S]`, 0 where valid_k does not hold. No gradient. Head k is needed
+/// where it does hold.
+pub fn head_ce(head: HeadStates, unembedding: Tensor<2>, batch: &Batch, k: usize, compute: Compute) -> Vec<f32> {
     let device = unembedding.device();
-    let targets = batch.targets(k);
-    let rows = targets.len();
-    let dtype = hidden.dtype();
-    let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [rows]), &device);
-    let ones = Tensor::<1>::ones([rows], (&device, dtype));
-    let out =
-        weighted_linear_cross_entropy_in(accuracy(compute), hidden.flatten::<2>(0, 1), unembedding, targets, ones);
-    to_f32(out.ce)
+    let HeadStates { states, rows } = head;
+    let of_head = batch.targets(k);
+    let targets: Vec<i32> = rows.iter().map(|&row| of_head[row]).collect();
+    let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [rows.len()]), &device);
+    let ones = Tensor::<1>::ones([rows.len()], (&device, states.dtype()));
+    let out = weighted_linear_cross_entropy_in(accuracy(compute, 0.0), states, unembedding, targets, ones);
+    let mut ce = vec![0.0; of_head.len()];
+    for (row, value) in rows.into_iter().zip(to_f32(out.ce)) {
+        ce[row] = value;
+    }
+    ce
 }
 
 /// A one-dimensional tensor's values on the host.

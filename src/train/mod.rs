@@ -23,7 +23,7 @@ pub use checkpoint::{CheckpointError, CheckpointStore, TrainerState, hex, verify
 pub use config::*;
 pub use display::{Quiet, StepMetric};
 pub use ids::assign_stable_ids;
-pub use learner::{Assets, JointValue, LoraAssets, StepBatch, StepOutput, Weigher, WeightStats, WeightedMtp, packed};
+pub use learner::{Assets, JointValue, LoraAssets, StepBatch, StepOutput, Weigher, WeightStats, WeightedMtp, packed, unpadded};
 pub use loader::{StepLoader, StepSource};
 pub use optimizer::{GradientScale, adamw, clip_factor, rates};
 pub use progress::Lines;

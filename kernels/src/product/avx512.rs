@@ -1,7 +1,7 @@
 //! The products on AVX-512: a register tile of 8 x 48 results, fed from packed panels.
 
-use super::pack::{GROUP, pack, values_per_unit};
-use super::{Precision, Threads, View};
+use super::pack::{GROUP, Unit, pack};
+use super::{Threads, View};
 use rayon::prelude::*;
 use std::arch::x86_64::*;
 
@@ -53,8 +53,8 @@ impl Panels {
 type Kernel = unsafe fn(usize, *const u32, *const u32, Target, [usize; 2], [usize; 2]);
 
 /// The ranges of K that are packed at a time.
-fn ranges(k: usize, precision: Precision) -> impl Iterator<Item = [usize; 2]> {
-    let blocks = k.div_ceil(UNITS * values_per_unit(precision));
+fn ranges(k: usize, unit: Unit) -> impl Iterator<Item = [usize; 2]> {
+    let blocks = k.div_ceil(UNITS * unit.values());
     let length = k.div_ceil(blocks.max(1)).next_multiple_of(2 * GROUP).max(1);
     (0..k).step_by(length).map(move |from| [from, (from + length).min(k)])
 }
@@ -65,7 +65,7 @@ pub fn product(
     to_stride: usize,
     accumulate: bool,
     [left, right]: [View<'_>; 2],
-    precision: Precision,
+    unit: Unit,
     threads: Threads,
 ) {
     let mut target = Target {
@@ -73,8 +73,8 @@ pub fn product(
         stride: to_stride,
         add: accumulate,
     };
-    for range in ranges(left.shape[1], precision) {
-        let part = Part::new(left, right, range, precision, target, threads);
+    for range in ranges(left.shape[1], unit) {
+        let part = Part::new(left, right, range, unit, target, threads);
         if left.shape[0] <= right.shape[1] {
             part.share_left();
         } else {
@@ -89,7 +89,7 @@ pub struct PackedRows(Vec<Panels>);
 
 impl PackedRows {
     /// Packs all of `left` `[M, K]` on all threads; the machine has been checked.
-    pub fn new(left: View<'_>, precision: Precision) -> Self {
+    pub fn new(left: View<'_>, unit: Unit) -> Self {
         let nothing = View::rows(&[], [left.shape[1], 0]);
         let target = Target {
             data: std::ptr::null_mut(),
@@ -97,22 +97,22 @@ impl PackedRows {
             add: false,
         };
         Self(
-            ranges(left.shape[1], precision)
-                .map(|range| Part::new(left, nothing, range, precision, target, Threads::All).packed_left())
+            ranges(left.shape[1], unit)
+                .map(|range| Part::new(left, nothing, range, unit, target, Threads::All).packed_left())
                 .collect(),
         )
     }
 
     /// `to = left * right` on the calling thread; `super::PackedRows` has checked the shapes and
     /// hands over the factor that was packed.
-    pub fn multiply(&self, to: &mut [f32], to_stride: usize, [left, right]: [View<'_>; 2], precision: Precision) {
+    pub fn multiply(&self, to: &mut [f32], to_stride: usize, [left, right]: [View<'_>; 2], unit: Unit) {
         let mut target = Target {
             data: to.as_mut_ptr(),
             stride: to_stride,
             add: false,
         };
-        for (range, panels) in ranges(left.shape[1], precision).zip(&self.0) {
-            Part::new(left, right, range, precision, target, Threads::This).times_packed(panels);
+        for (range, panels) in ranges(left.shape[1], unit).zip(&self.0) {
+            Part::new(left, right, range, unit, target, Threads::This).times_packed(panels);
             target.add = true;
         }
     }
@@ -124,7 +124,7 @@ struct Part<'a> {
     columns: View<'a>,
     range: [usize; 2],
     units: usize,
-    precision: Precision,
+    unit: Unit,
     kernel: Kernel,
     target: Target,
     threads: Threads,
@@ -135,7 +135,7 @@ impl<'a> Part<'a> {
         left: View<'a>,
         right: View<'a>,
         range: [usize; 2],
-        precision: Precision,
+        unit: Unit,
         target: Target,
         threads: Threads,
     ) -> Self {
@@ -143,11 +143,11 @@ impl<'a> Part<'a> {
             left,
             columns: right.transposed(),
             range,
-            units: (range[1] - range[0]).div_ceil(values_per_unit(precision)),
-            precision,
-            kernel: match precision {
-                Precision::F32 => multiply_f32,
-                Precision::Bf16 => multiply_bf16,
+            units: (range[1] - range[0]).div_ceil(unit.values()),
+            unit,
+            kernel: match unit {
+                Unit::Value | Unit::Rounded => multiply_f32,
+                Unit::Pair => multiply_bf16,
             },
             target,
             threads,
@@ -223,7 +223,7 @@ impl<'a> Part<'a> {
         // SAFETY: `super::product` has checked the machine; callers take rows below the number of
         // rows; u is below `units`, so both stores stay inside the room.
         unsafe {
-            pack(self.left, row, self.range, self.precision, |u, unit| {
+            pack(self.left, row, self.range, self.unit, |u, unit| {
                 _mm256_storeu_si256(to.add(u * ROWS).cast(), _mm512_castsi512_si256(unit));
                 _mm256_storeu_si256(to.add(second + u * ROWS).cast(), _mm512_extracti64x4_epi64::<1>(unit));
             });
@@ -238,7 +238,7 @@ impl<'a> Part<'a> {
             // SAFETY: as in `pack_rows`; a unit has room for 48 lanes, of which this group's lie at
             // `first - column`, at most 32.
             unsafe {
-                pack(self.columns, first, self.range, self.precision, |u, unit| {
+                pack(self.columns, first, self.range, self.unit, |u, unit| {
                     _mm512_storeu_si512(to.add(u * COLUMNS + first - column).cast(), unit);
                 });
             }

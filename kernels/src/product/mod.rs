@@ -6,7 +6,7 @@
 //!
 //! | machine | f32 | bf16 |
 //! |---|---|---|
-//! | x86-64 with AVX-512 F, BW, VL and BF16 | own kernel, fused multiply-add | own kernel, `vdpbf16ps` (two products a lane) |
+//! | x86-64 with AVX-512 F, BW, VL and BF16 | own kernel, fused multiply-add | own kernel, `vdpbf16ps` (two products a lane); on Intel's cores, where that is the slower one, the kernel for f32 on rounded values |
 //! | every other | the `gemm` crate | inputs rounded to bf16, then the `gemm` crate in f32 |
 //!
 //! Which one runs is found out at run time, once; `WMTP_PORTABLE=1` in the environment takes the
@@ -196,7 +196,7 @@ impl<'a> PackedRows<'a> {
             left,
             precision,
             #[cfg(target_arch = "x86_64")]
-            packed: has_avx512_bf16().then(|| avx512::PackedRows::new(left, precision)),
+            packed: has_avx512_bf16().then(|| avx512::PackedRows::new(left, unit(precision))),
         }
     }
 
@@ -208,7 +208,7 @@ impl<'a> PackedRows<'a> {
         #[cfg(target_arch = "x86_64")]
         if let (Some(packed), false) = (&self.packed, self.left.shape.contains(&0)) {
             check(to, to_stride, self.left, right);
-            packed.multiply(to, to_stride, [self.left, right], self.precision);
+            packed.multiply(to, to_stride, [self.left, right], unit(self.precision));
             return;
         }
         product_here(to, to_stride, false, self.left, right, self.precision);
@@ -257,7 +257,7 @@ fn multiply(
     }
     #[cfg(target_arch = "x86_64")]
     if has_avx512_bf16() {
-        avx512::product(to, to_stride, accumulate, [left, right], precision, threads);
+        avx512::product(to, to_stride, accumulate, [left, right], unit(precision), threads);
         return;
     }
     portable::product(to, to_stride, accumulate, [left, right], precision, threads);
@@ -267,6 +267,28 @@ fn multiply(
 pub fn has_avx512_bf16() -> bool {
     static FOUND: OnceLock<bool> = OnceLock::new();
     *FOUND.get_or_init(|| std::env::var_os("WMTP_PORTABLE").is_none_or(|value| value != "1") && detected())
+}
+
+/// How factors are packed for a precision.
+#[cfg(target_arch = "x86_64")]
+fn unit(precision: Precision) -> pack::Unit {
+    match precision {
+        Precision::F32 => pack::Unit::Value,
+        Precision::Bf16 if multiplies_pairs_fast() => pack::Unit::Pair,
+        Precision::Bf16 => pack::Unit::Rounded,
+    }
+}
+
+/// Whether `vdpbf16ps` computes more than the multiply-add in f32. On Intel's cores (measured on an
+/// Emerald Rapids: one in two cycles, beside two multiply-adds a cycle) it computes half as much, and
+/// products of values rounded to bf16 are exact in f32 just as well.
+#[cfg(target_arch = "x86_64")]
+fn multiplies_pairs_fast() -> bool {
+    static FAST: OnceLock<bool> = OnceLock::new();
+    *FAST.get_or_init(|| {
+        let vendor = std::arch::x86_64::__cpuid(0);
+        [vendor.ebx, vendor.edx, vendor.ecx] != [*b"Genu", *b"ineI", *b"ntel"].map(u32::from_le_bytes)
+    })
 }
 
 #[cfg(target_arch = "x86_64")]

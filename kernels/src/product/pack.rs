@@ -1,22 +1,34 @@
 //! Rearranges a factor so that the kernels read it front to back.
 //!
 //! A factor is a set of *lines* (rows of the left factor, columns of the right one), each K values
-//! long. Sixteen lines are packed together, a *unit* after another: a unit is one f32 value, or two
-//! bf16 values that lie one after the other along K, so 32 bits in both precisions. What is beyond
+//! long. Sixteen lines are packed together, a [`Unit`] after another, 32 bits each. What is beyond
 //! the end of a line, or beyond the last line, is 0.
 
-use super::{Floats, Precision, View};
+use super::{Floats, View};
 use half::bf16;
 use std::arch::x86_64::*;
 
 /// Lines that are packed together.
 pub const GROUP: usize = 16;
 
-/// Values of a line that make one unit.
-pub fn values_per_unit(precision: Precision) -> usize {
-    match precision {
-        Precision::F32 => 1,
-        Precision::Bf16 => 2,
+/// What 32 bits of a packed line hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// A value as it is, in f32.
+    Value,
+    /// A value rounded to bf16, in f32.
+    Rounded,
+    /// Two values that lie one after the other along K, rounded to bf16.
+    Pair,
+}
+
+impl Unit {
+    /// Values of a line that make one unit.
+    pub fn values(self) -> usize {
+        match self {
+            Self::Value | Self::Rounded => 1,
+            Self::Pair => 2,
+        }
     }
 }
 
@@ -31,28 +43,37 @@ pub unsafe fn pack(
     lines: View<'_>,
     line: usize,
     [from, to]: [usize; 2],
-    precision: Precision,
+    unit: Unit,
     mut store: impl FnMut(usize, __m512i),
 ) {
     let count = (lines.shape[0] - line).min(GROUP);
     let [down, along] = lines.strides;
     let length = to - from;
-    let units = length.div_ceil(values_per_unit(precision));
+    let units = length.div_ceil(unit.values());
+    let rounds = unit == Unit::Rounded;
     let start = line * down + from * along;
     let some = first_16(count);
     // SAFETY: every address below is that of an element [line + i, from + j] with i < count and
     // j < length, or is masked out.
     unsafe {
-        match (along, down, precision, lines.data) {
+        match (along, down, unit, lines.data) {
             // Values of a line lie side by side: sixteen units of sixteen lines at a time.
-            (1, _, Precision::F32, Floats::F32(data)) => {
+            (1, _, Unit::Value | Unit::Rounded, Floats::F32(data)) => {
                 let load = |i: usize, u: usize| {
                     let at = data.as_ptr().add(start + i * down + u);
-                    _mm512_castps_si512(_mm512_maskz_loadu_ps(first_16(length - u), at))
+                    let values = _mm512_maskz_loadu_ps(first_16(length - u), at);
+                    if rounds { rounded(values) } else { _mm512_castps_si512(values) }
                 };
                 transposed(units, count, load, store);
             }
-            (1, _, Precision::Bf16, Floats::F32(data)) => {
+            (1, _, Unit::Value | Unit::Rounded, Floats::Bf16(data)) => {
+                let load = |i: usize, u: usize| {
+                    let at = data.as_ptr().add(start + i * down + u);
+                    widened(_mm256_maskz_loadu_epi16(first_16(length - u), at.cast()))
+                };
+                transposed(units, count, load, store);
+            }
+            (1, _, Unit::Pair, Floats::F32(data)) => {
                 let load = |i: usize, u: usize| {
                     let at = data.as_ptr().add(start + i * down + 2 * u);
                     let left = length - 2 * u;
@@ -62,7 +83,7 @@ pub unsafe fn pack(
                 };
                 transposed(units, count, load, store);
             }
-            (1, _, Precision::Bf16, Floats::Bf16(data)) => {
+            (1, _, Unit::Pair, Floats::Bf16(data)) => {
                 let load = |i: usize, u: usize| {
                     let at = data.as_ptr().add(start + i * down + 2 * u);
                     _mm512_maskz_loadu_epi16(first_32(length - 2 * u), at.cast())
@@ -70,13 +91,19 @@ pub unsafe fn pack(
                 transposed(units, count, load, store);
             }
             // The lines lie side by side.
-            (_, 1, Precision::F32, Floats::F32(data)) => {
+            (_, 1, Unit::Value | Unit::Rounded, Floats::F32(data)) => {
                 for u in 0..units {
-                    let at = data.as_ptr().add(start + u * along);
-                    store(u, _mm512_castps_si512(_mm512_maskz_loadu_ps(some, at)));
+                    let values = _mm512_maskz_loadu_ps(some, data.as_ptr().add(start + u * along));
+                    store(u, if rounds { rounded(values) } else { _mm512_castps_si512(values) });
                 }
             }
-            (_, 1, Precision::Bf16, Floats::F32(data)) => {
+            (_, 1, Unit::Value | Unit::Rounded, Floats::Bf16(data)) => {
+                for u in 0..units {
+                    let at = data.as_ptr().add(start + u * along);
+                    store(u, widened(_mm256_maskz_loadu_epi16(some, at.cast())));
+                }
+            }
+            (_, 1, Unit::Pair, Floats::F32(data)) => {
                 let load = |j: usize| {
                     let values = if j < length {
                         _mm512_maskz_loadu_ps(some, data.as_ptr().add(start + j * along))
@@ -89,7 +116,7 @@ pub unsafe fn pack(
                     store(u, pairs(load(2 * u), load(2 * u + 1)));
                 }
             }
-            (_, 1, Precision::Bf16, Floats::Bf16(data)) => {
+            (_, 1, Unit::Pair, Floats::Bf16(data)) => {
                 let load = |j: usize| {
                     if j < length {
                         _mm256_maskz_loadu_epi16(some, data.as_ptr().add(start + j * along).cast())
@@ -108,14 +135,15 @@ pub unsafe fn pack(
                     u32::from(bf16::from_f32(value).to_bits())
                 };
                 for u in 0..units {
-                    let mut unit = [0u32; GROUP];
-                    for (i, unit) in unit.iter_mut().enumerate().take(count) {
-                        *unit = match precision {
-                            Precision::F32 => value(i, u).to_bits(),
-                            Precision::Bf16 => rounded(i, 2 * u) | rounded(i, 2 * u + 1) << 16,
+                    let mut lanes = [0u32; GROUP];
+                    for (i, lane) in lanes.iter_mut().enumerate().take(count) {
+                        *lane = match unit {
+                            Unit::Value => value(i, u).to_bits(),
+                            Unit::Rounded => rounded(i, u) << 16,
+                            Unit::Pair => rounded(i, 2 * u) | rounded(i, 2 * u + 1) << 16,
                         };
                     }
-                    store(u, _mm512_loadu_si512(unit.as_ptr().cast()));
+                    store(u, _mm512_loadu_si512(lanes.as_ptr().cast()));
                 }
             }
         }
@@ -130,6 +158,21 @@ fn first_16(count: usize) -> u16 {
 /// A mask of the first `count` of 32 lanes.
 fn first_32(count: usize) -> u32 {
     ((1u64 << count.min(32)) - 1) as u32
+}
+
+/// f32 values rounded to the nearest even bf16, still in f32.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+#[inline]
+fn rounded(values: __m512) -> __m512i {
+    // SAFETY: both are 256 bits of any value.
+    widened(unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(values)) })
+}
+
+/// bf16 values in f32.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn widened(values: __m256i) -> __m512i {
+    _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(values))
 }
 
 /// `low` and `high`, 16 bits a lane, side by side in 32 bits a lane.

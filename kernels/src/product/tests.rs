@@ -90,12 +90,19 @@ fn error(multiply: Multiply, left: &Factor, right: &Factor, precision: Precision
     worst
 }
 
-/// Both ways to multiply that this machine has.
+/// The ways to multiply that this machine has.
 fn ways() -> Vec<(&'static str, Multiply)> {
     let mut ways: Vec<(&'static str, Multiply)> = vec![("portable", portable::product)];
     #[cfg(target_arch = "x86_64")]
     if detected() {
-        ways.push(("avx512", avx512::product));
+        ways.push(("avx512, pairs", |to, stride, add, factors, precision, threads| {
+            let unit = [pack::Unit::Value, pack::Unit::Pair][usize::from(precision == Precision::Bf16)];
+            avx512::product(to, stride, add, factors, unit, threads)
+        }));
+        ways.push(("avx512, rounded", |to, stride, add, factors, precision, threads| {
+            let unit = [pack::Unit::Value, pack::Unit::Rounded][usize::from(precision == Precision::Bf16)];
+            avx512::product(to, stride, add, factors, unit, threads)
+        }));
     } else {
         println!("NOT RUN: this machine has no AVX-512 with bf16, only the portable products are tested");
     }
