@@ -1,9 +1,11 @@
 //! The products on AVX-512: a register tile of 8 x 48 results, fed from packed panels.
 
 use super::pack::{GROUP, Unit, pack};
-use super::{Threads, View};
+use super::{Floats, Threads, View};
 use rayon::prelude::*;
 use std::arch::x86_64::*;
+use std::cell::UnsafeCell;
+use std::mem::MaybeUninit;
 
 /// Rows of the register tile.
 const ROWS: usize = 8;
@@ -30,23 +32,31 @@ unsafe impl Send for Target {}
 // SAFETY: as above.
 unsafe impl Sync for Target {}
 
-/// A packed factor that several threads fill, each its own part, before any of them reads it.
-struct Panels(Vec<std::cell::UnsafeCell<u32>>);
+/// A line of the cache: panels begin with one, so that no vector that is read from them crosses two.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u32; GROUP]);
+
+/// Room for panels. Several threads may fill it, each its own part, before any of them reads it.
+struct Panels(Vec<UnsafeCell<MaybeUninit<Line>>>);
 
 // SAFETY: parts that are filled at the same time do not overlap, and reading starts after filling.
 unsafe impl Sync for Panels {}
 
 impl Panels {
+    /// Room for `length` units.
     fn new(length: usize) -> Self {
-        let mut panels = Vec::new();
-        panels.resize_with(length, || std::cell::UnsafeCell::new(0));
+        let lines = length.div_ceil(GROUP);
+        let mut panels = Vec::with_capacity(lines);
+        // SAFETY: the capacity is there, and lines need not be initialised.
+        unsafe { panels.set_len(lines) };
         Self(panels)
     }
 
-    /// The address of element `index`, with at least `room` elements from there on.
+    /// The address of unit `index`, with at least `room` units from there on.
     fn at(&self, index: usize, room: usize) -> *mut u32 {
-        assert!(index + room <= self.0.len());
-        self.0.as_ptr().wrapping_add(index).cast::<u32>().cast_mut()
+        assert!(index + room <= self.0.len() * GROUP);
+        self.0.as_ptr().cast::<u32>().wrapping_add(index).cast_mut()
     }
 }
 
@@ -118,6 +128,49 @@ impl PackedRows {
     }
 }
 
+/// Lines of a factor that will be packed next. They are fetched while the ones before them are
+/// multiplied, since packing has nothing to do but wait for memory.
+struct Ahead {
+    start: *const u8,
+    /// Pieces that lie together in memory, their distance, and the lines of the cache in each.
+    pieces: usize,
+    stride: usize,
+    lines: usize,
+}
+
+impl Ahead {
+    /// Values `from..to` of `count` lines from `line` on, as far as there are any.
+    fn of(lines: View<'_>, line: usize, count: usize, [from, to]: [usize; 2]) -> Self {
+        let (start, size) = match lines.data {
+            Floats::F32(values) => (values.as_ptr().cast::<u8>(), size_of::<f32>()),
+            Floats::Bf16(values) => (values.as_ptr().cast(), size_of::<half::bf16>()),
+        };
+        let count = count.min(lines.shape[0].saturating_sub(line));
+        let [down, along] = lines.strides;
+        let (pieces, stride, length) = match (along, down) {
+            (1, _) => (count, down, to - from),
+            (_, 1) => (to - from, along, count),
+            _ => (0, 0, 0),
+        };
+        Self {
+            start: start.wrapping_add((line * down + from * along) * size),
+            pieces,
+            stride: stride * size,
+            lines: (length * size).div_ceil(64),
+        }
+    }
+
+    /// Fetches the `share`th of `of` shares.
+    fn fetch(&self, share: usize, of: usize) {
+        let all = self.pieces * self.lines;
+        for i in share * all / of..(share + 1) * all / of {
+            let at = self.start.wrapping_add(i / self.lines * self.stride + i % self.lines * 64);
+            // SAFETY: fetching has no effect but on time, whatever the address.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
+        }
+    }
+}
+
 /// The share of a range of K in all results.
 struct Part<'a> {
     left: View<'a>,
@@ -155,14 +208,14 @@ impl<'a> Part<'a> {
     }
 
     /// Runs tasks 0 to `count`, each with scratch memory of `room` units that it may reuse.
-    fn each(&self, count: usize, room: usize, task: impl Fn(&mut [u32], usize) + Sync) {
+    fn each(&self, count: usize, room: usize, task: impl Fn(&Panels, usize) + Sync) {
         match self.threads {
             Threads::All => (0..count)
                 .into_par_iter()
-                .for_each_init(|| vec![0u32; room], |scratch, i| task(scratch, i)),
+                .for_each_init(|| Panels::new(room), |scratch, i| task(scratch, i)),
             Threads::This => {
-                let mut scratch = vec![0u32; room];
-                (0..count).for_each(|i| task(&mut scratch, i));
+                let scratch = Panels::new(room);
+                (0..count).for_each(|i| task(&scratch, i));
             }
         }
     }
@@ -186,9 +239,13 @@ impl<'a> Part<'a> {
     fn times_packed(&self, left: &Panels) {
         let (m, n, units) = (self.left.shape[0], self.columns.shape[0], self.units);
         self.each(n.div_ceil(COLUMNS), units * COLUMNS, |panel, p| {
-            self.pack_columns(p * COLUMNS, panel.as_mut_ptr());
-            for row in (0..m).step_by(ROWS) {
-                self.tile(left.at(row * units, ROWS * units), panel.as_ptr(), [row, p * COLUMNS]);
+            let panel = panel.at(0, units * COLUMNS);
+            self.pack_columns(p * COLUMNS, panel);
+            let ahead = Ahead::of(self.columns, (p + 1) * COLUMNS, COLUMNS, self.range);
+            let tiles = m.div_ceil(ROWS);
+            for (tile, row) in (0..m).step_by(ROWS).enumerate() {
+                ahead.fetch(tile, tiles);
+                self.tile(left.at(row * units, ROWS * units), panel, [row, p * COLUMNS]);
             }
         });
     }
@@ -205,12 +262,15 @@ impl<'a> Part<'a> {
             let first = task * rows_per_task;
             let last = (first + rows_per_task).min(m);
             for row in (first..last).step_by(GROUP) {
-                self.pack_rows(row, panel[(row - first) * units..].as_mut_ptr());
+                self.pack_rows(row, panel.at((row - first) * units, GROUP * units));
             }
-            for p in 0..n.div_ceil(COLUMNS) {
+            let ahead = Ahead::of(self.left, last, rows_per_task, self.range);
+            let panels = n.div_ceil(COLUMNS);
+            for p in 0..panels {
+                ahead.fetch(p, panels);
                 let columns = shared.at(p * COLUMNS * units, COLUMNS * units);
                 for row in (first..last).step_by(ROWS) {
-                    self.tile(panel[(row - first) * units..].as_ptr(), columns, [row, p * COLUMNS]);
+                    self.tile(panel.at((row - first) * units, ROWS * units), columns, [row, p * COLUMNS]);
                 }
             }
         });
@@ -230,11 +290,17 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// Packs 48 columns of the right factor at `to`, which has room for 48 times `units`. Columns
-    /// beyond the last keep what was there: their results are not stored.
+    /// Packs 48 columns of the right factor at `to`, which has room for 48 times `units`; groups of
+    /// columns beyond the last are zeros.
     fn pack_columns(&self, column: usize, to: *mut u32) {
-        let beyond = self.columns.shape[0].min(column + COLUMNS);
-        for first in (column..beyond).step_by(GROUP) {
+        for first in (column..column + COLUMNS).step_by(GROUP) {
+            if first >= self.columns.shape[0] {
+                for u in 0..self.units {
+                    // SAFETY: as below.
+                    unsafe { to.add(u * COLUMNS + first - column).write_bytes(0, GROUP) };
+                }
+                continue;
+            }
             // SAFETY: as in `pack_rows`; a unit has room for 48 lanes, of which this group's lie at
             // `first - column`, at most 32.
             unsafe {
@@ -257,40 +323,16 @@ impl<'a> Part<'a> {
     }
 }
 
-/// Writes (or adds) the first `count` rows and columns of a tile to the result.
-///
-/// # Safety
-/// The tile lies inside the target, and nothing else accesses that part of it.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-#[inline]
-unsafe fn write(tile: &[[__m512; 3]; ROWS], target: Target, at: [usize; 2], count: [usize; 2]) {
-    for j in 0..3 {
-        let columns = count[1].saturating_sub(GROUP * j).min(GROUP);
-        let mask = ((1u32 << columns) - 1) as u16;
-        for (i, row) in tile.iter().enumerate().take(count[0]) {
-            let to = target
-                .data
-                .wrapping_add((at[0] + i) * target.stride + at[1] + GROUP * j);
-            // SAFETY: by the caller's promise; lanes beyond `columns` are masked out.
-            unsafe {
-                let sum = if target.add {
-                    _mm512_add_ps(row[j], _mm512_maskz_loadu_ps(mask, to))
-                } else {
-                    row[j]
-                };
-                _mm512_mask_storeu_ps(to, mask, sum);
-            }
-        }
-    }
-}
-
 macro_rules! kernel {
     ($(#[$doc:meta])* $name:ident, |$sum:ident, $left:ident, $right:ident| $step:expr) => {
         $(#[$doc])*
         ///
+        /// Writes (or adds) the first `count` rows and columns of the tile at `at` of the target.
+        ///
         /// # Safety
         /// The machine has AVX-512 F, BW, VL and BF16; `rows` holds `units` times 8 values, `columns`
-        /// `units` times 48; for the target as [`write`].
+        /// `units` times 48, on the bounds of cache lines; the tile lies inside the target, and nothing
+        /// else accesses that part of it.
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
         unsafe fn $name(
             units: usize,
@@ -300,13 +342,11 @@ macro_rules! kernel {
             at: [usize; 2],
             count: [usize; 2],
         ) {
-            if target.add {
-                // What will be added to comes near while the products are summed up.
-                for i in 0..count[0] {
-                    let to = target.data.wrapping_add((at[0] + i) * target.stride + at[1]);
-                    for j in 0..3 {
-                        _mm_prefetch::<_MM_HINT_T0>(to.wrapping_add(GROUP * j).cast());
-                    }
+            let first = target.data.wrapping_add(at[0] * target.stride + at[1]);
+            // What will be written comes near while the products are summed up.
+            for i in 0..count[0] {
+                for j in 0..3 {
+                    _mm_prefetch::<_MM_HINT_T0>(first.wrapping_add(i * target.stride + GROUP * j).cast());
                 }
             }
             let mut sums = [[_mm512_setzero_ps(); 3]; ROWS];
@@ -315,9 +355,9 @@ macro_rules! kernel {
                 unsafe {
                     let column = columns.add(u * COLUMNS);
                     let right = [
-                        _mm512_loadu_si512(column.cast()),
-                        _mm512_loadu_si512(column.add(GROUP).cast()),
-                        _mm512_loadu_si512(column.add(2 * GROUP).cast()),
+                        _mm512_load_si512(column.cast()),
+                        _mm512_load_si512(column.add(GROUP).cast()),
+                        _mm512_load_si512(column.add(2 * GROUP).cast()),
                     ];
                     let row = rows.add(u * ROWS);
                     for (i, sums) in sums.iter_mut().enumerate() {
@@ -329,8 +369,25 @@ macro_rules! kernel {
                     }
                 }
             }
-            // SAFETY: by the caller's promise.
-            unsafe { write(&sums, target, at, count) }
+            let masks: [u16; 3] =
+                std::array::from_fn(|j| ((1u32 << count[1].saturating_sub(GROUP * j).min(GROUP)) - 1) as u16);
+            for (i, sums) in sums.iter().enumerate() {
+                if i >= count[0] {
+                    break;
+                }
+                for (j, sum) in sums.iter().enumerate() {
+                    let to = first.wrapping_add(i * target.stride + GROUP * j);
+                    // SAFETY: by the caller's promise; lanes beyond the last column are masked out.
+                    unsafe {
+                        let sum = if target.add {
+                            _mm512_add_ps(*sum, _mm512_maskz_loadu_ps(masks[j], to))
+                        } else {
+                            *sum
+                        };
+                        _mm512_mask_storeu_ps(to, masks[j], sum);
+                    }
+                }
+            }
         }
     };
 }
