@@ -359,6 +359,10 @@ macro_rules! kernel {
                         _mm512_load_si512(column.add(GROUP).cast()),
                         _mm512_load_si512(column.add(2 * GROUP).cast()),
                     ];
+                    // Eight units on, perhaps in the next panel: a fetch may go anywhere.
+                    for j in 0..3 {
+                        _mm_prefetch::<_MM_HINT_T0>(column.wrapping_add(8 * COLUMNS + j * GROUP).cast());
+                    }
                     let row = rows.add(u * ROWS);
                     for (i, sums) in sums.iter_mut().enumerate() {
                         let $left = _mm512_set1_epi32(*row.add(i) as i32);

@@ -1,17 +1,18 @@
-//! The loss and its gradients on slices in host memory: `gemm` for the products, rayon over rows.
+//! The loss and its gradients on slices in host memory. f32 takes [`blocks`] where gradients are wanted;
+//! what is here is the loss alone, and f64.
 //!
 //! No result depends on the number of threads or on their timing: every element is summed by one
 //! thread in a fixed order, and the row losses are summed in f64, in row order.
 
+mod blocks;
 mod exp;
 mod filter;
 mod matrix;
-mod rounded;
 
 use super::extension::Wanted;
 use super::rows::{KeptRow, rows_per_chunk};
 use crate::host::vectorised;
-use crate::{Accuracy, Precision};
+use crate::Accuracy;
 pub(super) use exp::Real;
 pub(super) use matrix::{Matrix, Table};
 use rayon::prelude::*;
@@ -48,13 +49,12 @@ pub(super) fn loss_and_gradients<T: Real>(
     wanted: Wanted,
     accuracy: Accuracy,
 ) -> Found<T> {
-    let precision = accuracy.factors;
     if wanted != Wanted::NOTHING
-        && precision == Precision::Bf16
-        && let Some(found) = T::rounded_loss_and_gradients(hidden, unembedding, rows, wanted, accuracy.filter)
+        && let Some(found) = T::in_blocks(hidden, unembedding, rows, wanted, accuracy)
     {
         return found;
     }
+    let precision = accuracy.factors;
     let (n, d, v) = (hidden.rows(), hidden.columns(), unembedding.rows());
     let mut loss = 0.0;
     let mut ce = vec![T::ZERO; n];
@@ -100,22 +100,14 @@ pub(super) fn loss_and_gradients<T: Real>(
             ce[row.index] = T::from_f64(*row_ce);
         }
 
-        let filtered = (wanted != Wanted::NOTHING && accuracy.filter > 0.0)
-            .then(|| T::filtered(chunk, v, accuracy.filter, logits))
-            .flatten();
         let gradient = Matrix::strided(logits, [r, v], [row_stride, 1]);
         if let Some(d_hidden) = &mut d_hidden {
-            match &filtered {
-                Some(filtered) => T::filtered_times(filtered, unembedding, &mut d_x[..r * d]),
-                None => unembedding.multiply(&mut d_x[..r * d], d, gradient, precision),
-            }
+            unembedding.multiply(&mut d_x[..r * d], d, gradient, precision);
             for (row, from) in chunk.iter().zip(d_x.chunks_exact(d)) {
                 d_hidden[row.index * d..][..d].copy_from_slice(from);
             }
         }
-        if let (Some(filtered), Some(d_unembedding)) = (&filtered, &mut d_unembedding) {
-            T::filtered_transposed_times(filtered, x.data(), d, d_unembedding, number > 0);
-        } else if let Some(d_unembedding) = &mut d_unembedding {
+        if let Some(d_unembedding) = &mut d_unembedding {
             for (block, to) in d_unembedding.chunks_mut(VOCABULARY_BLOCK * d).enumerate() {
                 let start = block * VOCABULARY_BLOCK;
                 let part = gradient.columns_from(start, to.len() / d);

@@ -5,9 +5,9 @@
 
 use super::super::extension::Wanted;
 use super::super::rows::KeptRow;
-use super::filter::Filtered;
 use super::matrix::{self, Matrix, Table};
-use super::{Found, rounded};
+use super::{Found, blocks};
+use crate::Accuracy;
 use crate::host::exp::exp_not_positive;
 use crate::product::{Precision, View, product};
 use std::ops::{Add, Mul, Sub};
@@ -55,23 +55,14 @@ pub(in super::super) trait Real:
     /// `to = left * right` with the right factor in bf16, for f32.
     fn multiply_bf16(to: &mut [Self], to_stride: usize, left: Matrix<'_, Self>, right: View<'_>, precision: Precision);
 
-    /// [`super::loss_and_gradients`] with products in bf16, for f32.
-    fn rounded_loss_and_gradients(
+    /// [`super::blocks::loss_and_gradients`], for f32; f64 has none.
+    fn in_blocks(
         hidden: Matrix<'_, Self>,
         unembedding: Table<'_, Self>,
         rows: &[KeptRow],
         wanted: Wanted,
-        filter: f64,
+        accuracy: Accuracy,
     ) -> Option<Found<Self>>;
-
-    /// [`Filtered::new`] on a chunk's gradient, whose rows lie at even distances, for f32.
-    fn filtered(rows: &[KeptRow], vocabulary: usize, tolerance: f64, gradient: &[Self]) -> Option<Filtered>;
-
-    /// [`Filtered::times`], for f32.
-    fn filtered_times(filtered: &Filtered, unembedding: Table<'_, Self>, to: &mut [Self]);
-
-    /// [`Filtered::transposed_times`], for f32.
-    fn filtered_transposed_times(filtered: &Filtered, x: &[Self], d: usize, to: &mut [Self], accumulate: bool);
 
     /// e^x for x <= 0; not-a-number stays so.
     fn exp_not_positive(x: Self) -> Self;
@@ -164,30 +155,18 @@ impl Real for f32 {
         product(to, to_stride, false, left.view(), right, precision);
     }
 
-    fn rounded_loss_and_gradients(
+    fn in_blocks(
         hidden: Matrix<'_, Self>,
         unembedding: Table<'_, Self>,
         rows: &[KeptRow],
         wanted: Wanted,
-        filter: f64,
+        accuracy: Accuracy,
     ) -> Option<Found<Self>> {
-        let unembedding = unembedding.view();
-        Some(rounded::loss_and_gradients(hidden, unembedding, rows, wanted, filter))
-    }
-
-    fn filtered(rows: &[KeptRow], vocabulary: usize, tolerance: f64, gradient: &[Self]) -> Option<Filtered> {
-        let stride = gradient.len() / rows.len();
-        Filtered::new(rows, vocabulary, tolerance, |row, first, to| {
-            to.copy_from_slice(&gradient[row * stride + first..][..to.len()]);
-        })
-    }
-
-    fn filtered_times(filtered: &Filtered, unembedding: Table<'_, Self>, to: &mut [Self]) {
-        filtered.times(unembedding.view(), to);
-    }
-
-    fn filtered_transposed_times(filtered: &Filtered, x: &[Self], d: usize, to: &mut [Self], accumulate: bool) {
-        filtered.transposed_times(x, d, to, accumulate);
+        let of = match accuracy.factors {
+            Precision::F32 => blocks::loss_and_gradients::<f32>,
+            Precision::Bf16 => blocks::loss_and_gradients::<half::bf16>,
+        };
+        Some(of(hidden, unembedding.view(), rows, wanted, accuracy.filter))
     }
 
     #[inline(always)]
@@ -224,26 +203,14 @@ impl Real for f64 {
         unreachable!("hidden states in f64 have an unembedding in f64")
     }
 
-    fn rounded_loss_and_gradients(
+    fn in_blocks(
         _: Matrix<'_, Self>,
         _: Table<'_, Self>,
         _: &[KeptRow],
         _: Wanted,
-        _: f64,
+        _: Accuracy,
     ) -> Option<Found<Self>> {
         None
-    }
-
-    fn filtered(_: &[KeptRow], _: usize, _: f64, _: &[Self]) -> Option<Filtered> {
-        None
-    }
-
-    fn filtered_times(_: &Filtered, _: Table<'_, Self>, _: &mut [Self]) {
-        unreachable!("gradients in f64 are not filtered")
-    }
-
-    fn filtered_transposed_times(_: &Filtered, _: &[Self], _: usize, _: &mut [Self], _: bool) {
-        unreachable!("gradients in f64 are not filtered")
     }
 
     #[inline(always)]

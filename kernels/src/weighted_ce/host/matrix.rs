@@ -87,11 +87,6 @@ impl<'a, T: Real> Matrix<'a, T> {
         Self::strided(data, shape, [shape[1], 1])
     }
 
-    /// The slice that is looked at.
-    pub fn data(&self) -> &'a [T] {
-        self.data
-    }
-
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.shape[0]
