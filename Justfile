@@ -51,6 +51,10 @@ bench-gpu BACKEND *ARGS:
 test-wgpu *ARGS:
     cargo test --release --locked --no-default-features --features flex,wgpu --test cube --test wgpu {{ARGS}}
 
+# every CubeCL kernel compiled for CUDA without a GPU: registers, shared memory, spills
+cuda-check:
+    bash kernels/cuda-check/run.sh
+
 # what we save loads in transformers, with the same logits
 compat *ARGS:
     bash tests/compat/run.sh {{ARGS}}
@@ -87,3 +91,7 @@ bench-select *ARGS:
 # products of few rows against the memory's speed and burn's; with --model DIR also tokens per second
 bench-decode *ARGS:
     cargo bench --locked --bench decode -- {{ARGS}}
+
+# where a step's time goes against the machine's limits, measured
+bench-roofline *ARGS:
+    cargo bench --locked --bench roofline -- {{ARGS}}

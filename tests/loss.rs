@@ -4,11 +4,13 @@ use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},
     optim::GradientsParams,
     tensor::{DType, Device, Tensor},
+    train::TrainStep,
 };
 use wmtp::{
-    data::{Batch, Document},
+    data::{Batch, Document, Tokenizer},
+    scorer::{Needs, Normaliser, ScoreInput, Scorer, ScorerError, WeightGroup, WeightsConfig},
     train::{
-        LambdaMode, LossConfig, WeightBy,
+        Assets, HeadOrder, LambdaMode, LossConfig, StepBatch, WeightBy, Weigher, WeightedMtp,
         loss::{HeadStates, term_weights, weighted_loss},
         packed,
     },
@@ -75,7 +77,7 @@ fn loss(model: &MtpLlama, config: &LossConfig) -> Tensor<1> {
     let context = model.context(&input);
     let trunk = model.trunk(&input, &context);
     let hidden = (1..=model.n_heads())
-        .map(|k| HeadStates::everywhere(model.head(k, trunk.clone(), &context)))
+        .map(|k| HeadStates::everywhere(k, model.head(k, trunk.clone(), &context)))
         .collect();
     weighted_loss(
         hidden,
@@ -125,7 +127,7 @@ impl ModuleVisitor for Collect {
         let grad = self
             .grads
             .get::<D>(param.id)
-            .map(|g| g.into_data().try_into_vec::<f64>().expect("f64 gradients"));
+            .map(|g| g.into_data().iter::<f64>().collect());
         self.values.push(grad.unwrap_or_else(|| vec![0.0; size]));
     }
 }
@@ -264,6 +266,83 @@ fn only_the_extra_heads_learn_while_they_warm_up() {
             assert_eq!(all, some, "parameter {i} of a fresh head");
         } else {
             assert!(some.iter().all(|g| *g == 0.0), "parameter {i} is at rest");
+        }
+    }
+}
+
+/// A token's place in its response, whatever is computed for it.
+struct Place(Needs);
+
+impl Scorer for Place {
+    fn name(&self) -> &str {
+        "place"
+    }
+
+    fn needs(&self) -> Needs {
+        self.0
+    }
+
+    fn score(&mut self, input: &ScoreInput<'_>) -> Result<Vec<f32>, ScorerError> {
+        assert_eq!([input.hidden.is_some(), input.ce.is_some()], [self.0.hidden, self.0.ce]);
+        let mut scores = vec![0.0; input.batch.tokens.len()];
+        for document in &input.batch.documents {
+            for (place, i) in document.response(input.batch.seq_len).enumerate() {
+                scores[i] = place as f32;
+            }
+        }
+        Ok(scores)
+    }
+}
+
+/// Gradients of a step of two micro-batches through the learner.
+fn learned(dtype: DType, needs: Needs, over: WeightGroup, heads: HeadOrder) -> Vec<Vec<f64>> {
+    let model = tiny(3).init_dtype(11, dtype, &Device::flex().autodiff());
+    let normaliser = Normaliser::new(WeightsConfig::default()).expect("the default settings");
+    let loss = LossConfig::default();
+    let weigher = Weigher::new(Box::new(Place(needs)), normaliser, over, loss, None);
+    let assets = Assets {
+        tokenizer: Tokenizer::builtin_micro().expect("the tokenizer is built in"),
+        model_hash: String::new(),
+        lora: None,
+    };
+    let module = WeightedMtp::new(model.clone(), None, weigher, assets).with_heads(heads);
+    let step = StepBatch {
+        micro: vec![batch(), batch()],
+        heads_only: false,
+    };
+    let out = TrainStep::step(&module, step);
+    assert_eq!(out.item.failure, None);
+    let mut found = Collect {
+        grads: out.grads,
+        values: Vec::new(),
+    };
+    model.visit(&mut found);
+    found.values
+}
+
+/// Heads one after another, head 1 everywhere or where it is needed, batches with padding (f64) or
+/// without (f32): one and the same gradient.
+#[test]
+fn how_a_step_is_computed_does_not_change_its_gradients() {
+    let need = |hidden, ce| Needs { hidden, ce };
+    for over in [WeightGroup::Document, WeightGroup::Step] {
+        let expected = learned(DType::F64, need(true, true), over, HeadOrder::Together);
+        assert!(expected.iter().all(|values| values.iter().any(|g| *g != 0.0)));
+        for (dtype, bound) in [(DType::F64, 1e-12), (DType::F32, 1e-5)] {
+            for needs in [need(false, false), need(false, true), need(true, false)] {
+                for heads in [HeadOrder::Together, HeadOrder::InTurn] {
+                    let found = learned(dtype, needs, over, heads);
+                    assert_eq!(found.len(), expected.len());
+                    for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                        let size = expected.iter().fold(0.0f64, |a, b| a.max(b.abs()));
+                        let error = found.iter().zip(expected).map(|(f, e)| (f - e).abs()).fold(0.0, f64::max);
+                        assert!(
+                            error <= bound * size,
+                            "{dtype:?}, {needs:?}, {over:?}, {heads:?}, parameter {i}: {error:e} of {size:e}"
+                        );
+                    }
+                }
+            }
         }
     }
 }

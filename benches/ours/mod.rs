@@ -6,7 +6,7 @@ use wmtp::{
     data::{Batch, Document, Tokenizer},
     scorer::{Normaliser, Uniform, WeightGroup, WeightsConfig},
     train::{
-        Assets, GradientScale, LossConfig, OptimConfig, StatePrecision, StepBatch, StepOutput, Weigher, WeightedMtp,
+        Assets, GradientScale, HeadOrder, LossConfig, OptimConfig, StatePrecision, StepBatch, StepOutput, Weigher, WeightedMtp,
         adamw, assign_stable_ids, clip_factor, grads, learning_rate, rates,
     },
 };
@@ -63,6 +63,13 @@ impl Ours {
             steps,
             done: 0,
         }
+    }
+
+    /// The same with heads in this order.
+    #[allow(dead_code)] // not every program that compares has the choice
+    pub fn with_heads(mut self, heads: HeadOrder) -> Self {
+        self.module = self.module.map(|module| module.with_heads(heads));
+        self
     }
 
     /// One step with clipping: what it found, and the seconds from the gradients to its end.

@@ -1,7 +1,7 @@
 //! Our side of the comparison with PyTorch: a peer of `benches/peers/run.py`, whose README says what
 //! is asked and answered.
 //!
-//!     peer --peer f32|bf16-master|bf16 --rows R --len L --heads-count H --model DIR [--recompute block]
+//!     peer --peer f32|bf16-master|bf16 --rows R --len L --heads-count H --model DIR [--recompute block] [--heads in-turn]
 //!     peer --peer f32|bf16-master|bf16 --batches FILE --heads-count H --model DIR [--recompute block]
 //!     peer --export FILE --model DIR [--seq-len 256 --micro-batch 2 --tokens-per-step 2048 --steps N --lr 5e-5]
 //!     peer --peer-ce f32|bf16-master|bf16 --data FILE
@@ -15,7 +15,7 @@ mod protocol;
 use burn::tensor::Device;
 use ours::Ours;
 use std::{collections::HashMap, path::Path, time::Instant};
-use wmtp::train::{OptimConfig, PrecisionConfig, Recompute, StatePrecision, TrainConfig};
+use wmtp::train::{HeadOrder, OptimConfig, PrecisionConfig, Recompute, StatePrecision, TrainConfig};
 use wmtp_model::{LoadOptions, load};
 
 type Options<'a> = HashMap<&'a str, &'a str>;
@@ -52,6 +52,10 @@ fn training_step(mode: &str, options: &Options) {
             Some(&"block") => Recompute::Block,
             _ => Recompute::None,
         },
+        heads: match options.get("--heads") {
+            Some(&"in-turn") => HeadOrder::InTurn,
+            _ => HeadOrder::Together,
+        },
         ..TrainConfig::default()
     };
     let state = match train.precision {
@@ -77,7 +81,8 @@ fn training_step(mode: &str, options: &Options) {
             Ours::on(model, steps, OptimConfig { state, ..optim })
         }
         None => Ours::new(model, rows, len, state),
-    };
+    }
+    .with_heads(train.heads);
     let step = || {
         let start = Instant::now();
         let (found, optimizer) = ours.step();

@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
 """Compiles the CUDA C++ that this package wrote with NVRTC and ptxas; needs no GPU.
 
-    cargo run --release -- target/cuda
-    python3 check.py NVIDIA target/cuda
+    cargo run --release -- SOURCES
+    python3 check.py NVIDIA SOURCES
+
+which run.sh beside this file does, having installed what is needed.
 
 NVIDIA is a folder that holds `libnvrtc.so.*`, `cuda_fp16.h`, `cuda_bf16.h` and `ptxas` somewhere below it: the
 site-packages/nvidia folder after `pip install nvidia-cuda-nvrtc-cu12 nvidia-cuda-runtime-cu12 nvidia-cuda-nvcc-cu12`,
 or a CUDA toolkit. `--ptxas FILE` names another ptxas.
 
 Prints a Markdown table of registers a thread, shared memory a cube and spills, and fails if a kernel does not
-compile or spills. `.` are kernels that do not reduce within a cube.
+compile or spills, or if a line of the table is not in the file that `--documented` names. `.` are kernels that do
+not reduce within a cube.
 """
 import argparse
 import ctypes
@@ -74,12 +77,15 @@ def main():
     parser.add_argument("nvidia")
     parser.add_argument("sources", type=pathlib.Path)
     parser.add_argument("--ptxas")
+    parser.add_argument("--documented", type=pathlib.Path, metavar="FILE", help="where the table is kept")
     arguments = parser.parse_args()
     include = find(arguments.nvidia, "cuda_bf16.h").parent
     nvrtc = Nvrtc(find(arguments.nvidia, "libnvrtc.so*"), include)
     ptxas = arguments.ptxas or find(arguments.nvidia, "ptxas")
     sources = sorted(arguments.sources.glob("*.cu"))
     bad = 0 if sources else 1
+    documented = arguments.documented.read_text().splitlines() if arguments.documented else None
+    changed = 0
     print("| kernel | type | reduction | sm | registers | shared memory, bytes | spilled bytes |")
     print("|---|---|---|---|---|---|---|")
     for source in sources:
@@ -100,9 +106,13 @@ def main():
         registers, static, spills = figures
         bad += spills > 0
         reduction = reduction.replace("no-reduction", ".")
-        print(f"| {kernel} | {dtype} | {reduction} | {arch} | {registers} | {static + dynamic} | {spills} |")
+        line = f"| {kernel} | {dtype} | {reduction} | {arch} | {registers} | {static + dynamic} | {spills} |"
+        changed += documented is not None and line not in documented
+        print(line)
     print(f"\n{len(sources)} kernels, {bad} that do not compile or that spill.")
-    return 1 if bad else 0
+    if changed:
+        print(f"{changed} lines are not those of {arguments.documented}: put this table there", file=sys.stderr)
+    return 1 if bad or changed else 0
 
 
 if __name__ == "__main__":

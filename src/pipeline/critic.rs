@@ -210,7 +210,7 @@ impl Stage<'_> {
             .rewards
             .needs()
             .ce
-            .then(|| HeadStates::everywhere(hidden.clone()))
+            .then(|| HeadStates::everywhere(1, hidden.clone()))
             .map(|head| token_ce(head, self.model.unembedding(), batch, self.model.compute()));
         let rewards = self.rewards.rewards(batch, ce.as_deref())?;
         Ok((hidden, rewards))

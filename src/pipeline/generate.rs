@@ -137,7 +137,7 @@ pub fn score_text(model: &MtpLlama, tokenizer: &Tokenizer, text: &str) -> Result
         if k == 1 {
             last = Some(hidden.clone().narrow(1, n - 1, 1));
         }
-        let mut of_head = head_ce(HeadStates::everywhere(hidden), model.unembedding(), &batch, k, model.compute());
+        let mut of_head = head_ce(HeadStates::everywhere(k, hidden), model.unembedding(), &batch, model.compute());
         of_head.truncate(n.saturating_sub(k));
         ce.push(of_head);
     }

@@ -262,7 +262,8 @@ pub fn train_with(request: &TrainRequest, own: Option<Box<dyn Scorer>>) -> Resul
         }),
     };
     let value: Option<ValueHead> = joint.map(|(head, _)| head.fork(&model.device()));
-    let module = assign_stable_ids(WeightedMtp::new(model, value, weigher, assets));
+    let module = WeightedMtp::new(model, value, weigher, assets).with_heads(request.recipe.train.heads);
+    let module = assign_stable_ids(module);
     let plan = Plan {
         optim: request.recipe.optim.clone(),
         train: request.recipe.train.clone(),

@@ -127,6 +127,8 @@ pub struct TrainConfig {
     pub precision: PrecisionConfig,
     /// What the backward pass computes again.
     pub recompute: Recompute,
+    /// How many backward passes a micro-batch's heads take.
+    pub heads: HeadOrder,
     /// Stop when the validation loss has not improved for a while.
     pub early_stopping: EarlyStoppingConfig,
     /// What is kept, and how often.
@@ -144,6 +146,7 @@ impl Default for TrainConfig {
             lora: None,
             precision: PrecisionConfig::F32,
             recompute: Recompute::None,
+            heads: HeadOrder::Together,
             early_stopping: EarlyStoppingConfig::default(),
             checkpoint: CheckpointConfig::default(),
             validate_every: 0,
@@ -183,6 +186,16 @@ pub enum Recompute {
     None,
     /// Everything but the inputs of the halves of each decoder layer.
     Block,
+}
+
+/// How many backward passes a micro-batch's heads take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum HeadOrder {
+    /// One for all: the unembedding's gradient is summed once.
+    Together,
+    /// One for each, then the trunk's: only one head's activations are there at a time.
+    InTurn,
 }
 
 impl TrainConfig {

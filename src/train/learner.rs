@@ -1,9 +1,11 @@
 //! The module that is trained, with the scorer that weighs its tokens.
 
 use super::{
-    LossConfig,
+    HeadOrder, LossConfig, StepOutput,
+    forward::{Forward, unpadded},
     grads::{self, accumulate},
-    loss::{HeadStates, head_ce, loss_rows, rows_of, term_weights, to_f32, token_ce, weighted_loss},
+    loss::{HeadStates, head_ce, loss_rows, rows_of, term_weights, token_ce, weighted_loss},
+    tally::Tally,
     value::joint_value_loss,
 };
 use crate::{
@@ -13,14 +15,11 @@ use crate::{
 use burn::{
     module::Module,
     optim::GradientsParams,
-    tensor::{Device, ExecutionError, Tensor},
-    train::{InferenceStep, ItemLazy, TrainOutput, TrainStep},
+    tensor::{Gradients, Tensor},
+    train::{InferenceStep, TrainOutput, TrainStep},
 };
-use std::{
-    borrow::Cow,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
-use wmtp_model::{AttentionContext, MtpLlama, Packed, ValueHead};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use wmtp_model::{MtpLlama, ValueHead};
 
 /// Everything that one optimizer step is computed from.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,51 +39,6 @@ impl StepBatch {
     /// Tokens that the model reads, prompts included, padding not.
     pub fn tokens(&self) -> usize {
         self.micro.iter().flat_map(|b| &b.documents).map(|d| d.len).sum()
-    }
-}
-
-/// What a step computed, all on the host.
-#[derive(Clone, Debug, Default)]
-pub struct StepOutput {
-    /// The weighted loss; of a validation step the unweighted one.
-    pub loss: f64,
-    /// Unweighted mean cross-entropy in nats of each head, over its targets with a weight above 0.
-    pub ce_heads: Vec<f64>,
-    /// Response tokens (the denominator).
-    pub response_tokens: usize,
-    /// Tokens read.
-    pub tokens: usize,
-    /// Mean, smallest and largest weight and the entropy of their distribution, divided by that of
-    /// equal weights. None in validation.
-    pub weights: Option<WeightStats>,
-    /// Groups whose scores were not finite, with the first one's place.
-    pub fallbacks: usize,
-    /// Groups that were weighed.
-    pub groups: usize,
-    /// Where the first fallback happened: "document mbpp/601/reference, token 17".
-    pub first_fallback: Option<String>,
-    /// The value head's loss, where it is trained along.
-    pub value_loss: Option<f64>,
-    /// An error that ended the step early; everything else is then meaningless.
-    pub failure: Option<String>,
-}
-
-/// Statistics of a step's weights.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct WeightStats {
-    /// Mean, 1 up to 1e-4.
-    pub mean: f64,
-    /// Smallest.
-    pub min: f64,
-    /// Largest.
-    pub max: f64,
-    /// Entropy of w / sum w over the log of their number: 1 for equal weights.
-    pub entropy: f64,
-}
-
-impl ItemLazy for StepOutput {
-    fn sync(self) -> Result<Self, ExecutionError> {
-        Ok(self)
     }
 }
 
@@ -169,50 +123,9 @@ pub struct WeightedMtp {
     #[module(skip)]
     weigher: Weigher,
     #[module(skip)]
+    heads: HeadOrder,
+    #[module(skip)]
     assets: Arc<Assets>,
-}
-
-/// One forward pass through the trunk, from which heads are taken.
-struct Forward<'a> {
-    model: &'a MtpLlama,
-    trunk: Tensor<3>,
-    context: AttentionContext,
-    /// The embedded tokens `[B * S, D]` where they are a leaf of the graph.
-    embedded: Option<Tensor<2>>,
-}
-
-impl<'a> Forward<'a> {
-    /// With `cut`, the graph starts at the embedded tokens: their gradient is added to the
-    /// embedding's afterwards, in place, where autodiff would make a second matrix of its size.
-    fn of(model: &'a MtpLlama, batch: &Batch, device: &Device, cut: bool) -> Self {
-        let input = packed(batch, device);
-        let context = model.context(&input);
-        let embedded = cut.then(|| model.embedded(&input).require_grad());
-        let trunk = match &embedded {
-            Some(rows) => model.trunk_of(rows.clone(), &context),
-            None => model.trunk(&input, &context),
-        };
-        Self {
-            model,
-            trunk,
-            context,
-            embedded,
-        }
-    }
-
-    fn head(&self, k: usize, rows: Vec<usize>) -> HeadStates {
-        HeadStates::at(self.model, k, self.trunk.clone(), &self.context, rows)
-    }
-}
-
-/// `batch` as `model` computes it at the least cost: without padding where attention goes document by
-/// document, as it is elsewhere.
-pub fn unpadded<'a>(model: &MtpLlama, batch: &'a Batch) -> Cow<'a, Batch> {
-    if model.attends_by_document() {
-        Cow::Owned(batch.without_padding())
-    } else {
-        Cow::Borrowed(batch)
-    }
 }
 
 impl WeightedMtp {
@@ -222,8 +135,15 @@ impl WeightedMtp {
             model,
             value,
             weigher,
+            heads: HeadOrder::Together,
             assets: Arc::new(assets),
         }
+    }
+
+    /// The same with heads in this order.
+    pub fn with_heads(mut self, heads: HeadOrder) -> Self {
+        self.heads = heads;
+        self
     }
 
     /// What a checkpoint holds beside the weights.
@@ -292,7 +212,14 @@ impl WeightedMtp {
         let cut = !step.heads_only && !self.assets.is_lora();
         for (i, batch) in step.micro.iter().enumerate() {
             let batch = &*unpadded(&model, batch);
-            let forward = Forward::of(&model, batch, &device, cut);
+            let mut forward = Forward::of(&model, batch, &device, cut);
+            let groups: Vec<Vec<usize>> = match self.heads {
+                HeadOrder::Together => vec![(1..=model.n_heads()).collect()],
+                HeadOrder::InTurn => {
+                    forward = forward.with_heads_in_turn(!step.heads_only);
+                    (1..=model.n_heads()).map(|k| vec![k]).collect()
+                }
+            };
             let unembedding = model.unembedding();
             let mut head1 = self
                 .rows_before_weights(batch, ahead.is_some())
@@ -303,7 +230,7 @@ impl WeightedMtp {
                 None => {
                     let detached = head1.as_ref().map(|head| HeadStates {
                         states: head.states.clone().inner(),
-                        rows: head.rows.clone(),
+                        ..head.clone()
                     });
                     let (scores, policy) = self.score(batch, detached, unembedding.clone().inner())?;
                     own = self
@@ -314,51 +241,75 @@ impl WeightedMtp {
                     &own.weights[0]
                 }
             };
-            let value_loss = match (&self.value, &self.weigher.joint, &head1) {
-                (Some(value), Some(joint), Some(head1)) => {
-                    let size = model.config().hidden_size;
-                    let hidden = head1.states.clone().reshape([batch.rows, batch.seq_len, size]);
-                    Some(joint_value_loss(value, hidden, batch, &joint.config, denominator)?)
-                }
-                _ => None,
-            };
+            let mut value_loss = self.value_loss(batch, head1.as_ref(), denominator)?;
             let terms = term_weights(batch, weights, model.n_heads(), &self.weigher.loss);
-            let heads: Vec<HeadStates> = (1..=model.n_heads())
-                .map(|k| match head1.take() {
-                    Some(head1) => head1,
-                    None => forward.head(k, loss_rows(batch, &terms, k)),
-                })
-                .collect();
-            let rows: Vec<Vec<usize>> = heads.iter().map(|head| head.rows.clone()).collect();
-            let out = weighted_loss(
-                heads,
-                unembedding,
-                batch,
-                &terms,
-                denominator,
-                &self.weigher.loss,
-                model.compute(),
-            );
-            tally.add_loss(batch, &terms, &rows, out.loss.clone(), out.ce);
-            let embedded = forward.embedded;
-            let mut total = out.loss;
-            if let (Some(loss), Some(joint)) = (value_loss, &self.weigher.joint) {
-                tally.add_value(loss.clone());
-                total = total + loss.mul_scalar(joint.config.value_weight);
+            for group in groups {
+                // Head 1 with the trunk at rest has nothing to learn.
+                let learns = !step.heads_only || group.iter().any(|&k| k > 1);
+                let heads: Vec<HeadStates> = group
+                    .into_iter()
+                    .map(|k| {
+                        let known = if k == 1 { head1.take() } else { None };
+                        known.unwrap_or_else(|| forward.head(k, loss_rows(batch, &terms, k)))
+                    })
+                    .collect();
+                let rows: Vec<_> = heads.iter().map(|head| (head.k, head.rows.clone())).collect();
+                let out = weighted_loss(
+                    heads,
+                    unembedding.clone(),
+                    batch,
+                    &terms,
+                    denominator,
+                    &self.weigher.loss,
+                    model.compute(),
+                );
+                tally.add_loss(batch, &terms, &rows, out.loss.clone(), out.ce);
+                let (mut total, mut learns) = (out.loss, learns);
+                if let (Some(loss), Some(joint)) = (value_loss.take(), &self.weigher.joint) {
+                    tally.add_value(loss.clone());
+                    total = total + loss.mul_scalar(joint.config.value_weight);
+                    learns = true;
+                }
+                if learns {
+                    let mut all = total.backward();
+                    forward.take(&mut all);
+                    self.collect(all, forward.embedded.as_ref(), batch, &mut grads);
+                }
             }
-            let mut all = total.backward();
-            let rows = embedded.and_then(|embedded| embedded.grad_remove(&mut all));
-            let mut fresh = GradientsParams::from_grads(all, self);
-            if let Some(rows) = rows {
-                let ids = batch.tokens_tensor(&rows.device()).flatten(0, 1);
-                grads::add_embedded(&mut fresh, &model, ids, rows);
+            if let Some(all) = forward.backward() {
+                self.collect(all, forward.embedded.as_ref(), batch, &mut grads);
             }
-            accumulate(self, &mut grads, fresh);
         }
         if let Some(report) = &ahead {
             tally.add_weights(report, &self.unpadded(step));
         }
         Ok((grads, tally.finish()))
+    }
+
+    /// The value head's loss where it learns along, from head 1 everywhere.
+    fn value_loss(
+        &self,
+        batch: &Batch,
+        head1: Option<&HeadStates>,
+        denominator: usize,
+    ) -> Result<Option<Tensor<1>>, ScorerError> {
+        let (Some(value), Some(joint), Some(head1)) = (&self.value, &self.weigher.joint, head1) else {
+            return Ok(None);
+        };
+        let size = self.model.config().hidden_size;
+        let hidden = head1.states.clone().reshape([batch.rows, batch.seq_len, size]);
+        joint_value_loss(value, hidden, batch, &joint.config, denominator).map(Some)
+    }
+
+    /// Adds what a backward pass found to `grads`; the embedded tokens' part goes to the embedding.
+    fn collect(&self, mut all: Gradients, embedded: Option<&Tensor<2>>, batch: &Batch, grads: &mut GradientsParams) {
+        let rows = embedded.and_then(|embedded| embedded.grad_remove(&mut all));
+        let mut fresh = GradientsParams::from_grads(all, self);
+        if let Some(rows) = rows {
+            let ids = batch.tokens_tensor(&rows.device()).flatten(0, 1);
+            grads::add_embedded(&mut fresh, &self.model, ids, rows);
+        }
+        accumulate(self, grads, fresh);
     }
 
     fn step_weights(&self, step: &StepBatch) -> Result<WeightsReport, ScorerError> {
@@ -382,15 +333,6 @@ impl WeightedMtp {
     fn unpadded(&self, step: &StepBatch) -> Vec<Batch> {
         let batches = step.micro.iter();
         batches.map(|batch| unpadded(&self.model, batch).into_owned()).collect()
-    }
-}
-
-/// A batch's tensors on a device.
-pub fn packed(batch: &Batch, device: &Device) -> Packed {
-    Packed {
-        tokens: batch.tokens_tensor(device),
-        positions: batch.positions_tensor(device),
-        docs: batch.docs_tensor(device),
     }
 }
 
@@ -424,7 +366,7 @@ impl InferenceStep for WeightedMtp {
             for k in 1..=self.model.n_heads() {
                 let rows = rows_of(&batch.valid(k));
                 let head = forward.head(k, rows.clone());
-                let ce = head_ce(head, self.model.unembedding(), batch, k, self.model.compute());
+                let ce = head_ce(head, self.model.unembedding(), batch, self.model.compute());
                 tally.add_ce(k - 1, rows.into_iter().map(|row| ce[row]));
             }
         }
@@ -432,100 +374,5 @@ impl InferenceStep for WeightedMtp {
         let denominator = tally.output.response_tokens.max(1) as f64;
         tally.output.loss = tally.ce_sums.iter().sum::<f64>() / heads / denominator;
         tally.finish()
-    }
-}
-
-/// Adds up a step's figures in f64 on the host.
-struct Tally {
-    output: StepOutput,
-    ce_sums: Vec<f64>,
-    ce_counts: Vec<usize>,
-    weights: Vec<f32>,
-}
-
-impl Tally {
-    fn new(heads: usize, step: &StepBatch) -> Self {
-        let output = StepOutput {
-            response_tokens: step.response_tokens(),
-            tokens: step.tokens(),
-            ..StepOutput::default()
-        };
-        Self {
-            output,
-            ce_sums: vec![0.0; heads],
-            ce_counts: vec![0; heads],
-            weights: Vec::new(),
-        }
-    }
-
-    fn add_ce(&mut self, head: usize, ce: impl Iterator<Item = f32>) {
-        for ce in ce {
-            self.ce_sums[head] += f64::from(ce);
-            self.ce_counts[head] += 1;
-        }
-    }
-
-    /// `rows` are those of each head, in whose order `ce` lies.
-    fn add_loss(&mut self, batch: &Batch, terms: &[f64], rows: &[Vec<usize>], loss: Tensor<1>, ce: Tensor<1>) {
-        self.output.loss += to_f32(loss).iter().map(|&l| f64::from(l)).sum::<f64>();
-        let ce = to_f32(ce);
-        let mut ce = ce.iter();
-        for ((rows, terms), k) in rows.iter().zip(terms.chunks(batch.tokens.len().max(1))).zip(1..) {
-            let valid = batch.valid(k);
-            let of_head = rows.iter().zip(ce.by_ref());
-            let kept: Vec<f32> = of_head
-                .filter_map(|(&row, &ce)| (valid[row] && terms[row] != 0.0).then_some(ce))
-                .collect();
-            self.add_ce(k - 1, kept.into_iter());
-        }
-    }
-
-    fn add_value(&mut self, loss: Tensor<1>) {
-        let loss = to_f32(loss).iter().map(|&l| f64::from(l)).sum::<f64>();
-        *self.output.value_loss.get_or_insert(0.0) += loss;
-    }
-
-    fn add_weights(&mut self, report: &WeightsReport, batches: &[Batch]) {
-        self.output.groups += report.groups;
-        self.output.fallbacks += report.fallbacks.len();
-        if self.output.first_fallback.is_none() {
-            self.output.first_fallback = report
-                .fallbacks
-                .first()
-                .map(|f| format!("{}, token {}", f.document, f.position));
-        }
-        for (batch, weights) in batches.iter().zip(&report.weights) {
-            let response = batch.response.iter().zip(weights);
-            self.weights.extend(response.filter_map(|(&r, &w)| r.then_some(w)));
-        }
-    }
-
-    fn finish(mut self) -> StepOutput {
-        self.output.ce_heads = self
-            .ce_sums
-            .iter()
-            .zip(&self.ce_counts)
-            .map(|(sum, &n)| if n == 0 { 0.0 } else { sum / n as f64 })
-            .collect();
-        if !self.weights.is_empty() {
-            self.output.weights = Some(WeightStats::of(&self.weights));
-        }
-        self.output
-    }
-}
-
-impl WeightStats {
-    /// Statistics of some weights; of none, all 0.
-    pub fn of(weights: &[f32]) -> Self {
-        let n = weights.len() as f64;
-        let w = || weights.iter().map(|&w| f64::from(w));
-        let sum: f64 = w().sum();
-        let entropy: f64 = w().filter(|&w| w > 0.0).map(|w| -(w / sum) * (w / sum).ln()).sum();
-        Self {
-            mean: if n > 0.0 { sum / n } else { 0.0 },
-            min: w().fold(f64::INFINITY, f64::min),
-            max: w().fold(f64::NEG_INFINITY, f64::max),
-            entropy: if n > 1.0 { entropy / n.ln() } else { 1.0 },
-        }
     }
 }

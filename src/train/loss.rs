@@ -31,6 +31,8 @@ pub fn term_weights(batch: &Batch, weights: &[f32], heads: usize, config: &LossC
 /// What a head makes of some positions.
 #[derive(Clone, Debug)]
 pub struct HeadStates {
+    /// Which head, from 1.
+    pub k: usize,
     /// States after the final norm, `[R, D]`.
     pub states: Tensor<2>,
     /// The flat index `b * S + t` of each.
@@ -42,7 +44,7 @@ impl HeadStates {
     pub fn at(model: &MtpLlama, k: usize, trunk: Tensor<3>, context: &AttentionContext, mut rows: Vec<usize>) -> Self {
         let [batch, seq, _] = trunk.dims();
         if rows.len() == batch * seq {
-            return Self::everywhere(model.head(k, trunk, context));
+            return Self::everywhere(k, model.head(k, trunk, context));
         }
         if rows.is_empty() {
             // A tensor without rows is more than some backends take; nothing will ask for this one.
@@ -51,15 +53,17 @@ impl HeadStates {
         let indices: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
         let indices = Tensor::from_data(TensorData::new(indices, [rows.len()]), &trunk.device());
         Self {
+            k,
             states: model.head_at(k, trunk, context, indices),
             rows,
         }
     }
 
-    /// States `[B, S, D]` of all positions.
-    pub fn everywhere(states: Tensor<3>) -> Self {
+    /// States `[B, S, D]` of head `k` at all positions.
+    pub fn everywhere(k: usize, states: Tensor<3>) -> Self {
         let [batch, seq, _] = states.dims();
         Self {
+            k,
             states: states.flatten(0, 1),
             rows: (0..batch * seq).collect(),
         }
@@ -81,9 +85,9 @@ pub fn loss_rows(batch: &Batch, terms: &[f64], k: usize) -> Vec<usize> {
 
 /// `sum over b, t, valid k of weight(b, t, k) * CE_k(b, t) / (H * denominator)`.
 ///
-/// `heads` holds each head's states at its [`loss_rows`] at least; the result's `ce` is that of their
-/// rows, head by head, 0 where a position has no target or no weight. `terms` are those of
-/// [`term_weights`], `denominator` the number of response tokens of the whole optimizer step.
+/// `heads` holds the states of all heads, or of those whose part of the sum is asked for, at their
+/// [`loss_rows`] at least; the result's `ce` is that of their rows, head by head, 0 where a position has
+/// no target or no weight. `terms` are those of [`term_weights`] for all H heads, `denominator` the number of response tokens of the whole optimizer step.
 pub fn weighted_loss(
     heads: Vec<HeadStates>,
     unembedding: Tensor<2>,
@@ -96,10 +100,12 @@ pub fn weighted_loss(
     let device = unembedding.device();
     let dtype = heads.first().map_or(DType::F32, |head| head.states.dtype());
     let n = batch.tokens.len();
-    let scale = 1.0 / (heads.len() as f64 * denominator.max(1) as f64);
+    let all_heads = terms.len() / n.max(1);
+    let scale = 1.0 / (all_heads as f64 * denominator.max(1) as f64);
     let (mut targets, mut scaled) = (Vec::new(), Vec::new());
-    for ((head, terms), k) in heads.iter().zip(terms.chunks(n.max(1))).zip(1..) {
-        let of_head = batch.targets(k);
+    for head in &heads {
+        let terms = &terms[(head.k - 1) * n..head.k * n];
+        let of_head = batch.targets(head.k);
         targets.extend(head.rows.iter().map(|&row| of_head[row]));
         scaled.extend(head.rows.iter().map(|&row| terms[row] * scale));
     }
@@ -121,8 +127,8 @@ fn accuracy(compute: Compute, filter: f64) -> Accuracy {
 
 /// Head 1's cross-entropy in nats **of token j**, `[B * S]`: CE_1 at position j - 1, 0 where
 /// valid_1(j - 1) does not hold. No gradient. Head 1 is needed where `valid_1` holds.
-pub fn token_ce(head: HeadStates, unembedding: Tensor<2>, batch: &Batch, compute: Compute) -> Vec<f32> {
-    let ce = head_ce(head, unembedding, batch, 1, compute);
+pub fn token_ce(head1: HeadStates, unembedding: Tensor<2>, batch: &Batch, compute: Compute) -> Vec<f32> {
+    let ce = head_ce(head1, unembedding, batch, compute);
     let mut of_token = vec![0.0; ce.len()];
     for i in 0..ce.len() {
         if i % batch.seq_len + 1 < batch.seq_len {
@@ -134,9 +140,9 @@ pub fn token_ce(head: HeadStates, unembedding: Tensor<2>, batch: &Batch, compute
 
 /// CE_k at every position, `[B * S]`, 0 where valid_k does not hold. No gradient. Head k is needed
 /// where it does hold.
-pub fn head_ce(head: HeadStates, unembedding: Tensor<2>, batch: &Batch, k: usize, compute: Compute) -> Vec<f32> {
+pub fn head_ce(head: HeadStates, unembedding: Tensor<2>, batch: &Batch, compute: Compute) -> Vec<f32> {
     let device = unembedding.device();
-    let HeadStates { states, rows } = head;
+    let HeadStates { k, states, rows } = head;
     let of_head = batch.targets(k);
     let targets: Vec<i32> = rows.iter().map(|&row| of_head[row]).collect();
     let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [rows.len()]), &device);

@@ -7,6 +7,7 @@
 mod checkpoint;
 mod config;
 mod display;
+mod forward;
 pub mod grads;
 mod ids;
 mod learner;
@@ -16,6 +17,7 @@ mod optimizer;
 mod progress;
 mod schedule;
 mod strategy;
+mod tally;
 mod trainable;
 mod value;
 
@@ -23,7 +25,9 @@ pub use checkpoint::{CheckpointError, CheckpointStore, TrainerState, hex, verify
 pub use config::*;
 pub use display::{Quiet, StepMetric};
 pub use ids::assign_stable_ids;
-pub use learner::{Assets, JointValue, LoraAssets, StepBatch, StepOutput, Weigher, WeightStats, WeightedMtp, packed, unpadded};
+pub use forward::{packed, unpadded};
+pub use learner::{Assets, JointValue, LoraAssets, StepBatch, Weigher, WeightedMtp};
+pub use tally::{StepOutput, WeightStats};
 pub use loader::{StepLoader, StepSource};
 pub use optimizer::{GradientScale, adamw, clip_factor, rates};
 pub use progress::Lines;

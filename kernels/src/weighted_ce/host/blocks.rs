@@ -86,7 +86,7 @@ impl Kept for f32 {
 }
 
 impl Kept for bf16 {
-    const ROWS: usize = 512;
+    const ROWS: usize = 416;
     const PRECISION: Precision = Precision::Bf16;
     const ZERO: Self = Self::ZERO;
 
