@@ -135,7 +135,8 @@ fn products(parts: &mut Vec<Part>, [out, inner]: [usize; 2], layers: usize, prec
     let (rows, above) = (View::rows(&rows, [N, inner]), View::rows(&above, [N, out]));
     let mut to_rows = vec![0.0; N * out];
     let mut to_above = vec![0.0; N * inner];
-    let mut to_weight = vec![0.0; COPIES * out * inner];
+    // Touched before, as the memory of a step is after the first one.
+    let mut to_weight = values(COPIES * out * inner, 1.0);
     let seconds = [
         timed(repetitions, |i| {
             product(&mut to_rows, out, false, rows, weight(i).transposed(), precision);
@@ -206,10 +207,13 @@ fn of_a_layer(parts: &mut Vec<Part>, precision: Precision, repetitions: usize) {
     });
     part("rotation", 2, 3.0 * (N * 768) as f64, 2 * N * 768, seconds);
 
-    let [mut gate, mut up, mut result] = [(); 3].map(|()| values(N * F, 1.0));
-    let seconds = timed(repetitions, |_| swiglu::forward(&mut gate, &up));
+    // In place, and a result is no input: every call has its own.
+    let fresh = || vec![values(N * F, 1.0); repetitions + 1];
+    let (mut gate, mut up, mut result) = (fresh(), fresh(), fresh());
+    let seconds = timed(repetitions, |i| swiglu::forward(&mut gate[i], &up[i]));
     part("SwiGLU", 1, 6.0 * (N * F) as f64, 3 * N * F, seconds);
-    let seconds = timed(repetitions, |_| swiglu::backward(&mut gate, &mut up, &mut result));
+    let mut gate = fresh();
+    let seconds = timed(repetitions, |i| swiglu::backward(&mut gate[i], &mut up[i], &mut result[i]));
     part("SwiGLU, backward", 1, 12.0 * (N * F) as f64, 6 * N * F, seconds);
 }
 

@@ -4,7 +4,8 @@
     run.py                                              PyTorch alone, at SmolLM2-135M's shape
     run.py --ours EXE --mode f32 --mode bf16            with ours in two precisions
     run.py --ours EXE --mode "f32 --recompute block"    with ours and a switch of its own
-    run.py --ce --ours EXE --mode f32                   the linear cross-entropy alone
+    run.py --ce --ours EXE --mode f32                   the linear cross-entropy alone, on random numbers
+    run.py --ce --ours EXE --model DIR                  the same on a model's hidden states
     run.py --mbpp --ours EXE --model DIR                fine-tuning on MBPP: packed documents, prompts masked
 
 EXE is started as `EXE --peer MODE --rows R --len L --heads-count H --model DIR`, with --ce as
@@ -78,6 +79,16 @@ def precision_of(mode):
 def inputs(args, python, directory):
     """The model directory or the cross-entropy's file, made where none was given."""
     given = args.data if args.ce else args.model
+    if args.ce and args.model and not given:
+        if not args.ours:
+            raise PeerError("--ce with --model needs --ours EXE, which packs the documents")
+        path = Path(directory) / "ce.safetensors"
+        say("computing hidden states")
+        command = [python, HERE / "torch_ce.py", "--write", path, "--model", args.model,
+                   "--batches", batches(args, directory)]
+        if subprocess.run(command).returncode != 0:
+            raise PeerError(f"could not write {path}")
+        return path
     if given:
         if not Path(given).exists():
             raise PeerError(f"{given} does not exist")

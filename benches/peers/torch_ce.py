@@ -2,12 +2,15 @@
 """Forward and backward of the weighted linear cross-entropy in PyTorch, a peer for run.py (see protocol.py).
 
     torch_ce.py --write FILE [--rows 2048 --vocab 49152 --hidden 576]
+    torch_ce.py --write FILE --model DIR --batches FILE [--rows 2048]
     torch_ce.py --data FILE --dtype f32|bf16 --form naive|chunked|chunked-autograd
 
 loss = sum over rows i of weights[i] * CE(x[i] @ w.T, targets[i]), with gradients of x and w. The file
-holds x [N, D] and w [V, D] in f32, targets [N] (i64) and weights [N] (f32).
+holds x [N, D] and w [V, D] in f32, targets [N] (i64) and weights [N] (f32). With --model they are what its
+head 1 computes at the trained positions of the first batches, with its unembedding; random otherwise.
 """
 import argparse
+import json
 import time
 
 import numpy as np
@@ -15,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
+import llama
+import torch_packed
 from protocol import reset_peak, serve, status_bytes
 
 CHUNK = 256
@@ -28,6 +33,30 @@ def random_data(rows, vocab, hidden, seed=1):
               "targets": rng.integers(0, vocab, rows),
               "weights": (rng.uniform(0.05, 3.0, rows) / rows).astype(np.float32)}
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+@torch.no_grad()
+def model_data(directory, batches, rows, seed=1):
+    """A model's hidden states after the final norm at trained positions, its unembedding, the tokens there."""
+    model = llama.load(directory, 1)
+    with open(batches, encoding="utf-8") as file:
+        _, *steps = [json.loads(line) for line in file]
+    states, labels, found = [], [], 0
+    for fields in (micro for step in steps for micro in step["micro"]):
+        micro = torch_packed.Micro(fields, model.shape)
+        trunk = model.trunk(micro.tokens, micro.tables, micro.mask)
+        targets = micro.targets(1).flatten()
+        kept = targets != torch_packed.NONE
+        states.append(model.head(1, trunk, micro.tables, micro.mask).flatten(0, 1)[kept])
+        labels.append(targets[kept])
+        found += len(labels[-1])
+        if found >= rows:
+            break
+    else:
+        raise SystemExit(f"{batches} has {found} trained positions, not {rows}")
+    weights = np.random.default_rng(seed).uniform(0.05, 3.0, rows) / rows
+    return {"x": torch.cat(states)[:rows].contiguous(), "w": model.unembedding().detach().clone(),
+            "targets": torch.cat(labels)[:rows].contiguous(), "weights": torch.from_numpy(weights.astype(np.float32))}
 
 
 def naive(data, chunk):
@@ -83,7 +112,9 @@ FORMS = {"naive": naive, "chunked": chunked, "chunked-autograd": chunked_autogra
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", metavar="FILE", help="write random inputs of --rows, --vocab, --hidden and end")
+    parser.add_argument("--write", metavar="FILE", help="write inputs and end")
+    parser.add_argument("--model", metavar="DIR", help="with --write: a model directory instead of random values")
+    parser.add_argument("--batches", metavar="FILE", help="with --model: packed batches")
     parser.add_argument("--data", metavar="FILE")
     parser.add_argument("--rows", type=int, default=2048)
     parser.add_argument("--vocab", type=int, default=49152)
@@ -94,7 +125,11 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     if args.write:
-        save_file(random_data(args.rows, args.vocab, args.hidden), args.write)
+        if args.model and args.batches:
+            data = model_data(args.model, args.batches, args.rows)
+        else:
+            data = random_data(args.rows, args.vocab, args.hidden)
+        save_file(data, args.write)
         return
     if not args.data:
         parser.error("--data FILE or --write FILE is needed")

@@ -235,6 +235,90 @@ fn the_halves_of_a_layer_have_the_gradients_of_single_operations() {
     }
 }
 
+/// Gradients of one layer with its norm, of the input and of every tensor, all on bf16's grid, for the
+/// same upstream gradient: `[rows, seq]` tokens, a document boundary in each row, width 64.
+fn of_a_layer(dtype: DType, compute: Compute, [rows, seq]: [usize; 2]) -> Vec<Gradient> {
+    let device = Device::flex().autodiff();
+    let mut config = LlamaConfig::new(11, 64, 1, 4);
+    config.num_key_value_heads = 2;
+    config.head_dim = 16;
+    config.intermediate_size = 96;
+    config.tie_word_embeddings = true;
+    config.n_heads = 1;
+    let on_grid = |name: &str, count: usize, scale: f64, centre: f64| -> Vec<f64> {
+        let values = random::normal(7, name, count, scale).into_iter();
+        values
+            .map(|value| half::bf16::from_f64(f64::from(value) + centre).to_f64())
+            .collect()
+    };
+    let built = MtpLlama::build::<std::convert::Infallible>(&config, dtype, &device, &mut |name, shape| {
+        let centre = if shape.len() == 1 { 1.0 } else { 0.0 };
+        let values = on_grid(name, shape.iter().product(), 0.12, centre);
+        Ok(TensorData::new(values, shape.to_vec()))
+    });
+    let model = match built {
+        Ok(model) => model.with_compute(compute),
+        Err(never) => match never {},
+    };
+    let int = |value: &dyn Fn(usize) -> i64| {
+        let values: Vec<i64> = (0..rows * seq).map(|i| value(i % seq)).collect();
+        Tensor::<2, Int>::from_data(TensorData::new(values, [rows, seq]), &device)
+    };
+    let second = seq / 3;
+    let input = Packed {
+        tokens: int(&|_| 0),
+        positions: int(&|t| if t < second { t } else { t - second } as i64),
+        docs: int(&|t| i64::from(t >= second)),
+    };
+    let ctx = model.context(&input);
+    let float = |name: &str, scale: f64| {
+        let data = TensorData::new(on_grid(name, rows * seq * 64, scale, 0.0), [rows, seq, 64]);
+        Tensor::<3>::from_data(data.convert_dtype(dtype), (&device, dtype))
+    };
+    let x = float("x", 1.0).require_grad();
+    let grads = (model.head(1, x.clone(), &ctx) * float("upstream", 1.0)).sum().backward();
+    let mut found: Vec<Gradient> = Vec::new();
+    let values = |data: TensorData| data.iter::<f64>().collect::<Vec<f64>>();
+    found.extend(x.grad(&grads).map(|grad| ("x".to_string(), values(grad.into_data()))));
+    for (name, weight) in model.weights() {
+        let gradient = match weight {
+            Weight::Matrix(param) => param.val().grad(&grads).map(Tensor::into_data),
+            Weight::Vector(param) => param.val().grad(&grads).map(Tensor::into_data),
+        };
+        found.extend(gradient.map(|data| (name, values(data))));
+    }
+    found
+}
+
+/// In bf16 a layer's gradients are those of f64 on the same bf16 numbers within 1e-2, each tensor's in
+/// the Frobenius norm, at sizes around those of blocks.
+#[test]
+fn a_layer_in_bf16_stays_within_its_rounding() {
+    let bf16 = Compute {
+        precision: Precision::Bf16,
+        gradients: Precision::Bf16,
+        recompute: false,
+    };
+    for shape in [[1, 1], [1, 3], [2, 31], [1, 63], [1, 64], [1, 65], [3, 40]] {
+        let exact = of_a_layer(DType::F64, Compute::default(), shape);
+        for compute in [bf16, Compute { recompute: true, ..bf16 }] {
+            let found = of_a_layer(DType::F32, compute, shape);
+            assert_eq!(found.len(), exact.len());
+            let mut worst = 0.0f64;
+            for ((name, found), (_, exact)) in found.iter().zip(&exact) {
+                let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
+                let difference = norm(&mut found.iter().zip(exact).map(|(f, e)| f - e));
+                let size = norm(&mut exact.iter().copied());
+                // One token attends to itself alone: queries and keys have no gradient, up to rounding.
+                let error = if size > 1e-9 { difference / size } else { difference };
+                assert!(error < 1e-2, "{shape:?}, {name}: {error:e}");
+                worst = worst.max(error);
+            }
+            println!("{shape:?}, recompute {}: {worst:.1e}", compute.recompute);
+        }
+    }
+}
+
 const AGAIN: Compute = Compute {
     precision: Precision::F32,
     gradients: Precision::F32,

@@ -18,13 +18,14 @@
 //! log-sum-exp and cross-entropy per row, then the same buffer is turned in place into
 //! `w * (softmax - onehot)` and multiplied into dX and dW at once. Never more than one chunk of
 //! logits is alive: 256 rows, fewer where the vocabulary is so large that they would take more than
-//! 48 MiB. With all scratch space that is 50 MiB at D = 576, V = 49152, whatever N
+//! 48 MiB. With all scratch space that is under 64 MB at D = 576, V = 49152, whatever N
 //! (`tests/memory.rs`). The backward pass is a multiplication by a scalar, left out when it is one.
 //! A gradient that nobody asked for (frozen unembedding, detached hidden states, no autodiff) is
 //! not computed.
 //!
-//! On flex and ndarray with products in bf16 ([`Accuracy::factors`](crate::Accuracy)) no logits are kept at all, but
-//! their exponentials in bf16, relative to the largest of their block: 512 rows take the same room.
+//! On flex and ndarray f32 keeps no logits at all, but their exponentials, relative to the largest of
+//! their part of the row, made while the logits are in the cache; with products in bf16
+//! ([`Accuracy::factors`](crate::Accuracy)) the exponentials are kept in bf16, and 416 rows take less room.
 //! With [`Accuracy::filter`](crate::Accuracy) the elements of a chunk's gradient that are too small to matter one by
 //! one go into dX and dW as a matrix of rank one, their row sums times their column sums, unless
 //! what that leaves out could be more than so large a share of the chunk's gradient of the logits
