@@ -213,7 +213,9 @@ fn of_a_layer(parts: &mut Vec<Part>, precision: Precision, repetitions: usize) {
     let seconds = timed(repetitions, |i| swiglu::forward(&mut gate[i], &up[i]));
     part("SwiGLU", 1, 6.0 * (N * F) as f64, 3 * N * F, seconds);
     let mut gate = fresh();
-    let seconds = timed(repetitions, |i| swiglu::backward(&mut gate[i], &mut up[i], &mut result[i]));
+    let seconds = timed(repetitions, |i| {
+        swiglu::backward(&mut gate[i], &mut up[i], &mut result[i])
+    });
     part("SwiGLU, backward", 1, 12.0 * (N * F) as f64, 6 * N * F, seconds);
 }
 
@@ -354,7 +356,12 @@ fn main() {
     for name in names {
         let mut sums = [0.0; 4];
         for part in parts.iter().filter(|part| part.name == name) {
-            let of_part = [part.operations / 1e9, part.bytes / 1e9, limits.least(part), part.seconds];
+            let of_part = [
+                part.operations / 1e9,
+                part.bytes / 1e9,
+                limits.least(part),
+                part.seconds,
+            ];
             for (sum, value) in sums.iter_mut().zip(of_part) {
                 *sum += value * part.calls as f64;
             }
@@ -363,6 +370,14 @@ fn main() {
         total.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
     }
     line("all of these", total);
-    println!("| the rest | | | | {:.0} | | {:.2} |", (whole - total[3]) * 1e3, 1.0 - total[3] / whole);
-    println!("| the step | | | | {:.0} | {:.2} | 1.00 |", whole * 1e3, total[2] / whole);
+    println!(
+        "| the rest | | | | {:.0} | | {:.2} |",
+        (whole - total[3]) * 1e3,
+        1.0 - total[3] / whole
+    );
+    println!(
+        "| the step | | | | {:.0} | {:.2} | 1.00 |",
+        whole * 1e3,
+        total[2] / whole
+    );
 }

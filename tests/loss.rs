@@ -10,7 +10,7 @@ use wmtp::{
     data::{Batch, Document, Tokenizer},
     scorer::{Needs, Normaliser, ScoreInput, Scorer, ScorerError, WeightGroup, WeightsConfig},
     train::{
-        Assets, HeadOrder, LambdaMode, LossConfig, StepBatch, WeightBy, Weigher, WeightedMtp,
+        Assets, HeadOrder, LambdaMode, LossConfig, StepBatch, Weigher, WeightBy, WeightedMtp,
         loss::{HeadStates, term_weights, weighted_loss},
         packed,
     },
@@ -335,7 +335,11 @@ fn how_a_step_is_computed_does_not_change_its_gradients() {
                     assert_eq!(found.len(), expected.len());
                     for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
                         let size = expected.iter().fold(0.0f64, |a, b| a.max(b.abs()));
-                        let error = found.iter().zip(expected).map(|(f, e)| (f - e).abs()).fold(0.0, f64::max);
+                        let error = found
+                            .iter()
+                            .zip(expected)
+                            .map(|(f, e)| (f - e).abs())
+                            .fold(0.0, f64::max);
                         assert!(
                             error <= bound * size,
                             "{dtype:?}, {needs:?}, {over:?}, {heads:?}, parameter {i}: {error:e} of {size:e}"

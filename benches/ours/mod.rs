@@ -6,8 +6,8 @@ use wmtp::{
     data::{Batch, Document, Tokenizer},
     scorer::{Normaliser, Uniform, WeightGroup, WeightsConfig},
     train::{
-        Assets, GradientScale, HeadOrder, LossConfig, OptimConfig, StatePrecision, StepBatch, StepOutput, Weigher, WeightedMtp,
-        adamw, assign_stable_ids, clip_factor, grads, learning_rate, rates,
+        Assets, GradientScale, HeadOrder, LossConfig, OptimConfig, StatePrecision, StepBatch, StepOutput, Weigher,
+        WeightedMtp, adamw, assign_stable_ids, clip_factor, grads, learning_rate, rates,
     },
 };
 use wmtp_model::MtpLlama;

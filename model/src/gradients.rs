@@ -276,7 +276,9 @@ fn of_a_layer(dtype: DType, compute: Compute, [rows, seq]: [usize; 2]) -> Vec<Gr
         Tensor::<3>::from_data(data.convert_dtype(dtype), (&device, dtype))
     };
     let x = float("x", 1.0).require_grad();
-    let grads = (model.head(1, x.clone(), &ctx) * float("upstream", 1.0)).sum().backward();
+    let grads = (model.head(1, x.clone(), &ctx) * float("upstream", 1.0))
+        .sum()
+        .backward();
     let mut found: Vec<Gradient> = Vec::new();
     let values = |data: TensorData| data.iter::<f64>().collect::<Vec<f64>>();
     found.extend(x.grad(&grads).map(|grad| ("x".to_string(), values(grad.into_data()))));
@@ -301,7 +303,13 @@ fn a_layer_in_bf16_stays_within_its_rounding() {
     };
     for shape in [[1, 1], [1, 3], [2, 31], [1, 63], [1, 64], [1, 65], [3, 40]] {
         let exact = of_a_layer(DType::F64, Compute::default(), shape);
-        for compute in [bf16, Compute { recompute: true, ..bf16 }] {
+        for compute in [
+            bf16,
+            Compute {
+                recompute: true,
+                ..bf16
+            },
+        ] {
             let found = of_a_layer(DType::F32, compute, shape);
             assert_eq!(found.len(), exact.len());
             let mut worst = 0.0f64;

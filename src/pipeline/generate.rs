@@ -4,7 +4,10 @@ use super::PipelineError;
 use crate::{
     data::{Batch, Document, Tokenizer},
     eval::{Completion, EvalError, Generator},
-    train::{loss::{HeadStates, head_ce}, packed},
+    train::{
+        loss::{HeadStates, head_ce},
+        packed,
+    },
 };
 use burn::tensor::Tensor;
 use serde::Serialize;
@@ -137,7 +140,12 @@ pub fn score_text(model: &MtpLlama, tokenizer: &Tokenizer, text: &str) -> Result
         if k == 1 {
             last = Some(hidden.clone().narrow(1, n - 1, 1));
         }
-        let mut of_head = head_ce(HeadStates::everywhere(k, hidden), model.unembedding(), &batch, model.compute());
+        let mut of_head = head_ce(
+            HeadStates::everywhere(k, hidden),
+            model.unembedding(),
+            &batch,
+            model.compute(),
+        );
         of_head.truncate(n.saturating_sub(k));
         ce.push(of_head);
     }

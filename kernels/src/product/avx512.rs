@@ -164,7 +164,9 @@ impl Ahead {
     fn fetch(&self, share: usize, of: usize) {
         let all = self.pieces * self.lines;
         for i in share * all / of..(share + 1) * all / of {
-            let at = self.start.wrapping_add(i / self.lines * self.stride + i % self.lines * 64);
+            let at = self
+                .start
+                .wrapping_add(i / self.lines * self.stride + i % self.lines * 64);
             // SAFETY: fetching has no effect but on time, whatever the address.
             unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
         }
@@ -184,14 +186,7 @@ struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    fn new(
-        left: View<'a>,
-        right: View<'a>,
-        range: [usize; 2],
-        unit: Unit,
-        target: Target,
-        threads: Threads,
-    ) -> Self {
+    fn new(left: View<'a>, right: View<'a>, range: [usize; 2], unit: Unit, target: Target, threads: Threads) -> Self {
         Self {
             left,
             columns: right.transposed(),
@@ -270,7 +265,11 @@ impl<'a> Part<'a> {
                 ahead.fetch(p, panels);
                 let columns = shared.at(p * COLUMNS * units, COLUMNS * units);
                 for row in (first..last).step_by(ROWS) {
-                    self.tile(panel.at((row - first) * units, ROWS * units), columns, [row, p * COLUMNS]);
+                    self.tile(
+                        panel.at((row - first) * units, ROWS * units),
+                        columns,
+                        [row, p * COLUMNS],
+                    );
                 }
             }
         });

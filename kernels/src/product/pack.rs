@@ -62,7 +62,11 @@ pub unsafe fn pack(
                 let load = |i: usize, u: usize| {
                     let at = data.as_ptr().add(start + i * down + u);
                     let values = _mm512_maskz_loadu_ps(first_16(length - u), at);
-                    if rounds { rounded(values) } else { _mm512_castps_si512(values) }
+                    if rounds {
+                        rounded(values)
+                    } else {
+                        _mm512_castps_si512(values)
+                    }
                 };
                 transposed(units, count, load, store);
             }
@@ -94,7 +98,14 @@ pub unsafe fn pack(
             (_, 1, Unit::Value | Unit::Rounded, Floats::F32(data)) => {
                 for u in 0..units {
                     let values = _mm512_maskz_loadu_ps(some, data.as_ptr().add(start + u * along));
-                    store(u, if rounds { rounded(values) } else { _mm512_castps_si512(values) });
+                    store(
+                        u,
+                        if rounds {
+                            rounded(values)
+                        } else {
+                            _mm512_castps_si512(values)
+                        },
+                    );
                 }
             }
             (_, 1, Unit::Value | Unit::Rounded, Floats::Bf16(data)) => {

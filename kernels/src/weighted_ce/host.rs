@@ -11,8 +11,8 @@ mod matrix;
 
 use super::extension::Wanted;
 use super::rows::{KeptRow, rows_per_chunk};
-use crate::host::vectorised;
 use crate::Accuracy;
+use crate::host::vectorised;
 pub(super) use exp::Real;
 pub(super) use matrix::{Matrix, Table};
 use rayon::prelude::*;

@@ -372,7 +372,11 @@ impl<K: Kept> Chunk<'_, K> {
                 let factor = self.factor(part, i, &found[i]);
                 vectorised(
                     #[inline(always)]
-                    || values.iter_mut().for_each(|value| *value = K::nearest(value.wide() * factor)),
+                    || {
+                        values
+                            .iter_mut()
+                            .for_each(|value| *value = K::nearest(value.wide() * factor))
+                    },
                 );
             }
             let target = self.rows[i].target.checked_sub(block * WIDTH);
