@@ -49,11 +49,11 @@ bench-gpu BACKEND *ARGS:
 
 # the kernels and 20 steps of training on wgpu against flex; without a GPU on Mesa's llvmpipe
 test-wgpu *ARGS:
-    cargo test --release --locked --no-default-features --features flex,wgpu --test cube --test wgpu {{ARGS}}
+    cargo test --release --locked --no-default-features --features flex,wgpu,cuda-check --test cube --test wgpu {{ARGS}}
 
 # every CubeCL kernel compiled for CUDA without a GPU: registers, shared memory, spills
 cuda-check:
-    bash kernels/cuda-check/run.sh
+    bash kernels/examples/cuda_check/run.sh
 
 # what we save loads in transformers, with the same logits
 compat *ARGS:

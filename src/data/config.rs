@@ -8,6 +8,9 @@ pub struct DataConfig {
     /// `builtin:mbpp` (the MBPP files shipped in `data/mbpp/`, compiled into the program) or a
     /// directory with the same file names, or a URI.
     pub source: String,
+    /// Plain text trained on beside the problems: files, and directories of which every `*.py` is
+    /// read; cut into documents of at most `seq_len` tokens. Local paths only.
+    pub text: Vec<String>,
     /// Task ids trained on, inclusive. MBPP's train split is 601..974.
     pub train_tasks: (u32, u32),
     /// Task ids held out for validation. MBPP's is 511..600.
@@ -29,6 +32,7 @@ impl Default for DataConfig {
     fn default() -> Self {
         Self {
             source: "builtin:mbpp".into(),
+            text: Vec::new(),
             train_tasks: (601, 974),
             valid_tasks: (511, 600),
             exclude_tasks: vec![608, 704, 784, 842, 922],

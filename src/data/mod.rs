@@ -15,6 +15,7 @@ mod pack;
 pub mod pairs;
 pub(crate) mod seeded;
 mod splits;
+mod text;
 mod tokenizer;
 
 pub use batch::{Batch, Document};

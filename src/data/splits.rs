@@ -1,7 +1,8 @@
 //! From the recipe's section `data` to a training and a validation set.
 
 use super::{
-    DataConfig, DataError, Dataset, EvaluationProblem, Example, OverlapReport, Tokenizer, decontaminate, mbpp, pairs,
+    DataConfig, DataError, Dataset, EvaluationProblem, Example, OverlapReport, Tokenized, Tokenizer, decontaminate,
+    mbpp, pairs, text,
 };
 use std::{collections::HashSet, io::ErrorKind::NotFound};
 
@@ -17,8 +18,8 @@ pub struct Splits {
 }
 
 impl Splits {
-    /// MBPP's problems with their reference solutions: what the token loss trains on. A reference
-    /// has reward 1 where the labelled solutions (if they are there) say that it passed.
+    /// MBPP's problems with their reference solutions, and `data.text`: what the token loss trains on. A
+    /// reference has reward 1 where the labelled solutions (if they are there) say that it passed.
     ///
     /// # Errors
     /// Unreadable or incomplete files, task ranges that overlap each other or the test split,
@@ -34,7 +35,7 @@ impl Splits {
             .filter(|s| s.is_correct)
             .map(|s| (s.task_id, s.code.as_str()))
             .collect();
-        Self::build(config, tokenizer, &problems, |wanted| {
+        Self::build(config, tokenizer, &problems, &text::load(&config.text)?, |wanted| {
             let mut examples = mbpp::examples(&problems, wanted, config.prompt, tokenizer)?;
             for example in &mut examples {
                 let known = passed.contains(&(example.problem, example.code.as_str()));
@@ -51,7 +52,7 @@ impl Splits {
     pub fn solutions(config: &DataConfig, tokenizer: &Tokenizer) -> Result<Self, DataError> {
         let problems = mbpp::load(&config.source)?;
         let solutions = pairs::load(&config.source)?;
-        Self::build(config, tokenizer, &problems, |wanted| {
+        Self::build(config, tokenizer, &problems, &[], |wanted| {
             pairs::examples(&solutions, &problems, wanted, config.prompt, tokenizer)
         })
     }
@@ -60,6 +61,7 @@ impl Splits {
         config: &DataConfig,
         tokenizer: &Tokenizer,
         problems: &[mbpp::Problem],
+        texts: &[Example],
         examples: impl Fn(&dyn Fn(u32) -> bool) -> Result<Vec<Example>, DataError>,
     ) -> Result<Self, DataError> {
         check_ranges(config)?;
@@ -89,9 +91,12 @@ impl Splits {
             })
             .collect();
         let allowed = config.i_know_this_trains_on_evaluation_data;
-        let overlap = decontaminate::check(&train, &evaluation, allowed)?;
+        let compared: Vec<Example> = train.iter().chain(texts).cloned().collect();
+        let overlap = decontaminate::check(&compared, &evaluation, allowed)?;
+        let mut documents = Tokenized::all(&train, tokenizer)?;
+        documents.extend(text::tokenized(texts, tokenizer, config.seq_len, documents.len())?);
         Ok(Self {
-            train: Dataset::new(&train, tokenizer, config.seq_len, config.pack)?,
+            train: Dataset::from_tokenized(documents, config.seq_len, config.pack)?,
             valid: Dataset::new(&valid, tokenizer, config.seq_len, config.pack)?,
             overlap,
         })

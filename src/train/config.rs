@@ -231,7 +231,8 @@ impl TrainConfig {
 pub struct HeadWarmupConfig {
     /// Optimizer steps; 0: everything learns from the start.
     pub steps: usize,
-    /// The learning rate meanwhile, after a linear rise over the first `optim.warmup` share of them.
+    /// The learning rate meanwhile, after a linear rise over the first `optim.warmup` share of them. It
+    /// stays there, but where these are all steps of the run it falls along `optim`'s cosine.
     pub lr: f64,
 }
 

@@ -158,3 +158,59 @@ fn test_ids_overlapping_ranges_and_nothing_at_all_are_refused() {
         Err(DataError::Contaminated { .. })
     ));
 }
+
+#[test]
+fn text_is_cut_into_rows_without_loss_and_trained_but_for_first_tokens() {
+    let dir = tempfile::tempdir().unwrap();
+    let inner = dir.path().join("b");
+    for folder in [inner.clone(), dir.path().join("site-packages")] {
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("x.py"), "def x(n):\r\n    return n + 1\r\n".repeat(40)).unwrap();
+    }
+    std::fs::write(dir.path().join("a.py"), "value = 1\n".repeat(20)).unwrap();
+    std::fs::write(dir.path().join("latin.py"), b"# caf\xe9\n").unwrap();
+    std::fs::write(dir.path().join("notes.txt"), "not Python").unwrap();
+    let tokenizer = micro();
+    let plain = DataConfig {
+        seq_len: 64,
+        ..DataConfig::default()
+    };
+    let config = DataConfig {
+        text: vec![dir.path().display().to_string()],
+        ..plain.clone()
+    };
+    let without = Splits::problems(&plain, &tokenizer).unwrap();
+    let with = Splits::problems(&config, &tokenizer).unwrap();
+    let texts = &with.train.documents()[without.train.documents().len()..];
+    let of = |name: &str| -> Vec<u32> {
+        let pieces = texts.iter().filter(|d| d.name.starts_with(name));
+        pieces.flat_map(|d| d.tokens.clone()).collect()
+    };
+    assert!(texts.iter().all(|d| d.name.starts_with("text/a.py#") || d.name.starts_with("text/b/x.py#")));
+    assert!(texts.iter().all(|d| d.prompt_len == 1 && d.tokens.len() <= 64));
+    let mut tokens = of("text/b/x.py#");
+    // The end may be too short a document to be kept.
+    tokens.pop_if(|last| *last == tokenizer.eos_id());
+    let written = tokenizer.decode(&tokens).unwrap();
+    let whole = "def x(n):\n    return n + 1\n".repeat(40);
+    assert!(whole.starts_with(&written), "{written}");
+    assert!(written.len() + 8 * 10 > whole.len());
+    // The same order and the same cuts each time.
+    assert_eq!(with.train.hash(), Splits::problems(&config, &tokenizer).unwrap().train.hash());
+    assert_ne!(with.train.hash(), without.train.hash());
+}
+
+#[test]
+fn text_that_is_not_there_or_holds_no_program_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokenizer = micro();
+    let error = |path: &std::path::Path| {
+        let config = DataConfig {
+            text: vec![path.display().to_string()],
+            ..DataConfig::default()
+        };
+        Splits::problems(&config, &tokenizer).unwrap_err().to_string()
+    };
+    assert!(error(dir.path()).contains("it holds no *.py file"));
+    assert!(error(&dir.path().join("absent")).contains("absent"));
+}

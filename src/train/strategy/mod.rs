@@ -117,11 +117,18 @@ pub struct Plan {
 
 impl Plan {
     /// The learning rate of an optimizer step (from 0): the head warm-up's, then the schedule of
-    /// `optim` over the steps that are left.
+    /// `optim` over the steps that are left. A warm-up that is the whole run falls as `optim` would.
     pub fn learning_rate(&self, step: usize) -> f64 {
         let warmup = &self.train.head_warmup;
         let heads = warmup.steps.min(self.total_steps);
         match step.checked_sub(heads) {
+            None if heads == self.total_steps => {
+                let optim = OptimConfig {
+                    lr: warmup.lr,
+                    ..self.optim.clone()
+                };
+                learning_rate(&optim, step, heads)
+            }
             None => warmup.lr * rise(&self.optim, step, heads),
             Some(step) => learning_rate(&self.optim, step, self.total_steps - heads),
         }

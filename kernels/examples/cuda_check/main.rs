@@ -1,6 +1,6 @@
 //! Lowers every kernel of wmtp-kernels to CUDA C++ for sm_80 and sm_90, in f32 and bf16 and with both
 //! reductions where a kernel has two, into the folder given as the first argument. `check.py`
-//! beside this package compiles them. Needs no GPU, no driver and no CUDA toolkit.
+//! beside it compiles them. Needs no GPU, no driver and no CUDA toolkit.
 
 mod device;
 

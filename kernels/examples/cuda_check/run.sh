@@ -3,7 +3,7 @@
 # needed. Fails if one does not compile or spills, or if docs/cuda-kernels.md says something else.
 set -euo pipefail
 cd "$(dirname "$0")"
-target=$(realpath -m "${CARGO_TARGET_DIR:-../../target}")
+target=$(realpath -m "${CARGO_TARGET_DIR:-../../../target}")
 venv=$target/cuda-venv
 nvidia() { compgen -G "$venv/lib/python3*/site-packages/nvidia" | head -1; }
 ptxas() { find "$(nvidia)" -name ptxas -path '*/bin/*' | head -1; }
@@ -15,5 +15,7 @@ fi
 # The package comes without its execution bit.
 chmod +x "$(ptxas)"
 rm -rf "$target/cuda-sources"
-CARGO_TARGET_DIR=$target/cuda-check cargo run --release --locked -- "$target/cuda-sources"
-"$venv/bin/python" check.py "$(nvidia)" "$target/cuda-sources" --ptxas "$(ptxas)" --documented ../../docs/cuda-kernels.md
+# The features of `just test-wgpu` and the whole workspace, so that both share one build of burn.
+(cd ../../.. && cargo build --release --locked --no-default-features --features flex,wgpu,cuda-check --example cuda_check)
+"$target/release/examples/cuda_check" "$target/cuda-sources"
+"$venv/bin/python" check.py "$(nvidia)" "$target/cuda-sources" --ptxas "$(ptxas)" --documented ../../../docs/cuda-kernels.md

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Compiles the CUDA C++ that this package wrote with NVRTC and ptxas; needs no GPU.
+"""Compiles the CUDA C++ that the program beside it wrote with NVRTC and ptxas; needs no GPU.
 
-    cargo run --release -- SOURCES
+    cuda_check SOURCES
     python3 check.py NVIDIA SOURCES
 
-which run.sh beside this file does, having installed what is needed.
+which run.sh beside this file does, having built and installed what is needed.
 
 NVIDIA is a folder that holds `libnvrtc.so.*`, `cuda_fp16.h`, `cuda_bf16.h` and `ptxas` somewhere below it: the
 site-packages/nvidia folder after `pip install nvidia-cuda-nvrtc-cu12 nvidia-cuda-runtime-cu12 nvidia-cuda-nvcc-cu12`,
