@@ -1,6 +1,6 @@
 //! The products on AVX-512: a register tile of 8 x 48 results, fed from packed panels.
 
-use super::pack::{GROUP, Unit, pack};
+use super::pack::{GROUP, Unit, lay, lies_in_units, pack};
 use super::{Floats, Threads, View};
 use rayon::prelude::*;
 use std::arch::x86_64::*;
@@ -60,7 +60,22 @@ impl Panels {
     }
 }
 
-type Kernel = unsafe fn(usize, *const u32, *const u32, Target, [usize; 2], [usize; 2]);
+type Kernel = unsafe fn(usize, Left, *const u32, Target, [usize; 2], [usize; 2]);
+
+/// Eight lines of the left factor: unit u of line i lies `u * unit + i * line` from `start`.
+#[derive(Clone, Copy)]
+struct Left {
+    start: *const u32,
+    /// Where lines lie one after another as they came (`unit` is 1 then), how far apart; otherwise they
+    /// are packed, and 0.
+    line: usize,
+}
+
+impl Left {
+    fn packed(start: *const u32) -> Self {
+        Self { start, line: 0 }
+    }
+}
 
 /// The ranges of K that are packed at a time.
 fn ranges(k: usize, unit: Unit) -> impl Iterator<Item = [usize; 2]> {
@@ -94,35 +109,43 @@ pub fn product(
     }
 }
 
-/// All rows of a left factor, packed, for [`super::PackedRows`].
-pub struct PackedRows(Vec<Panels>);
+/// All columns of a right factor, packed, for [`super::PackedColumns`].
+pub struct PackedColumns(Vec<Panels>);
 
-impl PackedRows {
-    /// Packs all of `left` `[M, K]` on all threads; the machine has been checked.
-    pub fn new(left: View<'_>, unit: Unit) -> Self {
-        let nothing = View::rows(&[], [left.shape[1], 0]);
+impl PackedColumns {
+    /// Packs all of `right` `[K, N]` on all threads; the machine has been checked.
+    pub fn new(right: View<'_>, unit: Unit) -> Self {
+        let nothing = View::rows(&[], [0, right.shape[0]]);
         let target = Target {
             data: std::ptr::null_mut(),
             stride: 0,
             add: false,
         };
         Self(
-            ranges(left.shape[1], unit)
-                .map(|range| Part::new(left, nothing, range, unit, target, Threads::All).packed_left())
+            ranges(right.shape[0], unit)
+                .map(|range| Part::new(nothing, right, range, unit, target, Threads::All).packed_right())
                 .collect(),
         )
     }
 
-    /// `to = left * right` on the calling thread; `super::PackedRows` has checked the shapes and
+    /// `to (+)= left * right` on the calling thread; `super::PackedColumns` has checked the shapes and
     /// hands over the factor that was packed.
-    pub fn multiply(&self, to: &mut [f32], to_stride: usize, [left, right]: [View<'_>; 2], unit: Unit) {
+    pub fn multiply(
+        &self,
+        to: &mut [f32],
+        to_stride: usize,
+        accumulate: bool,
+        [left, right]: [View<'_>; 2],
+        unit: Unit,
+    ) {
         let mut target = Target {
             data: to.as_mut_ptr(),
             stride: to_stride,
-            add: false,
+            add: accumulate,
         };
         for (range, panels) in ranges(left.shape[1], unit).zip(&self.0) {
-            Part::new(left, right, range, unit, target, Threads::This).times_packed(panels);
+            let part = Part::new(left, right, range, unit, target, Threads::This);
+            part.rows_times(panels, &Panels::new(part.units * GROUP), [0, left.shape[0]]);
             target.add = true;
         }
     }
@@ -180,7 +203,10 @@ struct Part<'a> {
     range: [usize; 2],
     units: usize,
     unit: Unit,
-    kernel: Kernel,
+    /// For packed lines and for lines as they lie, by the number of vectors of the tile, less one.
+    kernels: [[Kernel; 3]; 2],
+    /// Whether lines of the left factor can be read as they lie.
+    as_it_lies: bool,
     target: Target,
     threads: Threads,
 }
@@ -193,10 +219,33 @@ impl<'a> Part<'a> {
             range,
             units: (range[1] - range[0]).div_ceil(unit.values()),
             unit,
-            kernel: match unit {
-                Unit::Value | Unit::Rounded => multiply_f32,
-                Unit::Pair => multiply_bf16,
+            kernels: match unit {
+                Unit::Value | Unit::Rounded => [
+                    [
+                        multiply_f32::<false, 1>,
+                        multiply_f32::<false, 2>,
+                        multiply_f32::<false, 3>,
+                    ],
+                    [
+                        multiply_f32::<true, 1>,
+                        multiply_f32::<true, 2>,
+                        multiply_f32::<true, 3>,
+                    ],
+                ],
+                Unit::Pair => [
+                    [
+                        multiply_bf16::<false, 1>,
+                        multiply_bf16::<false, 2>,
+                        multiply_bf16::<false, 3>,
+                    ],
+                    [
+                        multiply_bf16::<true, 1>,
+                        multiply_bf16::<true, 2>,
+                        multiply_bf16::<true, 3>,
+                    ],
+                ],
             },
+            as_it_lies: lies_in_units(left, range, unit),
             target,
             threads,
         }
@@ -217,22 +266,11 @@ impl<'a> Part<'a> {
 
     /// Packs all of the left factor once; every task packs 48 columns of the right one.
     fn share_left(&self) {
-        self.times_packed(&self.packed_left());
-    }
-
-    /// All of the left factor.
-    fn packed_left(&self) -> Panels {
-        let (m, units) = (self.left.shape[0], self.units);
-        let panels = Panels::new(m.next_multiple_of(GROUP) * units);
-        self.each(m.div_ceil(GROUP), 0, |_, group| {
-            self.pack_rows(group * GROUP, panels.at(group * GROUP * units, GROUP * units));
-        });
-        panels
-    }
-
-    /// The left factor as it was packed, times 48 columns of the right one a task.
-    fn times_packed(&self, left: &Panels) {
         let (m, n, units) = (self.left.shape[0], self.columns.shape[0], self.units);
+        let left = Panels::new(m.next_multiple_of(GROUP) * units);
+        self.each(m.div_ceil(GROUP), 0, |_, group| {
+            self.pack_rows(group * GROUP, left.at(group * GROUP * units, GROUP * units));
+        });
         self.each(n.div_ceil(COLUMNS), units * COLUMNS, |panel, p| {
             let panel = panel.at(0, units * COLUMNS);
             self.pack_columns(p * COLUMNS, panel);
@@ -240,39 +278,86 @@ impl<'a> Part<'a> {
             let tiles = m.div_ceil(ROWS);
             for (tile, row) in (0..m).step_by(ROWS).enumerate() {
                 ahead.fetch(tile, tiles);
-                self.tile(left.at(row * units, ROWS * units), panel, [row, p * COLUMNS]);
+                let rows = Left::packed(left.at(row * units, ROWS * units));
+                self.tile(rows, panel, [row, p * COLUMNS]);
             }
         });
     }
 
-    /// Packs all of the right factor once; every task packs 64 rows of the left one.
-    fn share_right(&self) {
-        let (m, n, units) = (self.left.shape[0], self.columns.shape[0], self.units);
+    /// All of the right factor.
+    fn packed_right(&self) -> Panels {
+        let (n, units) = (self.columns.shape[0], self.units);
         let shared = Panels::new(n.next_multiple_of(COLUMNS) * units);
         self.each(n.div_ceil(COLUMNS), 0, |_, p| {
             self.pack_columns(p * COLUMNS, shared.at(p * COLUMNS * units, COLUMNS * units));
         });
+        shared
+    }
+
+    /// Packs all of the right factor once; every task takes 64 rows of the left one.
+    fn share_right(&self) {
+        let m = self.left.shape[0];
+        let shared = self.packed_right();
         let rows_per_task = ROW_GROUPS * GROUP;
-        self.each(m.div_ceil(rows_per_task), units * rows_per_task, |panel, task| {
+        self.each(m.div_ceil(rows_per_task), self.units * GROUP, |scratch, task| {
             let first = task * rows_per_task;
-            let last = (first + rows_per_task).min(m);
-            for row in (first..last).step_by(GROUP) {
-                self.pack_rows(row, panel.at((row - first) * units, GROUP * units));
-            }
-            let ahead = Ahead::of(self.left, last, rows_per_task, self.range);
-            let panels = n.div_ceil(COLUMNS);
+            self.rows_times(&shared, scratch, [first, (first + rows_per_task).min(m)]);
+        });
+    }
+
+    /// Rows `first..last` of the left factor times the right one as it was packed. `scratch` has room
+    /// for 16 lines.
+    fn rows_times(&self, shared: &Panels, scratch: &Panels, [first, last]: [usize; 2]) {
+        let (n, units) = (self.columns.shape[0], self.units);
+        let panels = n.div_ceil(COLUMNS);
+        for row in (first..last).step_by(GROUP) {
+            let rows = last.min(row + GROUP) - row;
+            let lines = self.sixteen_lines(row, rows, scratch);
+            let ahead = Ahead::of(
+                self.left,
+                row + GROUP,
+                GROUP.min(last.saturating_sub(row + GROUP)),
+                self.range,
+            );
             for p in 0..panels {
                 ahead.fetch(p, panels);
                 let columns = shared.at(p * COLUMNS * units, COLUMNS * units);
-                for row in (first..last).step_by(ROWS) {
-                    self.tile(
-                        panel.at((row - first) * units, ROWS * units),
-                        columns,
-                        [row, p * COLUMNS],
-                    );
+                for (lines, at) in lines.iter().zip((0..rows).step_by(ROWS)) {
+                    self.tile(*lines, columns, [row + at, p * COLUMNS]);
                 }
             }
-        });
+        }
+    }
+
+    /// `count` lines of the left factor from `row` on, eight and eight: as they lie where the kernels
+    /// can read them so, otherwise in `scratch`.
+    fn sixteen_lines(&self, row: usize, count: usize, scratch: &Panels) -> [Left; 2] {
+        let [down, along] = self.left.strides;
+        if self.as_it_lies && count == GROUP {
+            let (start, line) = match self.left.data {
+                Floats::F32(values) => (values[row * down + self.range[0]..].as_ptr().cast(), down),
+                Floats::Bf16(values) => (values[row * down + self.range[0]..].as_ptr().cast::<u32>(), down / 2),
+            };
+            // Sixteen whole lines lie inside of the factor.
+            return [0, ROWS].map(|first| Left {
+                start: start.wrapping_add(first * line),
+                line,
+            });
+        }
+        let units = self.units;
+        let room = scratch.at(0, GROUP * units);
+        if along == 1 {
+            let line = units;
+            // SAFETY: the machine has been checked and there are `count` lines from `row` on; the room
+            // holds sixteen lines.
+            unsafe { lay(self.left, [row, count], self.range, self.unit, room) };
+            return [0, ROWS].map(|first| Left {
+                start: room.wrapping_add(first * line),
+                line,
+            });
+        }
+        self.pack_rows(row, room);
+        [0, ROWS].map(|first| Left::packed(room.wrapping_add(first * units)))
     }
 
     /// Packs 16 rows of the left factor into two panels of 8, one after the other, at `to`, which
@@ -311,14 +396,15 @@ impl<'a> Part<'a> {
     }
 
     /// Computes the tile whose first result is at `[row, column]`.
-    fn tile(&self, rows: *const u32, columns: *const u32, at: [usize; 2]) {
+    fn tile(&self, rows: Left, columns: *const u32, at: [usize; 2]) {
         let count = [
             (self.left.shape[0] - at[0]).min(ROWS),
             (self.columns.shape[0] - at[1]).min(COLUMNS),
         ];
-        // SAFETY: both panels hold `units` units; `at` plus `count` lies inside the result, whose
+        let kernel = self.kernels[usize::from(rows.line > 0)][(count[1] - 1) / GROUP];
+        // SAFETY: both factors hold `units` units; `at` plus `count` lies inside the result, whose
         // size `super::product` has checked, and no other task writes there.
-        unsafe { (self.kernel)(self.units, rows, columns, self.target, at, count) }
+        unsafe { kernel(self.units, rows, columns, self.target, at, count) }
     }
 }
 
@@ -329,13 +415,13 @@ macro_rules! kernel {
         /// Writes (or adds) the first `count` rows and columns of the tile at `at` of the target.
         ///
         /// # Safety
-        /// The machine has AVX-512 F, BW, VL and BF16; `rows` holds `units` times 8 values, `columns`
-        /// `units` times 48, on the bounds of cache lines; the tile lies inside the target, and nothing
-        /// else accesses that part of it.
+        /// The machine has AVX-512 F, BW, VL and BF16; `rows` holds `units` units of 8 lines, as they lie if
+        /// `RAW`, `columns` `units` times 48, on the bounds of cache lines, of which the first `16 V` are
+        /// multiplied; the tile lies inside the target, and nothing else accesses that part of it.
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-        unsafe fn $name(
+        unsafe fn $name<const RAW: bool, const V: usize>(
             units: usize,
-            rows: *const u32,
+            rows: Left,
             columns: *const u32,
             target: Target,
             at: [usize; 2],
@@ -344,27 +430,25 @@ macro_rules! kernel {
             let first = target.data.wrapping_add(at[0] * target.stride + at[1]);
             // What will be written comes near while the products are summed up.
             for i in 0..count[0] {
-                for j in 0..3 {
+                for j in 0..V {
                     _mm_prefetch::<_MM_HINT_T0>(first.wrapping_add(i * target.stride + GROUP * j).cast());
                 }
             }
-            let mut sums = [[_mm512_setzero_ps(); 3]; ROWS];
+            let (unit, line) = if RAW { (1, rows.line) } else { (ROWS, 1) };
+            let mut sums = [[_mm512_setzero_ps(); V]; ROWS];
             for u in 0..units {
                 // SAFETY: u is below `units`.
                 unsafe {
                     let column = columns.add(u * COLUMNS);
-                    let right = [
-                        _mm512_load_si512(column.cast()),
-                        _mm512_load_si512(column.add(GROUP).cast()),
-                        _mm512_load_si512(column.add(2 * GROUP).cast()),
-                    ];
+                    let right: [__m512i; V] =
+                        std::array::from_fn(|j| _mm512_load_si512(column.add(j * GROUP).cast()));
                     // Eight units on, perhaps in the next panel: a fetch may go anywhere.
-                    for j in 0..3 {
+                    for j in 0..V {
                         _mm_prefetch::<_MM_HINT_T0>(column.wrapping_add(8 * COLUMNS + j * GROUP).cast());
                     }
-                    let row = rows.add(u * ROWS);
+                    let row = rows.start.add(u * unit);
                     for (i, sums) in sums.iter_mut().enumerate() {
-                        let $left = _mm512_set1_epi32(*row.add(i) as i32);
+                        let $left = _mm512_set1_epi32(row.add(i * line).read_unaligned() as i32);
                         for (sum, $right) in sums.iter_mut().zip(right) {
                             let $sum = *sum;
                             *sum = $step;
@@ -372,7 +456,7 @@ macro_rules! kernel {
                     }
                 }
             }
-            let masks: [u16; 3] =
+            let masks: [u16; V] =
                 std::array::from_fn(|j| ((1u32 << count[1].saturating_sub(GROUP * j).min(GROUP)) - 1) as u16);
             for (i, sums) in sums.iter().enumerate() {
                 if i >= count[0] {

@@ -15,7 +15,8 @@
 //! do not depend on the number of threads.
 //!
 //! The blocking follows Goto and van de Geijn 2008, Anatomy of high-performance matrix
-//! multiplication: the smaller factor is packed once for all threads, the larger one panel by panel.
+//! multiplication: the smaller factor is packed once for all threads, the larger one panel by panel, or
+//! read as it lies where it is the left one and its rows are.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -181,37 +182,41 @@ pub fn product_here(
     multiply(to, to_stride, accumulate, [left, right], precision, Threads::This);
 }
 
-/// A left factor that is multiplied with many right ones, packed once.
-pub struct PackedRows<'a> {
-    left: View<'a>,
+/// A right factor that is multiplied with many left ones, packed once.
+pub struct PackedColumns<'a> {
+    right: View<'a>,
     precision: Precision,
     #[cfg(target_arch = "x86_64")]
-    packed: Option<avx512::PackedRows>,
+    packed: Option<avx512::PackedColumns>,
 }
 
-impl<'a> PackedRows<'a> {
-    /// Packs `left` `[M, K]` on all threads of the current rayon pool.
-    pub fn new(left: View<'a>, precision: Precision) -> Self {
+impl<'a> PackedColumns<'a> {
+    /// Packs `right` `[K, N]` on all threads of the current rayon pool.
+    pub fn new(right: View<'a>, precision: Precision) -> Self {
         Self {
-            left,
+            right,
             precision,
             #[cfg(target_arch = "x86_64")]
-            packed: has_avx512_bf16().then(|| avx512::PackedRows::new(left, unit(precision))),
+            packed: (has_avx512_bf16() && !right.shape.contains(&0))
+                .then(|| avx512::PackedColumns::new(right, unit(precision))),
         }
     }
 
-    /// `to = left * right` on the calling thread; row i starts at `to[i * to_stride]`.
+    /// `to = left * right`, or `to += left * right` if `accumulate`, on the calling thread; row i starts
+    /// at `to[i * to_stride]`. A left factor in the precision's own type, rows one after another, is read
+    /// as it lies.
     ///
     /// # Panics
     /// As [`product`].
-    pub fn times(&self, to: &mut [f32], to_stride: usize, right: View<'_>) {
+    pub fn times(&self, to: &mut [f32], to_stride: usize, accumulate: bool, left: View<'_>) {
         #[cfg(target_arch = "x86_64")]
-        if let (Some(packed), false) = (&self.packed, self.left.shape.contains(&0)) {
-            check(to, to_stride, self.left, right);
-            packed.multiply(to, to_stride, [self.left, right], unit(self.precision));
+        if let (Some(packed), false) = (&self.packed, left.shape.contains(&0)) {
+            check(to, to_stride, left, self.right);
+            let factors = [left, self.right];
+            packed.multiply(to, to_stride, accumulate, factors, unit(self.precision));
             return;
         }
-        product_here(to, to_stride, false, self.left, right, self.precision);
+        product_here(to, to_stride, accumulate, left, self.right, self.precision);
     }
 }
 

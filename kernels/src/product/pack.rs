@@ -161,6 +161,67 @@ pub unsafe fn pack(
     }
 }
 
+/// Whether values `from..to` of every line lie in memory as the units that the kernels multiply.
+pub fn lies_in_units(lines: View<'_>, [from, to]: [usize; 2], unit: Unit) -> bool {
+    let [down, along] = lines.strides;
+    along == 1
+        && down > 0
+        && match (lines.data, unit) {
+            (Floats::F32(_), Unit::Value) => true,
+            (Floats::Bf16(_), Unit::Pair) => down % 2 == 0 && (to - from) % 2 == 0,
+            _ => false,
+        }
+}
+
+/// Lays lines `line..line + count` (16 at most), whose values lie side by side, one after another at
+/// `to`, values `range` of each as units; the lines that there are not, are zeros.
+///
+/// # Safety
+/// As [`pack`], and the lines exist; `to` has room for sixteen times the units of a line.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub unsafe fn lay(lines: View<'_>, [line, count]: [usize; 2], [from, until]: [usize; 2], unit: Unit, to: *mut u32) {
+    let length = until - from;
+    let units = length.div_ceil(unit.values());
+    // SAFETY: every address read is that of an element of a line, or masked out; every one written lies
+    // in the units of a line.
+    unsafe {
+        for i in 0..GROUP {
+            let to = to.add(i * units);
+            if i >= count {
+                to.write_bytes(0, units);
+                continue;
+            }
+            let start = (line + i) * lines.strides[0] + from;
+            for u in (0..units).step_by(GROUP) {
+                let values = u * unit.values();
+                let left = length - values;
+                let packed = match (unit, lines.data) {
+                    (Unit::Value, Floats::F32(data)) => {
+                        _mm512_castps_si512(_mm512_maskz_loadu_ps(first_16(left), data.as_ptr().add(start + values)))
+                    }
+                    (Unit::Rounded, Floats::F32(data)) => {
+                        rounded(_mm512_maskz_loadu_ps(first_16(left), data.as_ptr().add(start + values)))
+                    }
+                    (Unit::Value | Unit::Rounded, Floats::Bf16(data)) => widened(_mm256_maskz_loadu_epi16(
+                        first_16(left),
+                        data.as_ptr().add(start + values).cast(),
+                    )),
+                    (Unit::Pair, Floats::F32(data)) => {
+                        let at = data.as_ptr().add(start + values);
+                        let low = _mm512_maskz_loadu_ps(first_16(left), at);
+                        let high = _mm512_maskz_loadu_ps(first_16(left.saturating_sub(16)), at.wrapping_add(16));
+                        std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
+                    }
+                    (Unit::Pair, Floats::Bf16(data)) => {
+                        _mm512_maskz_loadu_epi16(first_32(left), data.as_ptr().add(start + values).cast())
+                    }
+                };
+                _mm512_mask_storeu_epi32(to.add(u).cast(), first_16(units - u), packed);
+            }
+        }
+    }
+}
+
 /// A mask of the first `count` of 16 lanes.
 fn first_16(count: usize) -> u16 {
     ((1u32 << count.min(16)) - 1) as u16

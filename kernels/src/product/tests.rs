@@ -15,10 +15,10 @@ struct Factor {
 }
 
 impl Factor {
-    /// `lie` 0: rows one after another; 1: columns one after another; 2: every value apart.
+    /// `lie` 0 and 3: rows one after another; 1: columns one after another; 2: every value apart.
     fn new(shape: [usize; 2], seed: u64, lie: usize, as_bf16: bool) -> Self {
         let [rows, columns] = shape;
-        let strides = [[columns + 3, 1], [1, rows + 5], [2 * columns + 1, 2]][lie];
+        let strides = [[columns + 3, 1], [1, rows + 5], [2 * columns + 1, 2], [columns + 4, 1]][lie];
         let exact = values(rows * columns, seed);
         let mut stored = vec![f32::NAN; (rows - 1) * strides[0] + (columns - 1) * strides[1] + 1];
         for (index, value) in exact.iter().enumerate() {
@@ -99,6 +99,20 @@ fn ways() -> Vec<(&'static str, Multiply)> {
             let unit = [pack::Unit::Value, pack::Unit::Pair][usize::from(precision == Precision::Bf16)];
             avx512::product(to, stride, add, factors, unit, threads)
         }));
+        ways.push((
+            "avx512, right packed before, pairs",
+            |to, stride, add, [left, right], precision, _| {
+                let unit = [pack::Unit::Value, pack::Unit::Pair][usize::from(precision == Precision::Bf16)];
+                avx512::PackedColumns::new(right, unit).multiply(to, stride, add, [left, right], unit)
+            },
+        ));
+        ways.push((
+            "avx512, right packed before, rounded",
+            |to, stride, add, [left, right], precision, _| {
+                let unit = [pack::Unit::Value, pack::Unit::Rounded][usize::from(precision == Precision::Bf16)];
+                avx512::PackedColumns::new(right, unit).multiply(to, stride, add, [left, right], unit)
+            },
+        ));
         ways.push(("avx512, rounded", |to, stride, add, factors, precision, threads| {
             let unit = [pack::Unit::Value, pack::Unit::Rounded][usize::from(precision == Precision::Bf16)];
             avx512::product(to, stride, add, factors, unit, threads)
@@ -138,7 +152,7 @@ fn sizes_around_the_tile_and_the_blocks() {
         [3, 5, 1537],
         [50, 4, 1601],
     ] {
-        for lies in [[0, 0], [0, 1], [1, 0], [1, 1], [2, 2]] {
+        for lies in [[0, 0], [0, 1], [1, 0], [1, 1], [2, 2], [3, 0]] {
             check(shape, lies, [false, false]);
             check(shape, lies, [true, false]);
             check(shape, lies, [true, true]);
@@ -149,7 +163,7 @@ fn sizes_around_the_tile_and_the_blocks() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
     #[test]
-    fn any_size(m in 1usize..70, n in 1usize..110, k in 1usize..90, lies in [0usize..3, 0usize..3], as_bf16: [bool; 2]) {
+    fn any_size(m in 1usize..70, n in 1usize..110, k in 1usize..90, lies in [0usize..4, 0usize..4], as_bf16: [bool; 2]) {
         check([m, n, k], lies, as_bf16);
     }
 }

@@ -172,7 +172,7 @@ fn text_is_cut_into_rows_without_loss_and_trained_but_for_first_tokens() {
     std::fs::write(dir.path().join("notes.txt"), "not Python").unwrap();
     let tokenizer = micro();
     let plain = DataConfig {
-        seq_len: 64,
+        seq_len: 256,
         ..DataConfig::default()
     };
     let config = DataConfig {
@@ -186,8 +186,12 @@ fn text_is_cut_into_rows_without_loss_and_trained_but_for_first_tokens() {
         let pieces = texts.iter().filter(|d| d.name.starts_with(name));
         pieces.flat_map(|d| d.tokens.clone()).collect()
     };
-    assert!(texts.iter().all(|d| d.name.starts_with("text/a.py#") || d.name.starts_with("text/b/x.py#")));
-    assert!(texts.iter().all(|d| d.prompt_len == 1 && d.tokens.len() <= 64));
+    assert!(
+        texts
+            .iter()
+            .all(|d| d.name.starts_with("text/a.py#") || d.name.starts_with("text/b/x.py#"))
+    );
+    assert!(texts.iter().all(|d| d.prompt_len == 1 && d.tokens.len() <= 256));
     let mut tokens = of("text/b/x.py#");
     // The end may be too short a document to be kept.
     tokens.pop_if(|last| *last == tokenizer.eos_id());
@@ -196,7 +200,10 @@ fn text_is_cut_into_rows_without_loss_and_trained_but_for_first_tokens() {
     assert!(whole.starts_with(&written), "{written}");
     assert!(written.len() + 8 * 10 > whole.len());
     // The same order and the same cuts each time.
-    assert_eq!(with.train.hash(), Splits::problems(&config, &tokenizer).unwrap().train.hash());
+    assert_eq!(
+        with.train.hash(),
+        Splits::problems(&config, &tokenizer).unwrap().train.hash()
+    );
     assert_ne!(with.train.hash(), without.train.hash());
 }
 

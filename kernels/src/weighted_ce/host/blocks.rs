@@ -9,8 +9,12 @@
 //! other is scaled in place to the gradient `weight * (softmax - onehot)` and multiplied into dX and
 //! dW while it is near.
 //!
-//! The vocabulary is cut into [`STRIPES`] for that, each with a dX of its own, which are added up in
-//! order at the end: the threads meet once for each chunk, and the result does not depend on them.
+//! Logits and what becomes of them lie column by column: `[V, rows]`. So the unembedding is the left
+//! factor of the logits and the gradient that of dW, which the products read as they lie; and rows are
+//! the lanes of a vector wherever something is summed over the vocabulary.
+//!
+//! The vocabulary is cut into [`STRIPES`] for the second pass, each with a dX of its own, which are added
+//! up in order at the end: the threads meet once for each chunk, and the result does not depend on them.
 //!
 //! The cross-entropies are those of the f32 logits, not of rounded ones. Online log-sum-exp over
 //! blocks after Milakov and Gimelshein 2018, arXiv:1805.02867.
@@ -20,17 +24,15 @@ use super::super::rows::{CHUNK_BYTES, KeptRow, even_rows};
 use super::filter::Filtered;
 use super::{Found, Matrix};
 use crate::host::exp::exp_not_positive;
-use crate::host::{rounded, vectorised};
-use crate::product::{PackedRows, Precision, View, product, product_here};
+use crate::host::vectorised;
+use crate::product::{Floats, PackedColumns, Precision, View, product, product_here};
 use half::bf16;
 use rayon::prelude::*;
-use std::borrow::Cow;
 
-/// Columns of the exponentials that lie together, row after row: one task of the first pass, one
-/// product of the second.
-const WIDTH: usize = 1536;
+/// Tokens of the vocabulary in one task of the first pass and one product of the second.
+const WIDTH: usize = 768;
 
-/// Columns with a largest value of their own: two panels of the product.
+/// Tokens with a largest value of their own.
 const PART: usize = 96;
 
 /// Parts of a block.
@@ -54,15 +56,12 @@ pub(super) trait Kept: Copy + Send + Sync + 'static {
     /// The same value.
     fn wide(self) -> f32;
 
-    /// Rows one after another.
-    fn view(values: &[Self], shape: [usize; 2]) -> View<'_>;
-
-    /// The values in this type.
-    fn all(values: &[f32]) -> Cow<'_, [Self]>;
+    /// As `product` reads them.
+    fn floats(values: &[Self]) -> Floats<'_>;
 }
 
 impl Kept for f32 {
-    const ROWS: usize = 256;
+    const ROWS: usize = 240;
     const PRECISION: Precision = Precision::F32;
     const ZERO: Self = 0.0;
 
@@ -76,12 +75,8 @@ impl Kept for f32 {
         self
     }
 
-    fn view(values: &[Self], shape: [usize; 2]) -> View<'_> {
-        View::rows(values, shape)
-    }
-
-    fn all(values: &[f32]) -> Cow<'_, [Self]> {
-        Cow::Borrowed(values)
+    fn floats(values: &[Self]) -> Floats<'_> {
+        Floats::F32(values)
     }
 }
 
@@ -102,20 +97,9 @@ impl Kept for bf16 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
 
-    fn view(values: &[Self], shape: [usize; 2]) -> View<'_> {
-        View::bf16_rows(values, shape)
+    fn floats(values: &[Self]) -> Floats<'_> {
+        Floats::Bf16(values)
     }
-
-    fn all(values: &[f32]) -> Cow<'_, [Self]> {
-        Cow::Owned(rounded(values))
-    }
-}
-
-/// Largest logit and sum of exponentials relative to it, of some columns of a row.
-#[derive(Debug, Clone, Copy)]
-struct Sum {
-    largest: f32,
-    sum: f32,
 }
 
 /// A row's log-sum-exp, taken apart, and its label's logit.
@@ -129,11 +113,15 @@ struct RowSum {
 /// One chunk of rows.
 struct Chunk<'a, K> {
     rows: &'a [KeptRow],
+    /// The rows and so many more that they fill vectors; what belongs to those beyond is 0 in the end.
+    lanes: usize,
     vocabulary: usize,
-    /// For each block of `WIDTH` columns `[rows, width]`.
+    /// `[V, lanes]`
     exponentials: &'a mut [K],
-    /// For each block, for each part of it, `[rows]`.
-    sums: &'a mut [Sum],
+    /// Largest logits of the parts, `[parts, lanes]`.
+    largest: &'a mut [f32],
+    /// Sums of their exponentials, relative to that.
+    sums: &'a mut [f32],
 }
 
 /// As [`super::loss_and_gradients`]; at least one gradient is wanted.
@@ -152,28 +140,30 @@ pub(super) fn loss_and_gradients<K: Kept>(
 
     // Reused by all chunks.
     let chunk_rows = even_rows(rows.len(), CHUNK_BYTES / (v * size_of::<K>()), K::ROWS);
-    let mut x = vec![0.0; chunk_rows * d];
+    let most_lanes = chunk_rows.next_multiple_of(LANES);
+    let mut x = vec![0.0; most_lanes * d];
     let mut d_x = vec![0.0; if wanted.hidden { STRIPES * chunk_rows * d } else { 0 }];
-    let mut exponentials = vec![K::ZERO; chunk_rows * v];
-    let nothing = Sum { largest: 0.0, sum: 0.0 };
-    let parts = v.div_ceil(WIDTH) * PARTS;
-    let mut sums = vec![nothing; chunk_rows * parts];
+    let mut exponentials = vec![K::ZERO; most_lanes * v];
+    let parts = v.div_ceil(PART);
+    let mut largest = vec![0.0; most_lanes * parts];
+    let mut sums = vec![0.0; most_lanes * parts];
 
     for (number, kept) in rows.chunks(chunk_rows).enumerate() {
         let r = kept.len();
+        let lanes = r.next_multiple_of(LANES);
         for (row, to) in kept.iter().zip(x.chunks_exact_mut(d)) {
             hidden.copy_row(row.index, to);
         }
-        let kept_x = &x[..r * d];
-        let x = K::all(kept_x);
-        let x = K::view(&x, [r, d]);
+        x[r * d..].fill(0.0);
         let mut chunk = Chunk {
             rows: kept,
+            lanes,
             vocabulary: v,
-            exponentials: &mut exponentials[..r * v],
-            sums: &mut sums[..r * parts],
+            exponentials: &mut exponentials[..lanes * v],
+            largest: &mut largest[..lanes * parts],
+            sums: &mut sums[..lanes * parts],
         };
-        let row_sums = chunk.exponentials(x, unembedding);
+        let row_sums = chunk.exponentials(View::rows(&x[..r * d], [r, d]), unembedding);
         for (row, found) in kept.iter().zip(&row_sums) {
             let row_ce = found.sum.ln() + f64::from(found.largest) - f64::from(found.label);
             loss += row.weight * row_ce;
@@ -185,11 +175,20 @@ pub(super) fn loss_and_gradients<K: Kept>(
                 filtered.times(unembedding, &mut d_x[..r * d]);
             }
             if let Some(d_unembedding) = &mut d_unembedding {
-                filtered.transposed_times(kept_x, d, d_unembedding, number > 0);
+                filtered.transposed_times(&x[..r * d], d, d_unembedding, number > 0);
             }
         } else {
             let d_x = &mut d_x[..if wanted.hidden { STRIPES * r * d } else { 0 }];
-            chunk.multiply(&row_sums, x, unembedding, d_x, d_unembedding.as_deref_mut(), number > 0);
+            // An even number of rows: two values of bf16 are multiplied at a time.
+            let even = View::rows(&x[..lanes * d], [lanes, d]).rows_from(0, r.next_multiple_of(2));
+            chunk.multiply(
+                &row_sums,
+                even,
+                unembedding,
+                d_x,
+                d_unembedding.as_deref_mut(),
+                number > 0,
+            );
         }
         if let Some(d_hidden) = &mut d_hidden {
             for (row, from) in kept.iter().zip(d_x.chunks_exact(d)) {
@@ -216,51 +215,56 @@ struct Stripe<'a, K> {
 impl<K: Kept> Chunk<'_, K> {
     /// Fills in the exponentials and their sums from `x` `[rows, D]` and `unembedding` `[V, D]`.
     fn exponentials(&mut self, x: View<'_>, unembedding: View<'_>) -> Vec<RowSum> {
-        let (r, v) = (self.rows.len(), self.vocabulary);
-        let x = PackedRows::new(x, K::PRECISION);
+        let (lanes, v, rows) = (self.lanes, self.vocabulary, self.rows);
+        let x = PackedColumns::new(x.transposed(), K::PRECISION);
+        // Rows of a distance that is no power of two do not crowd into a few sets of the cache.
+        let stride = lanes + LANES;
         let labels: Vec<Vec<(usize, f32)>> = self
             .exponentials
-            .par_chunks_mut(r * WIDTH)
-            .zip(self.sums.par_chunks_mut(r * PARTS))
+            .par_chunks_mut(lanes * WIDTH)
+            .zip(self.largest.par_chunks_mut(lanes * PARTS))
+            .zip(self.sums.par_chunks_mut(lanes * PARTS))
             .enumerate()
-            .map(|(block, (exponentials, sums))| {
-                let first = block * WIDTH;
-                let width = WIDTH.min(v - first);
-                let mut logits = vec![0.0; r * PART];
+            .map(|(block, ((exponentials, largest), sums))| {
+                let mut logits = vec![0.0; PART * stride];
                 let mut labels = Vec::new();
-                for (start, sums) in (0..width).step_by(PART).zip(sums.chunks_mut(r)) {
-                    let count = PART.min(width - start);
-                    let table = unembedding.rows_from(first + start, count);
-                    x.times(&mut logits, PART, table.transposed());
-                    let columns = first + start..first + start + count;
-                    let here = self
-                        .rows
-                        .iter()
-                        .enumerate()
-                        .filter(|(_, row)| columns.contains(&row.target));
-                    labels.extend(here.map(|(i, row)| (i, logits[i * PART + row.target - columns.start])));
+                let parts = exponentials
+                    .chunks_mut(lanes * PART)
+                    .zip(largest.chunks_mut(lanes))
+                    .zip(sums.chunks_mut(lanes));
+                for (first, ((exponentials, largest), sums)) in (block * WIDTH..v).step_by(PART).zip(parts) {
+                    let count = exponentials.len() / lanes;
+                    x.times(&mut logits, stride, false, unembedding.rows_from(first, count));
+                    let here = rows.iter().enumerate().filter_map(|(i, row)| {
+                        let at = row.target.checked_sub(first).filter(|at| *at < count)?;
+                        Some((i, logits[at * stride + i]))
+                    });
+                    labels.extend(here);
                     vectorised(
                         #[inline(always)]
-                        || take_exponentials(&mut logits, count, sums, &mut exponentials[start..], width),
+                        || take_exponentials(&logits, stride, exponentials, largest, sums),
                     );
                 }
                 labels
             })
             .collect();
-        let mut found = vec![RowSum::default(); r];
+        let mut found = vec![RowSum::default(); rows.len()];
         for (i, label) in labels.into_iter().flatten() {
             found[i].label = label;
         }
-        let sums = &self.sums[..r * parts_of(v)];
+        let (largest, sums) = (&*self.largest, &*self.sums);
         found
             .par_iter_mut()
             .with_min_len(32)
             .enumerate()
             .for_each(|(i, found)| {
-                let parts = || sums[i..].iter().step_by(r);
-                found.largest = parts().fold(f32::MIN, |most, part| most.max(part.largest));
-                found.sum = parts()
-                    .map(|part| f64::from(part.sum) * f64::from(part.largest - found.largest).exp())
+                let largest = || largest[i..].iter().step_by(lanes);
+                found.largest = largest().fold(f32::MIN, |most, part| most.max(*part));
+                found.sum = sums[i..]
+                    .iter()
+                    .step_by(lanes)
+                    .zip(largest())
+                    .map(|(sum, largest)| f64::from(*sum) * f64::from(largest - found.largest).exp())
                     .sum();
             });
         found
@@ -268,35 +272,41 @@ impl<K: Kept> Chunk<'_, K> {
 
     /// The gradient without its small elements, read from the exponentials.
     fn filtered(&self, found: &[RowSum], tolerance: f64) -> Option<Filtered> {
-        let (r, v) = (self.rows.len(), self.vocabulary);
-        Filtered::new(self.rows, v, tolerance, |i, first, to| {
-            let block = first / WIDTH;
-            let start = first % WIDTH;
-            let width = WIDTH.min(v - block * WIDTH);
-            let values = &self.exponentials[block * WIDTH * r + i * width + start..][..to.len()];
-            let parts = (block * PARTS + start / PART)..;
-            for ((part, values), to) in parts.zip(values.chunks(PART)).zip(to.chunks_mut(PART)) {
-                let factor = self.factor(part, i, &found[i]);
+        let lanes = self.lanes;
+        let labels = found
+            .iter()
+            .enumerate()
+            .map(|(i, found)| self.at_target(i, found) as f32);
+        let labels: Vec<f32> = labels.collect();
+        Filtered::new(self.rows, &labels, self.vocabulary, tolerance, |first, count, read| {
+            let mut values = vec![0.0; lanes];
+            let mut factors = vec![0.0; lanes];
+            for token in first..first + count {
+                if token == first || token % PART == 0 {
+                    self.factors(token / PART, found, &mut factors);
+                }
+                let exponentials = &self.exponentials[token * lanes..][..lanes];
                 vectorised(
                     #[inline(always)]
                     || {
-                        for (to, value) in to.iter_mut().zip(values) {
+                        for ((to, value), factor) in values.iter_mut().zip(exponentials).zip(&factors) {
                             *to = value.wide() * factor;
                         }
                     },
                 );
-            }
-            let target = self.rows[i].target.checked_sub(first);
-            if let Some(to) = target.and_then(|at| to.get_mut(at)) {
-                *to = self.at_target(i, &found[i]) as f32;
+                read(token, &mut values);
             }
         })
     }
 
-    /// What the exponentials of row `i` in `part` are multiplied by.
-    fn factor(&self, part: usize, i: usize, found: &RowSum) -> f32 {
-        let below = self.sums[part * self.rows.len() + i].largest - found.largest;
-        (self.rows[i].weight / found.sum * f64::from(below).exp()) as f32
+    /// What the exponentials of the rows in `part` are multiplied by.
+    fn factors(&self, part: usize, found: &[RowSum], to: &mut [f32]) {
+        let largest = &self.largest[part * self.lanes..];
+        for (((to, largest), found), row) in to.iter_mut().zip(largest).zip(found).zip(self.rows) {
+            let below = largest - found.largest;
+            *to = (row.weight / found.sum * f64::from(below).exp()) as f32;
+        }
+        to[self.rows.len()..].fill(0.0);
     }
 
     /// Row `i`'s gradient at its label.
@@ -307,7 +317,8 @@ impl<K: Kept> Chunk<'_, K> {
     }
 
     /// Turns the exponentials into the gradient, and that into dX of the chunk, `[rows, D]` at the
-    /// start of `d_x` (which has room for one a stripe), and dW. What is not wanted is empty or none.
+    /// start of `d_x` (which has room for one a stripe), and dW. `x` has the rows, and one of zeros
+    /// where their number is odd. What is not wanted is empty or none.
     fn multiply(
         &mut self,
         found: &[RowSum],
@@ -317,14 +328,15 @@ impl<K: Kept> Chunk<'_, K> {
         d_unembedding: Option<&mut [f32]>,
         accumulate: bool,
     ) {
-        let (r, v, d) = (self.rows.len(), self.vocabulary, x.shape()[1]);
+        let (r, lanes, v, [even, d]) = (self.rows.len(), self.lanes, self.vocabulary, x.shape());
         let blocks = v.div_ceil(WIDTH).div_ceil(STRIPES);
         let exponentials = std::mem::take(&mut self.exponentials);
         let chunk = &*self;
+        let packed_x = d_unembedding.is_some().then(|| PackedColumns::new(x, K::PRECISION));
         let mut of_x = d_x.chunks_mut(r * d);
         let mut of_w = d_unembedding.map(|to| to.chunks_mut(blocks * WIDTH * d));
         let mut stripes: Vec<Stripe<'_, K>> = exponentials
-            .chunks_mut(blocks * WIDTH * r)
+            .chunks_mut(blocks * WIDTH * lanes)
             .enumerate()
             .map(|(i, exponentials)| Stripe {
                 first_block: i * blocks,
@@ -334,24 +346,28 @@ impl<K: Kept> Chunk<'_, K> {
             })
             .collect();
         let used = stripes.len();
-        // With more threads than stripes all of them share each product.
-        let multiply = if rayon::current_num_threads() > STRIPES {
-            product
-        } else {
-            product_here
-        };
+        // With more threads than stripes all of them share the products.
+        let many = rayon::current_num_threads() > STRIPES;
+        let multiply = if many { product } else { product_here };
         stripes.par_iter_mut().with_max_len(1).for_each(|stripe| {
-            for (i, values) in stripe.exponentials.chunks_mut(r * WIDTH).enumerate() {
-                let (block, width) = (stripe.first_block + i, values.len() / r);
+            for (i, values) in stripe.exponentials.chunks_mut(lanes * WIDTH).enumerate() {
+                let (block, width) = (stripe.first_block + i, values.len() / lanes);
                 chunk.scale(values, block, found);
-                let gradient = K::view(values, [r, width]);
+                let gradient = |rows| View::strided(K::floats(values), [width, rows], [lanes, 1]);
                 if let Some(d_x) = &mut stripe.d_x {
                     let table = unembedding.rows_from(block * WIDTH, width);
-                    multiply(d_x, d, i > 0, gradient, table, K::PRECISION);
+                    multiply(d_x, d, i > 0, gradient(r).transposed(), table, K::PRECISION);
                 }
-                if let Some(to) = &mut stripe.d_unembedding {
+                if let (Some(to), Some(x)) = (&mut stripe.d_unembedding, &packed_x) {
                     let to = &mut to[i * WIDTH * d..][..width * d];
-                    multiply(to, d, accumulate, gradient.transposed(), x, K::PRECISION);
+                    if many {
+                        to.par_chunks_mut(PART * d).enumerate().for_each(|(part, to)| {
+                            let rows = gradient(even).rows_from(part * PART, to.len() / d);
+                            x.times(to, d, accumulate, rows);
+                        });
+                    } else {
+                        x.times(to, d, accumulate, gradient(even));
+                    }
                 }
             }
         });
@@ -364,64 +380,60 @@ impl<K: Kept> Chunk<'_, K> {
         }
     }
 
-    /// Scales the exponentials `[rows, width]` of `block` to their gradient.
+    /// Scales the exponentials `[width, lanes]` of `block` to their gradient.
     fn scale(&self, values: &mut [K], block: usize, found: &[RowSum]) {
-        let width = values.len() / self.rows.len();
-        for (i, values) in values.chunks_exact_mut(width).enumerate() {
-            for (part, values) in (block * PARTS..).zip(values.chunks_mut(PART)) {
-                let factor = self.factor(part, i, &found[i]);
-                vectorised(
-                    #[inline(always)]
-                    || {
-                        values
-                            .iter_mut()
-                            .for_each(|value| *value = K::nearest(value.wide() * factor))
-                    },
-                );
-            }
-            let target = self.rows[i].target.checked_sub(block * WIDTH);
-            if let Some(target) = target.and_then(|at| values.get_mut(at)) {
-                *target = K::nearest(self.at_target(i, &found[i]) as f32);
+        let lanes = self.lanes;
+        let mut factors = vec![0.0; lanes];
+        for (part, values) in (block * PARTS..).zip(values.chunks_mut(PART * lanes)) {
+            self.factors(part, found, &mut factors);
+            vectorised(
+                #[inline(always)]
+                || {
+                    for values in values.chunks_exact_mut(lanes) {
+                        for (value, factor) in values.iter_mut().zip(&factors) {
+                            *value = K::nearest(value.wide() * factor);
+                        }
+                    }
+                },
+            );
+        }
+        for (i, (row, found)) in self.rows.iter().zip(found).enumerate() {
+            let target = row.target.checked_sub(block * WIDTH);
+            if let Some(to) = target.and_then(|at| values.get_mut(at * lanes + i)) {
+                *to = K::nearest(self.at_target(i, found) as f32);
             }
         }
     }
 }
 
-/// The parts of all blocks of `columns` columns.
-fn parts_of(columns: usize) -> usize {
-    columns / WIDTH * PARTS + (columns % WIDTH).div_ceil(PART)
-}
-
-/// For each row of `logits` (`PART` apart, `count` of them logits): its [`Sum`], and its exponentials
-/// to `to`, whose rows are `stride` apart. Not-a-number makes the sum not-a-number.
+/// From `logits` `[count, lanes]`, whose rows are `stride` apart: for each lane the largest one and the sum
+/// of the exponentials relative to it, and those to `to` `[count, lanes]`. Not-a-number makes the sum
+/// not-a-number.
 #[inline(always)]
-fn take_exponentials<K: Kept>(logits: &mut [f32], count: usize, sums: &mut [Sum], to: &mut [K], stride: usize) {
-    let mut exponentials = [0.0f32; PART];
-    for ((i, logits), sum) in logits.chunks_exact_mut(PART).enumerate().zip(sums) {
-        logits[count..].fill(f32::NEG_INFINITY);
-        let mut lanes = [f32::MIN; LANES];
-        for values in logits.chunks_exact(LANES) {
-            for (lane, value) in lanes.iter_mut().zip(values) {
-                *lane = if *value > *lane { *value } else { *lane };
+fn take_exponentials<K: Kept>(logits: &[f32], stride: usize, to: &mut [K], largest: &mut [f32], sums: &mut [f32]) {
+    let lanes = largest.len();
+    let groups = largest.chunks_exact_mut(LANES).zip(sums.chunks_exact_mut(LANES));
+    for (first, (largest, sums)) in (0..lanes).step_by(LANES).zip(groups) {
+        let mut most = [f32::MIN; LANES];
+        let count = to.len() / lanes;
+        for row in logits.chunks(stride).take(count) {
+            for (most, value) in most.iter_mut().zip(&row[first..first + LANES]) {
+                *most = if *value > *most { *value } else { *most };
             }
         }
-        let largest = lanes.iter().fold(f32::MIN, |a, b| if *b > a { *b } else { a });
-        let mut lanes = [0.0f32; LANES];
-        for (to, values) in exponentials.chunks_exact_mut(LANES).zip(logits.chunks_exact(LANES)) {
-            for ((lane, to), value) in lanes.iter_mut().zip(to).zip(values) {
-                *to = exp_not_positive(*value - largest);
-                *lane += *to;
+        let mut sum = [0.0f32; LANES];
+        for (row, to) in logits.chunks(stride).zip(to.chunks_exact_mut(lanes)) {
+            let (row, to) = (&row[first..first + LANES], &mut to[first..first + LANES]);
+            for (((sum, to), value), most) in sum.iter_mut().zip(to).zip(row).zip(&most) {
+                let e = exp_not_positive(*value - *most);
+                *sum += e;
+                *to = K::nearest(e);
             }
         }
-        *sum = Sum {
-            largest,
-            sum: lanes.iter().sum(),
-        };
-        for (to, from) in to[i * stride..][..count].iter_mut().zip(&exponentials) {
-            *to = K::nearest(*from);
-        }
+        largest.copy_from_slice(&most);
+        sums.copy_from_slice(&sum);
     }
 }
 
-/// Lanes that are summed apart.
+/// Lanes that are computed together.
 const LANES: usize = 16;

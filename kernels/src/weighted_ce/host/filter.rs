@@ -66,13 +66,16 @@ struct Looked {
 }
 
 impl Filtered {
-    /// Looks through a chunk's gradient `[rows, vocabulary]`, of which `read(row, first, to)` writes
-    /// a row's elements from `first` on to `to`. None where the chunk has to be computed whole.
+    /// Looks through a chunk's gradient. `each(first, count, read)` hands the gradients of `count` tokens
+    /// from `first` on, one after another, to `read`: a value for each row (and zeros to the end of a
+    /// vector); at a row's own label its value counts for nothing and `labels` has the right one. None
+    /// where the chunk has to be computed whole.
     pub fn new(
         rows: &[KeptRow],
+        labels: &[f32],
         vocabulary: usize,
         tolerance: f64,
-        read: impl Fn(usize, usize, &mut [f32]) + Sync,
+        each: impl Fn(usize, usize, &mut dyn FnMut(usize, &mut [f32])) + Sync,
     ) -> Option<Self> {
         let mean = rows.iter().map(|row| row.weight.abs()).sum::<f64>() / rows.len() as f64;
         let bound = (tolerance * BOUND * mean) as f32;
@@ -81,7 +84,7 @@ impl Filtered {
             .map(|task| {
                 let first = task * COLUMNS;
                 let width = COLUMNS.min(vocabulary - first);
-                look(rows, [first, width], bound, |row, to| read(row, first, to))
+                look(rows, labels, [first, width], bound, |read| each(first, width, read))
             })
             .collect();
         let looked = looked?;
@@ -193,64 +196,53 @@ fn add(to: &mut [f32], values: &[f32], factor: f32) {
 }
 
 /// Looks through `width` columns from `first` on; none if too many elements are kept.
-fn look(rows: &[KeptRow], [first, width]: [usize; 2], bound: f32, read: impl Fn(usize, &mut [f32])) -> Option<Looked> {
-    let padded = width.next_multiple_of(LANES);
-    let mut values = vec![0.0f32; padded];
-    let mut sums = vec![0.0f32; padded];
-    let mut kept: Vec<[u32; 3]> = Vec::new();
-    let mut starts = vec![0u32; width + 1];
-    let mut row_sums = vec![0.0; rows.len()];
+fn look(
+    rows: &[KeptRow],
+    labels: &[f32],
+    [first, width]: [usize; 2],
+    bound: f32,
+    each: impl Fn(&mut dyn FnMut(usize, &mut [f32])),
+) -> Option<Looked> {
+    let mut own: Vec<(usize, usize)> = (rows.iter().enumerate())
+        .filter(|(_, row)| (first..first + width).contains(&row.target))
+        .map(|(i, row)| (row.target, i))
+        .collect();
+    own.sort_unstable();
+    let mut own = own.into_iter().peekable();
+    let lanes = rows.len().next_multiple_of(LANES);
+    let mut sums = Vec::with_capacity(width);
+    let mut kept: Vec<(u32, f32)> = Vec::new();
+    let mut starts = vec![0u32];
+    let mut row_sums = vec![0.0f32; lanes];
     let (mut squares_of_rest, mut squares) = (0.0, 0.0);
-    for (i, row) in rows.iter().enumerate() {
-        read(i, &mut values[..width]);
-        let label = row.target.checked_sub(first).filter(|at| *at < width);
-        if let Some(at) = label {
-            kept.push([at as u32, i as u32, values[at].to_bits()]);
-            squares += f64::from(values[at]).powi(2);
-            values[at] = 0.0;
+    each(&mut |token, values| {
+        while let Some((_, i)) = own.next_if(|(target, _)| *target == token) {
+            kept.push((i as u32, labels[i]));
+            squares += f64::from(labels[i]).powi(2);
+            values[i] = 0.0;
         }
         let [sum, of_rest, of_kept] = vectorised(
             #[inline(always)]
-            || {
-                rest_of(&values, &mut sums, bound, |j, value| {
-                    kept.push([j as u32, i as u32, value.to_bits()])
-                })
-            },
+            || rest_of(values, &mut row_sums, bound, |i, value| kept.push((i as u32, value))),
         );
-        row_sums[i] = sum;
+        sums.push(sum as f32);
+        starts.push(kept.len() as u32);
         squares_of_rest += of_rest;
         squares += of_rest + of_kept;
-    }
+    });
     if kept.len() > rows.len() * width / KEPT_ONE_IN {
         return None;
     }
-    // By column, in each of them by row.
-    kept.iter().for_each(|[j, _, _]| starts[*j as usize + 1] += 1);
-    for j in 0..width {
-        starts[j + 1] += starts[j];
-    }
-    let mut next = starts.clone();
-    let mut by_column = vec![(0, 0.0); kept.len()];
-    for [j, i, bits] in kept {
-        let at = &mut next[j as usize];
-        by_column[*at as usize] = (i, f32::from_bits(bits));
-        *at += 1;
-    }
-    sums.truncate(width);
     Some(Looked {
-        range: Range {
-            starts,
-            kept: by_column,
-            sums,
-        },
-        row_sums,
+        range: Range { starts, kept, sums },
+        row_sums: row_sums.iter().take(rows.len()).map(|sum| f64::from(*sum)).collect(),
         squares_of_rest,
         squares,
     })
 }
 
-/// Hands the elements above the bound to `keep` and adds the magnitudes of the others to `sums`:
-/// their sum and sum of squares, and the sum of squares of those kept.
+/// Hands the elements above the bound to `keep` and adds the magnitudes of the others to `sums`, lane by
+/// lane: their sum and sum of squares, and the sum of squares of those kept.
 #[inline(always)]
 fn rest_of(values: &[f32], sums: &mut [f32], bound: f32, mut keep: impl FnMut(usize, f32)) -> [f64; 3] {
     let (mut sum, mut squares) = ([0.0f32; LANES], [0.0f32; LANES]);
