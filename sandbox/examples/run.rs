@@ -1,0 +1,28 @@
+//! Runs a Python file in the sandbox: `cargo run -p wmtp-sandbox --example run -- FILE [STDIN-FILE]`.
+//! Prints its output, and on standard error how it ended and how it was held.
+
+use std::{error::Error, io::Write};
+use wmtp_sandbox::{Limits, Program, Runner, Sandbox};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args_os().skip(1);
+    let source = std::fs::read_to_string(arguments.next().ok_or("name a Python file")?)?;
+    let stdin = arguments.next().map_or(Ok(Vec::new()), std::fs::read)?;
+    let sandbox = Sandbox::new()?;
+    let program = Program {
+        source: &source,
+        stdin: &stdin,
+    };
+    let outcome = sandbox.run(&program, &Limits::default())?;
+    std::io::stdout().write_all(&outcome.stdout)?;
+    std::io::stderr().write_all(&outcome.stderr)?;
+    eprintln!(
+        "{:?} {:?} after {:.3} s; {}, Python {}",
+        outcome.status,
+        outcome.breach,
+        outcome.seconds,
+        sandbox.level(),
+        sandbox.python()
+    );
+    Ok(())
+}
