@@ -103,13 +103,20 @@ impl Bubblewrap {
         let filter = sealed_file(&bytes(filter)).map_err(fault)?;
         let number = filter.as_raw_fd().to_string();
         let place = scratch.path().as_os_str().as_bytes();
-        let last: [&[u8]; 8] = [b"--bind", place, place, b"--chdir", place, b"--seccomp", number.as_bytes(), b"--"];
+        let (bind, seccomp): ([&[u8]; 5], [&[u8]; 3]) = (
+            [b"--bind", place, place, b"--chdir", place],
+            [b"--seccomp", number.as_bytes(), b"--"],
+        );
+        // What bwrap made to mount on is a file system in memory, without a limit.
+        let read_only: [&[u8]; 2] = [b"--remount-ro", b"/"];
         let python = [self.python.as_os_str().as_bytes()];
         let arguments: Vec<&[u8]> = self
             .arguments
             .iter()
             .map(Vec::as_slice)
-            .chain(last)
+            .chain(bind)
+            .chain(read_only)
+            .chain(seccomp)
             .chain(python)
             .chain(crate::runner::FLAGS)
             .collect();

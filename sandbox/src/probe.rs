@@ -18,12 +18,15 @@ def through(layer, action, *arguments):
     except OSError:
         return
     print(layer, getattr(action, "__name__", "?"))
+def listing():
+    if os.path.basename(outside) not in os.listdir(os.path.dirname(outside)):
+        raise OSError("another directory of that name")
 def fork():
     if os.fork() == 0:
         os._exit(0)
 through("landlock", open, outside)
 through("landlock", open, outside, "a")
-through("landlock", os.listdir, os.path.dirname(outside))
+through("landlock", listing)
 through("landlock", os.listdir, "/proc/self")
 through("seccomp", fork)
 through("seccomp", os.kill, os.getppid(), 0)
