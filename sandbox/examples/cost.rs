@@ -19,7 +19,10 @@ const SOURCE: &str = "print(sum(range(10)))\n";
 fn main() -> Result<(), Box<dyn Error>> {
     let gigabytes: usize = std::env::args().nth(1).map_or(Ok(0), |text| text.parse())?;
     let ballast: Vec<u8> = (0..gigabytes << 30).map(|i| i as u8 | 1).collect();
-    println!("{} cores; {gigabytes} GiB resident in the caller", std::thread::available_parallelism()?);
+    println!(
+        "{} cores; {gigabytes} GiB resident in the caller",
+        std::thread::available_parallelism()?
+    );
     for isolation in [Isolation::Landlock, Isolation::Bubblewrap] {
         match Sandbox::with(&Options {
             isolation,
@@ -61,12 +64,23 @@ fn measure(sandbox: &Sandbox) -> Result<(), Box<dyn Error>> {
         let started = Instant::now();
         let outcome = sandbox.run(&program, &limits)?;
         times[2].push(started.elapsed().as_secs_f64() * 1e3);
-        assert_eq!((outcome.status, outcome.stdout.as_slice()), (Status::Exit(0), &b"45\n"[..]));
+        assert_eq!(
+            (outcome.status, outcome.stdout.as_slice()),
+            (Status::Exit(0), &b"45\n"[..])
+        );
     }
     let [plain, forked, ours] = times.map(quartiles);
-    println!("\n{}, Python {}, {ROUNDS} alternating runs, ms", sandbox.level(), sandbox.python());
+    println!(
+        "\n{}, Python {}, {ROUNDS} alternating runs, ms",
+        sandbox.level(),
+        sandbox.python()
+    );
     println!("                              25%   median      75%");
-    for (name, [low, middle, high]) in [("python3 -I", plain), ("python3 -I after fork", forked), ("sandbox", ours)] {
+    for (name, [low, middle, high]) in [
+        ("python3 -I", plain),
+        ("python3 -I after fork", forked),
+        ("sandbox", ours),
+    ] {
         println!("{name:<24} {low:8.2} {middle:8.2} {high:8.2}");
     }
     println!("overhead of the sandbox, median: {:.2} ms", ours[1] - plain[1]);
@@ -75,8 +89,15 @@ fn measure(sandbox: &Sandbox) -> Result<(), Box<dyn Error>> {
     let started = Instant::now();
     let outcomes = run_all(sandbox, &programs, &limits, 2);
     let seconds = started.elapsed().as_secs_f64();
-    let good = outcomes.iter().flatten().filter(|outcome| outcome.stdout == b"45\n").count();
-    println!("{good} of {} programs judged on 2 threads in {seconds:.2} s", programs.len());
+    let good = outcomes
+        .iter()
+        .flatten()
+        .filter(|outcome| outcome.stdout == b"45\n")
+        .count();
+    println!(
+        "{good} of {} programs judged on 2 threads in {seconds:.2} s",
+        programs.len()
+    );
     Ok(())
 }
 
@@ -85,7 +106,9 @@ fn executable() -> Result<String, Box<dyn Error>> {
     use std::sync::OnceLock;
     static FOUND: OnceLock<String> = OnceLock::new();
     if FOUND.get().is_none() {
-        let output = Command::new("python3").args(["-I", "-c", "import sys; print(sys.executable)"]).output()?;
+        let output = Command::new("python3")
+            .args(["-I", "-c", "import sys; print(sys.executable)"])
+            .output()?;
         let _ = FOUND.set(String::from_utf8(output.stdout)?.trim_end().to_owned());
     }
     FOUND.get().cloned().ok_or_else(|| "no python3".into())

@@ -128,7 +128,12 @@ impl Test {
                 vec![load(arg, 0), (instruction(AND, mask, 0, 0), false), equal(value)]
             }
             Self::Whole { arg, value } => {
-                vec![load(arg, 0), equal(value as u32), load(arg, 1), equal((value >> 32) as u32)]
+                vec![
+                    load(arg, 0),
+                    equal(value as u32),
+                    load(arg, 1),
+                    equal((value >> 32) as u32),
+                ]
             }
             Self::OwnPid { arg } => vec![load(arg, 0), (instruction(EQUAL, 0, 0, 0), true)],
         }
@@ -180,8 +185,23 @@ mod tests {
         let filter = Filter::new(&[
             (1, Rule::Allow),
             (2, Rule::Refuse(libc::EPERM)),
-            (3, Rule::When(vec![vec![low(1, 0xf0, 0x10), Test::OwnPid { arg: 0 }], vec![low(2, !0, 7)]], libc::EACCES)),
-            (4, Rule::When(vec![vec![Test::Whole { arg: 5, value: 0x1_0000_0002 }]], libc::EPERM)),
+            (
+                3,
+                Rule::When(
+                    vec![vec![low(1, 0xf0, 0x10), Test::OwnPid { arg: 0 }], vec![low(2, !0, 7)]],
+                    libc::EACCES,
+                ),
+            ),
+            (
+                4,
+                Rule::When(
+                    vec![vec![Test::Whole {
+                        arg: 5,
+                        value: 0x1_0000_0002,
+                    }]],
+                    libc::EPERM,
+                ),
+            ),
         ])
         .unwrap();
         let arch = OUR_ARCH.unwrap();
@@ -197,7 +217,11 @@ mod tests {
         assert_eq!(ask(4, [0, 0, 0, 0, 0, 2]), eperm);
         assert_eq!(ask(4, [0, 0, 0, 0, 0, 0x2_0000_0002]), eperm);
         assert_eq!(ask(5, [0; 6]), 0x0005_0026, "ENOSYS");
-        assert_eq!(decide(&filter, 0x4000_0003, 1, [0; 6]), 0x8000_0000, "a 32-bit call kills");
+        assert_eq!(
+            decide(&filter, 0x4000_0003, 1, [0; 6]),
+            0x8000_0000,
+            "a 32-bit call kills"
+        );
         #[cfg(target_arch = "x86_64")]
         assert_eq!(ask(1 | X32, [0; 6]), 0x8000_0000, "an x32 call kills");
     }

@@ -39,7 +39,9 @@ pub(crate) struct Bubblewrap {
 impl Bubblewrap {
     pub(crate) fn find(python: &Interpreter, more: &[PathBuf]) -> Result<Self, SandboxError> {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let found = std::env::split_paths(&path).map(|dir| dir.join("bwrap")).find(|file| file.is_file());
+        let found = std::env::split_paths(&path)
+            .map(|dir| dir.join("bwrap"))
+            .find(|file| file.is_file());
         let bwrap = found.ok_or_else(|| layer("bubblewrap", &io::Error::other("there is no bwrap on the PATH")))?;
         let mut arguments = vec![bwrap.as_os_str().as_bytes().to_vec()];
         let mut add = |parts: &[&[u8]]| arguments.extend(parts.iter().map(|part| part.to_vec()));
@@ -51,7 +53,8 @@ impl Bubblewrap {
                 add(&[b"--symlink", target.as_os_str().as_bytes(), link.as_bytes()]);
             }
         }
-        let mut bind = |from: &Path, to: &Path| add(&[b"--ro-bind", from.as_os_str().as_bytes(), to.as_os_str().as_bytes()]);
+        let mut bind =
+            |from: &Path, to: &Path| add(&[b"--ro-bind", from.as_os_str().as_bytes(), to.as_os_str().as_bytes()]);
         for path in python.readable.iter().chain(more) {
             bind(path, path);
         }
@@ -60,9 +63,14 @@ impl Bubblewrap {
         let loaders = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"].map(PathBuf::from);
         for name in [&python.executable].into_iter().chain(&loaders) {
             let Ok(target) = name.canonicalize() else { continue };
-            let Some(place) = name.parent().and_then(|dir| dir.canonicalize().ok()) else { continue };
+            let Some(place) = name.parent().and_then(|dir| dir.canonicalize().ok()) else {
+                continue;
+            };
             if let Some(file) = name.file_name().filter(|file| target != place.join(file)) {
-                let inside = python.readable.iter().any(|path| path.is_dir() && place.starts_with(path));
+                let inside = python
+                    .readable
+                    .iter()
+                    .any(|path| path.is_dir() && place.starts_with(path));
                 if !inside {
                     bind(&target, &place.join(file));
                 }

@@ -31,8 +31,14 @@ pub(crate) struct FileRules {
 pub(crate) fn landlock_version() -> io::Result<i32> {
     const VERSION: u32 = 1; // LANDLOCK_CREATE_RULESET_VERSION
     // SAFETY: a null pointer of size 0 with this flag asks for the version; nothing is read.
-    let version =
-        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<libc::c_void>(), 0usize, VERSION) };
+    let version = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::null::<libc::c_void>(),
+            0usize,
+            VERSION,
+        )
+    };
     if version < 1 {
         return Err(io::Error::last_os_error());
     }
@@ -54,12 +60,20 @@ impl FileRules {
             add(path, read_file | AccessFs::Execute)?;
         }
         for path in python.readable.iter().chain(more) {
-            let list = if path.is_dir() { AccessFs::ReadDir.into() } else { BitFlags::EMPTY };
+            let list = if path.is_dir() {
+                AccessFs::ReadDir.into()
+            } else {
+                BitFlags::EMPTY
+            };
             add(path, read_file | list)?;
         }
         for (path, writable) in DEVICES {
             if Path::new(path).exists() {
-                let write = if writable { AccessFs::WriteFile.into() } else { BitFlags::EMPTY };
+                let write = if writable {
+                    AccessFs::WriteFile.into()
+                } else {
+                    BitFlags::EMPTY
+                };
                 add(Path::new(path), read_file | write)?;
             }
         }

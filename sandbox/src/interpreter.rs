@@ -82,7 +82,10 @@ impl Interpreter {
         };
         let version = all("version").next().map(|v| v.display().to_string());
         let (Some(executable), Some(version)) = (all("exe").next(), version) else {
-            return Err(fail(format!("it is no Python 3 that knows its own path ({})", answer.status)));
+            return Err(fail(format!(
+                "it is no Python 3 that knows its own path ({})",
+                answer.status
+            )));
         };
         if !answer.status.success() || !version.starts_with("3.") {
             return Err(fail(format!("it is Python {version} and ended with {}", answer.status)));
@@ -116,15 +119,29 @@ fn is_loader(path: &Path) -> bool {
 }
 
 fn is_library(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().contains(".so"))
+    path.file_name()
+        .is_some_and(|name| name.to_string_lossy().contains(".so"))
 }
 
 /// Whether a directory is too much to give away as a whole: the root, the system's trees, HOME, the
 /// temporary and the working directory, and whatever holds one of these.
 fn is_broad(dir: &Path) -> bool {
     let Ok(dir) = dir.canonicalize() else { return true };
-    let system = ["/", "/usr", "/usr/local", "/etc", "/var", "/home", "/root", "/tmp", "/opt"];
-    let homes = [std::env::var_os("HOME").map(PathBuf::from), std::env::current_dir().ok()];
+    let system = [
+        "/",
+        "/usr",
+        "/usr/local",
+        "/etc",
+        "/var",
+        "/home",
+        "/root",
+        "/tmp",
+        "/opt",
+    ];
+    let homes = [
+        std::env::var_os("HOME").map(PathBuf::from),
+        std::env::current_dir().ok(),
+    ];
     let places = system.iter().map(PathBuf::from).chain(homes.into_iter().flatten());
     places
         .chain([std::env::temp_dir()])
@@ -160,7 +177,9 @@ mod tests {
         assert_eq!(kept, [at("a/b"), at("ab")]);
         assert!(is_broad(Path::new("/")) && is_broad(Path::new("/usr")) && is_broad(&std::env::temp_dir()));
         assert!(is_broad(&std::env::current_dir().unwrap()) && !is_broad(&at("a")));
-        assert!(is_loader(Path::new("/lib64/ld-linux-x86-64.so.2")) && is_loader(Path::new("/lib/ld-musl-x86_64.so.1")));
+        assert!(
+            is_loader(Path::new("/lib64/ld-linux-x86-64.so.2")) && is_loader(Path::new("/lib/ld-musl-x86_64.so.1"))
+        );
         assert!(!is_loader(Path::new("/lib/libc.so.6")));
     }
 
@@ -170,7 +189,11 @@ mod tests {
         assert!(python.version.starts_with("3."));
         assert!(!python.executed.is_empty());
         for path in &python.readable {
-            assert!(path.exists() && (path.is_file() || !is_broad(path)), "{}", path.display());
+            assert!(
+                path.exists() && (path.is_file() || !is_broad(path)),
+                "{}",
+                path.display()
+            );
         }
     }
 }

@@ -58,7 +58,11 @@ impl Arguments {
 
     /// What `execve` is called with.
     pub(crate) fn pointers(&self) -> [u64; 3] {
-        [self.path().as_ptr() as u64, self.argv.as_ptr() as u64, self.envp.as_ptr() as u64]
+        [
+            self.path().as_ptr() as u64,
+            self.argv.as_ptr() as u64,
+            self.envp.as_ptr() as u64,
+        ]
     }
 }
 
@@ -161,7 +165,10 @@ pub(crate) fn start(plan: &mut Plan<'_>) -> Result<Started, Fault> {
         let error = io::Error::last_os_error();
         libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
         if pid == -1 {
-            return Err(Fault { step: Step::Process, error });
+            return Err(Fault {
+                step: Step::Process,
+                error,
+            });
         }
         pid
     };
@@ -252,7 +259,11 @@ fn confine_and_execute(shared: &mut Shared<'_, '_>) -> Step {
         libc::sigemptyset(&mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
         let arguments = plan.arguments;
-        libc::execve(arguments.path().as_ptr(), arguments.argv.as_ptr(), arguments.envp.as_ptr());
+        libc::execve(
+            arguments.path().as_ptr(),
+            arguments.argv.as_ptr(),
+            arguments.envp.as_ptr(),
+        );
     }
     Step::Exec
 }
@@ -280,7 +291,14 @@ unsafe fn limit(resource: u32, soft: u64, hard: u64) -> bool {
     // SAFETY: pointers to locals.
     unsafe {
         let mut now: libc::rlimit64 = std::mem::zeroed();
-        if libc::syscall(libc::SYS_prlimit64, 0, resource, std::ptr::null::<libc::rlimit64>(), &mut now) == -1 {
+        if libc::syscall(
+            libc::SYS_prlimit64,
+            0,
+            resource,
+            std::ptr::null::<libc::rlimit64>(),
+            &mut now,
+        ) == -1
+        {
             return false;
         }
         let hard = hard.min(now.rlim_max);
@@ -288,7 +306,13 @@ unsafe fn limit(resource: u32, soft: u64, hard: u64) -> bool {
             rlim_cur: soft.min(hard),
             rlim_max: hard,
         };
-        libc::syscall(libc::SYS_prlimit64, 0, resource, &new, std::ptr::null_mut::<libc::rlimit64>()) == 0
+        libc::syscall(
+            libc::SYS_prlimit64,
+            0,
+            resource,
+            &new,
+            std::ptr::null_mut::<libc::rlimit64>(),
+        ) == 0
     }
 }
 

@@ -58,7 +58,10 @@ pub(crate) fn verify(sandbox: &Sandbox, options: &Options) -> Result<(), Sandbox
     for name in ["landlock", "seccomp", "rlimits"] {
         if let Some(what) = answer.iter().find_map(|line| line.strip_prefix(name)) {
             let shown = if name == "landlock" { file_layer(sandbox) } else { name };
-            return Err(layer(shown, &io::Error::other(format!("it is there but let{what} through"))));
+            return Err(layer(
+                shown,
+                &io::Error::other(format!("it is there but let{what} through")),
+            ));
         }
     }
     lock().insert(key);

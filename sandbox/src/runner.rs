@@ -109,14 +109,26 @@ impl Sandbox {
         let arguments = direct(&python)?;
         let filter = filter(ExecPointers(arguments.pointers()), version >= 3)?;
         let layers = vec![format!("landlock-{version}"), "seccomp".into(), "rlimits".into()];
-        Ok(Self::assemble(options, python, Gate::Landlock(files, arguments), Some(filter), layers))
+        Ok(Self::assemble(
+            options,
+            python,
+            Gate::Landlock(files, arguments),
+            Some(filter),
+            layers,
+        ))
     }
 
     fn behind_bubblewrap(options: &Options, python: Interpreter) -> Result<Self, SandboxError> {
         let bubblewrap = Bubblewrap::find(&python, &options.readable)?;
         let filter = bubblewrap.filter()?;
         let layers = ["bubblewrap", "seccomp", "rlimits"].map(String::from).to_vec();
-        Ok(Self::assemble(options, python, Gate::Bubblewrap(bubblewrap), Some(filter), layers))
+        Ok(Self::assemble(
+            options,
+            python,
+            Gate::Bubblewrap(bubblewrap),
+            Some(filter),
+            layers,
+        ))
     }
 
     /// Tries the layers one by one and leaves out what does not work.
@@ -197,7 +209,8 @@ impl Sandbox {
         let started = Instant::now();
         let streams = [stdin.as_fd(), out_end.as_fd(), err_end.as_fd()];
         let child = self.start(&scratch, streams, limits)?;
-        let group = Group::new(child);
+        let generations = if matches!(self.gate, Gate::Bubblewrap(_)) { 2 } else { 0 };
+        let group = Group::new(child, generations);
         drop((stdin, out_end, err_end));
         // Where memory runs out the program goes first; best effort.
         let _ = std::fs::write(format!("/proc/{}/oom_score_adj", group.pid()), "1000");
@@ -215,12 +228,7 @@ impl Sandbox {
         })
     }
 
-    fn start(
-        &self,
-        scratch: &Scratch,
-        streams: [BorrowedFd<'_>; 3],
-        limits: &Limits,
-    ) -> Result<Started, SandboxError> {
+    fn start(&self, scratch: &Scratch, streams: [BorrowedFd<'_>; 3], limits: &Limits) -> Result<Started, SandboxError> {
         let limits = self.resource_limits(limits);
         let mut plan = Plan {
             arguments: match &self.gate {
@@ -295,7 +303,10 @@ impl Runner for Sandbox {
 
 /// The interpreter's own arguments.
 fn direct(python: &Interpreter) -> Result<Arguments, SandboxError> {
-    let arguments: Vec<&[u8]> = [python.executable.as_os_str().as_bytes()].into_iter().chain(FLAGS).collect();
+    let arguments: Vec<&[u8]> = [python.executable.as_os_str().as_bytes()]
+        .into_iter()
+        .chain(FLAGS)
+        .collect();
     Arguments::new(&arguments, &[ENVIRONMENT]).map_err(io_error("name the interpreter"))
 }
 

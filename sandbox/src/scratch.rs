@@ -18,6 +18,8 @@ use std::{
 
 /// Directories nested deeper than this are a breach; a path name ends at 2048 of them anyway.
 const DEPTH: usize = 64;
+/// Names that removal takes at a time.
+const BATCH: u64 = 100_000;
 /// How often removal starts over when somebody keeps making files meanwhile.
 const ROUNDS: usize = 100;
 
@@ -36,7 +38,13 @@ impl Scratch {
     pub(crate) fn new(temp: &Path, source: &str, files: &[ExtraFile<'_>]) -> Result<Self, SandboxError> {
         let made = tempfile::Builder::new().prefix("wmtp-run-").tempdir_in(temp);
         let path = made.map_err(io_error("make a temporary directory"))?.keep();
-        let open = || Ok((open_path(&path)?, open_path(temp)?, std::fs::symlink_metadata(&path)?.dev()));
+        let open = || {
+            Ok((
+                open_path(&path)?,
+                open_path(temp)?,
+                std::fs::symlink_metadata(&path)?.dev(),
+            ))
+        };
         let (directory, parent, device) = open().map_err(|error| {
             let _ = std::fs::remove_dir(&path);
             io_error("open its temporary directory")(error)
@@ -93,7 +101,10 @@ impl Scratch {
         if looked.is_err() {
             return None; // names that change meanwhile; the next look is soon
         }
-        let held = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        let held = std::fs::read_dir(format!("/proc/{pid}/fd"))
+            .into_iter()
+            .flatten()
+            .flatten();
         let nameless: u64 = held
             .filter_map(|entry| std::fs::metadata(entry.path()).ok())
             .filter(|file| file.is_file() && file.nlink() == 0 && file.dev() == self.device)
@@ -105,7 +116,10 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let name = self.path.file_name().and_then(|name| CString::new(name.as_bytes()).ok());
+        let name = self
+            .path
+            .file_name()
+            .and_then(|name| CString::new(name.as_bytes()).ok());
         let removed = empty(self.directory.as_fd()).and_then(|()| match name {
             Some(name) => unlink(self.parent.as_fd(), &name, libc::AT_REMOVEDIR),
             None => Err(io::ErrorKind::InvalidFilename.into()),
@@ -127,7 +141,8 @@ struct Usage {
 impl Usage {
     /// Adds what is beneath `directory`, until a limit is passed.
     fn add(&mut self, directory: BorrowedFd<'_>, depth: usize, limits: &Limits) -> io::Result<()> {
-        for name in names(directory)? {
+        let room = limits.files.saturating_sub(self.files) + 1;
+        for name in names(directory, room)? {
             self.files += 1;
             if self.files > limits.files {
                 return Ok(());
@@ -163,7 +178,7 @@ fn empty(top: BorrowedFd<'_>) -> io::Result<()> {
     let mut moved = 0u64;
     let mut last = Ok(());
     for _ in 0..ROUNDS {
-        let mut left = names(top)?;
+        let mut left = names(top, BATCH)?;
         if left.is_empty() {
             return Ok(());
         }
@@ -171,7 +186,9 @@ fn empty(top: BorrowedFd<'_>) -> io::Result<()> {
             last = remove(top, &name, &mut moved, &mut left);
         }
     }
-    last.and(Err(io::Error::other("files are being made faster than they can be removed")))
+    last.and(Err(io::Error::other(
+        "files are being made faster than they can be removed",
+    )))
 }
 
 /// Removes `name` from `top`; directories found in it are moved to `top` and added to `left`.
@@ -182,7 +199,7 @@ fn remove(top: BorrowedFd<'_>, name: &CStr, moved: &mut u64, left: &mut Vec<CStr
         done => return done,
     }
     let inner = open_to_empty(top, name)?;
-    for name in names(inner.as_fd())? {
+    for name in names(inner.as_fd(), BATCH)? {
         if unlink(inner.as_fd(), &name, 0).is_ok() {
             continue;
         }
@@ -194,7 +211,14 @@ fn remove(top: BorrowedFd<'_>, name: &CStr, moved: &mut u64, left: &mut Vec<CStr
             // SAFETY: open descriptors and names that end with a zero. Never replaces anything.
             let done = unsafe {
                 let (from, to) = (inner.as_raw_fd(), top.as_raw_fd());
-                libc::syscall(libc::SYS_renameat2, from, name.as_ptr(), to, new.as_ptr(), libc::RENAME_NOREPLACE)
+                libc::syscall(
+                    libc::SYS_renameat2,
+                    from,
+                    name.as_ptr(),
+                    to,
+                    new.as_ptr(),
+                    libc::RENAME_NOREPLACE,
+                )
             };
             if done == 0 {
                 left.push(new);
@@ -206,7 +230,11 @@ fn remove(top: BorrowedFd<'_>, name: &CStr, moved: &mut u64, left: &mut Vec<CStr
             }
         }
     }
-    unlink(top, name, libc::AT_REMOVEDIR)
+    match unlink(top, name, libc::AT_REMOVEDIR) {
+        // More than a batch, or somebody makes files: the next round goes on.
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        done => done,
+    }
 }
 
 fn unlink(directory: BorrowedFd<'_>, name: &CStr, flags: libc::c_int) -> io::Result<()> {
@@ -268,8 +296,9 @@ fn open_path(path: &Path) -> io::Result<OwnedFd> {
     options.open(path).map(File::into)
 }
 
-/// Names in a directory, without `.` and `..`.
-fn names(directory: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
+/// Names in a directory, without `.` and `..`, at most `most`: where files are made as fast as they
+/// are listed, the list has no end.
+fn names(directory: BorrowedFd<'_>, most: u64) -> io::Result<Vec<CString>> {
     let own = open_at(directory, c".")?; // with a reading position of its own
     let mut names = Vec::new();
     // SAFETY: `fdopendir` takes the descriptor over and `closedir` closes it. An entry is valid
@@ -280,7 +309,9 @@ fn names(directory: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
             return Err(io::Error::last_os_error());
         }
         let _ = own.into_raw_fd();
-        while let Some(entry) = libc::readdir64(stream).as_ref() {
+        while let Some(entry) = libc::readdir64(stream).as_ref()
+            && (names.len() as u64) < most
+        {
             let name = CStr::from_ptr(entry.d_name.as_ptr());
             if name != c"." && name != c".." {
                 names.push(name.to_owned());
@@ -337,7 +368,10 @@ mod tests {
             assert_eq!(unsafe { libc::mkdirat(at.as_raw_fd(), c"d".as_ptr(), 0o700) }, 0);
             at = open_at(at.as_fd(), c"d").unwrap();
         }
-        assert_eq!(scratch.breach(std::process::id() as i32, &Limits::default()), Some(Breach::Files));
+        assert_eq!(
+            scratch.breach(std::process::id() as i32, &Limits::default()),
+            Some(Breach::Files)
+        );
         drop((at, scratch));
         assert_eq!(left_in(&temp), 0);
     }
@@ -395,7 +429,10 @@ mod tests {
     fn extra_files_have_plain_names_of_their_own() {
         let temp = tempfile::tempdir().unwrap();
         let with = |name| Scratch::new(temp.path(), "", &[ExtraFile { name, bytes: b"x" }]);
-        assert_eq!(std::fs::read(with("data.txt").unwrap().path().join("data.txt")).unwrap(), b"x");
+        assert_eq!(
+            std::fs::read(with("data.txt").unwrap().path().join("data.txt")).unwrap(),
+            b"x"
+        );
         for name in ["", "..", "a/b", "/etc/x", "main.py"] {
             assert!(matches!(with(name), Err(SandboxError::Request(_))), "{name}");
         }

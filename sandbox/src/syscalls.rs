@@ -60,10 +60,13 @@ fn guarded(exec: ExecPointers, truncation: bool) -> Vec<(c_long, Rule)> {
     let own = |arg| Rule::When(vec![vec![Test::OwnPid { arg }]], EPERM);
     let mut rules = vec![
         // A second start of the interpreter would be as confined as the first; denied all the same.
-        (libc::SYS_execve, match exec.0 {
-            [0, 0, 0] => Rule::Allow,
-            _ => Rule::When(vec![vec![whole(0, path), whole(1, argv), whole(2, envp)]], EPERM),
-        }),
+        (
+            libc::SYS_execve,
+            match exec.0 {
+                [0, 0, 0] => Rule::Allow,
+                _ => Rule::When(vec![vec![whole(0, path), whole(1, argv), whole(2, envp)]], EPERM),
+            },
+        ),
         (libc::SYS_clone, Rule::When(vec![vec![thread_flags()]], EPERM)),
         // Its flags lie behind a pointer, which no filter can follow.
         (libc::SYS_clone3, Rule::Refuse(libc::ENOSYS)),
@@ -73,17 +76,31 @@ fn guarded(exec: ExecPointers, truncation: bool) -> Vec<(c_long, Rule)> {
         (libc::SYS_rt_sigqueueinfo, own(0)),
         (libc::SYS_rt_tgsigqueueinfo, own(0)),
         // Own limits may be read and lowered; hard limits cannot be raised without a capability.
-        (libc::SYS_prlimit64, Rule::When(vec![vec![low(0, 0)], vec![Test::OwnPid { arg: 0 }]], EPERM)),
+        (
+            libc::SYS_prlimit64,
+            Rule::When(vec![vec![low(0, 0)], vec![Test::OwnPid { arg: 0 }]], EPERM),
+        ),
         (libc::SYS_fcntl, any_of(1, FCNTL, EPERM)),
         (libc::SYS_ioctl, any_of(1, IOCTL, libc::ENOTTY)),
         (libc::SYS_prctl, any_of(0, PRCTL, EPERM)),
     ];
     if !truncation {
         let truncates = libc::O_TRUNC as u32;
-        let mode = |arg, value: i32| Test::Low { arg, mask: libc::O_ACCMODE as u32, value: value as u32 };
+        let mode = |arg, value: i32| Test::Low {
+            arg,
+            mask: libc::O_ACCMODE as u32,
+            value: value as u32,
+        };
         let open = |arg| {
-            let harmless = vec![Test::Low { arg, mask: truncates, value: 0 }];
-            Rule::When(vec![harmless, vec![mode(arg, libc::O_WRONLY)], vec![mode(arg, libc::O_RDWR)]], EPERM)
+            let harmless = vec![Test::Low {
+                arg,
+                mask: truncates,
+                value: 0,
+            }];
+            Rule::When(
+                vec![harmless, vec![mode(arg, libc::O_WRONLY)], vec![mode(arg, libc::O_RDWR)]],
+                EPERM,
+            )
         };
         rules.extend([(libc::SYS_openat, open(2)), (libc::SYS_truncate, Rule::Refuse(EPERM))]);
         #[cfg(target_arch = "x86_64")]

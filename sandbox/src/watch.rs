@@ -19,14 +19,17 @@ const SHARE: u32 = 4;
 pub(crate) struct Group {
     pid: libc::pid_t,
     pidfd: Option<OwnedFd>,
+    /// How many generations below the leader the program is: 0, or 2 behind bwrap.
+    generations: usize,
     reaped: bool,
 }
 
 impl Group {
-    pub(crate) fn new(started: Started) -> Self {
+    pub(crate) fn new(started: Started, generations: usize) -> Self {
         Self {
             pid: started.pid,
             pidfd: started.pidfd,
+            generations,
             reaped: false,
         }
     }
@@ -78,12 +81,12 @@ impl Group {
         Ok((status, time(usage.ru_utime) + time(usage.ru_stime)))
     }
 
-    /// Threads alive, or 0 where the system does not tell.
-    fn threads(&self) -> u64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
-        // After the name in parentheses, which may hold anything, come state, ppid, ...
-        let fields = stat.rsplit(") ").next().unwrap_or_default();
-        fields.split(' ').nth(17).and_then(|n| n.parse().ok()).unwrap_or(0)
+    /// The program's process, if it has been started already.
+    fn program(&self) -> Option<libc::pid_t> {
+        (0..self.generations).try_fold(self.pid, |pid, _| {
+            let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+            children.split(' ').next()?.parse().ok()
+        })
     }
 }
 
@@ -184,10 +187,19 @@ fn ended_with(raw: libc::c_int, cpu: Duration, limits: &Limits) -> Status {
 
 /// One look at the watched limits.
 fn look(group: &Group, scratch: &Scratch, limits: &Limits) -> Option<Breach> {
-    if group.threads() > limits.threads {
+    let program = group.program()?;
+    if threads(program) > limits.threads {
         return Some(Breach::Threads);
     }
-    scratch.breach(group.pid, limits)
+    scratch.breach(program, limits)
+}
+
+/// Threads alive, or 0 where the system does not tell.
+fn threads(pid: libc::pid_t) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // After the name in parentheses, which may hold anything, come state, ppid, ...
+    let fields = stat.rsplit(") ").next().unwrap_or_default();
+    fields.split(' ').nth(17).and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
 /// The reading end of one output, without blocking.
