@@ -9,7 +9,7 @@ use crate::{
     io_error,
     launch::{Arguments, Fault, OwnFilter, Plan, ResourceLimit, Started, Step, start},
     probe,
-    scratch::Scratch,
+    scratch::{Scratch, sweep},
     syscalls::{ExecPointers, rules},
     watch::{Group, watch},
 };
@@ -77,6 +77,7 @@ impl Sandbox {
     /// or that does not hold, unless `options.policy` is [`Policy::UnsafeExec`].
     pub fn with(options: &Options) -> Result<Self, SandboxError> {
         let python = Interpreter::find(&options.python)?;
+        sweep(&options.temp);
         let tries: &[Attempt] = match options.isolation {
             Isolation::Auto => &[Self::behind_landlock, Self::behind_bubblewrap],
             Isolation::Landlock => &[Self::behind_landlock],

@@ -14,6 +14,7 @@ use std::{
         unix::{ffi::OsStrExt, fs::MetadataExt, fs::OpenOptionsExt},
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// Directories nested deeper than this are a breach; a path name ends at 2048 of them anyway.
@@ -22,6 +23,40 @@ const DEPTH: usize = 64;
 const BATCH: u64 = 100_000;
 /// How often removal starts over when somebody keeps making files meanwhile.
 const ROUNDS: usize = 100;
+
+/// What the names of the directories begin with.
+const PREFIX: &str = "wmtp-run-";
+/// Age from which a directory that nobody holds is taken for one that a killed harness left: far
+/// more than the moment between a directory's making and its locking.
+const ABANDONED: Duration = Duration::from_secs(3600);
+
+/// Removes what harnesses that were killed have left in `temp`. A harness that lives holds a lock on
+/// each of its directories.
+pub(crate) fn sweep(temp: &Path) {
+    let Ok(parent) = open_path(temp) else { return };
+    for name in names(parent.as_fd(), BATCH).unwrap_or_default() {
+        if !name.to_bytes().starts_with(PREFIX.as_bytes()) {
+            continue;
+        }
+        let Ok(directory) = open_at(parent.as_fd(), &name).map(File::from) else {
+            continue;
+        };
+        // SAFETY: no arguments, cannot fail.
+        let user = unsafe { libc::geteuid() };
+        let left = |meta: std::fs::Metadata| {
+            let age = meta.modified().ok().and_then(|time| time.elapsed().ok());
+            meta.uid() == user && age.is_some_and(|age| age > ABANDONED)
+        };
+        if directory.metadata().is_ok_and(left) && directory.try_lock().is_ok() {
+            let removed = empty(directory.as_fd()).and_then(|()| unlink(parent.as_fd(), &name, libc::AT_REMOVEDIR));
+            tracing::info!(
+                ?name,
+                ?removed,
+                "swept a temporary directory that a killed process had left"
+            );
+        }
+    }
+}
 
 /// The temporary directory of one program; removed when dropped.
 #[derive(Debug)]
@@ -36,7 +71,7 @@ pub(crate) struct Scratch {
 impl Scratch {
     /// Makes it inside `temp`, with `main.py` and `files` in it.
     pub(crate) fn new(temp: &Path, source: &str, files: &[ExtraFile<'_>]) -> Result<Self, SandboxError> {
-        let made = tempfile::Builder::new().prefix("wmtp-run-").tempdir_in(temp);
+        let made = tempfile::Builder::new().prefix(PREFIX).tempdir_in(temp);
         let path = made.map_err(io_error("make a temporary directory"))?.keep();
         let open = || {
             Ok((
@@ -49,9 +84,11 @@ impl Scratch {
             let _ = std::fs::remove_dir(&path);
             io_error("open its temporary directory")(error)
         })?;
+        let held = File::from(directory);
+        let _ = held.try_lock(); // see `sweep`; not all file systems have locks
         let scratch = Self {
             path,
-            directory,
+            directory: held.into(),
             parent,
             device,
         };
@@ -398,6 +435,27 @@ mod tests {
         let _ = std::fs::remove_dir_all(temp.path());
         assert!(maker.join().unwrap() > 0);
         assert!(!temp.path().exists());
+    }
+
+    #[test]
+    fn only_old_directories_that_nobody_holds_are_swept() {
+        let (temp, scratch) = scratch();
+        let old = std::time::SystemTime::now() - ABANDONED * 2;
+        let make = |name: &str, time| {
+            let path = temp.path().join(name);
+            std::fs::create_dir_all(path.join("inner")).unwrap();
+            File::open(&path).unwrap().set_modified(time).unwrap();
+        };
+        make("wmtp-run-old", old);
+        make("wmtp-run-new", std::time::SystemTime::now());
+        make("other", old);
+        File::open(scratch.path()).unwrap().set_modified(old).unwrap();
+        symlink(temp.path().join("other"), temp.path().join("wmtp-run-link")).unwrap();
+        sweep(temp.path());
+        assert!(scratch.path().exists(), "held by this process");
+        let exists = |name| std::fs::symlink_metadata(temp.path().join(name)).is_ok();
+        assert!(!exists("wmtp-run-old"));
+        assert!(exists("wmtp-run-new") && exists("other/inner") && exists("wmtp-run-link"));
     }
 
     #[test]

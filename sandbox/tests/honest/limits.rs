@@ -42,7 +42,8 @@ fn the_working_directory_is_temporary() {
 #[test]
 fn the_program_leads_a_session_and_group_of_its_own() {
     if common::isolation() == Isolation::Bubblewrap {
-        return; // there bwrap leads, from outside of the program's process table
+        common::say("not asked behind bubblewrap, whose own process leads, outside the program's process table");
+        return;
     }
     let outcome = run("import os; print(os.getsid(0) == os.getpid() == os.getpgid(0))");
     assert_eq!(text(&outcome.stdout), "True");
