@@ -43,13 +43,13 @@ fn no_hostile_program_gets_through() {
         ..common::options()
     })
     .unwrap();
-    assert!(CASES.len() >= 30);
     let mut wrong = Vec::new();
-    let mut controls = 0;
+    let (mut ran, mut controls) = (0, 0);
     for case in CASES {
         if case.only_landlock && common::isolation() != Isolation::Landlock {
             continue;
         }
+        ran += 1;
         let source = world.fill(&format!("{PRELUDE}{}", case.source));
         let limits = (case.limits)(limits());
         let outcome = run(&sandbox, &source, &limits);
@@ -83,12 +83,11 @@ fn no_hostile_program_gets_through() {
         }
     }
     common::say(&format!(
-        "{} hostile programs under {} with Python {}, {controls} of them seen to work without the sandbox",
-        CASES.len(),
+        "{ran} hostile programs under {} with Python {}, {controls} of them seen to work without the sandbox",
         sandbox.level(),
         sandbox.python()
     ));
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(ran >= 30 && wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// Whether a case ended as it should.
