@@ -95,3 +95,7 @@ bench-decode *ARGS:
 # where a step's time goes against the machine's limits, measured
 bench-roofline *ARGS:
     cargo bench --locked --bench roofline -- {{ARGS}}
+
+# what the sandbox costs over plain Python; with a number, that many GiB are resident in the caller
+bench-sandbox *ARGS:
+    cargo run --release --locked -p wmtp-sandbox --example cost -- {{ARGS}}

@@ -8,7 +8,7 @@ use crate::{
     data::load,
     eval::{
         self, EvalReport, EvalRequest, Mbpp, Progress,
-        sandbox::{Limits, ProcessRunner},
+        sandbox::{Limits, Sandbox},
     },
     pipeline::ModelGenerator,
     settings::{Settings, expand_home},
@@ -106,8 +106,8 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
             )));
         }
     }
-    // Without Python nothing can be judged: better known before the model is loaded.
-    let runner = ProcessRunner::new()?;
+    // Without Python or a layer of the sandbox nothing can be judged: better known before the model is loaded.
+    let runner = Sandbox::new()?;
     let problems = load(&data_source(&settings.recipe.data.source, &settings.config, output)?)?;
     let (loaded, tokenizer) = open_model(&model, Some(1), dtype, &settings, &device, output)?;
     let e = &settings.recipe.eval;

@@ -10,7 +10,6 @@ mod mbpp;
 pub mod passk;
 mod request;
 mod run;
-pub mod sandbox;
 pub mod verdict;
 
 pub use benchmark::Benchmark;
@@ -19,3 +18,4 @@ pub use mbpp::{Mbpp, judge as judge_mbpp};
 pub use request::{EvalRequest, parse_tasks};
 pub use run::{Completion, EvalReport, Generator, Progress, ResultCounts, run, sample_seed};
 pub use verdict::Verdict;
+pub use wmtp_sandbox as sandbox;

@@ -1,18 +1,17 @@
-//! Evaluation through its public interface: what the sandbox holds, what a verdict proves, MBPP's
-//! ground truth, a whole sampling run. Needs `python3`.
+//! Evaluation through its public interface: what a verdict proves, MBPP's ground truth, a whole
+//! sampling run. Needs `python3` and the sandbox.
 
 mod cheats;
 mod ground_truth;
 mod run;
-mod sandbox;
 
 use std::{path::PathBuf, sync::OnceLock};
-use wmtp::eval::sandbox::ProcessRunner;
+use wmtp::eval::sandbox::Sandbox;
 
 /// One runner for all tests.
-fn runner() -> &'static ProcessRunner {
-    static RUNNER: OnceLock<ProcessRunner> = OnceLock::new();
-    RUNNER.get_or_init(|| ProcessRunner::new().expect("these tests need python3"))
+fn runner() -> &'static Sandbox {
+    static RUNNER: OnceLock<Sandbox> = OnceLock::new();
+    RUNNER.get_or_init(|| Sandbox::new().expect("these tests need python3 and every layer of the sandbox"))
 }
 
 fn mbpp_file(name: &str) -> String {

@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::{collections::BTreeMap, path::Path};
 use wmtp::{
     data::{PromptStyle, Tokenizer, mbpp},
-    eval::{Benchmark, Completion, EvalError, EvalRequest, Generator, Mbpp, parse_tasks, run},
+    eval::{Benchmark, Completion, EvalError, EvalRequest, Generator, Mbpp, parse_tasks, run, sandbox::Runner},
 };
 
 fn benchmark() -> Mbpp {
@@ -91,7 +91,7 @@ fn the_references_score_one_and_both_files_say_so() {
         ("pass_at_1", 1.0.into()),
         ("ci95", vec![1.0, 1.0].into()),
         ("tokens", 200.into()),
-        ("sandbox", "process".into()),
+        ("sandbox", runner().level().into()),
         ("prompt", "few-shot".into()),
         ("mbpp_exact", 1.0.into()),
         ("run_dir", request.output.to_str().unwrap().into()),

@@ -1,0 +1,281 @@
+//! Watches a started program to its end: clock, output, threads, temporary directory.
+
+use crate::{Breach, Limits, Status, launch::Started, scratch::Scratch};
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::fd::{AsRawFd, OwnedFd, RawFd},
+    time::{Duration, Instant},
+};
+
+/// Time between two looks at the watched limits. The end of a program and its output wake the
+/// watcher at once.
+const GLANCE: Duration = Duration::from_millis(5);
+/// A look may take this share of the time at most: after a long one the next waits longer.
+const SHARE: u32 = 4;
+
+/// A started program, leader of its own group: killed and reaped when dropped, whatever happens.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pid: libc::pid_t,
+    pidfd: Option<OwnedFd>,
+    /// How many generations below the leader the program is: 0, or 2 behind bwrap.
+    generations: usize,
+    reaped: bool,
+}
+
+impl Group {
+    pub(crate) fn new(started: Started, generations: usize) -> Self {
+        Self {
+            pid: started.pid,
+            pidfd: started.pidfd,
+            generations,
+            reaped: false,
+        }
+    }
+
+    pub(crate) fn pid(&self) -> libc::pid_t {
+        self.pid
+    }
+
+    /// Whether the leader has ended. It stays a zombie, so that its group's number is not reused
+    /// before [`Group::kill`].
+    fn ended(&self) -> io::Result<bool> {
+        // SAFETY: `info` is a plain C structure for which all zeros is a value, and the pointer to
+        // it is valid; with WNOHANG and nothing to report the kernel leaves si_pid at 0.
+        unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+            if libc::waitid(libc::P_PID, self.pid as libc::id_t, &mut info, flags) == -1 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(info.si_pid() != 0)
+        }
+    }
+
+    /// Kills everything in the group.
+    fn kill(&self) {
+        if !self.reaped {
+            // SAFETY: plain values; the group's number is ours until the leader is reaped.
+            unsafe { libc::kill(-self.pid, libc::SIGKILL) };
+        }
+    }
+
+    /// Waits for the leader: its wait status and the processor time that it and its reaped
+    /// children used.
+    fn reap(&mut self) -> io::Result<(libc::c_int, Duration)> {
+        let mut status = 0;
+        // SAFETY: as in `ended`; both pointers are to locals.
+        let usage = unsafe {
+            let mut usage: libc::rusage = std::mem::zeroed();
+            while libc::wait4(self.pid, &mut status, 0, &mut usage) == -1 {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+            usage
+        };
+        self.reaped = true;
+        let time = |t: libc::timeval| Duration::new(t.tv_sec as u64, t.tv_usec as u32 * 1000);
+        Ok((status, time(usage.ru_utime) + time(usage.ru_stime)))
+    }
+
+    /// The program's process, if it has been started already.
+    fn program(&self) -> Option<libc::pid_t> {
+        (0..self.generations).try_fold(self.pid, |pid, _| {
+            let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+            children.split(' ').next()?.parse().ok()
+        })
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if !self.reaped {
+            self.kill();
+            let _ = self.reap();
+        }
+    }
+}
+
+/// How a program ended and what it wrote.
+pub(crate) struct End {
+    pub(crate) status: Status,
+    pub(crate) breach: Option<Breach>,
+    pub(crate) outputs: [Vec<u8>; 2],
+}
+
+/// Why the program was ended from here.
+#[derive(Clone, Copy, PartialEq)]
+enum Stop {
+    Wall,
+    Output,
+    Breach(Breach),
+}
+
+/// Reads both outputs until the leader has ended or a limit is hit, then kills the group, takes
+/// what is still in the pipes, and reaps. Never waits for a pipe's end: a descendant may hold it
+/// (where the system-call filter is missing and there can be one).
+pub(crate) fn watch(
+    mut group: Group,
+    pipes: [OwnedFd; 2],
+    scratch: &Scratch,
+    limits: &Limits,
+    started: Instant,
+) -> io::Result<End> {
+    let [out, err] = pipes;
+    let mut outputs = [
+        Capture::new(out, limits.output_bytes)?,
+        Capture::new(err, limits.output_bytes)?,
+    ];
+    let mut next_look = started + GLANCE;
+    let stop = loop {
+        for output in &mut outputs {
+            output.drain()?;
+        }
+        if outputs.iter().any(|output| output.overflow) {
+            break Some(Stop::Output);
+        }
+        if group.ended()? {
+            break None;
+        }
+        let now = Instant::now();
+        if now >= next_look {
+            if let Some(breach) = look(&group, scratch, limits) {
+                break Some(Stop::Breach(breach));
+            }
+            next_look = Instant::now() + GLANCE.max(now.elapsed() * SHARE);
+        }
+        let left = limits.wall.saturating_sub(started.elapsed());
+        if left.is_zero() {
+            break Some(Stop::Wall);
+        }
+        let glance = next_look.saturating_duration_since(Instant::now());
+        wait(&outputs, group.pidfd.as_ref(), left.min(glance))?;
+    };
+    group.kill();
+    let (raw, cpu) = group.reap()?;
+    for output in &mut outputs {
+        output.drain()?;
+    }
+    let overflow = outputs.iter().any(|output| output.overflow);
+    let (status, breach) = match stop {
+        Some(Stop::Wall) => (Status::TimedOut, None),
+        Some(Stop::Breach(breach)) => (Status::Signal(libc::SIGKILL), Some(breach)),
+        _ if overflow => (Status::OutputLimit, None),
+        _ => (ended_with(raw, cpu, limits), None),
+    };
+    Ok(End {
+        status,
+        breach,
+        outputs: outputs.map(|output| output.bytes),
+    })
+}
+
+/// The status that a wait status tells, the program not having been ended from here.
+fn ended_with(raw: libc::c_int, cpu: Duration, limits: &Limits) -> Status {
+    if !libc::WIFSIGNALED(raw) {
+        return Status::Exit(libc::WEXITSTATUS(raw));
+    }
+    match libc::WTERMSIG(raw) {
+        libc::SIGXCPU => Status::TimedOut,
+        libc::SIGKILL if cpu >= limits.cpu => Status::TimedOut,
+        signal => Status::Signal(signal),
+    }
+}
+
+/// One look at the watched limits.
+fn look(group: &Group, scratch: &Scratch, limits: &Limits) -> Option<Breach> {
+    let program = group.program()?;
+    if threads(program) > limits.threads {
+        return Some(Breach::Threads);
+    }
+    scratch.breach(program, limits)
+}
+
+/// Threads alive, or 0 where the system does not tell.
+fn threads(pid: libc::pid_t) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // After the name in parentheses, which may hold anything, come state, ppid, ...
+    let fields = stat.rsplit(") ").next().unwrap_or_default();
+    fields.split(' ').nth(17).and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+/// The reading end of one output, without blocking.
+struct Capture {
+    pipe: Option<File>,
+    bytes: Vec<u8>,
+    cap: usize,
+    overflow: bool,
+}
+
+impl Capture {
+    fn new(pipe: OwnedFd, cap: usize) -> io::Result<Self> {
+        // SAFETY: the descriptor is open as long as `pipe`; plain values otherwise. O_NONBLOCK
+        // belongs to the reading end alone, the program's end stays an ordinary pipe.
+        let done = unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
+        if done == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self {
+            pipe: Some(File::from(pipe)),
+            bytes: Vec::new(),
+            cap,
+            overflow: false,
+        })
+    }
+
+    /// Takes what is there, up to the cap; one byte more sets `overflow` and ends the reading.
+    fn drain(&mut self) -> io::Result<()> {
+        let mut block = [0; 1 << 16];
+        while let Some(pipe) = &mut self.pipe {
+            match pipe.read(&mut block) {
+                Ok(0) => self.pipe = None,
+                Ok(n) => {
+                    let room = self.cap - self.bytes.len();
+                    self.bytes.extend(block.iter().take(n.min(room)));
+                    if n > room {
+                        self.overflow = true;
+                        self.pipe = None;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn descriptor(&self) -> RawFd {
+        self.pipe.as_ref().map_or(-1, AsRawFd::as_raw_fd) // poll skips negative ones
+    }
+}
+
+/// Sleeps until an output has bytes (or its end), the program has ended, or `timeout` is over.
+/// Without a descriptor for the program its end is noticed within 2 ms.
+fn wait(outputs: &[Capture; 2], pidfd: Option<&OwnedFd>, timeout: Duration) -> io::Result<()> {
+    let [out, err] = outputs;
+    let timeout = match pidfd {
+        Some(_) => timeout,
+        None => timeout.min(Duration::from_millis(2)),
+    };
+    let ask = |fd| libc::pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let end = pidfd.map_or(-1, AsRawFd::as_raw_fd);
+    let mut asked = [ask(out.descriptor()), ask(err.descriptor()), ask(end)];
+    let millis = timeout.as_micros().div_ceil(1000) as libc::c_int;
+    // SAFETY: the pointer and the length are those of a local array.
+    let answer = unsafe { libc::poll(asked.as_mut_ptr(), asked.len() as libc::nfds_t, millis) };
+    if answer == -1 {
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    Ok(())
+}
