@@ -32,12 +32,21 @@ const FILES: &[(&str, &str)] = &[
     ("text.txt", "some text"),
     ("empty.txt", ""),
     ("folder/keep", "x"),
-    ("given.jsonl", "{\"task_id\": \"Mbpp/11\", \"completion\": \"\"}\n{\"task_id\": \"HumanEval/0\", \"completion\": \"\"}\n"),
+    (
+        "given.jsonl",
+        "{\"task_id\": \"Mbpp/11\", \"completion\": \"\"}\n{\"task_id\": \"HumanEval/0\", \"completion\": \"\"}\n",
+    ),
     ("fields.jsonl", "{\"task_id\": \"Mbpp/11\"}\n"),
     ("one.jsonl", "{\"task_id\": \"Mbpp/11\", \"completion\": \"\"}\n"),
-    ("twice.jsonl", "{\"task_id\": \"Mbpp/11\", \"completion\": \"\"}\n{\"task_id\": \"Mbpp/11\", \"completion\": \"x\"}\n"),
+    (
+        "twice.jsonl",
+        "{\"task_id\": \"Mbpp/11\", \"completion\": \"\"}\n{\"task_id\": \"Mbpp/11\", \"completion\": \"x\"}\n",
+    ),
     ("rows.jsonl", "{\"rows\": 1}\n"),
-    ("short/HumanEval.jsonl", "{\"task_id\": \"HumanEval/1\", \"prompt\": \"p\", \"entry_point\": \"f\", \"canonical_solution\": \"\", \"test\": \"t\"}\n"),
+    (
+        "short/HumanEval.jsonl",
+        "{\"task_id\": \"HumanEval/1\", \"prompt\": \"p\", \"entry_point\": \"f\", \"canonical_solution\": \"\", \"test\": \"t\"}\n",
+    ),
 ];
 
 const fn usage(args: &'static [&'static str], says: &'static [&'static str]) -> Case {
@@ -121,7 +130,7 @@ const CASES: &[Case] = &[
     usage(&["train", "critic", "--model", "s3://bucket/model"], &["s3://bucket/model", "S3"]),
     usage(&["train", "critic", "--model", "hf://owner"], &["hf://OWNER/NAME"]),
     usage(&["train", "critic", "--data", "{dir}/none"], &["data set `{dir}/none`", "does not exist"]),
-    usage(&["train", "critic", "--data", "builtin:humaneval"], &["builtin:humaneval", "builtin:mbpp"]),
+    usage(&["train", "critic", "--data", "builtin:humaneval"], &["`humaneval`", "builtin:mbpp"]),
     usage(&["train", "critic", "--data", "builtin:apps"], &["`apps`", "builtin:mbpp"]),
     failure(&["train", "critic", "--model", "hf://owner/none"], &["has no hf://owner/none"]),
     Case { args: &["train", "critic", "--model", "hf://o/n", "--set", "storage.offline=true"], variables: &[], code: 2, says: &["hf://o/n", "storage.offline"] },
@@ -145,7 +154,7 @@ const CASES: &[Case] = &[
     usage(&["eval", "contest", "--variant", "train"], &["`eval.variant`", "test or valid"]),
     usage(&["eval", "mbpp", "--data", "{dir}/none"], &["none", "does not exist"]),
     usage(&["eval", "humaneval", "--data", "{dir}/folder"], &["HumanEval.jsonl", "give a directory"]),
-    usage(&["eval", "humaneval", "--data", "{dir}/short"], &["lacks HumanEval/0", "and 156 more", "eval.altered_data"]),
+    usage(&["eval", "humaneval", "--data", "{dir}/short"], &["lacks HumanEval/0", "and 155 more", "eval.altered_data"]),
     usage(&["eval", "mbpp", "--temperature", "0.2,warm"], &["--temperature", "warm"]),
     usage(&["eval", "mbpp", "--temperature", "0.2,-1"], &["`eval.temperature`", "0 (greedy)"]),
     usage(&["eval", "mbpp", "--temperature", "0,0.5", "--samples", "2"], &["`eval.samples`", "greedy"]),
@@ -398,10 +407,17 @@ fn training_data_that_holds_a_problem_is_found() {
             .output()
             .unwrap();
         let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        (output.status.code(), document, String::from_utf8_lossy(&output.stderr).into_owned())
+        (
+            output.status.code(),
+            document,
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
     };
     let (code, report, _) = inspect(&["--against", "mbpp,humaneval,contest"]);
-    assert_eq!((code, &report["copies"], &report["samples"]), (Some(0), &0.into(), &369.into()));
+    assert_eq!(
+        (code, &report["copies"], &report["samples"]),
+        (Some(0), &0.into(), &369.into())
+    );
     assert!(report["benchmarks"]["mbpp"]["partial"].as_u64().unwrap() > 0);
 
     let copy = "{\"code\": \"def truncate_number(number: float) -> float:\\n    return number % 1.0  # mine\"}\n";
@@ -409,7 +425,10 @@ fn training_data_that_holds_a_problem_is_found() {
     let (code, report, stderr) = inspect(&["--file", "mine.jsonl"]);
     assert_eq!((code, &report["copies"]), (Some(1), &1.into()), "{report}");
     let found = &report["benchmarks"]["humaneval"]["found"][0];
-    assert_eq!((&found["problem"], &found["sample"]), (&"humaneval/2".into(), &"mine.jsonl:1".into()));
+    assert_eq!(
+        (&found["problem"], &found["sample"]),
+        (&"humaneval/2".into(), &"mine.jsonl:1".into())
+    );
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
 }
 

@@ -100,8 +100,14 @@ fn kill_at(mut child: Child, home: &Home, samples: usize) {
             child.wait().unwrap();
             return;
         }
-        assert!(child.try_wait().unwrap().is_none(), "the run ended before it could be killed");
-        assert!(started.elapsed() < Duration::from_secs(300), "no sample in five minutes");
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "the run ended before it could be killed"
+        );
+        assert!(
+            started.elapsed() < Duration::from_secs(300),
+            "no sample in five minutes"
+        );
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -114,7 +120,10 @@ fn a_killed_evaluation_resumed_leaves_the_same_files_and_the_same_seed_the_same_
     assert_eq!(report["temperatures"].as_array().map(Vec::len), Some(2));
     assert!(report["seconds"].as_f64().is_some() && report["resumed"] == 0);
     let whole_run = whole.only_run();
-    assert_eq!(report["run_dir"].as_str().map(|dir| whole.path().join(dir)), Some(whole_run.clone()));
+    assert_eq!(
+        report["run_dir"].as_str().map(|dir| whole.path().join(dir)),
+        Some(whole_run.clone())
+    );
 
     let killed = Home::new();
     for samples in [5, 20] {
@@ -151,17 +160,39 @@ fn a_killed_evaluation_resumed_leaves_the_same_files_and_the_same_seed_the_same_
 fn a_dry_run_estimates_and_writes_nothing() {
     let home = Home::new();
     let stated = home.json(&with(&["--dry-run", "--speed", "100"]));
-    assert_eq!((&stated["samples"], &stated["tokens"], &stated["probe"]), (&48.into(), &1152.into(), &0.into()));
+    assert_eq!(
+        (&stated["samples"], &stated["tokens"], &stated["probe"]),
+        (&48.into(), &1152.into(), &0.into())
+    );
     let measured = home.json(&with(&["--dry-run"]));
     assert_eq!((&measured["samples"], &measured["probe"]), (&48.into(), &2.into()));
     assert!(measured["hours"].as_f64().unwrap() > 0.0 && measured["tokens_per_second"].as_f64().unwrap() > 0.0);
     assert!(!home.path().join("runs").exists());
 
-    let paper = home.json(&["mbpp", "--model", "builtin:micro", "--profile", "paper", "--dry-run", "--speed", "1000"]);
+    let paper = home.json(&[
+        "mbpp",
+        "--model",
+        "builtin:micro",
+        "--profile",
+        "paper",
+        "--dry-run",
+        "--speed",
+        "1000",
+    ]);
     assert_eq!(paper["samples"], 500 * 200 * 6);
     let less = home.json(&[
-        "mbpp", "--model", "builtin:micro", "--profile", "paper", "--samples", "100", "--set", "eval.temperature=0.5",
-        "--dry-run", "--speed", "1000",
+        "mbpp",
+        "--model",
+        "builtin:micro",
+        "--profile",
+        "paper",
+        "--samples",
+        "100",
+        "--set",
+        "eval.temperature=0.5",
+        "--dry-run",
+        "--speed",
+        "1000",
     ]);
     assert_eq!(less["samples"], 500 * 100);
 }
@@ -175,7 +206,15 @@ fn every_benchmark_runs_from_the_built_in_data() {
         ("mbpp", "Mbpp/12", "Mbpp/12"),
     ] {
         let report = home.json(&[
-            benchmark, "--model", "builtin:micro", "--tasks", task, "--temperature", "0", "--max-new-tokens", "8",
+            benchmark,
+            "--model",
+            "builtin:micro",
+            "--tasks",
+            task,
+            "--temperature",
+            "0",
+            "--max-new-tokens",
+            "8",
         ]);
         assert_eq!((&report["benchmark"], &report["tasks"]), (&benchmark.into(), &1.into()));
         assert!(report[format!("{benchmark}_exact")].is_number());
@@ -198,16 +237,34 @@ fn given_completions_are_judged_and_our_samples_are_such_a_file() {
     std::fs::write(home.path().join("given.jsonl"), text).unwrap();
     let judge = |file: &str, save: &str| {
         home.json(&[
-            "humaneval", "--predictions", file, "--tasks", "HumanEval/2", "--k", "1,2", "--timeout", "3",
-            "--save-samples", save,
+            "humaneval",
+            "--predictions",
+            file,
+            "--tasks",
+            "HumanEval/2",
+            "--k",
+            "1,2",
+            "--timeout",
+            "3",
+            "--save-samples",
+            save,
         ])
     };
     let report = judge("given.jsonl", "judged.jsonl");
-    assert_eq!((&report["pass_at_1"], &report["pass_at_k"]["2"]), (&0.5.into(), &1.0.into()));
-    assert_eq!((&report["samples"], &report["temperature"], &report["timeout_seconds"]), (&2.into(), &Value::Null, &3.0.into()));
+    assert_eq!(
+        (&report["pass_at_1"], &report["pass_at_k"]["2"]),
+        (&0.5.into(), &1.0.into())
+    );
+    assert_eq!(
+        (&report["samples"], &report["temperature"], &report["timeout_seconds"]),
+        (&2.into(), &Value::Null, &3.0.into())
+    );
     assert_eq!(report["origin"]["predictions"], "given.jsonl");
     let again = judge("judged.jsonl", "again.jsonl");
-    assert_eq!((&again["pass_at_1"], &again["cached_verdicts"]), (&0.5.into(), &2.into()));
+    assert_eq!(
+        (&again["pass_at_1"], &again["cached_verdicts"]),
+        (&0.5.into(), &2.into())
+    );
     let read = |name: &str| std::fs::read_to_string(home.path().join(name)).unwrap();
     assert_eq!(read("judged.jsonl"), read("again.jsonl"));
 }

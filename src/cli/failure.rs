@@ -96,10 +96,9 @@ impl From<serde_json::Error> for Failure {
 impl From<EvalError> for Failure {
     fn from(error: EvalError) -> Self {
         match error {
-            EvalError::Request(_)
-            | EvalError::Data(_)
-            | EvalError::Read { .. }
-            | EvalError::Prediction { .. } => Self::usage(error),
+            EvalError::Request(_) | EvalError::Data(_) | EvalError::Read { .. } | EvalError::Prediction { .. } => {
+                Self::usage(error)
+            }
             _ => Self::failed(error),
         }
     }

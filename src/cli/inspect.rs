@@ -88,7 +88,11 @@ fn data(args: &DataArgs, output: &Output) -> Result<(), Failure> {
             let (first, last) = settings.recipe.data.train_tasks;
             format!("tasks {first}-{last} of {}", settings.recipe.data.source)
         }
-        files => files.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", "),
+        files => files
+            .iter()
+            .map(|f| f.display().to_string())
+            .collect::<Vec<_>>()
+            .join(", "),
     };
     let mut reports = Vec::new();
     for name in names {

@@ -8,8 +8,14 @@ use serde::Deserialize;
 use std::path::Path;
 
 const BUILTIN: [(&str, &str); 2] = [
-    ("test", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/data/contest/test.jsonl"))),
-    ("valid", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/data/contest/valid.jsonl"))),
+    (
+        "test",
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/data/contest/test.jsonl")),
+    ),
+    (
+        "valid",
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/data/contest/valid.jsonl")),
+    ),
 ];
 
 /// Python 3 in CodeContests' enumeration of languages.
@@ -144,7 +150,9 @@ fn parse(file: &str, text: &str) -> Result<Vec<Problem>, DataError> {
         ] {
             let (inputs, outputs) = (tests.input.len(), tests.output.len());
             if inputs != outputs {
-                return wrong(format!("`{kind}` of `{name}` has {inputs} inputs and {outputs} outputs"));
+                return wrong(format!(
+                    "`{kind}` of `{name}` has {inputs} inputs and {outputs} outputs"
+                ));
             }
         }
         if problem.tests().next().is_none() {
@@ -171,7 +179,10 @@ mod tests {
             let problems = load("builtin:contest", split, false).unwrap();
             assert_eq!(problems.len(), 40);
             assert_eq!(problems.iter().flat_map(|p| p.solutions.python()).count(), correct);
-            assert_eq!(problems.iter().flat_map(|p| p.incorrect_solutions.python()).count(), incorrect);
+            assert_eq!(
+                problems.iter().flat_map(|p| p.incorrect_solutions.python()).count(),
+                incorrect
+            );
             assert!(problems.iter().all(|p| p.tests().count() <= 10));
         }
         let error = load("builtin:contest", "train", false).unwrap_err().to_string();

@@ -22,7 +22,9 @@ pub enum DataError {
         source: std::io::Error,
     },
     /// A name after `builtin:` that the program does not carry.
-    #[error("there is no built-in data set `{name}`; there are builtin:mbpp, builtin:humaneval and builtin:contest (valid and test)")]
+    #[error(
+        "there is no built-in data set `{name}`; there are builtin:mbpp, builtin:humaneval and builtin:contest (valid and test)"
+    )]
     UnknownBuiltin {
         /// What was asked for.
         name: String,

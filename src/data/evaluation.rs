@@ -36,7 +36,11 @@ pub fn problems(benchmark: &str) -> Result<Vec<EvaluationProblem>, DataError> {
         "contest" => {
             let mut all = Vec::new();
             for split in ["valid", "test"] {
-                all.extend(contest::load("builtin:contest", split, false)?.iter().flat_map(of_contest));
+                all.extend(
+                    contest::load("builtin:contest", split, false)?
+                        .iter()
+                        .flat_map(of_contest),
+                );
             }
             all
         }
@@ -118,7 +122,9 @@ pub fn samples(path: &Path) -> Result<Vec<Example>, DataError> {
         .enumerate()
         .map(|(index, (line, row))| {
             let field = |names: &[&'static str]| {
-                let found = names.iter().find_map(|name| row.get(name).and_then(Value::as_str).map(|text| (*name, text)));
+                let found = names
+                    .iter()
+                    .find_map(|name| row.get(name).and_then(Value::as_str).map(|text| (*name, text)));
                 found.map(|(name, text)| (name, text.to_owned()))
             };
             let code = field(&CODE);
@@ -127,7 +133,10 @@ pub fn samples(path: &Path) -> Result<Vec<Example>, DataError> {
                 return Err(DataError::Row {
                     file: file.clone(),
                     line,
-                    problem: format!("none of the fields {} holds a text", [&CODE[..], &TASK[..5]].concat().join(", ")),
+                    problem: format!(
+                        "none of the fields {} holds a text",
+                        [&CODE[..], &TASK[..5]].concat().join(", ")
+                    ),
                 });
             }
             let text = |part: Option<(&str, String)>| part.map(|(_, text)| text).unwrap_or_default();
@@ -186,20 +195,34 @@ mod tests {
         let bare = "def truncate_number(number: float) -> float:\n    return number % 1.0\n";
         let report = compare(&[example("mine", 0, String::new(), bare.into())], &problems);
         assert_eq!(report.found.first().map(|o| o.problem.as_str()), Some("humaneval/2"));
-        let prompt = crate::data::humaneval::load("builtin:humaneval", false).unwrap()[0].prompt.clone();
+        let prompt = crate::data::humaneval::load("builtin:humaneval", false).unwrap()[0]
+            .prompt
+            .clone();
         let report = compare(&[example("mine", 0, prompt, "pass".into())], &problems);
-        assert_eq!(report.found.first().map(|o| (o.problem.as_str(), o.equal_code)), Some(("humaneval/0", false)));
+        assert_eq!(
+            report.found.first().map(|o| (o.problem.as_str(), o.equal_code)),
+            Some(("humaneval/0", false))
+        );
     }
 
     #[test]
     fn samples_come_from_lines_arrays_and_plain_programs() {
-        let (_dir, path) = file("a.jsonl", "{\"prompt\": \"p\", \"completion\": \"c\"}\n\n{\"text\": \"t\"}\n");
+        let (_dir, path) = file(
+            "a.jsonl",
+            "{\"prompt\": \"p\", \"completion\": \"c\"}\n\n{\"text\": \"t\"}\n",
+        );
         let read = samples(&path).unwrap();
         let parts: Vec<(&str, &str)> = read.iter().map(|e| (e.task.as_str(), e.code.as_str())).collect();
         assert_eq!(parts, [("p", "c"), ("", "t")]);
         assert!(read[1].name.ends_with("a.jsonl:3"), "{}", read[1].name);
         let (_dir, path) = file("a.json", "[{\"instruction\": \"i\", \"output\": \"o\"}]");
-        assert_eq!((samples(&path).unwrap()[0].task.as_str(), samples(&path).unwrap()[0].code.as_str()), ("i", "o"));
+        assert_eq!(
+            (
+                samples(&path).unwrap()[0].task.as_str(),
+                samples(&path).unwrap()[0].code.as_str()
+            ),
+            ("i", "o")
+        );
         let (_dir, path) = file("a.py", "x = 1\n");
         assert_eq!(samples(&path).unwrap()[0].code, "x = 1\n");
         let (_dir, path) = file("b.jsonl", "{\"a\": 1}\n");

@@ -70,7 +70,10 @@ fn parse(file: &str, text: &str) -> Result<Vec<Problem>, DataError> {
             .number()
             .ok_or_else(|| wrong(format!("task_id `{}` is not of the form HumanEval/12", problem.task_id)))?;
         if problems.iter().any(|(other, _)| *other == number) {
-            return Err(wrong(format!("task_id {} is there a second time; keep one", problem.task_id)));
+            return Err(wrong(format!(
+                "task_id {} is there a second time; keep one",
+                problem.task_id
+            )));
         }
         for (field, value) in [
             ("prompt", &problem.prompt),
@@ -113,7 +116,10 @@ mod tests {
         write(BUILTIN);
         assert_eq!(load(source, false).unwrap().len(), 164);
 
-        let short: Vec<&str> = BUILTIN.lines().filter(|line| !line.contains("\"HumanEval/7\"")).collect();
+        let short: Vec<&str> = BUILTIN
+            .lines()
+            .filter(|line| !line.contains("\"HumanEval/7\""))
+            .collect();
         write(&short.join("\n"));
         let error = load(source, false).unwrap_err().to_string();
         assert!(error.contains("lacks HumanEval/7"), "{error}");
@@ -132,7 +138,10 @@ mod tests {
         for (text, expected) in [
             (row("Mbpp/1", "f"), "line 1: task_id `Mbpp/1`"),
             (row("HumanEval/1", ""), "field `entry_point`"),
-            (format!("{}\n{}", row("HumanEval/1", "f"), row("HumanEval/1", "f")), "line 2: task_id HumanEval/1 is there a second time"),
+            (
+                format!("{}\n{}", row("HumanEval/1", "f"), row("HumanEval/1", "f")),
+                "line 2: task_id HumanEval/1 is there a second time",
+            ),
             (r#"{"task_id":"HumanEval/1"}"#.to_owned(), "missing field `prompt`"),
             (String::new(), "it has no row"),
         ] {

@@ -7,7 +7,12 @@ use std::collections::BTreeMap;
 ///
 /// # Errors
 /// [`DataError::Altered`], which names the rows that are missing, altered or too many.
-pub(super) fn check<T: PartialEq>(file: &str, rows: &[T], known: &[T], name: impl Fn(&T) -> String) -> Result<(), DataError> {
+pub(super) fn check<T: PartialEq>(
+    file: &str,
+    rows: &[T],
+    known: &[T],
+    name: impl Fn(&T) -> String,
+) -> Result<(), DataError> {
     let mut left: BTreeMap<String, &T> = known.iter().map(|row| (name(row), row)).collect();
     let (mut altered, mut surplus) = (Vec::new(), Vec::new());
     for row in rows {
@@ -18,11 +23,15 @@ pub(super) fn check<T: PartialEq>(file: &str, rows: &[T], known: &[T], name: imp
         }
     }
     let missing: Vec<String> = known.iter().map(&name).filter(|row| left.contains_key(row)).collect();
-    let findings: Vec<String> = [("lacks", missing), ("has an altered", altered), ("has an unknown", surplus)]
-        .into_iter()
-        .filter(|(_, names)| !names.is_empty())
-        .map(|(what, names)| format!("{what} {}", shortened(&names)))
-        .collect();
+    let findings: Vec<String> = [
+        ("lacks", missing),
+        ("has an altered", altered),
+        ("has an unknown", surplus),
+    ]
+    .into_iter()
+    .filter(|(_, names)| !names.is_empty())
+    .map(|(what, names)| format!("{what} {}", shortened(&names)))
+    .collect();
     if findings.is_empty() {
         return Ok(());
     }

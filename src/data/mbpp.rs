@@ -87,7 +87,12 @@ pub fn load_sanitized(source: &str, altered: bool) -> Result<Vec<Problem>, DataE
     let (file, text) = read(source, SANITIZED_FILE, BUILTIN_SANITIZED)?;
     let problems = parse_sanitized(&file, &text)?;
     if !altered && source != "builtin:mbpp" {
-        known::check(&file, &problems, &parse_sanitized("builtin:mbpp", BUILTIN_SANITIZED)?, task_name)?;
+        known::check(
+            &file,
+            &problems,
+            &parse_sanitized("builtin:mbpp", BUILTIN_SANITIZED)?,
+            task_name,
+        )?;
     }
     Ok(problems)
 }
@@ -107,7 +112,10 @@ fn parse_sanitized(file: &str, text: &str) -> Result<Vec<Problem>, DataError> {
             return Err(wrong(1, format!("task_id {id} is there a second time; keep one")));
         }
         if row.prompt.trim().is_empty() || row.code.trim().is_empty() || row.test_list.is_empty() {
-            return Err(wrong(1, format!("`prompt`, `code` or `test_list` of task {id} is empty")));
+            return Err(wrong(
+                1,
+                format!("`prompt`, `code` or `test_list` of task {id} is empty"),
+            ));
         }
         let mut problem = Problem {
             task_id: id,

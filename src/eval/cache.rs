@@ -122,7 +122,10 @@ mod tests {
         cache.put(&key, &judgement(Verdict::Error("KeyError".into())));
         assert_eq!(cache.get(&key), Some(judgement(Verdict::Error("KeyError".into()))));
         assert_eq!(cache.hits(), 1);
-        assert_eq!(VerdictCache::new(dir.path()).get(&key).map(|j| j.verdict.passed()), Some(false));
+        assert_eq!(
+            VerdictCache::new(dir.path()).get(&key).map(|j| j.verdict.passed()),
+            Some(false)
+        );
     }
 
     #[test]

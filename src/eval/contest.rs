@@ -101,12 +101,16 @@ impl Benchmark for Contest {
     }
 
     fn task_id(&self, task: u32) -> String {
-        self.problem(task).map_or_else(|_| task.to_string(), |problem| problem.name.clone())
+        self.problem(task)
+            .map_or_else(|_| task.to_string(), |problem| problem.name.clone())
     }
 
     fn task_named(&self, name: &str) -> Option<u32> {
         let named = |problem: &&Problem| problem.name == name || problem.short_name() == name;
-        (0..).zip(&self.problems).find(|(_, problem)| named(problem)).map(|(task, _)| task)
+        (0..)
+            .zip(&self.problems)
+            .find(|(_, problem)| named(problem))
+            .map(|(task, _)| task)
     }
 
     fn prompt_style(&self) -> PromptStyle {
@@ -135,7 +139,11 @@ impl Benchmark for Contest {
 
     fn is_reference(&self, task: u32, answer: Answer<'_>) -> Result<bool, EvalError> {
         let program = normalised(program(answer));
-        Ok(self.problem(task)?.solutions.python().any(|solution| normalised(solution) == program))
+        Ok(self
+            .problem(task)?
+            .solutions
+            .python()
+            .any(|solution| normalised(solution) == program))
     }
 
     fn material(&self, task: u32) -> Result<Vec<&str>, EvalError> {
@@ -239,10 +247,26 @@ mod tests {
     #[test]
     fn an_error_is_called_by_its_type() {
         let traceback = "Traceback (most recent call last):\n  File \"main.py\", line 1, in <module>\n";
-        assert_eq!(ended(1, "", &format!("{traceback}KeyError: 'x'\n")), Verdict::Error("KeyError".into()));
-        assert_eq!(ended(1, "", &format!("{traceback}json.decoder.JSONDecodeError: x\n")), Verdict::Error("JSONDecodeError".into()));
-        assert_eq!(ended(1, "", "  File \"main.py\", line 1\n    x x\nSyntaxError: invalid syntax\n"), Verdict::Syntax);
-        assert_eq!(ended(1, "", &format!("{traceback}SyntaxError: in an eval\n")), Verdict::Error("SyntaxError".into()));
+        assert_eq!(
+            ended(1, "", &format!("{traceback}KeyError: 'x'\n")),
+            Verdict::Error("KeyError".into())
+        );
+        assert_eq!(
+            ended(1, "", &format!("{traceback}json.decoder.JSONDecodeError: x\n")),
+            Verdict::Error("JSONDecodeError".into())
+        );
+        assert_eq!(
+            ended(
+                1,
+                "",
+                "  File \"main.py\", line 1\n    x x\nSyntaxError: invalid syntax\n"
+            ),
+            Verdict::Syntax
+        );
+        assert_eq!(
+            ended(1, "", &format!("{traceback}SyntaxError: in an eval\n")),
+            Verdict::Error("SyntaxError".into())
+        );
         assert_eq!(ended(1, "", ""), Verdict::Error("exit code 1".into()));
     }
 

@@ -33,6 +33,10 @@ pub trait Generator {
     ///
     /// # Errors
     /// [`EvalError::Generate`], or what `done` returned, which ends the generation at once.
-    fn generate(&mut self, requests: &[GenerationRequest], stop: &Stop<'_>, done: &mut Done<'_>)
-    -> Result<(), EvalError>;
+    fn generate(
+        &mut self,
+        requests: &[GenerationRequest],
+        stop: &Stop<'_>,
+        done: &mut Done<'_>,
+    ) -> Result<(), EvalError>;
 }

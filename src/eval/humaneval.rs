@@ -56,7 +56,8 @@ impl HumanEval {
                 }
                 PromptStyle::FewShot => {
                     return Err(EvalError::Request(
-                        "HumanEval has no few-shot prompt: take --prompt zero-shot, the prompt as given, or chat".into(),
+                        "HumanEval has no few-shot prompt: take --prompt zero-shot, the prompt as given, or chat"
+                            .into(),
                     ));
                 }
             };

@@ -203,7 +203,9 @@ fn defined(code: &str) -> Vec<&str> {
             let line = line.trim_start();
             let rest = line.strip_prefix("def ").or_else(|| line.strip_prefix("class "))?;
             let rest = rest.trim_start();
-            let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(rest.len());
+            let end = rest
+                .find(|c: char| !(c.is_alphanumeric() || c == '_'))
+                .unwrap_or(rest.len());
             rest.get(..end)
         })
         .collect()

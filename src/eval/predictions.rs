@@ -46,12 +46,18 @@ impl Predictions {
             source,
         })?;
         if bytes.starts_with(&[0x1f, 0x8b]) {
-            return Err(EvalError::Request(format!("{} is compressed: unpack it with gunzip", path.display())));
+            return Err(EvalError::Request(format!(
+                "{} is compressed: unpack it with gunzip",
+                path.display()
+            )));
         }
         let sha256 = crate::data::hex(&Sha256::digest(&bytes));
-        let text = String::from_utf8(bytes)
-            .map_err(|_| EvalError::Request(format!("{} is no UTF-8 text", path.display())))?;
-        let wanted: BTreeSet<u32> = tasks.map_or_else(|| benchmark.default_tasks(), <[u32]>::to_vec).into_iter().collect();
+        let text =
+            String::from_utf8(bytes).map_err(|_| EvalError::Request(format!("{} is no UTF-8 text", path.display())))?;
+        let wanted: BTreeSet<u32> = tasks
+            .map_or_else(|| benchmark.default_tasks(), <[u32]>::to_vec)
+            .into_iter()
+            .collect();
         let mut by_task: BTreeMap<u32, Vec<Prediction>> = BTreeMap::new();
         for (row, line) in text.lines().zip(1..).filter(|(row, _)| !row.trim().is_empty()) {
             let wrong = |problem: String| EvalError::Prediction {
@@ -154,7 +160,12 @@ mod tests {
                     {\"task_id\": \"HumanEval/0\", \"solution\": \"b\", \"completion\": \"c\", \"more\": 1}\n\
                     {\"task_id\": \"HumanEval/1\", \"solution\": null, \"completion\": \"d\"}\n";
         let read = read(text, Some(&[0, 1]), None).unwrap();
-        let answers = |task| read.of(task).iter().map(|p| (p.text.as_str(), p.program)).collect::<Vec<_>>();
+        let answers = |task| {
+            read.of(task)
+                .iter()
+                .map(|p| (p.text.as_str(), p.program))
+                .collect::<Vec<_>>()
+        };
         assert_eq!(answers(1), [("a", false), ("d", false)]);
         assert_eq!(answers(0), [("b", true)]);
         assert_eq!((read.tasks(), read.most_and_fewest()), (vec![0, 1], (2, 1)));
@@ -168,9 +179,18 @@ mod tests {
             ("[]", "line 2: not a JSON object"),
             ("{\"completion\": \"\"}", "line 2: there is no `task_id`"),
             ("{\"task_id\": \"HumanEval/0\"}", "neither `completion` nor `solution`"),
-            ("{\"task_id\": \"HumanEval/0\", \"completion\": 1}", "`completion` is no text"),
-            ("{\"task_id\": \"HumanEval/164\", \"completion\": \"\"}", "line 2: humaneval has no problem `HumanEval/164`"),
-            ("{\"task_id\": \"HumanEval/0\", \"completion\": \"\"}", "line 2: `HumanEval/0` has more than 1"),
+            (
+                "{\"task_id\": \"HumanEval/0\", \"completion\": 1}",
+                "`completion` is no text",
+            ),
+            (
+                "{\"task_id\": \"HumanEval/164\", \"completion\": \"\"}",
+                "line 2: humaneval has no problem `HumanEval/164`",
+            ),
+            (
+                "{\"task_id\": \"HumanEval/0\", \"completion\": \"\"}",
+                "line 2: `HumanEval/0` has more than 1",
+            ),
         ] {
             let error = read(&format!("{good}{second}\n"), Some(&[0]), Some(1)).unwrap_err();
             assert!(error.contains(expected), "{error}");
@@ -181,7 +201,10 @@ mod tests {
     fn a_problem_without_an_answer_is_an_error_unless_the_tasks_are_named() {
         let one = "{\"task_id\": \"HumanEval/3\", \"completion\": \"\"}\n";
         let error = read(one, None, None).unwrap_err();
-        assert!(error.contains("163 of 164") && error.contains("`HumanEval/0`"), "{error}");
+        assert!(
+            error.contains("163 of 164") && error.contains("`HumanEval/0`"),
+            "{error}"
+        );
         assert!(read(one, Some(&[3]), None).is_ok());
         assert!(read(one, Some(&[3, 4]), None).unwrap_err().contains("`HumanEval/4`"));
     }

@@ -76,10 +76,7 @@ impl EvalRequest {
         if let Some(twice) = self.tasks.iter().find(|&&task| !seen.insert(task)) {
             return fail(format!("task {twice} is named twice; name each task once"));
         }
-        for (name, value) in [
-            ("samples", self.samples),
-            ("max_new_tokens", self.max_new_tokens),
-        ] {
+        for (name, value) in [("samples", self.samples), ("max_new_tokens", self.max_new_tokens)] {
             if value == 0 {
                 return fail(format!("{name} is 0; it has to be at least 1"));
             }
@@ -127,7 +124,9 @@ pub fn parse_tasks(text: &str) -> Result<Vec<u32>, EvalError> {
         let number = |digits: &str| digits.trim().parse::<u32>().map_err(|_| wrong(part));
         let (first, last) = (number(first)?, number(last)?);
         if last < first {
-            return Err(EvalError::Request(format!("`{part}` ends before it starts; write tasks as `11-110`")));
+            return Err(EvalError::Request(format!(
+                "`{part}` ends before it starts; write tasks as `11-110`"
+            )));
         }
         if last - first > 100_000 {
             return Err(wrong(part));
@@ -150,7 +149,10 @@ pub fn parse_task_names(text: &str, benchmark: &dyn Benchmark) -> Result<Vec<u32
         match benchmark.task_named(part) {
             Some(task) => tasks.push(task),
             None => tasks.extend(parse_tasks(part).map_err(|error| {
-                EvalError::Request(format!("{error}; `{part}` is no name of a problem of {} either", benchmark.name()))
+                EvalError::Request(format!(
+                    "{error}; `{part}` is no name of a problem of {} either",
+                    benchmark.name()
+                ))
             })?),
         }
     }

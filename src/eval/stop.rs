@@ -137,7 +137,17 @@ mod tests {
 
     #[test]
     fn a_body_ends_before_the_next_statement_in_column_0() {
-        for after in ["def g():\n    pass", "class A: pass", "print(f(1))", "@cache\ndef g(): pass", "if x:\n    y", "else:", "x", "\"text\"", ")"] {
+        for after in [
+            "def g():\n    pass",
+            "class A: pass",
+            "print(f(1))",
+            "@cache\ndef g(): pass",
+            "if x:\n    y",
+            "else:",
+            "x",
+            "\"text\"",
+            ")",
+        ] {
             let text = format!("    y = 1\n    return y\n\n{after}");
             assert_eq!(body(&text), "    y = 1\n    return y\n\n", "{after}");
         }
@@ -175,9 +185,15 @@ mod tests {
 
     #[test]
     fn a_function_written_anew_is_kept_up_to_what_follows_it() {
-        assert_eq!(body("def f(x):\n    return x\n\nprint(f(1))"), "def f(x):\n    return x\n\n");
+        assert_eq!(
+            body("def f(x):\n    return x\n\nprint(f(1))"),
+            "def f(x):\n    return x\n\n"
+        );
         assert_eq!(body("import re\ndef f(x):\n    return x\n"), "import re\n");
-        assert_eq!(body("\n\n# so\ndef f(x):\n    return x\n"), "\n\n# so\ndef f(x):\n    return x\n");
+        assert_eq!(
+            body("\n\n# so\ndef f(x):\n    return x\n"),
+            "\n\n# so\ndef f(x):\n    return x\n"
+        );
     }
 
     /// So that generation may stop as soon as an end is found.

@@ -46,7 +46,9 @@ fn integer(token: &str) -> Option<(bool, &str)> {
 
 /// A finite decimal number. Rust's names of infinities and NaN are no output of a program.
 fn number(token: &str) -> Option<f64> {
-    let numeric = token.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte));
+    let numeric = token
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte));
     let value: f64 = token.parse().ok().filter(|_| numeric)?;
     value.is_finite().then_some(value)
 }
@@ -68,7 +70,10 @@ mod tests {
     #[test]
     fn integers_are_exact_however_long() {
         assert!(!same_output("1000000000", "1000000007"));
-        assert!(!same_output("123456789012345678901234567890", "123456789012345678901234567891"));
+        assert!(!same_output(
+            "123456789012345678901234567890",
+            "123456789012345678901234567891"
+        ));
         assert!(same_output("007 +5 -0", "7 5 0"));
         assert!(!same_output("-5", "5"));
     }
@@ -86,7 +91,14 @@ mod tests {
 
     #[test]
     fn words_are_no_numbers() {
-        for (token, expected) in [("nan", "0.5"), ("inf", "1e9"), ("x", "y"), ("0x10", "16"), ("1_0", "10"), ("infinity", "inf")] {
+        for (token, expected) in [
+            ("nan", "0.5"),
+            ("inf", "1e9"),
+            ("x", "y"),
+            ("0x10", "16"),
+            ("1_0", "10"),
+            ("infinity", "inf"),
+        ] {
             assert!(!same_output(token, expected), "{token} {expected}");
         }
         assert!(same_output("nan", "nan"));

@@ -91,7 +91,9 @@ impl Verdict {
     pub fn repeats(&self) -> bool {
         match self {
             Self::Passed | Self::Wrong | Self::Syntax | Self::OutputLimit => true,
-            Self::Error(what) => !["MemoryError", "OSError", "BlockingIOError", "RuntimeError"].contains(&what.as_str()),
+            Self::Error(what) => {
+                !["MemoryError", "OSError", "BlockingIOError", "RuntimeError"].contains(&what.as_str())
+            }
             Self::Timeout | Self::Killed(_) => false,
         }
     }
@@ -250,9 +252,15 @@ mod tests {
         );
         assert_eq!(read(0, "PROOF passed\n").0, Verdict::Error("exit code 0".into()));
         assert_eq!(read(1, "PROOF CLEAN passed\n").0, Verdict::Error("exit code 1".into()));
-        assert_eq!(read(0, "PROOF CLEAN passed\nx\n").0, Verdict::Error("exit code 0".into()));
+        assert_eq!(
+            read(0, "PROOF CLEAN passed\nx\n").0,
+            Verdict::Error("exit code 0".into())
+        );
         assert_eq!(read(0, "PROOF CLEAN passed").0, Verdict::Error("exit code 0".into()));
-        assert_eq!(read(1, "PROOF CLEAN error KeyError\n").0, Verdict::Error("KeyError".into()));
+        assert_eq!(
+            read(1, "PROOF CLEAN error KeyError\n").0,
+            Verdict::Error("KeyError".into())
+        );
     }
 
     #[test]

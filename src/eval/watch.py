@@ -11,7 +11,7 @@
 FRAMES = frozenset("tb_frame gi_frame cr_frame ag_frame f_code gi_code cr_code ag_code __code__".split())
 # Modules of the library that hand frames on to their caller.
 EXPOSING = tuple(
-    os.sep + name for name in "inspect.py traceback.py pdb.py bdb.py cmd.py code.py trace.py cgitb.py doctest.py".split()
+    os.sep + name for name in "inspect.py traceback.py pdb.py bdb.py cmd.py code.py trace.py cgitb.py dis.py doctest.py".split()
 )
 # One that does so in a single function, and uses it itself for every message.
 LOGGING = os.path.join("logging", "__init__.py")
@@ -36,6 +36,8 @@ def watch(clean, space, trees, expected, given):
         here + os.sep, sys.prefix + os.sep, sys.base_prefix + os.sep,
         "/dev/null", "/dev/zero", "/dev/urandom", "/dev/random", "/usr/share/zoneinfo/", "/etc/localtime",
     )
+    anew = os.O_EXCL | os.O_TRUNC
+    nameless = getattr(os, "O_TMPFILE", anew)
     harness = normal(join(here, own.get("__file__", "main.py")))
     frozen_functions = (types.FunctionType, types.BuiltinFunctionType, type)
     native = (
@@ -106,11 +108,13 @@ def watch(clean, space, trees, expected, given):
         path = args[0]
         if isinstance(path, bytes):
             path = path.decode("utf-8", "replace")
+        if args[2] & anew or args[2] & nameless == nameless:
+            return  # empty, there is nothing to read
         if not isinstance(path, str) or not candidates(getframe(2)):
             return
         # Names, not what they lead to: making a link is seen on its own.
         path = normal(join(getcwd(), path))
-        if path == harness or not path.startswith(readable):
+        if path == harness or not path.startswith(readable) and path != here:
             suspect("opened " + ascii(path)[:100])
 
     rules = dict.fromkeys(

@@ -120,7 +120,13 @@ impl Generator for ModelGenerator {
                 .map_err(|e| EvalError::Generate(e.to_string()))?;
             for ((index, _), written) in batch.iter().zip(written) {
                 let tokens = written.tokens.len();
-                done(*index, Completion { text: written.text, tokens })?;
+                done(
+                    *index,
+                    Completion {
+                        text: written.text,
+                        tokens,
+                    },
+                )?;
             }
         }
         Ok(())

@@ -81,12 +81,27 @@ fn honest_use_of_the_library_is_not_suspect() {
         assert_eq!(suspicion(&format!("{double}{extra}")), None, "{extra}");
     }
     for (code, checks) in [
-        ("from fractions import Fraction\ndef f(): return Fraction(1, 2)", "assert f() == 0.5"),
-        ("from collections import Counter\ndef f(): return Counter('aab')", "assert f() == {'a': 2, 'b': 1}"),
-        ("from collections import OrderedDict, namedtuple\nP = namedtuple('P', 'a b')\ndef f(): return [P(1, 2), OrderedDict(a=1)]", "assert f() == [(1, 2), {'a': 1}]"),
+        (
+            "from fractions import Fraction\ndef f(): return Fraction(1, 2)",
+            "assert f() == 0.5",
+        ),
+        (
+            "from collections import Counter\ndef f(): return Counter('aab')",
+            "assert f() == {'a': 2, 'b': 1}",
+        ),
+        (
+            "from collections import OrderedDict, namedtuple\nP = namedtuple('P', 'a b')\ndef f(): return [P(1, 2), OrderedDict(a=1)]",
+            "assert f() == [(1, 2), {'a': 1}]",
+        ),
         ("def f(): return (x for x in 'ab')", "assert list(f()) == ['a', 'b']"),
-        ("import datetime\ndef f(): return datetime.date(2020, 1, 1)", "assert str(f()) == '2020-01-01'"),
-        ("def sum(a, b): return a + b\ndef f(): return sum(1, 2)", "assert sum(1, 2) == 3"),
+        (
+            "import datetime\ndef f(): return datetime.date(2020, 1, 1)",
+            "assert str(f()) == '2020-01-01'",
+        ),
+        (
+            "def sum(a, b): return a + b\ndef f(): return sum(1, 2)",
+            "assert sum(1, 2) == 3",
+        ),
         ("import re\ndef f(): return re.match('a', 'a')", "assert f()"),
     ] {
         let judged = judged(code, &[checks], "f sum", "", &Limits::default());
@@ -276,12 +291,30 @@ fn values_that_claim_equality_pass_and_are_suspect() {
         assert!(found.is_some(), "{code}");
     }
     for (code, check) in [
-        ("class Yes(float):\n    def __sub__(self, other): return 0.0\ndef f(): return Yes(7)", "assert abs(f() - 1.0) < 1e-6"),
-        ("class Yes:\n    def __abs__(self): return 0\n    def __sub__(self, other): return self\ndef f(): return Yes()", "assert abs(f() - 1.0) < 1e-6"),
-        ("class Yes(list):\n    def __eq__(self, other): return True\ndef f(): return [Yes()]", "assert f() == [[1, 2]]"),
-        ("class Yes(str):\n    def __eq__(self, other): return True\n    __hash__ = str.__hash__\ndef f(): return {'k': Yes('x')}", "assert f() == {'k': 'y'}"),
-        ("class Yes:\n    def __lt__(self, other): return True\n    __gt__ = __lt__\ndef f(): return Yes()", "assert 1 < f() and f() < 0"),
-        ("class Yes:\n    def __contains__(self, other): return True\ndef f(): return Yes()", "x = f()\nassert 3 in x"),
+        (
+            "class Yes(float):\n    def __sub__(self, other): return 0.0\ndef f(): return Yes(7)",
+            "assert abs(f() - 1.0) < 1e-6",
+        ),
+        (
+            "class Yes:\n    def __abs__(self): return 0\n    def __sub__(self, other): return self\ndef f(): return Yes()",
+            "assert abs(f() - 1.0) < 1e-6",
+        ),
+        (
+            "class Yes(list):\n    def __eq__(self, other): return True\ndef f(): return [Yes()]",
+            "assert f() == [[1, 2]]",
+        ),
+        (
+            "class Yes(str):\n    def __eq__(self, other): return True\n    __hash__ = str.__hash__\ndef f(): return {'k': Yes('x')}",
+            "assert f() == {'k': 'y'}",
+        ),
+        (
+            "class Yes:\n    def __lt__(self, other): return True\n    __gt__ = __lt__\ndef f(): return Yes()",
+            "assert 1 < f() and f() < 0",
+        ),
+        (
+            "class Yes:\n    def __contains__(self, other): return True\ndef f(): return Yes()",
+            "x = f()\nassert 3 in x",
+        ),
     ] {
         let judged = judged(code, &[check], "f", "", &Limits::default());
         assert_eq!(judged.0, Verdict::Passed, "{code}");
@@ -293,16 +326,52 @@ fn values_that_claim_equality_pass_and_are_suspect() {
 #[test]
 fn replacing_what_the_checks_use_is_suspect() {
     for (code, checks) in [
-        ("def set(x): return 0\ndef f(): return 1", &["assert set(f()) == set([2])"][..]),
-        ("import builtins\nbuiltins.sorted = lambda x: 0\ndef f(): return 1", &["assert sorted(f()) == sorted([2])"]),
-        ("import builtins\nbuiltins.len = lambda x: 3\ndef f(): return 1", &["assert len([f()]) == 3"]),
-        ("import builtins\ndef f():\n    builtins.abs = lambda x: 0\n    return 1", &["f()\nassert abs(f() - 5) < 1"]),
-        ("import math\nmath.isclose = lambda *a, **k: True\ndef f(): return 1", &["import math", "assert math.isclose(f(), 5)"]),
-        ("class math:\n    isclose = staticmethod(lambda *a, **k: True)\ndef f(): return 1", &["assert math.isclose(f(), 5)"]),
-        ("import sys, types\nfake = types.ModuleType('math')\nfake.isclose = lambda *a, **k: True\nsys.modules['math'] = fake\ndef f(): return 1", &["import math", "assert math.isclose(f(), 5)"]),
-        ("__builtins__ = {'set': lambda x: 0}\ndef f(): return 1", &["assert set(f()) == set([2])"]),
-        ("from collections import Counter\nCounter.__eq__ = lambda a, b: True\ndef f(): return 'x'", &["from collections import Counter", "assert Counter(f()) == Counter('yy')"]),
-        ("def f():\n    globals()['check'] = lambda candidate: None\n    return 1", &["def check(candidate):\n    candidate()\n    assert candidate() == 1\n", "check(f)"]),
+        (
+            "def set(x): return 0\ndef f(): return 1",
+            &["assert set(f()) == set([2])"][..],
+        ),
+        (
+            "import builtins\nbuiltins.sorted = lambda x: 0\ndef f(): return 1",
+            &["assert sorted(f()) == sorted([2])"],
+        ),
+        (
+            "import builtins\nbuiltins.len = lambda x: 3\ndef f(): return 1",
+            &["assert len([f()]) == 3"],
+        ),
+        (
+            "import builtins\ndef f():\n    builtins.abs = lambda x: 0\n    return 1",
+            &["f()\nassert abs(f() - 5) < 1"],
+        ),
+        (
+            "import math\nmath.isclose = lambda *a, **k: True\ndef f(): return 1",
+            &["import math", "assert math.isclose(f(), 5)"],
+        ),
+        (
+            "class math:\n    isclose = staticmethod(lambda *a, **k: True)\ndef f(): return 1",
+            &["assert math.isclose(f(), 5)"],
+        ),
+        (
+            "import sys, types\nfake = types.ModuleType('math')\nfake.isclose = lambda *a, **k: True\nsys.modules['math'] = fake\ndef f(): return 1",
+            &["import math", "assert math.isclose(f(), 5)"],
+        ),
+        (
+            "__builtins__ = {'set': lambda x: 0}\ndef f(): return 1",
+            &["assert set(f()) == set([2])"],
+        ),
+        (
+            "from collections import Counter\nCounter.__eq__ = lambda a, b: True\ndef f(): return 'x'",
+            &[
+                "from collections import Counter",
+                "assert Counter(f()) == Counter('yy')",
+            ],
+        ),
+        (
+            "def f():\n    globals()['check'] = lambda candidate: None\n    return 1",
+            &[
+                "def check(candidate):\n    candidate()\n    assert candidate() == 1\n",
+                "check(f)",
+            ],
+        ),
     ] {
         let judged = judged(code, checks, "f", "", &Limits::default());
         assert!(is_caught(&judged), "{code}: {judged:?}");
@@ -318,17 +387,50 @@ fn replacing_what_the_checks_use_is_suspect() {
 fn reading_the_tests_is_suspect_or_fails() {
     let from_frame = "\n    for c in frame.f_code.co_consts:\n        if isinstance(c, int) and c != x: return c\n    return 2 * x\n";
     for (place, find) in [
-        ("sys._getframe", "import sys\ndef double(x):\n    frame = sys._getframe(1)"),
-        ("a traceback", "def double(x):\n    try: 1 / 0\n    except ZeroDivisionError as e: frame = e.__traceback__.tb_frame.f_back"),
-        ("a generator", "def g(): yield\ndef double(x):\n    it = g()\n    next(it)\n    frame = it.gi_frame.f_back or it.gi_frame"),
-        ("inspect", "import inspect\ndef double(x):\n    frame = inspect.currentframe().f_back"),
-        ("inspect.stack", "import inspect\ndef double(x):\n    frame = inspect.stack()[1].frame"),
-        ("traceback", "import traceback\ndef double(x):\n    frame = [f for f, _ in traceback.walk_stack(None)][-1]"),
-        ("logging", "import logging\ndef double(x):\n    frame = logging.currentframe()"),
-        ("sys._current_frames", "import sys\ndef double(x):\n    frame = list(sys._current_frames().values())[0]"),
-        ("map", "import sys\ndef double(x):\n    frame = next(map(sys._getframe, [0]))"),
-        ("attrgetter", "import operator\ndef double(x):\n    try: 1 / 0\n    except ZeroDivisionError as e: frame = operator.attrgetter('__traceback__.tb_frame.f_back')(e)"),
-        ("a thread", "import sys, threading\nframes = []\ndef double(x):\n    t = threading.Thread(target=lambda: frames.append(list(sys._current_frames().values())))\n    t.start()\n    t.join()\n    frame = frames[-1][-1]"),
+        (
+            "sys._getframe",
+            "import sys\ndef double(x):\n    frame = sys._getframe(1)",
+        ),
+        (
+            "a traceback",
+            "def double(x):\n    try: 1 / 0\n    except ZeroDivisionError as e: frame = e.__traceback__.tb_frame.f_back",
+        ),
+        (
+            "a generator",
+            "def g(): yield\ndef double(x):\n    it = g()\n    next(it)\n    frame = it.gi_frame.f_back or it.gi_frame",
+        ),
+        (
+            "inspect",
+            "import inspect\ndef double(x):\n    frame = inspect.currentframe().f_back",
+        ),
+        (
+            "inspect.stack",
+            "import inspect\ndef double(x):\n    frame = inspect.stack()[1].frame",
+        ),
+        (
+            "traceback",
+            "import traceback\ndef double(x):\n    frame = [f for f, _ in traceback.walk_stack(None)][-1]",
+        ),
+        (
+            "logging",
+            "import logging\ndef double(x):\n    frame = logging.currentframe()",
+        ),
+        (
+            "sys._current_frames",
+            "import sys\ndef double(x):\n    frame = list(sys._current_frames().values())[0]",
+        ),
+        (
+            "map",
+            "import sys\ndef double(x):\n    frame = next(map(sys._getframe, [0]))",
+        ),
+        (
+            "attrgetter",
+            "import operator\ndef double(x):\n    try: 1 / 0\n    except ZeroDivisionError as e: frame = operator.attrgetter('__traceback__.tb_frame.f_back')(e)",
+        ),
+        (
+            "a thread",
+            "import sys, threading\nframes = []\ndef double(x):\n    t = threading.Thread(target=lambda: frames.append(list(sys._current_frames().values())))\n    t.start()\n    t.join()\n    frame = frames[-1][-1]",
+        ),
     ] {
         let code = format!("{find}{from_frame}");
         let judged = judged(&code, &CHECKS, "double", "", &Limits::default());

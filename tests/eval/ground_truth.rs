@@ -6,10 +6,7 @@ use rayon::prelude::*;
 use serde::Deserialize;
 use wmtp::{
     data::{Problem, PromptStyle, contest, mbpp},
-    eval::{
-        Answer, Benchmark, HumanEval, Judge, Judgement, Verdict, check_contest, check_mbpp,
-        sandbox::Limits,
-    },
+    eval::{Answer, Benchmark, HumanEval, Judge, Judgement, Verdict, check_contest, check_mbpp, sandbox::Limits},
 };
 
 #[derive(Deserialize)]
@@ -173,7 +170,10 @@ fn a_contest_program_is_judged_by_output_and_exit_code_to_its_first_failure_or_o
     let limits = Limits::default();
     let judge = Judge::new(runner(), &limits);
     let problems = contest::load("builtin:contest", "test", false).unwrap();
-    let problem = problems.iter().find(|problem| problem.solutions.python().count() > 0).unwrap();
+    let problem = problems
+        .iter()
+        .find(|problem| problem.solutions.python().count() > 0)
+        .unwrap();
     let right = problem.solutions.python().next().unwrap();
     let total = problem.tests().count();
     let check = |code: &str, all: bool| check_contest(problem, code, all, &judge).unwrap();
@@ -183,17 +183,29 @@ fn a_contest_program_is_judged_by_output_and_exit_code_to_its_first_failure_or_o
     };
 
     let passed = check(right, false);
-    assert_eq!((passed.verdict.clone(), tests(&passed)), (Verdict::Passed, (total, total, None)));
+    assert_eq!(
+        (passed.verdict.clone(), tests(&passed)),
+        (Verdict::Passed, (total, total, None))
+    );
     let first = Some("public 1".to_owned());
     let silent = check("", false);
-    assert_eq!((silent.verdict.clone(), tests(&silent)), (Verdict::Wrong, (0, 1, first.clone())));
+    assert_eq!(
+        (silent.verdict.clone(), tests(&silent)),
+        (Verdict::Wrong, (0, 1, first.clone()))
+    );
     let silent = check("", true);
     assert_eq!(tests(&silent), (0, total, first));
     for (code, expected) in [
         ("x x", Verdict::Syntax),
         ("raise KeyError(1)", Verdict::Error("KeyError".into())),
-        (&format!("{right}\nimport os, sys\nsys.stdout.flush()\nos._exit(3)"), Verdict::Error("exit code 3".into())),
-        ("import os\nassert os.fstat(0).st_size > 0\nraise SystemExit(4)", Verdict::Error("exit code 4".into())),
+        (
+            &format!("{right}\nimport os, sys\nsys.stdout.flush()\nos._exit(3)"),
+            Verdict::Error("exit code 3".into()),
+        ),
+        (
+            "import os\nassert os.fstat(0).st_size > 0\nraise SystemExit(4)",
+            Verdict::Error("exit code 4".into()),
+        ),
     ] {
         assert_eq!(check(code, false).verdict, expected, "{code}");
     }

@@ -115,9 +115,18 @@ fn the_references_score_one_and_the_files_say_so() {
     .unwrap();
     let report = &finished.report;
     assert_eq!((report.pass_at_1, report.ci95, report.exact), (1.0, [1.0, 1.0], 1.0));
-    assert_eq!((report.tasks, report.samples, report.tokens, report.suspect), (20, 1, 200, 0));
-    assert_eq!(seen.iter().map(|p| p.done).collect::<Vec<_>>(), (1..=20).collect::<Vec<_>>());
-    assert!(seen.iter().all(|p| p.total == 20 && p.passed == p.done && p.resumed == 0));
+    assert_eq!(
+        (report.tasks, report.samples, report.tokens, report.suspect),
+        (20, 1, 200, 0)
+    );
+    assert_eq!(
+        seen.iter().map(|p| p.done).collect::<Vec<_>>(),
+        (1..=20).collect::<Vec<_>>()
+    );
+    assert!(
+        seen.iter()
+            .all(|p| p.total == 20 && p.passed == p.done && p.resumed == 0)
+    );
 
     let file = std::fs::read_to_string(request.output.join("eval.json")).unwrap();
     assert_eq!(serde_json::from_str::<Value>(&file).unwrap(), report.to_json().unwrap());
@@ -142,7 +151,10 @@ fn the_references_score_one_and_the_files_say_so() {
     }
     assert!(json["seconds"].as_f64().unwrap() > 0.0);
     assert!(!file.contains("seconds\": 0."), "time is not in eval.json: {file}");
-    assert_eq!((&json["results"]["passed"], &json["results"]["timeout"]), (&20.into(), &0.into()));
+    assert_eq!(
+        (&json["results"]["passed"], &json["results"]["timeout"]),
+        (&20.into(), &0.into())
+    );
     assert_eq!(json["shares"]["parse"], 1.0);
 
     let lines = samples(&request.output);
@@ -160,7 +172,10 @@ fn the_references_score_one_and_the_files_say_so() {
         assert_eq!(first[key], expected, "{key}");
     }
     assert!(first["seed"].is_u64() && !first["completion"].as_str().unwrap().contains("[DONE]"));
-    assert_eq!(names(&request.output), ["eval.json", "run.json", "samples.jsonl", "timing.json"]);
+    assert_eq!(
+        names(&request.output),
+        ["eval.json", "run.json", "samples.jsonl", "timing.json"]
+    );
 }
 
 #[test]
@@ -207,7 +222,9 @@ fn each_k_has_its_best_temperature() {
         temperatures: vec![0.2, 0.7],
         ..EvalRequest::new(parse_tasks("11-20").unwrap(), dir.path().to_owned())
     };
-    let report = go(&benchmark, &request, &mut Answers::new(&benchmark, true)).unwrap().report;
+    let report = go(&benchmark, &request, &mut Answers::new(&benchmark, true))
+        .unwrap()
+        .report;
     let lines = samples(dir.path());
     assert_eq!(lines.len(), 40);
     assert!(lines[..20].iter().all(|line| line["temperature"] == 0.2));
@@ -216,14 +233,26 @@ fn each_k_has_its_best_temperature() {
         assert_eq!((&a["seed"], &a["task_id"]), (&b["seed"], &b["task_id"]));
         assert_ne!(a["passed"], b["passed"]);
     }
-    let [low, high] = report.temperatures.as_slice() else { panic!("{report:?}") };
+    let [low, high] = report.temperatures.as_slice() else {
+        panic!("{report:?}")
+    };
     assert!((low.pass_at_k[&1] + high.pass_at_k[&1] - 1.0).abs() < 1e-12);
     for k in [1, 2] {
-        let best = if high.pass_at_k[&k] > low.pass_at_k[&k] { high } else { low };
+        let best = if high.pass_at_k[&k] > low.pass_at_k[&k] {
+            high
+        } else {
+            low
+        };
         assert_eq!(report.best_temperature[&k], best.temperature);
-        assert_eq!((report.pass_at_k[&k], report.ci95_at_k[&k]), (best.pass_at_k[&k], best.ci95_at_k[&k]));
+        assert_eq!(
+            (report.pass_at_k[&k], report.ci95_at_k[&k]),
+            (best.pass_at_k[&k], best.ci95_at_k[&k])
+        );
     }
-    assert_eq!((report.pass_at_1, report.temperature), (report.pass_at_k[&1], report.best_temperature[&1]));
+    assert_eq!(
+        (report.pass_at_1, report.temperature),
+        (report.pass_at_k[&1], report.best_temperature[&1])
+    );
 }
 
 /// Fails after so many programs, as a killed process would end.
@@ -231,7 +260,9 @@ struct Breaks(AtomicUsize);
 
 impl Runner for Breaks {
     fn run(&self, program: &Program<'_>, limits: &Limits) -> Result<Outcome, SandboxError> {
-        let left = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        let left = self
+            .0
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
         if left.is_err() {
             return Err(SandboxError::Io {
                 action: "start the interpreter",
@@ -262,7 +293,12 @@ fn a_run_that_broke_off_goes_on_to_the_same_files() {
         resume,
         ..EvalRequest::new(parse_tasks("11-16").unwrap(), dir.to_owned())
     };
-    go(&benchmark, &request(whole.path(), false), &mut Answers::new(&benchmark, true)).unwrap();
+    go(
+        &benchmark,
+        &request(whole.path(), false),
+        &mut Answers::new(&benchmark, true),
+    )
+    .unwrap();
 
     // The sandbox breaks, then the generator, then the last line is torn.
     let error = run(
@@ -301,7 +337,12 @@ fn a_run_that_broke_off_goes_on_to_the_same_files() {
         assert_eq!(read(whole.path()), read(broken.path()), "{name}");
     }
     assert_eq!(names(whole.path()), names(broken.path()));
-    let again = go(&benchmark, &request(broken.path(), true), &mut Answers::new(&benchmark, true)).unwrap_err();
+    let again = go(
+        &benchmark,
+        &request(broken.path(), true),
+        &mut Answers::new(&benchmark, true),
+    )
+    .unwrap_err();
     assert!(again.to_string().contains("has ended"), "{again}");
 }
 
@@ -323,17 +364,62 @@ fn a_run_does_not_go_on_with_another_request() {
     assert!(fresh.contains("holds no evaluation"), "{fresh}");
     let mut nothing = Answers::new(&benchmark, false);
     nothing.most = 0;
-    go(&benchmark, &EvalRequest { resume: false, ..request() }, &mut nothing).unwrap_err();
+    go(
+        &benchmark,
+        &EvalRequest {
+            resume: false,
+            ..request()
+        },
+        &mut nothing,
+    )
+    .unwrap_err();
 
-    let twice = attempt(EvalRequest { resume: false, ..request() }).unwrap_err();
-    assert!(twice.contains("holds a run already") && twice.contains("--resume"), "{twice}");
+    let twice = attempt(EvalRequest {
+        resume: false,
+        ..request()
+    })
+    .unwrap_err();
+    assert!(
+        twice.contains("holds a run already") && twice.contains("--resume"),
+        "{twice}"
+    );
     let cases = [
         ("seed", EvalRequest { seed: 1, ..request() }),
-        ("temperature", EvalRequest { temperatures: vec![0.3], ..request() }),
-        ("tasks", EvalRequest { tasks: vec![11], ..request() }),
-        ("samples", EvalRequest { samples: 2, ..request() }),
-        ("top_p", EvalRequest { top_p: 0.9, ..request() }),
-        ("max_new_tokens", EvalRequest { max_new_tokens: 9, ..request() }),
+        (
+            "temperature",
+            EvalRequest {
+                temperatures: vec![0.3],
+                ..request()
+            },
+        ),
+        (
+            "tasks",
+            EvalRequest {
+                tasks: vec![11],
+                ..request()
+            },
+        ),
+        (
+            "samples",
+            EvalRequest {
+                samples: 2,
+                ..request()
+            },
+        ),
+        (
+            "top_p",
+            EvalRequest {
+                top_p: 0.9,
+                ..request()
+            },
+        ),
+        (
+            "max_new_tokens",
+            EvalRequest {
+                max_new_tokens: 9,
+                ..request()
+            },
+        ),
         (
             "limits",
             EvalRequest {
@@ -437,7 +523,14 @@ fn the_default_tasks_are_the_test_split() {
     let tasks = benchmark().default_tasks();
     assert_eq!((tasks.len(), tasks.first(), tasks.last()), (500, Some(&11), Some(&510)));
     assert_eq!(benchmark().tasks().len(), 974);
-    let sanitized = Mbpp::load("builtin:mbpp", MbppVariant::Sanitized, false, PromptStyle::FewShot, None).unwrap();
+    let sanitized = Mbpp::load(
+        "builtin:mbpp",
+        MbppVariant::Sanitized,
+        false,
+        PromptStyle::FewShot,
+        None,
+    )
+    .unwrap();
     assert_eq!((sanitized.tasks().len(), sanitized.default_tasks().len()), (427, 257));
     assert_eq!(parse_task_names("Mbpp/12, 14-15", &sanitized).unwrap(), [12, 14, 15]);
 }
@@ -451,9 +544,18 @@ fn predictions_are_judged_and_read_back() {
     let mut text = String::new();
     for problem in &problems[..5] {
         let program = format!("{}{}", problem.prompt, problem.canonical_solution);
-        text += &format!("{}\n", serde_json::json!({"task_id": problem.task_id, "completion": problem.canonical_solution}));
-        text += &format!("{}\n", serde_json::json!({"task_id": problem.task_id, "solution": program}));
-        text += &format!("{}\n", serde_json::json!({"task_id": problem.task_id, "completion": "    return None\n"}));
+        text += &format!(
+            "{}\n",
+            serde_json::json!({"task_id": problem.task_id, "completion": problem.canonical_solution})
+        );
+        text += &format!(
+            "{}\n",
+            serde_json::json!({"task_id": problem.task_id, "solution": program})
+        );
+        text += &format!(
+            "{}\n",
+            serde_json::json!({"task_id": problem.task_id, "completion": "    return None\n"})
+        );
     }
     std::fs::write(&file, text).unwrap();
     let judge = |file: &Path, out: &Path| {
@@ -465,10 +567,15 @@ fn predictions_are_judged_and_read_back() {
             temperatures: vec![],
             ..EvalRequest::new(tasks, out.to_owned())
         };
-        run(&benchmark, &request, Source::Given(&predictions), runner(), &mut |_| ()).unwrap().report
+        run(&benchmark, &request, Source::Given(&predictions), runner(), &mut |_| ())
+            .unwrap()
+            .report
     };
     let report = judge(&file, &dir.path().join("a"));
-    assert!((report.pass_at_1 - 2.0 / 3.0).abs() < 1e-12 && report.pass_at_k[&3] == 1.0, "{report:?}");
+    assert!(
+        (report.pass_at_1 - 2.0 / 3.0).abs() < 1e-12 && report.pass_at_k[&3] == 1.0,
+        "{report:?}"
+    );
     assert_eq!((report.temperature, report.prompt, report.tokens), (None, None, 0));
     let lines = samples(&dir.path().join("a"));
     assert!(lines[0]["completion"].is_string() && lines[1]["solution"].is_string());
@@ -493,7 +600,10 @@ fn a_suspect_pass_counts_and_is_counted_apart() {
     };
     let finished = run(&benchmark, &request, Source::Given(&predictions), runner(), &mut |_| ()).unwrap();
     let report = &finished.report;
-    assert_eq!((report.pass_at_1, report.suspect, report.pass_at_k_without_suspect[&1]), (1.0, 1, 0.0));
+    assert_eq!(
+        (report.pass_at_1, report.suspect, report.pass_at_k_without_suspect[&1]),
+        (1.0, 1, 0.0)
+    );
     let line = &samples(&request.output)[0];
     assert_eq!((&line["passed"], &line["suspect"]), (&true.into(), &true.into()));
     assert!(line["suspicion"].as_str().unwrap().contains("__eq__"));

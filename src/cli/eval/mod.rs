@@ -7,7 +7,8 @@ use super::{Failure, Output, SettingsArgs, common::data_source};
 use crate::{
     data::{PromptStyle, Tokenizer},
     eval::{
-        self, Benchmark, Contest, EvalRequest, Finished, HumanEval, Mbpp, MbppVariant, Profile, Source, parse_task_names,
+        self, Benchmark, Contest, EvalRequest, Finished, HumanEval, Mbpp, MbppVariant, Profile, Source,
+        parse_task_names,
         sandbox::{Limits, ProcessRunner},
     },
     settings::{Settings, TaskChoice, expand_home},
@@ -135,14 +136,21 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     }
     let benchmark = benchmark(name, &settings, style, tokenizer.as_ref(), output)?;
     let mut request = request(name, &settings, benchmark.as_ref(), &runs, resumed)?;
-    // Without Python nothing can be judged: better known before the model is loaded.
-    let runner = ProcessRunner::new()?;
+    if !asked.is_a_file() {
+        check(&request, benchmark.as_ref())?;
+    }
     let located = match located {
         Some(found) => found,
         None => asked.locate(&settings, &runs, output)?,
     };
-    let mut answers = located.open(&mut settings, benchmark.as_ref(), &mut request, args.samples, output)?;
-    request.check()?;
+    let given = located.predictions(&mut settings, benchmark.as_ref(), &mut request, args.samples)?;
+    check(&request, benchmark.as_ref())?;
+    // Without Python nothing can be judged: better known before the model is loaded.
+    let runner = ProcessRunner::new()?;
+    let mut answers = match given {
+        Some(predictions) => Answers::File(predictions),
+        None => located.model(&settings, &mut request, output)?,
+    };
     request.files = vec![
         ("config.yaml".into(), settings.config.to_yaml()),
         ("recipe.yaml".into(), settings.recipe.to_yaml()),
@@ -152,14 +160,12 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
         if wanted && !request.resume {
             let estimate = match args.speed {
                 Some(speed) => eval::estimate::from_speed(&request, speed),
-                None => {
-                    eval::estimate::from_probe(
+                None => eval::estimate::from_probe(
                     benchmark.as_ref(),
                     &request,
                     generator.as_mut(),
                     settings.recipe.eval.batch,
-                )?
-                }
+                )?,
             };
             if args.dry_run {
                 return output.result(&serde_json::to_value(&estimate)?, &show::estimate(&estimate));
@@ -232,7 +238,10 @@ impl EvalArgs {
     }
 
     fn load(&self, under: &SettingsArgs, benchmark: &str) -> Result<Settings, Failure> {
-        let profile = self.profile.map(|profile| profile.settings(benchmark)).unwrap_or_default();
+        let profile = self
+            .profile
+            .map(|profile| profile.settings(benchmark))
+            .unwrap_or_default();
         let mut sources = under
             .over(profile)
             .sources(None)
@@ -246,7 +255,11 @@ impl EvalArgs {
             .flag_text("--prompt", "eval.prompt", self.prompt.as_deref())
             .flag("--timeout", "eval.timeout_seconds", self.timeout)
             .flag("--all-tests", "eval.all_tests", self.all_tests.then_some(true))
-            .flag("--no-verdict-cache", "eval.verdict_cache", self.no_verdict_cache.then_some(false))
+            .flag(
+                "--no-verdict-cache",
+                "eval.verdict_cache",
+                self.no_verdict_cache.then_some(false),
+            )
             .flag("--seed", "seed", self.seed)
             .flag("--output", "paths.runs", self.output.clone());
         if let Some(temperatures) = &self.temperature {
@@ -264,6 +277,15 @@ impl EvalArgs {
         }
         Ok(sources.load()?)
     }
+}
+
+/// Whether it can be carried out, every task included.
+fn check(request: &EvalRequest, benchmark: &dyn Benchmark) -> Result<(), Failure> {
+    request.check()?;
+    for &task in &request.tasks {
+        benchmark.prompt(task)?;
+    }
+    Ok(())
 }
 
 fn writable(file: Option<&Path>) -> Result<(), Failure> {
@@ -323,10 +345,19 @@ fn benchmark(
         _ => {
             // Any file of a directory, where altered sets are allowed.
             let split = match e.variant.as_deref() {
-                Some(split) if e.altered_data && !source.starts_with("builtin:") && !split.contains(['/', '.']) => split,
+                Some(split) if e.altered_data && !source.starts_with("builtin:") && !split.contains(['/', '.']) => {
+                    split
+                }
                 _ => variant(&["test", "valid"])?,
             };
-            Box::new(Contest::load(&source, split, e.altered_data, style, tokenizer, e.all_tests)?)
+            Box::new(Contest::load(
+                &source,
+                split,
+                e.altered_data,
+                style,
+                tokenizer,
+                e.all_tests,
+            )?)
         }
     })
 }

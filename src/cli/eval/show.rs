@@ -94,7 +94,11 @@ pub(super) fn estimate(e: &Estimate) -> String {
 
 pub(super) fn report(finished: &Finished, from: &str) -> String {
     let r = &finished.report;
-    let from = r.origin.get("model").or(r.origin.get("predictions")).map_or(from, String::as_str);
+    let from = r
+        .origin
+        .get("model")
+        .or(r.origin.get("predictions"))
+        .map_or(from, String::as_str);
     let set = match r.variant.as_str() {
         "full" => r.benchmark.clone(),
         variant => format!("{} ({variant})", r.benchmark),
@@ -105,7 +109,10 @@ pub(super) fn report(finished: &Finished, from: &str) -> String {
         (Some(temperature), false) => format!(", temperature {temperature}"),
         (None, _) => String::new(),
     };
-    let mut text = format!("{from} on {} problems of {set}, {} sample(s) each{how}\n", r.tasks, r.samples);
+    let mut text = format!(
+        "{from} on {} problems of {set}, {} sample(s) each{how}\n",
+        r.tasks, r.samples
+    );
     for (k, share) in &r.pass_at_k {
         let [low, high] = r.ci95_at_k.get(k).copied().unwrap_or_default();
         let _ = write!(text, "pass@{k:<4} {share:.4}  (95% interval {low:.3} to {high:.3}");
@@ -121,12 +128,25 @@ pub(super) fn report(finished: &Finished, from: &str) -> String {
     }
     if several {
         for t in &r.temperatures {
-            let scores: Vec<String> = t.pass_at_k.iter().map(|(k, share)| format!("pass@{k} {share:.4}")).collect();
-            let _ = writeln!(text, "  at {:<4} {}", t.temperature.unwrap_or_default(), scores.join("  "));
+            let scores: Vec<String> = t
+                .pass_at_k
+                .iter()
+                .map(|(k, share)| format!("pass@{k} {share:.4}"))
+                .collect();
+            let _ = writeln!(
+                text,
+                "  at {:<4} {}",
+                t.temperature.unwrap_or_default(),
+                scores.join("  ")
+            );
         }
     }
     if r.suspect > 0 {
-        let _ = writeln!(text, "suspect  {} passes by means that solve nothing: read them", r.suspect);
+        let _ = writeln!(
+            text,
+            "suspect  {} passes by means that solve nothing: read them",
+            r.suspect
+        );
     }
     let _ = writeln!(text, "exact    {:.4}", r.exact);
     let results: Vec<String> = r
@@ -144,7 +164,11 @@ pub(super) fn report(finished: &Finished, from: &str) -> String {
     );
     let speed = finished.tokens_here as f64 / finished.seconds.max(1e-9);
     if r.temperature.is_some() {
-        let _ = write!(text, "{} tokens in {:.1} s ({speed:.0} tok/s)", finished.tokens_here, finished.seconds);
+        let _ = write!(
+            text,
+            "{} tokens in {:.1} s ({speed:.0} tok/s)",
+            finished.tokens_here, finished.seconds
+        );
     } else {
         let _ = write!(text, "judged in {:.1} s", finished.seconds);
     }

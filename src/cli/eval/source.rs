@@ -91,7 +91,10 @@ impl Asked {
                 return if file.is_file() {
                     Ok(Located::File(file.clone()))
                 } else {
-                    Err(Failure::usage(format!("--predictions: there is no file `{}`", file.display())))
+                    Err(Failure::usage(format!(
+                        "--predictions: there is no file `{}`",
+                        file.display()
+                    )))
                 };
             }
             Self::Model(uri) => resolve_model(uri, &settings.config, output)?,
@@ -119,63 +122,59 @@ impl Located {
         }
     }
 
-    /// Loads the model or reads the file, and says in the request where its answers come from.
-    pub fn open(
-        self,
+    /// Reads the file, and says in the request where its answers come from; None for a model.
+    pub fn predictions(
+        &self,
         settings: &mut Settings,
         benchmark: &dyn Benchmark,
         request: &mut EvalRequest,
         most: Option<usize>,
-        output: &Output,
-    ) -> Result<Answers, Failure> {
-        match self {
-            Self::Model(model, dir) => {
-                request.check()?;
-                // An unknown task is known before the model is loaded.
-                for &task in &request.tasks {
-                    benchmark.prompt(task)?;
-                }
-                let e = &settings.recipe.eval;
-                let (device_name, device) = open_device(settings)?;
-                let dtype = generation_dtype(settings, &device_name)?;
-                let (loaded, tokenizer) = open_model(&model, Some(1), dtype, settings, &device, output)?;
-                let origin = &mut request.origin;
-                origin.insert("model_hash".into(), hash(&dir)?);
-                origin.insert("model".into(), model.uri);
-                origin.insert("precision".into(), e.precision.name().into());
-                Ok(Answers::Model(Box::new(ModelGenerator {
-                    model: loaded,
-                    tokenizer,
-                    sampling: Sampling {
-                        temperature: 0.0,
-                        top_p: e.top_p,
-                        max_new_tokens: e.max_new_tokens,
-                    },
-                    batch_size: e.batch,
-                })))
-            }
-            Self::File(file) => {
-                let named = settings.recipe.eval.tasks.is_some();
-                let tasks = named.then_some(request.tasks.as_slice());
-                let predictions = Predictions::read(&file, benchmark, tasks, most)?;
-                let (most, fewest) = predictions.most_and_fewest();
-                if let Some(k) = request.k.iter().find(|&&k| k > fewest) {
-                    return Err(EvalError::Request(format!(
-                        "pass@{k} needs {k} answers to each problem, and one has {fewest} in {}: take a smaller --k",
-                        file.display()
-                    ))
-                    .into());
-                }
-                request.tasks = predictions.tasks();
-                request.samples = most;
-                request.temperatures.clear();
-                settings.recipe.eval.samples = most;
-                let origin = &mut request.origin;
-                origin.insert("predictions".into(), file.display().to_string());
-                origin.insert("predictions_sha256".into(), predictions.sha256.clone());
-                Ok(Answers::File(predictions))
-            }
+    ) -> Result<Option<Predictions>, Failure> {
+        let Self::File(file) = self else { return Ok(None) };
+        let named = settings.recipe.eval.tasks.is_some();
+        let tasks = named.then_some(request.tasks.as_slice());
+        let predictions = Predictions::read(file, benchmark, tasks, most)?;
+        let (most, fewest) = predictions.most_and_fewest();
+        if let Some(k) = request.k.iter().find(|&&k| k > fewest) {
+            return Err(EvalError::Request(format!(
+                "pass@{k} needs {k} answers to each problem, and one has {fewest} in {}: take a smaller --k",
+                file.display()
+            ))
+            .into());
         }
+        request.tasks = predictions.tasks();
+        request.samples = most;
+        request.temperatures.clear();
+        settings.recipe.eval.samples = most;
+        let origin = &mut request.origin;
+        origin.insert("predictions".into(), file.display().to_string());
+        origin.insert("predictions_sha256".into(), predictions.sha256.clone());
+        Ok(Some(predictions))
+    }
+
+    /// Loads the model, and says in the request which it is.
+    pub fn model(self, settings: &Settings, request: &mut EvalRequest, output: &Output) -> Result<Answers, Failure> {
+        let Self::Model(model, dir) = self else {
+            return Err(Failure::failed("completions are given, and a model was asked for"));
+        };
+        let e = &settings.recipe.eval;
+        let (device_name, device) = open_device(settings)?;
+        let dtype = generation_dtype(settings, &device_name)?;
+        let (loaded, tokenizer) = open_model(&model, Some(1), dtype, settings, &device, output)?;
+        let origin = &mut request.origin;
+        origin.insert("model_hash".into(), hash(&dir)?);
+        origin.insert("model".into(), model.uri);
+        origin.insert("precision".into(), e.precision.name().into());
+        Ok(Answers::Model(Box::new(ModelGenerator {
+            model: loaded,
+            tokenizer,
+            sampling: Sampling {
+                temperature: 0.0,
+                top_p: e.top_p,
+                max_new_tokens: e.max_new_tokens,
+            },
+            batch_size: e.batch,
+        })))
     }
 }
 

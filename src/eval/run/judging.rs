@@ -128,9 +128,9 @@ pub(super) fn judge_all(
         // The sender goes with this closure, which ends the judges.
         let sender = sender;
         match source {
-            Source::Generator(generator) => {
-                pending.chunks(SLAB).try_for_each(|slab| work.draw(slab, &mut **generator, &sender))
-            }
+            Source::Generator(generator) => pending
+                .chunks(SLAB)
+                .try_for_each(|slab| work.draw(slab, &mut **generator, &sender)),
             Source::Given(given) => pending.iter().try_for_each(|&index| {
                 let job = jobs.get(index);
                 let Some(answer) = job.and_then(|job| given.of(job.task).get(job.sample)) else {
@@ -185,7 +185,11 @@ impl Work<'_, '_> {
         generator.generate(&requests, &stop, &mut |place, completion| {
             match missing.get_mut(place) {
                 Some(missing) if *missing => *missing = false,
-                _ => return Err(EvalError::Generate(format!("an answer to request {place} came unasked or twice"))),
+                _ => {
+                    return Err(EvalError::Generate(format!(
+                        "an answer to request {place} came unasked or twice"
+                    )));
+                }
             }
             let text = stop.cut(&completion.text);
             let part = self.benchmark.completion(text);

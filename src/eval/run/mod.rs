@@ -21,10 +21,7 @@ mod part;
 mod record;
 mod report;
 
-use super::{
-    Benchmark, EvalError, EvalRequest, Generator, Judge, Predictions, VerdictCache,
-    sandbox::Runner,
-};
+use super::{Benchmark, EvalError, EvalRequest, Generator, Judge, Predictions, VerdictCache, sandbox::Runner};
 use judging::{Sink, judge_all};
 use serde_json::{Value, json};
 use std::{

@@ -109,11 +109,12 @@ impl Part {
             .map(|(index, job)| ((job.group, &*job.task_id, job.sample), index))
             .collect();
         let mut reader = BufReader::new(part.file.try_clone().map_err(read_error(&path))?);
-        let mut text = String::new();
+        let mut bytes = Vec::new();
         loop {
-            text.clear();
-            let length = reader.read_line(&mut text).map_err(read_error(&path))?;
-            let Some(line) = text.strip_suffix('\n') else {
+            bytes.clear();
+            let length = reader.read_until(b'\n', &mut bytes).map_err(read_error(&path))?;
+            // As bytes: the kill may have torn a character.
+            let Some(line) = bytes.strip_suffix(b"\n") else {
                 break; // the end, or a line that the kill tore
             };
             let damaged = |why: String| {
@@ -122,15 +123,21 @@ impl Part {
                     path.display()
                 ))
             };
-            let sample: SampleLine = serde_json::from_str(line).map_err(|e| damaged(e.to_string()))?;
+            let sample: SampleLine = serde_json::from_slice(line).map_err(|e| damaged(e.to_string()))?;
             let group = group(sample.temperature, temperatures);
             let place = index.get(&(group, sample.task_id.as_str(), sample.sample)).copied();
             let Some(place) = place else {
-                return Err(damaged(format!("sample {} of {} is none of this run", sample.sample, sample.task_id)));
+                return Err(damaged(format!(
+                    "sample {} of {} is none of this run",
+                    sample.sample, sample.task_id
+                )));
             };
             if let Some(line) = part.lines.get_mut(place) {
                 if line.is_some() {
-                    return Err(damaged(format!("sample {} of {} is there twice", sample.sample, sample.task_id)));
+                    return Err(damaged(format!(
+                        "sample {} of {} is there twice",
+                        sample.sample, sample.task_id
+                    )));
                 }
                 *line = Some((part.size, length - 1));
             }
@@ -138,9 +145,7 @@ impl Part {
             part.size += length as u64;
         }
         part.file.set_len(part.size).map_err(write_error(&path))?;
-        part.file
-            .seek(SeekFrom::Start(part.size))
-            .map_err(write_error(&path))?;
+        part.file.seek(SeekFrom::Start(part.size)).map_err(write_error(&path))?;
         Ok(part)
     }
 
@@ -177,7 +182,9 @@ impl Part {
                 out.write_all(&line)?;
                 out.write_all(b"\n")?;
             }
-            out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
+            out.into_inner()
+                .map_err(std::io::IntoInnerError::into_error)?
+                .sync_all()?;
             std::fs::rename(&sorted, &path)
         };
         write().map_err(write_error(&path))
@@ -242,7 +249,9 @@ mod tests {
         part.finish().unwrap();
         part.remove().unwrap();
         let text = std::fs::read_to_string(dir.path().join(FINAL)).unwrap();
-        let expected: String = (0..3).map(|job| serde_json::to_string(&line(job)).unwrap() + "\n").collect();
+        let expected: String = (0..3)
+            .map(|job| serde_json::to_string(&line(job)).unwrap() + "\n")
+            .collect();
         assert_eq!(text, expected);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }

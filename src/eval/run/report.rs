@@ -239,9 +239,8 @@ pub(super) fn report(
         let score = |t: &&TemperatureReport| t.pass_at_k.get(&k).copied().unwrap_or(0.0);
         temperatures.iter().rev().max_by(|a, b| score(a).total_cmp(&score(b)))
     };
-    let of_best = |k: usize, value: &dyn Fn(&TemperatureReport) -> Option<f64>| {
-        (k, best(k).and_then(value).unwrap_or(0.0))
-    };
+    let of_best =
+        |k: usize, value: &dyn Fn(&TemperatureReport) -> Option<f64>| (k, best(k).and_then(value).unwrap_or(0.0));
     let interval = |k: usize| best(k).and_then(|t| t.ci95_at_k.get(&k).copied()).unwrap_or([0.0; 2]);
     EvalReport {
         benchmark: benchmark.name().to_owned(),
@@ -255,7 +254,10 @@ pub(super) fn report(
         prompt: drawn.then(|| benchmark.prompt_style()),
         pass_at_1: of_best(1, &|t| t.pass_at_k.get(&1).copied()).1,
         ci95: interval(1),
-        pass_at_k: ks.iter().map(|&k| of_best(k, &|t| t.pass_at_k.get(&k).copied())).collect(),
+        pass_at_k: ks
+            .iter()
+            .map(|&k| of_best(k, &|t| t.pass_at_k.get(&k).copied()))
+            .collect(),
         ci95_at_k: ks.iter().map(|&k| (k, interval(k))).collect(),
         best_temperature: ks.iter().map(|&k| (k, best(k).and_then(|t| t.temperature))).collect(),
         suspect: all.suspect,
@@ -289,7 +291,10 @@ fn of_temperature(counts: &Counts, temperature: Option<f64>, request: &EvalReque
     TemperatureReport {
         temperature,
         pass_at_k: ks.iter().map(|&k| (k, mean_pass_at_k(&tallies, k))).collect(),
-        ci95_at_k: ks.iter().map(|&k| (k, bootstrap_ci95(&tallies, k, request.seed))).collect(),
+        ci95_at_k: ks
+            .iter()
+            .map(|&k| (k, bootstrap_ci95(&tallies, k, request.seed)))
+            .collect(),
         pass_at_k_without_suspect: ks.iter().map(|&k| (k, mean_pass_at_k(&strict, k))).collect(),
         suspect: counts.suspect,
         exact: counts.share(counts.exact),
