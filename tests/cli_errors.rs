@@ -32,6 +32,21 @@ const FILES: &[(&str, &str)] = &[
     ("text.txt", "some text"),
     ("empty.txt", ""),
     ("folder/keep", "x"),
+    (
+        "given.jsonl",
+        "{\"task_id\": \"Mbpp/11\", \"completion\": \"\"}\n{\"task_id\": \"HumanEval/0\", \"completion\": \"\"}\n",
+    ),
+    ("fields.jsonl", "{\"task_id\": \"Mbpp/11\"}\n"),
+    ("one.jsonl", "{\"task_id\": \"Mbpp/11\", \"completion\": \"\"}\n"),
+    (
+        "twice.jsonl",
+        "{\"task_id\": \"Mbpp/11\", \"completion\": \"\"}\n{\"task_id\": \"Mbpp/11\", \"completion\": \"x\"}\n",
+    ),
+    ("rows.jsonl", "{\"rows\": 1}\n"),
+    (
+        "short/HumanEval.jsonl",
+        "{\"task_id\": \"HumanEval/1\", \"prompt\": \"p\", \"entry_point\": \"f\", \"canonical_solution\": \"\", \"test\": \"t\"}\n",
+    ),
 ];
 
 const fn usage(args: &'static [&'static str], says: &'static [&'static str]) -> Case {
@@ -116,6 +131,7 @@ const CASES: &[Case] = &[
     usage(&["train", "critic", "--model", "hf://owner"], &["hf://OWNER/NAME"]),
     usage(&["train", "critic", "--data", "{dir}/none"], &["data set `{dir}/none`", "does not exist"]),
     usage(&["train", "critic", "--data", "builtin:humaneval"], &["`humaneval`", "builtin:mbpp"]),
+    usage(&["train", "critic", "--data", "builtin:apps"], &["`apps`", "builtin:mbpp"]),
     failure(&["train", "critic", "--model", "hf://owner/none"], &["has no hf://owner/none"]),
     Case { args: &["train", "critic", "--model", "hf://o/n", "--set", "storage.offline=true"], variables: &[], code: 2, says: &["hf://o/n", "storage.offline"] },
     Case { args: &["train", "critic", "--model", "hf://o/n"], variables: &[("HF_ENDPOINT", "ftp://x")], code: 1, says: &["HF_ENDPOINT", "http://"] },
@@ -128,6 +144,43 @@ const CASES: &[Case] = &[
     usage(&["eval", "mbpp", "--temperature", "-1"], &["`eval.temperature`"]),
     usage(&["eval", "mbpp", "--top-p", "1.5"], &["`eval.top_p`"]),
     usage(&["eval", "mbpp", "--prompt", "five-shot"], &["`eval.prompt`", "few-shot"]),
+    usage(&["eval", "mbpp", "--prompt", "five-shot"], &["`eval.prompt`", "few-shot"]),
+    usage(&["eval", "mbpp", "--tasks", "975"], &["no task 975", "11 to 510"]),
+    usage(&["eval", "humaneval", "--tasks", "Mbpp/1"], &["`Mbpp/1`", "humaneval"]),
+    usage(&["eval", "humaneval", "--prompt", "few-shot"], &["no few-shot prompt", "zero-shot"]),
+    usage(&["eval", "contest", "--prompt", "few-shot"], &["no few-shot prompt"]),
+    usage(&["eval", "contest", "--tasks", "40", "--model", "builtin:micro"], &["no contest task 40", "0 to 39"]),
+    usage(&["eval", "mbpp", "--variant", "short"], &["`eval.variant`", "full or sanitized"]),
+    usage(&["eval", "contest", "--variant", "train"], &["`eval.variant`", "test or valid"]),
+    usage(&["eval", "mbpp", "--data", "{dir}/none"], &["none", "does not exist"]),
+    usage(&["eval", "humaneval", "--data", "{dir}/folder"], &["HumanEval.jsonl", "give a directory"]),
+    usage(&["eval", "humaneval", "--data", "{dir}/short"], &["lacks HumanEval/0", "and 155 more", "eval.altered_data"]),
+    usage(&["eval", "mbpp", "--temperature", "0.2,warm"], &["--temperature", "warm"]),
+    usage(&["eval", "mbpp", "--temperature", "0.2,-1"], &["`eval.temperature`", "0 (greedy)"]),
+    usage(&["eval", "mbpp", "--temperature", "0,0.5", "--samples", "2"], &["`eval.samples`", "greedy"]),
+    usage(&["eval", "mbpp", "--temperature", "0.5,0.5", "--model", "builtin:micro"], &["0.5 is named twice"]),
+    usage(&["eval", "mbpp", "--set", "eval.temperature=hot"], &["`eval.temperature`", "\"hot\""]),
+    usage(&["eval", "mbpp", "--profile", "slow"], &["slow", "quick", "paper"]),
+    usage(&["eval", "mbpp", "--all-tests"], &["--all-tests", "contest"]),
+    usage(&["eval", "mbpp", "--speed", "0"], &["--speed", "above 0"]),
+    usage(&["eval", "mbpp", "--timeout", "0"], &["`eval.timeout_seconds`"]),
+    usage(&["eval", "mbpp", "--resume", "no-such-run"], &["--resume no-such-run", "run.json"]),
+    usage(&["eval", "mbpp", "--save-samples", "{dir}/none/x.jsonl", "--model", "builtin:micro"], &["--save-samples", "{dir}/none"]),
+    usage(&["eval", "mbpp", "--predictions", "{dir}/none.jsonl"], &["--predictions", "none.jsonl"]),
+    usage(&["eval", "mbpp", "--predictions", "{dir}/given.jsonl", "--model", "x"], &["--predictions", "--model"]),
+    usage(&["eval", "mbpp", "--predictions", "{dir}/given.jsonl", "--dry-run"], &["--dry-run", "--predictions"]),
+    usage(&["eval", "mbpp", "--predictions", "{dir}/given.jsonl", "--profile", "quick"], &["--profile", "--predictions"]),
+    usage(&["eval", "mbpp", "--predictions", "{dir}/given.jsonl"], &["line 2", "no problem `HumanEval/0`", "`Mbpp/11`"]),
+    usage(&["eval", "humaneval", "--predictions", "{dir}/given.jsonl"], &["line 1", "no problem `Mbpp/11`"]),
+    usage(&["eval", "mbpp", "--predictions", "{dir}/fields.jsonl"], &["fields.jsonl, line 1", "neither `completion` nor `solution`"]),
+    usage(&["eval", "mbpp", "--predictions", "{dir}/text.txt"], &["text.txt, line 1", "not JSON"]),
+    usage(&["eval", "mbpp", "--predictions", "{dir}/one.jsonl"], &["no answer to 499 of 500", "`Mbpp/12`", "--tasks"]),
+    usage(&["eval", "mbpp", "--predictions", "{dir}/one.jsonl", "--tasks", "11", "--k", "2"], &["pass@2 needs 2 answers"]),
+    usage(&["eval", "mbpp", "--predictions", "{dir}/twice.jsonl", "--tasks", "11", "--samples", "1"], &["line 2", "more than 1 answers"]),
+    // Inspecting data.
+    usage(&["inspect", "data", "--against", "apps"], &["--against apps", "humaneval"]),
+    usage(&["inspect", "data", "--file", "{dir}/none.jsonl"], &["none.jsonl"]),
+    usage(&["inspect", "data", "--file", "{dir}/rows.jsonl"], &["rows.jsonl, line 1", "completion"]),
     usage(&["eval", "mbpp", "--set", "paths.runs={dir}/out"], &["--model", "{dir}/out"]),
     // Generating, scoring, converting.
     usage(&["generate", "--model", "builtin:micro", "--prompt", "x", "--top-p", "0"], &["--top-p"]),
@@ -340,6 +393,43 @@ fn json_is_exactly_one_document() {
         let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert!(document.is_object(), "{args:?}");
     }
+}
+
+/// A finding is a result: the document is the report, and the exit code says that it is bad.
+#[test]
+fn training_data_that_holds_a_problem_is_found() {
+    let room = Room::new();
+    let inspect = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_wmtp"))
+            .args(["inspect", "data", "--json"])
+            .args(args)
+            .current_dir(room.dir.path())
+            .output()
+            .unwrap();
+        let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (
+            output.status.code(),
+            document,
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let (code, report, _) = inspect(&["--against", "mbpp,humaneval,contest"]);
+    assert_eq!(
+        (code, &report["copies"], &report["samples"]),
+        (Some(0), &0.into(), &369.into())
+    );
+    assert!(report["benchmarks"]["mbpp"]["partial"].as_u64().unwrap() > 0);
+
+    let copy = "{\"code\": \"def truncate_number(number: float) -> float:\\n    return number % 1.0  # mine\"}\n";
+    std::fs::write(room.dir.path().join("mine.jsonl"), copy).unwrap();
+    let (code, report, stderr) = inspect(&["--file", "mine.jsonl"]);
+    assert_eq!((code, &report["copies"]), (Some(1), &1.into()), "{report}");
+    let found = &report["benchmarks"]["humaneval"]["found"][0];
+    assert_eq!(
+        (&found["problem"], &found["sample"]),
+        (&"humaneval/2".into(), &"mine.jsonl:1".into())
+    );
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
 }
 
 #[test]

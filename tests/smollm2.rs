@@ -72,7 +72,7 @@ fn agrees_with_transformers() {
 
         let expected = ids(&prompt["greedy_ids"]);
         let written = generator
-            .write(&[(text.to_string(), 0)], &[])
+            .write(&[(text.to_string(), 0)], &wmtp::eval::Stop::Strings(&[]))
             .expect("generation works");
         let shown: Vec<u32> = expected
             .iter()
@@ -112,5 +112,6 @@ fn open(dir: &Path) -> ModelGenerator {
             top_p: 1.0,
             max_new_tokens: 48,
         },
+        batch_size: 1,
     }
 }

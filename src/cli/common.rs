@@ -104,6 +104,12 @@ impl SettingsArgs {
 }
 
 impl SettingsArgs {
+    /// The same with these `key.path=value` settings over the files and below all other `--set`.
+    pub fn over(&self, sets: Vec<String>) -> Self {
+        let sets = sets.into_iter().chain(self.sets.iter().cloned()).collect();
+        Self { sets, ..self.clone() }
+    }
+
     /// The same with two files below all that was given.
     pub fn under(&self, config: PathBuf, recipe: PathBuf) -> Self {
         let mut files = vec![(true, config), (false, recipe)];
@@ -141,13 +147,14 @@ pub(super) fn resolve_model(uri: &str, config: &Config, output: &Output) -> Resu
 /// Finds a model or data set: the part of [`resolve_model`] that both share.
 pub(super) fn resolve(uri: &str, kind: Kind, config: &Config, output: &Output) -> Result<ModelSource, Failure> {
     if let Location::Builtin(name) = Location::parse(uri)? {
-        let (what, known) = match kind {
-            Kind::Model => ("model", "micro"),
-            Kind::Data => ("data set", "mbpp"),
+        let (what, known): (_, &[&str]) = match kind {
+            Kind::Model => ("model", &["micro"]),
+            Kind::Data => ("data set", &["mbpp", "humaneval", "contest"]),
         };
-        if name != known {
+        if !known.contains(&name.as_str()) {
             return Err(Failure::usage(format!(
-                "there is no built-in {what} `{name}`: the one there is is builtin:{known}"
+                "there is no built-in {what} `{name}`: there is builtin:{}",
+                known.join(", builtin:")
             )));
         }
         return Ok(ModelSource::Builtin(name));
@@ -171,20 +178,6 @@ pub(super) fn read_text(path: &str) -> Result<String, Failure> {
             .map_err(|e| Failure::failed(format!("cannot read standard input: {e}")));
     }
     std::fs::read_to_string(path).map_err(|e| Failure::usage(format!("cannot read `{path}`: {e}")))
-}
-
-/// `11-110`, or one number.
-pub(super) fn parse_range(text: &str) -> Result<(u32, u32), String> {
-    let bad = || format!("`{text}` is not a range of task ids such as 11-110");
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let (first, last) = (
-        first.trim().parse().map_err(|_| bad())?,
-        last.trim().parse().map_err(|_| bad())?,
-    );
-    if first > last {
-        return Err(format!("`{text}` ends before it starts"));
-    }
-    Ok((first, last))
 }
 
 /// A model's directory; the built-in one is written into the cache first.
@@ -255,18 +248,4 @@ fn adapter_base(dir: &Path) -> Result<Option<String>, Failure> {
         ))
     })?;
     Ok(Some(base.to_owned()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges() {
-        assert_eq!(parse_range("11-110"), Ok((11, 110)));
-        assert_eq!(parse_range("7"), Ok((7, 7)));
-        for bad in ["", "-", "a-b", "5-", "-5", "9-8", "1-2-3", "4294967296"] {
-            assert!(parse_range(bad).is_err(), "{bad}");
-        }
-    }
 }

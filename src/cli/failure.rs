@@ -15,6 +15,8 @@ pub enum Failure {
     Usage(String),
     /// Anything else: exit code 1.
     Failed(String),
+    /// The command did its work and what it found is bad: exit code 1. The result is printed already.
+    Found(String),
     /// The reader of standard output went away: there is nobody to tell, exit code 0.
     Quiet,
 }
@@ -34,7 +36,7 @@ impl Failure {
     pub fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
-            Self::Failed(_) => 1,
+            Self::Failed(_) | Self::Found(_) => 1,
             Self::Quiet => 0,
         }
     }
@@ -42,7 +44,7 @@ impl Failure {
     /// One sentence; empty for [`Failure::Quiet`].
     pub fn message(&self) -> &str {
         match self {
-            Self::Usage(message) | Self::Failed(message) => message,
+            Self::Usage(message) | Self::Failed(message) | Self::Found(message) => message,
             Self::Quiet => "",
         }
     }
@@ -94,7 +96,9 @@ impl From<serde_json::Error> for Failure {
 impl From<EvalError> for Failure {
     fn from(error: EvalError) -> Self {
         match error {
-            EvalError::Request(_) | EvalError::Data(_) => Self::usage(error),
+            EvalError::Request(_) | EvalError::Data(_) | EvalError::Read { .. } | EvalError::Prediction { .. } => {
+                Self::usage(error)
+            }
             _ => Self::failed(error),
         }
     }

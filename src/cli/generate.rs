@@ -4,7 +4,7 @@ use super::{
     Failure, Output, SettingsArgs,
     common::{generation_dtype, open_device, open_model, read_text, resolve_model},
 };
-use crate::pipeline::ModelGenerator;
+use crate::{eval::Stop, pipeline::ModelGenerator};
 use std::time::Instant;
 use wmtp_model::Sampling;
 
@@ -78,10 +78,11 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
         model,
         tokenizer,
         sampling,
+        batch_size: 1,
     };
     let stop: Vec<&str> = args.stop.iter().map(String::as_str).collect();
     let started = Instant::now();
-    let written = generator.write(&[(prompt.clone(), settings.config.seed)], &stop)?;
+    let written = generator.write(&[(prompt.clone(), settings.config.seed)], &Stop::Strings(&stop))?;
     let Some(written) = written.into_iter().next() else {
         return Err(Failure::failed("the model gave no continuation"));
     };

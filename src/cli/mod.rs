@@ -45,7 +45,7 @@ enum Command {
     /// Fine-tune a model.
     Train(train::Args),
     /// Evaluate a model on a benchmark.
-    Eval(eval::Args),
+    Eval(Box<eval::Args>),
     /// Continue a prompt.
     Generate(generate::Args),
     /// Cross-entropy of every head for every token of a text.
@@ -110,7 +110,7 @@ fn usage(error: &clap::Error) -> Failure {
 fn run(command: Command, output: &Output) -> Result<(), Failure> {
     match command {
         Command::Train(args) => train::run(args, output),
-        Command::Eval(args) => eval::run(args, output),
+        Command::Eval(args) => eval::run(*args, output),
         Command::Generate(args) => generate::run(args, output),
         Command::Score(args) => score::run(args, output),
         Command::Inspect(args) => inspect::run(args, output),
@@ -126,7 +126,8 @@ fn report(failure: &Failure, output: &Output) {
         return;
     }
     eprintln!("error: {}", failure.message());
-    if output.is_json() {
+    let printed = matches!(failure, Failure::Found(_));
+    if output.is_json() && !printed {
         let document = json!({"error": {"code": failure.code(), "message": failure.message()}});
         // Where standard output is closed, the sentence above has said it.
         let _ = output.result(&document, "");

@@ -122,6 +122,18 @@ fn prepare(args: Args, output: &Output) -> Result<TrainRequest, Failure> {
 
 fn sources(settings: &Settings, device: &burn::tensor::Device, output: &Output) -> Result<Sources, Failure> {
     let config = &settings.config;
+    // The other built-in sets are for evaluation only.
+    if let Some(name) = settings
+        .recipe
+        .data
+        .source
+        .strip_prefix("builtin:")
+        .filter(|name| *name != "mbpp")
+    {
+        return Err(Failure::usage(format!(
+            "there is no built-in data set `{name}` to train on: the one there is is builtin:mbpp"
+        )));
+    }
     let names = &settings.recipe.model;
     let local = |uri: &str| model_dir(&resolve_model(uri, config, output)?, config, device);
     let (wants_reference, wants_reward) = wants(&settings.recipe.scorer);

@@ -5,6 +5,7 @@
 //! near copies; a solution rewritten with other names is not.
 
 use super::{DataError, Example};
+use serde::Serialize;
 use std::{
     collections::{BTreeMap, HashMap, HashSet, hash_map::DefaultHasher},
     hash::{Hash, Hasher},
@@ -26,17 +27,47 @@ pub struct EvaluationProblem {
     pub code: String,
 }
 
-/// What the comparison found that is not an error.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// What the comparison found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct OverlapReport {
     /// Training samples compared.
     pub checked: usize,
-    /// Samples that are copies by the rule and were allowed by the recipe.
+    /// Samples that are copies by the rule: equal normalised code, or more than half of their n-grams
+    /// in one evaluation problem.
     pub copies: usize,
+    /// Those copies.
+    pub found: Vec<Overlap>,
     /// Samples that share some n-grams with an evaluation problem, but at most half: idioms.
     pub partial: usize,
     /// The largest share among those, as (sample, problem, share).
     pub largest: Option<(String, String, f64)>,
+}
+
+/// A training sample that is a copy of an evaluation problem.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Overlap {
+    /// The sample.
+    pub sample: String,
+    /// The evaluation problem.
+    pub problem: String,
+    /// The code is equal, but for layout and comments.
+    pub equal_code: bool,
+    /// The share of the sample's n-grams that the problem has.
+    pub share: f64,
+}
+
+impl Overlap {
+    /// How it was recognised, as a part of a sentence.
+    pub fn reason(&self) -> String {
+        match self.equal_code {
+            true => format!("its code equals that of the evaluation problem {}", self.problem),
+            false => format!(
+                "{:.0}% of its {N}-token n-grams are in the evaluation problem {}",
+                self.share * 100.0,
+                self.problem
+            ),
+        }
+    }
 }
 
 /// Compares every training sample with every evaluation problem.
@@ -46,10 +77,26 @@ pub struct OverlapReport {
 /// more than half of whose 13-token n-grams (of task and code) are found in one problem, unless
 /// `allowed`.
 pub fn check(samples: &[Example], evaluation: &[EvaluationProblem], allowed: bool) -> Result<OverlapReport, DataError> {
+    let report = compare(samples, evaluation);
+    match report.found.first() {
+        Some(overlap) if !allowed => Err(DataError::Contaminated {
+            sample: overlap.sample.clone(),
+            reason: overlap.reason(),
+        }),
+        _ => Ok(report),
+    }
+}
+
+/// The same, and copies are only reported. A problem with several solutions may be there several
+/// times under one name.
+pub fn compare(samples: &[Example], evaluation: &[EvaluationProblem]) -> OverlapReport {
     let mut programs: HashMap<Vec<String>, &str> = HashMap::new();
     let mut ngrams: HashMap<u64, Vec<usize>> = HashMap::new();
     for (index, problem) in evaluation.iter().enumerate() {
-        programs.entry(normalised_code(&problem.code)).or_insert(&problem.name);
+        let code = normalised_code(&problem.code);
+        if !code.is_empty() {
+            programs.entry(code).or_insert(&problem.name);
+        }
         for gram in grams(&problem.task, &problem.code) {
             ngrams.entry(gram).or_default().push(index);
         }
@@ -66,33 +113,30 @@ pub fn check(samples: &[Example], evaluation: &[EvaluationProblem], allowed: boo
         }
         let most = shared
             .into_iter()
-            .max_by_key(|&(index, count)| (count, std::cmp::Reverse(index)));
-        let most = most
+            .max_by_key(|&(index, count)| (count, std::cmp::Reverse(index)))
             .and_then(|(index, count)| Some((evaluation.get(index)?.name.as_str(), count as f64 / own.len() as f64)));
-        let reason = match (programs.get(&normalised_code(&sample.code)), most) {
-            (Some(name), _) => format!("its code equals that of the evaluation problem {name}"),
-            (None, Some((name, share))) if share > MOST => format!(
-                "{:.0}% of its {N}-token n-grams are in the evaluation problem {name}",
-                share * 100.0
-            ),
-            (None, Some((name, share))) => {
+        let equal = programs.get(&normalised_code(&sample.code)).copied();
+        let share = most.map_or(0.0, |(_, share)| share);
+        match (equal, most) {
+            (None, None) => continue,
+            (None, Some((name, share))) if share <= MOST => {
                 report.partial += 1;
                 if report.largest.as_ref().is_none_or(|(_, _, largest)| share > *largest) {
                     report.largest = Some((sample.name.clone(), name.to_owned(), share));
                 }
-                continue;
             }
-            (None, None) => continue,
-        };
-        if !allowed {
-            return Err(DataError::Contaminated {
-                sample: sample.name.clone(),
-                reason,
-            });
+            (Some(name), _) | (None, Some((name, _))) => {
+                report.copies += 1;
+                report.found.push(Overlap {
+                    sample: sample.name.clone(),
+                    problem: name.to_owned(),
+                    equal_code: equal.is_some(),
+                    share,
+                });
+            }
         }
-        report.copies += 1;
     }
-    Ok(report)
+    report
 }
 
 /// A program's lexical tokens without comments: equal for copies that differ in layout only.

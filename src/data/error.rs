@@ -22,7 +22,9 @@ pub enum DataError {
         source: std::io::Error,
     },
     /// A name after `builtin:` that the program does not carry.
-    #[error("there is no built-in data set `{name}`; the one there is is `builtin:mbpp`")]
+    #[error(
+        "there is no built-in data set `{name}`; there are builtin:mbpp, builtin:humaneval and builtin:contest (valid and test)"
+    )]
     UnknownBuiltin {
         /// What was asked for.
         name: String,
@@ -44,6 +46,17 @@ pub enum DataError {
         file: String,
         /// The missing ids as ranges.
         missing: String,
+    },
+    /// A benchmark's set that is not the known one.
+    #[error(
+        "{file} {findings}: a score on it is no score on this benchmark; take the complete, unchanged file, or set \
+         `eval.altered_data: true`, which the report then says"
+    )]
+    Altered {
+        /// The file.
+        file: String,
+        /// The rows that are missing, altered or unknown.
+        findings: String,
     },
     /// Nothing to train on or validate with.
     #[error("no {what}: {why}")]

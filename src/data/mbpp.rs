@@ -2,12 +2,14 @@
 //!
 //! Reads `mbpp.jsonl`, built in or from a directory. It runs no program and judges none.
 
-use super::{DataError, Example, PromptStyle, Tokenizer};
+use super::{DataError, Example, PromptStyle, Tokenizer, known};
 use serde::Deserialize;
 use std::{collections::BTreeSet, path::Path};
 
 /// Name of the problem file in a directory.
 pub const PROBLEMS_FILE: &str = "mbpp.jsonl";
+/// Name of the file with the problems that the authors verified by hand.
+pub const SANITIZED_FILE: &str = "sanitized-mbpp.json";
 /// All task ids.
 pub const TASKS: (u32, u32) = (1, 974);
 /// The test split, which is never trained on.
@@ -18,6 +20,7 @@ pub const FEW_SHOT_TASKS: [u32; 3] = [2, 3, 4];
 pub const DONE: &str = "\n[DONE]";
 
 const BUILTIN_PROBLEMS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/data/mbpp/mbpp.jsonl"));
+const BUILTIN_SANITIZED: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/data/mbpp/sanitized-mbpp.json"));
 const BUILTIN_PAIRS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/data/mbpp/mbpp_pairs.jsonl"));
 
 /// One task with its reference solution and tests. Line ends are LF.
@@ -47,6 +50,90 @@ pub struct Problem {
 pub fn load(source: &str) -> Result<Vec<Problem>, DataError> {
     let (file, text) = read(source, PROBLEMS_FILE, BUILTIN_PROBLEMS)?;
     parse(&file, &text)
+}
+
+/// The same, and the rows have to be those that are known, unless `altered` sets are allowed.
+///
+/// # Errors
+/// As [`load`], and [`DataError::Altered`].
+pub fn load_known(source: &str, altered: bool) -> Result<Vec<Problem>, DataError> {
+    let problems = load(source)?;
+    if !altered && source != "builtin:mbpp" {
+        let file = format!("{source}/{PROBLEMS_FILE}");
+        known::check(&file, &problems, &load("builtin:mbpp")?, task_name)?;
+    }
+    Ok(problems)
+}
+
+/// A row of `sanitized-mbpp.json`.
+#[derive(Deserialize)]
+struct SanitizedRow {
+    task_id: u32,
+    prompt: String,
+    code: String,
+    test_imports: Vec<String>,
+    test_list: Vec<String>,
+}
+
+/// Reads and checks the 427 problems of the sanitized set, in order of `task_id`: fewer ids, some
+/// with another task, solution or tests. What the tests import is the set-up code.
+///
+/// `source` is `builtin:mbpp` or a directory that holds `sanitized-mbpp.json`.
+///
+/// # Errors
+/// An unknown built-in name, an unreadable file, fields that are missing or empty, an id that comes
+/// twice; and, unless `altered` sets are allowed, rows that are not the known ones.
+pub fn load_sanitized(source: &str, altered: bool) -> Result<Vec<Problem>, DataError> {
+    let (file, text) = read(source, SANITIZED_FILE, BUILTIN_SANITIZED)?;
+    let problems = parse_sanitized(&file, &text)?;
+    if !altered && source != "builtin:mbpp" {
+        known::check(
+            &file,
+            &problems,
+            &parse_sanitized("builtin:mbpp", BUILTIN_SANITIZED)?,
+            task_name,
+        )?;
+    }
+    Ok(problems)
+}
+
+fn parse_sanitized(file: &str, text: &str) -> Result<Vec<Problem>, DataError> {
+    let wrong = |line: usize, problem: String| DataError::Row {
+        file: file.to_owned(),
+        line,
+        problem,
+    };
+    let rows: Vec<SanitizedRow> =
+        serde_json::from_str(text).map_err(|e| wrong(e.line(), format!("not the sanitized set's JSON: {e}")))?;
+    let mut problems: Vec<Problem> = Vec::with_capacity(rows.len());
+    for row in rows {
+        let id = row.task_id;
+        if problems.iter().any(|problem| problem.task_id == id) {
+            return Err(wrong(1, format!("task_id {id} is there a second time; keep one")));
+        }
+        if row.prompt.trim().is_empty() || row.code.trim().is_empty() || row.test_list.is_empty() {
+            return Err(wrong(
+                1,
+                format!("`prompt`, `code` or `test_list` of task {id} is empty"),
+            ));
+        }
+        let mut problem = Problem {
+            task_id: id,
+            text: row.prompt,
+            code: row.code,
+            test_setup_code: row.test_imports.join("\n"),
+            test_list: row.test_list,
+            challenge_test_list: Vec::new(),
+        };
+        unix_line_ends(&mut problem.code);
+        problems.push(problem);
+    }
+    problems.sort_by_key(|problem| problem.task_id);
+    Ok(problems)
+}
+
+fn task_name(problem: &Problem) -> String {
+    format!("Mbpp/{}", problem.task_id)
 }
 
 /// The file with the labelled solutions that belongs to `source`, as (name, content).
@@ -181,12 +268,13 @@ fn open(problem: &Problem) -> String {
 ///   up to where the assistant begins.
 ///
 /// # Errors
-/// A few-shot task that is not among `problems`; a chat template that is absent or fails.
-pub fn prompt(
+/// A few-shot task that is not among `problems`; a chat template that is absent or fails. Only chat
+/// needs a tokenizer.
+pub fn prompt<'t>(
     problems: &[Problem],
     problem: &Problem,
     style: PromptStyle,
-    tokenizer: &Tokenizer,
+    tokenizer: impl Into<Option<&'t Tokenizer>>,
 ) -> Result<String, DataError> {
     match style {
         PromptStyle::ZeroShot => Ok(open(problem)),
@@ -204,7 +292,7 @@ pub fn prompt(
             }
             Ok(text + &open(problem))
         }
-        PromptStyle::Chat => tokenizer.chat(&[("user", task(problem).trim_end())], true),
+        PromptStyle::Chat => Tokenizer::chat_of(tokenizer.into(), &[("user", task(problem).trim_end())]),
     }
 }
 

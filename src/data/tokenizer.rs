@@ -270,6 +270,19 @@ impl Tokenizer {
         chat::render(template, messages, &self.special, add_generation_prompt).map_err(wrong)
     }
 
+    /// Messages through the chat template of a model that may not be there, up to where the assistant
+    /// begins.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::chat`]; no tokenizer.
+    pub fn chat_of(tokenizer: Option<&Self>, messages: &[(&str, &str)]) -> Result<String, DataError> {
+        let tokenizer = tokenizer.ok_or_else(|| DataError::ChatTemplate {
+            place: "no model".into(),
+            problem: "a chat prompt is written by the model's template: name a model".into(),
+        })?;
+        tokenizer.chat(messages, true)
+    }
+
     /// Writes the tokenizer's files into `dir` as they came (not the model's `config.json`).
     ///
     /// # Errors

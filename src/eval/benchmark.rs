@@ -1,15 +1,16 @@
-use super::{
-    EvalError, Verdict,
-    sandbox::{Limits, Runner},
-};
+use super::{EvalError, Judge, Stop, Verdict};
 use crate::data::PromptStyle;
+use serde::{Deserialize, Serialize};
 
-/// A set of problems, each with a prompt and a way to judge a completion.
+/// A set of problems, each with a prompt and a way to judge an answer.
 ///
 /// A benchmark knows neither the model nor how many samples are drawn.
 pub trait Benchmark: Send + Sync {
     /// Its name on the command line and in reports: `mbpp`.
     fn name(&self) -> &str;
+
+    /// Which of its sets: `full`, `sanitized`, `test`.
+    fn variant(&self) -> &str;
 
     /// The numbers of all problems, ascending.
     fn tasks(&self) -> Vec<u32>;
@@ -20,6 +21,11 @@ pub trait Benchmark: Send + Sync {
     /// A problem's name in `samples.jsonl`: `Mbpp/11`.
     fn task_id(&self, task: u32) -> String;
 
+    /// The problem that a name means: its `task_id`, or another name that the benchmark knows.
+    fn task_named(&self, name: &str) -> Option<u32> {
+        self.tasks().into_iter().find(|&task| self.task_id(task) == name)
+    }
+
     /// How prompts are written.
     fn prompt_style(&self) -> PromptStyle;
 
@@ -29,19 +35,98 @@ pub trait Benchmark: Send + Sync {
     /// An unknown problem.
     fn prompt(&self, task: u32) -> Result<&str, EvalError>;
 
-    /// A completion ends before the first of these.
-    fn stop(&self) -> &[&str];
+    /// What ends a completion.
+    fn stop(&self) -> Stop<'_>;
 
-    /// Judges a completion, already cut at its stop string.
+    /// The completion in what a model wrote, cut at its stop: all of it, or the program in an
+    /// assistant's answer.
+    fn completion(&self, text: &str) -> String;
+
+    /// Judges an answer.
     ///
     /// # Errors
-    /// An unknown problem, or a sandbox that fails; what is wrong with the completion is the verdict.
-    fn judge(&self, task: u32, completion: &str, runner: &dyn Runner, limits: &Limits) -> Result<Verdict, EvalError>;
+    /// An unknown problem, or a sandbox that fails; what is wrong with the answer is the verdict.
+    fn judge(&self, task: u32, answer: Answer<'_>, judge: &Judge<'_>) -> Result<Judgement, EvalError>;
 
-    /// Whether a completion is the reference solution, but for white space at line ends and blank
+    /// Whether an answer is the reference solution, but for white space at line ends and blank
     /// lines around it.
     ///
     /// # Errors
     /// An unknown problem.
-    fn is_reference(&self, task: u32, completion: &str) -> Result<bool, EvalError>;
+    fn is_reference(&self, task: u32, answer: Answer<'_>) -> Result<bool, EvalError>;
+
+    /// All texts of a problem that decide a verdict: its tests, and how they are run.
+    ///
+    /// # Errors
+    /// An unknown problem.
+    fn material(&self, task: u32) -> Result<Vec<&str>, EvalError>;
+}
+
+/// An answer to a problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer<'a> {
+    /// What follows the prompt.
+    Completion(&'a str),
+    /// A whole program.
+    Program(&'a str),
+}
+
+/// A judged answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// The benchmark's verdict.
+    pub verdict: Verdict,
+    /// Why a pass is suspect.
+    pub suspicion: Option<String>,
+    /// Tests one by one, where the benchmark runs them apart.
+    pub tests: Option<TestCount>,
+}
+
+/// How far an answer came through tests that run apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TestCount {
+    /// Tests that it passed.
+    pub passed: usize,
+    /// Tests that were run.
+    pub run: usize,
+    /// The first that it failed: `private 2`.
+    pub first_failed: Option<String>,
+}
+
+/// What stands between the first pair of ``` lines; to the end where the second is missing.
+pub(super) fn fenced(text: &str) -> Option<&str> {
+    let (_, after) = text.split_once("```")?;
+    let (_language, body) = after.split_once('\n')?;
+    Some(body.split_once("```").map_or(body, |(body, _)| body))
+}
+
+/// LF line ends, nothing after the last character of a line, no blank lines around it.
+pub(super) fn normalised(code: &str) -> String {
+    let lines: Vec<&str> = code.lines().map(str::trim_end).collect();
+    lines.join("\n").trim_matches('\n').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fenced_block_is_found_with_and_without_its_end() {
+        assert_eq!(fenced("Sure:\n```python\nx = 1\n```\nDone"), Some("x = 1\n"));
+        assert_eq!(fenced("```\nx = 1\ny = 2"), Some("x = 1\ny = 2"));
+        assert_eq!(fenced("x = 1"), None);
+    }
+
+    #[test]
+    fn normalising_forgets_line_ends_and_outer_blank_lines_only() {
+        assert_eq!(
+            normalised("\r\ndef f(x): \r\n    return x\r\n\r\n"),
+            "def f(x):\n    return x"
+        );
+        assert_ne!(
+            normalised("def f(x):\n    return x"),
+            normalised("def f(x):\n\treturn x")
+        );
+        assert_ne!(normalised("a\n\nb"), normalised("a\nb"));
+    }
 }

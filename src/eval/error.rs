@@ -17,6 +17,24 @@ pub enum EvalError {
     /// The generator failed, or broke its contract.
     #[error("generating completions failed: {0}")]
     Generate(String),
+    /// A file that is to be judged, or a run that is to go on, could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// A line of a file with completions that cannot be judged.
+    #[error("{}, line {line}: {problem}", path.display())]
+    Prediction {
+        /// Which file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A result could not be written.
     #[error("cannot write {}: {source}", path.display())]
     Write {

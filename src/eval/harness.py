@@ -1,14 +1,26 @@
-"""Runs a candidate, then its checks, and prints the verdict behind a nonce, as its last line.
+"""Runs a candidate, then its checks, and ends its output with two proofs and the verdict.
 
-Standard input: one line with the byte lengths of the parts, then the parts: nonce, candidate,
-checks. Nothing here is secret, so the candidate may read this file. The nonce is: it leaves
-standard input and the names of this module before the candidate starts, one half going into a
-pipe, so that neither looking through the interpreter's objects nor reading every descriptor
-finds all of it. Only code written against this very file could.
+Standard input: one line with the byte lengths of the parts, then the parts: `proof`, `clean`, the
+names that the checks expect of the candidate, the names that the candidate was given, the
+candidate, the checks. `proof` shows that the checks ran to their end. `clean` shows that nothing
+suspicious happened: the first suspicious act overwrites it, before that act has any effect.
+
+Nothing else here is secret, so the candidate may read this file. The proofs leave standard input
+before the candidate starts; half of `proof` goes into a pipe, so that neither looking through the
+interpreter's objects nor reading every descriptor finds all of it; and looking through objects,
+frames or memory is itself such an act (watch.py, which follows).
 """
+import _ast
+import _collections
+import _operator
+import _thread
+import builtins
 import os
 import sys
 import types
+
+# The functions below keep their own table of builtins: the candidate may replace any of the other.
+__builtins__ = vars(builtins).copy()
 
 
 def receive():
@@ -27,43 +39,77 @@ def receive():
     return parts
 
 
-def put_away(nonce):
-    """The first half of the nonce, and a descriptor from which the second can be read once."""
-    half = len(nonce) // 2
+def put_away(proof):
+    """The first half of the proof, and a descriptor from which the second can be read once."""
+    half = len(proof) // 2
     source, sink = os.pipe()
-    os.write(sink, nonce[half:])
+    os.write(sink, proof[half:])
     os.close(sink)
-    return nonce[:half], source
+    return proof[:half], source
+
+
+def attempt(run, program, checks, space, outcome, ended):
+    """Runs all of it in a thread of its own, so that no frame above the candidate's is the harness's:
+    a signal's handler, which only the main thread can install, would be handed such a frame."""
+    checking = False
+    try:
+        run(program, space)
+        checking = True
+        for check in checks:
+            run(check, space)
+        verdict = "passed"
+    except AssertionError:
+        verdict = "wrong" if checking else "error AssertionError"
+    except BaseException as error:
+        name = type(error).__name__
+        verdict = "error " + (name if type(name) is str and name.isidentifier() else "exception")
+    outcome.append(verdict)
+    ended.release()
 
 
 def judge():
     # The candidate may replace what these names stand for; what is used after it, is taken before.
-    read, write, leave, run = os.read, os.write, os._exit, exec
-    front, source = put_away((parts := receive()).pop(0))
+    read, write, leave = os.read, os.write, os._exit
+    parts = receive()
+    front, source = put_away(parts.pop(0))
+    clean = bytearray(parts.pop(0))
+    expected, given = (frozenset(parts.pop(0).decode().split()) for _ in range(2))
     code = parts.pop(0).decode()
-    checks = [compile(part.decode(), "check.py", "exec", dont_inherit=True) for part in parts]
+    trees = [compile(part.decode(), "check.py", "exec", _ast.PyCF_ONLY_AST) for part in parts]
     del parts
-    main = sys.modules["__main__"] = types.ModuleType("__main__")
+    # Not `__main__`, as in other evaluators: what is only for a run as a script does not run.
+    main = sys.modules["candidate"] = types.ModuleType("candidate")
+    sys.modules["__main__"] = types.ModuleType("__main__")
     sys.argv = ["main.py"]
-    checking = False
+    space = main.__dict__
+    space["__builtins__"] = builtins
+    checks, guard = watch(clean, space, trees, expected, given)
+    del trees
+    outcome = []
     try:
-        program = compile(code, "main.py", "exec", dont_inherit=True)
+        # A backslash at the very end would join nothing.
+        program = compile(code + "\n\n", "main.py", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        verdict = "syntax"
+        outcome.append("syntax")
     else:
+        guard.start(program)
+        ended = _thread.allocate_lock()
+        ended.acquire()
+        work = (exec, program, checks, space, outcome, ended)
+        _thread.stack_size(8 << 20)
         try:
-            run(program, main.__dict__)
-            checking = True
-            for check in checks:
-                run(check, main.__dict__)
-            verdict = "passed"
-        except AssertionError:
-            verdict = "wrong" if checking else "error AssertionError"
-        except BaseException as error:
-            verdict = "error " + type(error).__name__
+            _thread.start_new_thread(attempt, work)
+        except RuntimeError:  # no thread to be had
+            attempt(*work)
+        del work
+        try:
+            ended.acquire()
+        except BaseException:
+            outcome[:] = ["error KeyboardInterrupt"]
+    verdict = outcome[0]
+    if verdict == "passed":
+        verdict += guard.finish()
     # No buffers flushed, no exit handlers, no waiting for threads: nothing comes after this line.
-    write(1, b"\n%s%s %s\n" % (front, read(source, 64), verdict.encode()))
-    leave(0 if verdict == "passed" else 1)
-
-
-judge()
+    line = b"\n%s%s %s %s\n" % (front, read(source, 64), clean, verdict.encode())
+    write(1, line)
+    leave(0 if verdict.startswith("passed") else 1)

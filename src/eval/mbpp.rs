@@ -1,11 +1,12 @@
-//! MBPP (Austin et al. 2021, arXiv 2108.07732): 500 test problems, judged by their asserts.
+//! MBPP (Austin et al. 2021, arXiv 2108.07732): 500 test problems, judged by their asserts; also
+//! the authors' 427 hand-verified problems, of which 257 are test problems.
 //!
 //! Problems and prompts are `data`'s; here a completion becomes a verdict.
 
 use super::{
-    Benchmark, EvalError, Verdict,
-    sandbox::{Limits, Runner},
-    verdict,
+    Answer, Benchmark, EvalError, Judge, Judgement, Stop,
+    benchmark::{fenced, normalised},
+    verdict::Checked,
 };
 use crate::data::{
     PromptStyle, Tokenizer,
@@ -15,21 +16,54 @@ use crate::data::{
 /// Ends a solution, in prompts and in completions.
 const STOP: [&str; 1] = ["[DONE]"];
 
+/// Which of MBPP's sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MbppVariant {
+    /// All 974 problems.
+    Full,
+    /// The 427 that the authors verified by hand.
+    Sanitized,
+}
+
 /// The benchmark, with every prompt written out.
 #[derive(Clone, Debug)]
 pub struct Mbpp {
     problems: Vec<Problem>,
     prompts: Vec<String>,
     style: PromptStyle,
+    variant: MbppVariant,
 }
 
 impl Mbpp {
-    /// Writes the prompts of `problems` in this style.
+    /// Reads the problems of `source` and writes their prompts in this style.
+    ///
+    /// # Errors
+    /// As [`mbpp::load_known`] and [`mbpp::load_sanitized`]; and as [`Mbpp::new`].
+    pub fn load(
+        source: &str,
+        variant: MbppVariant,
+        altered: bool,
+        style: PromptStyle,
+        tokenizer: Option<&Tokenizer>,
+    ) -> Result<Self, EvalError> {
+        let problems = match variant {
+            MbppVariant::Full => mbpp::load_known(source, altered)?,
+            MbppVariant::Sanitized => mbpp::load_sanitized(source, altered)?,
+        };
+        Self::new(problems, variant, style, tokenizer)
+    }
+
+    /// Writes the prompts of `problems` in this style. Only chat needs the tokenizer.
     ///
     /// # Errors
     /// As [`mbpp::prompt`]: few-shot tasks that are missing, a chat template that is missing or
     /// fails.
-    pub fn new(mut problems: Vec<Problem>, style: PromptStyle, tokenizer: &Tokenizer) -> Result<Self, EvalError> {
+    pub fn new(
+        mut problems: Vec<Problem>,
+        variant: MbppVariant,
+        style: PromptStyle,
+        tokenizer: Option<&Tokenizer>,
+    ) -> Result<Self, EvalError> {
         problems.sort_by_key(|problem| problem.task_id);
         let prompts = problems
             .iter()
@@ -39,13 +73,21 @@ impl Mbpp {
             problems,
             prompts,
             style,
+            variant,
         })
     }
 
     fn index(&self, task: u32) -> Result<usize, EvalError> {
         self.problems
             .binary_search_by_key(&task, |problem| problem.task_id)
-            .map_err(|_| EvalError::Request(format!("MBPP has no task {task}; its test tasks are 11 to 510")))
+            .map_err(|_| match self.variant {
+                MbppVariant::Full => {
+                    EvalError::Request(format!("MBPP has no task {task}; its test tasks are 11 to 510"))
+                }
+                MbppVariant::Sanitized => EvalError::Request(format!(
+                    "MBPP's sanitized set has no task {task}; leave --tasks out for those of 11 to 510 that it has"
+                )),
+            })
     }
 
     fn problem(&self, task: u32) -> Result<&Problem, EvalError> {
@@ -54,19 +96,18 @@ impl Mbpp {
             .get(index)
             .ok_or_else(|| EvalError::Request(format!("MBPP has no task {task}")))
     }
-
-    /// The program in a completion: all of it, or for an assistant's answer its first fenced block.
-    fn program<'a>(&self, completion: &'a str) -> &'a str {
-        match self.style {
-            PromptStyle::Chat => fenced(completion).unwrap_or(completion),
-            PromptStyle::ZeroShot | PromptStyle::FewShot => completion,
-        }
-    }
 }
 
 impl Benchmark for Mbpp {
     fn name(&self) -> &str {
         "mbpp"
+    }
+
+    fn variant(&self) -> &str {
+        match self.variant {
+            MbppVariant::Full => "full",
+            MbppVariant::Sanitized => "sanitized",
+        }
     }
 
     fn tasks(&self) -> Vec<u32> {
@@ -96,17 +137,44 @@ impl Benchmark for Mbpp {
             .ok_or_else(|| EvalError::Request(format!("MBPP has no task {task}")))
     }
 
-    fn stop(&self) -> &[&str] {
-        &STOP
+    fn stop(&self) -> Stop<'_> {
+        Stop::Strings(&STOP)
     }
 
-    fn judge(&self, task: u32, completion: &str, runner: &dyn Runner, limits: &Limits) -> Result<Verdict, EvalError> {
-        judge(self.problem(task)?, self.program(completion), false, runner, limits)
+    fn completion(&self, text: &str) -> String {
+        match self.style {
+            PromptStyle::Chat => fenced(text).unwrap_or(text).to_owned(),
+            PromptStyle::ZeroShot | PromptStyle::FewShot => text.to_owned(),
+        }
     }
 
-    fn is_reference(&self, task: u32, completion: &str) -> Result<bool, EvalError> {
-        Ok(normalised(self.program(completion)) == normalised(&self.problem(task)?.code))
+    fn judge(&self, task: u32, answer: Answer<'_>, judge: &Judge<'_>) -> Result<Judgement, EvalError> {
+        check(self.problem(task)?, program(answer), false, judge)
     }
+
+    fn is_reference(&self, task: u32, answer: Answer<'_>) -> Result<bool, EvalError> {
+        Ok(normalised(program(answer)) == normalised(&self.problem(task)?.code))
+    }
+
+    fn material(&self, task: u32) -> Result<Vec<&str>, EvalError> {
+        let problem = self.problem(task)?;
+        Ok(checks(problem, false).collect())
+    }
+}
+
+/// MBPP's prompt is prose: what follows it is the whole program.
+fn program(answer: Answer<'_>) -> &str {
+    match answer {
+        Answer::Completion(code) | Answer::Program(code) => code,
+    }
+}
+
+fn checks(problem: &Problem, challenge: bool) -> impl Iterator<Item = &str> {
+    let more: &[String] = if challenge { &problem.challenge_test_list } else { &[] };
+    std::iter::once(&problem.test_setup_code)
+        .chain(&problem.test_list)
+        .chain(more)
+        .map(String::as_str)
 }
 
 /// Runs a solution of `problem`, then its set-up, then its asserts, then, if `challenge`, the
@@ -116,33 +184,31 @@ impl Benchmark for Mbpp {
 ///
 /// # Errors
 /// Only when the sandbox fails.
-pub fn judge(
-    problem: &Problem,
-    code: &str,
-    challenge: bool,
-    runner: &dyn Runner,
-    limits: &Limits,
-) -> Result<Verdict, EvalError> {
-    let more: &[String] = if challenge { &problem.challenge_test_list } else { &[] };
-    let checks: Vec<&str> = std::iter::once(&problem.test_setup_code)
-        .chain(&problem.test_list)
-        .chain(more)
-        .map(String::as_str)
-        .collect();
-    Ok(verdict::check(runner, limits, code, &checks)?)
+pub fn check(problem: &Problem, code: &str, challenge: bool, judge: &Judge<'_>) -> Result<Judgement, EvalError> {
+    let checks: Vec<&str> = checks(problem, challenge).collect();
+    let expected = defined(&problem.code);
+    judge.check(&Checked {
+        code,
+        checks: &checks,
+        expected: &expected.join(" "),
+        given: "",
+    })
 }
 
-/// What stands between the first pair of ``` lines; to the end where the second is missing.
-fn fenced(text: &str) -> Option<&str> {
-    let (_, after) = text.split_once("```")?;
-    let (_language, body) = after.split_once('\n')?;
-    Some(body.split_once("```").map_or(body, |(body, _)| body))
-}
-
-/// LF line ends, nothing after the last character of a line, no blank lines around it.
-fn normalised(code: &str) -> String {
-    let lines: Vec<&str> = code.lines().map(str::trim_end).collect();
-    lines.join("\n").trim_matches('\n').to_owned()
+/// Names that a program defines with `def` and `class`. MBPP's tests call some by names that are
+/// builtins' as well.
+fn defined(code: &str) -> Vec<&str> {
+    code.lines()
+        .filter_map(|line| {
+            let line = line.trim_start();
+            let rest = line.strip_prefix("def ").or_else(|| line.strip_prefix("class "))?;
+            let rest = rest.trim_start();
+            let end = rest
+                .find(|c: char| !(c.is_alphanumeric() || c == '_'))
+                .unwrap_or(rest.len());
+            rest.get(..end)
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -150,22 +216,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fenced_block_is_found_with_and_without_its_end() {
-        assert_eq!(fenced("Sure:\n```python\nx = 1\n```\nDone"), Some("x = 1\n"));
-        assert_eq!(fenced("```\nx = 1\ny = 2"), Some("x = 1\ny = 2"));
-        assert_eq!(fenced("x = 1"), None);
-    }
-
-    #[test]
-    fn normalising_forgets_line_ends_and_outer_blank_lines_only() {
-        assert_eq!(
-            normalised("\r\ndef f(x): \r\n    return x\r\n\r\n"),
-            "def f(x):\n    return x"
-        );
-        assert_ne!(
-            normalised("def f(x):\n    return x"),
-            normalised("def f(x):\n\treturn x")
-        );
-        assert_ne!(normalised("a\n\nb"), normalised("a\nb"));
+    fn the_names_that_a_reference_defines() {
+        let code = "import x\nclass Pair(object):\n    def __init__(self): pass\ndef  sum (a, b):\n    return a\n";
+        assert_eq!(defined(code), ["Pair", "__init__", "sum"]);
     }
 }

@@ -1,21 +1,42 @@
 //! Evaluation: problems -> prompts -> generations -> judged programs -> pass@k.
 //!
 //! One file per benchmark behind the [`Benchmark`] trait; [`sandbox`] runs programs and knows no
-//! benchmark; [`run()`] draws samples from whatever [`Generator`] it is given. Nothing here knows
-//! how a model was trained.
+//! benchmark; [`run()`] draws samples from whatever [`Generator`] it is given, or takes answers from
+//! a file. Nothing here knows how a model was trained.
 
 mod benchmark;
+mod cache;
+mod contest;
 mod error;
+pub mod estimate;
+mod generator;
+mod humaneval;
+mod judge;
 mod mbpp;
 pub mod passk;
+mod predictions;
+mod profile;
 mod request;
 mod run;
+mod stop;
+mod tokens;
 pub mod verdict;
 
-pub use benchmark::Benchmark;
+pub use benchmark::{Answer, Benchmark, Judgement, TestCount};
+pub use cache::VerdictCache;
+pub use contest::{Contest, check as check_contest};
 pub use error::EvalError;
-pub use mbpp::{Mbpp, judge as judge_mbpp};
-pub use request::{EvalRequest, parse_tasks};
-pub use run::{Completion, EvalReport, Generator, Progress, ResultCounts, run, sample_seed};
+pub use generator::{Completion, Done, GenerationRequest, Generator};
+pub use humaneval::HumanEval;
+pub use judge::Judge;
+pub use mbpp::{Mbpp, MbppVariant, check as check_mbpp};
+pub use predictions::{Prediction, Predictions};
+pub use profile::Profile;
+pub use request::{EvalRequest, parse_task_names, parse_tasks};
+pub use run::{
+    EvalReport, Finished, Progress, ResultCounts, SampleLine, Shares, Source, TemperatureReport, run, sample_seed,
+};
+pub use stop::Stop;
+pub use tokens::same_output;
 pub use verdict::Verdict;
 pub use wmtp_sandbox as sandbox;

@@ -1,7 +1,10 @@
 //! What a sampling run is asked for, checked before anything is drawn or written.
 
-use super::{EvalError, sandbox::Limits};
-use std::{collections::BTreeSet, path::PathBuf};
+use super::{Benchmark, EvalError, sandbox::Limits};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 /// What to evaluate and how. How prompts are written is the benchmark's.
 #[derive(Clone, Debug)]
@@ -12,20 +15,31 @@ pub struct EvalRequest {
     pub samples: usize,
     /// The k of pass@k, each at most `samples`; 1 is always reported.
     pub k: Vec<usize>,
-    /// Sampling temperature, 0 for greedy. The generator applies it, here it is checked and reported.
-    pub temperature: f64,
-    /// Nucleus sampling's probability mass, in (0, 1]. As `temperature`.
+    /// Sampling temperatures, 0 for greedy: `samples` completions at each. Empty where completions
+    /// are given, not drawn.
+    pub temperatures: Vec<f64>,
+    /// Nucleus sampling's probability mass, in (0, 1]. The generator applies it, here it is checked
+    /// and reported.
     pub top_p: f64,
     /// Every sample's seed follows from this one, and so does the bootstrap's.
     pub seed: u64,
-    /// Completions drawn at once. It changes speed and memory, not seeds.
-    pub batch_size: usize,
-    /// Longest completion in tokens. As `temperature`.
+    /// Longest completion in tokens. As `top_p`.
     pub max_new_tokens: usize,
     /// What each program may use.
     pub limits: Limits,
-    /// Where `samples.jsonl` and `eval.json` go; made if absent.
+    /// Where the run's files go; made if absent.
     pub output: PathBuf,
+    /// Go on with the run that `output` holds.
+    pub resume: bool,
+    /// What else decides the samples: the model and its hash, the precision. Reported, and a resumed
+    /// run must have the same.
+    pub origin: BTreeMap<String, String>,
+    /// Texts that are kept beside the result, by file name: the settings.
+    pub files: Vec<(String, String)>,
+    /// A directory of verdicts to look in and add to.
+    pub verdict_cache: Option<PathBuf>,
+    /// Programs judged at once; None for as many as there are cores.
+    pub judges: Option<usize>,
 }
 
 impl EvalRequest {
@@ -35,13 +49,17 @@ impl EvalRequest {
             tasks,
             samples: 1,
             k: vec![1],
-            temperature: 0.2,
+            temperatures: vec![0.2],
             top_p: 0.95,
             seed: 42,
-            batch_size: 16,
             max_new_tokens: 512,
             limits: Limits::default(),
             output,
+            resume: false,
+            origin: BTreeMap::new(),
+            files: Vec::new(),
+            verdict_cache: None,
+            judges: None,
         }
     }
 
@@ -58,11 +76,7 @@ impl EvalRequest {
         if let Some(twice) = self.tasks.iter().find(|&&task| !seen.insert(task)) {
             return fail(format!("task {twice} is named twice; name each task once"));
         }
-        for (name, value) in [
-            ("samples", self.samples),
-            ("batch_size", self.batch_size),
-            ("max_new_tokens", self.max_new_tokens),
-        ] {
+        for (name, value) in [("samples", self.samples), ("max_new_tokens", self.max_new_tokens)] {
             if value == 0 {
                 return fail(format!("{name} is 0; it has to be at least 1"));
             }
@@ -73,17 +87,19 @@ impl EvalRequest {
                 self.samples
             ));
         }
-        if !(self.temperature.is_finite() && self.temperature >= 0.0) {
-            return fail(format!(
-                "temperature is {}; it has to be 0 (greedy) or more",
-                self.temperature
-            ));
-        }
-        if self.temperature == 0.0 && self.samples > 1 {
-            return fail(format!(
-                "temperature 0 draws the same completion {} times; use 1 sample or a temperature above 0",
-                self.samples
-            ));
+        for (index, &temperature) in self.temperatures.iter().enumerate() {
+            if !(temperature.is_finite() && temperature >= 0.0) {
+                return fail(format!("temperature is {temperature}; it has to be 0 (greedy) or more"));
+            }
+            if temperature == 0.0 && self.samples > 1 {
+                return fail(format!(
+                    "temperature 0 draws the same completion {} times; use 1 sample or temperatures above 0",
+                    self.samples
+                ));
+            }
+            if self.temperatures.iter().take(index).any(|other| *other == temperature) {
+                return fail(format!("temperature {temperature} is named twice; name each once"));
+            }
         }
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
             return fail(format!("top_p is {}; it has to be above 0 and at most 1", self.top_p));
@@ -107,10 +123,38 @@ pub fn parse_tasks(text: &str) -> Result<Vec<u32>, EvalError> {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let number = |digits: &str| digits.trim().parse::<u32>().map_err(|_| wrong(part));
         let (first, last) = (number(first)?, number(last)?);
-        if last < first || last - first > 100_000 {
+        if last < first {
+            return Err(EvalError::Request(format!(
+                "`{part}` ends before it starts; write tasks as `11-110`"
+            )));
+        }
+        if last - first > 100_000 {
             return Err(wrong(part));
         }
         tasks.extend(first..=last);
+    }
+    Ok(tasks)
+}
+
+/// The same where a part may also be a problem's name: `HumanEval/7`, `1277_E`, `Mbpp/11`.
+///
+/// # Errors
+/// [`EvalError::Request`] for a part that is neither.
+pub fn parse_task_names(text: &str, benchmark: &dyn Benchmark) -> Result<Vec<u32>, EvalError> {
+    if let Some(task) = benchmark.task_named(text.trim()) {
+        return Ok(vec![task]); // a name with a comma in it
+    }
+    let mut tasks = Vec::new();
+    for part in text.split(',').map(str::trim) {
+        match benchmark.task_named(part) {
+            Some(task) => tasks.push(task),
+            None => tasks.extend(parse_tasks(part).map_err(|error| {
+                EvalError::Request(format!(
+                    "{error}; `{part}` is no name of a problem of {} either",
+                    benchmark.name()
+                ))
+            })?),
+        }
     }
     Ok(tasks)
 }
@@ -157,13 +201,6 @@ mod tests {
             ),
             (
                 EvalRequest {
-                    batch_size: 0,
-                    ..request()
-                },
-                "batch_size is 0",
-            ),
-            (
-                EvalRequest {
                     max_new_tokens: 0,
                     ..request()
                 },
@@ -179,25 +216,32 @@ mod tests {
             ),
             (
                 EvalRequest {
-                    temperature: f64::NAN,
+                    temperatures: vec![f64::NAN],
                     ..request()
                 },
                 "temperature is NaN",
             ),
             (
                 EvalRequest {
-                    temperature: -0.1,
+                    temperatures: vec![0.2, -0.1],
                     ..request()
                 },
                 "temperature is -0.1",
             ),
             (
                 EvalRequest {
-                    temperature: 0.0,
+                    temperatures: vec![0.0],
                     samples: 2,
                     ..request()
                 },
                 "the same completion 2 times",
+            ),
+            (
+                EvalRequest {
+                    temperatures: vec![0.2, 0.8, 0.2],
+                    ..request()
+                },
+                "temperature 0.2 is named twice",
             ),
             (
                 EvalRequest {

@@ -1,23 +1,48 @@
 //! A verdict needs proof that the checks ran: candidate and checks run inside a small Python
-//! program (`harness.py`) which ends its output with a fresh random nonce and the verdict.
+//! program (`harness.py` and `watch.py`) which ends its output with a fresh random nonce and the
+//! verdict.
 //!
 //! A program that leaves early, prints what it likes or reads its own source never shows that
-//! nonce, so it never passes. Candidate and checks share one interpreter, though: an object that
-//! calls itself equal to everything satisfies `assert f(x) == y`, and code written against the
-//! harness could take the interpreter apart. Both are left to whoever reads the samples.
+//! nonce, so it never passes. Candidate and checks share one interpreter, though, so that the checks
+//! may hold for a program that solves nothing: an object that calls itself equal to everything
+//! satisfies `assert f(x) == y`. Such a pass stands, for the benchmark says so, and is called
+//! suspect: a second nonce, which the harness destroys at the first suspicious act, is missing.
 
 use super::sandbox::{Limits, Outcome, Program, Runner, SandboxError, Status};
 use rand::{TryRng, rngs::SysRng};
-use std::fmt;
+use std::{fmt, str::FromStr};
 
-const HARNESS: &str = include_str!("harness.py");
+/// The program that runs candidate and checks.
+pub(super) const HARNESS: &str = concat!(include_str!("harness.py"), "\n\n", include_str!("watch.py"));
+
+/// Compiles standard input, and prints a program that runs it without compiling it again.
+const COMPILER: &str = "\
+import marshal, sys
+code = marshal.dumps(compile(sys.stdin.read(), 'main.py', 'exec'))
+print('import marshal\\nexec(marshal.loads(%r))' % code)
+";
+
+/// The harness as this runner's interpreter compiles it: that takes a fifth of what a trivial program
+/// costs, and need be done only once. Where it fails, the harness's source.
+pub(super) fn compiled(runner: &dyn Runner, limits: &Limits) -> String {
+    let compiler = Program {
+        source: COMPILER,
+        stdin: HARNESS.as_bytes(),
+    };
+    match runner.run(&compiler, limits) {
+        Ok(outcome) if outcome.status == Status::Exit(0) => {
+            String::from_utf8(outcome.stdout).unwrap_or_else(|_| HARNESS.to_owned())
+        }
+        _ => HARNESS.to_owned(),
+    }
+}
 
 /// How a candidate ended. Its text (`Display`) is the field `result` of `samples.jsonl`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Every check held, and the nonce proves that all of them ran.
     Passed,
-    /// An assertion of the checks failed.
+    /// A check failed.
     Wrong,
     /// It ended otherwise: the exception's type, or `exit code N` where it left before its checks.
     Error(String),
@@ -60,6 +85,18 @@ impl Verdict {
             Self::Killed(_) => "killed",
         }
     }
+
+    /// Whether the same program would get the same verdict on a busier machine. Time does not
+    /// repeat, nor does what a program that lacked memory, threads or files ran into.
+    pub fn repeats(&self) -> bool {
+        match self {
+            Self::Passed | Self::Wrong | Self::Syntax | Self::OutputLimit => true,
+            Self::Error(what) => {
+                !["MemoryError", "OSError", "BlockingIOError", "RuntimeError"].contains(&what.as_str())
+            }
+            Self::Timeout | Self::Killed(_) => false,
+        }
+    }
 }
 
 impl fmt::Display for Verdict {
@@ -72,23 +109,71 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Runs `code`, then each of `checks` in the namespace that it leaves behind.
+/// Reads what `Display` wrote.
+impl FromStr for Verdict {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let unknown = || format!("`{text}` is no verdict");
+        Ok(match text {
+            "passed" => Self::Passed,
+            "wrong" => Self::Wrong,
+            "syntax_error" => Self::Syntax,
+            "timeout" => Self::Timeout,
+            "output_limit" => Self::OutputLimit,
+            _ => match (text.strip_prefix("error: "), text.strip_prefix("killed: signal ")) {
+                (Some(what), _) => Self::Error(what.to_owned()),
+                (_, Some(signal)) => Self::Killed(signal.parse().map_err(|_| unknown())?),
+                _ => return Err(unknown()),
+            },
+        })
+    }
+}
+
+/// A candidate and how it is checked.
+#[derive(Clone, Copy, Debug)]
+pub struct Checked<'a> {
+    /// The candidate.
+    pub code: &'a str,
+    /// Run one after the other in the namespace that the candidate leaves behind.
+    pub checks: &'a [&'a str],
+    /// Names that the checks expect the candidate to define, separated by white space: they may be
+    /// those of builtins.
+    pub expected: &'a str,
+    /// Functions that the candidate's text begins with and that it may not replace, likewise.
+    pub given: &'a str,
+}
+
+/// Runs the candidate, then each of its checks. Returns the verdict, and for a pass that is suspect
+/// why.
 ///
 /// The checks compile before the candidate starts. The first that raises ends the run.
 ///
 /// # Errors
 /// Only when the sandbox fails or the system has no random bytes.
-pub fn check(runner: &dyn Runner, limits: &Limits, code: &str, checks: &[&str]) -> Result<Verdict, SandboxError> {
-    let nonce = nonce()?;
-    let stdin = message(&nonce, code, checks);
-    let outcome = runner.run(
-        &Program {
-            source: HARNESS,
-            stdin: &stdin,
-        },
-        limits,
-    )?;
-    Ok(read(&outcome, &nonce))
+pub fn check(
+    runner: &dyn Runner,
+    limits: &Limits,
+    checked: &Checked<'_>,
+) -> Result<(Verdict, Option<String>), SandboxError> {
+    check_by(HARNESS, runner, limits, checked)
+}
+
+/// The same by a harness that may be [`compiled`].
+pub(super) fn check_by(
+    harness: &str,
+    runner: &dyn Runner,
+    limits: &Limits,
+    checked: &Checked<'_>,
+) -> Result<(Verdict, Option<String>), SandboxError> {
+    let (proof, clean) = (nonce()?, nonce()?);
+    let stdin = message(&proof, &clean, checked);
+    let program = Program {
+        source: harness,
+        stdin: &stdin,
+    };
+    let outcome = runner.run(&program, limits)?;
+    Ok(read(&outcome, &proof, &clean))
 }
 
 /// 128 random bits of the operating system, in hexadecimal.
@@ -102,8 +187,12 @@ fn nonce() -> Result<String, SandboxError> {
 }
 
 /// The harness's standard input: lengths, then the parts.
-fn message(nonce: &str, code: &str, checks: &[&str]) -> Vec<u8> {
-    let parts = || [nonce, code].into_iter().chain(checks.iter().copied());
+fn message(proof: &str, clean: &str, checked: &Checked<'_>) -> Vec<u8> {
+    let parts = || {
+        [proof, clean, checked.expected, checked.given, checked.code]
+            .into_iter()
+            .chain(checked.checks.iter().copied())
+    };
     let lengths: Vec<String> = parts().map(|part| part.len().to_string()).collect();
     let mut text = lengths.join(" ");
     text.push('\n');
@@ -113,27 +202,87 @@ fn message(nonce: &str, code: &str, checks: &[&str]) -> Vec<u8> {
 
 /// The verdict that an outcome proves. Limits come first: a program that hit one has not passed,
 /// whatever it printed.
-fn read(outcome: &Outcome, nonce: &str) -> Verdict {
+fn read(outcome: &Outcome, proof: &str, clean: &str) -> (Verdict, Option<String>) {
     let code = match outcome.status {
-        Status::TimedOut => return Verdict::Timeout,
-        Status::OutputLimit => return Verdict::OutputLimit,
-        Status::Signal(signal) => return Verdict::Killed(signal),
+        Status::TimedOut => return (Verdict::Timeout, None),
+        Status::OutputLimit => return (Verdict::OutputLimit, None),
+        Status::Signal(signal) => return (Verdict::Killed(signal), None),
         Status::Exit(code) => code,
     };
-    match (code, stated(&outcome.stdout, nonce).as_deref()) {
-        (0, Some("passed")) => Verdict::Passed,
-        (1, Some("wrong")) => Verdict::Wrong,
-        (1, Some("syntax")) => Verdict::Syntax,
-        (1, Some(other)) if other.starts_with("error ") => {
-            Verdict::Error(other.trim_start_matches("error ").to_owned())
-        }
-        _ => Verdict::Error(format!("exit code {code}")),
+    let stated = stated(&outcome.stdout, proof);
+    let mut words = stated.as_deref().unwrap_or_default().splitn(3, ' ');
+    let (untouched, state, rest) = (words.next() == Some(clean), words.next(), words.next());
+    match (code, state) {
+        (0, Some("passed")) if untouched => (Verdict::Passed, None),
+        (0, Some("passed")) => (Verdict::Passed, Some(rest.unwrap_or("unknown").to_owned())),
+        (1, Some("wrong")) => (Verdict::Wrong, None),
+        (1, Some("syntax")) => (Verdict::Syntax, None),
+        (1, Some("error")) => (Verdict::Error(rest.unwrap_or("unknown").to_owned()), None),
+        _ => (Verdict::Error(format!("exit code {code}")), None),
     }
 }
 
 /// What follows the nonce on the last line of `stdout`, if the nonce is there.
-fn stated(stdout: &[u8], nonce: &str) -> Option<String> {
+fn stated(stdout: &[u8], proof: &str) -> Option<String> {
     let line = stdout.strip_suffix(b"\n")?.rsplit(|&byte| byte == b'\n').next()?;
-    let stated = line.strip_prefix(nonce.as_bytes())?.strip_prefix(b" ")?;
+    let stated = line.strip_prefix(proof.as_bytes())?.strip_prefix(b" ")?;
     String::from_utf8(stated.to_vec()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(code: i32, stdout: &str) -> Outcome {
+        Outcome {
+            status: Status::Exit(code),
+            stdout: stdout.into(),
+            stderr: Vec::new(),
+            seconds: 0.0,
+        }
+    }
+
+    #[test]
+    fn a_pass_needs_the_proof_on_the_last_line_and_exit_code_0() {
+        let read = |code, stdout: &str| read(&outcome(code, stdout), "PROOF", "CLEAN");
+        assert_eq!(read(0, "hi\nPROOF CLEAN passed\n"), (Verdict::Passed, None));
+        assert_eq!(
+            read(0, "PROOF 00000 passed a builtin was replaced\n"),
+            (Verdict::Passed, Some("a builtin was replaced".into()))
+        );
+        assert_eq!(read(0, "PROOF passed\n").0, Verdict::Error("exit code 0".into()));
+        assert_eq!(read(1, "PROOF CLEAN passed\n").0, Verdict::Error("exit code 1".into()));
+        assert_eq!(
+            read(0, "PROOF CLEAN passed\nx\n").0,
+            Verdict::Error("exit code 0".into())
+        );
+        assert_eq!(read(0, "PROOF CLEAN passed").0, Verdict::Error("exit code 0".into()));
+        assert_eq!(
+            read(1, "PROOF CLEAN error KeyError\n").0,
+            Verdict::Error("KeyError".into())
+        );
+    }
+
+    #[test]
+    fn a_verdict_is_read_back_from_its_text() {
+        for verdict in [
+            Verdict::Passed,
+            Verdict::Wrong,
+            Verdict::Error("exit code 0".into()),
+            Verdict::Syntax,
+            Verdict::Timeout,
+            Verdict::OutputLimit,
+            Verdict::Killed(9),
+        ] {
+            assert_eq!(verdict.to_string().parse(), Ok(verdict));
+        }
+        assert!("maybe".parse::<Verdict>().is_err());
+    }
+
+    #[test]
+    fn what_hangs_on_the_machine_does_not_repeat() {
+        assert!(Verdict::Passed.repeats() && Verdict::Error("NameError".into()).repeats());
+        assert!(!Verdict::Timeout.repeats() && !Verdict::Killed(9).repeats());
+        assert!(!Verdict::Error("MemoryError".into()).repeats());
+    }
 }

@@ -3,7 +3,7 @@
 use super::PipelineError;
 use crate::{
     data::{Batch, Document, Tokenizer},
-    eval::{Completion, EvalError, Generator},
+    eval::{Completion, Done, EvalError, GenerationRequest, Generator, Stop},
     train::{
         loss::{HeadStates, head_ce},
         packed,
@@ -19,8 +19,10 @@ pub struct ModelGenerator {
     pub model: MtpLlama,
     /// The model's tokenizer.
     pub tokenizer: Tokenizer,
-    /// Temperature, top-p and length.
+    /// Top-p, length, and the temperature where a request names none.
     pub sampling: Sampling,
+    /// Completions drawn at once. It changes speed and memory, not what is drawn.
+    pub batch_size: usize,
 }
 
 /// What was written after a prompt, and why it ended.
@@ -37,7 +39,16 @@ pub struct Written {
 impl ModelGenerator {
     /// Continues several (prompt, seed) at once; ends each at EOS, at a stop string or at the
     /// length limit.
-    pub fn write(&self, prompts: &[(String, u64)], stop: &[&str]) -> Result<Vec<Written>, PipelineError> {
+    pub fn write(&self, prompts: &[(String, u64)], stop: &Stop<'_>) -> Result<Vec<Written>, PipelineError> {
+        self.write_with(prompts, stop, &self.sampling)
+    }
+
+    fn write_with(
+        &self,
+        prompts: &[(String, u64)],
+        stop: &Stop<'_>,
+        sampling: &Sampling,
+    ) -> Result<Vec<Written>, PipelineError> {
         let prompts = prompts
             .iter()
             .map(|(text, seed)| {
@@ -49,26 +60,30 @@ impl ModelGenerator {
             .collect::<Result<Vec<_>, PipelineError>>()?;
         let mut seen = |_: usize, tokens: &[u32]| self.stopped(tokens, stop);
         let eos = self.tokenizer.eos_ids();
-        let generations = wmtp_model::generate(&self.model, &prompts, &self.sampling, eos, &mut seen)?;
+        let generations = wmtp_model::generate(&self.model, &prompts, sampling, eos, &mut seen)?;
         generations.into_iter().map(|g| self.written(g, stop)).collect()
     }
 
-    /// True once a stop string is in the text. Only the tail is decoded: a stop string can't be
-    /// longer in tokens than in bytes.
-    fn stopped(&self, tokens: &[u32], stop: &[&str]) -> bool {
-        let longest = stop.iter().map(|s| s.len()).max().unwrap_or(0);
-        let tail = &tokens[tokens.len().saturating_sub(longest + 4)..];
+    /// True once the text has reached its stop. Of the text before a stop string only the tail is
+    /// decoded: a stop string can't be longer in tokens than in bytes.
+    fn stopped(&self, tokens: &[u32], stop: &Stop<'_>) -> bool {
+        let first = match stop {
+            Stop::Strings(stops) => {
+                let longest = stops.iter().map(|s| s.len()).max().unwrap_or(0);
+                tokens.len().saturating_sub(longest + 4)
+            }
+            Stop::TopLevel => 0,
+        };
+        let tail = tokens.get(first..).unwrap_or_default();
         // A tail that can't be decoded holds no complete stop string.
-        self.tokenizer
-            .decode(tail)
-            .is_ok_and(|text| stop.iter().any(|s| text.contains(s)))
+        self.tokenizer.decode(tail).is_ok_and(|text| stop.end(&text).is_some())
     }
 
-    fn written(&self, generation: Generation, stop: &[&str]) -> Result<Written, PipelineError> {
+    fn written(&self, generation: Generation, stop: &Stop<'_>) -> Result<Written, PipelineError> {
         let eos = self.tokenizer.eos_ids();
         let visible: Vec<u32> = generation.tokens.iter().copied().filter(|t| !eos.contains(t)).collect();
         let mut text = self.tokenizer.decode(&visible)?;
-        if let Some(end) = stop.iter().filter_map(|s| text.find(s)).min() {
+        if let Some(end) = stop.end(&text) {
             text.truncate(end);
         }
         let finish = match generation.finish {
@@ -85,17 +100,36 @@ impl ModelGenerator {
 }
 
 impl Generator for ModelGenerator {
-    fn generate(&mut self, prompts: &[(String, u64)], stop: &[&str]) -> Result<Vec<Completion>, EvalError> {
-        let written = self
-            .write(prompts, stop)
-            .map_err(|e| EvalError::Generate(e.to_string()))?;
-        Ok(written
-            .into_iter()
-            .map(|w| Completion {
-                tokens: w.tokens.len(),
-                text: w.text,
-            })
-            .collect())
+    fn generate(
+        &mut self,
+        requests: &[GenerationRequest],
+        stop: &Stop<'_>,
+        done: &mut Done<'_>,
+    ) -> Result<(), EvalError> {
+        // A batch has one temperature; neighbours have the same more often than not.
+        let numbered: Vec<(usize, &GenerationRequest)> = requests.iter().enumerate().collect();
+        let alike = numbered.chunk_by(|(_, a), (_, b)| a.temperature == b.temperature);
+        for batch in alike.flat_map(|run| run.chunks(self.batch_size.max(1))) {
+            let prompts: Vec<(String, u64)> = batch.iter().map(|(_, r)| (r.prompt.clone(), r.seed)).collect();
+            let sampling = Sampling {
+                temperature: batch.first().map_or(0.0, |(_, request)| request.temperature),
+                ..self.sampling.clone()
+            };
+            let written = self
+                .write_with(&prompts, stop, &sampling)
+                .map_err(|e| EvalError::Generate(e.to_string()))?;
+            for ((index, _), written) in batch.iter().zip(written) {
+                let tokens = written.tokens.len();
+                done(
+                    *index,
+                    Completion {
+                        text: written.text,
+                        tokens,
+                    },
+                )?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -103,16 +103,25 @@ pub enum HeadInit {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvalConfig {
-    /// Task ids, inclusive. MBPP's test split is 11..510.
-    pub tasks: (u32, u32),
-    /// How a problem becomes a prompt.
-    pub prompt: PromptStyle,
-    /// Completions for each problem, n.
+    /// Which problems: a first and a last number, or a text with numbers, ranges and names
+    /// (`2,5-8`, `1277_E`). The benchmark's own choice if left out: MBPP's test split 11..510, all
+    /// of the others.
+    pub tasks: Option<TaskChoice>,
+    /// Which of a benchmark's sets: full or sanitized for mbpp, test or valid for contest.
+    pub variant: Option<String>,
+    /// The problems' directory or `builtin:` name; what is built in if left out.
+    pub data: Option<String>,
+    /// Take problems that are not the known ones. The report then says so.
+    pub altered_data: bool,
+    /// How a problem becomes a prompt. The benchmark's own way if left out: few-shot for mbpp,
+    /// zero-shot for the others.
+    pub prompt: Option<PromptStyle>,
+    /// Completions for each problem and temperature, n.
     pub samples: usize,
     /// The k of pass@k, none above `samples`.
     pub k: Vec<usize>,
-    /// Sampling temperature; 0 is greedy.
-    pub temperature: f64,
+    /// Sampling temperature, or a list of several; 0 is greedy.
+    pub temperature: Temperatures,
     /// Nucleus: the smallest set of tokens with at least this probability.
     pub top_p: f64,
     /// Tokens after which a completion is cut.
@@ -123,21 +132,60 @@ pub struct EvalConfig {
     pub precision: EvalPrecision,
     /// Seconds on the clock for each program.
     pub timeout_seconds: u64,
+    /// Run all tests of a contest problem, not only up to the first that fails.
+    pub all_tests: bool,
+    /// Keep verdicts by content in the cache directory, and look there first.
+    pub verdict_cache: bool,
 }
 
 impl Default for EvalConfig {
     fn default() -> Self {
         Self {
-            tasks: (11, 510),
-            prompt: PromptStyle::FewShot,
+            tasks: None,
+            variant: None,
+            data: None,
+            altered_data: false,
+            prompt: None,
             samples: 1,
             k: vec![1],
-            temperature: 0.2,
+            temperature: Temperatures::One(0.2),
             top_p: 0.95,
             max_new_tokens: 512,
             batch: 16,
             precision: EvalPrecision::F32,
             timeout_seconds: 10,
+            all_tests: false,
+            verdict_cache: true,
+        }
+    }
+}
+
+/// Problems of a benchmark.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum TaskChoice {
+    /// The first and the last number.
+    Range((u32, u32)),
+    /// Numbers, ranges and names, separated by commas.
+    Text(String),
+}
+
+/// One number or several.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Temperatures {
+    /// One.
+    One(f64),
+    /// Several.
+    Several(Vec<f64>),
+}
+
+impl Temperatures {
+    /// All of them.
+    pub fn all(&self) -> Vec<f64> {
+        match self {
+            Self::One(temperature) => vec![*temperature],
+            Self::Several(temperatures) => temperatures.clone(),
         }
     }
 }

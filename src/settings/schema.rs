@@ -125,11 +125,18 @@ impl Walk<'_> {
         let schema = self.schema.resolve(schema);
         if let Some(variants) = schema["anyOf"].as_array() {
             let is_null = |s: &Json| self.schema.resolve(s)["type"] == "null";
-            return match (&node.value, variants.iter().find(|v| !is_null(v))) {
-                (Value::Null, _) if variants.iter().any(is_null) => Ok(()),
-                (_, Some(variant)) => self.node(node, &variant.clone()),
-                (_, None) => Err(self.wrong(node, "left out", String::new())),
-            };
+            if node.value == Value::Null && variants.iter().any(is_null) {
+                return Ok(());
+            }
+            // One of several forms: what is said is what the first of them misses.
+            let mut first = None;
+            for variant in variants.iter().filter(|v| !is_null(v)) {
+                match self.node(node, variant) {
+                    Ok(()) => return Ok(()),
+                    Err(error) => first = first.or(Some(error)),
+                }
+            }
+            return Err(first.unwrap_or_else(|| self.wrong(node, "left out", String::new())));
         }
         if let Some(words) = words(schema) {
             return self.word(node, &words);

@@ -2,7 +2,7 @@
 //!
 //! Each finding names the key that is to blame, so that the caller can add where it was set.
 
-use super::{Config, Recipe};
+use super::{Config, Recipe, TaskChoice};
 use crate::{
     scorer::{CriticConfig, Reward, Rho1Config, Rho1Mode, Rho1Score, ScorerConfig},
     train::BatchingConfig,
@@ -304,9 +304,9 @@ impl Recipe {
     fn check_eval(&self, check: &mut Check) {
         let e = &self.eval;
         check.when(
-            e.tasks.0 > e.tasks.1,
+            matches!(e.tasks, Some(TaskChoice::Range((first, last))) if first > last),
             "eval.tasks",
-            "must have its first id at or below its last",
+            "must have its first number at or below its last",
         );
         check.when(e.samples == 0, "eval.samples", "must be 1 or more");
         check.when(
@@ -320,13 +320,14 @@ impl Recipe {
             "eval.k",
             "must not go above eval.samples: pass@k needs at least k samples a problem",
         );
+        let temperatures = e.temperature.all();
         check.when(
-            !(e.temperature >= 0.0 && e.temperature.is_finite()),
+            temperatures.is_empty() || temperatures.iter().any(|t| !(*t >= 0.0 && t.is_finite())),
             "eval.temperature",
-            "must be 0 (greedy) or more",
+            "must be 0 (greedy) or more, or a list of such numbers",
         );
         check.when(
-            e.temperature == 0.0 && e.samples > 1,
+            temperatures.contains(&0.0) && e.samples > 1,
             "eval.samples",
             "must be 1 with eval.temperature 0, because greedy samples are all the same",
         );

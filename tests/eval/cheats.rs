@@ -1,13 +1,35 @@
-//! Programs that try to pass without solving anything, and what each is called.
+//! Programs that try to pass without solving anything, and what each is called. Those whose checks
+//! hold all the same are in `suspects`.
 
 use super::runner;
 use std::time::Duration;
-use wmtp::eval::{Verdict, sandbox::Limits, verdict::check};
+use wmtp::eval::{
+    Verdict,
+    sandbox::Limits,
+    verdict::{Checked, check},
+};
 
-const CHECKS: [&str; 2] = ["assert double(2) == 4", "assert double(5) == 10"];
+pub const CHECKS: [&str; 2] = ["assert double(2) == 4", "assert double(5) == 10"];
 
 fn verdict_with(code: &str, limits: &Limits) -> Verdict {
-    check(runner(), limits, code, &CHECKS).unwrap()
+    judged(code, &CHECKS, "double", "", limits).0
+}
+
+pub fn judged(code: &str, checks: &[&str], expected: &str, given: &str, limits: &Limits) -> (Verdict, Option<String>) {
+    let checked = Checked {
+        code,
+        checks,
+        expected,
+        given,
+    };
+    check(runner(), limits, &checked).unwrap()
+}
+
+/// The suspicion about a program that passes; a program that does not is a failure of the test.
+pub fn suspicion(code: &str) -> Option<String> {
+    let (verdict, suspicion) = judged(code, &CHECKS, "double", "", &Limits::default());
+    assert_eq!(verdict, Verdict::Passed, "{code}");
+    suspicion
 }
 
 fn verdict(code: &str) -> Verdict {
@@ -30,7 +52,7 @@ fn an_honest_solution_passes_whatever_it_prints() {
         "import threading, time; threading.Thread(target=time.sleep, args=(30,)).start()",
         "import sys; sys.stdout = None",
     ] {
-        assert_eq!(verdict(&format!("{double}{extra}")), Verdict::Passed, "{extra}");
+        assert_eq!(suspicion(&format!("{double}{extra}")), None, "{extra}");
     }
 }
 
@@ -197,12 +219,30 @@ fn replacing_what_the_harness_uses_does_not_pass() {
     }
 }
 
-/// The limit that the documentation states: checks and candidate share an interpreter, so an
-/// object may claim equality. If this ever fails, the documentation has become better than it says.
+/// Recursion, threads that outlive, and exceptions that are none of the everyday ones.
 #[test]
-fn known_limit_an_object_equal_to_everything_satisfies_asserts() {
-    let code = "class Yes:\n    def __eq__(self, other): return True\ndef double(x): return Yes()";
-    assert_eq!(verdict(code), Verdict::Passed);
+fn unusual_endings_do_not_pass() {
+    for code in [
+        "import sys\nsys.setrecursionlimit(10 ** 9)\ndef double(x): return double(x)",
+        "class Out(BaseException): pass\ndef double(x): raise Out",
+        "def double(x): raise GeneratorExit",
+        "import threading, os, time\ndef late():\n    time.sleep(0.05)\n    os.write(1, b'passed\\n')\n    os._exit(0)\nthreading.Thread(target=late).start()\ndef double(x):\n    time.sleep(5)\n    return 0",
+        "import atexit, os\natexit.register(lambda: os._exit(0))\ndef double(x): return 0",
+        "import sys\nsys.exit = lambda *a: None\ndef double(x): return 0",
+        "class Bad:\n    def __del__(self): import os; os._exit(0)\nb = Bad()\ndel b\ndef double(x): return 0",
+        "import signal, os\nsignal.signal(signal.SIGALRM, lambda *a: os._exit(0))\nsignal.setitimer(signal.ITIMER_REAL, 0.05)\nimport time\ntime.sleep(5)",
+        "class Hide(AssertionError): pass\ndef double(x): raise Hide",
+        "import sys, io\nsys.stdout = io.StringIO()\ndef double(x): return 0",
+        "def double(x): return NotImplemented",
+        "def double(x): return float('nan')",
+        "async def double(x): return 2 * x",
+    ] {
+        let limits = Limits {
+            wall: Duration::from_secs(5),
+            ..Limits::default()
+        };
+        assert_ne!(verdict_with(code, &limits), Verdict::Passed, "{code}");
+    }
 }
 
 #[test]

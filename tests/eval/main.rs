@@ -1,9 +1,12 @@
 //! Evaluation through its public interface: what a verdict proves, MBPP's ground truth, a whole
 //! sampling run. Needs `python3` and the sandbox.
 
+mod answers;
 mod cheats;
+mod going_on;
 mod ground_truth;
 mod run;
+mod suspects;
 
 use std::{path::PathBuf, sync::OnceLock};
 use wmtp::eval::sandbox::Sandbox;

@@ -1,0 +1,438 @@
+//! `wmtp eval`: a model, or completions made elsewhere, on a benchmark.
+
+mod show;
+mod source;
+
+use super::{Failure, Output, SettingsArgs, common::data_source};
+use crate::{
+    data::{PromptStyle, Tokenizer},
+    eval::{
+        self, Benchmark, Contest, EvalRequest, Finished, HumanEval, Mbpp, MbppVariant, Profile, Source,
+        parse_task_names,
+        sandbox::{Limits, Options, Policy, Sandbox, SandboxError},
+    },
+    settings::{Settings, TaskChoice, expand_home},
+};
+use show::Bar;
+use source::{Answers, Asked};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// `wmtp eval <mbpp|humaneval|contest>`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    benchmark: Which,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Which {
+    /// MBPP: short Python functions, judged by their asserts.
+    Mbpp(EvalArgs),
+    /// HumanEval: functions to complete, judged by their unit tests.
+    Humaneval(EvalArgs),
+    /// CodeContests: programs that read standard input and write standard output.
+    Contest(EvalArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct EvalArgs {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// builtin:micro, a directory or hf://OWNER/NAME; the newest run's best checkpoint if absent.
+    #[arg(long, value_name = "URI")]
+    model: Option<String>,
+    /// Judge the completions of this file: JSONL with task_id and completion or solution.
+    #[arg(long, value_name = "FILE", conflicts_with = "model")]
+    predictions: Option<PathBuf>,
+    /// A named protocol, under everything else that is given: quick or paper.
+    #[arg(long, value_enum, value_name = "NAME")]
+    profile: Option<Profile>,
+    /// Problems: numbers, ranges and names (eval.tasks).
+    #[arg(long, value_name = "11-110,7,NAME")]
+    tasks: Option<String>,
+    /// Which set: full or sanitized (mbpp), test or valid (contest) (eval.variant).
+    #[arg(long, value_name = "NAME")]
+    variant: Option<String>,
+    /// The problems: a directory or builtin:NAME (eval.data).
+    #[arg(long, value_name = "URI")]
+    data: Option<String>,
+    /// Completions for each problem and temperature (eval.samples).
+    #[arg(long, value_name = "N")]
+    samples: Option<usize>,
+    /// The k of pass@k, separated by commas (eval.k).
+    #[arg(long, value_name = "1,10", value_delimiter = ',')]
+    k: Option<Vec<usize>>,
+    /// Sampling temperatures, separated by commas; 0 is greedy (eval.temperature).
+    #[arg(long, value_name = "0.2,0.8", value_delimiter = ',', allow_negative_numbers = true)]
+    temperature: Option<Vec<f64>>,
+    /// Nucleus (eval.top_p).
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    top_p: Option<f64>,
+    /// Tokens after which a completion is cut (eval.max_new_tokens).
+    #[arg(long, value_name = "N")]
+    max_new_tokens: Option<usize>,
+    /// How a problem becomes a prompt: few-shot, zero-shot or chat (eval.prompt).
+    #[arg(long, value_name = "STYLE")]
+    prompt: Option<String>,
+    /// Seconds on the clock for each program (eval.timeout_seconds).
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// Contest: run all tests, not only up to the first that fails (eval.all_tests).
+    #[arg(long)]
+    all_tests: bool,
+    /// Judge every program, also one whose verdict is known (eval.verdict_cache).
+    #[arg(long)]
+    no_verdict_cache: bool,
+    /// Run programs even where this host lacks a layer of the sandbox: they may then read, write and
+    /// reach what you may.
+    #[arg(long)]
+    unsafe_exec: bool,
+    /// Every random draw follows from it (seed).
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Go on with an evaluation: its name, or `auto` for the newest unfinished one.
+    #[arg(long, value_name = "auto|RUN")]
+    resume: Option<String>,
+    /// Print what the run would cost, and do no more.
+    #[arg(long)]
+    dry_run: bool,
+    /// Tokens per second to estimate with, instead of a short measurement.
+    #[arg(long, value_name = "TOKENS")]
+    speed: Option<f64>,
+    /// Write the samples here, too.
+    #[arg(long, value_name = "FILE")]
+    save_samples: Option<PathBuf>,
+    /// Where run directories are made (paths.runs).
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+}
+
+/// Evaluates, or estimates.
+pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
+    let (name, args) = match args.benchmark {
+        Which::Mbpp(args) => ("mbpp", args),
+        Which::Humaneval(args) => ("humaneval", args),
+        Which::Contest(args) => ("contest", args),
+    };
+    args.check(name)?;
+    let load = |under: &SettingsArgs| args.load(under, name);
+    let mut settings = load(&args.settings)?;
+    let runs = expand_home(&settings.config.paths.runs);
+    let resumed = source::run_to_resume(args.resume.as_deref(), &runs, name)?;
+    if let Some(run) = &resumed {
+        // The run's own settings, under whatever was given now: what differs is refused later.
+        settings = load(&args.settings.under(run.join("config.yaml"), run.join("recipe.yaml")))?;
+    }
+    writable(args.save_samples.as_deref())?;
+    let asked = Asked::new(args.model.as_deref(), args.predictions.as_deref(), resumed.as_deref());
+    // Given completions were prompted elsewhere.
+    let style = style(name, settings.recipe.eval.prompt.filter(|_| !asked.is_a_file()));
+    // The cheap questions before a download, except that only the model knows its chat template.
+    let mut located = None;
+    let mut tokenizer = None;
+    if style == PromptStyle::Chat {
+        let found = asked.locate(&settings, &runs, output)?;
+        tokenizer = found.tokenizer()?;
+        located = Some(found);
+    }
+    let benchmark = benchmark(name, &settings, style, tokenizer.as_ref(), output)?;
+    let mut request = request(name, &settings, benchmark.as_ref(), &runs, resumed)?;
+    if !asked.is_a_file() {
+        check(&request, benchmark.as_ref())?;
+    }
+    let located = match located {
+        Some(found) => found,
+        None => asked.locate(&settings, &runs, output)?,
+    };
+    let given = located.predictions(&mut settings, benchmark.as_ref(), &mut request, args.samples)?;
+    check(&request, benchmark.as_ref())?;
+    // Without Python nothing can be judged: better known before the model is loaded.
+    let runner = args.sandbox()?;
+    let mut answers = match given {
+        Some(predictions) => Answers::File(predictions),
+        None => located.model(&settings, &mut request, output)?,
+    };
+    request.files = vec![
+        ("config.yaml".into(), settings.config.to_yaml()),
+        ("recipe.yaml".into(), settings.recipe.to_yaml()),
+    ];
+    if let Answers::Model(generator) = &mut answers {
+        let wanted = args.dry_run || args.profile == Some(Profile::Paper);
+        if wanted && !request.resume {
+            let estimate = match args.speed {
+                Some(speed) => eval::estimate::from_speed(&request, speed),
+                None => eval::estimate::from_probe(
+                    benchmark.as_ref(),
+                    &request,
+                    generator.as_mut(),
+                    settings.recipe.eval.batch,
+                )?,
+            };
+            if args.dry_run {
+                return output.result(&serde_json::to_value(&estimate)?, &show::estimate(&estimate));
+            }
+            eprintln!("{}", show::estimate(&estimate));
+        }
+    }
+    tracing::info!(from = %answers.name(), benchmark = name, "evaluating");
+    let mut bar = Bar::new();
+    let finished = eval::run(
+        benchmark.as_ref(),
+        &request,
+        match &mut answers {
+            Answers::Model(generator) => Source::Generator(generator.as_mut()),
+            Answers::File(predictions) => Source::Given(predictions),
+        },
+        &runner,
+        &mut |progress| bar.set(progress),
+    );
+    bar.finish();
+    report(&finished?, &answers, &settings, args.save_samples.as_deref(), output)
+}
+
+fn report(
+    finished: &Finished,
+    answers: &Answers,
+    settings: &Settings,
+    save: Option<&Path>,
+    output: &Output,
+) -> Result<(), Failure> {
+    if let Some(file) = save {
+        let from = finished.run_dir.join("samples.jsonl");
+        std::fs::copy(&from, file).map_err(|e| Failure::failed(format!("cannot write `{}`: {e}", file.display())))?;
+    }
+    let mut json = finished.to_json()?;
+    if let (Some(object), Answers::Model(_)) = (json.as_object_mut(), answers) {
+        let model = finished.report.origin.get("model").cloned().unwrap_or_default();
+        object.insert("model".into(), model.into());
+        object.insert("precision".into(), settings.recipe.eval.precision.name().into());
+    }
+    output.result(&json, &show::report(finished, &answers.name()))
+}
+
+impl EvalArgs {
+    /// The sandbox, with every layer unless `--unsafe-exec` was given.
+    fn sandbox(&self) -> Result<Sandbox, Failure> {
+        let policy = if self.unsafe_exec {
+            Policy::UnsafeExec
+        } else {
+            Policy::Refuse
+        };
+        let made = Sandbox::with(&Options {
+            policy,
+            ..Options::default()
+        });
+        made.map_err(|error| match error {
+            SandboxError::Layer { .. } => Failure::failed(format!("{error}: --unsafe-exec")),
+            _ => error.into(),
+        })
+    }
+
+    /// Flags that make no sense here.
+    fn check(&self, benchmark: &str) -> Result<(), Failure> {
+        for (bad, rule) in [
+            (
+                self.all_tests && benchmark != "contest",
+                "--all-tests is for contest: the other benchmarks have no tests that run apart",
+            ),
+            (
+                self.dry_run && self.predictions.is_some(),
+                "--dry-run estimates what drawing completions costs: with --predictions none are drawn",
+            ),
+            (
+                self.speed.is_some_and(|speed| !(speed > 0.0 && speed.is_finite())),
+                "--speed must be above 0",
+            ),
+            (
+                self.profile.is_some() && self.predictions.is_some(),
+                "--profile says how completions are drawn: with --predictions none are drawn",
+            ),
+        ] {
+            if bad {
+                return Err(Failure::usage(rule));
+            }
+        }
+        Ok(())
+    }
+
+    fn load(&self, under: &SettingsArgs, benchmark: &str) -> Result<Settings, Failure> {
+        let profile = self
+            .profile
+            .map(|profile| profile.settings(benchmark))
+            .unwrap_or_default();
+        let mut sources = under
+            .over(profile)
+            .sources(None)
+            .flag_text("--tasks", "eval.tasks", self.tasks.as_deref())
+            .flag_text("--variant", "eval.variant", self.variant.as_deref())
+            .flag_text("--data", "eval.data", self.data.as_deref())
+            .flag("--samples", "eval.samples", self.samples)
+            .flag("--k", "eval.k", self.k.clone())
+            .flag("--top-p", "eval.top_p", self.top_p)
+            .flag("--max-new-tokens", "eval.max_new_tokens", self.max_new_tokens)
+            .flag_text("--prompt", "eval.prompt", self.prompt.as_deref())
+            .flag("--timeout", "eval.timeout_seconds", self.timeout)
+            .flag("--all-tests", "eval.all_tests", self.all_tests.then_some(true))
+            .flag(
+                "--no-verdict-cache",
+                "eval.verdict_cache",
+                self.no_verdict_cache.then_some(false),
+            )
+            .flag("--seed", "seed", self.seed)
+            .flag("--output", "paths.runs", self.output.clone());
+        if let Some(temperatures) = &self.temperature {
+            sources = match temperatures.as_slice() {
+                [one] => sources.flag("--temperature", "eval.temperature", Some(one)),
+                several => sources.flag("--temperature", "eval.temperature", Some(several)),
+            };
+        }
+        if self.predictions.is_some() && self.samples.is_none() {
+            // How many there are is in the file, which is read later; so is whether k fits.
+            sources = sources.flag("--predictions", "eval.samples", Some(source::UNKNOWN_SAMPLES));
+        }
+        if self.predictions.is_some() && self.temperature.is_none() {
+            sources = sources.flag("--predictions", "eval.temperature", Some(1.0));
+        }
+        Ok(sources.load()?)
+    }
+}
+
+/// Whether it can be carried out, every task included.
+fn check(request: &EvalRequest, benchmark: &dyn Benchmark) -> Result<(), Failure> {
+    request.check()?;
+    for &task in &request.tasks {
+        benchmark.prompt(task)?;
+    }
+    Ok(())
+}
+
+fn writable(file: Option<&Path>) -> Result<(), Failure> {
+    let parent = |file: &Path| match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    match file.map(parent) {
+        Some(parent) if !parent.is_dir() => Err(Failure::usage(format!(
+            "--save-samples: there is no directory `{}`",
+            parent.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The prompt that a benchmark has if none is asked for.
+fn style(name: &str, asked: Option<PromptStyle>) -> PromptStyle {
+    asked.unwrap_or(match name {
+        "mbpp" => PromptStyle::FewShot,
+        _ => PromptStyle::ZeroShot,
+    })
+}
+
+fn benchmark(
+    name: &str,
+    settings: &Settings,
+    style: PromptStyle,
+    tokenizer: Option<&Tokenizer>,
+    output: &Output,
+) -> Result<Box<dyn Benchmark>, Failure> {
+    let e = &settings.recipe.eval;
+    let builtin = format!("builtin:{name}");
+    let source = data_source(e.data.as_deref().unwrap_or(&builtin), &settings.config, output)?;
+    let variant = |known: &[&'static str]| match (e.variant.as_deref(), known) {
+        (None, [first, ..]) => Ok(*first),
+        (Some(variant), _) => known.iter().copied().find(|name| *name == variant).ok_or_else(|| {
+            Failure::usage(format!(
+                "`eval.variant` is {variant}, which {name} does not have: there is {}",
+                known.join(" or ")
+            ))
+        }),
+        (None, []) => Ok(""),
+    };
+    Ok(match name {
+        "mbpp" => {
+            let variant = match variant(&["full", "sanitized"])? {
+                "sanitized" => MbppVariant::Sanitized,
+                _ => MbppVariant::Full,
+            };
+            Box::new(Mbpp::load(&source, variant, e.altered_data, style, tokenizer)?)
+        }
+        "humaneval" => {
+            variant(&["full"])?;
+            Box::new(HumanEval::load(&source, e.altered_data, style, tokenizer)?)
+        }
+        _ => {
+            // Any file of a directory, where altered sets are allowed.
+            let split = match e.variant.as_deref() {
+                Some(split) if e.altered_data && !source.starts_with("builtin:") && !split.contains(['/', '.']) => {
+                    split
+                }
+                _ => variant(&["test", "valid"])?,
+            };
+            Box::new(Contest::load(
+                &source,
+                split,
+                e.altered_data,
+                style,
+                tokenizer,
+                e.all_tests,
+            )?)
+        }
+    })
+}
+
+fn request(
+    name: &str,
+    settings: &Settings,
+    benchmark: &dyn Benchmark,
+    runs: &Path,
+    resumed: Option<PathBuf>,
+) -> Result<EvalRequest, Failure> {
+    let e = &settings.recipe.eval;
+    let tasks = match &e.tasks {
+        None => benchmark.default_tasks(),
+        Some(TaskChoice::Range((first, last))) => (*first..=*last).collect(),
+        Some(TaskChoice::Text(text)) => parse_task_names(text, benchmark)
+            .map_err(|error| Failure::usage(format!("`eval.tasks` (--tasks): {error}")))?,
+    };
+    let mut origin = std::collections::BTreeMap::new();
+    if e.altered_data {
+        origin.insert("altered_data".to_owned(), "true".to_owned());
+    }
+    if e.all_tests {
+        origin.insert("all_tests".to_owned(), "true".to_owned());
+    }
+    Ok(EvalRequest {
+        samples: e.samples,
+        k: e.k.clone(),
+        temperatures: e.temperature.all(),
+        top_p: e.top_p,
+        seed: settings.config.seed,
+        max_new_tokens: e.max_new_tokens,
+        limits: Limits {
+            wall: Duration::from_secs(e.timeout_seconds),
+            // Half of it, as by default, for who gives more time means the processor's as well.
+            cpu: Limits::default().cpu.max(Duration::from_secs(e.timeout_seconds / 2)),
+            ..Limits::default()
+        },
+        resume: resumed.is_some(),
+        origin,
+        verdict_cache: e
+            .verdict_cache
+            .then(|| expand_home(&settings.config.paths.cache).join("verdicts")),
+        ..EvalRequest::new(tasks, resumed.unwrap_or_else(|| new_directory(runs, name)))
+    })
+}
+
+/// `eval-mbpp-` and the time; with a number where there is one of this second.
+fn new_directory(runs: &Path, name: &str) -> PathBuf {
+    let name = format!("eval-{name}-{}", jiff::Zoned::now().strftime("%Y%m%d-%H%M%S"));
+    let plain = runs.join(&name);
+    let numbered = (2..1000).map(|number| runs.join(format!("{name}-{number}")));
+    std::iter::once(plain.clone())
+        .chain(numbered)
+        .find(|dir| !dir.exists())
+        .unwrap_or(plain)
+}

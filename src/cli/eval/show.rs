@@ -1,0 +1,189 @@
+//! Progress on standard error, the report and the estimate for people.
+
+use crate::eval::{Finished, Progress, estimate::Estimate};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::{
+    fmt::Write,
+    io::IsTerminal,
+    time::{Duration, Instant},
+};
+
+/// A bar on a terminal, a plain line now and then elsewhere.
+pub(super) struct Bar {
+    bar: Option<ProgressBar>,
+    started: Instant,
+    said: Option<Instant>,
+}
+
+impl Bar {
+    const LINE_EVERY: Duration = Duration::from_secs(5);
+
+    pub fn new() -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::no_length();
+            // The template is a constant of this file: it parses, and the default is good enough.
+            if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg}") {
+                bar.set_style(style);
+            }
+            bar
+        });
+        Self {
+            bar,
+            started: Instant::now(),
+            said: None,
+        }
+    }
+
+    pub fn set(&mut self, progress: &Progress) {
+        let seconds = self.started.elapsed().as_secs_f64();
+        // What was found done says nothing about how fast this process is.
+        let here = progress.done - progress.resumed;
+        let left = match here {
+            0 => "time left unknown".to_owned(),
+            here => {
+                let left = seconds / here as f64 * (progress.total - progress.done) as f64;
+                format!("about {} left", duration(left))
+            }
+        };
+        let speed = progress.tokens as f64 / seconds.max(1e-9);
+        let message = format!("{} passed  {speed:.0} tok/s  {left}", progress.passed);
+        if let Some(bar) = &self.bar {
+            bar.set_length(progress.total as u64);
+            bar.set_message(message);
+            bar.set_position(progress.done as u64);
+            return;
+        }
+        let last = progress.done == progress.total;
+        if last || self.said.is_none_or(|at| at.elapsed() >= Self::LINE_EVERY) {
+            self.said = Some(Instant::now());
+            eprintln!("{:>5}/{} samples  {message}", progress.done, progress.total);
+        }
+    }
+
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Seconds, minutes or hours.
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 100.0 => format!("{s:.0} s"),
+        s if s < 6000.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+pub(super) fn estimate(e: &Estimate) -> String {
+    let measured = match e.probe {
+        0 => "at the stated speed; every completion as long as it may get, so this is the most".to_owned(),
+        probe => format!("measured on {probe} completions; judging goes on beside it"),
+    };
+    format!(
+        "{} completions to {} problems, about {} tokens ({:.0} each) at {:.0} tok/s: {}\n({measured})",
+        e.samples,
+        e.tasks,
+        e.tokens,
+        e.tokens_per_sample,
+        e.tokens_per_second,
+        duration(e.hours * 3600.0)
+    )
+}
+
+pub(super) fn report(finished: &Finished, from: &str) -> String {
+    let r = &finished.report;
+    let from = r
+        .origin
+        .get("model")
+        .or(r.origin.get("predictions"))
+        .map_or(from, String::as_str);
+    let set = match r.variant.as_str() {
+        "full" => r.benchmark.clone(),
+        variant => format!("{} ({variant})", r.benchmark),
+    };
+    let several = r.temperatures.len() > 1;
+    let how = match (r.temperature, several) {
+        (Some(_), true) => format!(" at each of {} temperatures", r.temperatures.len()),
+        (Some(temperature), false) => format!(", temperature {temperature}"),
+        (None, _) => String::new(),
+    };
+    let mut text = format!(
+        "{from} on {} problems of {set}, {} sample(s) each{how}\n",
+        r.tasks, r.samples
+    );
+    for (k, share) in &r.pass_at_k {
+        let [low, high] = r.ci95_at_k.get(k).copied().unwrap_or_default();
+        let _ = write!(text, "pass@{k:<4} {share:.4}  (95% interval {low:.3} to {high:.3}");
+        if let (true, Some(Some(best))) = (several, r.best_temperature.get(k)) {
+            let _ = write!(text, "; best temperature {best}");
+        }
+        text.push(')');
+        if r.suspect > 0 {
+            let without = r.pass_at_k_without_suspect.get(k).copied().unwrap_or_default();
+            let _ = write!(text, "  without suspect passes {without:.4}");
+        }
+        text.push('\n');
+    }
+    if several {
+        for t in &r.temperatures {
+            let scores: Vec<String> = t
+                .pass_at_k
+                .iter()
+                .map(|(k, share)| format!("pass@{k} {share:.4}"))
+                .collect();
+            let _ = writeln!(
+                text,
+                "  at {:<4} {}",
+                t.temperature.unwrap_or_default(),
+                scores.join("  ")
+            );
+        }
+    }
+    if r.suspect > 0 {
+        let _ = writeln!(
+            text,
+            "suspect  {} passes by means that solve nothing: read them",
+            r.suspect
+        );
+    }
+    let _ = writeln!(text, "exact    {:.4}", r.exact);
+    let results: Vec<String> = r
+        .results
+        .0
+        .iter()
+        .filter(|(_, n)| **n > 0)
+        .map(|(class, n)| format!("{class} {n}"))
+        .collect();
+    let _ = writeln!(
+        text,
+        "results  {}; {:.1}% parse",
+        results.join(", "),
+        100.0 * r.shares.parse
+    );
+    let speed = finished.tokens_here as f64 / finished.seconds.max(1e-9);
+    if r.temperature.is_some() {
+        let _ = write!(
+            text,
+            "{} tokens in {:.1} s ({speed:.0} tok/s)",
+            finished.tokens_here, finished.seconds
+        );
+    } else {
+        let _ = write!(text, "judged in {:.1} s", finished.seconds);
+    }
+    if finished.resumed > 0 {
+        let _ = write!(text, ", {} samples found done", finished.resumed);
+    }
+    if finished.cached_verdicts > 0 {
+        let _ = write!(text, ", {} verdicts from the cache", finished.cached_verdicts);
+    }
+    let _ = write!(
+        text,
+        "; sandbox level `{}`, Python {}\nsamples and report: {}",
+        r.sandbox,
+        r.python,
+        finished.run_dir.display()
+    );
+    text
+}

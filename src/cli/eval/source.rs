@@ -1,0 +1,242 @@
+//! Where the answers come from: which model or file, and what it takes to go on with a run.
+
+use crate::{
+    cli::{
+        Failure, Model, ModelSource, Output,
+        common::{generation_dtype, model_dir, open_device, open_model, resolve_model},
+    },
+    data::Tokenizer,
+    eval::{Benchmark, EvalError, EvalRequest, Generator, Predictions},
+    pipeline::ModelGenerator,
+    settings::Settings,
+};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use wmtp_model::Sampling;
+
+/// Stands for the number of samples until a file of predictions has been read.
+pub(super) const UNKNOWN_SAMPLES: usize = 1 << 30;
+
+/// What was asked for, now or when the run began.
+pub(super) enum Asked {
+    Model(String),
+    Predictions(PathBuf),
+    NewestCheckpoint,
+}
+
+/// What gives the answers.
+pub(super) enum Answers {
+    Model(Box<dyn Generator>),
+    File(Predictions),
+}
+
+impl Answers {
+    pub fn name(&self) -> String {
+        match self {
+            Self::Model(_) => "the model".into(),
+            Self::File(_) => "the file".into(),
+        }
+    }
+}
+
+/// The run that `--resume` names; None starts a new one.
+pub(super) fn run_to_resume(resume: Option<&str>, runs: &Path, benchmark: &str) -> Result<Option<PathBuf>, Failure> {
+    match resume {
+        None => Ok(None),
+        Some("auto") => Ok(crate::track::newest(runs, |run| {
+            let ours = record(run).is_some_and(|r| r.get("algorithm").and_then(Value::as_str) == Some(&format!("eval-{benchmark}")));
+            ours && !run.join("timing.json").exists()
+        })),
+        Some(name) => [runs.join(name), PathBuf::from(name)]
+            .into_iter()
+            .find(|dir| !name.is_empty() && dir.join("run.json").is_file())
+            .map(Some)
+            .ok_or_else(|| {
+                Failure::usage(format!(
+                    "--resume {name}: there is no such run in {}; give the name of a directory there that holds run.json, or auto",
+                    runs.display()
+                ))
+            }),
+    }
+}
+
+fn record(run: &Path) -> Option<Value> {
+    serde_json::from_str(&std::fs::read_to_string(run.join("run.json")).ok()?).ok()
+}
+
+impl Asked {
+    pub fn new(model: Option<&str>, predictions: Option<&Path>, resumed: Option<&Path>) -> Self {
+        let origin = resumed.and_then(record).unwrap_or_default();
+        let was = |key: &str| origin["request"]["origin"][key].as_str().map(str::to_owned);
+        match (model, predictions) {
+            (Some(model), _) => Self::Model(model.to_owned()),
+            (None, Some(file)) => Self::Predictions(file.to_owned()),
+            (None, None) => match (was("model"), was("predictions")) {
+                (Some(model), _) => Self::Model(model),
+                (None, Some(file)) => Self::Predictions(file.into()),
+                (None, None) => Self::NewestCheckpoint,
+            },
+        }
+    }
+
+    /// Whether completions are given.
+    pub fn is_a_file(&self) -> bool {
+        matches!(self, Self::Predictions(_))
+    }
+
+    /// Finds it, fetching a model if it has to be.
+    pub fn locate(&self, settings: &Settings, runs: &Path, output: &Output) -> Result<Located, Failure> {
+        let model = match self {
+            Self::Predictions(file) => {
+                return if file.is_file() {
+                    Ok(Located::File(file.clone()))
+                } else {
+                    Err(Failure::usage(format!(
+                        "--predictions: there is no file `{}`",
+                        file.display()
+                    )))
+                };
+            }
+            Self::Model(uri) => resolve_model(uri, &settings.config, output)?,
+            Self::NewestCheckpoint => newest_best(runs)?,
+        };
+        let (device_name, device) = open_device(settings)?;
+        generation_dtype(settings, &device_name)?;
+        let dir = model_dir(&model, &settings.config, &device)?;
+        Ok(Located::Model(model, dir))
+    }
+}
+
+/// A model's directory or a file, not yet opened.
+pub(super) enum Located {
+    Model(Model, PathBuf),
+    File(PathBuf),
+}
+
+impl Located {
+    /// The model's tokenizer, which has its chat template; a file has none.
+    pub fn tokenizer(&self) -> Result<Option<Tokenizer>, Failure> {
+        match self {
+            Self::Model(_, dir) => Ok(Some(Tokenizer::load(dir)?)),
+            Self::File(_) => Ok(None),
+        }
+    }
+
+    /// Reads the file, and says in the request where its answers come from; None for a model.
+    pub fn predictions(
+        &self,
+        settings: &mut Settings,
+        benchmark: &dyn Benchmark,
+        request: &mut EvalRequest,
+        most: Option<usize>,
+    ) -> Result<Option<Predictions>, Failure> {
+        let Self::File(file) = self else { return Ok(None) };
+        let named = settings.recipe.eval.tasks.is_some();
+        let tasks = named.then_some(request.tasks.as_slice());
+        let predictions = Predictions::read(file, benchmark, tasks, most)?;
+        let (most, fewest) = predictions.most_and_fewest();
+        if let Some(k) = request.k.iter().find(|&&k| k > fewest) {
+            return Err(EvalError::Request(format!(
+                "pass@{k} needs {k} answers to each problem, and one has {fewest} in {}: take a smaller --k",
+                file.display()
+            ))
+            .into());
+        }
+        request.tasks = predictions.tasks();
+        request.samples = most;
+        request.temperatures.clear();
+        settings.recipe.eval.samples = most;
+        let origin = &mut request.origin;
+        origin.insert("predictions".into(), file.display().to_string());
+        origin.insert("predictions_sha256".into(), predictions.sha256.clone());
+        Ok(Some(predictions))
+    }
+
+    /// Loads the model, and says in the request which it is.
+    pub fn model(self, settings: &Settings, request: &mut EvalRequest, output: &Output) -> Result<Answers, Failure> {
+        let Self::Model(model, dir) = self else {
+            return Err(Failure::failed("completions are given, and a model was asked for"));
+        };
+        let e = &settings.recipe.eval;
+        let (device_name, device) = open_device(settings)?;
+        let dtype = generation_dtype(settings, &device_name)?;
+        let (loaded, tokenizer) = open_model(&model, Some(1), dtype, settings, &device, output)?;
+        let origin = &mut request.origin;
+        origin.insert("model_hash".into(), hash(&dir)?);
+        origin.insert("model".into(), model.uri);
+        origin.insert("precision".into(), e.precision.name().into());
+        Ok(Answers::Model(Box::new(ModelGenerator {
+            model: loaded,
+            tokenizer,
+            sampling: Sampling {
+                temperature: 0.0,
+                top_p: e.top_p,
+                max_new_tokens: e.max_new_tokens,
+            },
+            batch_size: e.batch,
+        })))
+    }
+}
+
+/// What a model's weights are: the hash that runs and value heads name, or for an adapter the hash
+/// of its file.
+fn hash(dir: &Path) -> Result<String, Failure> {
+    let adapter = dir.join("adapter_model.safetensors");
+    if dir.join("adapter_config.json").is_file() && adapter.is_file() {
+        let bytes = std::fs::read(&adapter)
+            .map_err(|e| Failure::failed(format!("cannot read `{}`: {e}", adapter.display())))?;
+        use sha2::Digest;
+        return Ok(crate::data::hex(&sha2::Sha256::digest(&bytes)));
+    }
+    Ok(wmtp_model::model_hash(dir)?)
+}
+
+/// The best checkpoint of the run that was started last.
+fn newest_best(runs: &Path) -> Result<Model, Failure> {
+    let started = |run: &Path| std::fs::metadata(run.join("run.json")).and_then(|m| m.modified()).ok();
+    std::fs::read_dir(runs)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|run| run.join("checkpoints/best/config.json").is_file())
+        // Equal times: the later name.
+        .max_by_key(|run| (started(run), run.clone()))
+        .map(|run| run.join("checkpoints/best"))
+        .map(|best| Model {
+            uri: best.display().to_string(),
+            source: ModelSource::Directory(best),
+        })
+        .ok_or_else(|| {
+            Failure::usage(format!(
+                "no --model was given and {} holds no run with a best checkpoint: train first, or give --model",
+                runs.display()
+            ))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        fs,
+        time::{Duration, SystemTime},
+    };
+
+    #[test]
+    fn the_newest_run_with_a_best_checkpoint_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(newest_best(dir.path()).unwrap_err().message().contains("--model"));
+        for (name, age, has_best) in [("c-old", 300, true), ("a-new", 100, true), ("b-newest", 0, false)] {
+            let run = dir.path().join(name);
+            fs::create_dir_all(run.join("checkpoints/best")).unwrap();
+            let json = fs::File::create(run.join("run.json")).unwrap();
+            json.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
+            if has_best {
+                fs::write(run.join("checkpoints/best/config.json"), "{}").unwrap();
+            }
+        }
+        let best = dir.path().join("a-new/checkpoints/best");
+        assert_eq!(newest_best(dir.path()).unwrap().source, ModelSource::Directory(best));
+    }
+}

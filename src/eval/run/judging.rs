@@ -1,0 +1,283 @@
+//! A bounded pool of judges between where answers come from and where results go.
+//!
+//! Answers are handed over as they come, and wait if the judges are behind: a model does not run
+//! ahead of them without bound. The first failure ends the run; what was judged by then is written.
+
+use super::{
+    Progress, Source,
+    jobs::Job,
+    part::{Part, SampleLine},
+    report::Counts,
+};
+use crate::eval::{Answer, Benchmark, EvalError, EvalRequest, GenerationRequest, Generator, Judge};
+use std::{
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread,
+};
+
+/// Answers that may wait for each judge.
+const WAITING: usize = 4;
+/// Samples asked of a generator at once: so many that its batches stay full, not so many that
+/// their prompts fill the memory.
+const SLAB: usize = 8192;
+
+/// Where results go: the part file, the counts, whoever watches.
+pub(super) struct Sink<'a> {
+    part: Part,
+    groups: Vec<Counts>,
+    far: Progress,
+    progress: &'a mut (dyn FnMut(&Progress) + Send),
+    failure: Option<EvalError>,
+}
+
+impl<'a> Sink<'a> {
+    /// With what an earlier process has judged.
+    pub fn open(
+        request: &EvalRequest,
+        jobs: &[Job],
+        progress: &'a mut (dyn FnMut(&Progress) + Send),
+    ) -> Result<Self, EvalError> {
+        let mut groups = vec![Counts::default(); request.temperatures.len().max(1)];
+        let mut far = Progress {
+            total: jobs.len(),
+            ..Progress::default()
+        };
+        let part = Part::open(&request.output, jobs, &request.temperatures, |index, sample| {
+            far.resumed += 1;
+            far.done += 1;
+            far.passed += usize::from(sample.passed);
+            count(&mut groups, jobs.get(index), sample)
+        })?;
+        if far.resumed > 0 {
+            progress(&far);
+        }
+        Ok(Self {
+            part,
+            groups,
+            far,
+            progress,
+            failure: None,
+        })
+    }
+
+    fn record(&mut self, index: usize, job: &Job, sample: &SampleLine) -> Result<(), EvalError> {
+        self.part.append(index, sample)?;
+        count(&mut self.groups, Some(job), sample)?;
+        self.far.done += 1;
+        self.far.passed += usize::from(sample.passed);
+        self.far.tokens += sample.tokens;
+        (self.progress)(&self.far);
+        Ok(())
+    }
+
+    pub fn into_parts(self) -> (Part, Vec<Counts>, Progress) {
+        (self.part, self.groups, self.far)
+    }
+}
+
+fn count(groups: &mut [Counts], job: Option<&Job>, sample: &SampleLine) -> Result<(), EvalError> {
+    match job.and_then(|job| Some((job.task, groups.get_mut(job.group)?))) {
+        Some((task, counts)) => counts.add(task, sample),
+        None => Ok(()),
+    }
+}
+
+/// An answer on its way to a judge.
+struct Arrived {
+    index: usize,
+    /// The completion or program.
+    text: String,
+    program: bool,
+    /// The whole of an assistant's answer, if the text is a part of it.
+    answer: Option<String>,
+    tokens: usize,
+}
+
+/// Judges every job that the sink does not have yet.
+pub(super) fn judge_all(
+    benchmark: &dyn Benchmark,
+    request: &EvalRequest,
+    jobs: &[Job],
+    source: &mut Source<'_>,
+    judge: &Judge<'_>,
+    sink: &mut Sink<'_>,
+) -> Result<(), EvalError> {
+    let pending: Vec<usize> = (0..jobs.len()).filter(|&index| !sink.part.has(index)).collect();
+    if pending.is_empty() {
+        return Ok(());
+    }
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let judges = request.judges.unwrap_or(cores).clamp(1, pending.len());
+    let sink = Mutex::new(sink);
+    let (sender, receiver) = sync_channel(judges * WAITING);
+    let receiver = Mutex::new(receiver);
+    let work = Work {
+        benchmark,
+        request,
+        jobs,
+        judge,
+        sink: &sink,
+    };
+    let fed = thread::scope(|scope| {
+        for _ in 0..judges {
+            scope.spawn(|| work.take(&receiver));
+        }
+        // The sender goes with this closure, which ends the judges.
+        let sender = sender;
+        match source {
+            Source::Generator(generator) => pending
+                .chunks(SLAB)
+                .try_for_each(|slab| work.draw(slab, &mut **generator, &sender)),
+            Source::Given(given) => pending.iter().try_for_each(|&index| {
+                let job = jobs.get(index);
+                let Some(answer) = job.and_then(|job| given.of(job.task).get(job.sample)) else {
+                    return Ok(());
+                };
+                work.hand_over(
+                    &sender,
+                    Arrived {
+                        index,
+                        text: answer.text.clone(),
+                        program: answer.program,
+                        answer: None,
+                        tokens: 0,
+                    },
+                )
+            }),
+        }
+    });
+    // The judges' failure is the cause, that of feeding them its consequence.
+    match lock(&sink).failure.take() {
+        Some(failure) => Err(failure),
+        None => fed,
+    }
+}
+
+struct Work<'a, 's> {
+    benchmark: &'a dyn Benchmark,
+    request: &'a EvalRequest,
+    jobs: &'a [Job],
+    judge: &'a Judge<'a>,
+    sink: &'a Mutex<&'a mut Sink<'s>>,
+}
+
+impl Work<'_, '_> {
+    /// Asks the generator for these jobs.
+    fn draw(
+        &self,
+        slab: &[usize],
+        generator: &mut dyn Generator,
+        sender: &SyncSender<Arrived>,
+    ) -> Result<(), EvalError> {
+        let mut requests = Vec::with_capacity(slab.len());
+        for job in slab.iter().filter_map(|&index| self.jobs.get(index)) {
+            requests.push(GenerationRequest {
+                prompt: self.benchmark.prompt(job.task)?.to_owned(),
+                seed: job.seed,
+                temperature: self.request.temperatures.get(job.group).copied().unwrap_or(0.0),
+            });
+        }
+        let stop = self.benchmark.stop();
+        let mut missing: Vec<bool> = vec![true; requests.len()];
+        generator.generate(&requests, &stop, &mut |place, completion| {
+            match missing.get_mut(place) {
+                Some(missing) if *missing => *missing = false,
+                _ => {
+                    return Err(EvalError::Generate(format!(
+                        "an answer to request {place} came unasked or twice"
+                    )));
+                }
+            }
+            let text = stop.cut(&completion.text);
+            let part = self.benchmark.completion(text);
+            self.hand_over(
+                sender,
+                Arrived {
+                    index: slab.get(place).copied().unwrap_or_default(),
+                    answer: (part.trim() != text.trim()).then(|| text.to_owned()),
+                    text: part,
+                    program: false,
+                    tokens: completion.tokens,
+                },
+            )
+        })?;
+        match missing.iter().filter(|missing| **missing).count() {
+            0 => Ok(()),
+            lost => Err(EvalError::Generate(format!(
+                "{} completions came back for {} prompts",
+                requests.len() - lost,
+                requests.len()
+            ))),
+        }
+    }
+
+    /// Waits until a judge has room.
+    fn hand_over(&self, sender: &SyncSender<Arrived>, arrived: Arrived) -> Result<(), EvalError> {
+        let over = || EvalError::Generate("the run has ended".into());
+        if lock(self.sink).failure.is_some() {
+            return Err(over());
+        }
+        sender.send(arrived).map_err(|_| over())
+    }
+
+    /// A judge: takes answers until no more come. After a failure it takes them only to let whoever
+    /// hands them over go on and hear of it.
+    fn take(&self, receiver: &Mutex<Receiver<Arrived>>) {
+        loop {
+            let next = lock(receiver).recv();
+            let Ok(arrived) = next else { return };
+            if lock(self.sink).failure.is_some() {
+                continue;
+            }
+            let done = self.judged(arrived);
+            if let Err(failure) = done {
+                lock(self.sink).failure.get_or_insert(failure);
+            }
+        }
+    }
+
+    fn judged(&self, arrived: Arrived) -> Result<(), EvalError> {
+        let Some(job) = self.jobs.get(arrived.index) else {
+            return Ok(());
+        };
+        let answer = match arrived.program {
+            true => Answer::Program(&arrived.text),
+            false => Answer::Completion(&arrived.text),
+        };
+        let judgement = self.benchmark.judge(job.task, answer, self.judge)?;
+        let exact = self.benchmark.is_reference(job.task, answer)?;
+        let drawn = !self.request.temperatures.is_empty();
+        let tests = judgement.tests;
+        let (completion, solution) = match arrived.program {
+            true => (None, Some(arrived.text)),
+            false => (Some(arrived.text), None),
+        };
+        let sample = SampleLine {
+            task_id: job.task_id.to_string(),
+            completion,
+            solution,
+            passed: judgement.verdict.passed(),
+            result: judgement.verdict.to_string(),
+            suspect: judgement.suspicion.is_some(),
+            suspicion: judgement.suspicion,
+            seed: drawn.then_some(job.seed),
+            temperature: self.request.temperatures.get(job.group).copied(),
+            sample: job.sample,
+            exact,
+            tokens: arrived.tokens,
+            tests_passed: tests.as_ref().map(|tests| tests.passed),
+            tests_run: tests.as_ref().map(|tests| tests.run),
+            first_failed: tests.and_then(|tests| tests.first_failed),
+            answer: arrived.answer,
+        };
+        lock(self.sink).record(arrived.index, job, &sample)
+    }
+}
+
+/// The lock of a judge that panicked is taken over: its thread's scope tells of the panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

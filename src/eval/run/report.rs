@@ -1,0 +1,305 @@
+//! From judged samples to the report.
+
+use super::part::SampleLine;
+use crate::{
+    data::PromptStyle,
+    eval::{
+        Benchmark, EvalError, EvalRequest, Verdict,
+        passk::{Tally, bootstrap_ci95, mean_pass_at_k},
+        sandbox::Runner,
+    },
+};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Samples by class of verdict.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct ResultCounts(
+    /// One entry for each of [`Verdict::CLASSES`], also where it is 0.
+    pub BTreeMap<String, usize>,
+);
+
+impl Default for ResultCounts {
+    fn default() -> Self {
+        Self(Verdict::CLASSES.map(|class| (class.to_owned(), 0)).into())
+    }
+}
+
+/// Samples counted.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counts {
+    by_task: BTreeMap<u32, TaskCount>,
+    results: ResultCounts,
+    errors: BTreeMap<String, usize>,
+    samples: usize,
+    exact: usize,
+    suspect: usize,
+    tokens: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct TaskCount {
+    samples: usize,
+    passed: usize,
+    suspect: usize,
+}
+
+impl Counts {
+    pub fn add(&mut self, task: u32, sample: &SampleLine) -> Result<(), EvalError> {
+        let verdict: Verdict = sample.result.parse().map_err(EvalError::Request)?;
+        let count = self.by_task.entry(task).or_default();
+        count.samples += 1;
+        count.passed += usize::from(verdict.passed());
+        count.suspect += usize::from(sample.suspect);
+        *self.results.0.entry(verdict.class().to_owned()).or_default() += 1;
+        if let Verdict::Error(what) = verdict {
+            *self.errors.entry(what).or_default() += 1;
+        }
+        self.samples += 1;
+        self.exact += usize::from(sample.exact);
+        self.suspect += usize::from(sample.suspect);
+        self.tokens += sample.tokens;
+        Ok(())
+    }
+
+    fn merge(&mut self, other: &Self) {
+        for (class, count) in &other.results.0 {
+            *self.results.0.entry(class.clone()).or_default() += count;
+        }
+        for (what, count) in &other.errors {
+            *self.errors.entry(what.clone()).or_default() += count;
+        }
+        self.samples += other.samples;
+        self.exact += other.exact;
+        self.suspect += other.suspect;
+        self.tokens += other.tokens;
+    }
+
+    fn tallies(&self, suspects_fail: bool) -> Vec<Tally> {
+        let tally = |count: &TaskCount| Tally {
+            samples: count.samples,
+            passed: count.passed - if suspects_fail { count.suspect } else { 0 },
+        };
+        self.by_task.values().map(tally).collect()
+    }
+
+    fn share(&self, count: usize) -> f64 {
+        count as f64 / self.samples.max(1) as f64
+    }
+
+    fn shares(&self) -> Shares {
+        let class = |name: &str| self.share(self.results.0.get(name).copied().unwrap_or(0));
+        Shares {
+            parse: 1.0 - class("syntax_error"),
+            timeout: class("timeout"),
+            crash: class("killed"),
+            wrong: class("wrong"),
+            error: class("error"),
+            output_limit: class("output_limit"),
+        }
+    }
+}
+
+/// Samples of a kind, as shares of all.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Shares {
+    /// Is Python.
+    pub parse: f64,
+    /// Ran out of time.
+    pub timeout: f64,
+    /// Ended by a signal.
+    pub crash: f64,
+    /// Failed a check.
+    pub wrong: f64,
+    /// Ended with an exception, or before its checks.
+    pub error: f64,
+    /// Wrote too much.
+    pub output_limit: f64,
+}
+
+/// The scores of the samples of one temperature.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TemperatureReport {
+    /// Sampling temperature, 0 for greedy, null where completions were given.
+    pub temperature: Option<f64>,
+    /// pass@k for each k, 1 included.
+    pub pass_at_k: BTreeMap<usize, f64>,
+    /// 95% bootstrap intervals over problems.
+    pub ci95_at_k: BTreeMap<usize, [f64; 2]>,
+    /// The same with suspect passes counted as failures.
+    pub pass_at_k_without_suspect: BTreeMap<usize, f64>,
+    /// Passes that are suspect.
+    pub suspect: usize,
+    /// Samples equal to the reference solution, as a share.
+    pub exact: f64,
+    /// Samples of a kind.
+    pub shares: Shares,
+    /// Samples by class of verdict.
+    pub results: ResultCounts,
+    /// Tokens generated.
+    pub tokens: usize,
+}
+
+/// The result of a run, as `eval.json` has it. Nothing in it depends on time: a run that was killed
+/// and went on has the same.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EvalReport {
+    /// The benchmark's name.
+    pub benchmark: String,
+    /// Which of its sets.
+    pub variant: String,
+    /// Number of problems.
+    pub tasks: usize,
+    /// Samples of each at each temperature; of the problem with most where they were given.
+    pub samples: usize,
+    /// Sampling temperature, 0 for greedy: the one with the best pass@1 if there are several. Null
+    /// where completions were given.
+    pub temperature: Option<f64>,
+    /// Nucleus sampling's probability mass.
+    pub top_p: Option<f64>,
+    /// The run's seed.
+    pub seed: u64,
+    /// Longest completion in tokens.
+    pub max_new_tokens: Option<usize>,
+    /// How prompts were written.
+    pub prompt: Option<PromptStyle>,
+    /// pass@1, between 0 and 1; of the best temperature.
+    pub pass_at_1: f64,
+    /// 95% bootstrap interval of `pass_at_1` over problems.
+    pub ci95: [f64; 2],
+    /// pass@k for each k, 1 included, each at its best temperature.
+    pub pass_at_k: BTreeMap<usize, f64>,
+    /// Their 95% intervals.
+    pub ci95_at_k: BTreeMap<usize, [f64; 2]>,
+    /// The temperature with the best pass@k for each k: chosen by the score itself, as Gloeckle et
+    /// al. 2024 do, so that with several temperatures pass@k is an optimistic figure.
+    pub best_temperature: BTreeMap<usize, Option<f64>>,
+    /// Passes by means that solve nothing, which `pass_at_k` counts as the benchmark does.
+    pub suspect: usize,
+    /// `pass_at_k` with suspect passes counted as failures.
+    pub pass_at_k_without_suspect: BTreeMap<usize, f64>,
+    /// Samples equal to the reference solution, as a share of all samples. Its name is
+    /// `<benchmark>_exact` in the output.
+    #[serde(skip)]
+    pub exact: f64,
+    /// Samples of a kind, as shares of all.
+    pub shares: Shares,
+    /// Samples by class of verdict.
+    pub results: ResultCounts,
+    /// The class `error` by what was raised.
+    pub errors: BTreeMap<String, usize>,
+    /// Each temperature by itself.
+    pub temperatures: Vec<TemperatureReport>,
+    /// Tokens generated.
+    pub tokens: usize,
+    /// The sandbox's level.
+    pub sandbox: String,
+    /// Version of the Python that judged.
+    pub python: String,
+    /// Seconds on the clock for each program.
+    pub timeout_seconds: f64,
+    /// Where the samples came from: the model, its hash, the precision.
+    pub origin: BTreeMap<String, String>,
+}
+
+impl EvalReport {
+    /// The report as one JSON object, with `exact` under the benchmark's name (`mbpp_exact`).
+    ///
+    /// # Errors
+    /// None that can be foreseen: all keys are texts.
+    pub fn to_json(&self) -> Result<serde_json::Value, EvalError> {
+        let mut json = serde_json::to_value(self)
+            .map_err(|error| EvalError::Request(format!("the report cannot be written as JSON: {error}")))?;
+        if let Some(object) = json.as_object_mut() {
+            object.insert(format!("{}_exact", self.benchmark), self.exact.into());
+        }
+        Ok(json)
+    }
+}
+
+/// The report over the counts of each temperature.
+pub(super) fn report(
+    benchmark: &dyn Benchmark,
+    request: &EvalRequest,
+    runner: &dyn Runner,
+    groups: &[Counts],
+) -> EvalReport {
+    let drawn = !request.temperatures.is_empty();
+    let temperatures: Vec<TemperatureReport> = groups
+        .iter()
+        .enumerate()
+        .map(|(index, counts)| of_temperature(counts, request.temperatures.get(index).copied(), request))
+        .collect();
+    let mut all = Counts::default();
+    groups.iter().for_each(|counts| all.merge(counts));
+    let ks = all_k(request);
+    let best = |k: usize| {
+        // Equal scores: the lowest temperature, the first named.
+        let score = |t: &&TemperatureReport| t.pass_at_k.get(&k).copied().unwrap_or(0.0);
+        temperatures.iter().rev().max_by(|a, b| score(a).total_cmp(&score(b)))
+    };
+    let of_best =
+        |k: usize, value: &dyn Fn(&TemperatureReport) -> Option<f64>| (k, best(k).and_then(value).unwrap_or(0.0));
+    let interval = |k: usize| best(k).and_then(|t| t.ci95_at_k.get(&k).copied()).unwrap_or([0.0; 2]);
+    EvalReport {
+        benchmark: benchmark.name().to_owned(),
+        variant: benchmark.variant().to_owned(),
+        tasks: request.tasks.len(),
+        samples: request.samples,
+        temperature: best(1).and_then(|t| t.temperature),
+        top_p: drawn.then_some(request.top_p),
+        seed: request.seed,
+        max_new_tokens: drawn.then_some(request.max_new_tokens),
+        prompt: drawn.then(|| benchmark.prompt_style()),
+        pass_at_1: of_best(1, &|t| t.pass_at_k.get(&1).copied()).1,
+        ci95: interval(1),
+        pass_at_k: ks
+            .iter()
+            .map(|&k| of_best(k, &|t| t.pass_at_k.get(&k).copied()))
+            .collect(),
+        ci95_at_k: ks.iter().map(|&k| (k, interval(k))).collect(),
+        best_temperature: ks.iter().map(|&k| (k, best(k).and_then(|t| t.temperature))).collect(),
+        suspect: all.suspect,
+        pass_at_k_without_suspect: ks
+            .iter()
+            .map(|&k| of_best(k, &|t| t.pass_at_k_without_suspect.get(&k).copied()))
+            .collect(),
+        exact: all.share(all.exact),
+        shares: all.shares(),
+        results: all.results,
+        errors: all.errors,
+        temperatures,
+        tokens: all.tokens,
+        sandbox: runner.level().to_owned(),
+        python: runner.python().to_owned(),
+        timeout_seconds: request.limits.wall.as_secs_f64(),
+        origin: request.origin.clone(),
+    }
+}
+
+fn all_k(request: &EvalRequest) -> Vec<usize> {
+    let mut ks: Vec<usize> = request.k.iter().copied().chain([1]).collect();
+    ks.sort_unstable();
+    ks.dedup();
+    ks
+}
+
+fn of_temperature(counts: &Counts, temperature: Option<f64>, request: &EvalRequest) -> TemperatureReport {
+    let (tallies, strict) = (counts.tallies(false), counts.tallies(true));
+    let ks = all_k(request);
+    TemperatureReport {
+        temperature,
+        pass_at_k: ks.iter().map(|&k| (k, mean_pass_at_k(&tallies, k))).collect(),
+        ci95_at_k: ks
+            .iter()
+            .map(|&k| (k, bootstrap_ci95(&tallies, k, request.seed)))
+            .collect(),
+        pass_at_k_without_suspect: ks.iter().map(|&k| (k, mean_pass_at_k(&strict, k))).collect(),
+        suspect: counts.suspect,
+        exact: counts.share(counts.exact),
+        shares: counts.shares(),
+        results: counts.results.clone(),
+        tokens: counts.tokens,
+    }
+}
