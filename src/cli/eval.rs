@@ -119,11 +119,8 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
         top_p: e.top_p,
         max_new_tokens: e.max_new_tokens,
     };
-    let mut generator = ModelGenerator {
-        model: loaded,
-        tokenizer,
-        sampling,
-    };
+    let mut generator = ModelGenerator::new(loaded, tokenizer, sampling);
+    generator.decoding.rows = e.batch;
     tracing::info!(model = %model.uri, device = %device_name, "evaluating");
     let started = Instant::now();
     let report = eval::run(&benchmark, &request, &mut generator, &runner, &mut |p| show(p, started))?;

@@ -11,7 +11,7 @@ use crate::{
 };
 use burn::tensor::Tensor;
 use serde::Serialize;
-use wmtp_model::{Finish, Generation, MtpLlama, Prompt, Sampling};
+use wmtp_model::{Decoding, Effort, Finish, Generation, MtpLlama, Request, Sampling, Totals};
 
 /// A model with its tokenizer.
 pub struct ModelGenerator {
@@ -21,6 +21,19 @@ pub struct ModelGenerator {
     pub tokenizer: Tokenizer,
     /// Temperature, top-p and length.
     pub sampling: Sampling,
+    /// Texts in the batch, sharing, speculation. The tokens that end a text are the tokenizer's.
+    pub decoding: Decoding,
+}
+
+/// What to continue.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TextRequest {
+    /// The text before.
+    pub prompt: String,
+    /// Its own seed.
+    pub seed: u64,
+    /// Its own sampling temperature, 0 for greedy.
+    pub temperature: f64,
 }
 
 /// What was written after a prompt, and why it ended.
@@ -32,31 +45,84 @@ pub struct Written {
     pub tokens: Vec<u32>,
     /// `eos`, `stop` or `length`.
     pub finish: &'static str,
+    /// Passes through the trunk, and what the heads' drafts were worth.
+    #[serde(skip)]
+    pub effort: Effort,
 }
 
 impl ModelGenerator {
-    /// Continues several (prompt, seed) at once; ends each at EOS, at a stop string or at the
-    /// length limit.
-    pub fn write(&self, prompts: &[(String, u64)], stop: &[&str]) -> Result<Vec<Written>, PipelineError> {
-        let prompts = prompts
+    /// Greedy or sampled as `sampling` says, in a batch of the default size.
+    pub fn new(model: MtpLlama, tokenizer: Tokenizer, sampling: Sampling) -> Self {
+        Self {
+            model,
+            tokenizer,
+            sampling,
+            decoding: Decoding::default(),
+        }
+    }
+
+    /// Continues all of them; ends each at EOS, at a stop string or at the length limit, and hands it
+    /// to `done` with its index as it ends.
+    pub fn write_each(
+        &self,
+        requests: &[TextRequest],
+        stop: &[&str],
+        done: &mut dyn FnMut(usize, Written),
+    ) -> Result<Totals, PipelineError> {
+        let requests = requests
             .iter()
-            .map(|(text, seed)| {
-                Ok(Prompt {
-                    tokens: self.tokenizer.encode(text)?,
-                    seed: *seed,
+            .map(|request| {
+                Ok(Request {
+                    tokens: self.tokenizer.encode(&request.prompt)?,
+                    seed: request.seed,
+                    sampling: Sampling {
+                        temperature: request.temperature,
+                        ..self.sampling.clone()
+                    },
                 })
             })
             .collect::<Result<Vec<_>, PipelineError>>()?;
+        let decoding = Decoding {
+            eos: self.tokenizer.eos_ids().to_vec(),
+            ..self.decoding.clone()
+        };
         let mut seen = |_: usize, tokens: &[u32]| self.stopped(tokens, stop);
-        let eos = self.tokenizer.eos_ids();
-        let generations = wmtp_model::generate(&self.model, &prompts, &self.sampling, eos, &mut seen)?;
-        generations.into_iter().map(|g| self.written(g, stop)).collect()
+        let mut failed = None;
+        let totals = wmtp_model::generate(
+            &self.model,
+            &requests,
+            &decoding,
+            &mut seen,
+            &mut |index, generation| match self.written(generation, stop) {
+                Ok(written) => done(index, written),
+                Err(error) => failed = Some(error),
+            },
+        )?;
+        failed.map_or(Ok(totals), Err)
+    }
+
+    /// Continues several (prompt, seed); the results in the same order.
+    pub fn write(&self, prompts: &[(String, u64)], stop: &[&str]) -> Result<Vec<Written>, PipelineError> {
+        let requests: Vec<TextRequest> = prompts
+            .iter()
+            .map(|(prompt, seed)| TextRequest {
+                prompt: prompt.clone(),
+                seed: *seed,
+                temperature: self.sampling.temperature,
+            })
+            .collect();
+        let mut found = Vec::with_capacity(requests.len());
+        self.write_each(&requests, stop, &mut |index, written| found.push((index, written)))?;
+        found.sort_by_key(|(index, _)| *index);
+        Ok(found.into_iter().map(|(_, written)| written).collect())
     }
 
     /// True once a stop string is in the text. Only the tail is decoded: a stop string can't be
     /// longer in tokens than in bytes.
     fn stopped(&self, tokens: &[u32], stop: &[&str]) -> bool {
-        let longest = stop.iter().map(|s| s.len()).max().unwrap_or(0);
+        let Some(longest) = stop.iter().map(|s| s.len()).max() else {
+            return false;
+        };
         let tail = &tokens[tokens.len().saturating_sub(longest + 4)..];
         // A tail that can't be decoded holds no complete stop string.
         self.tokenizer
@@ -80,6 +146,7 @@ impl ModelGenerator {
             text,
             tokens: generation.tokens,
             finish,
+            effort: generation.effort,
         })
     }
 }

@@ -20,7 +20,7 @@ mod values;
 pub use builtin::micro_model;
 pub use critic::ValueReport;
 pub use error::PipelineError;
-pub use generate::{ModelGenerator, ScoreReport, score_text};
+pub use generate::{ModelGenerator, ScoreReport, TextRequest, Written, score_text};
 pub use open::open_model;
 pub use plan::{PlanReport, plan};
 pub use train::{Show, Sources, TrainRequest, TrainSummary, train, train_with};
