@@ -12,7 +12,7 @@ use crate::layers::DecoderLayer;
 use crate::rope::angles;
 use wmtp_kernels::host::cached::{KeyValues, attend};
 use wmtp_kernels::host::{attention::Heads, rms_norm, rotary, swiglu};
-use wmtp_kernels::product::{Floats, Precision, View, product, rows_by_weight};
+use wmtp_kernels::product::{Floats, Output, Precision, View, product, rows_by_weight, rows_by_weights};
 
 /// Queries of a head that are attended with at a time, over all query heads that share its keys.
 const QUERIES: usize = 64;
@@ -59,18 +59,35 @@ impl Matrix {
 
     /// `x` `[N, in]` times the transpose, `[N, out]`.
     pub fn times(&self, x: &[f32], rows: Rows) -> Vec<f32> {
-        let n = x.len() / self.inner;
-        let mut to = vec![0.0; n * self.out];
-        match rows {
-            Rows::Few => rows_by_weight(&mut to, x, self.values(), [n, self.out, self.inner]),
-            Rows::Many => {
-                let matrix = View::strided(self.values(), [self.out, self.inner], [self.inner, 1]).transposed();
-                let x = View::rows(x, [n, self.inner]);
-                product(&mut to, self.out, false, x, matrix, Precision::F32);
-            }
-        }
+        let [to] = times([self], x, rows);
         to
     }
+}
+
+/// `x` `[N, in]` times the transpose of each matrix.
+fn times<const M: usize>(matrices: [&Matrix; M], x: &[f32], rows: Rows) -> [Vec<f32>; M] {
+    let mut all = matrices.map(|matrix| vec![0.0; x.len() / matrix.inner * matrix.out]);
+    let of_one_type = matrices.iter().all(|m| m.tensor.dtype() == matrices[0].tensor.dtype());
+    let inner = matrices[0].inner;
+    let n = x.len() / inner;
+    if rows == Rows::Few && of_one_type {
+        let outputs = matrices.iter().zip(&mut all).map(|(matrix, to)| Output {
+            to,
+            weight: matrix.values(),
+            n: matrix.out,
+        });
+        rows_by_weights(&mut outputs.collect::<Vec<_>>(), x, [n, inner]);
+        return all;
+    }
+    for (matrix, to) in matrices.iter().zip(&mut all) {
+        if rows == Rows::Few {
+            rows_by_weight(to, x, matrix.values(), [n, matrix.out, inner]);
+        } else {
+            let right = View::strided(matrix.values(), [matrix.out, inner], [inner, 1]).transposed();
+            product(to, matrix.out, false, View::rows(x, [n, inner]), right, Precision::F32);
+        }
+    }
+    all
 }
 
 /// The values of a norm's weight.
@@ -101,6 +118,20 @@ impl Rope {
             queries: [table(f64::cos, scale), table(f64::sin, scale)],
         }
     }
+
+    fn turn_keys(&self, keys: &mut [f32], Heads { kv_heads, width, .. }: Heads) {
+        turn(keys, kv_heads, width, &self.keys);
+    }
+
+    fn turn_queries(&self, queries: &mut [f32], Heads { heads, width, .. }: Heads) {
+        turn(queries, heads, width, &self.queries);
+    }
+}
+
+/// Turns rows of so many heads.
+fn turn(rows: &mut [f32], heads: usize, width: usize, [cos, sin]: &[Vec<f32>; 2]) {
+    let half = width / 2;
+    rotary::rotate(rows, heads * width, 0..heads, half, [cos, sin], rotary::Turn::Forward);
 }
 
 /// Rows of a batch that belong to one text, and how many tokens of it come before them.
@@ -143,24 +174,27 @@ impl HostLayer {
         normal(x, &self.before, shape)
     }
 
-    /// Rotated keys and values `[N, kv heads * W]` each of normalised rows `h`.
-    pub fn keys_values(&self, h: &[f32], rope: &Rope, shape: &Shape, rows: Rows) -> [Vec<f32>; 2] {
-        let Heads { kv_heads, width, .. } = shape.heads;
-        let mut keys = self.k.times(h, rows);
-        let [cos, sin] = &rope.keys;
-        let turn = rotary::Turn::Forward;
-        rotary::rotate(&mut keys, kv_heads * width, 0..kv_heads, width / 2, [cos, sin], turn);
-        [keys, self.v.times(h, rows)]
+    /// Rotated and scaled queries `[N, heads * W]`, rotated keys and values `[N, kv heads * W]` of
+    /// normalised rows `h`.
+    pub fn queries_keys_values(&self, h: &[f32], rope: &Rope, shape: &Shape, rows: Rows) -> [Vec<f32>; 3] {
+        let [mut q, mut k, v] = times([&self.q, &self.k, &self.v], h, rows);
+        rope.turn_queries(&mut q, shape.heads);
+        rope.turn_keys(&mut k, shape.heads);
+        [q, k, v]
     }
 
-    /// Rotated and scaled queries `[N, heads * W]` of normalised rows `h`.
+    /// The keys and values alone.
+    pub fn keys_values(&self, h: &[f32], rope: &Rope, shape: &Shape, rows: Rows) -> [Vec<f32>; 2] {
+        let [mut k, v] = times([&self.k, &self.v], h, rows);
+        rope.turn_keys(&mut k, shape.heads);
+        [k, v]
+    }
+
+    /// The queries alone.
     pub fn queries(&self, h: &[f32], rope: &Rope, shape: &Shape, rows: Rows) -> Vec<f32> {
-        let Heads { heads, width, .. } = shape.heads;
-        let mut queries = self.q.times(h, rows);
-        let [cos, sin] = &rope.queries;
-        let turn = rotary::Turn::Forward;
-        rotary::rotate(&mut queries, heads * width, 0..heads, width / 2, [cos, sin], turn);
-        queries
+        let mut q = self.q.times(h, rows);
+        rope.turn_queries(&mut q, shape.heads);
+        q
     }
 
     /// Everything behind the attention: adds to `x` `[N, D]` what comes of the mixed values
@@ -168,8 +202,8 @@ impl HostLayer {
     pub fn after_attention(&self, x: &mut [f32], mixed: &[f32], shape: &Shape, rows: Rows) {
         add(x, &self.o.times(mixed, rows));
         let h = normal(x, &self.between, shape);
-        let mut gate = self.gate.times(&h, rows);
-        swiglu::forward(&mut gate, &self.up.times(&h, rows));
+        let [mut gate, up] = times([&self.gate, &self.up], &h, rows);
+        swiglu::forward(&mut gate, &up);
         add(x, &self.down.times(&gate, rows));
     }
 }
