@@ -97,6 +97,19 @@ bench-select *ARGS:
 bench-decode *ARGS:
     cargo bench --locked --bench decode -- {{ARGS}}
 
+# tokens per second of generation beside transformers, alternating in one run: just bench-generate --model DIR
+bench-generate *ARGS:
+    cargo bench --locked --bench generation --no-run
+    python3 benches/peers/decode.py --ours "$(ls -t target/release/deps/generation-* | grep -v '\.d$' | head -1)" {{ARGS}}
+
+# time to the first token with and without shared beginnings of prompts: just bench-shared --model DIR
+bench-shared *ARGS:
+    cargo bench --locked --bench generation -- --shared {{ARGS}}
+
+# greedy MBPP completions with and without drafts, token for token: just bench-speculative --model DIR
+bench-speculative *ARGS:
+    cargo bench --locked --bench generation -- --speculative {{ARGS}}
+
 # where a step's time goes against the machine's limits, measured
 bench-roofline *ARGS:
     cargo bench --locked --bench roofline -- {{ARGS}}

@@ -14,7 +14,7 @@ use half::bf16;
 use rayon::prelude::*;
 use std::{hint::black_box, path::Path, time::Instant};
 use wmtp_kernels::product::{Floats, Precision, View, product, rows_by_weight};
-use wmtp_model::{LoadOptions, Prompt, Sampling};
+use wmtp_model::{Decoding, LoadOptions, Request, Sampling};
 
 /// Bytes that a timing reads at least, in f32; half of it in bf16.
 const BYTES: usize = 1 << 28;
@@ -156,29 +156,26 @@ fn sum(values: &[f32]) -> u32 {
 fn generate(dir: &Path) {
     const TOKENS: usize = 128;
     let device = Device::flex();
-    let sampling = Sampling {
-        temperature: 0.0,
-        top_p: 1.0,
-        max_new_tokens: TOKENS,
-    };
     for dtype in [DType::F32, DType::BF16] {
         let options = LoadOptions {
+            n_heads: Some(1),
             dtype,
             ..LoadOptions::default()
         };
         let model = wmtp_model::load(dir, &options, &device).expect("a model directory");
         for sequences in [1, 8] {
-            let prompts: Vec<Prompt> = (0..sequences)
-                .map(|i| Prompt {
+            let requests: Vec<Request> = (0..sequences)
+                .map(|i| Request {
                     tokens: (1..17).map(|token| token * 13 + i).collect(),
                     seed: 0,
+                    sampling: Sampling::greedy(TOKENS),
                 })
                 .collect();
             let start = Instant::now();
             // No end tokens: all sequences reach the same length.
-            let found = wmtp_model::generate(&model, &prompts, &sampling, &[], &mut |_, _| false).expect("tokens");
+            let found = wmtp_model::generate_all(&model, &requests, &Decoding::default(), &mut |_, _| false);
             let seconds = start.elapsed().as_secs_f64();
-            let tokens: usize = found.iter().map(|generation| generation.tokens.len()).sum();
+            let tokens: usize = found.expect("tokens").iter().map(|made| made.tokens.len()).sum();
             println!(
                 "{dtype:?} weights, {sequences} sequences of 16 + {TOKENS} tokens: {:.1} tokens/s",
                 tokens as f64 / seconds

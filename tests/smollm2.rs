@@ -104,14 +104,9 @@ fn open(dir: &Path) -> ModelGenerator {
         n_heads: Some(1),
         ..LoadOptions::default()
     };
-    ModelGenerator {
-        model: wmtp_model::load(dir, &options, &device).expect("the model can be loaded"),
-        tokenizer: Tokenizer::load(dir).expect("the tokenizer can be loaded"),
-        sampling: Sampling {
-            temperature: 0.0,
-            top_p: 1.0,
-            max_new_tokens: 48,
-        },
-        batch_size: 1,
-    }
+    ModelGenerator::new(
+        wmtp_model::load(dir, &options, &device).expect("the model can be loaded"),
+        Tokenizer::load(dir).expect("the tokenizer can be loaded"),
+        Sampling::greedy(48),
+    )
 }

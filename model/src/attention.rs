@@ -96,13 +96,6 @@ pub(crate) enum Way {
     Host(Arc<Plan>),
     /// Whole rows, in the backend's own operations.
     Device(Box<halves::Batch>),
-    /// The next columns of a cache.
-    Cached {
-        rope: Box<RopeTables>,
-        /// Added to the scores: 0 where a query may look, [`forbidden`] elsewhere.
-        /// `[B or 1, 1, 1, S, T]`; none where every query sees every key.
-        bias: Option<Box<Tensor<5>>>,
-    },
 }
 
 impl AttentionContext {
@@ -141,45 +134,65 @@ impl AttentionContext {
         };
         Self { batch, seq, way }
     }
+}
 
-    /// For the next `columns` of a cache whose rows are padded on the left: row `b` starts at column
-    /// `first[b]`, so column `c` holds its position `c - first[b]`. Padding sees only itself.
-    pub(crate) fn cached(
-        config: &LlamaConfig,
-        first: &[usize],
-        columns: Range<usize>,
-        dtype: DType,
-        device: &Device,
-    ) -> Self {
-        let (batch, seq) = (first.len(), columns.len());
-        let positions: Vec<i64> = first
-            .iter()
-            .flat_map(|first| columns.clone().map(move |c| c.saturating_sub(*first) as i64))
+/// What all layers share about the next tokens of several texts, laid one after the other.
+#[derive(Debug, Clone)]
+pub(crate) struct Cached {
+    rope: RopeTables,
+    texts: Vec<NewTokens>,
+}
+
+/// The new tokens of one text.
+#[derive(Debug, Clone)]
+struct NewTokens {
+    /// Among all new tokens.
+    rows: Range<usize>,
+    /// Added to the scores `[1, 1, 1, S, T]`: 0 where a token may look, [`forbidden`] elsewhere; none
+    /// for a single one, which sees all.
+    bias: Option<Tensor<5>>,
+}
+
+/// For which new tokens attention is computed, and what follows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rows {
+    /// For all.
+    All,
+    /// For the last of each text.
+    LastOfEach,
+}
+
+impl Cached {
+    /// `positions` of each text's new tokens; it has read all before them.
+    pub(crate) fn new(config: &LlamaConfig, positions: Vec<Range<usize>>, dtype: DType, device: &Device) -> Self {
+        let all: Vec<i64> = positions.iter().cloned().flatten().map(|p| p as i64).collect();
+        let mut from = 0;
+        let texts = positions
+            .into_iter()
+            .map(|positions| {
+                let rows = from..from + positions.len();
+                from = rows.end;
+                let bias = (rows.len() > 1).then(|| {
+                    let low = forbidden(dtype);
+                    let row = |p: usize| (0..positions.end).map(move |t| if t <= p { 0.0 } else { low });
+                    let values = positions.clone().flat_map(row).collect();
+                    bias_tensor(values, [1, 1, 1, rows.len(), positions.end], dtype, device)
+                });
+                NewTokens { rows, bias }
+            })
             .collect();
-        let padded = first.iter().any(|first| *first > 0);
-        // Without padding all rows have the same mask, and a single new column sees everything.
-        let bias = (padded || seq > 1).then(|| {
-            let rows = if padded { first } else { &[0] };
-            let low = forbidden(dtype);
-            let mut values = Vec::with_capacity(rows.len() * seq * columns.end);
-            for first in rows {
-                for c in columns.clone() {
-                    values.extend((0..columns.end).map(|t| {
-                        let seen = t == c || (t < c && t >= *first);
-                        if seen { 0.0 } else { low }
-                    }));
-                }
-            }
-            bias_tensor(values, [rows.len(), 1, 1, seq, columns.end], dtype, device)
-        });
         Self {
-            batch,
-            seq,
-            way: Way::Cached {
-                rope: Box::new(RopeTables::new(config, &positions, [batch, seq], dtype, device)),
-                bias: bias.map(Box::new),
-            },
+            rope: RopeTables::new(config, &all, [1, all.len()], dtype, device),
+            texts,
         }
+    }
+
+    /// The last of each text's new tokens among the rows of `x` `[N, D]`.
+    pub(crate) fn last_of_each(&self, x: Tensor<2>) -> Tensor<2> {
+        let rows: Vec<i64> = self.texts.iter().map(|text| text.rows.end as i64 - 1).collect();
+        let count = rows.len();
+        let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [count]), &x.device());
+        x.select(0, rows)
     }
 }
 
@@ -198,8 +211,12 @@ pub(crate) fn host(tensor: &Tensor<2, Int>) -> Vec<i64> {
     tensor.to_data().iter::<i64>().collect()
 }
 
-/// Keys and values of one layer for all tokens so far, each `[B, kv heads, capacity, head_dim]`.
-#[derive(Debug)]
+/// Columns that a cache has room for at first.
+const SPARE_COLUMNS: usize = 64;
+
+/// Keys and values of one layer for a text so far, each `[1, kv heads, capacity, head_dim]`. A copy
+/// shares them until one of the two grows.
+#[derive(Debug, Clone)]
 pub(crate) struct LayerCache {
     keys: Tensor<4>,
     values: Tensor<4>,
@@ -207,13 +224,23 @@ pub(crate) struct LayerCache {
 }
 
 impl LayerCache {
-    pub(crate) fn new(config: &LlamaConfig, batch: usize, capacity: usize, dtype: DType, device: &Device) -> Self {
-        let shape = [batch, config.num_key_value_heads, capacity, config.head_dim];
+    pub(crate) fn new(config: &LlamaConfig, dtype: DType, device: &Device) -> Self {
+        let shape = [1, config.num_key_value_heads, SPARE_COLUMNS, config.head_dim];
         Self {
             keys: Tensor::zeros(shape, (device, dtype)),
             values: Tensor::zeros(shape, (device, dtype)),
             filled: 0,
         }
+    }
+
+    /// Tokens so far.
+    pub(crate) fn len(&self) -> usize {
+        self.filled
+    }
+
+    /// Forgets all but the first `length` tokens.
+    pub(crate) fn truncate(&mut self, length: usize) {
+        self.filled = self.filled.min(length);
     }
 
     /// Writes new columns and returns views of all columns written so far. The cache grows by half
@@ -238,15 +265,6 @@ impl LayerCache {
             self.keys.clone().narrow(2, 0, self.filled),
             self.values.clone().narrow(2, 0, self.filled),
         )
-    }
-
-    /// Keeps only the given rows of the batch, in that order, without their first `skip` columns.
-    pub(crate) fn keep(&mut self, rows: &Tensor<1, Int>, skip: usize) {
-        let capacity = self.keys.dims()[2];
-        let keep = |cache: Tensor<4>| cache.narrow(2, skip, capacity - skip).select(0, rows.clone());
-        self.keys.inplace(keep);
-        self.values.inplace(keep);
-        self.filled -= skip;
     }
 }
 
@@ -279,31 +297,48 @@ impl Attention {
         }
     }
 
-    /// Attention of the rows of `x` `[B * S, D]`, the next columns of `cache`, over all its columns.
-    pub(crate) fn decode(
-        &self,
-        x: Tensor<2>,
-        [batch, seq]: [usize; 2],
-        rope: &RopeTables,
-        bias: Option<Tensor<5>>,
-        cache: &mut LayerCache,
-    ) -> Tensor<2> {
-        let width = self.head_dim;
-        let groups = self.n_heads / self.n_kv_heads;
-        let split = |x: Tensor<2>, heads: usize| x.reshape([batch, seq, heads, width]).swap_dims(1, 2);
-
+    /// Attention of the rows of `x` `[N, D]`, the next tokens of texts, each over its cache.
+    pub(crate) fn decode(&self, x: Tensor<2>, new: &Cached, caches: &mut [&mut LayerCache], rows: Rows) -> Tensor<2> {
+        let (heads, width) = (self.n_heads, self.head_dim);
+        let groups = heads / self.n_kv_heads;
         // The scale goes onto the queries, which are smaller than the scores.
-        let q = rope.rotate(split(self.q_proj.forward(x.clone()), self.n_heads));
+        let q = new.rope.rotate(split(self.q_proj.forward(x.clone()), heads));
         let q = q.mul_scalar(1.0 / (width as f64).sqrt());
-        let q = q.reshape([batch, self.n_kv_heads, groups * seq, width]);
-        let k = rope.rotate(split(self.k_proj.forward(x.clone()), self.n_kv_heads));
-        let v = split(self.v_proj.forward(x), self.n_kv_heads);
-        let (k, v) = cache.append(k, v);
-        let mixed = ops::attend(q, k, v, bias, seq);
-        let mixed = mixed
-            .reshape([batch, self.n_heads, seq, width])
-            .swap_dims(1, 2)
-            .reshape([batch * seq, self.n_heads * width]);
-        self.o_proj.forward(mixed)
+        let [k, v] = self.keys_values(x, new);
+        let mixed = new.texts.iter().zip(caches).map(|(text, cache)| {
+            let of = |x: &Tensor<4>| x.clone().narrow(2, text.rows.start, text.rows.len());
+            let (k, v) = cache.append(of(&k), of(&v));
+            let (from, seq, bias) = match rows {
+                Rows::All => (text.rows.start, text.rows.len(), text.bias.clone()),
+                Rows::LastOfEach => (text.rows.end - 1, 1, None),
+            };
+            let q = q.clone().narrow(2, from, seq);
+            let q = q.reshape([1, self.n_kv_heads, groups * seq, width]);
+            let mixed = ops::attend(q, k, v, bias, seq);
+            let mixed = mixed.reshape([1, heads, seq, width]).swap_dims(1, 2);
+            mixed.reshape([seq, heads * width])
+        });
+        self.o_proj.forward(Tensor::cat(mixed.collect(), 0))
     }
+
+    /// Puts the keys and values of `x` into the caches, and nothing else.
+    pub(crate) fn keep(&self, x: Tensor<2>, new: &Cached, caches: &mut [&mut LayerCache]) {
+        let [k, v] = self.keys_values(x, new);
+        for (text, cache) in new.texts.iter().zip(caches) {
+            let of = |x: &Tensor<4>| x.clone().narrow(2, text.rows.start, text.rows.len());
+            cache.append(of(&k), of(&v));
+        }
+    }
+
+    /// Rotated keys and values of `x` `[N, D]`, each `[1, kv heads, N, W]`.
+    fn keys_values(&self, x: Tensor<2>, new: &Cached) -> [Tensor<4>; 2] {
+        let k = new.rope.rotate(split(self.k_proj.forward(x.clone()), self.n_kv_heads));
+        [k, split(self.v_proj.forward(x), self.n_kv_heads)]
+    }
+}
+
+/// Rows `[N, heads * W]` as `[1, heads, N, W]`.
+fn split(x: Tensor<2>, heads: usize) -> Tensor<4> {
+    let [n, width] = x.dims();
+    x.reshape([1, n, heads, width / heads.max(1)]).swap_dims(1, 2)
 }

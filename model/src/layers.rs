@@ -6,7 +6,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor};
 
-use crate::attention::{Attention, AttentionContext, LayerCache, Way};
+use crate::attention::{Attention, AttentionContext, Cached, LayerCache, Rows, Way};
 use crate::blocks;
 use crate::config::LlamaConfig;
 use crate::names;
@@ -132,9 +132,6 @@ impl DecoderLayer {
 
     /// The layer on the rows of `x` `[B * S, D]`, whole rows of a batch: all of them, or those of
     /// `rows`, for which alone what follows attention is computed.
-    ///
-    /// # Panics
-    /// If the context is a cache's.
     pub(crate) fn forward(&self, x: Tensor<2>, ctx: &AttentionContext, rows: Option<Tensor<1, Int>>) -> Tensor<2> {
         let Attention {
             q_proj,
@@ -165,24 +162,25 @@ impl DecoderLayer {
                 let x = of_rows(batch.attention(x, before, attention));
                 batch.feed_forward(x, between, feed_forward)
             }
-            Way::Cached { .. } => panic!("a context of cached columns for whole rows"),
         }
     }
 
-    /// The layer on the rows of `x` `[B * S, D]`, the next columns of `cache`.
-    ///
-    /// # Panics
-    /// If the context is not a cache's.
-    pub(crate) fn decode(&self, x: Tensor<2>, ctx: &AttentionContext, cache: &mut LayerCache) -> Tensor<2> {
-        let Way::Cached { rope, bias } = &ctx.way else {
-            panic!("a context of whole rows for cached columns");
-        };
+    /// The layer on the rows of `x` `[N, D]`, the next tokens of texts with a cache each; for all
+    /// rows, or the last of each text alone.
+    pub(crate) fn decode(&self, x: Tensor<2>, new: &Cached, caches: &mut [&mut LayerCache], rows: Rows) -> Tensor<2> {
         let h = self.input_layernorm.forward(x.clone());
-        let mixed = self
-            .self_attn
-            .decode(h, [ctx.batch, ctx.seq], rope, bias.as_deref().cloned(), cache);
+        let mixed = self.self_attn.decode(h, new, caches, rows);
+        let x = match rows {
+            Rows::All => x,
+            Rows::LastOfEach => new.last_of_each(x),
+        };
         let x = x + mixed;
         let fed = self.mlp.forward(self.post_attention_layernorm.forward(x.clone()));
         x + fed
+    }
+
+    /// Puts the keys and values of `x` `[N, D]` into the caches, and nothing else.
+    pub(crate) fn keep(&self, x: Tensor<2>, new: &Cached, caches: &mut [&mut LayerCache]) {
+        self.self_attn.keep(self.input_layernorm.forward(x), new, caches);
     }
 }

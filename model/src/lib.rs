@@ -35,7 +35,7 @@ pub use attention::{Attention, AttentionContext, Compute, Packed};
 pub use config::{LlamaConfig, RopeConfig, RopeScaling};
 pub use convert::{Converted, Direction, convert, hf_to_meta, meta_to_hf};
 pub use error::{ModelError, Problems};
-pub use generate::{Finish, Generation, Prompt, generate};
+pub use generate::{Decoding, Effort, Finish, Generation, Request, Totals, generate, generate_all};
 pub use layers::{DecoderLayer, Linear, Mlp, RmsNorm};
 pub use llama::MtpLlama;
 pub use lora::{apply_lora, load_adapter, merged, save_adapter};

@@ -10,7 +10,7 @@ use std::convert::Infallible;
 use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, module::embedding};
 
-use crate::attention::{AttentionContext, Compute, LayerCache, Packed, Way, on_host};
+use crate::attention::{AttentionContext, Compute, Packed, Way, on_host};
 use crate::config::LlamaConfig;
 use crate::layers::{DecoderLayer, Linear, RmsNorm, Weight};
 use crate::names;
@@ -291,23 +291,30 @@ impl MtpLlama {
         logits.reshape([batch, seq, self.config.vocab_size])
     }
 
-    /// Head 1 on new tokens with a cache for each of its L layers: hidden states `[B, 1, D]` of the
-    /// last new token, after the final norm.
-    pub(crate) fn forward_cached(
-        &self,
-        tokens: Tensor<2, Int>,
-        ctx: &AttentionContext,
-        cache: &mut [LayerCache],
-    ) -> Tensor<3> {
-        let (batch, seq, d) = (ctx.batch, ctx.seq, self.config.hidden_size);
-        let x = embedding(self.embed_tokens.val(), tokens).reshape([batch * seq, d]);
-        let mut x = x.cast(self.decoded_dtype());
-        for (layer, cache) in self.layers.iter().chain(self.heads.first()).zip(cache) {
-            x = layer.decode(x, ctx, cache);
+    /// What generation with kept keys and values goes through.
+    pub(crate) fn parts(&self) -> Parts<'_> {
+        Parts {
+            embedding: self.embed_tokens.val(),
+            trunk: &self.layers,
+            heads: &self.heads,
+            norm: &self.norm,
+            unembedding: self.lm_head.as_ref().map(|head| head.weight.val()),
         }
-        let last = x.reshape([batch, seq, d]).narrow(1, seq - 1, 1).reshape([batch, d]);
-        self.norm.forward(last).reshape([batch, 1, d])
     }
+}
+
+/// A model's parts by reference.
+pub(crate) struct Parts<'a> {
+    /// `[V, D]`.
+    pub embedding: Tensor<2>,
+    /// All layers but the last.
+    pub trunk: &'a [DecoderLayer],
+    /// Heads 1..H.
+    pub heads: &'a [DecoderLayer],
+    /// The final norm.
+    pub norm: &'a RmsNorm,
+    /// `[V, D]`; none where it is the embedding.
+    pub unembedding: Option<Tensor<2>>,
 }
 
 /// Changes the float type of every parameter.

@@ -1,4 +1,5 @@
-//! How the next token is drawn from one row of logits: greedily, or from the nucleus.
+//! How the next tokens are drawn from rows of logits: greedily, or from the nucleus; and how drafts
+//! of them are judged.
 //!
 //! Runs on the host in f64, so that the same logits, settings and generator give the same token on
 //! every device. Nothing here knows the model.
@@ -51,38 +52,103 @@ impl Sampling {
     /// The next token after `logits` (one a token id). Greedy sampling leaves `rng` alone; any other
     /// takes one number from it. None where no choice can be made: a logit is NaN or +infinity,
     /// there is none, or all are -infinity.
-    pub(crate) fn pick(&self, logits: &[f32], rng: &mut impl Rng) -> Option<u32> {
+    fn pick(&self, logits: &[f32], rng: &mut impl Rng) -> Option<u32> {
         if self.temperature == 0.0 {
             return highest(logits).map(|(id, _)| id);
         }
-        let nucleus = self.nucleus(logits)?;
-        let total: f64 = nucleus.iter().map(|(_, share)| share).sum();
-        let point = rng.random::<f64>() * total;
-        let mut sum = 0.0;
-        let drawn = nucleus.iter().find(|(_, share)| {
-            sum += share;
-            point < sum
-        });
-        // Rounding can leave the point at the very end.
-        drawn.or(nucleus.last()).map(|(id, _)| *id)
+        drawn(&self.nucleus(logits)?, rng)
+    }
+
+    /// A draft of the token that a head gives `logits` for; None as in choosing a token.
+    pub(crate) fn draft(&self, logits: &[f32], rng: &mut impl Rng) -> Option<Draft> {
+        if self.temperature == 0.0 {
+            let (token, _) = highest(logits)?;
+            return Some(Draft {
+                token,
+                shares: Vec::new(),
+            });
+        }
+        let mut shares = self.nucleus(logits)?;
+        let token = drawn(&shares, rng)?;
+        to_probabilities(&mut shares);
+        shares.sort_unstable_by_key(|(id, _)| *id);
+        Some(Draft { token, shares })
+    }
+
+    /// Judges the drafts of consecutive tokens: row i of `logits` are the judge's after the first i of
+    /// them. As many drafts as it would have written itself are taken, then one token of its own.
+    ///
+    /// Greedily it would have written its highest logit. Otherwise the tokens come out distributed as
+    /// if drawn from the judge one by one, whatever the drafts' distributions (Leviathan et al. 2023,
+    /// arXiv 2211.17192, theorem 1): a draft x that was drawn with probability q(x) is taken with
+    /// probability min(1, p(x) / q(x)); in place of the first one that is not, a token is drawn from the
+    /// positive part of p - q, normalised. None where a choice that is needed cannot be made.
+    pub(crate) fn judge(&self, logits: &[&[f32]], drafts: &[Draft], rng: &mut impl Rng) -> Option<Choice> {
+        let mut choice = Choice {
+            tokens: Vec::with_capacity(logits.len()),
+            accepted: 0,
+        };
+        for (i, logits) in logits.iter().enumerate() {
+            let Some(draft) = drafts.get(i) else {
+                choice.tokens.push(self.pick(logits, rng)?);
+                break;
+            };
+            let (token, taken) = self.judge_one(logits, draft, rng)?;
+            choice.tokens.push(token);
+            if !taken {
+                break;
+            }
+            choice.accepted += 1;
+        }
+        Some(choice)
+    }
+
+    /// The draft or another token, and whether it is the draft.
+    fn judge_one(&self, logits: &[f32], draft: &Draft, rng: &mut impl Rng) -> Option<(u32, bool)> {
+        if self.temperature == 0.0 {
+            let (token, _) = highest(logits)?;
+            return Some((token, token == draft.token));
+        }
+        let mut shares = self.nucleus(logits)?;
+        to_probabilities(&mut shares);
+        let p = shares
+            .iter()
+            .find(|(id, _)| *id == draft.token)
+            .map_or(0.0, |(_, p)| *p);
+        if rng.random::<f64>() * draft.probability(draft.token) < p {
+            return Some((draft.token, true));
+        }
+        let mut rest: Vec<(u32, f64)> = shares
+            .iter()
+            .map(|(id, p)| (*id, p - draft.probability(*id)))
+            .filter(|(_, rest)| *rest > 0.0)
+            .collect();
+        if rest.is_empty() {
+            // p and q are the same but for rounding.
+            rest = shares;
+        }
+        Some((drawn(&rest, rng)?, false))
     }
 
     /// The tokens of the nucleus with their probabilities among all tokens, most probable first
-    /// (lowest id first among equals).
+    /// (lowest id first among equals); all that have any, by id, where top_p is 1.
     fn nucleus(&self, logits: &[f32]) -> Option<Vec<(u32, f64)>> {
+        /// Less than this is lost in the sum of all weights, which is 1 at least.
+        const LOST: f64 = -60.0;
         let (_, top) = highest(logits)?;
-        let weights: Vec<f64> = logits
-            .iter()
-            .map(|logit| ((f64::from(*logit) - f64::from(top)) / self.temperature).exp())
-            .collect();
-        let total: f64 = weights.iter().sum();
+        let top = f64::from(top);
+        let exponents = logits.iter().map(|logit| (f64::from(*logit) - top) / self.temperature);
+        let weighed = (0u32..).zip(exponents).filter(|(_, x)| *x > LOST);
+        let mut nucleus: Vec<(u32, f64)> = weighed.map(|(id, x)| (id, x.exp())).collect();
+        let total: f64 = nucleus.iter().map(|(_, weight)| weight).sum();
+        nucleus.iter_mut().for_each(|(_, weight)| *weight /= total);
+        if self.top_p == 1.0 {
+            return Some(nucleus);
+        }
         // All tokens below this share add up to less than 1 - top_p, so those before them reach
         // top_p: leaving them out keeps the sort short and changes nothing.
-        let least = (1.0 - self.top_p) / weights.len() as f64;
-        let mut nucleus: Vec<(u32, f64)> = (0u32..)
-            .zip(weights.iter().map(|weight| weight / total))
-            .filter(|(_, share)| *share > 0.0 && *share >= least)
-            .collect();
+        let least = (1.0 - self.top_p) / logits.len() as f64;
+        nucleus.retain(|(_, share)| *share >= least);
         nucleus.sort_unstable_by(|(a, p), (b, q)| q.total_cmp(p).then(a.cmp(b)));
         let mut sum = 0.0;
         let reached = nucleus.iter().position(|(_, share)| {
@@ -94,19 +160,72 @@ impl Sampling {
     }
 }
 
+/// A token that a head expects.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Draft {
+    pub token: u32,
+    /// The probabilities it was drawn by, by id; none if it was taken greedily.
+    shares: Vec<(u32, f64)>,
+}
+
+impl Draft {
+    fn probability(&self, token: u32) -> f64 {
+        let at = self.shares.binary_search_by_key(&token, |(id, _)| *id);
+        at.ok().and_then(|at| self.shares.get(at)).map_or(0.0, |(_, q)| *q)
+    }
+}
+
+/// The tokens that a judge lets a text go on with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Choice {
+    /// Drafts that were taken, then one of the judge's own.
+    pub tokens: Vec<u32>,
+    /// Number of the former.
+    pub accepted: usize,
+}
+
+/// Shares of any sum as probabilities.
+fn to_probabilities(shares: &mut [(u32, f64)]) {
+    let total: f64 = shares.iter().map(|(_, share)| share).sum();
+    shares.iter_mut().for_each(|(_, share)| *share /= total);
+}
+
+/// A token, each as probable as its share of the sum. One number is taken from `rng`.
+fn drawn(shares: &[(u32, f64)], rng: &mut impl Rng) -> Option<u32> {
+    let total: f64 = shares.iter().map(|(_, share)| share).sum();
+    let point = rng.random::<f64>() * total;
+    let mut sum = 0.0;
+    let drawn = shares.iter().find(|(_, share)| {
+        sum += share;
+        point < sum
+    });
+    // Rounding can leave the point at the very end.
+    drawn.or(shares.last()).map(|(id, _)| *id)
+}
+
 /// Id and value of the highest logit, the lowest id among equals; none if that is not a finite
 /// number or any logit is NaN.
 fn highest(logits: &[f32]) -> Option<(u32, f32)> {
-    let mut best: Option<(u32, f32)> = None;
-    for (id, logit) in (0u32..).zip(logits) {
-        if logit.is_nan() {
-            return None;
-        }
-        if best.is_none_or(|(_, top)| *logit > top) {
-            best = Some((id, *logit));
+    const LANES: usize = 16;
+    // The highest of each lane first: that vectorises, and so does looking for what is not a number.
+    let (chunks, rest) = logits.as_chunks::<LANES>();
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let mut numbers = [true; LANES];
+    for chunk in chunks {
+        for l in 0..LANES {
+            lanes[l] = if chunk[l] > lanes[l] { chunk[l] } else { lanes[l] };
+            numbers[l] &= !chunk[l].is_nan();
         }
     }
-    best.filter(|(_, top)| top.is_finite())
+    if numbers.contains(&false) || rest.iter().any(|logit| logit.is_nan()) {
+        return None;
+    }
+    let top = lanes
+        .iter()
+        .chain(rest)
+        .fold(f32::NEG_INFINITY, |a, b| if *b > a { *b } else { a });
+    let id = (0u32..).zip(logits).find(|(_, logit)| **logit == top)?.0;
+    top.is_finite().then_some((id, top))
 }
 
 #[cfg(test)]
@@ -140,7 +259,7 @@ mod tests {
         assert_eq!(support(1.0, 0.74, &logits()), [1, 3]);
         assert_eq!(support(1.0, 0.76, &logits()), [1, 3, 2]);
         assert_eq!(support(1.0, 0.91, &logits()), [1, 3, 2, 0]);
-        assert_eq!(support(1.0, 1.0, &logits()), [1, 3, 2, 0]);
+        assert_eq!(support(1.0, 1.0, &logits()), [0, 1, 2, 3]);
         // Exactly reached: two halves.
         assert_eq!(support(1.0, 0.5, &[0.0, 0.0]), [0]);
     }
@@ -164,7 +283,7 @@ mod tests {
     #[test]
     fn leaving_out_improbable_tokens_does_not_change_the_nucleus() {
         let mut rng = generator(3, "test");
-        for top_p in [0.1, 0.5, 0.9, 0.95, 0.999, 1.0] {
+        for top_p in [0.1, 0.5, 0.9, 0.95, 0.999] {
             let logits: Vec<f32> = (0..500).map(|_| rng.random::<f32>() * 12.0).collect();
             // The definition, with all tokens sorted.
             let total: f64 = logits.iter().map(|x| f64::from(*x).exp()).sum();

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{eval::Stop, pipeline::ModelGenerator};
 use std::time::Instant;
-use wmtp_model::Sampling;
+use wmtp_model::{Effort, Sampling};
 
 /// `wmtp generate --model URI`.
 #[derive(Debug, clap::Args)]
@@ -31,6 +31,10 @@ pub struct Args {
     /// Every random draw follows from it (seed).
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// Let heads 2 to H draft the tokens after the next one for head 1 to judge. Greedy text stays
+    /// the same, sampled text keeps head 1's distribution.
+    #[arg(long)]
+    speculative: bool,
     /// End before this text; may be given several times.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     stop: Vec<String>,
@@ -68,30 +72,73 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
             "the prompt is empty: give --prompt TEXT, or text on standard input",
         ));
     }
-    let (model, tokenizer) = open_model(&model, Some(1), dtype, &settings, &device, output)?;
+    // Without speculation only head 1 writes: the others need not be loaded.
+    let heads = (!args.speculative).then_some(1);
+    let (model, tokenizer) = open_model(&model, heads, dtype, &settings, &device, output)?;
     let sampling = Sampling {
         temperature: args.temperature,
         top_p: args.top_p,
         max_new_tokens: args.max_new_tokens,
     };
-    let generator = ModelGenerator {
-        model,
-        tokenizer,
-        sampling,
-        batch_size: 1,
-    };
+    let mut generator = ModelGenerator::new(model, tokenizer, sampling);
+    generator.decoding.speculative = args.speculative;
     let stop: Vec<&str> = args.stop.iter().map(String::as_str).collect();
     let started = Instant::now();
     let written = generator.write(&[(prompt.clone(), settings.config.seed)], &Stop::Strings(&stop))?;
     let Some(written) = written.into_iter().next() else {
         return Err(Failure::failed("the model gave no continuation"));
     };
-    let json = serde_json::json!({
+    let seconds = started.elapsed().as_secs_f64();
+    let mut json = serde_json::json!({
         "prompt": prompt,
         "completion": written.text,
         "token_ids": written.tokens,
         "finish": written.finish,
-        "seconds": started.elapsed().as_secs_f64(),
+        "seconds": seconds,
     });
+    if args.speculative {
+        let tokens = written.tokens.len();
+        json["speculative"] = speculation(&written.effort, tokens);
+        if !output.is_json() {
+            eprintln!("{}", speculation_text(&written.effort, tokens));
+        }
+    }
     output.result(&json, &format!("{prompt}{}", written.text))
+}
+
+/// Passes through the trunk and what became of each head's drafts, head 2 first.
+fn speculation(effort: &Effort, tokens: usize) -> serde_json::Value {
+    let heads: Vec<serde_json::Value> = (2..)
+        .zip(effort.drafted.iter().zip(&effort.accepted))
+        .map(|(head, (drafted, accepted))| {
+            serde_json::json!({
+                "head": head,
+                "drafted": drafted,
+                "accepted": accepted,
+                "acceptance": share(*accepted, *drafted),
+            })
+        })
+        .collect();
+    serde_json::json!({
+        "trunk_forwards": effort.trunk_forwards,
+        "tokens_per_forward": share(tokens, effort.trunk_forwards),
+        "heads": heads,
+    })
+}
+
+fn speculation_text(effort: &Effort, tokens: usize) -> String {
+    let mut text = format!(
+        "{tokens} tokens in {} passes through the trunk, {:.2} tokens each; drafts accepted:",
+        effort.trunk_forwards,
+        share(tokens, effort.trunk_forwards).unwrap_or(0.0)
+    );
+    for (head, (drafted, accepted)) in (2..).zip(effort.drafted.iter().zip(&effort.accepted)) {
+        text += &format!("\n  head {head}: {accepted} of {drafted}");
+    }
+    text
+}
+
+/// None where there is nothing to take a share of.
+fn share(part: usize, all: usize) -> Option<f64> {
+    (all > 0).then(|| part as f64 / all as f64)
 }

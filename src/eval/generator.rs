@@ -32,7 +32,7 @@ pub trait Generator {
     /// else is asked for.
     ///
     /// # Errors
-    /// [`EvalError::Generate`], or what `done` returned, which ends the generation at once.
+    /// [`EvalError::Generate`], or what `done` returned, which ends all others at their next token.
     fn generate(
         &mut self,
         requests: &[GenerationRequest],

@@ -11,7 +11,8 @@ use crate::{
 };
 use burn::tensor::Tensor;
 use serde::Serialize;
-use wmtp_model::{Finish, Generation, MtpLlama, Prompt, Sampling};
+use std::cell::RefCell;
+use wmtp_model::{Decoding, Effort, Finish, Generation, MtpLlama, Request, Sampling, Totals};
 
 /// A model with its tokenizer.
 pub struct ModelGenerator {
@@ -21,8 +22,8 @@ pub struct ModelGenerator {
     pub tokenizer: Tokenizer,
     /// Top-p, length, and the temperature where a request names none.
     pub sampling: Sampling,
-    /// Completions drawn at once. It changes speed and memory, not what is drawn.
-    pub batch_size: usize,
+    /// Texts in the batch, sharing, speculation. The tokens that end a text are the tokenizer's.
+    pub decoding: Decoding,
 }
 
 /// What was written after a prompt, and why it ended.
@@ -34,34 +35,82 @@ pub struct Written {
     pub tokens: Vec<u32>,
     /// `eos`, `stop` or `length`.
     pub finish: &'static str,
+    /// Passes through the trunk, and what the heads' drafts were worth.
+    #[serde(skip)]
+    pub effort: Effort,
 }
 
 impl ModelGenerator {
-    /// Continues several (prompt, seed) at once; ends each at EOS, at a stop string or at the
-    /// length limit.
-    pub fn write(&self, prompts: &[(String, u64)], stop: &Stop<'_>) -> Result<Vec<Written>, PipelineError> {
-        self.write_with(prompts, stop, &self.sampling)
+    /// Greedy or sampled as `sampling` says, in a batch of the default size.
+    pub fn new(model: MtpLlama, tokenizer: Tokenizer, sampling: Sampling) -> Self {
+        Self {
+            model,
+            tokenizer,
+            sampling,
+            decoding: Decoding::default(),
+        }
     }
 
-    fn write_with(
+    /// Continues all of them; ends each at EOS, at its stop or at the length limit, and hands it to
+    /// `done` with its index as it ends. An error of `done` ends all others at their next token.
+    pub fn write_each(
         &self,
-        prompts: &[(String, u64)],
+        requests: &[GenerationRequest],
         stop: &Stop<'_>,
-        sampling: &Sampling,
-    ) -> Result<Vec<Written>, PipelineError> {
-        let prompts = prompts
+        done: &mut dyn FnMut(usize, Written) -> Result<(), PipelineError>,
+    ) -> Result<Totals, PipelineError> {
+        let requests = requests
             .iter()
-            .map(|(text, seed)| {
-                Ok(Prompt {
-                    tokens: self.tokenizer.encode(text)?,
-                    seed: *seed,
+            .map(|request| {
+                Ok(Request {
+                    tokens: self.tokenizer.encode(&request.prompt)?,
+                    seed: request.seed,
+                    sampling: Sampling {
+                        temperature: request.temperature,
+                        ..self.sampling.clone()
+                    },
                 })
             })
             .collect::<Result<Vec<_>, PipelineError>>()?;
-        let mut seen = |_: usize, tokens: &[u32]| self.stopped(tokens, stop);
-        let eos = self.tokenizer.eos_ids();
-        let generations = wmtp_model::generate(&self.model, &prompts, sampling, eos, &mut seen)?;
-        generations.into_iter().map(|g| self.written(g, stop)).collect()
+        let decoding = Decoding {
+            eos: self.tokenizer.eos_ids().to_vec(),
+            ..self.decoding.clone()
+        };
+        let failed = RefCell::new(None);
+        let mut seen = |_: usize, tokens: &[u32]| failed.borrow().is_some() || self.stopped(tokens, stop);
+        let totals = wmtp_model::generate(
+            &self.model,
+            &requests,
+            &decoding,
+            &mut seen,
+            &mut |index, generation| {
+                if failed.borrow().is_none()
+                    && let Err(error) = self.written(generation, stop).and_then(|written| done(index, written))
+                {
+                    *failed.borrow_mut() = Some(error);
+                }
+            },
+        )?;
+        failed.into_inner().map_or(Ok(totals), Err)
+    }
+
+    /// Continues several (prompt, seed); the results in the same order.
+    pub fn write(&self, prompts: &[(String, u64)], stop: &Stop<'_>) -> Result<Vec<Written>, PipelineError> {
+        let requests: Vec<GenerationRequest> = prompts
+            .iter()
+            .map(|(prompt, seed)| GenerationRequest {
+                prompt: prompt.clone(),
+                seed: *seed,
+                temperature: self.sampling.temperature,
+            })
+            .collect();
+        let mut found = Vec::with_capacity(requests.len());
+        self.write_each(&requests, stop, &mut |index, written| {
+            found.push((index, written));
+            Ok(())
+        })?;
+        found.sort_by_key(|(index, _)| *index);
+        Ok(found.into_iter().map(|(_, written)| written).collect())
     }
 
     /// True once the text has reached its stop. Of the text before a stop string only the tail is
@@ -95,6 +144,7 @@ impl ModelGenerator {
             text,
             tokens: generation.tokens,
             finish,
+            effort: generation.effort,
         })
     }
 }
@@ -106,30 +156,23 @@ impl Generator for ModelGenerator {
         stop: &Stop<'_>,
         done: &mut Done<'_>,
     ) -> Result<(), EvalError> {
-        // A batch has one temperature; neighbours have the same more often than not.
-        let numbered: Vec<(usize, &GenerationRequest)> = requests.iter().enumerate().collect();
-        let alike = numbered.chunk_by(|(_, a), (_, b)| a.temperature == b.temperature);
-        for batch in alike.flat_map(|run| run.chunks(self.batch_size.max(1))) {
-            let prompts: Vec<(String, u64)> = batch.iter().map(|(_, r)| (r.prompt.clone(), r.seed)).collect();
-            let sampling = Sampling {
-                temperature: batch.first().map_or(0.0, |(_, request)| request.temperature),
-                ..self.sampling.clone()
+        let mut refused = None;
+        let written = self.write_each(requests, stop, &mut |index, written| {
+            let completion = Completion {
+                tokens: written.tokens.len(),
+                text: written.text,
             };
-            let written = self
-                .write_with(&prompts, stop, &sampling)
-                .map_err(|e| EvalError::Generate(e.to_string()))?;
-            for ((index, _), written) in batch.iter().zip(written) {
-                let tokens = written.tokens.len();
-                done(
-                    *index,
-                    Completion {
-                        text: written.text,
-                        tokens,
-                    },
-                )?;
-            }
+            done(index, completion).map_err(|error| {
+                let said = PipelineError::Setting(error.to_string());
+                refused = Some(error);
+                said
+            })
+        });
+        match (refused, written) {
+            (Some(error), _) => Err(error),
+            (None, Err(error)) => Err(EvalError::Generate(error.to_string())),
+            (None, Ok(_)) => Ok(()),
         }
-        Ok(())
     }
 }
 

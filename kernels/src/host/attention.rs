@@ -228,7 +228,7 @@ pub fn backward(
 }
 
 /// Scores become shares.
-fn softmax(scores: &mut [f32]) {
+pub(super) fn softmax(scores: &mut [f32]) {
     vectorised(
         #[inline(always)]
         || {

@@ -8,6 +8,7 @@
 pub mod accumulate;
 pub mod adamw;
 pub mod attention;
+pub mod cached;
 pub(crate) mod exp;
 pub mod rms_norm;
 pub mod rotary;

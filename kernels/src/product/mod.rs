@@ -26,7 +26,7 @@ mod pack;
 mod portable;
 
 pub use crate::Precision;
-pub use few_rows::{FEW, rows_by_weight};
+pub use few_rows::{FEW, Output, rows_by_weight, rows_by_weights};
 use half::bf16;
 use std::sync::OnceLock;
 

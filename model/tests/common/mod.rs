@@ -1,6 +1,8 @@
 //! What the tests of this crate share: fixtures and plain, independent arithmetic.
 #![allow(dead_code)]
 
+pub mod tiny;
+
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Tensor;

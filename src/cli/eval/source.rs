@@ -165,16 +165,14 @@ impl Located {
         origin.insert("model_hash".into(), hash(&dir)?);
         origin.insert("model".into(), model.uri);
         origin.insert("precision".into(), e.precision.name().into());
-        Ok(Answers::Model(Box::new(ModelGenerator {
-            model: loaded,
-            tokenizer,
-            sampling: Sampling {
-                temperature: 0.0,
-                top_p: e.top_p,
-                max_new_tokens: e.max_new_tokens,
-            },
-            batch_size: e.batch,
-        })))
+        let sampling = Sampling {
+            temperature: 0.0,
+            top_p: e.top_p,
+            max_new_tokens: e.max_new_tokens,
+        };
+        let mut generator = ModelGenerator::new(loaded, tokenizer, sampling);
+        generator.decoding.rows = e.batch;
+        Ok(Answers::Model(Box::new(generator)))
     }
 }
 

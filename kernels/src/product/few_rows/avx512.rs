@@ -1,10 +1,10 @@
-//! The product on AVX-512: up to four rows and four lines of the weight at a time, sixteen sums each.
+//! The product on AVX-512: up to eight rows with one line of the weight after another.
 //!
-//! K is walked in steps of one vector of the weight: 16 f32 or 32 bf16 values. A bf16 value becomes
-//! f32 by 16 zero bits behind it, so of a vector the odd values need a mask and the even ones a
-//! shift; the rows are rearranged once to match: of each 32 values the even ones first. While four
-//! lines are multiplied the next four are fetched: the processor's own prefetching starts anew with
-//! every line.
+//! A line is read once from memory, in steps of 32 values; a single stream is what the processor's own
+//! prefetching follows best, and where the multiplications of several rows hold it up, lines are
+//! fetched ahead. The sums of four lines are taken across their vectors together. A bf16 value becomes
+//! f32 by 16 zero bits behind it, so of a vector the odd values need a mask and the even ones a shift;
+//! the rows are rearranged once to match: of each 32 values the even ones first.
 
 use super::{Floats, TILE};
 use half::bf16;
@@ -14,8 +14,12 @@ use std::borrow::Cow;
 /// Rows are filled up to a multiple of so many values.
 const STEP: usize = 32;
 
-/// Rows that are multiplied at a time, at most: four times four sums stay in registers.
-const MOST: usize = 4;
+/// Rows that are multiplied at a time, at most: two vectors of sums for each stay in registers.
+const MOST: usize = 8;
+
+/// From so many rows on lines are fetched ahead, by so many bytes.
+const FETCHED_FROM: usize = 3;
+const AHEAD: usize = 1 << 12;
 
 /// Each row filled up with zeros to a multiple of 32 values; for a weight of bf16 values every 32
 /// rearranged, the even ones first.
@@ -37,26 +41,54 @@ pub fn arranged<'a>(rows: &'a [f32], weight: Floats<'_>, k: usize) -> Cow<'a, [f
     Cow::Owned(to)
 }
 
+/// Calls a kernel with the number of rows as a constant.
+macro_rules! by_rows {
+    ($kernel:ident, $rows:expr, $($arguments:expr),*) => {
+        match $rows {
+            1 => $kernel::<1>($($arguments),*),
+            2 => $kernel::<2>($($arguments),*),
+            3 => $kernel::<3>($($arguments),*),
+            4 => $kernel::<4>($($arguments),*),
+            5 => $kernel::<5>($($arguments),*),
+            6 => $kernel::<6>($($arguments),*),
+            7 => $kernel::<7>($($arguments),*),
+            _ => $kernel::<MOST>($($arguments),*),
+        }
+    };
+}
 /// See [`super::Kernel`]; the rows as [`arranged`] leaves them. Only for machines with AVX-512 F, BW
 /// and VL, which `super::rows_by_weight` has made sure of.
 pub fn multiply(to: &mut [f32], rows: &[f32], weight: Floats<'_>, [first, count]: [usize; 2], [r, k]: [usize; 2]) {
     let padded = k.next_multiple_of(STEP);
     assert!(k > 0 && rows.len() == r * padded && to.len() == r * count);
     let lines = first * k..(first + count) * k;
-    // As even as possible: five rows are three and two, not four and one.
+    // As even as possible: nine rows are five and four, not eight and one.
     let group = r.div_ceil(r.div_ceil(MOST)).max(1);
-    for (to, rows) in to.chunks_mut(group * count).zip(rows.chunks(group * padded)) {
-        // SAFETY: the machine has been checked.
-        unsafe {
-            match (weight, to.len() / count) {
-                (Floats::F32(values), 1) => multiply_f32::<1>(to, rows, &values[lines.clone()], k),
-                (Floats::F32(values), 2) => multiply_f32::<2>(to, rows, &values[lines.clone()], k),
-                (Floats::F32(values), 3) => multiply_f32::<3>(to, rows, &values[lines.clone()], k),
-                (Floats::F32(values), _) => multiply_f32::<4>(to, rows, &values[lines.clone()], k),
-                (Floats::Bf16(values), 1) => multiply_bf16::<1>(to, rows, &values[lines.clone()], k),
-                (Floats::Bf16(values), 2) => multiply_bf16::<2>(to, rows, &values[lines.clone()], k),
-                (Floats::Bf16(values), 3) => multiply_bf16::<3>(to, rows, &values[lines.clone()], k),
-                (Floats::Bf16(values), _) => multiply_bf16::<4>(to, rows, &values[lines.clone()], k),
+    for j in (0..count).step_by(TILE) {
+        let some = TILE.min(count - j);
+        for (i, rows) in rows.chunks(group * padded).enumerate() {
+            let to = &mut to[i * group * count..];
+            // SAFETY: the machine has been checked.
+            unsafe {
+                match weight {
+                    Floats::F32(values) => {
+                        let tile = &values[lines.clone()][j * k..(j + some) * k];
+                        by_rows!(multiply_f32, rows.len() / padded, to, [j, count], rows, tile, k, i == 0);
+                    }
+                    Floats::Bf16(values) => {
+                        let tile = &values[lines.clone()][j * k..(j + some) * k];
+                        by_rows!(
+                            multiply_bf16,
+                            rows.len() / padded,
+                            to,
+                            [j, count],
+                            rows,
+                            tile,
+                            k,
+                            i == 0
+                        );
+                    }
+                }
             }
         }
     }
@@ -64,49 +96,60 @@ pub fn multiply(to: &mut [f32], rows: &[f32], weight: Floats<'_>, [first, count]
 
 macro_rules! kernel {
     (
-        $(#[$doc:meta])* $name:ident, $T:ty, $step:expr,
-        |$line:ident, $mask:ident| $load:expr,
-        |$sum:ident, $row:ident, $values:ident| $multiply:expr
+        $(#[$doc:meta])* $name:ident, $T:ty,
+        |$line:ident, $mask:ident| $load:expr
     ) => {
         $(#[$doc])*
+        /// `tile` are up to four lines, whose results lie from column `at[0]` on in rows of `at[1]`.
         ///
         /// # Safety
         /// The machine has AVX-512 F, BW and VL.
         #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-        unsafe fn $name<const R: usize>(to: &mut [f32], rows: &[f32], weight: &[$T], k: usize) {
-            let (padded, count) = (k.next_multiple_of(STEP), weight.len() / k);
-            assert!(rows.len() == R * padded && to.len() == R * count && weight.len() == count * k);
-            for j in (0..count).step_by(TILE) {
-                // Beyond the last line the last one again: its results are not written.
-                let lines: [*const $T; TILE] = std::array::from_fn(|l| weight[(j + l).min(count - 1) * k..].as_ptr());
-                let mut sums = [[_mm512_setzero_ps(); TILE]; R];
+        unsafe fn $name<const R: usize>(
+            to: &mut [f32],
+            [column, stride]: [usize; 2],
+            rows: &[f32],
+            tile: &[$T],
+            k: usize,
+            fetch: bool,
+        ) {
+            let (padded, some) = (k.next_multiple_of(STEP), tile.len() / k);
+            assert!(rows.len() == R * padded && some <= TILE && tile.len() == some * k);
+            let fetch = fetch && R >= FETCHED_FROM;
+            let mut found = [[_mm512_setzero_ps(); TILE]; R];
+            for (l, line) in tile.chunks_exact(k).enumerate() {
+                let line = line.as_ptr();
+                let mut sums = [[_mm512_setzero_ps(); 2]; R];
                 let mut at = 0;
                 while at < k {
-                    let $mask = u32::MAX >> ($step - (k - at).min($step)) >> (32 - $step);
+                    let $mask = u32::MAX >> (STEP - (k - at).min(STEP));
                     // SAFETY: `at` plus the step is at most `padded`, the length of each row; lanes
-                    // of a line from `k` on are masked out, and a prefetch reads nothing.
+                    // of the line from `k` on are masked out, and a prefetch reads nothing.
                     unsafe {
-                        let mut line = [_mm512_setzero_si512(); TILE];
-                        for (line, from) in line.iter_mut().zip(lines) {
-                            let $line = from.add(at);
-                            _mm_prefetch::<_MM_HINT_T0>($line.wrapping_add(TILE * k).cast());
-                            *line = $load;
-                        }
-                        for (r, sums) in sums.iter_mut().enumerate() {
-                            let $row = rows.as_ptr().add(r * padded + at);
-                            for (sum, $values) in sums.iter_mut().zip(line) {
-                                let $sum = *sum;
-                                *sum = $multiply;
+                        let $line = line.add(at);
+                        if fetch {
+                            let ahead = $line.cast::<u8>().wrapping_add(AHEAD);
+                            for i in 0..STEP * size_of::<$T>() / 64 {
+                                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64 * i).cast());
                             }
                         }
+                        let [left, right] = $load;
+                        for (r, [first, second]) in sums.iter_mut().enumerate() {
+                            let row = rows.as_ptr().add(r * padded + at);
+                            *first = _mm512_fmadd_ps(_mm512_loadu_ps(row), left, *first);
+                            *second = _mm512_fmadd_ps(_mm512_loadu_ps(row.add(STEP / 2)), right, *second);
+                        }
                     }
-                    at += $step;
+                    at += STEP;
                 }
-                let some = TILE.min(count - j);
-                for (to, sums) in to.chunks_exact_mut(count).zip(sums) {
-                    // SAFETY: `some` values from j on lie inside the row; the rest is masked out.
-                    unsafe { _mm_mask_storeu_ps(to[j..j + some].as_mut_ptr(), (1 << some) - 1, summed(sums)) };
+                for (found, [first, second]) in found.iter_mut().zip(sums) {
+                    found[l] = _mm512_add_ps(first, second);
                 }
+            }
+            for (to, found) in to.chunks_mut(stride).zip(found) {
+                let to = &mut to[column..column + some];
+                // SAFETY: `some` values lie inside the row; the rest is masked out.
+                unsafe { _mm_mask_storeu_ps(to.as_mut_ptr(), (1 << some) - 1, summed(found)) };
             }
         }
     };
@@ -114,20 +157,20 @@ macro_rules! kernel {
 
 kernel!(
     /// R rows times lines of f32 values.
-    multiply_f32, f32, 16,
-    |line, mask| _mm512_castps_si512(_mm512_maskz_loadu_ps(mask as u16, line)),
-    |sum, row, values| _mm512_fmadd_ps(_mm512_loadu_ps(row), _mm512_castsi512_ps(values), sum)
+    multiply_f32, f32,
+    |line, mask| [
+        _mm512_maskz_loadu_ps(mask as u16, line),
+        _mm512_maskz_loadu_ps((mask >> 16) as u16, line.wrapping_add(STEP / 2)),
+    ]
 );
 
 kernel!(
     /// R rows, of every 32 values the even ones first, times lines of bf16 values.
-    multiply_bf16, bf16, 32,
-    |line, mask| _mm512_maskz_loadu_epi16(mask, line.cast()),
-    |sum, row, values| {
-        let even = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(values));
-        let odd = _mm512_castsi512_ps(_mm512_and_si512(values, _mm512_set1_epi32(0xffff_0000_u32 as i32)));
-        let sum = _mm512_fmadd_ps(_mm512_loadu_ps(row), even, sum);
-        _mm512_fmadd_ps(_mm512_loadu_ps(row.add(16)), odd, sum)
+    multiply_bf16, bf16,
+    |line, mask| {
+        let values = _mm512_maskz_loadu_epi16(mask, line.cast());
+        let odd = _mm512_and_si512(values, _mm512_set1_epi32(0xffff_0000_u32 as i32));
+        [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(values)), _mm512_castsi512_ps(odd)]
     }
 );
 

@@ -35,57 +35,82 @@ type Kernel = fn(&mut [f32], &[f32], Floats<'_>, [usize; 2], [usize; 2]);
 ///
 /// # Panics
 /// If a slice's length does not fit its shape.
-pub fn rows_by_weight(to: &mut [f32], rows: &[f32], weight: Floats<'_>, shape: [usize; 3]) {
+pub fn rows_by_weight(to: &mut [f32], rows: &[f32], weight: Floats<'_>, [r, n, k]: [usize; 3]) {
+    rows_by_weights(&mut [Output { to, weight, n }], rows, [r, k]);
+}
+
+/// A weight `[n, K]`, and where its results `[R, n]` go.
+pub struct Output<'a> {
+    /// `[R, n]`.
+    pub to: &'a mut [f32],
+    /// `[n, K]`.
+    pub weight: Floats<'a>,
+    /// Lines of the weight.
+    pub n: usize,
+}
+
+/// [`rows_by_weight`] of the same rows `[R, K]` with several weights of one type: one division of
+/// work among the threads instead of several.
+///
+/// # Panics
+/// If a slice's length does not fit its shape, or weights have different types.
+pub fn rows_by_weights(outputs: &mut [Output<'_>], rows: &[f32], [r, k]: [usize; 2]) {
     #[cfg(target_arch = "x86_64")]
     if super::has_avx512_bf16() {
-        return multiply(to, rows, weight, shape, avx512::arranged, avx512::multiply);
+        return multiply(outputs, rows, [r, k], avx512::arranged, avx512::multiply);
     }
-    multiply(to, rows, weight, shape, portable::arranged, portable::multiply);
+    multiply(outputs, rows, [r, k], portable::arranged, portable::multiply);
 }
 
 /// How a kernel wants the rows: `(rows, weight, K)`.
 type Arranged = for<'a> fn(&'a [f32], Floats<'_>, usize) -> std::borrow::Cow<'a, [f32]>;
 
-fn multiply(
-    to: &mut [f32],
-    rows: &[f32],
-    weight: Floats<'_>,
-    [r, n, k]: [usize; 3],
-    arranged: Arranged,
-    kernel: Kernel,
-) {
+fn multiply(outputs: &mut [Output<'_>], rows: &[f32], [r, k]: [usize; 2], arranged: Arranged, kernel: Kernel) {
+    for Output { to, weight, n } in outputs.iter() {
+        assert!(
+            rows.len() == r * k && weight.len() == n * k && to.len() == r * n,
+            "[{r}, {k}] times the transpose of [{n}, {k}] with {}, {} and {} elements",
+            rows.len(),
+            weight.len(),
+            to.len()
+        );
+    }
+    let Some(first) = outputs.first().map(|output| output.weight) else {
+        return;
+    };
+    let of_first = std::mem::discriminant(&first);
     assert!(
-        rows.len() == r * k && weight.len() == n * k && to.len() == r * n,
-        "[{r}, {k}] times the transpose of [{n}, {k}] with {}, {} and {} elements",
-        rows.len(),
-        weight.len(),
-        to.len()
+        outputs.iter().all(|o| std::mem::discriminant(&o.weight) == of_first),
+        "weights of different types in one product"
     );
-    if r == 0 || n == 0 {
+    if r == 0 {
         return;
     }
     if k == 0 {
-        to.fill(0.0);
+        outputs.iter_mut().for_each(|output| output.to.fill(0.0));
         return;
     }
-    let rows = arranged(rows, weight, k);
-    let bytes = match weight {
+    let rows = arranged(rows, first, k);
+    let bytes = match first {
         Floats::F32(_) => 4,
         Floats::Bf16(_) => 2,
     };
     let share = (TASK_BYTES / (k * bytes)).next_multiple_of(TILE).max(TILE);
-    let columns = Columns {
-        data: to.as_mut_ptr(),
-        shape: [r, n],
-    };
-    (0..n.div_ceil(share)).into_par_iter().for_each_init(
+    let mut tasks = Vec::new();
+    for Output { to, weight, n } in outputs {
+        let columns = Columns {
+            data: to.as_mut_ptr(),
+            shape: [r, *n],
+        };
+        let firsts = (0..*n).step_by(share);
+        tasks.extend(firsts.map(|first| (columns, *weight, [first, share.min(*n - first)])));
+    }
+    tasks.into_par_iter().for_each_init(
         || vec![0.0; r * share],
-        |part, task| {
-            let first = task * share;
-            let count = share.min(n - first);
+        |part, (columns, weight, [first, count])| {
             let part = &mut part[..r * count];
             kernel(part, &rows, weight, [first, count], [r, k]);
-            // SAFETY: tasks have columns of their own, and `to` is borrowed exclusively.
+            // SAFETY: tasks have columns of their own, and each `to` is borrowed exclusively.
             unsafe { columns.write(first, part) };
         },
     );

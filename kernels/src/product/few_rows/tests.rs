@@ -22,6 +22,64 @@ fn on_threads(threads: usize, task: impl FnOnce() + Send) {
     pool.install(task);
 }
 
+/// [`super::multiply`] with one weight.
+fn multiply(
+    to: &mut [f32],
+    rows: &[f32],
+    weight: Floats<'_>,
+    [r, n, k]: [usize; 3],
+    arranged: Arranged,
+    kernel: Kernel,
+) {
+    super::multiply(&mut [Output { to, weight, n }], rows, [r, k], arranged, kernel);
+}
+
+#[test]
+fn several_weights_at_once_are_what_they_are_one_by_one() {
+    let (r, k) = (5, 70);
+    let rows = values(r * k, 1);
+    for (name, arranged, kernel) in ways() {
+        let weights: Vec<Vec<f32>> = [3, 0, 600, 41].iter().map(|n| values(n * k, 2 + *n as u64)).collect();
+        let mut together: Vec<Vec<f32>> = weights.iter().map(|w| vec![f32::NAN; w.len() / k * r]).collect();
+        let mut outputs: Vec<Output<'_>> = weights
+            .iter()
+            .zip(&mut together)
+            .map(|(weight, to)| Output {
+                to,
+                weight: Floats::F32(weight),
+                n: weight.len() / k,
+            })
+            .collect();
+        super::multiply(&mut outputs, &rows, [r, k], arranged, kernel);
+        for (weight, together) in weights.iter().zip(&together) {
+            let n = weight.len() / k;
+            let mut alone = vec![f32::NAN; r * n];
+            multiply(&mut alone, &rows, Floats::F32(weight), [r, n, k], arranged, kernel);
+            assert_eq!(&alone, together, "{name}");
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "weights of different types")]
+fn weights_of_one_product_have_one_type() {
+    let (mut a, mut b) = ([0.0], [0.0]);
+    let short = [bf16::ONE];
+    let mut outputs = [
+        Output {
+            to: &mut a,
+            weight: Floats::F32(&[1.0]),
+            n: 1,
+        },
+        Output {
+            to: &mut b,
+            weight: Floats::Bf16(&short),
+            n: 1,
+        },
+    ];
+    rows_by_weights(&mut outputs, &[1.0], [1, 1]);
+}
+
 fn check([r, n, k]: [usize; 3], in_bf16: bool) {
     let rows = values(r * k, 3 + k as u64);
     let exact = values(n * k, 11 + n as u64);

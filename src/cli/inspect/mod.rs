@@ -1,4 +1,7 @@
-//! `wmtp inspect`: the settings as they would be used, and what training data shares with benchmarks.
+//! `wmtp inspect`: the settings as they would be used, what training data shares with benchmarks, and
+//! what a model's heads are worth on a text.
+
+mod heads;
 
 use super::{Failure, Output, SettingsArgs, common::data_source};
 use crate::{
@@ -13,7 +16,7 @@ use crate::{
 use serde_json::json;
 use std::{fmt::Write, path::PathBuf};
 
-/// `wmtp inspect <recipe|data>`.
+/// `wmtp inspect <recipe|data|heads>`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -26,6 +29,8 @@ enum What {
     Recipe(RecipeArgs),
     /// Training data compared with benchmarks: exit code 1 if a sample is a copy of a problem.
     Data(DataArgs),
+    /// Cross-entropy, accuracy and calibration of every head on a held-out text.
+    Heads(heads::HeadsArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -54,6 +59,7 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     match args.what {
         What::Recipe(args) => recipe(&args, output),
         What::Data(args) => data(&args, output),
+        What::Heads(args) => heads::heads(args, output),
     }
 }
 

@@ -1,0 +1,73 @@
+//! `wmtp inspect heads`.
+
+use crate::{
+    cli::{
+        Failure, Output, SettingsArgs,
+        common::{open_device, open_model, read_text, resolve_model},
+    },
+    pipeline::{HeadsReport, judge_heads},
+};
+use burn::tensor::DType;
+use std::path::PathBuf;
+
+#[derive(Debug, clap::Args)]
+pub struct HeadsArgs {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// builtin:micro, a directory or hf://OWNER/NAME.
+    #[arg(long, value_name = "URI")]
+    model: String,
+    /// Files with the text, one after the other; `-` is standard input.
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    text: Vec<String>,
+    /// Tokens that a head sees at most; 512, or the model's positions if it has fewer.
+    #[arg(long, value_name = "N")]
+    window: Option<usize>,
+    /// The report with the reliability tables, as JSON.
+    #[arg(long, value_name = "FILE", default_value = "heads.json")]
+    output: PathBuf,
+}
+
+/// Judges the heads: a table for people, a report with everything else.
+pub fn heads(args: HeadsArgs, output: &Output) -> Result<(), Failure> {
+    let settings = args.settings.sources(None).load()?;
+    let (_, device) = open_device(&settings)?;
+    let model = resolve_model(&args.model, &settings.config, output)?;
+    let texts = args.text.iter().map(|file| read_text(file));
+    let text: String = texts.collect::<Result<_, _>>()?;
+    let (loaded, tokenizer) = open_model(&model, None, DType::F32, &settings, &device, output)?;
+    let window = args
+        .window
+        .unwrap_or_else(|| loaded.config().max_position_embeddings.min(512));
+    let report = judge_heads(&loaded, &tokenizer, &text, window)?;
+    let mut json = serde_json::to_value(&report)?;
+    json["model"] = model.uri.clone().into();
+    json["texts"] = args.text.clone().into();
+    std::fs::write(&args.output, format!("{json:#}\n"))
+        .map_err(|e| Failure::failed(format!("cannot write `{}`: {e}", args.output.display())))?;
+    let text = format!("{}report: {}", table(&report), args.output.display());
+    output.result(&json, &text)
+}
+
+/// A line a head.
+fn table(report: &HeadsReport) -> String {
+    let mut text = format!(
+        "{} tokens in windows of {}\nhead  predictions      CE  perplexity   top-1   top-5     ECE  share of errors  of CE\n",
+        report.tokens, report.window
+    );
+    for head in &report.heads {
+        text += &format!(
+            "{:>4} {:>12} {:>7.4} {:>11.2} {:>7.4} {:>7.4} {:>7.4} {:>16.4} {:>6.4}\n",
+            head.head,
+            head.predictions,
+            head.ce,
+            head.perplexity,
+            head.top1,
+            head.top5,
+            head.ece,
+            head.error_share,
+            head.ce_share
+        );
+    }
+    text
+}
