@@ -229,6 +229,7 @@ mod tests {
 
     fn ended(code: i32, stdout: &str, stderr: &str) -> Verdict {
         let outcome = Outcome {
+            breach: None,
             status: Status::Exit(code),
             stdout: stdout.into(),
             stderr: stderr.into(),

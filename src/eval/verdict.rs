@@ -235,6 +235,7 @@ mod tests {
 
     fn outcome(code: i32, stdout: &str) -> Outcome {
         Outcome {
+            breach: None,
             status: Status::Exit(code),
             stdout: stdout.into(),
             stderr: Vec::new(),
