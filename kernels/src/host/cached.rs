@@ -427,8 +427,8 @@ mod tests {
             let queries = values(queries * 20, 1);
             let seen = vec![cut; queries.len() / 20];
             assert_eq!(
-                attended(&queries, &seen, &[short.clone()]),
-                attended(&queries, &seen, &[whole.clone()])
+                attended(&queries, &seen, std::slice::from_ref(&short)),
+                attended(&queries, &seen, std::slice::from_ref(&whole))
             );
         }
         // Written again after the cut.

@@ -337,14 +337,17 @@ mod tests {
         Span { piece, tokens }
     }
 
-    /// Logits of head 1 after the last token of `text` and of the others once it stays: read whole,
-    /// alone.
-    fn alone(model: &MtpLlama, text: &[u32]) -> [Vec<f32>; 2] {
+    /// Logits of head 1 after the last token of `text`, and of the others once it stays: alone, `read`
+    /// tokens of a prompt at once and every other one in a step of its own.
+    fn alone(model: &MtpLlama, text: &[u32], read: usize) -> [Vec<f32>; 2] {
         let mut host = Host::new(model, true).unwrap();
         let piece = host.add(None);
-        let (last, before) = text.split_last().unwrap();
-        host.fill(&[span(piece, before)]);
-        [host.step(&[span(piece, &[*last])]), host.settle(&[1])]
+        host.fill(&[span(piece, &text[..read])]);
+        let mut last = [Vec::new(), Vec::new()];
+        for token in &text[read..] {
+            last = [host.step(&[span(piece, &[*token])]), host.settle(&[1])];
+        }
+        last
     }
 
     /// To the last bit, in f32 and bf16: in company, after a shared piece, in several parts, behind
@@ -374,8 +377,8 @@ mod tests {
             host.settle(&[1, 2, 1]);
             let found = host.step(&[span(of_b, &[b[79]]), span(of_a, &[a[89], 3]), span(other, &[9])]);
             let drafts = host.settle(&[1, 1, 0]);
-            let [expected_a, drafts_a] = alone(&model, &a);
-            let [expected_b, drafts_b] = alone(&model, &b);
+            let [expected_a, drafts_a] = alone(&model, &a, 87);
+            let [expected_b, drafts_b] = alone(&model, &b, 78);
             let pairs = [
                 (&found[..61], &expected_b),
                 (&found[61..122], &expected_a),

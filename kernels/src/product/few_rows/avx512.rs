@@ -1,8 +1,10 @@
-//! The product on AVX-512: up to eight rows with one line of the weight after another.
+//! The product on AVX-512: up to four rows with one line of the weight after another, or up to eight
+//! with two.
 //!
 //! A line is read once from memory, in steps of 32 values; a single stream is what the processor's own
-//! prefetching follows best, and where the multiplications of several rows hold it up, lines are
-//! fetched ahead. The sums of four lines are taken across their vectors together. A bf16 value becomes
+//! prefetching follows best. Where the multiplications of several rows hold it up, lines are fetched
+//! ahead; from five rows on two lines share each row that is read. An element's sum has one order in
+//! all of these. The sums of four lines are taken across their vectors together. A bf16 value becomes
 //! f32 by 16 zero bits behind it, so of a vector the odd values need a mask and the even ones a shift;
 //! the rows are rearranged once to match: of each 32 values the even ones first.
 
@@ -14,7 +16,7 @@ use std::borrow::Cow;
 /// Rows are filled up to a multiple of so many values.
 const STEP: usize = 32;
 
-/// Rows that are multiplied at a time, at most: two vectors of sums for each stay in registers.
+/// Rows that are multiplied at a time, at most: their sums with two lines stay in registers.
 const MOST: usize = 8;
 
 /// From so many rows on lines are fetched ahead, by so many bytes.
@@ -45,14 +47,14 @@ pub fn arranged<'a>(rows: &'a [f32], weight: Floats<'_>, k: usize) -> Cow<'a, [f
 macro_rules! by_rows {
     ($kernel:ident, $rows:expr, $($arguments:expr),*) => {
         match $rows {
-            1 => $kernel::<1>($($arguments),*),
-            2 => $kernel::<2>($($arguments),*),
-            3 => $kernel::<3>($($arguments),*),
-            4 => $kernel::<4>($($arguments),*),
-            5 => $kernel::<5>($($arguments),*),
-            6 => $kernel::<6>($($arguments),*),
-            7 => $kernel::<7>($($arguments),*),
-            _ => $kernel::<MOST>($($arguments),*),
+            1 => $kernel::<1, 1>($($arguments),*),
+            2 => $kernel::<2, 1>($($arguments),*),
+            3 => $kernel::<3, 1>($($arguments),*),
+            4 => $kernel::<4, 1>($($arguments),*),
+            5 => $kernel::<5, 2>($($arguments),*),
+            6 => $kernel::<6, 2>($($arguments),*),
+            7 => $kernel::<7, 2>($($arguments),*),
+            _ => $kernel::<MOST, 2>($($arguments),*),
         }
     };
 }
@@ -105,7 +107,7 @@ macro_rules! kernel {
         /// # Safety
         /// The machine has AVX-512 F, BW and VL.
         #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-        unsafe fn $name<const R: usize>(
+        unsafe fn $name<const R: usize, const L: usize>(
             to: &mut [f32],
             [column, stride]: [usize; 2],
             rows: &[f32],
@@ -117,33 +119,44 @@ macro_rules! kernel {
             assert!(rows.len() == R * padded && some <= TILE && tile.len() == some * k);
             let fetch = fetch && R >= FETCHED_FROM;
             let mut found = [[_mm512_setzero_ps(); TILE]; R];
-            for (l, line) in tile.chunks_exact(k).enumerate() {
-                let line = line.as_ptr();
-                let mut sums = [[_mm512_setzero_ps(); 2]; R];
+            for first in (0..some).step_by(L) {
+                // Beyond the last line the last one again: its sums are not written.
+                let lines: [*const $T; L] = std::array::from_fn(|l| tile[(first + l).min(some - 1) * k..].as_ptr());
+                let mut sums = [[_mm512_setzero_ps(); L]; R];
                 let mut at = 0;
                 while at < k {
                     let $mask = u32::MAX >> (STEP - (k - at).min(STEP));
                     // SAFETY: `at` plus the step is at most `padded`, the length of each row; lanes
-                    // of the line from `k` on are masked out, and a prefetch reads nothing.
+                    // of a line from `k` on are masked out, and a prefetch reads nothing.
                     unsafe {
-                        let $line = line.add(at);
-                        if fetch {
-                            let ahead = $line.cast::<u8>().wrapping_add(AHEAD);
-                            for i in 0..STEP * size_of::<$T>() / 64 {
-                                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64 * i).cast());
+                        let mut values = [[_mm512_setzero_ps(); 2]; L];
+                        for (values, line) in values.iter_mut().zip(lines) {
+                            let $line = line.add(at);
+                            if fetch {
+                                let ahead = $line.cast::<u8>().wrapping_add(AHEAD);
+                                for i in 0..STEP * size_of::<$T>() / 64 {
+                                    _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64 * i).cast());
+                                }
                             }
+                            *values = $load;
                         }
-                        let [left, right] = $load;
-                        for (r, [first, second]) in sums.iter_mut().enumerate() {
+                        for (r, sums) in sums.iter_mut().enumerate() {
                             let row = rows.as_ptr().add(r * padded + at);
-                            *first = _mm512_fmadd_ps(_mm512_loadu_ps(row), left, *first);
-                            *second = _mm512_fmadd_ps(_mm512_loadu_ps(row.add(STEP / 2)), right, *second);
+                            let (left, right) = (_mm512_loadu_ps(row), _mm512_loadu_ps(row.add(STEP / 2)));
+                            for (sum, values) in sums.iter_mut().zip(values) {
+                                *sum = _mm512_fmadd_ps(left, values[0], *sum);
+                                *sum = _mm512_fmadd_ps(right, values[1], *sum);
+                            }
                         }
                     }
                     at += STEP;
                 }
-                for (found, [first, second]) in found.iter_mut().zip(sums) {
-                    found[l] = _mm512_add_ps(first, second);
+                for (found, sums) in found.iter_mut().zip(sums) {
+                    for (l, sum) in sums.into_iter().enumerate() {
+                        if let Some(found) = found.get_mut(first + l) {
+                            *found = sum;
+                        }
+                    }
                 }
             }
             for (to, found) in to.chunks_mut(stride).zip(found) {
