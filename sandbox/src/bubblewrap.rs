@@ -142,8 +142,8 @@ impl Bubblewrap {
         })
     }
 
-    /// The program's own status from that of bwrap.
-    pub(crate) fn status(status: Status) -> Status {
+    /// The program's own status from that of bwrap, which used its processor time up or not.
+    pub(crate) fn status(status: Status, used_up: bool) -> Status {
         const TOLD: [i32; 10] = [
             libc::SIGABRT,
             libc::SIGSEGV,
@@ -158,6 +158,7 @@ impl Bubblewrap {
         ];
         match status {
             Status::Exit(code) if code == 128 + libc::SIGXCPU => Status::TimedOut,
+            Status::Exit(code) if code == 128 + libc::SIGKILL && used_up => Status::TimedOut,
             Status::Exit(code) if TOLD.contains(&(code - 128)) => Status::Signal(code - 128),
             other => other,
         }
@@ -189,7 +190,10 @@ mod tests {
             (Status::Exit(200), Status::Exit(200)),
             (Status::TimedOut, Status::TimedOut),
         ] {
-            assert_eq!(Bubblewrap::status(told), meant);
+            assert_eq!(Bubblewrap::status(told, false), meant);
         }
+        // Deaf to the first signal at the limit of processor time, killed by the second.
+        assert_eq!(Bubblewrap::status(Status::Exit(137), true), Status::TimedOut);
+        assert_eq!(Bubblewrap::status(Status::Exit(137), false), Status::Signal(9));
     }
 }

@@ -217,7 +217,7 @@ impl Sandbox {
         let _ = std::fs::write(format!("/proc/{}/oom_score_adj", group.pid()), "1000");
         let mut end = watch(group, [out, err], &scratch, limits, started).map_err(io_error("watch the program"))?;
         if matches!(self.gate, Gate::Bubblewrap(_)) {
-            end.status = Bubblewrap::status(end.status);
+            end.status = Bubblewrap::status(end.status, end.cpu >= limits.cpu);
         }
         let [stdout, stderr] = end.outputs;
         Ok(Outcome {

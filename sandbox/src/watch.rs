@@ -103,6 +103,8 @@ impl Drop for Group {
 pub(crate) struct End {
     pub(crate) status: Status,
     pub(crate) breach: Option<Breach>,
+    /// Processor time of the started process and all that it and its children have waited for.
+    pub(crate) cpu: Duration,
     pub(crate) outputs: [Vec<u8>; 2],
 }
 
@@ -169,6 +171,7 @@ pub(crate) fn watch(
     Ok(End {
         status,
         breach,
+        cpu,
         outputs: outputs.map(|output| output.bytes),
     })
 }

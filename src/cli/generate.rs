@@ -107,7 +107,7 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
 }
 
 /// Passes through the trunk and what became of each head's drafts, head 2 first.
-fn speculation(effort: &Effort, tokens: usize) -> serde_json::Value {
+pub(super) fn speculation(effort: &Effort, tokens: usize) -> serde_json::Value {
     let heads: Vec<serde_json::Value> = (2..)
         .zip(effort.drafted.iter().zip(&effort.accepted))
         .map(|(head, (drafted, accepted))| {
@@ -126,7 +126,8 @@ fn speculation(effort: &Effort, tokens: usize) -> serde_json::Value {
     })
 }
 
-fn speculation_text(effort: &Effort, tokens: usize) -> String {
+/// The same for people.
+pub(super) fn speculation_text(effort: &Effort, tokens: usize) -> String {
     let mut text = format!(
         "{tokens} tokens in {} passes through the trunk, {:.2} tokens each; drafts accepted:",
         effort.trunk_forwards,

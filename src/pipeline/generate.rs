@@ -24,6 +24,8 @@ pub struct ModelGenerator {
     pub sampling: Sampling,
     /// Texts in the batch, sharing, speculation. The tokens that end a text are the tokenizer's.
     pub decoding: Decoding,
+    /// What all texts took that were written as a [`Generator`], and their tokens.
+    pub spent: (Effort, usize),
 }
 
 /// What was written after a prompt, and why it ended.
@@ -48,6 +50,7 @@ impl ModelGenerator {
             tokenizer,
             sampling,
             decoding: Decoding::default(),
+            spent: Default::default(),
         }
     }
 
@@ -157,7 +160,10 @@ impl Generator for ModelGenerator {
         done: &mut Done<'_>,
     ) -> Result<(), EvalError> {
         let mut refused = None;
+        let mut spent = std::mem::take(&mut self.spent);
         let written = self.write_each(requests, stop, &mut |index, written| {
+            spent.0.add(&written.effort);
+            spent.1 += written.tokens.len();
             let completion = Completion {
                 tokens: written.tokens.len(),
                 text: written.text,
@@ -168,6 +174,7 @@ impl Generator for ModelGenerator {
                 said
             })
         });
+        self.spent = spent;
         match (refused, written) {
             (Some(error), _) => Err(error),
             (None, Err(error)) => Err(EvalError::Generate(error.to_string())),

@@ -98,6 +98,20 @@ pub struct Effort {
     pub accepted: Vec<usize>,
 }
 
+impl Effort {
+    /// Counts another text's effort in.
+    pub fn add(&mut self, other: &Self) {
+        self.trunk_forwards += other.trunk_forwards;
+        for (all, more) in [
+            (&mut self.drafted, &other.drafted),
+            (&mut self.accepted, &other.accepted),
+        ] {
+            all.resize(all.len().max(more.len()), 0);
+            all.iter_mut().zip(more).for_each(|(all, more)| *all += more);
+        }
+    }
+}
+
 /// What a call took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {

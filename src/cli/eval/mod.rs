@@ -3,7 +3,11 @@
 mod show;
 mod source;
 
-use super::{Failure, Output, SettingsArgs, common::data_source};
+use super::{
+    Failure, Output, SettingsArgs,
+    common::data_source,
+    generate::{speculation, speculation_text},
+};
 use crate::{
     data::{PromptStyle, Tokenizer},
     eval::{
@@ -80,6 +84,9 @@ struct EvalArgs {
     /// Seconds on the clock for each program (eval.timeout_seconds).
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
+    /// Heads 2..H draft tokens, and head 1 decides: greedy answers are the same, in fewer passes.
+    #[arg(long)]
+    speculative: bool,
     /// Contest: run all tests, not only up to the first that fails (eval.all_tests).
     #[arg(long)]
     all_tests: bool,
@@ -127,6 +134,7 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
         settings = load(&args.settings.under(run.join("config.yaml"), run.join("recipe.yaml")))?;
     }
     writable(args.save_samples.as_deref())?;
+    let speculative = args.speculative || resumed.as_deref().is_some_and(source::was_speculative);
     let asked = Asked::new(args.model.as_deref(), args.predictions.as_deref(), resumed.as_deref());
     // Given completions were prompted elsewhere.
     let style = style(name, settings.recipe.eval.prompt.filter(|_| !asked.is_a_file()));
@@ -153,7 +161,7 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     let runner = args.sandbox()?;
     let mut answers = match given {
         Some(predictions) => Answers::File(predictions),
-        None => located.model(&settings, &mut request, output)?,
+        None => located.model(&settings, &mut request, speculative, output)?,
     };
     request.files = vec![
         ("config.yaml".into(), settings.config.to_yaml()),
@@ -210,7 +218,15 @@ fn report(
         object.insert("model".into(), model.into());
         object.insert("precision".into(), settings.recipe.eval.precision.name().into());
     }
-    output.result(&json, &show::report(finished, &answers.name()))
+    let mut text = show::report(finished, &answers.name());
+    if let Answers::Model(generator) = answers
+        && generator.decoding.speculative
+    {
+        let (effort, tokens) = &generator.spent;
+        json["speculative"] = speculation(effort, *tokens);
+        text += &format!("\n{}", speculation_text(effort, *tokens));
+    }
+    output.result(&json, &text)
 }
 
 impl EvalArgs {
@@ -237,6 +253,10 @@ impl EvalArgs {
             (
                 self.all_tests && benchmark != "contest",
                 "--all-tests is for contest: the other benchmarks have no tests that run apart",
+            ),
+            (
+                self.speculative && self.predictions.is_some(),
+                "--speculative says how a model drafts: with --predictions none is asked",
             ),
             (
                 self.dry_run && self.predictions.is_some(),

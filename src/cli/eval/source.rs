@@ -6,7 +6,7 @@ use crate::{
         common::{generation_dtype, model_dir, open_device, open_model, resolve_model},
     },
     data::Tokenizer,
-    eval::{Benchmark, EvalError, EvalRequest, Generator, Predictions},
+    eval::{Benchmark, EvalError, EvalRequest, Predictions},
     pipeline::ModelGenerator,
     settings::Settings,
 };
@@ -26,7 +26,7 @@ pub(super) enum Asked {
 
 /// What gives the answers.
 pub(super) enum Answers {
-    Model(Box<dyn Generator>),
+    Model(Box<ModelGenerator>),
     File(Predictions),
 }
 
@@ -62,6 +62,11 @@ pub(super) fn run_to_resume(resume: Option<&str>, runs: &Path, benchmark: &str) 
 
 fn record(run: &Path) -> Option<Value> {
     serde_json::from_str(&std::fs::read_to_string(run.join("run.json")).ok()?).ok()
+}
+
+/// Whether the run that is gone on with drafted with its heads.
+pub(super) fn was_speculative(run: &Path) -> bool {
+    record(run).is_some_and(|run| run["request"]["origin"]["speculative"] == "true")
 }
 
 impl Asked {
@@ -152,19 +157,29 @@ impl Located {
         Ok(Some(predictions))
     }
 
-    /// Loads the model, and says in the request which it is.
-    pub fn model(self, settings: &Settings, request: &mut EvalRequest, output: &Output) -> Result<Answers, Failure> {
+    /// Loads the model, with all its heads if they draft, and says in the request which it is.
+    pub fn model(
+        self,
+        settings: &Settings,
+        request: &mut EvalRequest,
+        speculative: bool,
+        output: &Output,
+    ) -> Result<Answers, Failure> {
         let Self::Model(model, dir) = self else {
             return Err(Failure::failed("completions are given, and a model was asked for"));
         };
         let e = &settings.recipe.eval;
         let (device_name, device) = open_device(settings)?;
         let dtype = generation_dtype(settings, &device_name)?;
-        let (loaded, tokenizer) = open_model(&model, Some(1), dtype, settings, &device, output)?;
+        let (loaded, tokenizer) = open_model(&model, (!speculative).then_some(1), dtype, settings, &device, output)?;
         let origin = &mut request.origin;
         origin.insert("model_hash".into(), hash(&dir)?);
         origin.insert("model".into(), model.uri);
         origin.insert("precision".into(), e.precision.name().into());
+        if speculative {
+            // Sampled with drafts, a seed gives other tokens.
+            origin.insert("speculative".into(), "true".into());
+        }
         let sampling = Sampling {
             temperature: 0.0,
             top_p: e.top_p,
@@ -172,6 +187,7 @@ impl Located {
         };
         let mut generator = ModelGenerator::new(loaded, tokenizer, sampling);
         generator.decoding.rows = e.batch;
+        generator.decoding.speculative = speculative;
         Ok(Answers::Model(Box::new(generator)))
     }
 }
