@@ -6,7 +6,8 @@ mod common;
 use burn::tensor::{DType, Device};
 use common::{json, succeed, wmtp};
 use wmtp::data::Tokenizer;
-use wmtp::pipeline::{ModelGenerator, TextRequest, judge_heads, micro_model, open_model, score_text};
+use wmtp::eval::{GenerationRequest, Stop};
+use wmtp::pipeline::{ModelGenerator, judge_heads, micro_model, open_model, score_text};
 use wmtp_model::{LlamaConfig, Sampling};
 
 const TEXT: &str = "def add(a, b):\n    return a + b\n\n\ndef sub(a, b):\n    return a - b\n";
@@ -84,8 +85,8 @@ fn texts_come_as_they_end_each_with_its_own_temperature() {
     let tokenizer = Tokenizer::load(&dir).unwrap();
     let mut generator = ModelGenerator::new(model, tokenizer, Sampling::greedy(12));
     generator.decoding.rows = 2;
-    let requests: Vec<TextRequest> = (0..5)
-        .map(|i| TextRequest {
+    let requests: Vec<GenerationRequest> = (0..5)
+        .map(|i| GenerationRequest {
             prompt: TEXT[..20 + 5 * i].to_owned(),
             seed: i as u64,
             temperature: if i % 2 == 0 { 0.0 } else { 1.0 },
@@ -93,12 +94,17 @@ fn texts_come_as_they_end_each_with_its_own_temperature() {
         .collect();
     let mut seen = vec![None; 5];
     let totals = generator
-        .write_each(&requests, &[], &mut |index, written| seen[index] = Some(written.text))
+        .write_each(&requests, &Stop::Strings(&[]), &mut |index, written| {
+            seen[index] = Some(written.text);
+            Ok(())
+        })
         .unwrap();
     assert!(totals.tokens > 0);
     for (request, seen) in requests.iter().zip(seen) {
         generator.sampling.temperature = request.temperature;
-        let alone = generator.write(&[(request.prompt.clone(), request.seed)], &[]).unwrap();
+        let alone = generator
+            .write(&[(request.prompt.clone(), request.seed)], &Stop::Strings(&[]))
+            .unwrap();
         assert_eq!(seen.as_ref(), Some(&alone[0].text));
     }
 }
