@@ -9,13 +9,13 @@
 //! one vector, and no sum has to be taken across one.
 
 use super::attention::softmax;
-use super::vectorised;
+use pulp::{Arch, Simd, WithSimd};
 
 /// Keys in a block, and values in a vector.
 const LANES: usize = 16;
 
 /// Queries that are computed together at most.
-const TOGETHER: usize = 4;
+const TOGETHER: usize = 8;
 
 /// Keys whose values stay in the first cache while a group of queries passes over them.
 const KEYS_AT_A_TIME: usize = 64;
@@ -135,6 +135,7 @@ pub fn attend(queries: &[f32], seen: &[usize], kept: &[&KeyValues], scratch: &mu
     // A whole block is written at a time, wherever it starts.
     let stride = last + LANES;
     scratch.resize(seen.len() * stride, 0.0);
+    let sizes = [width, last, stride];
     let groups = |i: usize| i..(i + TOGETHER).min(seen.len());
     for group in (0..seen.len()).step_by(TOGETHER).map(groups) {
         let queries = &queries[group.start * width..group.end * width];
@@ -142,10 +143,14 @@ pub fn attend(queries: &[f32], seen: &[usize], kept: &[&KeyValues], scratch: &mu
         let to = &mut to[group.start * width..group.end * width];
         let seen = &seen[group.clone()];
         match group.len() {
-            1 => attend_group::<1>(queries, seen, kept, [width, last, stride], scores, to),
-            2 => attend_group::<2>(queries, seen, kept, [width, last, stride], scores, to),
-            3 => attend_group::<3>(queries, seen, kept, [width, last, stride], scores, to),
-            _ => attend_group::<TOGETHER>(queries, seen, kept, [width, last, stride], scores, to),
+            1 => attend_group::<1>(queries, seen, kept, sizes, scores, to),
+            2 => attend_group::<2>(queries, seen, kept, sizes, scores, to),
+            3 => attend_group::<3>(queries, seen, kept, sizes, scores, to),
+            4 => attend_group::<4>(queries, seen, kept, sizes, scores, to),
+            5 => attend_group::<5>(queries, seen, kept, sizes, scores, to),
+            6 => attend_group::<6>(queries, seen, kept, sizes, scores, to),
+            7 => attend_group::<7>(queries, seen, kept, sizes, scores, to),
+            _ => attend_group::<TOGETHER>(queries, seen, kept, sizes, scores, to),
         }
     }
 }
@@ -163,158 +168,143 @@ fn attend_group<const Q: usize>(
     let turned: Vec<[f32; Q]> = (0..width)
         .map(|w| std::array::from_fn(|q| queries[q * width + w]))
         .collect();
-    vectorised(
-        #[inline(always)]
-        || {
-            let mut from = 0;
-            for piece in kept {
-                let count = piece.length.min(last - from);
-                let blocks = &piece.keys[..count.div_ceil(LANES) * width];
-                // Two blocks at a time, so that enough sums are under way.
-                let mut pairs = blocks.chunks_exact(2 * width.max(1));
-                for (i, pair) in (&mut pairs).enumerate() {
-                    let (left, right) = pair.split_at(width);
-                    let sums = two_blocks(&turned, left, right);
-                    for (row, [left, right]) in scores.chunks_exact_mut(stride).zip(sums) {
-                        let to = &mut row[from + i * 2 * LANES..];
-                        // What lies beyond the last key of a piece the next piece writes over.
-                        to[..LANES].copy_from_slice(&left);
-                        to[LANES..2 * LANES].copy_from_slice(&right);
-                    }
-                }
-                if !pairs.remainder().is_empty() {
-                    let i = blocks.len() / (2 * width);
-                    let sums = one_block(&turned, pairs.remainder());
-                    for (row, sums) in scores.chunks_exact_mut(stride).zip(sums) {
-                        row[from + i * 2 * LANES..][..LANES].copy_from_slice(&sums);
-                    }
-                }
-                from += count;
-            }
-        },
-    );
+    let arch = Arch::new();
+    arch.dispatch(Scores {
+        queries: &turned,
+        kept,
+        last,
+        stride,
+        scores,
+    });
     for (row, seen) in scores.chunks_exact_mut(stride).zip(seen) {
         let (seen, hidden) = row.split_at_mut(*seen);
         softmax(seen);
         hidden.fill(0.0);
     }
-    mix::<Q>(scores, kept, [width, last, stride], to);
-}
-
-/// Scores of Q queries, value by value, with the keys of two blocks.
-#[inline(always)]
-fn two_blocks<const Q: usize>(
-    queries: &[[f32; Q]],
-    left: &[[f32; LANES]],
-    right: &[[f32; LANES]],
-) -> [[[f32; LANES]; 2]; Q] {
-    let mut sums = [[[0.0f32; LANES]; 2]; Q];
-    for ((x, left), right) in queries.iter().zip(left).zip(right) {
-        for q in 0..Q {
-            for l in 0..LANES {
-                sums[q][0][l] += x[q] * left[l];
-            }
-            for l in 0..LANES {
-                sums[q][1][l] += x[q] * right[l];
-            }
-        }
-    }
-    sums
-}
-
-/// The same with one block.
-#[inline(always)]
-fn one_block<const Q: usize>(queries: &[[f32; Q]], keys: &[[f32; LANES]]) -> [[f32; LANES]; Q] {
-    let mut sums = [[0.0f32; LANES]; Q];
-    for (x, keys) in queries.iter().zip(keys) {
-        for q in 0..Q {
-            for l in 0..LANES {
-                sums[q][l] += x[q] * keys[l];
-            }
-        }
-    }
-    sums
-}
-
-/// The values, each times its share, added up for Q queries: `to` `[Q, width]`.
-fn mix<const Q: usize>(shares: &[f32], kept: &[&KeyValues], [width, last, stride]: [usize; 3], to: &mut [f32]) {
     let vectors = width.div_ceil(LANES);
-    let mut mixed = vec![[[0.0f32; LANES]; Q]; vectors];
-    vectorised(
-        #[inline(always)]
-        || {
-            let mut from = 0;
-            for piece in kept {
-                let count = piece.length.min(last - from);
-                for first in (0..count).step_by(KEYS_AT_A_TIME) {
-                    let keys = KEYS_AT_A_TIME.min(count - first);
-                    let values = &piece.values[first * vectors..(first + keys) * vectors];
-                    let rows: [&[f32]; Q] = std::array::from_fn(|q| &shares[q * stride + from + first..][..keys]);
-                    for (group, mixed) in mixed.chunks_mut(4).enumerate() {
-                        match mixed {
-                            [a, b, c, d] => mix_four(&rows, values, [vectors, 4 * group], [a, b, c, d]),
-                            some => {
-                                for (i, mixed) in some.iter_mut().enumerate() {
-                                    mix_one(&rows, values, [vectors, 4 * group + i], mixed);
-                                }
-                            }
+    let mut mixed = vec![0.0; Q * vectors * LANES];
+    arch.dispatch(Mix::<Q> {
+        shares: scores,
+        kept,
+        last,
+        stride,
+        to: &mut mixed,
+    });
+    for (to, mixed) in to.chunks_exact_mut(width).zip(mixed.chunks_exact(vectors * LANES)) {
+        to.copy_from_slice(&mixed[..width]);
+    }
+}
+
+/// Scores of Q queries, value by value, with all keys before `last`.
+struct Scores<'a, const Q: usize> {
+    queries: &'a [[f32; Q]],
+    kept: &'a [&'a KeyValues],
+    last: usize,
+    stride: usize,
+    scores: &'a mut [f32],
+}
+
+impl<const Q: usize> WithSimd for Scores<'_, Q> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let parts = LANES / S::F32_LANES;
+        let width = self.queries.len();
+        let mut from = 0;
+        for piece in self.kept {
+            let count = piece.length.min(self.last - from);
+            let blocks = piece.keys[..count.div_ceil(LANES) * width].chunks_exact(width.max(1));
+            for (i, block) in blocks.enumerate() {
+                let (block, _) = S::as_simd_f32s(block.as_flattened());
+                for part in 0..parts {
+                    let mut sums = [simd.splat_f32s(0.0); Q];
+                    for (x, keys) in self.queries.iter().zip(block.chunks_exact(parts)) {
+                        for q in 0..Q {
+                            sums[q] = simd.mul_add_e_f32s(simd.splat_f32s(x[q]), keys[part], sums[q]);
                         }
                     }
+                    for (row, sums) in self.scores.chunks_exact_mut(self.stride).zip(sums) {
+                        // What lies beyond the last key of a piece the next piece writes over.
+                        let to = &mut row[from + i * LANES + part * S::F32_LANES..][..S::F32_LANES];
+                        simd.partial_store_f32s(to, sums);
+                    }
                 }
-                from += count;
             }
-        },
-    );
-    for (q, to) in to.chunks_exact_mut(width).enumerate() {
-        for (to, mixed) in to.chunks_mut(LANES).zip(&mixed) {
-            to.copy_from_slice(&mixed[q][..to.len()]);
+            from += count;
         }
     }
 }
 
-/// Vectors `at` to `at + 3` of the rows of `values`, `vectors` each.
-#[inline(always)]
-fn mix_four<const Q: usize>(
-    shares: &[&[f32]; Q],
-    values: &[[f32; LANES]],
-    [vectors, at]: [usize; 2],
-    mixed: [&mut [[f32; LANES]; Q]; 4],
-) {
-    let mut sums: [[[f32; LANES]; Q]; 4] = std::array::from_fn(|v| *mixed[v]);
-    for (t, row) in values.chunks_exact(vectors).enumerate() {
-        let row = &row[at..at + 4];
-        for q in 0..Q {
-            let share = shares[q][t];
-            for v in 0..4 {
-                for l in 0..LANES {
-                    sums[v][q][l] += share * row[v][l];
+/// The values, each times its share, added up for Q queries, in rows of whole vectors.
+struct Mix<'a, const Q: usize> {
+    shares: &'a [f32],
+    kept: &'a [&'a KeyValues],
+    last: usize,
+    stride: usize,
+    to: &'a mut [f32],
+}
+
+impl<const Q: usize> WithSimd for Mix<'_, Q> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self {
+            shares,
+            kept,
+            last,
+            stride,
+            to,
+        } = self;
+        let row = to.len() / Q / S::F32_LANES;
+        let (to, _) = S::as_mut_simd_f32s(to);
+        let mut from = 0;
+        for piece in kept {
+            let count = piece.length.min(last - from);
+            let (values, _) = S::as_simd_f32s(piece.values.as_flattened());
+            for first in (0..count).step_by(KEYS_AT_A_TIME) {
+                let keys = KEYS_AT_A_TIME.min(count - first);
+                let values = &values[first * row..(first + keys) * row];
+                let shares: [&[f32]; Q] = std::array::from_fn(|q| &shares[q * stride + from + first..][..keys]);
+                let mut at = 0;
+                while at + 2 <= row {
+                    columns::<S, Q, 2>(simd, &shares, values, [row, at], to);
+                    at += 2;
+                }
+                if at < row {
+                    columns::<S, Q, 1>(simd, &shares, values, [row, at], to);
                 }
             }
+            from += count;
         }
-    }
-    for (mixed, sums) in mixed.into_iter().zip(sums) {
-        *mixed = sums;
     }
 }
 
-/// Vector `at` of the rows of `values`.
+/// Adds C vectors from `at` on of each row of `values`, times its share for each of Q queries.
 #[inline(always)]
-fn mix_one<const Q: usize>(
+fn columns<S: Simd, const Q: usize, const C: usize>(
+    simd: S,
     shares: &[&[f32]; Q],
-    values: &[[f32; LANES]],
-    [vectors, at]: [usize; 2],
-    mixed: &mut [[f32; LANES]; Q],
+    values: &[S::f32s],
+    [row, at]: [usize; 2],
+    to: &mut [S::f32s],
 ) {
-    let mut sums = *mixed;
-    for (t, row) in values.chunks_exact(vectors).enumerate() {
+    let mut sums: [[S::f32s; C]; Q] = std::array::from_fn(|q| std::array::from_fn(|c| to[q * row + at + c]));
+    for (t, values) in values.chunks_exact(row).enumerate() {
+        let values: [S::f32s; C] = std::array::from_fn(|c| values[at + c]);
         for q in 0..Q {
-            let share = shares[q][t];
-            for l in 0..LANES {
-                sums[q][l] += share * row[at][l];
+            let share = simd.splat_f32s(shares[q][t]);
+            for c in 0..C {
+                sums[q][c] = simd.mul_add_e_f32s(share, values[c], sums[q][c]);
             }
         }
     }
-    *mixed = sums;
+    for (q, sums) in sums.into_iter().enumerate() {
+        for (c, sum) in sums.into_iter().enumerate() {
+            to[q * row + at + c] = sum;
+        }
+    }
 }
 
 #[cfg(test)]
