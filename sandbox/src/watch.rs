@@ -103,7 +103,8 @@ impl Drop for Group {
 pub(crate) struct End {
     pub(crate) status: Status,
     pub(crate) breach: Option<Breach>,
-    /// Processor time of the started process and all that it and its children have waited for.
+    /// Processor time: what the started process and its children told when they were waited for, or what
+    /// was last seen of the program, whichever is more (bwrap ends without waiting for its child).
     pub(crate) cpu: Duration,
     pub(crate) outputs: [Vec<u8>; 2],
 }
@@ -132,6 +133,7 @@ pub(crate) fn watch(
         Capture::new(err, limits.output_bytes)?,
     ];
     let mut next_look = started + GLANCE;
+    let mut seen = Duration::ZERO;
     let stop = loop {
         for output in &mut outputs {
             output.drain()?;
@@ -144,8 +146,12 @@ pub(crate) fn watch(
         }
         let now = Instant::now();
         if now >= next_look {
-            if let Some(breach) = look(&group, scratch, limits) {
-                break Some(Stop::Breach(breach));
+            if let Some(program) = group.program() {
+                let used = Usage::of(program);
+                seen = seen.max(used.cpu);
+                if let Some(breach) = breach(&used, program, scratch, limits) {
+                    break Some(Stop::Breach(breach));
+                }
             }
             next_look = Instant::now() + GLANCE.max(now.elapsed() * SHARE);
         }
@@ -158,6 +164,7 @@ pub(crate) fn watch(
     };
     group.kill();
     let (raw, cpu) = group.reap()?;
+    let cpu = cpu.max(seen);
     for output in &mut outputs {
         output.drain()?;
     }
@@ -188,21 +195,35 @@ fn ended_with(raw: libc::c_int, cpu: Duration, limits: &Limits) -> Status {
     }
 }
 
-/// One look at the watched limits.
-fn look(group: &Group, scratch: &Scratch, limits: &Limits) -> Option<Breach> {
-    let program = group.program()?;
-    if threads(program) > limits.threads {
+/// The watched limit that is passed, if any.
+fn breach(used: &Usage, program: libc::pid_t, scratch: &Scratch, limits: &Limits) -> Option<Breach> {
+    if used.threads > limits.threads {
         return Some(Breach::Threads);
     }
     scratch.breach(program, limits)
 }
 
-/// Threads alive, or 0 where the system does not tell.
-fn threads(pid: libc::pid_t) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // After the name in parentheses, which may hold anything, come state, ppid, ...
-    let fields = stat.rsplit(") ").next().unwrap_or_default();
-    fields.split(' ').nth(17).and_then(|n| n.parse().ok()).unwrap_or(0)
+/// What a living process uses; nothing where the system does not tell.
+#[derive(Default)]
+struct Usage {
+    threads: u64,
+    cpu: Duration,
+}
+
+impl Usage {
+    fn of(pid: libc::pid_t) -> Self {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // After the name in parentheses, which may hold anything, come state, ppid, ...
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+        let number = |at: usize| fields.get(at).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+        // SAFETY: no pointers; cannot fail for a name that every Linux knows.
+        let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+        let ticks = number(11) + number(12); // in user and in system mode
+        Self {
+            threads: number(17),
+            cpu: Duration::from_secs_f64(ticks as f64 / per_second.max(1) as f64),
+        }
+    }
 }
 
 /// The reading end of one output, without blocking.
