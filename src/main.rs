@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    wmtp_kernels::keep_freed_memory();
     wmtp::cli::main()
 }

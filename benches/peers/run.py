@@ -19,12 +19,14 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from peer import HERE, Peer, PeerError, make_venv, say
 from table import markdown, mbpp_markdown
 
 TOLERANCE = {"f32": 1e-4, "bf16": 2e-2, "bf16-master": 2e-2}
+PAUSE = 1.0  # seconds before each step: the threads of the peer before may still spin, waiting for work
 TORCH = ["f32 naive", "f32 sequential", "bf16 naive", "bf16 sequential", "bf16-master sequential"]
 TORCH_MBPP = [f"{dtype} {rows}" for dtype in ("f32", "bf16", "bf16-master") for rows in ("all", "trained")]
 TORCH_CE = [f"{dtype} {form}" for dtype in ("f32", "bf16") for form in ("naive", "chunked", "chunked-autograd")]
@@ -174,6 +176,7 @@ def measure(group, args, reference):
             say(f"{peer.name}: loss {peer.warm_up['loss']:.6f}")
         for repetition in range(args.repetitions):
             for peer in group:
+                time.sleep(PAUSE)
                 peer.steps.append(peer.step())
             say(f"repetition {repetition + 1} of {args.repetitions}")
         for peer in group:

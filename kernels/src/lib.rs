@@ -14,6 +14,7 @@ mod backends;
 #[cfg(feature = "cube")]
 pub mod cube;
 pub mod host;
+mod memory;
 mod precision;
 pub mod product;
 pub mod rms_norm;
@@ -25,5 +26,6 @@ pub mod swiglu;
 mod test_values;
 pub mod weighted_ce;
 
+pub use memory::keep_freed_memory;
 pub use precision::{Accuracy, Precision};
 pub use weighted_ce::{WeightedCrossEntropy, weighted_linear_cross_entropy, weighted_linear_cross_entropy_in};

@@ -25,6 +25,7 @@ use super::filter::Filtered;
 use super::{Found, Matrix};
 use crate::host::exp::exp_not_positive;
 use crate::host::vectorised;
+use crate::memory::large_pages;
 use crate::product::{Floats, PackedColumns, Precision, View, product, product_here};
 use half::bf16;
 use rayon::prelude::*;
@@ -145,6 +146,10 @@ pub(super) fn loss_and_gradients<K: Kept>(
     let mut d_x = vec![0.0; if wanted.hidden { STRIPES * chunk_rows * d } else { 0 }];
     let mut exponentials = vec![K::ZERO; most_lanes * v];
     let parts = v.div_ceil(PART);
+    large_pages(&exponentials);
+    if let Some(d_unembedding) = &d_unembedding {
+        large_pages(d_unembedding);
+    }
     let mut largest = vec![0.0; most_lanes * parts];
     let mut sums = vec![0.0; most_lanes * parts];
 
