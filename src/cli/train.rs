@@ -116,6 +116,7 @@ fn prepare(args: Args, output: &Output) -> Result<TrainRequest, Failure> {
         config_yaml: settings.config.to_yaml(),
         recipe_yaml: settings.recipe.to_yaml(),
         show: if dashboard { Show::Dashboard } else { Show::Lines },
+        config: settings.config,
         recipe: settings.recipe,
     })
 }
