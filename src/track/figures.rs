@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn settings_become_dotted_parameters() {
         let tree = json!({"optim": {"lr": 1e-5, "betas": [0.9, 0.95]}, "run": {"name": null}, "a b": "x@y"});
-        let expected = [("a b", "x@y"), ("optim.betas", "[0.9,0.95]"), ("optim.lr", "1e-5")];
+        let expected = [("a b", "x@y"), ("optim.betas", "[0.9,0.95]"), ("optim.lr", "0.00001")];
         assert_eq!(
             flatten(&tree),
             expected.map(|(k, v)| (k.to_owned(), v.to_owned())).into()

@@ -32,7 +32,23 @@ stop() {
 }
 trap stop EXIT
 
-free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+# Free ports whose neighbours 10000 above are free, too: SeaweedFS takes both.
+free_ports() { # HOW MANY
+    python3 - "$1" << 'PYTHON'
+import random, socket, sys
+
+def free(port):
+    with socket.socket() as s:
+        try:
+            s.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+ports = [p for p in random.sample(range(12000, 30000), 500) if free(p) and free(p + 10000)]
+print(*ports[: int(sys.argv[1])])
+PYTHON
+}
 ready() { # NAME URL LOG
     for _ in $(seq 240); do
         if curl -sf -o /dev/null "$2" || [ "$(curl -s -o /dev/null -w '%{http_code}' "$2")" = 403 ]; then return 0; fi
@@ -43,16 +59,15 @@ ready() { # NAME URL LOG
     return 1
 }
 
-# Its other ports follow from these or are fixed, so there is one server for all tests.
 export AWS_ACCESS_KEY_ID=testkey AWS_SECRET_ACCESS_KEY=testsecret123 AWS_DEFAULT_REGION=us-east-1
-s3_port=${WMTP_TEST_S3_PORT:-8333}
+read -r s3_port master volume filer admin mlflow_port <<< "$(free_ports 6)"
 mkdir "$work/s3"
 setsid weed mini -dir="$work/s3" -ip=127.0.0.1 -ip.bind=127.0.0.1 -admin.ui=false -webdav=false \
-    -s3.port="$s3_port" -s3.port.iceberg=0 -bucket=wmtp,mlflow > "$work/s3.log" 2>&1 &
+    -s3.port="$s3_port" -s3.port.iceberg=0 -s3.port.lance=0 -master.port="$master" -volume.port="$volume" \
+    -filer.port="$filer" -admin.port="$admin" -bucket=wmtp,mlflow > "$work/s3.log" 2>&1 &
 pids+=($!)
 export WMTP_TEST_S3_ENDPOINT="http://127.0.0.1:$s3_port"
 
-mlflow_port=$(free_port)
 MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_S3_ENDPOINT_URL="$WMTP_TEST_S3_ENDPOINT" MLFLOW_DISABLE_TELEMETRY=true \
     setsid mlflow server --host 127.0.0.1 --port "$mlflow_port" --workers 1 \
     --backend-store-uri "sqlite:///$work/mlflow.db" --artifacts-destination s3://mlflow/artifacts > "$work/mlflow.log" 2>&1 &

@@ -87,7 +87,8 @@ pub(super) fn model(id: &str, run: &Layout, model: &Model, place: &File) -> Stri
         "model_type": "llama",
         "name": model.name,
         "source_run_id": run.run_id(),
-        "status": "READY",
+        // READY in MLflow's enumeration.
+        "status": 2,
         "status_message": null,
     }))
 }
