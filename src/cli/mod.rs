@@ -5,6 +5,7 @@
 //! output, `{"error": {"code": 2, "message": "..."}}`, so that a program that reads there always
 //! finds exactly one document.
 
+mod cache;
 mod common;
 mod completions;
 mod convert;
@@ -14,6 +15,7 @@ mod failure;
 mod generate;
 mod inspect;
 mod output;
+mod resume;
 mod schema;
 mod score;
 mod train;
@@ -54,6 +56,8 @@ enum Command {
     Inspect(inspect::Args),
     /// Convert a model between layouts.
     Convert(convert::Args),
+    /// What was downloaded and kept.
+    Cache(cache::Args),
     /// What works on this machine.
     Doctor(doctor::Args),
     /// JSON Schema of a settings file, for editors.
@@ -115,6 +119,7 @@ fn run(command: Command, output: &Output) -> Result<(), Failure> {
         Command::Score(args) => score::run(args, output),
         Command::Inspect(args) => inspect::run(args, output),
         Command::Convert(args) => convert::run(args, output),
+        Command::Cache(args) => cache::run(args, output),
         Command::Doctor(args) => doctor::run(args, output),
         Command::Schema(args) => schema::run(args, output),
         Command::Completions(args) => completions::run(args, output),

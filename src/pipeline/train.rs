@@ -3,6 +3,7 @@
 use super::{
     PipelineError,
     critic::value_stage,
+    mirror::{self, Copy, CopySummary},
     scoring::scorer,
     steps::{TrainSteps, ValidSteps},
 };
@@ -12,7 +13,7 @@ use crate::{
     settings::{HeadInit, Pipeline, Recipe},
     track::{Event, RunDir, peak_memory},
     train::{
-        Assets, CheckpointStore, GradientScale, JointValue, Lines, LoraAssets, Plan, PrecisionConfig, Quiet,
+        Assets, CheckpointStore, GradientScale, JointValue, Lines, LoraAssets, Mirror, Plan, PrecisionConfig, Quiet,
         StatePrecision, StepLoader, StepMetric, StepSource, StepStrategy, TrainError, Trainable, TrainerState, Weigher,
         WeightedMtp, adamw, assign_stable_ids, hex,
     },
@@ -77,6 +78,8 @@ pub struct TrainRequest {
     pub run_name: String,
     /// Continue this run (its directory) instead of starting a new one.
     pub resume: Option<PathBuf>,
+    /// Copy the run while it trains.
+    pub copy: Option<Copy>,
     /// The resolved settings as text: `config.yaml` and `recipe.yaml`.
     pub config_yaml: String,
     /// See `config_yaml`.
@@ -111,6 +114,9 @@ pub struct TrainSummary {
     /// What the value stage learned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<super::ValueReport>,
+    /// The run's copy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copy: Option<CopySummary>,
 }
 
 /// Data, sizes and model of a run, loaded and checked; nothing has been written yet.
@@ -217,6 +223,8 @@ pub fn train_with(request: &TrainRequest, own: Option<Box<dyn Scorer>>) -> Resul
         None => (create_run(request, &prepared, &model_hash)?, fresh, None),
     };
     let store = CheckpointStore::open(run.checkpoints())?;
+    let copying = mirror::start(request, &run)?;
+    let store = store.with_mirror(copying.clone().map(|mirror| mirror as Arc<dyn Mirror>));
     announce(request, &prepared, &run);
     if request.recipe.train.head_warmup.steps == 0 && prepared.new_heads > 0 && request.resume.is_none() {
         eprintln!(
@@ -273,8 +281,13 @@ pub fn train_with(request: &TrainRequest, own: Option<Box<dyn Scorer>>) -> Resul
         scorer: scorer_name,
         max_fallback_share: request.recipe.weights.max_fallback_share,
     };
-    let state = fit(request, module, plan, &prepared, run.clone(), store, start, from)?;
-    Ok(summary(&run, &state, started, value_report))
+    let begun = start.step;
+    let fitted = fit(request, module, plan, &prepared, run.clone(), store, start, from);
+    // What a run that failed has saved is worth as much.
+    let step = fitted.as_ref().map_or(begun, |state| state.step);
+    let copy = mirror::finish(request, copying.as_deref(), &run, step)?;
+    let summary = summary(&run, &fitted?, started, value_report);
+    Ok(TrainSummary { copy, ..summary })
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -489,5 +502,6 @@ fn summary(run: &RunDir, state: &TrainerState, started: Instant, value: Option<s
         seconds: started.elapsed().as_secs_f64(),
         peak_memory: peak_memory(),
         value,
+        copy: None,
     }
 }
