@@ -61,6 +61,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         output,
         run_name: "own-scorer".into(),
         resume: None,
+        copy: None,
         config_yaml: settings.config.to_yaml(),
         recipe_yaml: settings.recipe.to_yaml(),
         show: Show::Lines,

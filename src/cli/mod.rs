@@ -5,6 +5,7 @@
 //! output, `{"error": {"code": 2, "message": "..."}}`, so that a program that reads there always
 //! finds exactly one document.
 
+mod cache;
 mod common;
 mod completions;
 mod convert;
@@ -15,6 +16,7 @@ mod generate;
 mod inspect;
 mod output;
 mod promote;
+mod resume;
 mod schema;
 mod score;
 mod track;
@@ -60,6 +62,8 @@ enum Command {
     Track(track::Args),
     /// A run's model into the registry, with its card.
     Promote(promote::Args),
+    /// What was downloaded and kept.
+    Cache(cache::Args),
     /// What works on this machine.
     Doctor(doctor::Args),
     /// JSON Schema of a settings file, for editors.
@@ -123,6 +127,7 @@ fn run(command: Command, output: &Output) -> Result<(), Failure> {
         Command::Convert(args) => convert::run(args, output),
         Command::Track(args) => track::run(args, output),
         Command::Promote(args) => promote::run(args, output),
+        Command::Cache(args) => cache::run(args, output),
         Command::Doctor(args) => doctor::run(args, output),
         Command::Schema(args) => schema::run(args, output),
         Command::Completions(args) => completions::run(args, output),

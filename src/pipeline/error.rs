@@ -1,6 +1,7 @@
 use crate::{
     data::DataError,
     scorer::ScorerError,
+    storage::StorageError,
     track::{RunError, SetupError},
     train::{CheckpointError, TrainError},
 };
@@ -28,6 +29,9 @@ pub enum PipelineError {
     /// A checkpoint can't be written or read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The run can't be copied.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
     /// Training ended early.
     #[error(transparent)]
     Train(#[from] TrainError),

@@ -116,7 +116,8 @@ pub(super) fn end(run: &RunDir, request: &TrainRequest, state: Option<&TrainerSt
     if !tracking.is_on() {
         return None;
     }
-    finish(tracking, run.path(), &request.config.tracking, state);
+    let copy = request.copy.as_ref().map(|copy| copy.to.url());
+    finish(tracking, run.path(), &request.config.tracking, state, copy.as_deref());
     let summary = tracking.close();
     for line in summary.left(run.path()) {
         eprintln!("warning: {line}");
@@ -125,9 +126,9 @@ pub(super) fn end(run: &RunDir, request: &TrainRequest, state: Option<&TrainerSt
 }
 
 /// Files, checkpoints and status of a run that has ended.
-fn finish(tracking: &Tracking, dir: &Path, config: &TrackingConfig, state: Option<&TrainerState>) {
+fn finish(tracking: &Tracking, dir: &Path, config: &TrackingConfig, state: Option<&TrainerState>, copy: Option<&str>) {
     files(tracking, dir);
-    checkpoints(tracking, dir, config.checkpoints);
+    checkpoints(tracking, dir, config.checkpoints, copy);
     tracking.status(match state {
         Some(state) if state.finished => Status::Finished,
         Some(_) => Status::Killed,
@@ -135,8 +136,9 @@ fn finish(tracking: &Tracking, dir: &Path, config: &TrackingConfig, state: Optio
     });
 }
 
-/// A link to each checkpoint, its files where they are to be sent, and the models of `best` and `last`.
-fn checkpoints(tracking: &Tracking, dir: &Path, what: CheckpointTracking) {
+/// A link to each checkpoint (and to its copy below the URL `copy`), its files where they are to be
+/// sent, and the models of `best` and `last`.
+fn checkpoints(tracking: &Tracking, dir: &Path, what: CheckpointTracking, copy: Option<&str>) {
     let root = dir.join("checkpoints");
     let mut found: Vec<PathBuf> = fs::read_dir(&root)
         .into_iter()
@@ -164,6 +166,7 @@ fn checkpoints(tracking: &Tracking, dir: &Path, what: CheckpointTracking) {
             "checkpoint": name,
             "step": step,
             "place": checkpoint,
+            "copy": copy.map(|url| format!("{url}/checkpoints/{name}")),
             "files": manifest["files"],
         });
         match fs::write(&link, format!("{content:#}\n")) {
@@ -175,6 +178,9 @@ fn checkpoints(tracking: &Tracking, dir: &Path, what: CheckpointTracking) {
         }
         if ["best", "last"].contains(&name.as_str()) {
             let mut tags = BTreeMap::from([("wmtp.place".to_owned(), checkpoint.display().to_string())]);
+            if let Some(url) = copy {
+                tags.insert("wmtp.copy".into(), format!("{url}/checkpoints/{name}"));
+            }
             if let Ok(hash) = weights_hash(&checkpoint) {
                 tags.insert("wmtp.model_sha256".into(), hash);
             }
@@ -206,6 +212,14 @@ fn read_json(path: &Path) -> Value {
     serde_json::from_str(&text).unwrap_or_default()
 }
 
+fn track_name(run: &RunDir) -> String {
+    run.path()
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
 /// Sends a finished or interrupted training run to trackers that it did not have, or not all of it:
 /// what `wmtp track sync` does.
 ///
@@ -227,7 +241,9 @@ pub fn sync(
         track::import(&tracking, run, u64::MAX)?;
         let state = fs::read_to_string(run.path().join("checkpoints/last/trainer.json")).ok();
         let state: Option<TrainerState> = state.and_then(|text| serde_json::from_str(&text).ok());
-        finish(&tracking, run.path(), &config.tracking, state.as_ref());
+        let copy = config.storage.runs.as_ref();
+        let copy = copy.map(|runs| format!("{}/{}", runs.trim_end_matches('/'), track_name(run)));
+        finish(&tracking, run.path(), &config.tracking, state.as_ref(), copy.as_deref());
     }
     Ok(tracking.close())
 }

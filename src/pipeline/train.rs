@@ -4,6 +4,7 @@ use super::{
     PipelineError,
     critic::value_stage,
     followed,
+    mirror::{self, Copy, CopySummary},
     scoring::scorer,
     steps::{TrainSteps, ValidSteps},
 };
@@ -13,7 +14,7 @@ use crate::{
     settings::{Config, HeadInit, Pipeline, Recipe},
     track::{self, Event, RunDir, Tracker, TrackingSummary, peak_memory},
     train::{
-        Assets, CheckpointStore, GradientScale, JointValue, Lines, LoraAssets, Plan, PrecisionConfig, Quiet,
+        Assets, CheckpointStore, GradientScale, JointValue, Lines, LoraAssets, Mirror, Plan, PrecisionConfig, Quiet,
         StatePrecision, StepLoader, StepMetric, StepSource, StepStrategy, TrainError, Trainable, TrainerState, Weigher,
         WeightedMtp, adamw, assign_stable_ids, hex,
     },
@@ -80,6 +81,8 @@ pub struct TrainRequest {
     pub run_name: String,
     /// Continue this run (its directory) instead of starting a new one.
     pub resume: Option<PathBuf>,
+    /// Copy the run while it trains.
+    pub copy: Option<Copy>,
     /// The resolved settings as text: `config.yaml` and `recipe.yaml`.
     pub config_yaml: String,
     /// See `config_yaml`.
@@ -117,6 +120,9 @@ pub struct TrainSummary {
     /// How far the run's trackers are; None if it has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tracking: Option<TrackingSummary>,
+    /// The run's copy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copy: Option<CopySummary>,
 }
 
 /// Data, sizes and model of a run, loaded and checked; nothing has been written yet.
@@ -248,9 +254,13 @@ pub fn train_tracked(
         from,
     }
     .run(own);
-    let tracking = followed::end(&run, request, trained.as_ref().ok().map(|(state, _)| state));
-    let (state, value_report) = trained?;
-    Ok(summary(&run, &state, started, value_report, tracking))
+    let tracking = followed::end(&run, request, trained.as_ref().ok().map(|trained| &trained.state));
+    let trained = trained?;
+    Ok(TrainSummary {
+        tracking,
+        copy: trained.copy,
+        ..summary(&run, &trained.state, started, trained.value)
+    })
 }
 
 /// A run that has its directory.
@@ -266,8 +276,15 @@ struct Training<'a> {
     from: Option<PathBuf>,
 }
 
+/// What training left.
+struct Trained {
+    state: TrainerState,
+    value: Option<super::ValueReport>,
+    copy: Option<CopySummary>,
+}
+
 impl Training<'_> {
-    fn run(self, own: Option<Box<dyn Scorer>>) -> Result<(TrainerState, Option<super::ValueReport>), PipelineError> {
+    fn run(self, own: Option<Box<dyn Scorer>>) -> Result<Trained, PipelineError> {
         let Self {
             request,
             prepared,
@@ -279,6 +296,8 @@ impl Training<'_> {
             from,
         } = self;
         let store = CheckpointStore::open(run.checkpoints())?;
+        let copying = mirror::start(request, run)?;
+        let store = store.with_mirror(copying.clone().map(|mirror| mirror as Arc<dyn Mirror>));
         announce(request, prepared, run);
         if request.recipe.train.head_warmup.steps == 0 && prepared.new_heads > 0 && request.resume.is_none() {
             eprintln!(
@@ -335,8 +354,16 @@ impl Training<'_> {
             scorer: scorer_name,
             max_fallback_share: request.recipe.weights.max_fallback_share,
         };
-        let state = fit(request, module, plan, prepared, run.clone(), store, start, from)?;
-        Ok((state, value_report))
+        let begun = start.step;
+        let fitted = fit(request, module, plan, prepared, run.clone(), store, start, from);
+        // What a run that failed has saved is worth as much.
+        let step = fitted.as_ref().map_or(begun, |state| state.step);
+        let copy = mirror::finish(request, copying.as_deref(), run, step)?;
+        Ok(Trained {
+            state: fitted?,
+            value: value_report,
+            copy,
+        })
     }
 }
 
@@ -543,13 +570,7 @@ fn announce(request: &TrainRequest, prepared: &Prepared, run: &RunDir) {
     }
 }
 
-fn summary(
-    run: &RunDir,
-    state: &TrainerState,
-    started: Instant,
-    value: Option<super::ValueReport>,
-    tracking: Option<TrackingSummary>,
-) -> TrainSummary {
+fn summary(run: &RunDir, state: &TrainerState, started: Instant, value: Option<super::ValueReport>) -> TrainSummary {
     let best = run.checkpoints().join("best");
     TrainSummary {
         run_dir: run.path().into(),
@@ -567,6 +588,7 @@ fn summary(
         seconds: started.elapsed().as_secs_f64(),
         peak_memory: peak_memory(),
         value,
-        tracking,
+        tracking: None,
+        copy: None,
     }
 }

@@ -62,6 +62,23 @@ impl Config {
             "must be 1 or more",
         );
         check.when(self.storage.retries > 20, "storage.retries", "must be 20 or less");
+        check.when(
+            !(1..=64).contains(&self.storage.parallel),
+            "storage.parallel",
+            "must be 1 to 64",
+        );
+        if let Some(url) = &self.storage.s3.endpoint {
+            let is_url = url.starts_with("http://") || url.starts_with("https://");
+            check.when(!is_url, "storage.s3.endpoint", "must start with http:// or https://");
+            check.when(
+                url.contains('@'),
+                "storage.s3.endpoint",
+                "must hold no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead",
+            );
+        }
+        if let Some(Err(e)) = self.storage.runs.as_deref().map(crate::storage::S3Url::parse) {
+            check.say("storage.runs", format!("`storage.runs`: {e}"));
+        }
         if let Err(e) = self.devices.backend.parse::<crate::device::Choice>() {
             check.say("devices.backend", format!("`devices.backend`: {e}"));
         }

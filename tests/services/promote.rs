@@ -2,7 +2,8 @@
 
 use crate::{
     common::{json, succeed, wmtp},
-    world::{kept, mlflow, read_back, run_dir, train, unique},
+    unique,
+    world::{kept, mlflow, read_back, run_dir, train},
 };
 use std::{path::Path, process::Command};
 

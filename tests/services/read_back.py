@@ -3,6 +3,7 @@
     read_back.py run TRACKING_URI RUN_ID        one run: params, tags, metric histories, inputs, ...
     read_back.py texts TRACKING_URI RUN_ID      the same with the artifacts' content as text
     read_back.py model TRACKING_URI NAME        a registered model: versions, aliases, stages
+    read_back.py s3 TRACKING_URI NAME           makes the experiment NAME with its files at s3://mlflow/direct/NAME
     read_back.py histories TRACKING_URI NAME    metric histories of all runs of the experiment NAME
 """
 
@@ -123,12 +124,16 @@ def read_histories(client, name):
     ]
 
 
+def make_s3(client, name):
+    return client.create_experiment(name, artifact_location=f"s3://mlflow/direct/{name}")
+
+
 def main():
     what, uri, name = sys.argv[1:]
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     client = MlflowClient(uri)
-    print(json.dumps({"run": read_run, "texts": read_texts, "model": read_model, "histories": read_histories}[what](client, name)))
+    print(json.dumps({"run": read_run, "texts": read_texts, "model": read_model, "histories": read_histories, "s3": make_s3}[what](client, name)))
 
 
 main()

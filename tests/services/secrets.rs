@@ -3,7 +3,8 @@
 
 use crate::{
     common::wmtp,
-    world::{kept, mlflow, read_back, run_dir, train, unique},
+    unique,
+    world::{kept, mlflow, read_back, run_dir, train},
 };
 use std::{
     path::Path,

@@ -2,7 +2,8 @@
 
 use crate::{
     common::{json, succeed, wmtp},
-    world::{kept, mlflow, read_back, run_dir, train, unique, variable, written_metrics},
+    unique, variable,
+    world::{S3, kept, mlflow, read_back, run_dir, train, written_metrics},
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -121,6 +122,34 @@ fn a_run_is_at_mlflow_as_it_was_written() {
     assert!(run["artifact_uri"].as_str().unwrap().starts_with("mlflow-artifacts:"));
     let share: Vec<f64> = points(&run, "track_share").iter().map(|p| p.1).collect();
     assert_eq!(share.len(), 11);
+}
+
+#[test]
+#[ignore = "needs S3 and MLflow: bash tests/services/run.sh"]
+fn files_go_straight_to_s3_where_the_server_says_so() {
+    let home = tempfile::tempdir().unwrap();
+    let (experiment, server) = (unique("direct"), mlflow());
+    read_back("s3", &server, &experiment);
+    let mut command = train(home.path(), &server, &experiment, "direct", 4);
+    command
+        .env("MLFLOW_S3_ENDPOINT_URL", variable(S3))
+        .args(["--set", "tracking.checkpoints=upload"]);
+    succeed(&mut command);
+    let dir = run_dir(home.path(), "direct");
+    let id = kept(&dir, "mlflow")["kept"]["run_id"].as_str().unwrap().to_owned();
+    let run = read_back("run", &server, &id);
+    assert!(run["artifact_uri"].as_str().unwrap().starts_with("s3://mlflow/direct/"));
+    assert_complete(&run, &dir);
+    // The checkpoint's own manifest says what its files are.
+    let manifest = std::fs::read_to_string(dir.join("checkpoints/best/manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_str(&manifest).unwrap();
+    for (file, entry) in manifest["files"].as_object().unwrap() {
+        assert_eq!(
+            run["artifacts"][format!("checkpoints/best/{file}")],
+            entry["sha256"],
+            "{file}"
+        );
+    }
 }
 
 #[test]

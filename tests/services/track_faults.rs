@@ -3,7 +3,8 @@
 use crate::{
     common::{json, succeed, wmtp},
     proxy::{Fault, Faults, Proxy},
-    world::{kept, mlflow, read_back, run_dir, train, unique, written_metrics},
+    unique,
+    world::{kept, mlflow, read_back, run_dir, train, written_metrics},
 };
 use serde_json::Value;
 use std::{
@@ -76,11 +77,7 @@ fn under_200_random_schedules_of_faults_every_point_is_there_once() {
         assert_eq!(run["params"]["seed"], name, "{name}");
         // What a step's tracking took is known from the second step of a process on.
         let processes = 1 + name.parse::<i64>().unwrap() % 2;
-        for (key, count) in [
-            ("loss", STEPS),
-            ("track_ms", STEPS - processes),
-            ("alone", STEPS / 4),
-        ] {
+        for (key, count) in [("loss", STEPS), ("track_ms", STEPS - processes), ("alone", STEPS / 4)] {
             let mut steps: Vec<i64> = run["metrics"][key]
                 .as_array()
                 .unwrap_or_else(|| panic!("{name} has no {key}"))
@@ -245,6 +242,10 @@ fn a_run_without_its_server_is_trained_and_delivered_later() {
     };
     assert!(!sync().arg("--wait").arg("0.3").output().unwrap().status.success());
     proxy.set_outage(false);
+    proxy.set_faults(Faults {
+        most: 3,
+        ..Faults::seeded(3, 0.3, Fault::ALL)
+    });
     for _ in 0..2 {
         // The second time there is nothing to do, and nothing is doubled.
         let summary = json(&succeed(&mut sync()));

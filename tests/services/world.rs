@@ -1,30 +1,18 @@
 //! The servers, the program and MLflow's own client, as the tests need them.
 
-use crate::common::wmtp;
+use crate::{common::wmtp, variable};
 use serde_json::Value;
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 pub const MLFLOW: &str = "WMTP_TEST_MLFLOW_URI";
 pub const S3: &str = "WMTP_TEST_S3_ENDPOINT";
 
-/// A variable that `tests/services/run.sh` sets.
-pub fn variable(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run bash tests/services/run.sh"))
-}
-
 /// The server under test.
 pub fn mlflow() -> String {
     variable(MLFLOW)
-}
-
-/// A name that no other run of the tests has.
-pub fn unique(name: &str) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
-    format!("{name}-{now:x}")
 }
 
 /// What MLflow's own Python client says.

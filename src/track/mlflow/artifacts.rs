@@ -72,7 +72,7 @@ pub(super) fn upload(client: &Client, uri: &str, file: &Path, name: &str) -> Res
                 )))
             }
         }
-        Place::S3 { bucket, key } => super::s3::upload(client, &bucket, &format!("{key}/{name}"), file),
+        Place::S3 { bucket, key } => super::s3::upload(&bucket, &format!("{key}/{name}"), file),
         Place::Directory(root) => {
             // A directory of the server's machine: only where that is this one.
             if !root.parent().and_then(Path::parent).is_some_and(Path::is_dir) {
