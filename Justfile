@@ -93,6 +93,10 @@ bench-memory *ARGS:
 bench-select *ARGS:
     cargo bench --locked --bench select -- {{ARGS}}
 
+# the tests that need S3 and MLflow, which it starts on loopback: just services [TEST...]
+services *ARGS:
+    bash tests/services/run.sh {{ARGS}}
+
 # products of few rows against the memory's speed and burn's; with --model DIR also tokens per second
 bench-decode *ARGS:
     cargo bench --locked --bench decode -- {{ARGS}}

@@ -61,9 +61,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         output,
         run_name: "own-scorer".into(),
         resume: None,
+        copy: None,
         config_yaml: settings.config.to_yaml(),
         recipe_yaml: settings.recipe.to_yaml(),
         show: Show::Lines,
+        config: settings.config,
         recipe: settings.recipe,
     };
     let summary = train_with(&request, Some(Box::new(EarlyFirst)))?;

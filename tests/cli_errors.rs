@@ -127,7 +127,7 @@ const CASES: &[Case] = &[
     usage(&["train", "critic", "--model", "{dir}/text.txt"], &["text.txt", "is a file"]),
     usage(&["train", "critic", "--model", "some/model"], &["hf://some/model"]),
     usage(&["train", "critic", "--model", "builtin:mega"], &["`mega`", "builtin:micro"]),
-    usage(&["train", "critic", "--model", "s3://bucket/model"], &["s3://bucket/model", "S3"]),
+    usage(&["train", "critic", "--model", "s3://bucket"], &["s3://bucket", "names a whole bucket"]),
     usage(&["train", "critic", "--model", "hf://owner"], &["hf://OWNER/NAME"]),
     usage(&["train", "critic", "--data", "{dir}/none"], &["data set `{dir}/none`", "does not exist"]),
     usage(&["train", "critic", "--data", "builtin:humaneval"], &["`humaneval`", "builtin:mbpp"]),

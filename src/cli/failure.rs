@@ -108,6 +108,7 @@ impl From<PipelineError> for Failure {
     fn from(error: PipelineError) -> Self {
         match error {
             PipelineError::Model(error) => error.into(),
+            PipelineError::Storage(error) => error.into(),
             error if error.is_usage() => Self::usage(error),
             error => Self::failed(error),
         }
@@ -124,9 +125,10 @@ impl From<DeviceError> for Failure {
 impl From<StorageError> for Failure {
     fn from(error: StorageError) -> Self {
         match error {
-            StorageError::BadUri { .. } | StorageError::Missing { .. } | StorageError::Offline { .. } => {
-                Self::usage(error)
-            }
+            StorageError::BadUri { .. }
+            | StorageError::Missing { .. }
+            | StorageError::Offline { .. }
+            | StorageError::NoRun { .. } => Self::usage(error),
             _ => Self::failed(error),
         }
     }

@@ -5,6 +5,7 @@
 //! output, `{"error": {"code": 2, "message": "..."}}`, so that a program that reads there always
 //! finds exactly one document.
 
+mod cache;
 mod common;
 mod completions;
 mod convert;
@@ -14,8 +15,11 @@ mod failure;
 mod generate;
 mod inspect;
 mod output;
+mod promote;
+mod resume;
 mod schema;
 mod score;
+mod track;
 mod train;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
@@ -54,6 +58,12 @@ enum Command {
     Inspect(inspect::Args),
     /// Convert a model between layouts.
     Convert(convert::Args),
+    /// Bring a run to its trackers after the fact.
+    Track(track::Args),
+    /// A run's model into the registry, with its card.
+    Promote(promote::Args),
+    /// What was downloaded and kept.
+    Cache(cache::Args),
     /// What works on this machine.
     Doctor(doctor::Args),
     /// JSON Schema of a settings file, for editors.
@@ -115,6 +125,9 @@ fn run(command: Command, output: &Output) -> Result<(), Failure> {
         Command::Score(args) => score::run(args, output),
         Command::Inspect(args) => inspect::run(args, output),
         Command::Convert(args) => convert::run(args, output),
+        Command::Track(args) => track::run(args, output),
+        Command::Promote(args) => promote::run(args, output),
+        Command::Cache(args) => cache::run(args, output),
         Command::Doctor(args) => doctor::run(args, output),
         Command::Schema(args) => schema::run(args, output),
         Command::Completions(args) => completions::run(args, output),

@@ -3,17 +3,15 @@
 use super::{
     Failure, Output, SettingsArgs,
     common::{data_source, model_dir, open_device, resolve_model},
+    resume,
 };
 use crate::{
     pipeline::{self, PlanReport, Show, Sources, TrainRequest, TrainSummary},
     scorer::ScorerConfig,
     settings::{Pipeline, Settings, expand_home},
-    train::TrainerState,
+    storage::RemoteRuns,
 };
-use std::{
-    io::IsTerminal,
-    path::{Path, PathBuf},
-};
+use std::{io::IsTerminal, path::PathBuf, time::Duration};
 
 /// `wmtp train <critic|rho1|baseline>`.
 #[derive(Debug, clap::Args)]
@@ -22,10 +20,10 @@ pub struct Args {
     pipeline: Pipeline,
     #[command(flatten)]
     settings: SettingsArgs,
-    /// The model to train: builtin:micro, a directory or hf://OWNER/NAME (model.base).
+    /// The model to train: builtin:micro, a directory, hf://OWNER/NAME or s3://BUCKET/KEY (model.base).
     #[arg(long, value_name = "URI")]
     model: Option<String>,
-    /// The data: builtin:mbpp or a directory (data.source).
+    /// The data: builtin:mbpp, a directory, hf://OWNER/NAME or s3://BUCKET/KEY (data.source).
     #[arg(long, value_name = "URI")]
     data: Option<String>,
     /// Name of the run (run.name).
@@ -34,8 +32,8 @@ pub struct Args {
     /// Tags of the run, separated by commas (run.tags).
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     tags: Option<Vec<String>>,
-    /// Go on with a run: its name, or `auto` for the newest unfinished one.
-    #[arg(long, value_name = "auto|RUN")]
+    /// Go on with a run: its name, `auto` for the newest unfinished one, or s3://BUCKET/PREFIX/NAME.
+    #[arg(long, value_name = "auto|RUN|URL")]
     resume: Option<String>,
     /// Optimizer steps (train.steps).
     #[arg(long, value_name = "N")]
@@ -77,15 +75,17 @@ fn prepare(args: Args, output: &Output) -> Result<TrainRequest, Failure> {
     };
     let mut settings = load(&args.settings)?;
     let runs = expand_home(&settings.config.paths.runs);
-    let resume = match args.resume.as_deref() {
-        None => None,
-        Some("auto") => newest_unfinished(&runs, args.pipeline),
-        Some(name) => Some(named_run(name, &runs)?),
-    };
-    if let Some(run) = &resume {
+    let found = resume::find(args.resume.as_deref(), args.pipeline, &settings.config, &runs, output)?;
+    if let Some(found) = &found {
         // The run's own settings, under whatever was given now: what differs is refused later.
-        settings = load(&args.settings.under(run.join("config.yaml"), run.join("recipe.yaml")))?;
+        let run = &found.dir;
+        let own = args.settings.under(run.join("config.yaml"), run.join("recipe.yaml"));
+        settings = load(&match &found.copied_to {
+            Some(url) => own.over(vec![format!("storage.runs={url}")]),
+            None => own,
+        })?;
     }
+    let resume = found.map(|found| found.dir);
     fits(args.pipeline, &settings.recipe.scorer)?;
     // The cheap questions before a download.
     let (device_name, device) = open_device(&settings)?;
@@ -102,6 +102,10 @@ fn prepare(args: Args, output: &Output) -> Result<TrainRequest, Failure> {
             jiff::Zoned::now().strftime("%Y%m%d-%H%M%S")
         ),
     };
+    let copy = match &settings.config.storage.runs {
+        Some(url) if !args.dry_run => Some(copy(url, &run_name, resume.is_none(), &settings)?),
+        _ => None,
+    };
     let dashboard = std::io::stdout().is_terminal() && !output.is_json() && !args.plain;
     Ok(TrainRequest {
         algorithm: args.pipeline,
@@ -113,9 +117,11 @@ fn prepare(args: Args, output: &Output) -> Result<TrainRequest, Failure> {
         output: runs,
         run_name,
         resume,
+        copy,
         config_yaml: settings.config.to_yaml(),
         recipe_yaml: settings.recipe.to_yaml(),
         show: if dashboard { Show::Dashboard } else { Show::Lines },
+        config: settings.config,
         recipe: settings.recipe,
     })
 }
@@ -185,26 +191,25 @@ fn wants(scorer: &ScorerConfig) -> (bool, bool) {
     }
 }
 
-fn named_run(name: &str, runs: &Path) -> Result<PathBuf, Failure> {
-    [runs.join(name), PathBuf::from(name)]
-        .into_iter()
-        .find(|dir| !name.is_empty() && dir.join("run.json").is_file())
-        .ok_or_else(|| {
-            Failure::usage(format!(
-                "--resume {name}: there is no such run in {}; give the name of a directory there that holds run.json, or auto",
-                runs.display()
-            ))
-        })
-}
-
-/// The run of this pipeline that was started last and has not ended; None starts a new one.
-fn newest_unfinished(runs: &Path, pipeline: Pipeline) -> Option<PathBuf> {
-    crate::track::newest(runs, |run| {
-        let read = |name: &str| std::fs::read_to_string(run.join(name)).ok();
-        let json = |name: &str| serde_json::from_str::<serde_json::Value>(&read(name)?).ok();
-        let ours = json("run.json").is_some_and(|r| r["algorithm"] == pipeline.name());
-        let state = read("checkpoints/last/trainer.json").and_then(|t| serde_json::from_str::<TrainerState>(&t).ok());
-        ours && !state.is_some_and(|state| state.finished)
+/// Where the run is copied to while it trains.
+fn copy(url: &str, name: &str, is_new: bool, settings: &Settings) -> Result<pipeline::Copy, Failure> {
+    let storage = &settings.config.storage;
+    let to = RemoteRuns::open(url, storage)?.run(name);
+    if is_new {
+        match to.read("run.json") {
+            Ok(None) => {}
+            Ok(Some(_)) => {
+                return Err(Failure::usage(format!(
+                    "{} is a run already: give another --run-name, or continue it with --resume {name}",
+                    to.url()
+                )));
+            }
+            Err(error) => eprintln!("warning: {error}; checkpoints will be copied as soon as that works"),
+        }
+    }
+    Ok(pipeline::Copy {
+        to,
+        wait: Duration::from_secs(storage.upload.wait_seconds),
     })
 }
 
@@ -239,8 +244,12 @@ fn plan_text(plan: &PlanReport) -> String {
 
 fn summary_text(summary: &TrainSummary) -> String {
     let or_dash = |x: Option<f64>| x.map_or("-".into(), |x| format!("{x:.4}"));
+    let copied = summary.copy.as_ref().map_or_else(String::new, |copy| {
+        let state = if copy.complete { "" } else { " (incomplete)" };
+        format!("\ncopied to: {}{state}", copy.url)
+    });
     format!(
-        "{} after {} steps ({} not applied), {} tokens, {:.1} s; validation loss {} (best {})\ncheckpoint: {}",
+        "{} after {} steps ({} not applied), {} tokens, {:.1} s; validation loss {} (best {})\ncheckpoint: {}{copied}",
         if summary.finished { "done" } else { "interrupted" },
         summary.steps,
         summary.skipped,

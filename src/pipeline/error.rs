@@ -1,7 +1,8 @@
 use crate::{
     data::DataError,
     scorer::ScorerError,
-    track::RunError,
+    storage::StorageError,
+    track::{RunError, SetupError},
     train::{CheckpointError, TrainError},
 };
 use std::{io, path::PathBuf};
@@ -22,9 +23,15 @@ pub enum PipelineError {
     /// The run directory can't be made or written.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// What the run is tracked with can't be set up.
+    #[error(transparent)]
+    Tracking(#[from] SetupError),
     /// A checkpoint can't be written or read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The run can't be copied.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
     /// Training ended early.
     #[error(transparent)]
     Train(#[from] TrainError),
@@ -50,6 +57,7 @@ impl PipelineError {
             self,
             Self::Setting(_)
                 | Self::Data(_)
+                | Self::Tracking(_)
                 | Self::Scorer(ScorerError::Setup { .. })
                 | Self::Run(RunError::Exists(_) | RunError::NotFound { .. })
         )

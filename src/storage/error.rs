@@ -1,4 +1,4 @@
-/// Something that can't be fetched or found. No message ever holds a token.
+/// Something that can't be fetched, found or sent. No message ever holds a token or key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StorageError {
     /// A URI of an unknown or incomplete form.
@@ -27,8 +27,8 @@ pub enum StorageError {
         /// What was asked for.
         uri: String,
     },
-    /// The hub wants another token, or one at all.
-    #[error("{endpoint} refuses {uri} (status {status}): it may be private or gated, {advice}")]
+    /// The server wants another token or key, or one at all.
+    #[error("{endpoint} refuses {uri} (status {status}): {advice}")]
     Denied {
         /// The server, without credentials.
         endpoint: String,
@@ -36,20 +36,24 @@ pub enum StorageError {
         uri: String,
         /// 401 or 403.
         status: u16,
-        /// What to do about the token.
+        /// What to do about token or key.
         advice: &'static str,
     },
-    /// The hub has no such repository, revision or file.
-    #[error("{endpoint} has no {uri}: check owner, name and revision; a private model needs HF_TOKEN")]
+    /// The server has no such repository, bucket, revision or file.
+    #[error("{endpoint} has no {uri}: {advice}")]
     NotFound {
         /// The server, without credentials.
         endpoint: String,
         /// What was asked for.
         uri: String,
+        /// What to check.
+        advice: &'static str,
     },
-    /// The hub did not answer as it should, after all retries.
-    #[error("fetching {uri} from {endpoint} failed: {problem}")]
+    /// The server did not answer as it should, after all retries.
+    #[error("{doing} {uri} {preposition} {endpoint} failed: {problem}", preposition = if *.doing == "fetching" { "from" } else { "at" })]
     Network {
+        /// `fetching`, `sending`, `listing` or `removing`.
+        doing: &'static str,
         /// The server, without credentials.
         endpoint: String,
         /// What was asked for.
@@ -57,7 +61,25 @@ pub enum StorageError {
         /// What happened and what to do.
         problem: String,
     },
-    /// The hub's repository is not a model directory.
+    /// An object became another while it was fetched.
+    #[error("{uri} on {endpoint} changed while it was fetched, time and again: try when nobody writes it")]
+    Changed {
+        /// The server, without credentials.
+        endpoint: String,
+        /// What was asked for.
+        uri: String,
+    },
+    /// What arrives is not what was listed, time and again.
+    #[error("{uri} on {endpoint} is damaged: {problem}")]
+    Damaged {
+        /// The server, without credentials.
+        endpoint: String,
+        /// What was asked for.
+        uri: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// What was found is not a model directory.
     #[error("{uri} is not a usable model: {problem}")]
     NotAModel {
         /// What was asked for.
@@ -72,5 +94,25 @@ pub enum StorageError {
         path: String,
         /// The operating system's words.
         reason: String,
+    },
+    /// A file to send can't be read, or a fetched run can't be put in its place.
+    #[error("{what} `{path}` failed: {reason}")]
+    Disk {
+        /// `reading`, `making`, ...
+        what: &'static str,
+        /// The directory or file.
+        path: String,
+        /// The operating system's words.
+        reason: String,
+    },
+    /// No run to go on with.
+    #[error("{uri} holds no {what}: {problem}")]
+    NoRun {
+        /// Where it was looked for.
+        uri: String,
+        /// `run` or `complete checkpoint`.
+        what: &'static str,
+        /// What was found instead, and what to do.
+        problem: String,
     },
 }

@@ -1,21 +1,44 @@
-//! A URI becomes a local path: the disk first, then the cache, then the model hub.
+//! A URI becomes a local path: the disk first, then the cache, then S3 or the model hub. Runs are
+//! copied to S3 and fetched back.
 //!
-//! The only place that speaks to the network (through opendal) and to the cache directory. It does
-//! not know what the bytes mean: which files make a model directory is a list of names here, and
-//! `builtin:` names are their owners' affair.
+//! The only place that speaks to the network for bytes (through opendal) and to the cache directory.
+//! It does not know what the bytes mean: which files make a model directory is a list of names here,
+//! and `builtin:` names are their owners' affair.
 
+mod cache;
 mod config;
 mod error;
+mod etag;
 mod hub;
+mod listing;
+mod manifest;
+mod remote;
+mod runs;
+mod s3;
+mod send;
+mod size;
 mod uri;
 
 use crate::settings::{PathsConfig, expand_home};
+use cache::{Cache, Keep};
+use hub::{Hub, is_commit};
+use listing::{Listing, Object, check_model, is_data_file, is_model_file};
+use remote::{Broken, Remote};
+use s3::S3;
 use std::path::{Path, PathBuf};
 
-pub use config::StorageConfig;
+pub use cache::{CacheEntry, Cleaned};
+pub use config::{CacheConfig, S3Config, StorageConfig, UploadConfig};
 pub use error::StorageError;
-pub use hub::{Endpoint, Transfer};
-pub use uri::{HubName, Location};
+pub use hub::Endpoint;
+pub use manifest::{FileHash, MANIFEST, Manifest};
+pub use runs::{Ended, Fetched, RemoteRun, RemoteRuns, Report, RunMirror};
+pub use send::send_file;
+pub use size::ByteSize;
+pub use uri::{HubName, Location, S3Url};
+
+/// How often what keeps changing is listed anew.
+const LISTINGS: usize = 4;
 
 /// What is asked for: decides where to look and what an error calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +58,17 @@ impl Kind {
     }
 }
 
+/// A download or upload under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// The file that is arriving.
+    pub file: String,
+    /// Bytes of all files so far.
+    pub done: u64,
+    /// Bytes of all files together, if they are known.
+    pub total: Option<u64>,
+}
+
 /// Finds and fetches.
 #[derive(Clone, Debug)]
 pub struct Storage {
@@ -52,7 +86,7 @@ impl Storage {
             config: config.clone(),
             models: expand_home(&paths.models),
             datasets: expand_home(&paths.datasets),
-            cache: expand_home(&paths.cache),
+            cache: expand_home(&paths.cache).join("store"),
             endpoint: Endpoint::from_environment(),
         }
     }
@@ -67,7 +101,8 @@ impl Storage {
     /// arrives.
     ///
     /// A plain relative path is looked for here, then under `paths.models` or `paths.datasets`;
-    /// `hf://owner/name` is `owner/name` there, else the cache's, else the hub's.
+    /// `hf://owner/name` is `owner/name` there, `s3://bucket/key` is `bucket/key` there, else the
+    /// cache's, else the server's. What the cache gives stays there as long as this process lives.
     ///
     /// # Errors
     /// [`StorageError`], one sentence; `builtin:` names are refused, for they have no path.
@@ -83,19 +118,84 @@ impl Storage {
                 if name.revision == "main" && local.is_dir() {
                     return Ok(local);
                 }
-                match kind {
-                    Kind::Model => hub::model(
-                        &name,
-                        &self.endpoint,
-                        &self.config,
-                        &self.cache.join("hub/models"),
-                        progress,
-                    ),
-                    Kind::Data => Err(StorageError::BadUri {
-                        uri: uri.to_owned(),
-                        problem: "names a model: data comes from a directory or builtin:NAME".into(),
-                    }),
+                let list = || {
+                    let hub = Hub::connect(&name, kind, &self.endpoint, &self.config)?;
+                    let mut listing = hub.listing()?;
+                    listing.forever = listing.forever.map(|uri| kind.key(&uri));
+                    Ok((listing, hub.remote().clone()))
+                };
+                self.fetched(&kind.key(&name.to_string()), is_commit(&name.revision), &list, progress)
+            }
+            Location::S3(url) => {
+                let local = self.root(kind).join(&url.bucket).join(&url.key);
+                if local.exists() {
+                    return self.local(&local, kind);
                 }
+                let list = || {
+                    let s3 = S3::connect(&url.bucket, &self.config)?;
+                    Ok((listing(&s3, &url, &url, kind)?, s3.remote().clone()))
+                };
+                self.fetched(&kind.key(&url.to_string()), false, &list, progress)
+            }
+        }
+    }
+
+    /// What lies in the cache, the last used first.
+    ///
+    /// # Errors
+    /// [`StorageError::Cache`].
+    pub fn cached(&self) -> Result<Vec<CacheEntry>, StorageError> {
+        cache::list(&self.cache)
+    }
+
+    /// Removes from the cache what was used least recently until at most `keep` bytes stay, and
+    /// downloads that broke off; None: those alone. What a process uses stays.
+    ///
+    /// # Errors
+    /// [`StorageError::Cache`]; also while another process fetches something.
+    pub fn clean(&self, keep: Option<ByteSize>, dry_run: bool) -> Result<Cleaned, StorageError> {
+        let keep = keep.map_or(Keep::Complete, |size| Keep::Bytes(size.0));
+        let cleaned = cache::clean(&cache::Layout::new(self.cache.clone()), keep, dry_run)?;
+        cleaned.ok_or_else(|| StorageError::Cache {
+            path: self.cache.display().to_string(),
+            reason: "a process is adding to it, try again when it is done".into(),
+        })
+    }
+
+    /// From the cache or from its source. `forever`: what the URI means never changes.
+    fn fetched(
+        &self,
+        uri: &str,
+        forever: bool,
+        list: &dyn Fn() -> Result<(Listing, Remote), StorageError>,
+        progress: &mut dyn FnMut(&Transfer),
+    ) -> Result<PathBuf, StorageError> {
+        let cache = Cache::new(self.cache.clone(), self.config.cache.max_size);
+        let cached = cache.find(uri)?;
+        match &cached {
+            Some(path) if self.config.offline || forever => return Ok(path.clone()),
+            None if self.config.offline => {
+                return Err(StorageError::Offline {
+                    uri: uri.trim_start_matches(DATA_MARK).to_owned(),
+                });
+            }
+            _ => {}
+        }
+        let mut left = LISTINGS;
+        loop {
+            left -= 1;
+            let (listing, remote) = match (list(), &cached) {
+                (Err(error @ StorageError::Network { .. }), Some(path)) => {
+                    tracing::warn!("{error}; going on with the copy in the cache, {}", path.display());
+                    return Ok(path.clone());
+                }
+                (answer, _) => answer?,
+            };
+            match cache.get(uri, &listing, &remote, progress) {
+                Ok(path) => return Ok(path),
+                // Listed a moment ago, and another thing now: as if it had been asked for now.
+                Err(Broken::Changed) if left > 0 => {}
+                Err(broken) => return Err(remote.give_up(broken, &listing.uri)),
             }
         }
     }
@@ -130,8 +230,8 @@ impl Storage {
             Kind::Model if looks_like_hub => {
                 format!("does not exist: give a directory, builtin:micro, or hf://{text} for the model hub's")
             }
-            Kind::Model => "does not exist: give a directory, builtin:micro or hf://OWNER/NAME".into(),
-            Kind::Data => "does not exist: give a directory or builtin:mbpp".into(),
+            Kind::Model => "does not exist: give a directory, builtin:micro, hf://OWNER/NAME or s3://BUCKET/KEY".into(),
+            Kind::Data => "does not exist: give a directory, builtin:mbpp, hf://OWNER/NAME or s3://BUCKET/KEY".into(),
         }
     }
 }
@@ -142,4 +242,109 @@ fn missing(path: &Path, kind: Kind, problem: String) -> StorageError {
         path: path.display().to_string(),
         problem,
     }
+}
+
+/// Sets data sets apart from models of the same name in the cache.
+const DATA_MARK: &str = "data ";
+
+impl Kind {
+    fn key(self, uri: &str) -> String {
+        match self {
+            Self::Model => uri.to_owned(),
+            Self::Data => format!("{DATA_MARK}{uri}"),
+        }
+    }
+}
+
+/// What lies at `at`; `asked` is what it was asked for by.
+fn listing(s3: &S3, asked: &S3Url, at: &S3Url, kind: Kind) -> Result<Listing, StorageError> {
+    let found = s3.list(&at.key)?;
+    let (_, name) = asked.split();
+    let mut listing = Listing {
+        uri: asked.to_string(),
+        forever: None,
+        name: name.to_owned(),
+        is_file: false,
+        objects: Vec::new(),
+    };
+    if found.is_empty() {
+        if let Some(file) = s3.stat(&at.key)? {
+            if kind == Kind::Model {
+                return Err(missing(
+                    Path::new(&listing.uri),
+                    kind,
+                    "is a file: give the directory that holds config.json".into(),
+                ));
+            }
+            listing.is_file = true;
+            listing.objects.push(Object {
+                name: name.to_owned(),
+                path: file.key,
+                size: Some(file.size),
+                sha256: file.sha256,
+                etag: file.etag,
+            });
+            return Ok(listing);
+        }
+        return match runs::alias(s3, at)? {
+            Some(target) if target != *at => self::listing(s3, asked, &target, kind),
+            _ => Err(StorageError::NotFound {
+                endpoint: s3.remote().endpoint.clone(),
+                uri: listing.uri,
+                advice: "check bucket and key, and storage.s3.endpoint",
+            }),
+        };
+    }
+    let manifest = manifest_of(s3, at, &found)?;
+    let prefix = format!("{}/", at.key);
+    for file in found {
+        let Some(name) = file.key.strip_prefix(&prefix).map(str::to_owned) else {
+            continue;
+        };
+        let wanted = match kind {
+            Kind::Model => is_model_file(&name),
+            Kind::Data => is_data_file(&name),
+        };
+        if !wanted {
+            continue;
+        }
+        let listed = manifest.as_ref().and_then(|m| m.files.get(&name));
+        let sha256 = match listed {
+            Some(hash) => Some(hash.sha256.clone()),
+            // Only asked about one by one do objects tell their hash.
+            None => s3.stat(&file.key)?.and_then(|known| known.sha256),
+        };
+        listing.objects.push(Object {
+            name,
+            path: file.key,
+            size: Some(file.size),
+            sha256,
+            etag: file.etag,
+        });
+    }
+    if kind == Kind::Model {
+        check_model(&listing.uri, &listing.objects)?;
+        let here = |name: &str| listing.objects.iter().any(|o| o.name == name);
+        let absent = manifest
+            .iter()
+            .flat_map(|m| m.files.keys())
+            .find(|name| is_model_file(name) && !here(name));
+        if let Some(absent) = absent {
+            return Err(StorageError::NotAModel {
+                uri: listing.uri,
+                problem: format!("{absent}, which its manifest lists, is not there"),
+            });
+        }
+    }
+    Ok(listing)
+}
+
+/// The manifest of a directory that this program wrote.
+fn manifest_of(s3: &S3, at: &S3Url, found: &[s3::Found]) -> Result<Option<Manifest>, StorageError> {
+    let key = at.join(MANIFEST).key;
+    if !found.iter().any(|file| file.key == key) {
+        return Ok(None);
+    }
+    let bytes = s3.get(&key)?.unwrap_or_default();
+    Ok(serde_json::from_slice(&bytes).ok())
 }

@@ -12,6 +12,59 @@ pub enum Location {
     Builtin(String),
     /// `hf://OWNER/NAME[@REVISION]`.
     Hub(HubName),
+    /// `s3://BUCKET/KEY`.
+    S3(S3Url),
+}
+
+/// An object, or all those whose keys begin with a directory's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct S3Url {
+    /// The bucket.
+    pub bucket: String,
+    /// The key, without slashes at its ends; empty for the bucket itself.
+    pub key: String,
+}
+
+impl S3Url {
+    /// Takes `s3://BUCKET[/KEY]` apart.
+    ///
+    /// # Errors
+    /// [`StorageError::BadUri`] for another form.
+    pub fn parse(uri: &str) -> Result<Self, StorageError> {
+        let rest = uri.strip_prefix("s3://").ok_or("is not on S3: write s3://BUCKET/KEY");
+        rest.and_then(s3_url).map_err(|problem| StorageError::BadUri {
+            uri: uri.to_owned(),
+            problem: problem.to_owned(),
+        })
+    }
+
+    /// `name` under this one.
+    pub fn join(&self, name: &str) -> Self {
+        let separator = if self.key.is_empty() { "" } else { "/" };
+        Self {
+            bucket: self.bucket.clone(),
+            key: format!("{}{separator}{name}", self.key),
+        }
+    }
+
+    /// The directory that this one lies in, and its name there.
+    pub fn split(&self) -> (Self, &str) {
+        let (parent, name) = self.key.rsplit_once('/').unwrap_or(("", &self.key));
+        let parent = Self {
+            bucket: self.bucket.clone(),
+            key: parent.to_owned(),
+        };
+        (parent, name)
+    }
+}
+
+impl std::fmt::Display for S3Url {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.key.as_str() {
+            "" => write!(f, "s3://{}", self.bucket),
+            key => write!(f, "s3://{}/{key}", self.bucket),
+        }
+    }
 }
 
 /// A repository on the model hub.
@@ -47,7 +100,9 @@ impl Location {
             problem: problem.to_owned(),
         };
         if uri.trim().is_empty() {
-            return Err(bad("is empty: write a directory, builtin:NAME or hf://OWNER/NAME"));
+            return Err(bad(
+                "is empty: write a directory, builtin:NAME, hf://OWNER/NAME or s3://BUCKET/KEY",
+            ));
         }
         if let Some(name) = uri.strip_prefix("builtin:") {
             return if name.is_empty() {
@@ -74,13 +129,16 @@ impl Location {
             return hub_name(rest).map(Self::Hub).map_err(bad);
         }
         if uri.starts_with("s3://") {
-            return Err(bad(
-                "is on S3, which this version can't read: copy it to a directory first",
-            ));
+            let url = S3Url::parse(uri)?;
+            return if url.key.is_empty() {
+                Err(bad("names a whole bucket: write s3://BUCKET/KEY"))
+            } else {
+                Ok(Self::S3(url))
+            };
         }
         match uri.split_once("://") {
             Some((scheme, _)) if scheme.chars().all(|c| c.is_ascii_alphanumeric()) => Err(bad(
-                "has an unknown scheme: write a directory, file:, builtin: or hf://OWNER/NAME",
+                "has an unknown scheme: write a directory, file:, builtin:, hf://OWNER/NAME or s3://BUCKET/KEY",
             )),
             _ => Ok(Self::Path(uri.into())),
         }
@@ -108,6 +166,24 @@ fn hub_name(rest: &str) -> Result<HubName, &'static str> {
     })
 }
 
+fn s3_url(rest: &str) -> Result<S3Url, &'static str> {
+    let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
+    let of_a_bucket = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
+    if bucket.len() < 3 || !bucket.chars().all(of_a_bucket) || !bucket.starts_with(|c: char| c.is_ascii_alphanumeric())
+    {
+        return Err("must be s3://BUCKET/KEY, the bucket of three or more small letters, digits, `-` and `.`");
+    }
+    let key = key.strip_suffix('/').unwrap_or(key);
+    let usable = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(char::is_control);
+    if !key.is_empty() && !key.split('/').all(usable) {
+        return Err("has a key that can't be used: no empty part, `.` or `..` between its slashes");
+    }
+    Ok(S3Url {
+        bucket: bucket.into(),
+        key: key.into(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,6 +198,12 @@ mod tests {
                 revision: revision.into(),
             })
         };
+        let s3 = |bucket: &str, key: &str| {
+            Location::S3(S3Url {
+                bucket: bucket.into(),
+                key: key.into(),
+            })
+        };
         for (uri, location) in [
             ("models/x", path("models/x")),
             ("/abs", path("/abs")),
@@ -131,6 +213,8 @@ mod tests {
             ("file:///abs/x", path("/abs/x")),
             ("builtin:micro", Location::Builtin("micro".into())),
             ("hf://o/n", hub("o", "n", "main")),
+            ("s3://bucket/a", s3("bucket", "a")),
+            ("s3://a-b.c/a/b c/d/", s3("a-b.c", "a/b c/d")),
             ("hf://o-1/n_2.3@v1.0", hub("o-1", "n_2.3", "v1.0")),
         ] {
             assert_eq!(Location::parse(uri).unwrap(), location, "{uri}");
@@ -154,7 +238,15 @@ mod tests {
             "hf://o/n@refs/pr/1",
             "hf://../n",
             "hf://o/..",
+            "s3://",
+            "s3://bucket",
+            "s3://bucket/",
             "s3://b/k",
+            "s3:///key",
+            "s3://Bucket/k",
+            "s3://bucket//k",
+            "s3://bucket/a/../b",
+            "s3://bucket/a//b",
             "https://h/x",
             "gs://b/k",
         ] {

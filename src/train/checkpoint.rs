@@ -4,17 +4,20 @@
 //! in the same move, so that at every instant a complete one exists. One whose files do not match
 //! their hashes is named and passed over, and the one before it is used.
 
-use crate::track::{RunError, write_atomically};
+use crate::{
+    storage::{FileHash, MANIFEST, Manifest},
+    track::{RunError, write_atomically},
+};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
+    fmt,
     fs::{self, File},
-    io::{self, Read},
+    io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-const MANIFEST: &str = "manifest.json";
 const TRAINER: &str = "trainer.json";
 
 /// Everything beside weights and optimizer state that a resumed run needs.
@@ -71,17 +74,11 @@ impl TrainerState {
     }
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Manifest {
-    format: u32,
-    step: usize,
-    files: BTreeMap<String, Entry>,
-}
-
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Entry {
-    bytes: u64,
-    sha256: String,
+/// Is told of every checkpoint that is complete, as soon as it is in its place: something that copies
+/// it elsewhere, say. It must return at once, and what becomes of its copy is its own affair.
+pub trait Mirror: fmt::Debug + Send + Sync {
+    /// The checkpoint `name` (`last`, `best`, `step-000500`) lies in `dir` now, until the next of this name.
+    fn saved(&self, name: &str, dir: &Path);
 }
 
 /// A checkpoint that can't be written or read.
@@ -120,6 +117,7 @@ pub enum CheckpointError {
 #[derive(Clone, Debug)]
 pub struct CheckpointStore {
     root: PathBuf,
+    mirror: Option<Arc<dyn Mirror>>,
 }
 
 impl CheckpointStore {
@@ -131,7 +129,19 @@ impl CheckpointStore {
                 fs::remove_dir_all(&path).map_err(RunError::io("removing", &path))?;
             }
         }
-        Ok(Self { root })
+        Ok(Self { root, mirror: None })
+    }
+
+    /// The same, telling `mirror` of every checkpoint.
+    pub fn with_mirror(mut self, mirror: Option<Arc<dyn Mirror>>) -> Self {
+        self.mirror = mirror;
+        self
+    }
+
+    fn tell(&self, name: &str, dir: &Path) {
+        if let Some(mirror) = &self.mirror {
+            mirror.saved(name, dir);
+        }
     }
 
     /// Writes the checkpoint `last`; the former `last` becomes `previous`. `write` puts the model
@@ -166,6 +176,7 @@ impl CheckpointStore {
             rename(&temporary, &last)?;
         }
         sync_dir(&self.root)?;
+        self.tell("last", &last);
         Ok(last)
     }
 
@@ -189,6 +200,7 @@ impl CheckpointStore {
         }
         rename(&temporary, &kept)?;
         remove_dir(&old)?;
+        self.tell(name, &kept);
         Ok(kept)
     }
 
@@ -304,26 +316,8 @@ fn write_manifest(dir: &Path, step: usize) -> Result<(), CheckpointError> {
     sync_dir(dir)
 }
 
-fn hash(path: &Path) -> Result<Entry, CheckpointError> {
-    let read = || -> io::Result<Entry> {
-        let mut file = File::open(path)?;
-        let mut hasher = Sha256::new();
-        let mut buffer = vec![0; 1 << 20];
-        let mut bytes = 0;
-        loop {
-            let n = file.read(&mut buffer)?;
-            if n == 0 {
-                break;
-            }
-            hasher.update(&buffer[..n]);
-            bytes += n as u64;
-        }
-        Ok(Entry {
-            bytes,
-            sha256: hex(&hasher.finalize()),
-        })
-    };
-    Ok(read().map_err(RunError::io("reading", path))?)
+fn hash(path: &Path) -> Result<FileHash, CheckpointError> {
+    Ok(FileHash::of(path).map_err(RunError::io("reading", path))?)
 }
 
 /// Lower-case hexadecimal.
@@ -443,6 +437,27 @@ mod tests {
         store.prune(2).unwrap();
         assert!(!store.root.join("step-000100").exists());
         assert_eq!(verify(&store.root.join("step-000200")).unwrap().step, 200);
+    }
+
+    #[test]
+    fn a_mirror_hears_of_complete_checkpoints_only() {
+        #[derive(Debug, Default)]
+        struct Heard(std::sync::Mutex<Vec<(String, usize)>>);
+        impl Mirror for Heard {
+            fn saved(&self, name: &str, dir: &Path) {
+                let step = verify(dir).unwrap().step;
+                self.0.lock().unwrap().push((name.to_owned(), step));
+            }
+        }
+        let (_dir, store) = store();
+        let heard = Arc::new(Heard::default());
+        let store = store.with_mirror(Some(heard.clone()));
+        save(&store, 1);
+        store.keep_last_as("best").unwrap();
+        save(&store, 2);
+        let heard = heard.0.lock().unwrap();
+        let expected = [("last", 1), ("best", 1), ("last", 2)].map(|(name, step)| (name.to_owned(), step));
+        assert_eq!(*heard, expected);
     }
 
     #[test]

@@ -21,7 +21,7 @@ mod tally;
 mod trainable;
 mod value;
 
-pub use checkpoint::{CheckpointError, CheckpointStore, TrainerState, hex, verify};
+pub use checkpoint::{CheckpointError, CheckpointStore, Mirror, TrainerState, hex, verify};
 pub use config::*;
 pub use display::{Quiet, StepMetric};
 pub use forward::{packed, unpadded};

@@ -1,0 +1,111 @@
+//! A run's copy on S3: started with the run, waited for at its end.
+
+use super::{PipelineError, TrainRequest};
+use crate::{
+    storage::{Ended, RemoteRun, RunMirror},
+    track::{Event, RunDir},
+    train::Mirror,
+};
+use serde::Serialize;
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// How often the end of training says what it waits for.
+const SAY_EVERY: Duration = Duration::from_secs(5);
+
+/// Where a run is copied to while it trains.
+#[derive(Clone, Debug)]
+pub struct Copy {
+    /// The place.
+    pub to: RemoteRun,
+    /// The longest wait at the end of training.
+    pub wait: Duration,
+}
+
+/// What became of the copy.
+#[derive(Clone, Debug, Serialize)]
+pub struct CopySummary {
+    /// Where it is.
+    pub url: String,
+    /// Whether everything is there.
+    pub complete: bool,
+    /// Seconds that the end of training waited for it.
+    pub waited_seconds: f64,
+}
+
+impl Mirror for RunMirror {
+    fn saved(&self, name: &str, dir: &Path) {
+        RunMirror::saved(self, name, dir);
+    }
+}
+
+/// Starts copying, if that was asked for.
+pub(super) fn start(request: &TrainRequest, run: &RunDir) -> Result<Option<Arc<RunMirror>>, PipelineError> {
+    let Some(copy) = &request.copy else { return Ok(None) };
+    let log = run.clone();
+    let report = Box::new(move |step, event, reason: String| {
+        eprintln!("warning: {reason}");
+        // A disk that takes no event will stop training by itself.
+        if let Err(error) = log.event(&Event { step, event, reason }) {
+            tracing::warn!("{error}");
+        }
+    });
+    let keep = request.recipe.train.checkpoint.keep;
+    let mirror = RunMirror::start(copy.to.clone(), run.path(), keep, report)?;
+    Ok(Some(Arc::new(mirror)))
+}
+
+/// Waits until everything is there, or long enough.
+pub(super) fn finish(
+    request: &TrainRequest,
+    mirror: Option<&RunMirror>,
+    run: &RunDir,
+    step: usize,
+) -> Result<Option<CopySummary>, PipelineError> {
+    let (Some(copy), Some(mirror)) = (&request.copy, mirror) else {
+        return Ok(None);
+    };
+    let url = copy.to.url();
+    let begun = Instant::now();
+    let mut said = begun;
+    let ended = mirror.finish(copy.wait, &mut |transfer| {
+        if said.elapsed() >= SAY_EVERY {
+            said = Instant::now();
+            let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+            match transfer.total {
+                Some(total) => eprintln!(
+                    "waiting for {url}: {:.1} of {:.1} MiB sent",
+                    mib(transfer.done),
+                    mib(total)
+                ),
+                None => eprintln!("waiting for {url}"),
+            }
+        }
+    });
+    let waited_seconds = begun.elapsed().as_secs_f64();
+    if let Ended::Incomplete { missing_bytes, problem } = &ended {
+        let reason = format!(
+            "after {waited_seconds:.0} s of waiting {:.1} MiB of checkpoints are not at {url}{}; they are in {}, and --resume {} sends them",
+            *missing_bytes as f64 / f64::from(1 << 20),
+            problem
+                .as_ref()
+                .map_or_else(String::new, |problem| format!(" ({problem})")),
+            run.checkpoints().display(),
+            request.run_name
+        );
+        eprintln!("warning: {reason}");
+        run.event(&Event {
+            step,
+            event: "upload-incomplete",
+            reason,
+        })?;
+    }
+    Ok(Some(CopySummary {
+        url,
+        complete: ended == Ended::Complete,
+        waited_seconds,
+    }))
+}
