@@ -14,6 +14,8 @@ pub mod eval;
 pub mod pipeline;
 pub mod scorer;
 pub mod settings;
+pub mod stop;
 pub mod storage;
+pub mod sweep;
 pub mod track;
 pub mod train;

@@ -16,6 +16,7 @@ mod inspect;
 mod output;
 mod schema;
 mod score;
+mod sweep;
 mod train;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
@@ -44,6 +45,8 @@ struct Cli {
 enum Command {
     /// Fine-tune a model.
     Train(train::Args),
+    /// Train and evaluate many variants of a recipe, and compare them.
+    Sweep(sweep::Args),
     /// Evaluate a model on a benchmark.
     Eval(Box<eval::Args>),
     /// Continue a prompt.
@@ -67,6 +70,7 @@ pub fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     // A failure to parse has to honour it, too.
     let json = args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
+    crate::stop::follow_standard_input();
     let outcome = parse(args).and_then(|cli| {
         log_to_stderr(cli.verbose);
         run(cli.command, &Output::new(cli.json))
@@ -110,6 +114,7 @@ fn usage(error: &clap::Error) -> Failure {
 fn run(command: Command, output: &Output) -> Result<(), Failure> {
     match command {
         Command::Train(args) => train::run(args, output),
+        Command::Sweep(args) => sweep::run(args, output),
         Command::Eval(args) => eval::run(*args, output),
         Command::Generate(args) => generate::run(args, output),
         Command::Score(args) => score::run(args, output),

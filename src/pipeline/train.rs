@@ -10,6 +10,7 @@ use crate::{
     data::{DataConfig, Splits, StepShape, Tokenizer},
     scorer::{Normaliser, Rho1, Scorer, ScorerConfig, ValueUse},
     settings::{HeadInit, Pipeline, Recipe},
+    stop::Stop,
     track::{Event, RunDir, peak_memory},
     train::{
         Assets, CheckpointStore, GradientScale, JointValue, Lines, LoraAssets, Plan, PrecisionConfig, Quiet,
@@ -83,6 +84,8 @@ pub struct TrainRequest {
     pub recipe_yaml: String,
     /// How progress is shown.
     pub show: Show,
+    /// When asked, the run saves a checkpoint and ends.
+    pub stop: Stop,
 }
 
 /// How a training run ended.
@@ -274,6 +277,7 @@ pub fn train_with(request: &TrainRequest, own: Option<Box<dyn Scorer>>) -> Resul
         max_fallback_share: request.recipe.weights.max_fallback_share,
     };
     let state = fit(request, module, plan, &prepared, run.clone(), store, start, from)?;
+    run.add_time(started.elapsed().as_secs_f64())?;
     Ok(summary(&run, &state, started, value_report))
 }
 
@@ -315,6 +319,8 @@ fn fit<M: Trainable>(
     if request.show == Show::Lines {
         training = training.renderer(Box::new(Quiet));
     }
+    let interrupter = training.interrupter();
+    let _watch = request.stop.watch(move || interrupter.stop(Some("asked to stop")));
     // The schedule is the strategy's; the learner's own is never stepped.
     let result = training.launch(Learner::new(module, optimizer, ConstantLr::from(0.0)));
     let error = result.error.as_ref().map(ToString::to_string);

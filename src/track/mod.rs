@@ -4,4 +4,4 @@ mod memory;
 mod run_dir;
 
 pub use memory::peak_memory;
-pub use run_dir::{Event, RunDir, RunError, newest, write_atomically};
+pub use run_dir::{Event, RunDir, RunError, RunTiming, newest, write_atomically};

@@ -39,7 +39,8 @@ impl<M: Trainable> Session<'_, M> {
         } else {
             self.save()?;
         }
-        while self.state.step < plan.total_steps && !self.state.finished {
+        // Also when all steps are done: a run killed before its last validation still owes it.
+        while !self.state.finished {
             let epoch = self.state.epoch;
             self.strategy.loader.seek(epoch, self.state.step_in_epoch);
             let items = self.strategy.loader.steps(epoch);
@@ -58,7 +59,7 @@ impl<M: Trainable> Session<'_, M> {
                 }
             }
             self.event(LearnerEvent::EndSplit(epoch + 1));
-            if self.interrupter.should_stop() {
+            if self.interrupter.should_stop() && self.state.step < plan.total_steps {
                 let reason = self.interrupter.get_message().unwrap_or_else(|| "asked to".into());
                 self.log("interrupted", reason)?;
                 return self.save();
