@@ -12,6 +12,7 @@ pub mod data;
 pub mod device;
 pub mod eval;
 pub mod pipeline;
+pub mod report;
 pub mod scorer;
 pub mod settings;
 pub mod stop;

@@ -1,0 +1,3 @@
+//! Reports: what a run did, as pages that are looked at.
+
+pub mod plot;
