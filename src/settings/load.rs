@@ -357,8 +357,3 @@ pub(crate) fn read_file<T: DeserializeOwned>(schema: serde_json::Value, path: &P
 pub(crate) fn flow_text(value: &serde_json::Value) -> String {
     yaml::flow(value)
 }
-
-/// The right side of `--set key=VALUE`.
-pub(crate) fn flow_value(text: &str) -> Option<serde_json::Value> {
-    Node::parse_value(text).ok().map(|node| node.to_json())
-}

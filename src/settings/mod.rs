@@ -18,7 +18,7 @@ pub use config::{Config, PathsConfig, expand_home};
 pub use error::SettingsError;
 pub use layer::RESERVED_VARIABLES;
 pub use load::{Pipeline, Settings, Sources};
-pub(crate) use load::{flow_text, flow_value, read_file};
+pub(crate) use load::{flow_text, read_file};
 pub use recipe::*;
 pub(crate) use schema::suggestion;
 pub use validate::Problem;
