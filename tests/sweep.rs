@@ -278,9 +278,9 @@ fn a_killed_sweep_leaves_no_arm_running() {
 
 #[test]
 fn failed_arms_are_named_with_their_reason_and_the_others_go_on() {
-    // The micro model has 1024 positions, which is only known once it is there.
+    // How many positions the micro model has is only known once it is there.
     let home = Home::with(
-        "set: {train.steps: 1, batching.micro_batch: 1, data.valid_tasks: [511, 515]}\ngrid: {data.seq_len: [4096, 128]}\nseeds: [1]\nparallel: 1\n",
+        "set: {train.steps: 1, batching.micro_batch: 1, data.valid_tasks: [511, 520]}\ngrid: {data.seq_len: [100000, 128]}\nseeds: [1]\nparallel: 1\n",
     );
     let output = home.sweep(&[]).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", message(&output));
@@ -291,7 +291,7 @@ fn failed_arms_are_named_with_their_reason_and_the_others_go_on() {
     );
     let reason = table["arms"][0]["reason"].as_str().unwrap();
     assert!(
-        reason.contains("`data.seq_len` is 4096") && reason.contains("lower it"),
+        reason.contains("`data.seq_len` is 100000") && reason.contains("lower it"),
         "{reason}"
     );
     assert!(message(&output).contains("1 failed"), "{}", message(&output));
@@ -311,7 +311,7 @@ fn failed_arms_are_named_with_their_reason_and_the_others_go_on() {
 #[test]
 fn arms_are_evaluated_run_as_jobs_and_collected() {
     let file = "
-set: {train.steps: 1, data.seq_len: 128, batching.micro_batch: 1, data.valid_tasks: [511, 515]}
+set: {train.steps: 1, data.seq_len: 128, batching.micro_batch: 1, data.valid_tasks: [511, 520]}
 grid: {optim.lr: [1.0e-3, 2.0e-3, 4.0e-3]}
 seeds: [1]
 evaluate: [{benchmark: mbpp, tasks: '11-12', temperature: 0.0, max_new_tokens: 4, prompt: zero-shot}]
@@ -387,17 +387,17 @@ rank_by: mbpp.pass_at_1
 #[test]
 fn a_changed_sweep_takes_no_old_arm() {
     let home = Home::with(
-        "set: {train.steps: 1, data.seq_len: 128, batching.micro_batch: 1, data.valid_tasks: [511, 515]}\nseeds: [1, 2]\n",
+        "set: {train.steps: 1, data.seq_len: 128, batching.micro_batch: 1, data.valid_tasks: [511, 520]}\nseeds: [1, 2]\n",
     );
     let first = json(&succeed(&mut home.sweep(&["--parallel", "2"])));
-    home.write("set: {train.steps: 2, data.seq_len: 128, batching.micro_batch: 1, data.valid_tasks: [511, 515]}\nseeds: [1, 2]\n");
+    home.write("set: {train.steps: 2, data.seq_len: 128, batching.micro_batch: 1, data.valid_tasks: [511, 520]}\nseeds: [1, 2]\n");
     let plan = json(&succeed(&mut home.sweep(&["--dry-run"])));
     assert_eq!(plan["open"], 2, "{plan}");
     assert_ne!(plan["arms"][0]["name"], first["arms"][0]["name"]);
     assert_eq!(plan["arms"][0]["plan"]["steps"], 2);
     assert!(plan["arms"][0]["plan"]["memory"].as_u64().unwrap() > 1 << 20);
     // Back to the first: its arms are still there.
-    home.write("set: {train.steps: 1, data.seq_len: 128, batching.micro_batch: 1, data.valid_tasks: [511, 515]}\nseeds: [1, 2]\n");
+    home.write("set: {train.steps: 1, data.seq_len: 128, batching.micro_batch: 1, data.valid_tasks: [511, 520]}\nseeds: [1, 2]\n");
     let plan = json(&succeed(&mut home.sweep(&["--dry-run"])));
     assert_eq!(
         (&plan["open"], &plan["arms"][0]["status"]),

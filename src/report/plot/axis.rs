@@ -135,7 +135,11 @@ fn round_powers(low: f64, high: f64, most: usize) -> Vec<f64> {
         .take(most)
         .collect();
     // Less than a factor of two apart: the range is as good as linear.
-    if finer.len() >= 2 { finer } else { round_numbers(low, high, most) }
+    if finer.len() >= 2 {
+        finer
+    } else {
+        round_numbers(low, high, most)
+    }
 }
 
 /// A number with the digits that tell it from its neighbour `step` away.
@@ -182,7 +186,10 @@ mod tests {
     fn ticks_are_few_and_at_round_numbers() {
         assert_eq!(labels(0.0, 84.0, Scale::Linear), ["0", "20", "40", "60", "80"]);
         assert_eq!(labels(6.55, 7.08, Scale::Linear), ["6.6", "6.7", "6.8", "6.9", "7"]);
-        assert_eq!(labels(-0.3, 0.25, Scale::Linear), ["\u{2212}0.3", "\u{2212}0.2", "\u{2212}0.1", "0", "0.1", "0.2"]);
+        assert_eq!(
+            labels(-0.3, 0.25, Scale::Linear),
+            ["\u{2212}0.3", "\u{2212}0.2", "\u{2212}0.1", "0", "0.1", "0.2"]
+        );
         assert_eq!(labels(0.0, 21_000.0, Scale::Linear), ["0", "5000", "10k", "15k", "20k"]);
         assert_eq!(labels(0.0, 1e-3, Scale::Linear).len(), 6);
     }

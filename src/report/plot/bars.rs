@@ -79,10 +79,23 @@ impl BarChart {
     }
 
     fn draw<'a>(&self, sheet: &Sheet<'a>, bottom: f64) -> Result<(), Failure<'a>> {
-        let ends = |bar: &Bar| [bar.value, bar.interval.map_or(0.0, |i| i[1]), bar.interval.map_or(0.0, |i| i[0]), 0.0];
+        let ends = |bar: &Bar| {
+            [
+                bar.value,
+                bar.interval.map_or(0.0, |i| i[1]),
+                bar.interval.map_or(0.0, |i| i[0]),
+                0.0,
+            ]
+        };
         let axis = Axis::over(self.bars.iter().flat_map(ends), Scale::Linear, 0.02, 6);
         let widest = |texts: &mut dyn Iterator<Item = f64>| texts.fold(0.0, f64::max);
-        let left = 12.0 + widest(&mut self.bars.iter().map(|b| text_width(&shortened(&b.label, Self::LONGEST), 12.0)));
+        let left = 12.0
+            + widest(
+                &mut self
+                    .bars
+                    .iter()
+                    .map(|b| text_width(&shortened(&b.label, Self::LONGEST), 12.0)),
+            );
         let right = canvas::WIDTH - 16.0 - widest(&mut self.bars.iter().map(|b| text_width(&b.shown, 11.0)));
         let along = |value: f64| axis.map(&value, (px(left), px(right)));
         for &tick in axis.ticks() {

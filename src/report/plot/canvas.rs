@@ -146,7 +146,10 @@ pub fn chart(
     let drawn = {
         let root = SVGBackend::with_string(&mut svg, size).into_drawing_area();
         let (above, below) = root.split_vertically(px(top));
-        let all = heading.draw(&above).and_then(|()| body(&below)).and_then(|()| root.present());
+        let all = heading
+            .draw(&above)
+            .and_then(|()| body(&below))
+            .and_then(|()| root.present());
         all.map_err(|error| error.to_string())
     };
     drawn.map_err(|problem| PlotError {
@@ -159,7 +162,10 @@ pub fn chart(
 /// Puts in what the backend can't say: size on the page, a name for screen readers, the page's text
 /// colour, dashes.
 fn finished(svg: &str, title: &str, size: (u32, u32)) -> String {
-    let body = svg.split_once('>').map_or("", |(_, body)| body).replace(" \"/>", "\"/>");
+    let body = svg
+        .split_once('>')
+        .map_or("", |(_, body)| body)
+        .replace(" \"/>", "\"/>");
     let mut body = body.replace(&attribute(INK), "\"currentColor\"");
     for series in 0..PALETTE.len() {
         let full = attribute(color(series));

@@ -45,7 +45,11 @@ impl HeatMap {
 
     fn draw<'a>(&self, sheet: &Sheet<'a>) -> Result<(), Failure<'a>> {
         let (edges, columns) = (self.drawn_edges(), self.shares());
-        let most = columns.iter().flat_map(|(_, shares)| shares).copied().fold(0.0, f64::max);
+        let most = columns
+            .iter()
+            .flat_map(|(_, shares)| shares)
+            .copied()
+            .fold(0.0, f64::max);
         let (Some(&low), Some(&high), true) = (edges.first(), edges.last(), most > 0.0 && edges.len() > 1) else {
             let middle = (px(canvas::WIDTH / 2.0), px(110.0));
             return sheet.draw_text("no values", &text(12.0, 0.65, HPos::Center), middle);
@@ -68,7 +72,7 @@ impl HeatMap {
         if !self.x_label.is_empty() {
             mesh.x_desc(&self.x_label);
         }
-        mesh            .disable_mesh()
+        mesh.disable_mesh()
             .axis_style(INK.mix(0.45).stroke_width(px(0.5) as u32))
             .label_style(text(11.0, 0.8, HPos::Left))
             .axis_desc_style(text(11.0, 0.65, HPos::Center))
@@ -77,7 +81,9 @@ impl HeatMap {
         for ((_, shares), ends) in columns.iter().zip(borders.windows(2)) {
             let [from, to] = ends else { continue };
             for (&share, bin) in shares.iter().zip(edges.windows(2)) {
-                let ([bottom, top], true) = (bin, share > 0.0) else { continue };
+                let ([bottom, top], true) = (bin, share > 0.0) else {
+                    continue;
+                };
                 let style = blue.mix(opacity(share, most)).filled();
                 let corners = [(*from, *bottom), (*to, *top)];
                 chart.draw_series(std::iter::once(Rectangle::new(corners, style)))?;

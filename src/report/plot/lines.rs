@@ -121,7 +121,7 @@ impl LineChart {
         if !self.x_label.is_empty() {
             mesh.x_desc(&self.x_label);
         }
-        mesh            .axis_style(INK.mix(0.45).stroke_width(px(0.5) as u32))
+        mesh.axis_style(INK.mix(0.45).stroke_width(px(0.5) as u32))
             .bold_line_style(INK.mix(0.13).stroke_width(px(0.5) as u32))
             .light_line_style(INK.mix(0.0))
             .label_style(text(11.0, 0.8, HPos::Left))
@@ -134,7 +134,11 @@ impl LineChart {
             };
             let style = line_color(series, i).mix(opacity).stroke_width(px(width) as u32);
             // A gap is where a value is missing or has no place on the axis.
-            for part in series.points.split(|point| !shown(point)).filter(|part| !part.is_empty()) {
+            for part in series
+                .points
+                .split(|point| !shown(point))
+                .filter(|part| !part.is_empty())
+            {
                 let part = thinned(part, POINTS);
                 if series.mark == Mark::Dots || part.len() == 1 {
                     let dot = color(series.color.unwrap_or(i)).filled();
@@ -185,7 +189,9 @@ mod tests {
 
     #[test]
     fn thinning_keeps_every_spike() {
-        let mut points: Vec<_> = (0..10_000).map(|i| (f64::from(i), (f64::from(i) / 50.0).sin())).collect();
+        let mut points: Vec<_> = (0..10_000)
+            .map(|i| (f64::from(i), (f64::from(i) / 50.0).sin()))
+            .collect();
         points[1234].1 = 40.0;
         points[7777].1 = -40.0;
         let kept = thinned(&points, 720);
