@@ -66,6 +66,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         recipe_yaml: settings.recipe.to_yaml(),
         show: Show::Lines,
         stop: Stop::default(),
+        config: settings.config,
         recipe: settings.recipe,
     };
     let summary = train_with(&request, Some(Box::new(EarlyFirst)))?;

@@ -8,6 +8,7 @@ use wmtp::{
         Spread, ValueUse,
     },
     settings::{Config, Pipeline, RESERVED_VARIABLES, Recipe, Settings, Sources, config_schema, recipe_schema},
+    track::TrackerKind,
     train::{LoraConfig, WeightBy},
 };
 
@@ -436,6 +437,56 @@ fn built_in_recipes_choose_their_scorer() {
             Pipeline::Baseline => matches!(scorer, ScorerConfig::Uniform(_)),
         };
         assert!(fits, "{pipeline:?}: {scorer:?}");
+    }
+}
+
+#[test]
+fn tracking_is_off_and_its_values_are_checked() {
+    let settings = Sources::new(None).load().unwrap();
+    assert!(!settings.config.tracking.is_on());
+    let settings = Sources::new(None)
+        .set("tracking={kinds: [mlflow, files], mlflow: {uri: http://host:5000, batch: 100}}")
+        .load()
+        .unwrap();
+    assert_eq!(
+        settings.config.tracking.kinds,
+        [TrackerKind::Mlflow, TrackerKind::Files]
+    );
+    for (bad, says) in [
+        (
+            "tracking.mlflow.batch=1001",
+            "`tracking.mlflow.batch` must be between 1 and 1000",
+        ),
+        ("tracking.kinds=[wandb]", "tracking.kinds"),
+        (
+            "tracking.wait_seconds=-1",
+            "`tracking.wait_seconds` must be between 0 and 86400",
+        ),
+        ("tracking.parent_run=''", "`tracking.parent_run` must not be empty"),
+    ] {
+        let said = problem(Sources::new(None).set(bad));
+        assert!(said.contains(says), "{bad}: {said}");
+    }
+}
+
+#[test]
+fn an_address_with_a_password_is_refused_without_showing_it() {
+    let files = Files::new();
+    let file = files.write("c.yaml", "tracking:\n  mlflow:\n    uri: http://me:secret@host\n");
+    let in_file = Sources::new(None).config(file);
+    let set = Sources::new(None).set("tracking.mlflow.uri=http://me:secret@host");
+    let in_recipe = Sources::new(None).set("data.source=s3://me:secret@bucket/key");
+    let in_variable = Sources::new(None).variables(variable("WMTP_MODEL__BASE", "http://me:secret@host"));
+    for (sources, key) in [
+        (in_file, "tracking.mlflow.uri"),
+        (set, "tracking.mlflow.uri"),
+        (in_recipe, "data.source"),
+        (in_variable, "model.base"),
+        (Sources::new(None).set("seed=http://me:secret@host"), "seed"),
+        (Sources::new(None).set("http://me:secret@host"), "--set"),
+    ] {
+        let said = problem(sources);
+        assert!(said.contains(key) && !said.contains("secret"), "{said}");
     }
 }
 

@@ -14,9 +14,11 @@ mod failure;
 mod generate;
 mod inspect;
 mod output;
+mod promote;
 mod schema;
 mod score;
 mod sweep;
+mod track;
 mod train;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
@@ -57,6 +59,10 @@ enum Command {
     Inspect(inspect::Args),
     /// Convert a model between layouts.
     Convert(convert::Args),
+    /// Bring a run to its trackers after the fact.
+    Track(track::Args),
+    /// A run's model into the registry, with its card.
+    Promote(promote::Args),
     /// What works on this machine.
     Doctor(doctor::Args),
     /// JSON Schema of a settings file, for editors.
@@ -120,6 +126,8 @@ fn run(command: Command, output: &Output) -> Result<(), Failure> {
         Command::Score(args) => score::run(args, output),
         Command::Inspect(args) => inspect::run(args, output),
         Command::Convert(args) => convert::run(args, output),
+        Command::Track(args) => track::run(args, output),
+        Command::Promote(args) => promote::run(args, output),
         Command::Doctor(args) => doctor::run(args, output),
         Command::Schema(args) => schema::run(args, output),
         Command::Completions(args) => completions::run(args, output),

@@ -4,8 +4,8 @@ use super::{Failure, Output, SettingsArgs};
 use crate::{
     stop::Stop,
     sweep::{
-        self, ArmPlan, Limits, Overlay, Parallel, ParallelWord, Ran, Status, Sweep, SweepError, Table, job_lines,
-        write_table,
+        self, ArmPlan, Followed, Limits, Overlay, Parallel, ParallelWord, Ran, Status, Sweep, SweepError, Table,
+        job_lines, write_table,
     },
     track::write_atomically,
 };
@@ -87,11 +87,15 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
         None => (0..sweep.arms.len()).collect(),
         Some(name) => vec![sweep.named(name).ok_or_else(|| no_such_arm(&sweep, name))?],
     };
+    let followed = Followed::begin(&sweep)?;
     let ran = work(&sweep, &arms)?;
     if args.arm.is_some() {
+        followed.leave();
         return one_arm(&sweep, &arms, &ran, output);
     }
     let table = Table::of_run(&sweep, &ran)?;
+    write(&sweep, &table)?;
+    followed.end(&table);
     finish(&sweep, &table, output)
 }
 
@@ -176,13 +180,12 @@ fn collect(sweep: &Sweep, roots: &[PathBuf], output: &Output) -> Result<(), Fail
             sweep.path.display()
         )));
     }
+    write(sweep, &table)?;
     finish(sweep, &table, output)
 }
 
-/// Writes the table and tells what is missing.
+/// Prints the table and tells what is missing.
 fn finish(sweep: &Sweep, table: &Table, output: &Output) -> Result<(), Failure> {
-    write_table(table, &sweep.dir)?;
-    keep_file(sweep)?;
     let mut json = serde_json::to_value(table)?;
     json["dir"] = json!(sweep.dir);
     output.result(&json, &summary(sweep, table))?;
@@ -197,8 +200,9 @@ fn finish(sweep: &Sweep, table: &Table, output: &Output) -> Result<(), Failure> 
     )))
 }
 
-/// The sweep file as it was, beside its results.
-fn keep_file(sweep: &Sweep) -> Result<(), Failure> {
+/// The table's files, and the sweep file as it was beside them.
+fn write(sweep: &Sweep, table: &Table) -> Result<(), Failure> {
+    write_table(table, &sweep.dir)?;
     let text = super::common::read_text(&sweep.path.to_string_lossy())?;
     write_atomically(&sweep.dir.join("sweep.yaml"), text.as_bytes()).map_err(Failure::failed)
 }

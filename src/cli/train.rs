@@ -131,6 +131,7 @@ fn prepare(args: Args, output: &Output) -> Result<TrainRequest, Failure> {
         recipe_yaml: settings.recipe.to_yaml(),
         show: if dashboard { Show::Dashboard } else { Show::Lines },
         stop: Stop::default(),
+        config: settings.config,
         recipe: settings.recipe,
     })
 }

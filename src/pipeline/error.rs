@@ -1,7 +1,7 @@
 use crate::{
     data::DataError,
     scorer::ScorerError,
-    track::RunError,
+    track::{RunError, SetupError},
     train::{CheckpointError, TrainError},
 };
 use std::{io, path::PathBuf};
@@ -22,6 +22,9 @@ pub enum PipelineError {
     /// The run directory can't be made or written.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// What the run is tracked with can't be set up.
+    #[error(transparent)]
+    Tracking(#[from] SetupError),
     /// A checkpoint can't be written or read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -53,6 +56,7 @@ impl PipelineError {
             self,
             Self::Setting(_)
                 | Self::Data(_)
+                | Self::Tracking(_)
                 | Self::Scorer(ScorerError::Setup { .. })
                 | Self::Run(RunError::Exists(_) | RunError::NotFound { .. })
         )

@@ -7,6 +7,7 @@
 mod builtin;
 mod critic;
 mod error;
+mod followed;
 mod generate;
 mod heads;
 mod offline;
@@ -21,8 +22,9 @@ mod values;
 pub use builtin::micro_model;
 pub use critic::ValueReport;
 pub use error::PipelineError;
+pub use followed::{describe, sync, weights_hash};
 pub use generate::{ModelGenerator, ScoreReport, Written, score_text};
 pub use heads::{BINS, Bin, HeadFigures, HeadsReport, judge_heads};
 pub use open::open_model;
 pub use plan::{PlanReport, plan};
-pub use train::{Show, Sources, TrainRequest, TrainSummary, train, train_with};
+pub use train::{Show, Sources, TrainRequest, TrainSummary, train, train_tracked, train_with};

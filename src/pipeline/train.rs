@@ -3,15 +3,16 @@
 use super::{
     PipelineError,
     critic::value_stage,
+    followed,
     scoring::scorer,
     steps::{TrainSteps, ValidSteps},
 };
 use crate::{
     data::{DataConfig, Splits, StepShape, Tokenizer},
     scorer::{Normaliser, Rho1, Scorer, ScorerConfig, ValueUse},
-    settings::{HeadInit, Pipeline, Recipe},
+    settings::{Config, HeadInit, Pipeline, Recipe},
     stop::Stop,
-    track::{Event, RunDir, peak_memory},
+    track::{self, Event, RunDir, Tracker, TrackingSummary, peak_memory},
     train::{
         Assets, CheckpointStore, GradientScale, JointValue, Lines, LoraAssets, Plan, PrecisionConfig, Quiet,
         StatePrecision, StepLoader, StepMetric, StepSource, StepStrategy, TrainError, Trainable, TrainerState, Weigher,
@@ -60,6 +61,8 @@ pub enum Show {
 pub struct TrainRequest {
     /// Which pipeline.
     pub algorithm: Pipeline,
+    /// Where and how it runs, validated; of it, only what follows the run is read here.
+    pub config: Config,
     /// What is trained, validated.
     pub recipe: Recipe,
     /// Seed of everything that is drawn.
@@ -114,6 +117,9 @@ pub struct TrainSummary {
     /// What the value stage learned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<super::ValueReport>,
+    /// How far the run's trackers are; None if it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tracking: Option<TrackingSummary>,
 }
 
 /// Data, sizes and model of a run, loaded and checked; nothing has been written yet.
@@ -203,8 +209,22 @@ pub fn train(request: &TrainRequest) -> Result<TrainSummary, PipelineError> {
 /// Runs a pipeline with the recipe's scorer, or with `own` in its place (everything else, the value
 /// stage of a critic recipe included, follows the recipe).
 pub fn train_with(request: &TrainRequest, own: Option<Box<dyn Scorer>>) -> Result<TrainSummary, PipelineError> {
+    train_tracked(request, own, Vec::new())
+}
+
+/// The same with trackers of one's own, beside those that the config names.
+pub fn train_tracked(
+    request: &TrainRequest,
+    own: Option<Box<dyn Scorer>>,
+    trackers: Vec<Box<dyn Tracker>>,
+) -> Result<TrainSummary, PipelineError> {
     let started = Instant::now();
     let prepared = prepare(request)?;
+    // An address that can't be used is better known now.
+    let trackers: Vec<_> = track::trackers(&request.config.tracking)?
+        .into_iter()
+        .chain(trackers)
+        .collect();
     let model = load_model(request)?;
     let model_hash = wmtp_model::model_hash(&request.sources.base)?;
     let given_head = given_value_head(request, &model_hash)?;
@@ -219,66 +239,109 @@ pub fn train_with(request: &TrainRequest, own: Option<Box<dyn Scorer>>) -> Resul
         Some(dir) => continue_run(dir, &fresh)?,
         None => (create_run(request, &prepared, &model_hash)?, fresh, None),
     };
-    let store = CheckpointStore::open(run.checkpoints())?;
-    announce(request, &prepared, &run);
-    if request.recipe.train.head_warmup.steps == 0 && prepared.new_heads > 0 && request.resume.is_none() {
-        eprintln!(
-            "warning: {} of the heads are new to this model, and their losses will pull at what it knows: see train.head_warmup.steps, or train head 1 alone with model.mtp.n_heads=1",
-            prepared.new_heads
-        );
-    }
-
-    let mut value = None;
-    let mut value_report = None;
-    if let ScorerConfig::Critic(critic) = innermost(&request.recipe.scorer) {
-        let (head, report) = match given_head {
-            Some(head) => (head, None),
-            None => value_stage(request, critic, &prepared, &model.valid(), &model_hash, &run)?,
-        };
-        value = Some((head, critic.clone()));
-        value_report = report;
-    }
-    let scorer_name = own
-        .as_ref()
-        .map_or(request.algorithm.name(), |own| own.name())
-        .to_string();
-    let scorer = match own {
-        Some(own) => own,
-        None => scorer(request, &prepared, &model.valid(), value.as_ref().map(|(head, _)| head))?,
-    };
-    let joint = value.filter(|(_, critic)| critic.value == ValueUse::Joint);
-    let weigher = Weigher::new(
-        scorer,
-        Normaliser::new(request.recipe.weights.clone())?,
-        request.recipe.weights.over,
-        request.recipe.loss.clone(),
-        joint.as_ref().map(|(_, critic)| JointValue { config: critic.clone() }),
-    );
-    let value_lr = joint.as_ref().map(|(_, critic)| critic.lr);
-    let assets = Assets {
-        tokenizer: prepared.tokenizer.clone(),
+    let run = followed::begin(run, request, trackers, start.metrics_bytes)?;
+    let trained = Training {
+        request,
+        prepared: &prepared,
+        model,
         model_hash,
-        lora: request.recipe.train.lora.as_ref().map(|l| LoraAssets {
-            base: request.recipe.model.base.clone(),
-            rank: l.rank,
-            alpha: l.alpha,
-        }),
-    };
-    let value: Option<ValueHead> = joint.map(|(head, _)| head.fork(&model.device()));
-    let module = WeightedMtp::new(model, value, weigher, assets).with_heads(request.recipe.train.heads);
-    let module = assign_stable_ids(module);
-    let plan = Plan {
-        optim: request.recipe.optim.clone(),
-        train: request.recipe.train.clone(),
-        fallback: request.recipe.fallback.clone(),
-        value_lr,
-        total_steps: prepared.total_steps,
-        scorer: scorer_name,
-        max_fallback_share: request.recipe.weights.max_fallback_share,
-    };
-    let state = fit(request, module, plan, &prepared, run.clone(), store, start, from)?;
+        given_head,
+        run: &run,
+        start,
+        from,
+    }
+    .run(own);
+    let tracking = followed::end(&run, request, trained.as_ref().ok().map(|(state, _)| state));
+    let (state, value_report) = trained?;
     run.add_time(started.elapsed().as_secs_f64())?;
-    Ok(summary(&run, &state, started, value_report))
+    Ok(summary(&run, &state, started, value_report, tracking))
+}
+
+/// A run that has its directory.
+struct Training<'a> {
+    request: &'a TrainRequest,
+    prepared: &'a Prepared,
+    model: MtpLlama,
+    model_hash: String,
+    given_head: Option<ValueHead>,
+    run: &'a RunDir,
+    start: TrainerState,
+    /// The checkpoint that it goes on from.
+    from: Option<PathBuf>,
+}
+
+impl Training<'_> {
+    fn run(self, own: Option<Box<dyn Scorer>>) -> Result<(TrainerState, Option<super::ValueReport>), PipelineError> {
+        let Self {
+            request,
+            prepared,
+            model,
+            model_hash,
+            given_head,
+            run,
+            start,
+            from,
+        } = self;
+        let store = CheckpointStore::open(run.checkpoints())?;
+        announce(request, prepared, run);
+        if request.recipe.train.head_warmup.steps == 0 && prepared.new_heads > 0 && request.resume.is_none() {
+            eprintln!(
+                "warning: {} of the heads are new to this model, and their losses will pull at what it knows: see train.head_warmup.steps, or train head 1 alone with model.mtp.n_heads=1",
+                prepared.new_heads
+            );
+        }
+
+        let mut value = None;
+        let mut value_report = None;
+        if let ScorerConfig::Critic(critic) = innermost(&request.recipe.scorer) {
+            let (head, report) = match given_head {
+                Some(head) => (head, None),
+                None => value_stage(request, critic, prepared, &model.valid(), &model_hash, run)?,
+            };
+            value = Some((head, critic.clone()));
+            value_report = report;
+        }
+        let scorer_name = own
+            .as_ref()
+            .map_or(request.algorithm.name(), |own| own.name())
+            .to_string();
+        let scorer = match own {
+            Some(own) => own,
+            None => scorer(request, prepared, &model.valid(), value.as_ref().map(|(head, _)| head))?,
+        };
+        let joint = value.filter(|(_, critic)| critic.value == ValueUse::Joint);
+        let weigher = Weigher::new(
+            scorer,
+            Normaliser::new(request.recipe.weights.clone())?,
+            request.recipe.weights.over,
+            request.recipe.loss.clone(),
+            joint.as_ref().map(|(_, critic)| JointValue { config: critic.clone() }),
+        );
+        let value_lr = joint.as_ref().map(|(_, critic)| critic.lr);
+        let assets = Assets {
+            tokenizer: prepared.tokenizer.clone(),
+            model_hash,
+            lora: request.recipe.train.lora.as_ref().map(|l| LoraAssets {
+                base: request.recipe.model.base.clone(),
+                rank: l.rank,
+                alpha: l.alpha,
+            }),
+        };
+        let value: Option<ValueHead> = joint.map(|(head, _)| head.fork(&model.device()));
+        let module = WeightedMtp::new(model, value, weigher, assets).with_heads(request.recipe.train.heads);
+        let module = assign_stable_ids(module);
+        let plan = Plan {
+            optim: request.recipe.optim.clone(),
+            train: request.recipe.train.clone(),
+            fallback: request.recipe.fallback.clone(),
+            value_lr,
+            total_steps: prepared.total_steps,
+            scorer: scorer_name,
+            max_fallback_share: request.recipe.weights.max_fallback_share,
+        };
+        let state = fit(request, module, plan, prepared, run.clone(), store, start, from)?;
+        Ok((state, value_report))
+    }
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -390,6 +453,7 @@ fn create_run(request: &TrainRequest, prepared: &Prepared, model_hash: &str) -> 
         "run.json",
         &serde_json::json!({
             "format": 1,
+            "uid": uid(),
             "name": request.run_name,
             "algorithm": request.algorithm,
             "started": jiff::Timestamp::now().to_string(),
@@ -409,6 +473,14 @@ fn create_run(request: &TrainRequest, prepared: &Prepared, model_hash: &str) -> 
         }),
     )?;
     Ok(run)
+}
+
+/// Distinguishes the run from all others, wherever it is continued.
+fn uid() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    // The keys of a RandomState are the operating system's.
+    let random = || RandomState::new().hash_one(jiff::Timestamp::now().as_nanosecond());
+    format!("{:016x}{:016x}", random(), random())
 }
 
 /// The run, the state to go on with and the checkpoint that it lies in.
@@ -477,7 +549,13 @@ fn announce(request: &TrainRequest, prepared: &Prepared, run: &RunDir) {
     }
 }
 
-fn summary(run: &RunDir, state: &TrainerState, started: Instant, value: Option<super::ValueReport>) -> TrainSummary {
+fn summary(
+    run: &RunDir,
+    state: &TrainerState,
+    started: Instant,
+    value: Option<super::ValueReport>,
+    tracking: Option<TrackingSummary>,
+) -> TrainSummary {
     let best = run.checkpoints().join("best");
     TrainSummary {
         run_dir: run.path().into(),
@@ -495,5 +573,6 @@ fn summary(run: &RunDir, state: &TrainerState, started: Instant, value: Option<s
         seconds: started.elapsed().as_secs_f64(),
         peak_memory: peak_memory(),
         value,
+        tracking,
     }
 }

@@ -1,11 +1,11 @@
-use crate::{device::DevicesConfig, storage::StorageConfig};
+use crate::{device::DevicesConfig, storage::StorageConfig, track::TrackingConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Where and how it runs: the environment, `config.yaml`.
 ///
-/// Secrets (`HF_TOKEN`) are read from the environment by whoever needs them and are no settings.
+/// Secrets (`HF_TOKEN`, `MLFLOW_TRACKING_TOKEN`) are read from the environment by whoever needs them and are no settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -19,6 +19,8 @@ pub struct Config {
     pub paths: PathsConfig,
     /// What computes.
     pub devices: DevicesConfig,
+    /// Where runs are followed beside their own directory.
+    pub tracking: TrackingConfig,
 }
 
 impl Default for Config {
@@ -29,6 +31,7 @@ impl Default for Config {
             storage: StorageConfig::default(),
             paths: PathsConfig::default(),
             devices: DevicesConfig::default(),
+            tracking: TrackingConfig::default(),
         }
     }
 }

@@ -20,7 +20,10 @@ pub enum SettingsError {
         problem: String,
     },
     /// `--set` without a key or an equals sign.
-    #[error("`--set {text}` is not of the form key.path=value, for example --set optim.lr=1e-5")]
+    #[error(
+        "`--set {}` is not of the form key.path=value, for example --set optim.lr=1e-5",
+        crate::track::redact(text)
+    )]
     BadSet {
         /// What was typed.
         text: String,

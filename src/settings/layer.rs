@@ -22,6 +22,9 @@ pub const RESERVED_VARIABLES: &[&str] = &[
     "WMTP_SMOLLM2_DIR",
     "WMTP_SMOLLM2_REFERENCE",
     "WMTP_TEST_ADAPTER",
+    "WMTP_TEST_S3_ENDPOINT",
+    "WMTP_TEST_MLFLOW_URI",
+    "WMTP_TEST_PYTHON",
 ];
 
 /// Where values come from.
@@ -44,7 +47,7 @@ impl Origin {
             Self::File(path) if line > 0 => format!("{} line {line}", path.display()),
             Self::File(path) => path.display().to_string(),
             Self::Variable(name) => format!("the environment variable {name}"),
-            Self::Set(text) => format!("--set {text}"),
+            Self::Set(text) => format!("--set {}", crate::track::redact(text)),
             Self::Flag(name) => name.clone(),
         }
     }

@@ -152,6 +152,14 @@ impl Sources {
         let (config, config_layers) = merge::<Config>(&config_schema, &layers)?;
         let (recipe, recipe_layers) = merge::<Recipe>(&recipe_schema, &layers)?;
         let settings = Settings { config, recipe };
+        for (value, layers) in [
+            (serde_json::to_value(&settings.config), &config_layers),
+            (serde_json::to_value(&settings.recipe), &recipe_layers),
+        ] {
+            if let Some(key) = value.ok().and_then(|value| with_credentials(&value, "")) {
+                return Err(invalid(Problem::credentials(key), layers));
+            }
+        }
         if let Some(problem) = settings.config.validate().into_iter().next() {
             return Err(invalid(problem, &config_layers));
         }
@@ -294,6 +302,27 @@ fn extract_error(key: &str, place: &str, problem: &str) -> SettingsError {
         key: key.into(),
         place: place.into(),
         problem: problem.into(),
+    }
+}
+
+/// The first key whose value has an address with a user name or password in it: settings are saved
+/// and sent to trackers.
+fn with_credentials(value: &serde_json::Value, at: &str) -> Option<String> {
+    use serde_json::Value;
+    let below = |key: &str| {
+        if at.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{at}.{key}")
+        }
+    };
+    match value {
+        Value::String(text) => crate::track::has_credentials(text).then(|| at.to_owned()),
+        Value::Array(items) => items.iter().find_map(|item| with_credentials(item, at)),
+        Value::Object(fields) => fields
+            .iter()
+            .find_map(|(key, value)| with_credentials(value, &below(key))),
+        _ => None,
     }
 }
 

@@ -184,7 +184,7 @@ impl Value {
             Self::Bool(b) => format!("`{b}`"),
             Self::Int(i) => format!("the number {i}"),
             Self::Float(f) => format!("the number {f}"),
-            Self::Text(s) => format!("the text {:?}", shorten(s)),
+            Self::Text(s) => format!("the text {:?}", shorten(&crate::track::redact(s))),
             Self::List(items) => format!("a list of {}", items.len()),
             Self::Map(_) => "a map".into(),
         }

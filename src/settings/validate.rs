@@ -21,6 +21,18 @@ pub struct Problem {
     pub problem: String,
 }
 
+impl Problem {
+    /// An address with a user name or password in it.
+    pub(super) fn credentials(key: String) -> Self {
+        Self {
+            problem: format!(
+                "`{key}` has an address with a user name or password in it, and settings are saved: take them out, secrets come from the environment (MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, HF_TOKEN)"
+            ),
+            key,
+        }
+    }
+}
+
 impl Config {
     /// Everything wrong with the values, in the order of the sections; empty if usable.
     pub fn validate(&self) -> Vec<Problem> {
@@ -53,7 +65,48 @@ impl Config {
         if let Err(e) = self.devices.backend.parse::<crate::device::Choice>() {
             check.say("devices.backend", format!("`devices.backend`: {e}"));
         }
+        self.check_tracking(&mut check);
         check.problems
+    }
+
+    fn check_tracking(&self, check: &mut Check) {
+        let tracking = &self.tracking;
+        let seconds = |seconds: f64| seconds.is_finite() && (0.0..=86_400.0).contains(&seconds);
+        for (key, value) in [
+            ("tracking.interval_seconds", tracking.interval_seconds),
+            ("tracking.wait_seconds", tracking.wait_seconds),
+        ] {
+            check.when(!seconds(value), key, "must be between 0 and 86400");
+        }
+        let mlflow = &tracking.mlflow;
+        check.when(
+            !seconds(mlflow.timeout_seconds) || mlflow.timeout_seconds <= 0.0,
+            "tracking.mlflow.timeout_seconds",
+            "must be above 0, and 86400 or less",
+        );
+        check.when(
+            !(1..=1000).contains(&mlflow.batch),
+            "tracking.mlflow.batch",
+            "must be between 1 and 1000, which is the most that a server takes",
+        );
+        check.when(
+            tracking.files.dir.as_os_str().is_empty(),
+            "tracking.files.dir",
+            "must not be empty: write a directory, `mlruns` for the usual one",
+        );
+        check.when(
+            tracking
+                .experiment
+                .as_ref()
+                .is_some_and(|e| e.trim().is_empty() || e.len() > 500),
+            "tracking.experiment",
+            "must have 1 to 500 characters; leave it out for mtp/{algorithm}/{data set}",
+        );
+        check.when(
+            tracking.parent_run.as_ref().is_some_and(|p| p.trim().is_empty()),
+            "tracking.parent_run",
+            "must not be empty: write a run's name, directory or id, or leave it out",
+        );
     }
 }
 

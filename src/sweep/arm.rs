@@ -7,8 +7,7 @@ use super::{
 };
 use crate::{
     settings::{
-        Config, EvalConfig, Pipeline, Recipe, RunConfig, Sources, config_schema, expand_home, flow_text, read_file,
-        suggestion,
+        Config, EvalConfig, Pipeline, Recipe, RunConfig, Sources, expand_home, flow_text, read_file, suggestion,
     },
     train::hex,
 };
@@ -289,10 +288,14 @@ impl Sweep {
     /// Arguments of `wmtp` that train an arm from its beginning.
     pub fn train_args(&self, arm: &Arm) -> Vec<String> {
         let mut tags = arm.recipe.run.tags.clone();
-        tags.push(format!("sweep:{}", self.name));
+        tags.push(format!("sweep={}", self.name));
         let mut args = vec!["train".to_owned(), arm.pipeline.name().into()];
         args.extend(self.settings_args(&arm.sets));
-        args.extend(parent_run(&self.name).into_iter().flat_map(|set| ["--set".into(), set]));
+        if !arm.config.tracking.kinds.is_empty() && arm.config.tracking.parent_run.is_none() {
+            let dir = std::path::absolute(&self.dir).unwrap_or_else(|_| self.dir.clone());
+            let parent = flow_text(&text(&dir).into());
+            args.extend(["--set".into(), format!("tracking.parent_run={parent}")]);
+        }
         for (flag, value) in [("--run-name", &arm.run_name), ("--tags", &tags.join(","))] {
             args.extend([flag.to_owned(), value.clone()]);
         }
@@ -439,15 +442,4 @@ fn name(config: &SweepConfig, path: &Path) -> Result<String, SweepError> {
         problem: format!("is `{name}`, but it names a directory: use letters, digits, `-`, `_` and `.` only"),
         path: path.to_owned(),
     })
-}
-
-/// The setting that files an arm's run under the sweep's, where there is tracking.
-fn parent_run(sweep: &str) -> Option<String> {
-    let schema = config_schema();
-    let section = schema["properties"]["tracking"]["$ref"]
-        .as_str()?
-        .strip_prefix('#')?
-        .to_owned();
-    schema.pointer(&section)?["properties"].get("parent_run")?;
-    Some(format!("tracking.parent_run={sweep}"))
 }

@@ -28,6 +28,9 @@ pub enum SweepError {
     /// A directory with an arm's name holds a run of other settings.
     #[error("`{}` holds a run with other settings than the arm of that name: move it away", .0.display())]
     Foreign(PathBuf),
+    /// The trackers that the config names can't be set up.
+    #[error("{0}")]
+    Tracking(String),
     /// The file system said no.
     #[error("{what} `{}` failed: {source}", path.display())]
     Io {

@@ -83,7 +83,7 @@ fn settings(out: &mut String, table: &Table) {
     let mut titles = vec![figure(String::new())];
     titles.extend(table.keys.iter().map(text));
     titles.push(figure("seeds".into()));
-    titles.extend(table.metrics.iter().map(|m| figure(escaped(&title(m)))));
+    titles.extend(table.shown_metrics().into_iter().map(|m| figure(escaped(&title(m)))));
     titles.extend(["training", "evaluation", "tok/s", "peak memory"].map(|t| figure(t.into())));
     let rows = table.settings.iter().map(|row| {
         let mut cells = vec![figure(row.rank.map_or_else(|| "–".into(), |rank| rank.to_string()))];
@@ -91,8 +91,8 @@ fn settings(out: &mut String, table: &Table) {
         cells.push(figure(seeds(row, table)));
         cells.extend(
             table
-                .metrics
-                .iter()
+                .shown_metrics()
+                .into_iter()
                 .map(|m| figure(row.metrics.get(m).map_or("–".into(), |e| mean(m, e)))),
         );
         cells.extend(costs(row).map(|cost| figure(escaped(&cost))));
@@ -104,10 +104,10 @@ fn settings(out: &mut String, table: &Table) {
 fn differences(out: &mut String, table: &Table) {
     let _ = writeln!(out, "<h2>Difference to {}</h2>", escaped(&table.baseline));
     let mut titles = vec![text("setting")];
-    titles.extend(table.metrics.iter().map(|m| figure(escaped(&title(m)))));
+    titles.extend(table.shown_metrics().into_iter().map(|m| figure(escaped(&title(m)))));
     let rows = table.settings.iter().filter(|row| !row.is_baseline).map(|row| {
         let mut cells = vec![text(&row.label)];
-        cells.extend(table.metrics.iter().map(|m| {
+        cells.extend(table.shown_metrics().into_iter().map(|m| {
             figure(row.difference.get(m).map_or("–".into(), |e| {
                 let better = (e.mean < 0.0) != (m.contains("pass_at_"));
                 let sure = e.ci95.is_some_and(|[low, high]| low > 0.0 || high < 0.0);
@@ -167,7 +167,7 @@ fn open_arms(out: &mut String, table: &Table) {
 fn arms(out: &mut String, table: &Table) {
     out.push_str("<details>\n<summary>Every finished arm</summary>\n");
     let mut titles = vec![text("run"), figure("seed".into())];
-    titles.extend(table.metrics.iter().map(|m| figure(escaped(&title(m)))));
+    titles.extend(table.shown_metrics().into_iter().map(|m| figure(escaped(&title(m)))));
     titles.extend(["skipped steps", "rollbacks"].map(|t| figure(t.into())));
     let rows = table
         .arms
@@ -177,8 +177,8 @@ fn arms(out: &mut String, table: &Table) {
             let mut cells = vec![text(&arm.run_name), figure(arm.seed.to_string())];
             cells.extend(
                 table
-                    .metrics
-                    .iter()
+                    .shown_metrics()
+                    .into_iter()
                     .map(|m| figure(arm.figures.results.get(m).map_or("–".into(), |x| value(m, *x)))),
             );
             cells.extend([arm.figures.skipped, arm.figures.rollbacks].map(|n| figure(n.to_string())));

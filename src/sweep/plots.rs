@@ -3,6 +3,7 @@
 
 use super::{
     SweepError,
+    name::shown,
     render::{difference, duration, gib, title},
     table::{Row, Status, Table},
 };
@@ -46,8 +47,7 @@ pub fn plots(table: &Table) -> Result<Vec<Plot>, SweepError> {
         for chart in over_numbers(table, metric) {
             plots.push(Plot {
                 name: format!("{}-by-{}", metric.replace('.', "-"), chart.x_label.replace('.', "-")),
-                caption: "Dots are means over seeds (and over what else was swept); pale lines are single seeds."
-                    .into(),
+                caption: "Dots are means over seeds; pale lines are single seeds.".into(),
                 svg: drawn(chart.svg())?,
             });
         }
@@ -109,7 +109,7 @@ fn differences(table: &Table, metric: &str) -> Option<BarChart> {
             })
         })
         .collect();
-    (!bars.is_empty()).then(|| BarChart {
+    bars.iter().any(|bar| bar.value != 0.0).then(|| BarChart {
         title: format!("{}: difference to {}", title(metric), table.baseline),
         unit: if metric.contains("pass_at_") {
             "percentage points"
@@ -122,7 +122,7 @@ fn differences(table: &Table, metric: &str) -> Option<BarChart> {
     })
 }
 
-/// For every swept key that has three or more numbers.
+/// For every swept key that has three or more numbers: a line for each combination of the other keys.
 fn over_numbers(table: &Table, metric: &str) -> Vec<LineChart> {
     let scale = if metric.contains("pass_at_") { 100.0 } else { 1.0 };
     let keys = table.keys.iter().enumerate();
@@ -131,28 +131,49 @@ fn over_numbers(table: &Table, metric: &str) -> Vec<LineChart> {
         let mut xs: Vec<f64> = table.settings.iter().filter_map(of).collect();
         xs.sort_by(f64::total_cmp);
         xs.dedup();
+        // With the other keys drawn at random each line would be a point.
         if xs.len() < 3 {
             return None;
         }
-        let mean_at = |x: f64, seed: Option<u64>| {
-            let arms = table.arms.iter().filter(|arm| {
-                let row = table.settings.iter().find(|row| row.label == arm.label);
-                arm.status == Status::Finished
-                    && seed.is_none_or(|seed| arm.seed == seed)
-                    && row.and_then(of) == Some(x)
-            });
-            let values: Vec<f64> = arms
-                .filter_map(|arm| arm.figures.results.get(metric).copied())
-                .collect();
-            (!values.is_empty()).then(|| (x, scale * values.iter().sum::<f64>() / values.len() as f64))
-        };
-        let line = |seed| xs.iter().filter_map(|&x| mean_at(x, seed)).collect::<Vec<_>>();
-        let mut series = vec![Series::new("", line(None)).marked(Mark::Dots).colored(0)];
-        if table.seeds.len() > 1 {
-            let faint = |&seed: &u64| Series::new("", line(Some(seed))).marked(Mark::Faint).colored(0);
-            series.extend(table.seeds.iter().map(faint));
+        let mut groups: Vec<(String, Vec<&Row>)> = Vec::new();
+        for row in &table.settings {
+            let name = others(table, row, n);
+            match groups.iter_mut().find(|(other, _)| *other == name) {
+                Some((_, rows)) => rows.push(row),
+                None => groups.push((name, vec![row])),
+            }
         }
-        let wide = xs.first().is_some_and(|low| *low > 0.0) && xs.last() > xs.first().map(|low| low * 20.0).as_ref();
+        groups.retain(|(_, rows)| rows.len() > 1);
+        groups.sort_by(|a, b| a.0.cmp(&b.0));
+        if groups.is_empty() || groups.len() > CURVES {
+            return None;
+        }
+        let mut series = Vec::new();
+        for (color, (name, rows)) in groups.iter().enumerate() {
+            let value_of = |row: &Row, seed: Option<u64>| {
+                let arms = table.arms.iter().filter(|arm| {
+                    arm.label == row.label && arm.status == Status::Finished && seed.is_none_or(|s| s == arm.seed)
+                });
+                let values: Vec<f64> = arms.filter_map(|a| a.figures.results.get(metric).copied()).collect();
+                (!values.is_empty()).then(|| scale * values.iter().sum::<f64>() / values.len() as f64)
+            };
+            let line = |seed| {
+                let point = |row: &&Row| Some((of(row)?, value_of(row, seed)?));
+                let mut points: Vec<(f64, f64)> = rows.iter().filter_map(point).collect();
+                points.sort_by(|a, b| a.0.total_cmp(&b.0));
+                points
+            };
+            if groups.len() == 1 && table.seeds.len() > 1 {
+                let faint = |&seed: &u64| Series::new("", line(Some(seed))).marked(Mark::Faint).colored(color);
+                series.extend(table.seeds.iter().map(faint));
+            }
+            series.push(Series::new(name.clone(), line(None)).marked(Mark::Dots).colored(color));
+        }
+        let ys: Vec<f64> = series.iter().flat_map(|s| &s.points).map(|(_, y)| *y).collect();
+        if !vary(&ys) {
+            return None;
+        }
+        let wide = matches!((xs.first(), xs.last()), (Some(low), Some(high)) if *low > 0.0 && *high > low * 20.0);
         Some(LineChart {
             title: format!("{} by {key}", title(metric)),
             unit: if metric.contains("pass_at_") { "%" } else { "nats" }.into(),
@@ -163,6 +184,27 @@ fn over_numbers(table: &Table, metric: &str) -> Vec<LineChart> {
         })
     })
     .collect()
+}
+
+/// Values of all swept keys but the n-th, for people.
+fn others(table: &Table, row: &Row, n: usize) -> String {
+    let pairs = table
+        .keys
+        .iter()
+        .zip(row.values.values())
+        .enumerate()
+        .filter(|(i, _)| *i != n);
+    let parts: Vec<String> = pairs
+        .map(|(_, (key, value))| format!("{key} = {}", shown(value)))
+        .collect();
+    parts.join(", ")
+}
+
+/// Whether there is anything to see.
+fn vary(values: &[f64]) -> bool {
+    values
+        .first()
+        .is_some_and(|first| values.iter().any(|value| value != first))
 }
 
 type Curve = fn(&super::figures::Figures) -> &Vec<(usize, f64)>;
@@ -253,6 +295,11 @@ fn costs(table: &Table) -> Vec<(String, BarChart)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_that_are_all_alike_are_nothing_to_see() {
+        assert!(!vary(&[]) && !vary(&[0.0, 0.0]) && vary(&[0.0, 1.0]));
+    }
 
     #[test]
     fn a_mean_curve_has_the_steps_that_all_have() {

@@ -168,7 +168,7 @@ pub fn markdown(table: &Table) -> String {
     let mut titles = vec!["".to_owned()];
     titles.extend(table.keys.iter().cloned());
     titles.push("seeds".into());
-    titles.extend(table.metrics.iter().map(|m| title(m)));
+    titles.extend(table.shown_metrics().into_iter().map(|m| title(m)));
     titles.extend(["training", "evaluation", "tok/s", "peak memory"].map(str::to_owned));
     let rows = table.settings.iter().map(|row| {
         let mut cells = vec![row.rank.map_or_else(|| "–".into(), |rank| rank.to_string())];
@@ -176,8 +176,8 @@ pub fn markdown(table: &Table) -> String {
         cells.push(seeds(row, table));
         cells.extend(
             table
-                .metrics
-                .iter()
+                .shown_metrics()
+                .into_iter()
                 .map(|m| row.metrics.get(m).map_or("–".into(), |e| estimate(m, e))),
         );
         cells.extend(costs(row));
@@ -187,12 +187,12 @@ pub fn markdown(table: &Table) -> String {
     if table.settings.len() > 1 {
         let _ = writeln!(out, "## Difference to {}\n", table.baseline);
         let titles: Vec<String> = std::iter::once("setting".to_owned())
-            .chain(table.metrics.iter().map(|m| title(m)))
+            .chain(table.shown_metrics().into_iter().map(|m| title(m)))
             .collect();
         let rows = table.settings.iter().filter(|row| !row.is_baseline).map(|row| {
             let cells = table
-                .metrics
-                .iter()
+                .shown_metrics()
+                .into_iter()
                 .map(|m| row.difference.get(m).map_or("–".into(), |e| difference(m, e)));
             std::iter::once(row.label.clone()).chain(cells).collect()
         });
@@ -215,7 +215,7 @@ pub fn markdown(table: &Table) -> String {
     }
     out.push_str("## Arms\n\n");
     let mut titles = ["run", "seed"].map(str::to_owned).to_vec();
-    titles.extend(table.metrics.iter().map(|m| title(m)));
+    titles.extend(table.shown_metrics().into_iter().map(|m| title(m)));
     titles.extend(["skipped steps", "rollbacks"].map(str::to_owned));
     let rows = table
         .arms
@@ -225,8 +225,8 @@ pub fn markdown(table: &Table) -> String {
             let mut cells = vec![arm.run_name.clone(), arm.seed.to_string()];
             cells.extend(
                 table
-                    .metrics
-                    .iter()
+                    .shown_metrics()
+                    .into_iter()
                     .map(|m| arm.figures.results.get(m).map_or("–".into(), |x| value(m, *x))),
             );
             cells.extend([arm.figures.skipped.to_string(), arm.figures.rollbacks.to_string()]);

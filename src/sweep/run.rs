@@ -132,17 +132,19 @@ struct Runner<'a> {
 
 impl Runner<'_> {
     fn turn(&mut self) -> Result<(), SweepError> {
-        let mut still = Vec::new();
-        for mut active in std::mem::take(&mut self.active) {
+        for _ in 0..self.active.len() {
+            let mut active = self.active.remove(0);
             match active.process.poll()? {
-                Some(status) => still.extend(self.ended(active, status)?),
+                Some(status) => {
+                    let next = self.ended(active, status)?;
+                    self.active.extend(next);
+                }
                 None => {
                     self.check_time(&mut active);
-                    still.push(active);
+                    self.active.push(active);
                 }
             }
         }
-        self.active = still;
         if self.stop.is_asked() || self.halted {
             self.active.iter_mut().for_each(|active| active.process.ask_to_stop());
             for (arm, _) in std::mem::take(&mut self.waiting) {
@@ -284,12 +286,7 @@ impl Runner<'_> {
     /// `5 of 12 done, 2 running, 1 failed, about 3 min left`.
     fn progress(&self) -> String {
         let done = self.ran.ends.iter().filter(|(_, end)| *end == End::Finished).count();
-        // What ended is not among the active ones any more, but may still be counted there.
-        let running = self
-            .active
-            .iter()
-            .filter(|a| self.ran.ends.iter().all(|(n, _)| *n != a.arm))
-            .count();
+        let running = self.active.len();
         let left = self.total.saturating_sub(self.ran.ends.len());
         let mut text = format!(
             "{done} of {} done, {running} running, {} failed",

@@ -190,6 +190,15 @@ impl Table {
         }
     }
 
+    /// The figures that fit beside each other: the ranking one, validation losses over all heads and of
+    /// head 1, and benchmarks. Files for programs have all.
+    pub fn shown_metrics(&self) -> Vec<&String> {
+        let shown = |m: &&String| {
+            **m == self.rank_by || *m == "valid_loss" || *m == "valid_ce_head_1" || m.contains("pass_at_")
+        };
+        self.metrics.iter().filter(shown).collect()
+    }
+
     /// Arms with this status.
     pub fn count(&self, status: Status) -> usize {
         self.arms.iter().filter(|arm| arm.status == status).count()

@@ -1,3 +1,4 @@
+use super::{Tracking, figures};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, OpenOptions},
@@ -69,10 +70,11 @@ impl RunTiming {
     }
 }
 
-/// `runs/<run-id>/`.
+/// `runs/<run-id>/`, and whoever follows the run beside it.
 #[derive(Clone, Debug)]
 pub struct RunDir {
     path: PathBuf,
+    tracking: Tracking,
 }
 
 impl RunDir {
@@ -81,7 +83,10 @@ impl RunDir {
         let path = parent.join(name);
         fs::create_dir_all(parent).map_err(RunError::io("making", parent))?;
         match fs::create_dir(&path) {
-            Ok(()) => Ok(Self { path }),
+            Ok(()) => Ok(Self {
+                path,
+                tracking: Tracking::none(),
+            }),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(RunError::Exists(path)),
             Err(e) => Err(RunError::io("making", &path)(e)),
         }
@@ -101,10 +106,23 @@ impl RunDir {
             PathBuf::from(run)
         };
         if path.join("run.json").is_file() {
-            Ok(Self { path })
+            Ok(Self {
+                path,
+                tracking: Tracking::none(),
+            })
         } else {
             Err(missing())
         }
+    }
+
+    /// The same, with trackers that are told what is written.
+    pub fn tracked(self, tracking: Tracking) -> Self {
+        Self { tracking, ..self }
+    }
+
+    /// The run's trackers.
+    pub fn tracking(&self) -> &Tracking {
+        &self.tracking
     }
 
     /// The directory.
@@ -140,7 +158,20 @@ impl RunDir {
         {
             object.extend(fields);
         }
-        self.append("events.jsonl", &value)
+        self.append("events.jsonl", &value)?;
+        self.tracking.event(event.step as i64, event.event, &event.reason);
+        Ok(())
+    }
+
+    /// Appends a line of `metrics.jsonl`; its trackers get the numbers in it.
+    pub fn metrics(&self, step: usize, line: &impl Serialize) -> Result<(), RunError> {
+        self.append("metrics.jsonl", line)?;
+        if self.tracking.is_on() {
+            let line = serde_json::to_value(line).unwrap_or_default();
+            self.tracking
+                .series(figures::series(&line), step as i64, figures::values(&line));
+        }
+        Ok(())
     }
 
     /// Appends a line of JSON to a file of the directory.

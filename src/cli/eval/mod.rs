@@ -1,5 +1,6 @@
 //! `wmtp eval`: a model, or completions made elsewhere, on a benchmark.
 
+mod follow;
 mod show;
 mod source;
 
@@ -198,7 +199,9 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
         &mut |progress| bar.set(progress),
     );
     bar.finish();
-    report(&finished?, &answers, &settings, args.save_samples.as_deref(), output)
+    let finished = finished?;
+    follow::follow(&finished, &settings)?;
+    report(&finished, &answers, &settings, args.save_samples.as_deref(), output)
 }
 
 fn report(

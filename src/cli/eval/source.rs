@@ -7,7 +7,7 @@ use crate::{
     },
     data::Tokenizer,
     eval::{Benchmark, EvalError, EvalRequest, Predictions},
-    pipeline::ModelGenerator,
+    pipeline::{ModelGenerator, weights_hash},
     settings::Settings,
 };
 use serde_json::Value;
@@ -173,7 +173,7 @@ impl Located {
         let dtype = generation_dtype(settings, &device_name)?;
         let (loaded, tokenizer) = open_model(&model, (!speculative).then_some(1), dtype, settings, &device, output)?;
         let origin = &mut request.origin;
-        origin.insert("model_hash".into(), hash(&dir)?);
+        origin.insert("model_hash".into(), weights_hash(&dir)?);
         origin.insert("model".into(), model.uri);
         origin.insert("precision".into(), e.precision.name().into());
         if speculative {
@@ -190,19 +190,6 @@ impl Located {
         generator.decoding.speculative = speculative;
         Ok(Answers::Model(Box::new(generator)))
     }
-}
-
-/// What a model's weights are: the hash that runs and value heads name, or for an adapter the hash
-/// of its file.
-fn hash(dir: &Path) -> Result<String, Failure> {
-    let adapter = dir.join("adapter_model.safetensors");
-    if dir.join("adapter_config.json").is_file() && adapter.is_file() {
-        let bytes = std::fs::read(&adapter)
-            .map_err(|e| Failure::failed(format!("cannot read `{}`: {e}", adapter.display())))?;
-        use sha2::Digest;
-        return Ok(crate::data::hex(&sha2::Sha256::digest(&bytes)));
-    }
-    Ok(wmtp_model::model_hash(dir)?)
 }
 
 /// The best checkpoint of the run that was started last.

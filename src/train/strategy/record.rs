@@ -69,7 +69,7 @@ impl<M: Trainable> Session<'_, M> {
                 line.tok_s,
             );
         }
-        Ok(self.strategy.run.append("metrics.jsonl", &line)?)
+        Ok(self.strategy.run.metrics(self.state.step, &line)?)
     }
 
     pub(super) fn log(&self, event: &'static str, reason: String) -> Result<(), TrainError> {

@@ -45,8 +45,8 @@ impl<M: Trainable> Session<'_, M> {
         self.report_valid(LearnerEvent::EndSplit(epoch));
         let loss = sum / tokens.max(1) as f64;
         ce.iter_mut().for_each(|sum| *sum /= tokens.max(1) as f64);
-        self.strategy.run.append(
-            "metrics.jsonl",
+        self.strategy.run.metrics(
+            self.state.step,
             &serde_json::json!({"step": self.state.step, "valid_loss": loss, "valid_ce_heads": ce}),
         )?;
         if let Some(lines) = &self.strategy.lines {

@@ -1,0 +1,233 @@
+//! What a run's trackers are told when it begins and when it ends; in between, its directory tells
+//! them what is written.
+
+use super::{PipelineError, TrainRequest};
+use crate::{
+    settings::{Config, Recipe},
+    track::{
+        self, CheckpointTracking, Input, Model, RunDir, Status, Tracker, Tracking, TrackingConfig, TrackingSummary,
+        flatten,
+    },
+    train::TrainerState,
+};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Files of a run's directory that trackers get, and their names there.
+const FILES: &[(&str, &str)] = &[
+    ("run.json", "run.json"),
+    ("config.yaml", "config.yaml"),
+    ("recipe.yaml", "recipe.yaml"),
+    ("events.jsonl", "events.jsonl"),
+    ("metrics.jsonl", "metrics.jsonl"),
+    ("weights.jsonl", "weights/weights.jsonl"),
+    ("tokens.jsonl", "weights/tokens.jsonl"),
+    ("samples.jsonl", "samples/samples.jsonl"),
+    ("critic/report.json", "critic/report.json"),
+];
+
+/// Opens the run's trackers and says what the run is.
+pub(super) fn begin(
+    run: RunDir,
+    request: &TrainRequest,
+    trackers: Vec<Box<dyn Tracker>>,
+    metrics_bytes: u64,
+) -> Result<RunDir, PipelineError> {
+    if trackers.is_empty() {
+        return Ok(run);
+    }
+    let config = &request.config.tracking;
+    let tracking = Tracking::open(track::own_run(run.path(), config)?, trackers, config)?;
+    tracking.status(Status::Running);
+    if !tracking.goes_on() {
+        describe(&tracking, run.path(), &request.config, &request.recipe);
+        track::import(&tracking, &run, metrics_bytes)?;
+    }
+    Ok(run.tracked(tracking))
+}
+
+/// Parameters, tags, data and settings of the training run in `dir`.
+pub fn describe(tracking: &Tracking, dir: &Path, config: &Config, recipe: &Recipe) {
+    let json = |value: Result<Value, serde_json::Error>| value.unwrap_or_default();
+    let mut params = flatten(&json(serde_json::to_value(recipe)));
+    let config_params = flatten(&json!({"config": json(serde_json::to_value(config))}));
+    params.extend(config_params);
+    tracking.params(params);
+    let run = read_json(&dir.join("run.json"));
+    let mut tags = BTreeMap::from([("mlflow.source.name".to_owned(), "wmtp train".to_owned())]);
+    for (key, tag) in [
+        ("algorithm", "wmtp.algorithm"),
+        ("wmtp", "wmtp.version"),
+        ("commit", "mlflow.source.git.commit"),
+        ("device", "wmtp.device"),
+        ("seed", "wmtp.seed"),
+        ("model", "wmtp.model"),
+        ("model_sha256", "wmtp.base_sha256"),
+        ("data_sha256", "wmtp.data_sha256"),
+        ("recipe_sha256", "wmtp.recipe_sha256"),
+        ("steps", "wmtp.steps"),
+    ] {
+        match &run[key] {
+            Value::Null => {}
+            Value::String(text) => drop(tags.insert(tag.to_owned(), track::redact(text))),
+            other => drop(tags.insert(tag.to_owned(), other.to_string())),
+        }
+    }
+    for text in recipe.run.tags.iter().chain(&config.tracking.tags) {
+        let (key, value) = text.split_once('=').unwrap_or((text, "true"));
+        tags.insert(track::metric_key(key.trim()), value.trim().to_owned());
+    }
+    tracking.tags(tags);
+    let source = run["data"].as_str().unwrap_or_default();
+    tracking.inputs(vec![Input {
+        name: source.rsplit([':', '/']).next().unwrap_or(source).to_owned(),
+        digest: run["data_sha256"].as_str().unwrap_or_default().to_owned(),
+        source: track::redact(source),
+        context: "training".into(),
+        profile: json!({"documents": run["documents"], "response_tokens": run["response_tokens"]}),
+    }]);
+    files(tracking, dir);
+}
+
+/// Everything of the directory that trackers get, where it is there.
+fn files(tracking: &Tracking, dir: &Path) {
+    for (file, name) in FILES {
+        if dir.join(file).is_file() {
+            tracking.artifact(&dir.join(file), name);
+        }
+    }
+    let run = dir.file_name().unwrap_or_default().to_string_lossy();
+    for (file, end) in [("report.md", "md"), ("report.html", "html")] {
+        if dir.join(file).is_file() {
+            tracking.artifact(&dir.join(file), &format!("reports/{run}.{end}"));
+        }
+    }
+}
+
+/// Says how the run ended (`state`: where it stands, None if it failed), waits for its trackers, and
+/// tells people what is left to deliver.
+pub(super) fn end(run: &RunDir, request: &TrainRequest, state: Option<&TrainerState>) -> Option<TrackingSummary> {
+    let tracking = run.tracking();
+    if !tracking.is_on() {
+        return None;
+    }
+    finish(tracking, run.path(), &request.config.tracking, state);
+    let summary = tracking.close();
+    for line in summary.left(run.path()) {
+        eprintln!("warning: {line}");
+    }
+    Some(summary)
+}
+
+/// Files, checkpoints and status of a run that has ended.
+fn finish(tracking: &Tracking, dir: &Path, config: &TrackingConfig, state: Option<&TrainerState>) {
+    files(tracking, dir);
+    checkpoints(tracking, dir, config.checkpoints);
+    tracking.status(match state {
+        Some(state) if state.finished => Status::Finished,
+        Some(_) => Status::Killed,
+        None => Status::Failed,
+    });
+}
+
+/// A link to each checkpoint, its files where they are to be sent, and the models of `best` and `last`.
+fn checkpoints(tracking: &Tracking, dir: &Path, what: CheckpointTracking) {
+    let root = dir.join("checkpoints");
+    let mut found: Vec<PathBuf> = fs::read_dir(&root)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.join("manifest.json").is_file())
+        .collect();
+    found.sort();
+    for checkpoint in found {
+        let name = checkpoint
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let at = match name.as_str() {
+            "best" | "last" => format!("checkpoints/{name}"),
+            "previous" => continue,
+            _ => format!("checkpoints/periodic/{name}"),
+        };
+        let manifest = read_json(&checkpoint.join("manifest.json"));
+        let step = manifest["step"].as_i64().unwrap_or(0);
+        let link = dir.join(Tracking::DIR).join(format!("{name}.link.json"));
+        let content = json!({
+            "checkpoint": name,
+            "step": step,
+            "place": checkpoint,
+            "files": manifest["files"],
+        });
+        match fs::write(&link, format!("{content:#}\n")) {
+            Ok(()) => tracking.artifact(&link, &format!("{at}.json")),
+            Err(error) => tracing::warn!("writing `{}` failed: {error}", link.display()),
+        }
+        if what == CheckpointTracking::Upload {
+            tracking.artifacts(&checkpoint, &at);
+        }
+        if ["best", "last"].contains(&name.as_str()) {
+            let mut tags = BTreeMap::from([("wmtp.place".to_owned(), checkpoint.display().to_string())]);
+            if let Ok(hash) = weights_hash(&checkpoint) {
+                tags.insert("wmtp.model_sha256".into(), hash);
+            }
+            tracking.model(Model { name, step, tags });
+        }
+    }
+}
+
+/// What a model's weights are: the hash that runs and value heads name, or for an adapter the hash
+/// of its file.
+///
+/// # Errors
+/// The directory holds no model.
+pub fn weights_hash(dir: &Path) -> Result<String, PipelineError> {
+    let adapter = dir.join("adapter_model.safetensors");
+    if dir.join("adapter_config.json").is_file() && adapter.is_file() {
+        let bytes = fs::read(&adapter).map_err(|source| PipelineError::Io {
+            what: "reading",
+            path: adapter,
+            source,
+        })?;
+        return Ok(crate::train::hex(&Sha256::digest(&bytes)));
+    }
+    Ok(wmtp_model::model_hash(dir)?)
+}
+
+fn read_json(path: &Path) -> Value {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or_default()
+}
+
+/// Sends a finished or interrupted training run to trackers that it did not have, or not all of it:
+/// what `wmtp track sync` does.
+///
+/// # Errors
+/// The run's directory can't be read or written.
+pub fn sync(
+    run: &RunDir,
+    config: &Config,
+    recipe: &Recipe,
+    trackers: Vec<Box<dyn Tracker>>,
+) -> Result<TrackingSummary, PipelineError> {
+    let tracking = Tracking::open(
+        track::own_run(run.path(), &config.tracking)?,
+        trackers,
+        &config.tracking,
+    )?;
+    if !tracking.goes_on() {
+        describe(&tracking, run.path(), config, recipe);
+        track::import(&tracking, run, u64::MAX)?;
+        let state = fs::read_to_string(run.path().join("checkpoints/last/trainer.json")).ok();
+        let state: Option<TrainerState> = state.and_then(|text| serde_json::from_str(&text).ok());
+        finish(&tracking, run.path(), &config.tracking, state.as_ref());
+    }
+    Ok(tracking.close())
+}
