@@ -80,7 +80,10 @@ fn a_logarithmic_axis_puts_equal_ratios_at_equal_distances() {
     };
     let svg = chart.svg().unwrap();
     let line = points(&parsed(&svg), "#2F7FD0");
-    assert!((line[0].1 - line[1].1 - (line[1].1 - line[2].1)).abs() <= 1.0, "{line:?}");
+    assert!(
+        (line[0].1 - line[1].1 - (line[1].1 - line[2].1)).abs() <= 1.0,
+        "{line:?}"
+    );
 }
 
 #[test]
@@ -91,10 +94,16 @@ fn names_are_in_the_legend_and_their_characters_are_harmless() {
     let svg = chart.svg().unwrap();
     let document = parsed(&svg);
     let texts = texts(&document);
-    assert!(texts.contains(&"<b>x</b> & y".to_owned()) && texts.contains(&"head 2".to_owned()), "{texts:?}");
+    assert!(
+        texts.contains(&"<b>x</b> & y".to_owned()) && texts.contains(&"head 2".to_owned()),
+        "{texts:?}"
+    );
     assert!(texts.contains(&"a < b & \"c\" </svg><script>".to_owned()), "{texts:?}");
     assert!(!svg.contains("<script"));
-    assert_eq!(document.root_element().attribute("aria-label"), Some(chart.title.as_str()));
+    assert_eq!(
+        document.root_element().attribute("aria-label"),
+        Some(chart.title.as_str())
+    );
 }
 
 #[test]
@@ -105,14 +114,19 @@ fn text_takes_the_page_s_colour_and_dashes_replace_colours_that_only_mark_them()
     assert!(nodes.clone().count() > 8);
     assert!(nodes.into_iter().all(|n| n.attribute("fill") == Some("currentColor")));
     assert!(!svg.contains("#0102") && !svg.contains("#0103"), "{svg}");
-    let dashed = document.descendants().filter(|n| n.attribute("stroke-dasharray").is_some());
+    let dashed = document
+        .descendants()
+        .filter(|n| n.attribute("stroke-dasharray").is_some());
     assert!(dashed.count() >= 2, "the line and its legend");
 }
 
 #[test]
 fn a_missing_value_is_a_gap_and_a_lone_one_a_dot() {
     let chart = LineChart {
-        series: vec![Series::new("", vec![(0.0, 1.0), (1.0, 2.0), (2.0, f64::NAN), (3.0, 2.0)])],
+        series: vec![Series::new(
+            "",
+            vec![(0.0, 1.0), (1.0, 2.0), (2.0, f64::NAN), (3.0, 2.0)],
+        )],
         ..LineChart::default()
     };
     let svg = chart.svg().unwrap();
@@ -133,7 +147,12 @@ fn tick_labels_do_not_overlap() {
         let labels = ticks(&document, "x", "middle", "22");
         assert!((2..=8).contains(&labels.len()), "{labels:?}");
         for pair in labels.windows(2) {
-            let width = 22.0 * 0.6 * pair.iter().map(|(text, _)| text.chars().count() as f64).fold(0.0, f64::max);
+            let width = 22.0
+                * 0.6
+                * pair
+                    .iter()
+                    .map(|(text, _)| text.chars().count() as f64)
+                    .fold(0.0, f64::max);
             assert!(pair[1].1 - pair[0].1 > width, "{labels:?}");
         }
     }
@@ -202,7 +221,10 @@ fn a_heat_map_is_darkest_where_most_values_are() {
     assert_eq!(cells.len(), 10, "{svg}");
     let opacities: Vec<f64> = cells[..5].iter().map(|(opacity, _)| *opacity).collect();
     assert_eq!(opacities, [0.35, 1.0, 0.35, 0.79, 0.79]);
-    assert!((cells[0].1 - cells[1].1).abs() <= 1.0, "the bin from 0 is as high as the next");
+    assert!(
+        (cells[0].1 - cells[1].1).abs() <= 1.0,
+        "the bin from 0 is as high as the next"
+    );
 }
 
 #[test]
@@ -227,7 +249,11 @@ fn series_colours_contrast_with_white_and_with_near_black() {
     let luminance = |(r, g, b): (u8, u8, u8)| {
         let linear = |c: u8| {
             let c = f64::from(c) / 255.0;
-            if c <= 0.040_45 { c / 12.92 } else { ((c + 0.055) / 1.055).powf(2.4) }
+            if c <= 0.040_45 {
+                c / 12.92
+            } else {
+                ((c + 0.055) / 1.055).powf(2.4)
+            }
         };
         0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b)
     };
