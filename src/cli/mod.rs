@@ -14,6 +14,7 @@ mod failure;
 mod generate;
 mod inspect;
 mod output;
+mod report;
 mod schema;
 mod score;
 mod train;
@@ -54,6 +55,8 @@ enum Command {
     Inspect(inspect::Args),
     /// Convert a model between layouts.
     Convert(convert::Args),
+    /// What a run did, as pages to look at; several runs side by side.
+    Report(report::Args),
     /// What works on this machine.
     Doctor(doctor::Args),
     /// JSON Schema of a settings file, for editors.
@@ -74,7 +77,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            report(&failure, &Output::new(json));
+            tell(&failure, &Output::new(json));
             ExitCode::from(failure.code())
         }
     }
@@ -115,13 +118,14 @@ fn run(command: Command, output: &Output) -> Result<(), Failure> {
         Command::Score(args) => score::run(args, output),
         Command::Inspect(args) => inspect::run(args, output),
         Command::Convert(args) => convert::run(args, output),
+        Command::Report(args) => report::run(args, output),
         Command::Doctor(args) => doctor::run(args, output),
         Command::Schema(args) => schema::run(args, output),
         Command::Completions(args) => completions::run(args, output),
     }
 }
 
-fn report(failure: &Failure, output: &Output) {
+fn tell(failure: &Failure, output: &Output) {
     if *failure == Failure::Quiet {
         return;
     }

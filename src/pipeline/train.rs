@@ -3,6 +3,7 @@
 use super::{
     PipelineError,
     critic::value_stage,
+    ending::{note_failure, summary, write_report},
     scoring::scorer,
     steps::{TrainSteps, ValidSteps},
 };
@@ -10,9 +11,9 @@ use crate::{
     data::{DataConfig, Splits, StepShape, Tokenizer},
     scorer::{Normaliser, Rho1, Scorer, ScorerConfig, ValueUse},
     settings::{HeadInit, Pipeline, Recipe},
-    track::{Event, RunDir, peak_memory},
+    track::{Event, RunDir},
     train::{
-        Assets, CheckpointStore, GradientScale, JointValue, Lines, LoraAssets, Plan, PrecisionConfig, Quiet,
+        Assets, CheckpointStore, GradientScale, JointValue, Lines, LoraAssets, Plan, PrecisionConfig, Quiet, Samples,
         StatePrecision, StepLoader, StepMetric, StepSource, StepStrategy, TrainError, Trainable, TrainerState, Weigher,
         WeightedMtp, adamw, assign_stable_ids, hex,
     },
@@ -273,8 +274,12 @@ pub fn train_with(request: &TrainRequest, own: Option<Box<dyn Scorer>>) -> Resul
         scorer: scorer_name,
         max_fallback_share: request.recipe.weights.max_fallback_share,
     };
-    let state = fit(request, module, plan, &prepared, run.clone(), store, start, from)?;
-    Ok(summary(&run, &state, started, value_report))
+    let ended = fit(request, module, plan, &prepared, run.clone(), store, start, from);
+    if let Err(error) = &ended {
+        note_failure(&run, error);
+    }
+    write_report(&run);
+    Ok(summary(&run, &ended?, started, value_report))
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -302,7 +307,9 @@ fn fit<M: Trainable>(
     let lines = (request.show == Show::Lines).then(|| Lines::new(plan.total_steps));
     let optimizer = adamw(&plan.optim, &GradientScale::default()).map_err(PipelineError::Setting)?;
     let directory = run.path().to_path_buf();
-    let strategy = Arc::new(StepStrategy::new(plan, loader.clone(), run, store, start, from, lines));
+    let samples = Samples::choose(&plan.train.record, &prepared.splits, &prepared.tokenizer)?;
+    let strategy = StepStrategy::new(plan, loader.clone(), run, store, start, from, lines).with_samples(samples);
+    let strategy = Arc::new(strategy);
     let mut training = SupervisedTraining::new(&directory, Arc::new(loader), Arc::new(valid))
         .with_training_strategy(TrainingStrategy::Custom(strategy.clone()))
         .with_metric_logger(InMemoryMetricLogger::default())
@@ -390,6 +397,7 @@ fn create_run(request: &TrainRequest, prepared: &Prepared, model_hash: &str) -> 
             "wmtp": env!("CARGO_PKG_VERSION"),
             "commit": option_env!("WMTP_COMMIT"),
             "device": request.device_name,
+            "environment": crate::machine::Machine::here(),
             "seed": request.seed,
             "model": request.recipe.model.base,
             "model_sha256": model_hash,
@@ -468,26 +476,5 @@ fn announce(request: &TrainRequest, prepared: &Prepared, run: &RunDir) {
             report.dropped.len(),
             request.recipe.data.seq_len
         );
-    }
-}
-
-fn summary(run: &RunDir, state: &TrainerState, started: Instant, value: Option<super::ValueReport>) -> TrainSummary {
-    let best = run.checkpoints().join("best");
-    TrainSummary {
-        run_dir: run.path().into(),
-        checkpoint: if best.is_dir() {
-            best
-        } else {
-            run.checkpoints().join("last")
-        },
-        steps: state.step,
-        skipped: state.skipped,
-        tokens: state.tokens,
-        valid_loss: state.valid_loss,
-        best_loss: state.best_loss,
-        finished: state.finished,
-        seconds: started.elapsed().as_secs_f64(),
-        peak_memory: peak_memory(),
-        value,
     }
 }
