@@ -11,6 +11,7 @@ pub mod cli;
 pub mod data;
 pub mod device;
 pub mod eval;
+pub mod machine;
 pub mod pipeline;
 pub mod report;
 pub mod scorer;

@@ -15,6 +15,7 @@ mod generate;
 mod inspect;
 mod output;
 mod promote;
+mod report;
 mod schema;
 mod score;
 mod sweep;
@@ -59,6 +60,8 @@ enum Command {
     Inspect(inspect::Args),
     /// Convert a model between layouts.
     Convert(convert::Args),
+    /// What a run did, as pages to look at; several runs side by side.
+    Report(report::Args),
     /// Bring a run to its trackers after the fact.
     Track(track::Args),
     /// A run's model into the registry, with its card.
@@ -84,7 +87,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            report(&failure, &Output::new(json));
+            tell(&failure, &Output::new(json));
             ExitCode::from(failure.code())
         }
     }
@@ -126,6 +129,7 @@ fn run(command: Command, output: &Output) -> Result<(), Failure> {
         Command::Score(args) => score::run(args, output),
         Command::Inspect(args) => inspect::run(args, output),
         Command::Convert(args) => convert::run(args, output),
+        Command::Report(args) => report::run(args, output),
         Command::Track(args) => track::run(args, output),
         Command::Promote(args) => promote::run(args, output),
         Command::Doctor(args) => doctor::run(args, output),
@@ -134,7 +138,7 @@ fn run(command: Command, output: &Output) -> Result<(), Failure> {
     }
 }
 
-fn report(failure: &Failure, output: &Output) {
+fn tell(failure: &Failure, output: &Output) {
     if *failure == Failure::Quiet {
         return;
     }

@@ -3,6 +3,7 @@
 use super::{
     PipelineError,
     critic::value_stage,
+    ending::{note_failure, summary, write_report},
     followed,
     scoring::scorer,
     steps::{TrainSteps, ValidSteps},
@@ -12,9 +13,9 @@ use crate::{
     scorer::{Normaliser, Rho1, Scorer, ScorerConfig, ValueUse},
     settings::{Config, HeadInit, Pipeline, Recipe},
     stop::Stop,
-    track::{self, Event, RunDir, Tracker, TrackingSummary, peak_memory},
+    track::{self, Event, RunDir, Tracker},
     train::{
-        Assets, CheckpointStore, GradientScale, JointValue, Lines, LoraAssets, Plan, PrecisionConfig, Quiet,
+        Assets, CheckpointStore, GradientScale, JointValue, Lines, LoraAssets, Plan, PrecisionConfig, Quiet, Samples,
         StatePrecision, StepLoader, StepMetric, StepSource, StepStrategy, TrainError, Trainable, TrainerState, Weigher,
         WeightedMtp, adamw, assign_stable_ids, hex,
     },
@@ -251,9 +252,15 @@ pub fn train_tracked(
         from,
     }
     .run(own);
+    if let Err(error) = &trained {
+        note_failure(&run, error);
+    }
+    if trained.is_ok() {
+        run.add_time(started.elapsed().as_secs_f64())?;
+    }
+    write_report(&run);
     let tracking = followed::end(&run, request, trained.as_ref().ok().map(|(state, _)| state));
     let (state, value_report) = trained?;
-    run.add_time(started.elapsed().as_secs_f64())?;
     Ok(summary(&run, &state, started, value_report, tracking))
 }
 
@@ -369,7 +376,9 @@ fn fit<M: Trainable>(
     let lines = (request.show == Show::Lines).then(|| Lines::new(plan.total_steps));
     let optimizer = adamw(&plan.optim, &GradientScale::default()).map_err(PipelineError::Setting)?;
     let directory = run.path().to_path_buf();
-    let strategy = Arc::new(StepStrategy::new(plan, loader.clone(), run, store, start, from, lines));
+    let samples = Samples::choose(&plan.train.record, &prepared.splits, &prepared.tokenizer)?;
+    let strategy = StepStrategy::new(plan, loader.clone(), run, store, start, from, lines).with_samples(samples);
+    let strategy = Arc::new(strategy);
     let mut training = SupervisedTraining::new(&directory, Arc::new(loader), Arc::new(valid))
         .with_training_strategy(TrainingStrategy::Custom(strategy.clone()))
         .with_metric_logger(InMemoryMetricLogger::default())
@@ -460,6 +469,7 @@ fn create_run(request: &TrainRequest, prepared: &Prepared, model_hash: &str) -> 
             "wmtp": env!("CARGO_PKG_VERSION"),
             "commit": option_env!("WMTP_COMMIT"),
             "device": request.device_name,
+            "environment": crate::machine::Machine::here(),
             "seed": request.seed,
             "model": request.recipe.model.base,
             "model_sha256": model_hash,
@@ -546,33 +556,5 @@ fn announce(request: &TrainRequest, prepared: &Prepared, run: &RunDir) {
             report.dropped.len(),
             request.recipe.data.seq_len
         );
-    }
-}
-
-fn summary(
-    run: &RunDir,
-    state: &TrainerState,
-    started: Instant,
-    value: Option<super::ValueReport>,
-    tracking: Option<TrackingSummary>,
-) -> TrainSummary {
-    let best = run.checkpoints().join("best");
-    TrainSummary {
-        run_dir: run.path().into(),
-        checkpoint: if best.is_dir() {
-            best
-        } else {
-            run.checkpoints().join("last")
-        },
-        steps: state.step,
-        skipped: state.skipped,
-        tokens: state.tokens,
-        valid_loss: state.valid_loss,
-        best_loss: state.best_loss,
-        finished: state.finished,
-        seconds: started.elapsed().as_secs_f64(),
-        peak_memory: peak_memory(),
-        value,
-        tracking,
     }
 }

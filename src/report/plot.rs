@@ -1,6 +1,6 @@
 //! Charts as SVG text: lines over a number, bars with intervals, histograms over time.
 //!
-//! Drawn by plotters' SVG backend. A chart has no background and its text takes the colour of the page
+//! Written by plotters' SVG backend; axes and legends are laid out here. A chart has no background and its text takes the colour of the page
 //! (`currentColor`), so it is readable on white and on black; the six series colours keep a contrast of
 //! 3 to both and stay apart under the common colour blindnesses, and a dashed line says the same as a
 //! colour does. Charts need no script, no font file and no network, and can stand inside of an HTML page

@@ -9,7 +9,7 @@ use crate::{
     settings::{
         Config, EvalConfig, Pipeline, Recipe, RunConfig, Sources, expand_home, flow_text, read_file, suggestion,
     },
-    train::hex,
+    train::{RecordConfig, TrainConfig, hex},
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -404,7 +404,8 @@ fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// SHA-256 over all settings that decide what is learned. Name and tags don't, nor does the evaluation.
+/// SHA-256 over all settings that decide what is learned. Name, tags and what is recorded don't, nor does
+/// the evaluation.
 fn identity(pipeline: Pipeline, recipe: &Recipe, config: &Config) -> String {
     let document = serde_json::json!({
         "pipeline": pipeline,
@@ -417,7 +418,12 @@ fn identity(pipeline: Pipeline, recipe: &Recipe, config: &Config) -> String {
 
 /// The recipe without what makes no difference to the weights.
 pub(super) fn learned(recipe: &Recipe) -> Recipe {
+    let train = TrainConfig {
+        record: RecordConfig::default(),
+        ..recipe.train.clone()
+    };
     Recipe {
+        train,
         run: RunConfig::default(),
         eval: EvalConfig::default(),
         ..recipe.clone()

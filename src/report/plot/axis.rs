@@ -1,10 +1,9 @@
 //! Axes: ranges with a margin, few ticks at round numbers, labels that stay short.
 
 use super::Scale;
-use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 use std::ops::Range;
 
-/// One axis of a chart: what plotters asks of a coordinate.
+/// One axis of a chart.
 #[derive(Clone, Debug)]
 pub struct Axis {
     scale: Scale,
@@ -71,32 +70,19 @@ impl Axis {
         let nearest = others.filter(|&distance| distance > 0.0).fold(f64::INFINITY, f64::min);
         short(value, if nearest.is_finite() { nearest } else { value.abs() })
     }
-}
 
-impl Ranged for Axis {
-    type FormatOption = NoDefaultFormatting;
-    type ValueType = f64;
-
-    fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
-        let (low, high) = (self.scale.place(self.low), self.scale.place(self.high));
-        // Outside the axis is at its end: a value that can't be shown must not leave the chart.
-        let share = ((self.scale.place(*value) - low) / (high - low)).clamp(0.0, 1.0);
-        let share = if share.is_finite() { share } else { 0.0 };
-        limit.0 + (f64::from(limit.1 - limit.0) * share).round() as i32
-    }
-
-    fn key_points<Hint: KeyPointHint>(&self, _hint: Hint) -> Vec<f64> {
-        self.ticks.clone()
-    }
-
-    fn range(&self) -> Range<f64> {
+    /// Its ends.
+    pub fn range(&self) -> Range<f64> {
         self.low..self.high
     }
-}
 
-impl ValueFormatter<f64> for Axis {
-    fn format_ext(&self, value: &f64) -> String {
-        self.label(*value)
+    /// Where a value lies between the places `from` and `to` of its ends. What is outside of the axis, or
+    /// can't be shown, is at an end: it must not leave the chart.
+    pub fn map(&self, value: f64, (from, to): (i32, i32)) -> i32 {
+        let (low, high) = (self.scale.place(self.low), self.scale.place(self.high));
+        let share = ((self.scale.place(value) - low) / (high - low)).clamp(0.0, 1.0);
+        let share = if share.is_finite() { share } else { 0.0 };
+        from + (f64::from(to - from) * share).round() as i32
     }
 }
 
@@ -210,9 +196,9 @@ mod tests {
         let values = [f64::NAN, 0.0, -1.0, 0.1, 10.0, f64::INFINITY];
         let axis = Axis::over(values.into_iter(), Scale::Log, 0.0, 6);
         assert!((axis.range().start - 0.1).abs() < 1e-9 && (axis.range().end - 10.0).abs() < 1e-9);
-        assert_eq!(axis.map(&1.0, (0, 100)), 50);
-        assert_eq!(axis.map(&f64::NAN, (0, 100)), 0);
-        assert_eq!(axis.map(&1e9, (0, 100)), 100);
+        assert_eq!(axis.map(1.0, (0, 100)), 50);
+        assert_eq!(axis.map(f64::NAN, (0, 100)), 0);
+        assert_eq!(axis.map(1e9, (0, 100)), 100);
     }
 
     #[test]

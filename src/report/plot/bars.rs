@@ -3,9 +3,8 @@
 use super::{
     PlotError, Scale,
     axis::Axis,
-    canvas::{self, Entry, Failure, Heading, INK, Sheet, color, px, shortened, text, text_width},
+    canvas::{self, Entry, Failure, HPos, Heading, Ink, Sheet, px, shortened, text_width},
 };
-use plotters::{coord::ranged1d::Ranged, prelude::*, style::text_anchor::HPos};
 
 /// One figure.
 #[derive(Clone, Debug, Default)]
@@ -50,7 +49,7 @@ impl BarChart {
             .filter(|(_, name)| !name.is_empty())
             .map(|(i, name)| Entry {
                 name: name.clone(),
-                color: color(i).mix(0.85),
+                ink: Ink::series(i).pale(0.85),
                 block: true,
             })
             .collect();
@@ -78,62 +77,49 @@ impl BarChart {
         places
     }
 
-    fn draw<'a>(&self, sheet: &Sheet<'a>, bottom: f64) -> Result<(), Failure<'a>> {
+    fn draw(&self, sheet: &mut Sheet<'_>, bottom: f64) -> Result<(), Failure> {
         let ends = |bar: &Bar| {
-            [
-                bar.value,
-                bar.interval.map_or(0.0, |i| i[1]),
-                bar.interval.map_or(0.0, |i| i[0]),
-                0.0,
-            ]
+            let [low, high] = bar.interval.unwrap_or_default();
+            [bar.value, low, high, 0.0]
         };
         let axis = Axis::over(self.bars.iter().flat_map(ends), Scale::Linear, 0.02, 6);
-        let widest = |texts: &mut dyn Iterator<Item = f64>| texts.fold(0.0, f64::max);
-        let left = 12.0
-            + widest(
-                &mut self
-                    .bars
-                    .iter()
-                    .map(|b| text_width(&shortened(&b.label, Self::LONGEST), 12.0)),
-            );
-        let right = canvas::WIDTH - 16.0 - widest(&mut self.bars.iter().map(|b| text_width(&b.shown, 11.0)));
-        let along = |value: f64| axis.map(&value, (px(left), px(right)));
+        let widest = |widths: &mut dyn Iterator<Item = f64>| widths.fold(0.0, f64::max);
+        let label = |bar: &Bar| shortened(&bar.label, Self::LONGEST);
+        let left = 12.0 + widest(&mut self.bars.iter().map(|bar| text_width(&label(bar), 12.0)));
+        let right = canvas::WIDTH - 16.0 - widest(&mut self.bars.iter().map(|bar| text_width(&bar.shown, 11.0)));
+        let along = |value: f64| axis.map(value, (px(left), px(right)));
         for &tick in axis.ticks() {
-            let line = vec![(along(tick), 0), (along(tick), px(bottom + 4.0))];
-            sheet.draw(&PathElement::new(line, INK.mix(0.13).stroke_width(px(0.5) as u32)))?;
+            sheet.path(&[(along(tick), 0), (along(tick), px(bottom + 4.0))], Ink::text(0.13))?;
             let below = (along(tick), px(bottom + 14.0));
-            sheet.draw_text(&axis.label(tick), &text(11.0, 0.8, HPos::Center), below)?;
+            sheet.text(&axis.label(tick), 11.0, 0.8, HPos::Center, below)?;
         }
         for (i, (bar, y)) in self.bars.iter().zip(self.places()).enumerate() {
             let middle = px(y + Self::ROW / 2.0);
             let before = i.checked_sub(1).and_then(|i| self.bars.get(i));
             if before.is_none_or(|before| before.label != bar.label) {
-                let label = shortened(&bar.label, Self::LONGEST);
-                sheet.draw_text(&label, &text(12.0, 0.9, HPos::Right), (px(left - 8.0), middle))?;
+                sheet.text(&label(bar), 12.0, 0.9, HPos::Right, (px(left - 8.0), middle))?;
             }
             if !bar.value.is_finite() {
                 let at = (along(0.0) + px(6.0), middle);
-                sheet.draw_text(&bar.shown, &text(11.0, 0.65, HPos::Left), at)?;
+                sheet.text(&bar.shown, 11.0, 0.65, HPos::Left, at)?;
                 continue;
             }
             let (from, to) = (along(bar.value.min(0.0)), along(bar.value.max(0.0)));
-            let corners = [(from, px(y + 3.0)), (to, px(y + Self::ROW - 3.0))];
-            sheet.draw(&Rectangle::new(corners, color(bar.series).mix(0.85).filled()))?;
+            let ink = Ink::series(bar.series).pale(0.85);
+            sheet.block((from, px(y + 3.0)), (to, px(y + Self::ROW - 3.0)), ink)?;
             let mut end = to;
             if let Some([low, high]) = bar.interval.filter(|i| i.iter().all(|v| v.is_finite())) {
-                let (low, high) = (along(low), along(high));
+                let (low, high, cap) = (along(low), along(high), px(3.5));
                 end = end.max(high);
-                let cap = px(3.5);
                 for line in [
                     [(low, middle), (high, middle)],
                     [(low, middle - cap), (low, middle + cap)],
                     [(high, middle - cap), (high, middle + cap)],
                 ] {
-                    let style = INK.mix(0.9).stroke_width(px(1.0) as u32);
-                    sheet.draw(&PathElement::new(line.to_vec(), style))?;
+                    sheet.path(&line, Ink::text(0.9).wide(1.0))?;
                 }
             }
-            sheet.draw_text(&bar.shown, &text(11.0, 0.9, HPos::Left), (end + px(6.0), middle))?;
+            sheet.text(&bar.shown, 11.0, 0.9, HPos::Left, (end + px(6.0), middle))?;
         }
         Ok(())
     }

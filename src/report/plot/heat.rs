@@ -3,9 +3,8 @@
 use super::{
     PlotError, Scale,
     axis::Axis,
-    canvas::{self, Failure, Heading, INK, Sheet, color, px, text},
+    canvas::{self, Failure, Frame, HPos, Heading, Ink, Sheet, px},
 };
-use plotters::{prelude::*, style::text_anchor::HPos};
 
 /// Columns that one chart keeps; more are added up in neighbours.
 const COLUMNS: usize = 120;
@@ -40,69 +39,51 @@ impl HeatMap {
             unit: &self.unit,
             legend: Vec::new(),
         };
-        canvas::chart(&heading, 240.0, |sheet| self.draw(sheet))
+        canvas::chart(&heading, canvas::HEIGHT, |sheet| self.draw(sheet))
     }
 
-    fn draw<'a>(&self, sheet: &Sheet<'a>) -> Result<(), Failure<'a>> {
+    fn draw(&self, sheet: &mut Sheet<'_>) -> Result<(), Failure> {
         let (edges, columns) = (self.drawn_edges(), self.shares());
         let most = columns
             .iter()
             .flat_map(|(_, shares)| shares)
             .copied()
             .fold(0.0, f64::max);
-        let (Some(&low), Some(&high), true) = (edges.first(), edges.last(), most > 0.0 && edges.len() > 1) else {
-            let middle = (px(canvas::WIDTH / 2.0), px(110.0));
-            return sheet.draw_text("no values", &text(12.0, 0.65, HPos::Center), middle);
-        };
         let borders = borders(&columns.iter().map(|(x, _)| *x).collect::<Vec<_>>());
-        let (first, last) = (
-            borders.first().copied().unwrap_or(0.0),
-            borders.last().copied().unwrap_or(1.0),
+        let ([low, .., high], [first, .., last], true) = (edges.as_slice(), borders.as_slice(), most > 0.0) else {
+            let middle = (px(canvas::WIDTH / 2.0), px(110.0));
+            return sheet.text("no values", 12.0, 0.65, HPos::Center, middle);
+        };
+        let frame = Frame::new(
+            Axis::between(*first, *last, Scale::Linear, 7),
+            Axis::between(*low, *high, self.y_scale, 6),
+            96.0,
         );
-        let mut chart = ChartBuilder::on(sheet)
-            .margin_top(px(6.0))
-            .margin_right(px(96.0))
-            .x_label_area_size(px(40.0))
-            .y_label_area_size(px(54.0))
-            .build_cartesian_2d(
-                Axis::between(first, last, Scale::Linear, 7),
-                Axis::between(low, high, self.y_scale, 6),
-            )?;
-        let mut mesh = chart.configure_mesh();
-        if !self.x_label.is_empty() {
-            mesh.x_desc(&self.x_label);
-        }
-        mesh.disable_mesh()
-            .axis_style(INK.mix(0.45).stroke_width(px(0.5) as u32))
-            .label_style(text(11.0, 0.8, HPos::Left))
-            .axis_desc_style(text(11.0, 0.65, HPos::Center))
-            .draw()?;
-        let blue = color(0);
+        frame.draw(sheet, &self.x_label, false)?;
         for ((_, shares), ends) in columns.iter().zip(borders.windows(2)) {
             let [from, to] = ends else { continue };
             for (&share, bin) in shares.iter().zip(edges.windows(2)) {
                 let ([bottom, top], true) = (bin, share > 0.0) else {
                     continue;
                 };
-                let style = blue.mix(opacity(share, most)).filled();
-                let corners = [(*from, *bottom), (*to, *top)];
-                chart.draw_series(std::iter::once(Rectangle::new(corners, style)))?;
+                let ink = Ink::series(0).pale(opacity(share, most));
+                sheet.block(frame.at((*from, *bottom)), frame.at((*to, *top)), ink)?;
             }
         }
         self.key(sheet, most)
     }
 
     /// The scale of shades, at the right.
-    fn key<'a>(&self, sheet: &Sheet<'a>, most: f64) -> Result<(), Failure<'a>> {
+    fn key(&self, sheet: &mut Sheet<'_>, most: f64) -> Result<(), Failure> {
         let (x, steps) = (canvas::WIDTH - 78.0, 5usize);
-        sheet.draw_text("share", &text(11.0, 0.65, HPos::Left), (px(x), px(12.0)))?;
+        sheet.text("share", 11.0, 0.65, HPos::Left, (px(x), px(12.0)))?;
         for i in 0..steps {
             let share = most * (steps - i) as f64 / steps as f64;
             let y = 24.0 + 20.0 * i as f64;
-            let corners = [(px(x), px(y)), (px(x + 14.0), px(y + 20.0))];
-            sheet.draw(&Rectangle::new(corners, color(0).mix(opacity(share, most)).filled()))?;
+            let ink = Ink::series(0).pale(opacity(share, most));
+            sheet.block((px(x), px(y)), (px(x + 14.0), px(y + 20.0)), ink)?;
             let label = format!("{:.*}%", usize::from(share < 0.095), 100.0 * share);
-            sheet.draw_text(&label, &text(11.0, 0.8, HPos::Left), (px(x + 20.0), px(y + 10.0)))?;
+            sheet.text(&label, 11.0, 0.8, HPos::Left, (px(x + 20.0), px(y + 10.0)))?;
         }
         Ok(())
     }

@@ -3,9 +3,8 @@
 use super::{
     PlotError, Scale,
     axis::Axis,
-    canvas::{self, Entry, Failure, Heading, INK, Sheet, color, dashed, px, text},
+    canvas::{self, Entry, Failure, Frame, HPos, Heading, Ink, Sheet, px},
 };
-use plotters::{prelude::*, style::text_anchor::HPos};
 
 /// Points that one line keeps; more are thinned to the extremes of their neighbourhood.
 const POINTS: usize = 720;
@@ -90,7 +89,7 @@ impl LineChart {
             .filter(|(_, series)| series.mark != Mark::Faint && !series.name.is_empty())
             .map(|(i, series)| Entry {
                 name: series.name.clone(),
-                color: line_color(series, i).mix(1.0),
+                ink: line_ink(series, i),
                 block: false,
             })
             .collect();
@@ -99,53 +98,40 @@ impl LineChart {
             unit: &self.unit,
             legend,
         };
-        canvas::chart(&heading, 240.0, |sheet| self.draw(sheet))
+        canvas::chart(&heading, canvas::HEIGHT, |sheet| self.draw(sheet))
     }
 
-    fn draw<'a>(&self, sheet: &Sheet<'a>) -> Result<(), Failure<'a>> {
+    fn draw(&self, sheet: &mut Sheet<'_>) -> Result<(), Failure> {
         let shown = |(x, y): &(f64, f64)| self.x_scale.shows(*x) && self.y_scale.shows(*y);
         let points = || self.series.iter().flat_map(|s| &s.points).copied().filter(shown);
         if points().next().is_none() {
             let middle = (px(canvas::WIDTH / 2.0), px(110.0));
-            return sheet.draw_text("no values", &text(12.0, 0.65, HPos::Center), middle);
+            return sheet.text("no values", 12.0, 0.65, HPos::Center, middle);
         }
-        let x = Axis::over(points().map(|(x, _)| x), self.x_scale, 0.0, 7);
-        let y = Axis::over(points().map(|(_, y)| y), self.y_scale, 0.06, 6);
-        let mut chart = ChartBuilder::on(sheet)
-            .margin_top(px(6.0))
-            .margin_right(px(18.0))
-            .x_label_area_size(px(40.0))
-            .y_label_area_size(px(54.0))
-            .build_cartesian_2d(x, y)?;
-        let mut mesh = chart.configure_mesh();
-        if !self.x_label.is_empty() {
-            mesh.x_desc(&self.x_label);
-        }
-        mesh.axis_style(INK.mix(0.45).stroke_width(px(0.5) as u32))
-            .bold_line_style(INK.mix(0.13).stroke_width(px(0.5) as u32))
-            .light_line_style(INK.mix(0.0))
-            .label_style(text(11.0, 0.8, HPos::Left))
-            .axis_desc_style(text(11.0, 0.65, HPos::Center))
-            .draw()?;
+        let frame = Frame::new(
+            Axis::over(points().map(|(x, _)| x), self.x_scale, 0.0, 7),
+            Axis::over(points().map(|(_, y)| y), self.y_scale, 0.06, 6),
+            18.0,
+        );
+        frame.draw(sheet, &self.x_label, true)?;
         for (i, series) in self.series.iter().enumerate() {
-            let (opacity, width) = match series.mark {
-                Mark::Faint => (0.35, 1.0),
-                _ => (1.0, 1.75),
+            let ink = match series.mark {
+                Mark::Faint => line_ink(series, i).pale(0.35).wide(1.0),
+                _ => line_ink(series, i).wide(1.75),
             };
-            let style = line_color(series, i).mix(opacity).stroke_width(px(width) as u32);
             // A gap is where a value is missing or has no place on the axis.
             for part in series
                 .points
                 .split(|point| !shown(point))
                 .filter(|part| !part.is_empty())
             {
-                let part = thinned(part, POINTS);
-                if series.mark == Mark::Dots || part.len() == 1 {
-                    let dot = color(series.color.unwrap_or(i)).filled();
-                    chart.draw_series(part.iter().map(|&at| Circle::new(at, px(2.5), dot)))?;
+                let places: Vec<_> = thinned(part, POINTS).into_iter().map(|point| frame.at(point)).collect();
+                if series.mark == Mark::Dots || places.len() == 1 {
+                    let dot = Ink::series(series.color.unwrap_or(i));
+                    places.iter().try_for_each(|&at| sheet.dot(at, 2.5, dot))?;
                 }
-                if part.len() > 1 {
-                    chart.draw_series(LineSeries::new(part, style))?;
+                if places.len() > 1 {
+                    sheet.path(&places, ink)?;
                 }
             }
         }
@@ -153,13 +139,13 @@ impl LineChart {
     }
 }
 
-fn line_color(series: &Series, i: usize) -> RGBColor {
+fn line_ink(series: &Series, i: usize) -> Ink {
     let n = series.color.unwrap_or(i);
     // The palette's second round is dashed.
     if series.mark == Mark::Dashed || n >= super::PALETTE.len() {
-        dashed(n)
+        Ink::dashed(n)
     } else {
-        color(n)
+        Ink::series(n)
     }
 }
 
