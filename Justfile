@@ -8,6 +8,10 @@ train *ARGS:
 eval *ARGS:
     cargo run --release --locked -- eval {{ARGS}}
 
+# wmtp sweep SWEEP.yaml
+sweep *ARGS:
+    cargo run --release --locked -- sweep {{ARGS}}
+
 # all tests
 test *ARGS:
     cargo test --release --locked {{ARGS}}

@@ -12,6 +12,7 @@ use wmtp::{
     pipeline::{Show, Sources, TrainRequest, micro_model, train_with},
     scorer::{Needs, ScoreInput, Scorer, ScorerError},
     settings::{Pipeline, Sources as SettingSources},
+    stop::Stop,
 };
 
 /// Scores fall with the distance from the response's first token.
@@ -65,6 +66,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         config_yaml: settings.config.to_yaml(),
         recipe_yaml: settings.recipe.to_yaml(),
         show: Show::Lines,
+        stop: Stop::default(),
         config: settings.config,
         recipe: settings.recipe,
     };

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use wmtp::{
     pipeline::{Show, Sources, TrainRequest, micro_model, train_tracked},
     settings::{Pipeline, Sources as SettingSources},
+    stop::Stop,
     track::{Point, RunInfo, Status, TrackError, Tracker},
 };
 
@@ -74,6 +75,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         config_yaml: settings.config.to_yaml(),
         recipe_yaml: settings.recipe.to_yaml(),
         show: Show::Lines,
+        stop: Stop::default(),
         config: settings.config,
         recipe: settings.recipe,
     };

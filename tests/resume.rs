@@ -119,6 +119,15 @@ fn killed_runs_end_alike(home: &Path, case: &Case) {
             losses(&home.join("runs/whole")),
             "the same losses, bit for bit"
         );
+        for name in ["weights.jsonl", "tokens.jsonl"] {
+            let recorded = |run: &Path| std::fs::read_to_string(run.join(name)).expect("it was recorded");
+            assert_eq!(
+                recorded(&run),
+                recorded(&home.join("runs/whole")),
+                "{name} of {}",
+                run.display()
+            );
+        }
     }
     println!("{kills} kills over {runs} runs of {steps} steps, all bit-identical");
 }

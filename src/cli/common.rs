@@ -110,6 +110,12 @@ impl SettingsArgs {
         Self { sets, ..self.clone() }
     }
 
+    /// Config (true) and recipe files in their order, and all `key.path=value` settings.
+    pub fn parts(&self) -> (Vec<(bool, PathBuf)>, Vec<String>) {
+        let device = self.device.as_ref().map(|name| format!("devices.backend={name}"));
+        (self.files.clone(), self.sets.iter().cloned().chain(device).collect())
+    }
+
     /// The same with two files below all that was given.
     pub fn under(&self, config: PathBuf, recipe: PathBuf) -> Self {
         let mut files = vec![(true, config), (false, recipe)];

@@ -3,6 +3,7 @@
 use super::{Failure, Output, SettingsArgs};
 use crate::{
     device::{self, Available, Backend},
+    machine::Machine,
     settings::{Config, expand_home},
 };
 use serde::Serialize;
@@ -56,6 +57,7 @@ fn examine(config: &Config) -> Report {
     let auto = device::resolve("auto").ok().map(|(name, _)| name);
     let python = python();
     let cache = cache(&expand_home(&config.paths.cache));
+    let machine = Machine::here();
     Report {
         version: env!("CARGO_PKG_VERSION"),
         features: Backend::ALL
@@ -67,8 +69,8 @@ fn examine(config: &Config) -> Report {
         ok: auto.is_some() && python.found && cache.writable,
         auto,
         python,
-        cores: std::thread::available_parallelism().map_or(1, usize::from),
-        memory_bytes: memory_bytes(),
+        cores: machine.cores,
+        memory_bytes: machine.memory_bytes,
         avx512: avx512(),
         cache,
     }
@@ -85,14 +87,6 @@ fn python() -> Python {
         found: version.is_some(),
         version,
     }
-}
-
-/// Physical memory, where the kernel tells.
-fn memory_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
-    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
-    kib.checked_mul(1024)
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -5,6 +5,7 @@ use crate::{
     pipeline::PipelineError,
     settings::SettingsError,
     storage::StorageError,
+    sweep::SweepError,
 };
 use wmtp_model::ModelError;
 
@@ -111,6 +112,16 @@ impl From<PipelineError> for Failure {
             PipelineError::Storage(error) => error.into(),
             error if error.is_usage() => Self::usage(error),
             error => Self::failed(error),
+        }
+    }
+}
+
+impl From<SweepError> for Failure {
+    fn from(error: SweepError) -> Self {
+        if error.is_usage() {
+            Self::usage(error)
+        } else {
+            Self::failed(error)
         }
     }
 }

@@ -16,9 +16,11 @@ mod generate;
 mod inspect;
 mod output;
 mod promote;
+mod report;
 mod resume;
 mod schema;
 mod score;
+mod sweep;
 mod track;
 mod train;
 
@@ -48,6 +50,8 @@ struct Cli {
 enum Command {
     /// Fine-tune a model.
     Train(train::Args),
+    /// Train and evaluate many variants of a recipe, and compare them.
+    Sweep(sweep::Args),
     /// Evaluate a model on a benchmark.
     Eval(Box<eval::Args>),
     /// Continue a prompt.
@@ -58,6 +62,8 @@ enum Command {
     Inspect(inspect::Args),
     /// Convert a model between layouts.
     Convert(convert::Args),
+    /// What a run did, as pages to look at; several runs side by side.
+    Report(report::Args),
     /// Bring a run to its trackers after the fact.
     Track(track::Args),
     /// A run's model into the registry, with its card.
@@ -77,6 +83,7 @@ pub fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     // A failure to parse has to honour it, too.
     let json = args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
+    crate::stop::follow_standard_input();
     let outcome = parse(args).and_then(|cli| {
         log_to_stderr(cli.verbose);
         run(cli.command, &Output::new(cli.json))
@@ -84,7 +91,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            report(&failure, &Output::new(json));
+            tell(&failure, &Output::new(json));
             ExitCode::from(failure.code())
         }
     }
@@ -120,11 +127,13 @@ fn usage(error: &clap::Error) -> Failure {
 fn run(command: Command, output: &Output) -> Result<(), Failure> {
     match command {
         Command::Train(args) => train::run(args, output),
+        Command::Sweep(args) => sweep::run(args, output),
         Command::Eval(args) => eval::run(*args, output),
         Command::Generate(args) => generate::run(args, output),
         Command::Score(args) => score::run(args, output),
         Command::Inspect(args) => inspect::run(args, output),
         Command::Convert(args) => convert::run(args, output),
+        Command::Report(args) => report::run(args, output),
         Command::Track(args) => track::run(args, output),
         Command::Promote(args) => promote::run(args, output),
         Command::Cache(args) => cache::run(args, output),
@@ -134,7 +143,7 @@ fn run(command: Command, output: &Output) -> Result<(), Failure> {
     }
 }
 
-fn report(failure: &Failure, output: &Output) {
+fn tell(failure: &Failure, output: &Output) {
     if *failure == Failure::Quiet {
         return;
     }

@@ -1,9 +1,12 @@
 //! `wmtp schema`: JSON Schema of a settings file, so that editors complete and check it.
 
 use super::{Failure, Output};
-use crate::settings::{config_schema, recipe_schema};
+use crate::{
+    settings::{config_schema, recipe_schema},
+    sweep::sweep_schema,
+};
 
-/// `wmtp schema <config|recipe>`.
+/// `wmtp schema <config|recipe|sweep>`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Which file.
@@ -16,6 +19,8 @@ enum File {
     Config,
     /// What is trained.
     Recipe,
+    /// Which variants of a recipe are compared.
+    Sweep,
 }
 
 /// Prints the schema, which is JSON with or without `--json`.
@@ -23,6 +28,7 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     let schema = match args.file {
         File::Config => config_schema(),
         File::Recipe => recipe_schema(),
+        File::Sweep => sweep_schema(),
     };
     output.result(&schema, &format!("{schema:#}"))
 }

@@ -9,6 +9,7 @@ use crate::{
     pipeline::{self, PlanReport, Show, Sources, TrainRequest, TrainSummary},
     scorer::ScorerConfig,
     settings::{Pipeline, Settings, expand_home},
+    stop::Stop,
     storage::RemoteRuns,
 };
 use std::{io::IsTerminal, path::PathBuf, time::Duration};
@@ -57,8 +58,19 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
         let plan = pipeline::plan(&request)?;
         return output.result(&serde_json::to_value(&plan)?, &plan_text(&plan));
     }
+    request
+        .stop
+        .on_signals()
+        .map_err(|e| Failure::failed(format!("cannot listen to signals: {e}")))?;
     let summary = pipeline::train(&request)?;
-    output.result(&serde_json::to_value(&summary)?, &summary_text(&summary))
+    output.result(&serde_json::to_value(&summary)?, &summary_text(&summary))?;
+    if request.stop.is_asked() && !summary.finished {
+        return Err(Failure::Found(format!(
+            "asked to stop after step {}: a checkpoint is saved, go on with --resume {}",
+            summary.steps, request.run_name
+        )));
+    }
+    Ok(())
 }
 
 fn prepare(args: Args, output: &Output) -> Result<TrainRequest, Failure> {
@@ -86,7 +98,9 @@ fn prepare(args: Args, output: &Output) -> Result<TrainRequest, Failure> {
         })?;
     }
     let resume = found.map(|found| found.dir);
-    fits(args.pipeline, &settings.recipe.scorer)?;
+    args.pipeline
+        .check_scorer(&settings.recipe.scorer)
+        .map_err(Failure::usage)?;
     // The cheap questions before a download.
     let (device_name, device) = open_device(&settings)?;
     let sources = sources(&settings, &device, output)?;
@@ -121,6 +135,7 @@ fn prepare(args: Args, output: &Output) -> Result<TrainRequest, Failure> {
         config_yaml: settings.config.to_yaml(),
         recipe_yaml: settings.recipe.to_yaml(),
         show: if dashboard { Show::Dashboard } else { Show::Lines },
+        stop: Stop::default(),
         config: settings.config,
         recipe: settings.recipe,
     })
@@ -159,26 +174,6 @@ fn sources(settings: &Settings, device: &burn::tensor::Device, output: &Output) 
             .transpose()?,
         base: local(&names.base)?,
     })
-}
-
-/// `wmtp train rho1` trains with rho1; baseline takes the controls.
-fn fits(pipeline: Pipeline, scorer: &ScorerConfig) -> Result<(), Failure> {
-    let (is, found) = match scorer {
-        ScorerConfig::Critic(_) => (Pipeline::Critic, "critic"),
-        ScorerConfig::Rho1(_) => (Pipeline::Rho1, "rho1"),
-        ScorerConfig::Uniform(_) => (Pipeline::Baseline, "uniform"),
-        ScorerConfig::Random(_) => (Pipeline::Baseline, "random"),
-        ScorerConfig::Shuffled(_) => (Pipeline::Baseline, "shuffled"),
-        ScorerConfig::Position(_) => (Pipeline::Baseline, "position"),
-    };
-    if is == pipeline {
-        return Ok(());
-    }
-    Err(Failure::usage(format!(
-        "`scorer.kind` is {found}, which `wmtp train {}` does not use: run `wmtp train {}`, or leave scorer.kind to the pipeline",
-        pipeline.name(),
-        is.name()
-    )))
 }
 
 /// Whether a scorer, or one inside it, asks a reference model and a reward model.

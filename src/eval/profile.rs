@@ -1,9 +1,12 @@
 //! Named sets of settings for `wmtp eval`.
 
 use clap::ValueEnum;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// A protocol. What is named on the command line besides goes over it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum Profile {
     /// The first 100 problems, greedily: minutes, and an interval of plus or minus 0.1.
     Quick,

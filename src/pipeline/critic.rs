@@ -7,6 +7,7 @@ use crate::{
         CriticConfig, CriticLoss, SequenceReward,
         critic::{CriticReport, Observations, loss, targets},
     },
+    stop::Stop,
     track::{Event, RunDir},
     train::{
         GradientScale, OptimConfig, adamw, assign_stable_ids, clip_factor, grads, hex,
@@ -63,6 +64,7 @@ pub(super) fn value_stage(
         rewards: reward(config, request)?,
         device: request.device.clone(),
         micro_batch: prepared.shape.micro_batch,
+        stop: &request.stop,
     };
     let (head, mut report) = stage.learn(&splits.train, request.seed)?;
     report.held_out = stage.observe(&head, &splits.valid)?;
@@ -97,6 +99,7 @@ struct Stage<'a> {
     rewards: Box<dyn SequenceReward>,
     device: Device,
     micro_batch: usize,
+    stop: &'a Stop,
 }
 
 impl Stage<'_> {
@@ -133,6 +136,9 @@ impl Stage<'_> {
             for index in 0..steps.len() {
                 if losses.len() >= total {
                     break 'epochs;
+                }
+                if self.stop.is_asked() {
+                    return Err(PipelineError::Stopped);
                 }
                 let Some(current) = head.take() else { break 'epochs };
                 let Some(loss) = self.loss(&current, &self.batches(steps.step(index)), &autodiff)? else {

@@ -45,6 +45,9 @@ pub enum PipelineError {
         /// Why.
         source: io::Error,
     },
+    /// Asked to stop before there was anything to save.
+    #[error("asked to stop during the value stage, which starts anew when the run is resumed")]
+    Stopped,
     /// A setting that only shows to be wrong once data and model are known.
     #[error("{0}")]
     Setting(String),

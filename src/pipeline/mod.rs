@@ -6,6 +6,7 @@
 
 mod builtin;
 mod critic;
+mod ending;
 mod error;
 mod followed;
 mod generate;

@@ -3,6 +3,7 @@
 use super::{
     PipelineError,
     critic::value_stage,
+    ending::{note_failure, summary, write_report},
     followed,
     mirror::{self, Copy, CopySummary},
     scoring::scorer,
@@ -12,11 +13,12 @@ use crate::{
     data::{DataConfig, Splits, StepShape, Tokenizer},
     scorer::{Normaliser, Rho1, Scorer, ScorerConfig, ValueUse},
     settings::{Config, HeadInit, Pipeline, Recipe},
-    track::{self, Event, RunDir, Tracker, TrackingSummary, peak_memory},
+    stop::Stop,
+    track::{self, Event, RunDir, Tracker},
     train::{
         Assets, CheckpointStore, GradientScale, JointValue, Lines, LoraAssets, Mirror, Plan, PrecisionConfig, Quiet,
-        StatePrecision, StepLoader, StepMetric, StepSource, StepStrategy, TrainError, Trainable, TrainerState, Weigher,
-        WeightedMtp, adamw, assign_stable_ids, hex,
+        Samples, StatePrecision, StepLoader, StepMetric, StepSource, StepStrategy, TrainError, Trainable, TrainerState,
+        Weigher, WeightedMtp, adamw, assign_stable_ids, hex,
     },
 };
 use burn::{
@@ -89,6 +91,8 @@ pub struct TrainRequest {
     pub recipe_yaml: String,
     /// How progress is shown.
     pub show: Show,
+    /// When asked, the run saves a checkpoint and ends.
+    pub stop: Stop,
 }
 
 /// How a training run ended.
@@ -254,12 +258,17 @@ pub fn train_tracked(
         from,
     }
     .run(own);
+    if let Err(error) = &trained {
+        note_failure(&run, error);
+    }
+    let timed = run.add_time(started.elapsed().as_secs_f64());
+    write_report(&run);
     let tracking = followed::end(&run, request, trained.as_ref().ok().map(|trained| &trained.state));
     let trained = trained?;
+    timed?;
     Ok(TrainSummary {
-        tracking,
         copy: trained.copy,
-        ..summary(&run, &trained.state, started, trained.value)
+        ..summary(&run, &trained.state, started, trained.value, tracking)
     })
 }
 
@@ -392,7 +401,9 @@ fn fit<M: Trainable>(
     let lines = (request.show == Show::Lines).then(|| Lines::new(plan.total_steps));
     let optimizer = adamw(&plan.optim, &GradientScale::default()).map_err(PipelineError::Setting)?;
     let directory = run.path().to_path_buf();
-    let strategy = Arc::new(StepStrategy::new(plan, loader.clone(), run, store, start, from, lines));
+    let samples = Samples::choose(&plan.train.record, &prepared.splits, &prepared.tokenizer)?;
+    let strategy = StepStrategy::new(plan, loader.clone(), run, store, start, from, lines).with_samples(samples);
+    let strategy = Arc::new(strategy);
     let mut training = SupervisedTraining::new(&directory, Arc::new(loader), Arc::new(valid))
         .with_training_strategy(TrainingStrategy::Custom(strategy.clone()))
         .with_metric_logger(InMemoryMetricLogger::default())
@@ -405,6 +416,8 @@ fn fit<M: Trainable>(
     if request.show == Show::Lines {
         training = training.renderer(Box::new(Quiet));
     }
+    let interrupter = training.interrupter();
+    let _watch = request.stop.watch(move || interrupter.stop(Some("asked to stop")));
     // The schedule is the strategy's; the learner's own is never stepped.
     let result = training.launch(Learner::new(module, optimizer, ConstantLr::from(0.0)));
     let error = result.error.as_ref().map(ToString::to_string);
@@ -481,6 +494,7 @@ fn create_run(request: &TrainRequest, prepared: &Prepared, model_hash: &str) -> 
             "wmtp": env!("CARGO_PKG_VERSION"),
             "commit": option_env!("WMTP_COMMIT"),
             "device": request.device_name,
+            "environment": crate::machine::Machine::here(),
             "seed": request.seed,
             "model": request.recipe.model.base,
             "model_sha256": model_hash,
@@ -567,28 +581,5 @@ fn announce(request: &TrainRequest, prepared: &Prepared, run: &RunDir) {
             report.dropped.len(),
             request.recipe.data.seq_len
         );
-    }
-}
-
-fn summary(run: &RunDir, state: &TrainerState, started: Instant, value: Option<super::ValueReport>) -> TrainSummary {
-    let best = run.checkpoints().join("best");
-    TrainSummary {
-        run_dir: run.path().into(),
-        checkpoint: if best.is_dir() {
-            best
-        } else {
-            run.checkpoints().join("last")
-        },
-        steps: state.step,
-        skipped: state.skipped,
-        tokens: state.tokens,
-        valid_loss: state.valid_loss,
-        best_loss: state.best_loss,
-        finished: state.finished,
-        seconds: started.elapsed().as_secs_f64(),
-        peak_memory: peak_memory(),
-        value,
-        tracking: None,
-        copy: None,
     }
 }

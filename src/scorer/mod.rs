@@ -72,6 +72,15 @@ pub enum Policy {
     },
 }
 
+/// Scores, and what a reader wants to see behind them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Explained {
+    /// What [`Scorer::score`] gives, `[B * S]`.
+    pub scores: Vec<f32>,
+    /// Figures that the scores are made of, by name: `value`, `reference_ce`. Each is `[B * S]`.
+    pub figures: Vec<(&'static str, Vec<f32>)>,
+}
+
 /// Gives every response token of a batch a score.
 pub trait Scorer: Send {
     /// The name in the recipe, for logs and errors.
@@ -83,6 +92,17 @@ pub trait Scorer: Send {
     /// Scores `[B * S]`; only response tokens count. A score may be non-finite (the normaliser
     /// falls back to weight 1 for its group and counts it); an `Err` stops the run.
     fn score(&mut self, input: &ScoreInput<'_>) -> Result<Vec<f32>, ScorerError>;
+
+    /// The same scores with what they are made of, for reports. Asked for between training steps, about
+    /// a few documents that may be held-out ones (their sample numbers are then beyond any of the
+    /// training set), so it must leave no trace in the scores of later steps: a scorer that remembers
+    /// what it saw has to write this itself. An `Err` is written into the report and stops nothing.
+    fn explain(&mut self, input: &ScoreInput<'_>) -> Result<Explained, ScorerError> {
+        Ok(Explained {
+            scores: self.score(input)?,
+            figures: Vec::new(),
+        })
+    }
 
     /// How these scores become weights.
     fn policy(&self) -> Policy {

@@ -3,7 +3,7 @@
 //! Compares losses only; it loads no model. `CE_base` comes with the input (the model being
 //! trained; for `when: offline` the one that training starts from), `CE_ref` from a [`TokenCe`].
 
-use super::{Needs, Policy, Rho1Config, Rho1Mode, Rho1Score, ScoreInput, Scorer, ScorerError};
+use super::{Explained, Needs, Policy, Rho1Config, Rho1Mode, Rho1Score, ScoreInput, Scorer, ScorerError};
 use crate::data::{Batch, Tokenizer};
 
 const NAME: &str = "rho1";
@@ -90,6 +90,11 @@ impl Scorer for Rho1 {
     }
 
     fn score(&mut self, input: &ScoreInput<'_>) -> Result<Vec<f32>, ScorerError> {
+        Ok(self.explain(input)?.scores)
+    }
+
+    /// With the reference model's cross-entropy and the excess loss.
+    fn explain(&mut self, input: &ScoreInput<'_>) -> Result<Explained, ScorerError> {
         let base = input.ce.ok_or(ScorerError::Missing {
             scorer: NAME.into(),
             what: "the model's cross-entropy",
@@ -103,10 +108,18 @@ impl Scorer for Rho1 {
                 reference.len()
             )));
         }
-        let score = |(base, reference): (&f32, &f32)| match self.score {
-            Rho1Score::AbsExcess => (reference - base).abs(),
-            Rho1Score::Excess => base - reference,
+        let excess: Vec<f32> = base
+            .iter()
+            .zip(&reference)
+            .map(|(base, reference)| base - reference)
+            .collect();
+        let scores = match self.score {
+            Rho1Score::AbsExcess => excess.iter().map(|excess| excess.abs()).collect(),
+            Rho1Score::Excess => excess.clone(),
         };
-        Ok(base.iter().zip(&reference).map(score).collect())
+        Ok(Explained {
+            scores,
+            figures: vec![("reference_ce", reference), ("excess_loss", excess)],
+        })
     }
 }

@@ -7,7 +7,8 @@
 //! `weights.over: step` the group is wider than a scorer sees, and scores are permuted over all
 //! response tokens of the micro-batch.
 
-use super::{Needs, Policy, ScoreInput, Scorer, ScorerError, WeightGroup};
+use super::{Explained, Needs, Policy, ScoreInput, Scorer, ScorerError, WeightGroup};
+use crate::data::Batch;
 use crate::data::seeded::generator;
 use rand::seq::SliceRandom;
 
@@ -42,8 +43,23 @@ impl Scorer for Shuffled {
     }
 
     fn score(&mut self, input: &ScoreInput<'_>) -> Result<Vec<f32>, ScorerError> {
-        let mut scores = self.of.score(input)?;
-        let batch = input.batch;
+        let scores = self.of.score(input)?;
+        Ok(self.permuted(scores, input.batch))
+    }
+
+    /// With the scores where they were before, and what they were made of.
+    fn explain(&mut self, input: &ScoreInput<'_>) -> Result<Explained, ScorerError> {
+        let Explained { scores, mut figures } = self.of.explain(input)?;
+        figures.insert(0, ("score_before", scores.clone()));
+        Ok(Explained {
+            scores: self.permuted(scores, input.batch),
+            figures,
+        })
+    }
+}
+
+impl Shuffled {
+    fn permuted(&self, mut scores: Vec<f32>, batch: &Batch) -> Vec<f32> {
         let groups: Vec<_> = match self.over {
             WeightGroup::Document => batch.documents.chunks(1).collect(),
             WeightGroup::Step => vec![batch.documents.as_slice()],
@@ -61,6 +77,6 @@ impl Scorer for Shuffled {
                 }
             }
         }
-        Ok(scores)
+        scores
     }
 }

@@ -12,11 +12,13 @@ use figment::{
 use std::path::{Path, PathBuf};
 
 /// Names starting with `WMTP_` that are no settings: the log filter, the commit that the build
-/// script names (cargo hands it to `cargo run` and `cargo test`, too), and what a test asks for.
+/// script names (cargo hands it to `cargo run` and `cargo test`, too), who to end with, and what a
+/// test asks for.
 pub const RESERVED_VARIABLES: &[&str] = &[
     "WMTP_LOG",
     "WMTP_COMMIT",
     "WMTP_PORTABLE",
+    crate::stop::STOP_AT_EOF,
     "WMTP_SMOLLM2_DIR",
     "WMTP_SMOLLM2_REFERENCE",
     "WMTP_TEST_ADAPTER",

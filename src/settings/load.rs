@@ -10,12 +10,14 @@ use super::{
     validate::Problem,
     yaml,
 };
+use crate::scorer::ScorerConfig;
 use figment::Figment;
-use serde::{Serialize, de::DeserializeOwned};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::path::{Path, PathBuf};
 
 /// The pipelines with a recipe compiled into the program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pipeline {
     /// Weights from a learned value: a value stage, then a weighted stage.
@@ -23,6 +25,7 @@ pub enum Pipeline {
     /// Weights from the excess loss over a reference model.
     Rho1,
     /// Uniform weights, or a control scorer.
+    #[default]
     Baseline,
 }
 
@@ -34,6 +37,29 @@ impl Pipeline {
             Self::Rho1 => "rho1",
             Self::Baseline => "baseline",
         }
+    }
+
+    /// `wmtp train rho1` trains with rho1; baseline takes the controls.
+    ///
+    /// # Errors
+    /// A sentence for a scorer that is another pipeline's.
+    pub fn check_scorer(self, scorer: &ScorerConfig) -> Result<(), String> {
+        let (is, found) = match scorer {
+            ScorerConfig::Critic(_) => (Self::Critic, "critic"),
+            ScorerConfig::Rho1(_) => (Self::Rho1, "rho1"),
+            ScorerConfig::Uniform(_) => (Self::Baseline, "uniform"),
+            ScorerConfig::Random(_) => (Self::Baseline, "random"),
+            ScorerConfig::Shuffled(_) => (Self::Baseline, "shuffled"),
+            ScorerConfig::Position(_) => (Self::Baseline, "position"),
+        };
+        if is == self {
+            return Ok(());
+        }
+        Err(format!(
+            "`scorer.kind` is {found}, which `wmtp train {}` does not use: run `wmtp train {}`, or leave scorer.kind to the pipeline",
+            self.name(),
+            is.name()
+        ))
     }
 
     /// The recipe that `wmtp train NAME` starts from, as YAML.
@@ -342,4 +368,21 @@ impl Settings {
         std::fs::write(dir.join("config.yaml"), self.config.to_yaml())?;
         std::fs::write(dir.join("recipe.yaml"), self.recipe.to_yaml())
     }
+}
+
+/// Reads a settings file of another kind than config and recipe, whose keys `schema` knows.
+///
+/// # Errors
+/// As [`Sources::load`], for keys and types; the caller checks the values.
+pub(crate) fn read_file<T: DeserializeOwned>(schema: serde_json::Value, path: &Path) -> Result<T, SettingsError> {
+    let layer = Layer::file(path)?;
+    Schema::new(schema).check(&layer.root, &|_| None, &|_, line| layer.origin.place(line))?;
+    // Not through figment, which sorts keys.
+    serde_json::from_value(layer.root.to_json())
+        .map_err(|e| extract_error("the settings", &layer.origin.place(0), &e.to_string()))
+}
+
+/// A value as `--set key=` reads it back.
+pub(crate) fn flow_text(value: &serde_json::Value) -> String {
+    yaml::flow(value)
 }

@@ -18,9 +18,16 @@ pub use config::{Config, PathsConfig, expand_home};
 pub use error::SettingsError;
 pub use layer::RESERVED_VARIABLES;
 pub use load::{Pipeline, Settings, Sources};
+pub(crate) use load::{flow_text, read_file};
 pub use recipe::*;
 pub(crate) use schema::suggestion;
 pub use validate::Problem;
+
+/// Any YAML document as JSON, whatever its keys, for showing settings of other runs.
+pub(crate) fn yaml_to_json(text: &str) -> Result<serde_json::Value, String> {
+    let node = tree::Node::parse_document(text).map_err(|bad| format!("line {}: {}", bad.line, bad.problem))?;
+    Ok(node.to_json())
+}
 
 /// The JSON Schema of a recipe file, for editors.
 pub fn recipe_schema() -> serde_json::Value {

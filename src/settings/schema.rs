@@ -168,7 +168,9 @@ impl Walk<'_> {
             if skip.contains(&key.as_str()) {
                 continue;
             }
-            let Some(property) = properties.get(key) else {
+            // A map with keys of the user's own.
+            let of_any_key = Some(&schema["additionalProperties"]).filter(|s| s.is_object() || **s == true);
+            let Some(property) = properties.get(key).or(of_any_key) else {
                 return Err(self.unknown(key, node.line, properties.keys().map(String::as_str)));
             };
             self.path.push(key.clone());

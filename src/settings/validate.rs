@@ -138,6 +138,11 @@ impl Recipe {
         self.check_optim(&mut check);
         self.check_batching(&mut check);
         self.check_train(&mut check);
+        check.when(
+            self.train.record.documents > 100,
+            "train.record.documents",
+            "must be 100 or less: each is written down token by token, again and again",
+        );
         self.check_eval(&mut check);
         check.problems
     }

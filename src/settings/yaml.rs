@@ -32,7 +32,7 @@ fn block(map: &serde_json::Map<String, Value>, indent: usize, out: &mut String) 
     }
 }
 
-fn flow(value: &Value) -> String {
+pub(super) fn flow(value: &Value) -> String {
     match value {
         Value::Null => "null".into(),
         Value::Bool(b) => b.to_string(),

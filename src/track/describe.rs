@@ -73,7 +73,7 @@ pub fn own_run(dir: &Path, config: &TrackingConfig) -> Result<RunInfo, RunError>
 }
 
 /// `builtin:mbpp` is `mbpp`, a directory or URI its last part.
-pub(super) fn data_name(source: &str) -> String {
+pub(crate) fn data_name(source: &str) -> String {
     let last = source
         .trim_end_matches('/')
         .rsplit(['/', ':'])
@@ -86,7 +86,7 @@ pub(super) fn data_name(source: &str) -> String {
     }
 }
 
-pub(super) fn short_hash(text: &str) -> String {
+pub(crate) fn short_hash(text: &str) -> String {
     let hash = Sha256::digest(text);
     hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }

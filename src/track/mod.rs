@@ -23,12 +23,13 @@ pub(crate) use card::is_of_model;
 pub use card::{CardError, CardFields, Evaluation, ModelCard};
 pub use config::{CheckpointTracking, FilesConfig, MlflowConfig, TrackerKind, TrackingConfig};
 pub use describe::{SetupError, import, own_run, trackers};
+pub(crate) use describe::{data_name, short_hash};
 pub use figures::{flatten, metric_key, series, values};
 pub use files::MlflowFiles;
 pub use memory::peak_memory;
 pub use mlflow::{Address, Mlflow, Registered, Registry, SourceRun, Stage};
 pub use redact::{has_credentials, redact};
-pub use run_dir::{Event, RunDir, RunError, newest, write_atomically};
+pub use run_dir::{Event, RunDir, RunError, RunTiming, newest, write_atomically};
 pub use tracker::{Artifact, Happening, Input, Model, Point, RunInfo, Status, TrackError, Tracker};
 pub use tracking::{TrackerSummary, Tracking, TrackingSummary};
 

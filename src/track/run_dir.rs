@@ -1,5 +1,5 @@
 use super::{Tracking, figures};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
@@ -50,6 +50,24 @@ pub struct Event {
     pub event: &'static str,
     /// Why, for people.
     pub reason: String,
+}
+
+/// What a training run has cost, over all processes that ended by themselves: `timing.json`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunTiming {
+    /// Wall-clock seconds, loading and validation included.
+    pub seconds: f64,
+    /// How many processes.
+    pub processes: usize,
+    /// The largest resident size of any in bytes, where the system tells.
+    pub peak_memory: Option<u64>,
+}
+
+impl RunTiming {
+    /// Of the run in this directory, if any of its processes has ended.
+    pub fn read(run: &Path) -> Option<Self> {
+        serde_json::from_str(&fs::read_to_string(run.join("timing.json")).ok()?).ok()
+    }
 }
 
 /// `runs/<run-id>/`, and whoever follows the run beside it.
@@ -167,6 +185,23 @@ impl RunDir {
             .open(&path)
             .and_then(|mut file| file.write_all(&line))
             .map_err(RunError::io("writing", &path))
+    }
+
+    /// Adds this process's time and peak memory to `timing.json`: what the run has cost so far. A
+    /// process that was killed is not in it.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn add_time(&self, seconds: f64) -> Result<(), RunError> {
+        let former = RunTiming::read(&self.path).unwrap_or_default();
+        self.write_json(
+            "timing.json",
+            &RunTiming {
+                seconds: former.seconds + seconds,
+                processes: former.processes + 1,
+                peak_memory: former.peak_memory.max(super::peak_memory()),
+            },
+        )
     }
 
     /// Size of a file of the directory in bytes, 0 if there is none.

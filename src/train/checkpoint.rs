@@ -53,12 +53,28 @@ pub struct TrainerState {
     pub validations_without_improvement: usize,
     /// Size of `metrics.jsonl` when this was saved; a resumed run cuts it back to that.
     pub metrics_bytes: u64,
+    /// What had been recorded beside the metrics; None in checkpoints of before that was.
+    #[serde(default)]
+    pub recorded: Option<Recorded>,
     /// True once training has ended.
     pub finished: bool,
     /// SHA-256 of the resolved recipe: another recipe does not continue this run.
     pub recipe: String,
     /// SHA-256 of the tokenised training data.
     pub data: String,
+}
+
+/// How far `weights.jsonl` and `tokens.jsonl` were; a resumed run cuts them back to that.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// Size of `weights.jsonl`.
+    pub weights_bytes: u64,
+    /// Size of `tokens.jsonl`.
+    pub tokens_bytes: u64,
+    /// Step of its newest lines.
+    pub step: usize,
+    /// Tokens that had been read then.
+    pub tokens: u64,
 }
 
 impl TrainerState {

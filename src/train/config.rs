@@ -135,6 +135,8 @@ pub struct TrainConfig {
     pub checkpoint: CheckpointConfig,
     /// Validate every n steps (0: once at the end of every epoch).
     pub validate_every: usize,
+    /// What is written down for reports, beside the metrics.
+    pub record: RecordConfig,
 }
 
 impl Default for TrainConfig {
@@ -150,6 +152,7 @@ impl Default for TrainConfig {
             early_stopping: EarlyStoppingConfig::default(),
             checkpoint: CheckpointConfig::default(),
             validate_every: 0,
+            record: RecordConfig::default(),
         }
     }
 }
@@ -289,6 +292,30 @@ impl Default for CheckpointConfig {
             last_every: 50,
             keep: 3,
             best: true,
+        }
+    }
+}
+
+/// Recipe section `train.record`: what reports show beside the metrics. Nothing of it changes what is
+/// trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RecordConfig {
+    /// A histogram of the step's weights into `weights.jsonl` every n steps; 0: none.
+    pub weights_every: usize,
+    /// So many training documents, and as many held-out ones, go token by token into `tokens.jsonl` at
+    /// the start, at validations (where that costs less than 1% of the training) and at the end; 0: none.
+    pub documents: usize,
+    /// Documents with more tokens are not taken for that, where there are shorter ones.
+    pub max_tokens: usize,
+}
+
+impl Default for RecordConfig {
+    fn default() -> Self {
+        Self {
+            weights_every: 10,
+            documents: 2,
+            max_tokens: 200,
         }
     }
 }

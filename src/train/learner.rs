@@ -111,6 +111,11 @@ impl Weigher {
     fn scorer(&self) -> MutexGuard<'_, Box<dyn Scorer>> {
         self.scorer.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Weights of micro-batches from their scores.
+    pub(super) fn weights(&self, policy: &Policy, batches: &[Batch], scores: &[Vec<f32>]) -> WeightsReport {
+        self.normaliser.weights(policy, batches, scores)
+    }
 }
 
 /// A multi-token Llama under training, with any [`Scorer`].
@@ -121,7 +126,7 @@ pub struct WeightedMtp {
     /// The value head, if it is part of what is trained.
     pub value: Option<ValueHead>,
     #[module(skip)]
-    weigher: Weigher,
+    pub(super) weigher: Weigher,
     #[module(skip)]
     heads: HeadOrder,
     #[module(skip)]
@@ -153,7 +158,7 @@ impl WeightedMtp {
 
     /// Where head 1 has to be known before the weights are: everywhere, where it has a target, or not
     /// at all.
-    fn rows_before_weights(&self, batch: &Batch, scores_are_known: bool) -> Option<Vec<usize>> {
+    pub(super) fn rows_before_weights(&self, batch: &Batch, scores_are_known: bool) -> Option<Vec<usize>> {
         let needs = self.weigher.scorer().needs();
         if self.weigher.joint.is_some() || (needs.hidden && !scores_are_known) {
             Some((0..batch.tokens.len()).collect())
@@ -170,6 +175,20 @@ impl WeightedMtp {
         head1: Option<HeadStates>,
         unembedding: Tensor<2>,
     ) -> Result<(Vec<f32>, Policy), ScorerError> {
+        self.ask(batch, head1, unembedding, |scorer, input| {
+            Ok((scorer.score(input)?, scorer.policy()))
+        })
+    }
+
+    /// Gives the scorer a micro-batch with what it needs of head 1's states (no gradient) at
+    /// [`Self::rows_before_weights`].
+    pub(super) fn ask<T>(
+        &self,
+        batch: &Batch,
+        head1: Option<HeadStates>,
+        unembedding: Tensor<2>,
+        what: impl FnOnce(&mut dyn Scorer, &ScoreInput<'_>) -> Result<T, ScorerError>,
+    ) -> Result<T, ScorerError> {
         let mut scorer = self.weigher.scorer();
         let needs = scorer.needs();
         let hidden = head1.as_ref().filter(|_| needs.hidden).map(|head| {
@@ -186,7 +205,7 @@ impl WeightedMtp {
             ce: ce.as_deref(),
             step: 0,
         };
-        Ok((scorer.score(&input)?, scorer.policy()))
+        what(scorer.as_mut(), &input)
     }
 
     /// Gradients and figures of one optimizer step, all micro-batches of it.
@@ -233,10 +252,7 @@ impl WeightedMtp {
                         ..head.clone()
                     });
                     let (scores, policy) = self.score(batch, detached, unembedding.clone().inner())?;
-                    own = self
-                        .weigher
-                        .normaliser
-                        .weights(&policy, std::slice::from_ref(batch), &[scores]);
+                    own = self.weigher.weights(&policy, std::slice::from_ref(batch), &[scores]);
                     tally.add_weights(&own, std::slice::from_ref(batch));
                     &own.weights[0]
                 }
@@ -326,7 +342,7 @@ impl WeightedMtp {
             scores.push(of_batch);
             policy = of_scorer;
         }
-        Ok(self.weigher.normaliser.weights(&policy, &batches, &scores))
+        Ok(self.weigher.weights(&policy, &batches, &scores))
     }
 
     /// All micro-batches of a step as [`unpadded`] makes them.

@@ -1,6 +1,6 @@
 //! A step's figures.
 
-use super::{StepBatch, loss::to_f32};
+use super::{StepBatch, histogram, loss::to_f32};
 use crate::{data::Batch, scorer::WeightsReport};
 use burn::{
     tensor::{ExecutionError, Tensor},
@@ -21,6 +21,8 @@ pub struct StepOutput {
     /// Mean, smallest and largest weight and the entropy of their distribution, divided by that of
     /// equal weights. None in validation.
     pub weights: Option<WeightStats>,
+    /// How many weights lie in each bin of [`histogram::edges`]. Empty in validation.
+    pub weight_counts: Vec<u32>,
     /// Groups whose scores were not finite, with the first one's place.
     pub fallbacks: usize,
     /// Groups that were weighed.
@@ -134,6 +136,7 @@ impl Tally {
             .collect();
         if !self.weights.is_empty() {
             self.output.weights = Some(WeightStats::of(&self.weights));
+            self.output.weight_counts = histogram::counts(&self.weights);
         }
         self.output
     }

@@ -1,6 +1,7 @@
 //! What of a [`WeightedMtp`] goes into a checkpoint, and back.
 
-use super::{Assets, Trainable, WeightedMtp, assign_stable_ids};
+use super::{Assets, Observed, Trainable, WeightedMtp, assign_stable_ids};
+use crate::data::Batch;
 use burn::module::Module;
 use std::path::Path;
 use wmtp_model::{LoadOptions, SaveDtype, ValueHead};
@@ -45,6 +46,10 @@ impl Trainable for WeightedMtp {
             self.value = Some(head);
         }
         Ok(assign_stable_ids(self))
+    }
+
+    fn observe(&self, batches: &[Batch]) -> Vec<Observed> {
+        self.observed(batches)
     }
 }
 

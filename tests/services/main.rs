@@ -7,6 +7,7 @@ mod proxy;
 mod s3;
 mod secrets;
 mod storage;
+mod sweep;
 mod track;
 mod track_faults;
 mod world;

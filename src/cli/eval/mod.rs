@@ -160,6 +160,7 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     check(&request, benchmark.as_ref())?;
     // Without Python nothing can be judged: better known before the model is loaded.
     let runner = args.sandbox()?;
+    let model_dir = located.directory().map(Path::to_owned);
     let mut answers = match given {
         Some(predictions) => Answers::File(predictions),
         None => located.model(&settings, &mut request, speculative, output)?,
@@ -200,8 +201,21 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     );
     bar.finish();
     let finished = finished?;
+    if let (Some(model), Ok(result)) = (&model_dir, finished.to_json()) {
+        keep_with_run(model, &result);
+    }
     follow::follow(&finished, &settings)?;
     report(&finished, &answers, &settings, args.save_samples.as_deref(), output)
+}
+
+/// Leaves the result with the run whose checkpoint was evaluated, and renews that run's report. What was
+/// evaluated stands in the evaluation's own directory, so that failing here is worth a warning only.
+fn keep_with_run(model: &Path, result: &serde_json::Value) {
+    let kept = crate::report::evaluation::keep(model, result);
+    let renewed = kept.and_then(|run| run.map(|run| crate::report::write(&run, None)).transpose());
+    if let Err(error) = renewed {
+        eprintln!("warning: {error}");
+    }
 }
 
 fn report(

@@ -119,6 +119,14 @@ pub(super) enum Located {
 }
 
 impl Located {
+    /// The model's directory; a file of completions has none.
+    pub fn directory(&self) -> Option<&Path> {
+        match self {
+            Self::Model(_, dir) => Some(dir),
+            Self::File(_) => None,
+        }
+    }
+
     /// The model's tokenizer, which has its chat template; a file has none.
     pub fn tokenizer(&self) -> Result<Option<Tokenizer>, Failure> {
         match self {

@@ -5,7 +5,7 @@ use super::{
     targets::value_tokens,
     values::{scores, token_rewards},
 };
-use crate::scorer::{CriticConfig, Needs, ScoreInput, Scorer, ScorerError, Spread};
+use crate::scorer::{CriticConfig, Explained, Needs, ScoreInput, Scorer, ScorerError, Spread};
 use burn::tensor::Tensor;
 
 const NAME: &str = "critic";
@@ -51,6 +51,11 @@ impl Scorer for CriticScorer {
     }
 
     fn score(&mut self, input: &ScoreInput<'_>) -> Result<Vec<f32>, ScorerError> {
+        Ok(self.explain(input)?.scores)
+    }
+
+    /// With the value after every token.
+    fn explain(&mut self, input: &ScoreInput<'_>) -> Result<Explained, ScorerError> {
         let batch = input.batch;
         let missing = |what| ScorerError::Missing {
             scorer: NAME.into(),
@@ -86,6 +91,9 @@ impl Scorer for CriticScorer {
                 *slot = score as f32;
             }
         }
-        Ok(out)
+        Ok(Explained {
+            scores: out,
+            figures: vec![("value", values)],
+        })
     }
 }

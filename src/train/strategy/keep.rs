@@ -24,6 +24,7 @@ impl<M: Trainable> Session<'_, M> {
     }
 
     pub(super) fn save(&mut self) -> Result<(), TrainError> {
+        self.note_records();
         let (Some(model), Some(optimizer)) = (&self.model, &self.optimizer) else {
             return Ok(());
         };

@@ -5,18 +5,22 @@
 //! optimizer step and offers no optimizer record). It knows no scorer: the module does.
 
 mod keep;
+mod observe;
 mod record;
 mod session;
 mod validation;
 
 use super::{
-    CheckpointError, CheckpointStore, FallbackConfig, OptimConfig, StepBatch, StepLoader, StepOutput, TrainConfig,
-    TrainerState,
+    CheckpointError, CheckpointStore, FallbackConfig, Observed, OptimConfig, Samples, StepBatch, StepLoader,
+    StepOutput, TrainConfig, TrainerState,
     optimizer::GradientScale,
     progress::Lines,
     schedule::{learning_rate, rise},
 };
-use crate::track::{RunDir, RunError};
+use crate::{
+    data::Batch,
+    track::{RunDir, RunError},
+};
 use burn::{
     module::Module,
     train::{
@@ -44,6 +48,12 @@ pub trait Trainable:
 
     /// The module with the weights that [`Trainable::write`] left in a directory.
     fn read(self, dir: &Path) -> Result<Self, String>;
+
+    /// What it makes of some documents, token by token, for reports. It changes nothing that later
+    /// steps depend on.
+    fn observe(&self, _batches: &[Batch]) -> Vec<Observed> {
+        Vec::new()
+    }
 }
 
 /// Why training ended early.
@@ -144,6 +154,7 @@ pub struct StepStrategy {
     start: TrainerState,
     resume: Option<PathBuf>,
     lines: Option<Lines>,
+    samples: Samples,
     outcome: Mutex<Option<Result<TrainerState, TrainError>>>,
 }
 
@@ -167,8 +178,16 @@ impl StepStrategy {
             start,
             resume,
             lines,
+            samples: Samples::default(),
             outcome: Mutex::new(None),
         }
+    }
+
+    /// The same, with documents that are looked at token by token now and then.
+    #[must_use]
+    pub fn with_samples(mut self, samples: Samples) -> Self {
+        self.samples = samples;
+        self
     }
 
     /// How training ended; None before it did.

@@ -36,10 +36,13 @@ impl<M: Trainable> Session<'_, M> {
             self.restore(from)?;
             // What came after the checkpoint will be written again.
             self.strategy.run.truncate("metrics.jsonl", self.state.metrics_bytes)?;
+            self.cut_back()?;
         } else {
+            self.begin_records()?;
             self.save()?;
         }
-        while self.state.step < plan.total_steps && !self.state.finished {
+        // Also when all steps are done: a run killed before its last validation still owes it.
+        while !self.state.finished {
             let epoch = self.state.epoch;
             self.strategy.loader.seek(epoch, self.state.step_in_epoch);
             let items = self.strategy.loader.steps(epoch);
@@ -58,7 +61,7 @@ impl<M: Trainable> Session<'_, M> {
                 }
             }
             self.event(LearnerEvent::EndSplit(epoch + 1));
-            if self.interrupter.should_stop() {
+            if self.interrupter.should_stop() && self.state.step < plan.total_steps {
                 let reason = self.interrupter.get_message().unwrap_or_else(|| "asked to".into());
                 self.log("interrupted", reason)?;
                 return self.save();
@@ -72,6 +75,9 @@ impl<M: Trainable> Session<'_, M> {
             let improved = (plan.train.validate_every == 0 || ended) && !stopped_early && self.validate()?;
             self.event(LearnerEvent::EndEpoch(epoch + 1));
             self.state.finished = ended;
+            if ended {
+                self.record_last_tokens()?;
+            }
             self.save()?;
             if improved {
                 self.keep_best()?;
@@ -123,6 +129,7 @@ impl<M: Trainable> Session<'_, M> {
         self.state.tokens += item.tokens as u64;
         let seconds = started.elapsed().as_secs_f64().max(1e-9);
         self.record(&item, norm, lr, applied, seconds)?;
+        self.record_weights(&item)?;
         let progress = Progress::new(self.state.step_in_epoch, items, Some("steps".into()));
         let iteration = Some(self.state.step);
         self.event(LearnerEvent::ProcessedItem(TrainingItem::new(

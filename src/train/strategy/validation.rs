@@ -52,6 +52,7 @@ impl<M: Trainable> Session<'_, M> {
         if let Some(lines) = &self.strategy.lines {
             lines.validation(self.state.step, loss, &ce);
         }
+        self.record_tokens()?;
         self.state.valid_loss = Some(loss);
         let stopping = &self.strategy.plan.train.early_stopping;
         let improved = loss.is_finite() && self.state.best_loss.is_none_or(|best| loss < best - stopping.min_delta);

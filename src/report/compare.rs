@@ -1,0 +1,194 @@
+//! Several runs side by side: curves over one another, what differs, and by how much.
+
+use super::{
+    ReportError, evaluation, figures,
+    findings::{Level, findings},
+    page::{Pages, render, state},
+    plot::PlotError,
+    run::{Run, visible},
+    settings,
+    summary::final_figures,
+};
+use minijinja::context;
+use serde::Serialize;
+
+/// A row of a table with a cell for each run.
+#[derive(Clone, Debug, Serialize)]
+struct Row {
+    label: String,
+    cells: Vec<Cell>,
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+struct Cell {
+    text: String,
+    /// How far from the first run.
+    difference: String,
+}
+
+/// The names under which runs are shown: their own, or their directories where two have the same.
+pub fn names(runs: &[Run]) -> Vec<String> {
+    let own: Vec<String> = runs.iter().map(Run::name).collect();
+    let twice = |name: &String| own.iter().filter(|other| *other == name).count() > 1;
+    runs.iter()
+        .zip(&own)
+        .map(|(run, name)| {
+            if twice(name) {
+                visible(&run.dir.display().to_string())
+            } else {
+                name.clone()
+            }
+        })
+        .collect()
+}
+
+/// The comparison of two runs or more.
+///
+/// # Errors
+/// As [`super::page::pages`].
+pub fn pages(runs: &[Run]) -> Result<Pages, ReportError> {
+    let failed = |problem: String| ReportError::Page {
+        dir: runs.first().map(|run| run.dir.clone()).unwrap_or_default(),
+        problem,
+    };
+    let drawn = |error: PlotError| failed(error.to_string());
+    let names = names(runs);
+    let scores: Vec<_> = names
+        .iter()
+        .cloned()
+        .zip(runs.iter().map(evaluation::pass_at_1))
+        .collect();
+    let context = context! {
+        names => &names,
+        about => about(runs),
+        figures => table(runs),
+        charts => figures::of_runs(runs, &names).map_err(drawn)?,
+        passes => evaluation::chart(&scores).map_err(drawn)?,
+        scores => score_table(&scores),
+        differences => settings::differences(runs),
+        problems => problems(runs, &names),
+        findings => found(runs, &names),
+        version => env!("CARGO_PKG_VERSION"),
+        made => jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string(),
+    };
+    Ok(Pages {
+        html: render("compare.html", &context).map_err(failed)?,
+        markdown: render("compare.md", &context).map_err(failed)?,
+    })
+}
+
+fn plain(label: &str, texts: impl Iterator<Item = String>) -> Row {
+    let cell = |text| Cell {
+        text,
+        ..Cell::default()
+    };
+    Row {
+        label: label.into(),
+        cells: texts.map(cell).collect(),
+    }
+}
+
+fn about(runs: &[Run]) -> Vec<Row> {
+    let text = |key: &'static str| runs.iter().map(move |run| run.text(key).unwrap_or_else(|| "–".into()));
+    // A hash is told apart by its beginning.
+    let hash = |key: &'static str| text(key).map(|hash| hash.chars().take(12).collect());
+    vec![
+        plain("State", runs.iter().map(|run| state(run).to_owned())),
+        plain("Pipeline", text("algorithm")),
+        plain("Model", text("model")),
+        plain("Data", text("data")),
+        plain("Seed", text("seed")),
+        plain("Device", text("device")),
+        plain("Started", text("started")),
+        plain("Model SHA-256", hash("model_sha256")),
+        plain("Data SHA-256", hash("data_sha256")),
+        plain("Commit", text("commit")),
+    ]
+}
+
+/// Final figures, each with its difference from the first run's.
+fn table(runs: &[Run]) -> Vec<Row> {
+    let all: Vec<_> = runs.iter().map(final_figures).collect();
+    let mut keys: Vec<(&str, &str)> = Vec::new();
+    for figure in all.iter().flatten() {
+        if !keys.iter().any(|(key, _)| *key == figure.key) {
+            keys.push((&figure.key, &figure.label));
+        }
+    }
+    let row = |(key, label): &(&str, &str)| {
+        let of = |i: usize| {
+            all.get(i)
+                .and_then(|figures| figures.iter().find(|figure| figure.key == *key))
+        };
+        let cell = |i: usize| {
+            let figure = of(i);
+            let difference = match (i, figure, of(0)) {
+                (1.., Some(figure), Some(first)) => figure.difference(first),
+                _ => None,
+            };
+            Cell {
+                text: figure.map_or("–".into(), |figure| figure.shown()),
+                difference: difference.unwrap_or_default(),
+            }
+        };
+        Row {
+            label: (*label).into(),
+            cells: (0..all.len()).map(cell).collect(),
+        }
+    };
+    keys.iter()
+        .map(row)
+        .filter(|row| row.cells.iter().any(|cell| cell.text != "–"))
+        .collect()
+}
+
+fn score_table(scores: &[(String, Vec<evaluation::Score>)]) -> Vec<Row> {
+    let mut labels: Vec<&str> = Vec::new();
+    for score in scores.iter().flat_map(|(_, scores)| scores) {
+        if !labels.contains(&score.label.as_str()) {
+            labels.push(&score.label);
+        }
+    }
+    let text = |scores: &[evaluation::Score], label: &str| {
+        let score = scores.iter().find(|score| score.label == label)?;
+        let interval = score.interval.map_or(String::new(), |[low, high]| {
+            format!(
+                " ({} to {})",
+                super::findings::percent(low),
+                super::findings::percent(high)
+            )
+        });
+        Some(format!("{}{interval}", super::findings::percent(score.value)))
+    };
+    let cells = |label: &str| {
+        let texts: Vec<String> = scores
+            .iter()
+            .map(|(_, scores)| text(scores, label).unwrap_or_else(|| "not evaluated".into()))
+            .collect();
+        plain(label, texts.into_iter())
+    };
+    labels.into_iter().map(cells).collect()
+}
+
+fn problems(runs: &[Run], names: &[String]) -> Vec<String> {
+    let all = runs.iter().zip(names);
+    all.flat_map(|(run, name)| {
+        run.problems
+            .iter()
+            .map(move |problem| format!("{name}: {}", visible(problem)))
+    })
+    .collect()
+}
+
+/// What the rules say of each run, notes left out.
+fn found(runs: &[Run], names: &[String]) -> Vec<Row> {
+    let texts = |run: &Run| {
+        let worth = findings(run).into_iter().filter(|finding| finding.level < Level::Note);
+        worth.map(|finding| visible(&finding.seen)).collect::<Vec<_>>()
+    };
+    let rows = runs
+        .iter()
+        .zip(names)
+        .map(|(run, name)| plain(name, texts(run).into_iter()));
+    rows.filter(|row| !row.cells.is_empty()).collect()
+}

@@ -1,0 +1,365 @@
+//! Evaluations of a run's checkpoints: kept in the run's directory, and shown with their intervals.
+
+use super::{
+    EVALUATIONS, ReportError,
+    findings::percent,
+    plot::{Bar, BarChart, PlotError},
+    run::{Evaluation, Run, visible},
+    summary::duration,
+};
+use serde::Serialize;
+use serde_json::Value;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// One line of the table: a benchmark at a temperature.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// Benchmark, set and number of problems.
+    pub benchmark: String,
+    /// Which checkpoint, of which step.
+    pub checkpoint: String,
+    /// How was sampled.
+    pub sampling: String,
+    /// pass@k with its interval, for every k.
+    pub scores: String,
+    /// The same with suspect passes counted as failures; empty where there are none.
+    pub without_suspect: String,
+    /// Suspect passes.
+    pub suspect: u64,
+    /// Samples that fail in one way or another.
+    pub failures: String,
+    /// Equal to the reference solution.
+    pub exact: String,
+    /// What it took.
+    pub cost: String,
+    /// Where the samples are.
+    pub run_dir: String,
+}
+
+/// A score for charts and comparisons.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Score {
+    /// `mbpp, 500 problems, temperature 0.2`: what has to be equal for scores to be compared.
+    pub label: String,
+    /// pass@1.
+    pub value: f64,
+    /// Its interval.
+    pub interval: Option<[f64; 2]>,
+}
+
+/// The table of a run.
+pub fn rows(run: &Run) -> Vec<Row> {
+    run.evaluations.iter().flat_map(rows_of).collect()
+}
+
+fn rows_of(evaluation: &Evaluation) -> Vec<Row> {
+    let report = &evaluation.report;
+    let text = |key: &str| report[key].as_str().map(visible);
+    let temperatures = report["temperatures"].as_array().cloned().unwrap_or_default();
+    let step = report["step"]
+        .as_u64()
+        .map_or(String::new(), |step| format!(", step {step}"));
+    let seconds = report["seconds"].as_f64().map_or("–".into(), duration);
+    temperatures
+        .iter()
+        .map(|at| {
+            let exact = at["exact"].as_f64().map_or("–".into(), percent);
+            Row {
+                benchmark: benchmark(report),
+                checkpoint: format!("{}{step}", text("checkpoint").unwrap_or_else(|| "–".into())),
+                sampling: sampling(report, at),
+                scores: scores(&at["pass_at_k"], &at["ci95_at_k"]),
+                without_suspect: match at["suspect"].as_u64() {
+                    Some(n) if n > 0 => scores(&at["pass_at_k_without_suspect"], &Value::Null),
+                    _ => String::new(),
+                },
+                suspect: at["suspect"].as_u64().unwrap_or(0),
+                failures: failures(&at["shares"]),
+                exact,
+                cost: format!("{seconds}, {} tokens", at["tokens"].as_u64().unwrap_or(0)),
+                run_dir: text("run_dir").unwrap_or_else(|| evaluation.name.clone()),
+            }
+        })
+        .collect()
+}
+
+fn benchmark(report: &Value) -> String {
+    let name = visible(report["benchmark"].as_str().unwrap_or("?"));
+    let variant = match report["variant"].as_str() {
+        None | Some("full") => String::new(),
+        Some(variant) => format!(" ({})", visible(variant)),
+    };
+    let altered = if report["origin"]["altered_data"] == "true" {
+        ", altered data"
+    } else {
+        ""
+    };
+    format!(
+        "{name}{variant}, {} problems{altered}",
+        report["tasks"].as_u64().unwrap_or(0)
+    )
+}
+
+fn sampling(report: &Value, at: &Value) -> String {
+    let prompt = report["prompt"]
+        .as_str()
+        .map_or(String::new(), |prompt| format!(", {}", visible(prompt)));
+    match at["temperature"].as_f64() {
+        None => format!("given{prompt}"),
+        Some(0.0) => format!("greedy{prompt}"),
+        Some(temperature) => {
+            let samples = report["samples"].as_u64().unwrap_or(0);
+            format!("temperature {temperature}, {samples} sample(s) each{prompt}")
+        }
+    }
+}
+
+/// `pass@1 7.0% (2.0% to 12%), pass@10 …`, in the order of k.
+fn scores(values: &Value, intervals: &Value) -> String {
+    let mut all: Vec<(u64, String)> = values
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter_map(|(k, value)| {
+            let interval = match (intervals[k][0].as_f64(), intervals[k][1].as_f64()) {
+                (Some(low), Some(high)) => format!(" ({} to {})", percent(low), percent(high)),
+                _ => String::new(),
+            };
+            Some((
+                k.parse().ok()?,
+                format!("pass@{k} {}{interval}", percent(value.as_f64()?)),
+            ))
+        })
+        .collect();
+    all.sort();
+    all.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(", ")
+}
+
+fn failures(shares: &Value) -> String {
+    let share = |key: &str| shares[key].as_f64();
+    let all = [
+        ("no Python", share("parse").map(|parse| 1.0 - parse)),
+        ("wrong", share("wrong")),
+        ("error", share("error")),
+        ("timeout", share("timeout")),
+        ("crash", share("crash")),
+        ("too much output", share("output_limit")),
+    ];
+    let seen = all.iter().filter_map(|(name, share)| Some((name, (*share)?)));
+    let seen = seen.filter(|(_, share)| *share > 0.0);
+    let texts: Vec<String> = seen.map(|(name, share)| format!("{name} {}", percent(share))).collect();
+    if texts.is_empty() {
+        "none".into()
+    } else {
+        texts.join(", ")
+    }
+}
+
+/// pass@1 of every evaluation at every temperature; of equal ones the newest.
+pub fn pass_at_1(run: &Run) -> Vec<Score> {
+    let mut all: Vec<Score> = Vec::new();
+    for evaluation in &run.evaluations {
+        let report = &evaluation.report;
+        for at in report["temperatures"].as_array().into_iter().flatten() {
+            let Some(value) = at["pass_at_k"]["1"].as_f64() else {
+                continue;
+            };
+            let interval = &at["ci95_at_k"]["1"];
+            let score = Score {
+                label: format!("{}, {}", benchmark(report), sampling(report, at)),
+                value,
+                interval: interval[0]
+                    .as_f64()
+                    .zip(interval[1].as_f64())
+                    .map(|(low, high)| [low, high]),
+            };
+            all.retain(|other| other.label != score.label);
+            all.push(score);
+        }
+    }
+    all
+}
+
+/// pass@1 as bars: a row for each evaluation, in it one bar a run.
+pub fn chart(runs: &[(String, Vec<Score>)]) -> Result<Option<String>, PlotError> {
+    let mut labels: Vec<&str> = Vec::new();
+    for score in runs.iter().flat_map(|(_, scores)| scores) {
+        if !labels.contains(&score.label.as_str()) {
+            labels.push(&score.label);
+        }
+    }
+    if labels.is_empty() {
+        return Ok(None);
+    }
+    let bar = |label: &str, series: usize, scores: &[Score]| {
+        let score = scores.iter().find(|score| score.label == label);
+        Bar {
+            label: label.into(),
+            series,
+            value: score.map_or(f64::NAN, |score| 100.0 * score.value),
+            interval: score
+                .and_then(|score| score.interval)
+                .map(|ends| ends.map(|end| 100.0 * end)),
+            shown: score.map_or("not evaluated".into(), |score| percent(score.value)),
+        }
+    };
+    let bars = labels
+        .iter()
+        .flat_map(|label| runs.iter().enumerate().map(|(i, (_, scores))| bar(label, i, scores)));
+    let names = runs.iter().map(|(name, _)| name.clone());
+    let chart = BarChart {
+        title: "pass@1".into(),
+        unit: "% of the problems, with 95% intervals over problems".into(),
+        series: if runs.len() > 1 { names.collect() } else { Vec::new() },
+        bars: bars.collect(),
+    };
+    chart.svg().map(Some)
+}
+
+/// The run whose checkpoint a model directory is, with the checkpoint's name.
+pub fn run_of(model: &Path) -> Option<(PathBuf, String)> {
+    let model = model.canonicalize().ok()?;
+    let checkpoints = model
+        .parent()
+        .filter(|dir| dir.file_name().is_some_and(|name| name == "checkpoints"))?;
+    let run = checkpoints.parent().filter(|run| run.join("run.json").is_file())?;
+    Some((run.to_owned(), model.file_name()?.to_string_lossy().into_owned()))
+}
+
+/// Keeps an evaluation's result (`wmtp eval --json`) in the directory of the run whose checkpoint
+/// `model` is, so that the run's directory says everything about it. Returns the run's directory; None
+/// where the model is no run's checkpoint.
+///
+/// # Errors
+/// A file that can't be written.
+pub fn keep(model: &Path, result: &Value) -> Result<Option<PathBuf>, ReportError> {
+    let Some((run, checkpoint)) = run_of(model) else {
+        return Ok(None);
+    };
+    let trainer = fs::read_to_string(model.join("trainer.json")).ok();
+    let state: Value = trainer
+        .and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or_default();
+    let mut kept = result.clone();
+    if let Some(object) = kept.as_object_mut() {
+        object.insert("checkpoint".into(), checkpoint.into());
+        object.insert("step".into(), state["step"].clone());
+    }
+    let name = result["run_dir"].as_str().and_then(|dir| Path::new(dir).file_name());
+    let name = name.map_or("evaluation".into(), |name| name.to_string_lossy().into_owned());
+    let dir = run.join(EVALUATIONS);
+    let path = dir.join(format!("{name}.json"));
+    let failed = |source| ReportError::Write {
+        path: path.clone(),
+        source,
+    };
+    fs::create_dir_all(&dir).map_err(failed)?;
+    let text = format!("{kept:#}\n");
+    crate::track::write_atomically(&path, text.as_bytes()).map_err(|e| failed(std::io::Error::other(e)))?;
+    Ok(Some(run))
+}
+
+/// What the critic's value stage learned, as rows of a table.
+pub fn value_stage(run: &Run) -> Vec<(String, String)> {
+    let Some(report) = &run.value_stage else {
+        return Vec::new();
+    };
+    let number = |value: &Value| value.as_f64().map(|value| format!("{value:.4}"));
+    let held_out = &report["held_out"];
+    let count = |value: &Value| value.as_u64().map(|n| n.to_string());
+    let rows = [
+        ("Steps", count(&report["steps"])),
+        ("Loss of the first step", number(&report["first_loss"])),
+        ("Loss of the last tenth", number(&report["last_loss"])),
+        ("Held-out solutions", count(&held_out["documents"])),
+        ("Loss on them", number(&held_out["value_loss"])),
+        ("Explained variance", number(&held_out["explained_variance"])),
+        ("AUROC of the response's mean value", number(&held_out["auroc_mean"])),
+        ("AUROC of the last value", number(&held_out["auroc_last"])),
+    ];
+    let rows = rows
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    rows.collect()
+}
+
+/// An `eval.json` as tests need one.
+#[cfg(test)]
+pub fn example() -> Value {
+    serde_json::json!({
+        "benchmark": "mbpp", "variant": "full", "tasks": 100, "samples": 2, "prompt": "few-shot",
+        "ci95": [0.02, 0.12], "suspect": 1, "seconds": 71.0, "run_dir": "runs/eval-mbpp-1", "shares": {"parse": 0.9},
+        "temperatures": [
+            {"temperature": 0.0, "pass_at_k": {"1": 0.07}, "ci95_at_k": {"1": [0.02, 0.12]}, "suspect": 0,
+             "pass_at_k_without_suspect": {"1": 0.07}, "exact": 0.01, "tokens": 1234,
+             "shares": {"parse": 0.9, "wrong": 0.5, "error": 0.33, "timeout": 0.0, "crash": 0.0, "output_limit": 0.0}},
+            {"temperature": 0.8, "pass_at_k": {"10": 0.2, "1": 0.05}, "ci95_at_k": {"1": [0.01, 0.1], "10": [0.1, 0.3]},
+             "suspect": 1, "pass_at_k_without_suspect": {"1": 0.04, "10": 0.19}, "exact": 0.0, "tokens": 4321, "shares": {"parse": 1.0}}
+        ]
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run() -> Run {
+        let mut report = example();
+        report["checkpoint"] = "best".into();
+        report["step"] = 84.into();
+        Run {
+            evaluations: vec![Evaluation {
+                name: "eval-mbpp-1".into(),
+                report,
+            }],
+            ..Run::default()
+        }
+    }
+
+    #[test]
+    fn every_temperature_is_a_row_with_its_intervals_and_failures() {
+        let rows = rows(&run());
+        assert_eq!(rows.len(), 2);
+        assert_eq!(rows[0].benchmark, "mbpp, 100 problems");
+        assert_eq!(rows[0].checkpoint, "best, step 84");
+        assert_eq!(rows[0].sampling, "greedy, few-shot");
+        assert_eq!(rows[0].scores, "pass@1 7.0% (2.0% to 12%)");
+        assert_eq!(rows[0].failures, "no Python 10%, wrong 50%, error 33%");
+        assert_eq!(rows[1].scores, "pass@1 5.0% (1.0% to 10%), pass@10 20% (10% to 30%)");
+        assert_eq!(
+            (rows[1].suspect, rows[1].without_suspect.as_str()),
+            (1, "pass@1 4.0%, pass@10 19%")
+        );
+        assert_eq!(rows[1].failures, "none");
+    }
+
+    #[test]
+    fn of_equal_evaluations_the_newest_counts() {
+        let mut run = run();
+        let mut newer = run.evaluations[0].clone();
+        newer.report["temperatures"][0]["pass_at_k"]["1"] = 0.5.into();
+        run.evaluations.push(newer);
+        let scores = pass_at_1(&run);
+        assert_eq!(scores.len(), 2);
+        assert!(scores.iter().any(|score| score.value == 0.5) && !scores.iter().any(|score| score.value == 0.07));
+    }
+
+    #[test]
+    fn a_result_is_kept_in_the_run_whose_checkpoint_it_is_of() {
+        let home = tempfile::tempdir().unwrap();
+        let model = home.path().join("run/checkpoints/best");
+        fs::create_dir_all(&model).unwrap();
+        assert!(keep(&model, &example()).unwrap().is_none(), "no run.json: no run");
+        fs::write(home.path().join("run/run.json"), "{}").unwrap();
+        fs::write(model.join("trainer.json"), r#"{"step": 42}"#).unwrap();
+        let run = keep(&model, &example()).unwrap().unwrap();
+        let text = fs::read_to_string(run.join("evaluations/eval-mbpp-1.json")).unwrap();
+        let kept: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&kept["checkpoint"], &kept["step"]), (&"best".into(), &42.into()));
+        assert_eq!(kept["temperatures"], example()["temperatures"]);
+        assert!(keep(home.path(), &example()).unwrap().is_none());
+    }
+}

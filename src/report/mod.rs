@@ -1,0 +1,95 @@
+//! Reports: what a run did, as pages that are looked at.
+//!
+//! [`write`] reads a run's directory, and nothing else, and leaves `report.md` and `report.html` in it;
+//! [`write_comparison`] lays several runs side by side. The HTML is one file without scripts that asks no
+//! network. Whatever is missing or damaged in a run is named in its report; only a directory that is no
+//! run's is an error. Knows nothing of how a run is trained.
+
+mod compare;
+pub mod evaluation;
+mod figures;
+pub mod findings;
+mod page;
+pub mod plot;
+pub mod run;
+mod samples;
+mod settings;
+mod summary;
+
+pub use run::{ReportError, Run};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Subdirectory of a run that holds the results of its evaluations.
+pub const EVALUATIONS: &str = "evaluations";
+
+/// Where a report was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Written {
+    /// `report.md`, to be read.
+    pub markdown: PathBuf,
+    /// `report.html`, to be looked at.
+    pub html: PathBuf,
+}
+
+/// Writes the report of the run in `dir` into `output`, or into the run's directory.
+///
+/// # Errors
+/// A directory that is no training run's; a file that can't be written.
+pub fn write(dir: &Path, output: Option<&Path>) -> Result<Written, ReportError> {
+    let run = Run::read(dir)?;
+    write_of(&run, output)
+}
+
+/// The same of a run that was read already.
+///
+/// # Errors
+/// A file that can't be written.
+pub fn write_of(run: &Run, output: Option<&Path>) -> Result<Written, ReportError> {
+    save(&page::pages(run)?, output.unwrap_or(&run.dir), "report")
+}
+
+/// Writes the comparison of several runs into `output`.
+///
+/// # Errors
+/// A file that can't be written.
+pub fn write_comparison(runs: &[Run], output: &Path) -> Result<Written, ReportError> {
+    save(&compare::pages(runs)?, output, "comparison")
+}
+
+/// What programs want to know of a run: its final figures, scores and findings.
+pub fn figures_json(run: &Run) -> Value {
+    let figures = summary::final_figures(run).into_iter();
+    let figures: Map<String, Value> = figures.map(|figure| (figure.key, figure.value.into())).collect();
+    let scores = evaluation::pass_at_1(run).into_iter();
+    let scores = scores.map(|s| json!({"evaluation": s.label, "pass_at_1": s.value, "ci95": s.interval}));
+    json!({
+        "name": run.name(),
+        "run_dir": run.dir,
+        "state": page::state(run),
+        "figures": figures,
+        "evaluations": scores.collect::<Vec<_>>(),
+        "findings": findings::findings(run),
+        "problems": run.problems,
+    })
+}
+
+fn save(pages: &page::Pages, dir: &Path, name: &str) -> Result<Written, ReportError> {
+    let written = Written {
+        markdown: dir.join(format!("{name}.md")),
+        html: dir.join(format!("{name}.html")),
+    };
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| ReportError::Write { path, source }
+    };
+    fs::create_dir_all(dir).map_err(failed(dir))?;
+    for (path, text) in [(&written.markdown, &pages.markdown), (&written.html, &pages.html)] {
+        crate::track::write_atomically(path, text.as_bytes()).map_err(|e| failed(path)(std::io::Error::other(e)))?;
+    }
+    Ok(written)
+}

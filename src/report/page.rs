@@ -1,0 +1,303 @@
+//! The report of one run: everything that its pages show, and the pages.
+
+use super::{
+    ReportError, evaluation, figures,
+    findings::{Finding, findings},
+    plot::PlotError,
+    run::{EventLine, Run, visible},
+    samples::{self, Sample},
+    settings::{self, Setting},
+    summary::{self, CurveRow, final_figures},
+};
+use minijinja::{AutoEscape, Environment, context};
+use serde::Serialize;
+use serde_json::Value;
+
+/// A report as text.
+#[derive(Clone, Debug)]
+pub struct Pages {
+    /// `report.md`.
+    pub markdown: String,
+    /// `report.html`.
+    pub html: String,
+}
+
+/// A label with its value.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Pair {
+    pub label: String,
+    pub value: String,
+}
+
+impl Pair {
+    pub fn new(label: impl Into<String>, value: impl Into<String>) -> Self {
+        Self {
+            label: label.into(),
+            value: value.into(),
+        }
+    }
+}
+
+/// An event as it is shown.
+#[derive(Clone, Debug, Serialize)]
+struct Event {
+    time: String,
+    step: usize,
+    event: String,
+    reason: String,
+}
+
+/// Events of no interest to a reader: they tell that all is well.
+const ROUTINE: [&str; 1] = ["checkpoint"];
+
+/// The report of one run.
+///
+/// # Errors
+/// What the drawing library or the template says; nothing that a run's directory can hold.
+pub fn pages(run: &Run) -> Result<Pages, ReportError> {
+    let failed = |problem: String| ReportError::Page {
+        dir: run.dir.clone(),
+        problem,
+    };
+    let drawn = |error: PlotError| failed(error.to_string());
+    let charts = figures::of_run(run).map_err(drawn)?;
+    let weights = figures::weights(run).map_err(drawn)?;
+    let scores = vec![(run.name(), evaluation::pass_at_1(run))];
+    let passes = evaluation::chart(&scores).map_err(drawn)?;
+    let samples: Vec<Sample> = samples::samples(run);
+    let all_settings: Vec<Setting> = settings::settings(run);
+    let changed: Vec<&Setting> = all_settings.iter().filter(|setting| setting.changed).collect();
+    let (routine, told): (Vec<&EventLine>, Vec<&EventLine>) = run
+        .events
+        .iter()
+        .partition(|event| ROUTINE.contains(&event.event.as_str()));
+    let curves: Vec<CurveRow> = summary::curves(run);
+    let found: Vec<Finding> = findings(run).into_iter().map(clean).collect();
+    let stage = evaluation::value_stage(run);
+    let stage: Vec<Pair> = stage
+        .into_iter()
+        .map(|(label, value)| Pair::new(label, value))
+        .collect();
+    let context = context! {
+        name => run.name(),
+        state => state(run),
+        header => header(run),
+        tiles => tiles(run),
+        findings => found,
+        problems => run.problems.iter().map(|problem| visible(problem)).collect::<Vec<_>>(),
+        charts,
+        weights,
+        curves,
+        samples,
+        legend => samples::legend(),
+        recorded => run.recipe.get("train.record.documents") != Some(&Value::from(0)),
+        evaluations => evaluation::rows(run),
+        passes,
+        value_stage => stage,
+        events => told.into_iter().map(event).collect::<Vec<_>>(),
+        routine => routine.len(),
+        changed,
+        settings => &all_settings,
+        environment => environment(run),
+        version => env!("CARGO_PKG_VERSION"),
+        made => jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string(),
+    };
+    Ok(Pages {
+        html: render("report.html", &context).map_err(failed)?,
+        markdown: render("report.md", &context).map_err(failed)?,
+    })
+}
+
+/// Renders one of the templates; those whose name ends in `.html` escape what is put into them.
+pub(super) fn render(name: &str, context: &minijinja::Value) -> Result<String, String> {
+    let mut env = Environment::new();
+    env.set_trim_blocks(true);
+    env.set_lstrip_blocks(true);
+    env.set_auto_escape_callback(|name| {
+        if name.ends_with(".html") {
+            AutoEscape::Html
+        } else {
+            AutoEscape::None
+        }
+    });
+    env.add_filter("cell", |text: String| cell(&text));
+    env.add_filter("code", |text: String| code(&text));
+    let templates = [
+        ("style.css", include_str!("templates/style.css")),
+        ("macros.html", include_str!("templates/macros.html")),
+        ("report.html", include_str!("templates/report.html")),
+        ("report.md", include_str!("templates/report.md")),
+        ("compare.html", include_str!("templates/compare.html")),
+        ("compare.md", include_str!("templates/compare.md")),
+    ];
+    for (name, text) in templates {
+        env.add_template(name, text).map_err(|e| format!("{e:#}"))?;
+    }
+    let template = env.get_template(name).map_err(|e| format!("{e:#}"))?;
+    template.render(context).map_err(|e| format!("{e:#}"))
+}
+
+/// A text inside of a Markdown table's cell or paragraph: no markup of its own, on one line.
+fn cell(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => out.push(' '),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '&' => out.push_str("&amp;"),
+            '|' | '*' | '_' | '`' | '[' | ']' | '\\' | '~' | '#' => {
+                out.push('\\');
+                out.push(c);
+            }
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// A text as a Markdown block of code, in a fence that the text does not hold.
+fn code(text: &str) -> String {
+    let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
+    let fence = "`".repeat(longest.max(2) + 1);
+    format!("{fence}\n{text}\n{fence}")
+}
+
+fn clean(finding: Finding) -> Finding {
+    Finding {
+        seen: visible(&finding.seen),
+        next: visible(&finding.next),
+        ..finding
+    }
+}
+
+pub(super) fn state(run: &Run) -> &'static str {
+    let stopped = run
+        .events
+        .iter()
+        .rev()
+        .find(|event| ["failed", "interrupted"].contains(&event.event.as_str()));
+    match (run.finished(), stopped.map(|event| event.event.as_str())) {
+        (true, _) => "finished",
+        (false, Some("failed")) => "failed",
+        (false, Some(_)) => "interrupted",
+        (false, None) => "not finished",
+    }
+}
+
+fn header(run: &Run) -> Vec<Pair> {
+    let text = |key: &str| run.text(key).unwrap_or_else(|| "–".into());
+    let started = run
+        .text("started")
+        .and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    let last = run.events.last().map(|event| event.time);
+    let mut rows = vec![
+        Pair::new("Pipeline", text("algorithm")),
+        Pair::new("Model", text("model")),
+        Pair::new("Data", text("data")),
+        Pair::new(
+            "Started",
+            started.map_or_else(
+                || text("started"),
+                |at| at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
+            ),
+        ),
+        Pair::new("Last event", last.map_or("–".into(), time)),
+        Pair::new("Directory", visible(&run.dir.display().to_string())),
+        Pair::new("Model SHA-256", text("model_sha256")),
+        Pair::new("Data SHA-256", text("data_sha256")),
+        Pair::new("Recipe SHA-256", text("recipe_sha256")),
+    ];
+    if let Some(tags) = run
+        .recipe
+        .get("run.tags")
+        .and_then(Value::as_array)
+        .filter(|tags| !tags.is_empty())
+    {
+        let tags: Vec<String> = tags.iter().filter_map(Value::as_str).map(visible).collect();
+        rows.push(Pair::new("Tags", tags.join(", ")));
+    }
+    rows
+}
+
+fn tiles(run: &Run) -> Vec<Pair> {
+    let wanted = [
+        "valid_loss_best",
+        "loss_last",
+        "steps",
+        "tokens",
+        "step_seconds",
+        "tok_s_median",
+        "peak_memory",
+    ];
+    let figures = final_figures(run);
+    let mut tiles: Vec<Pair> = wanted
+        .iter()
+        .filter_map(|key| figures.iter().find(|figure| figure.key == *key))
+        .map(|figure| Pair::new(figure.label.clone(), figure.shown()))
+        .collect();
+    for score in evaluation::pass_at_1(run) {
+        let interval = score.interval.map_or(String::new(), |[low, high]| {
+            format!(
+                " ({} to {})",
+                super::findings::percent(low),
+                super::findings::percent(high)
+            )
+        });
+        let value = format!("{}{interval}", super::findings::percent(score.value));
+        tiles.push(Pair::new(format!("pass@1, {}", score.label), value));
+    }
+    tiles
+}
+
+fn environment(run: &Run) -> Vec<Pair> {
+    let mut rows = Vec::new();
+    for (key, label) in [
+        ("wmtp", "wmtp"),
+        ("commit", "Commit"),
+        ("device", "Device"),
+        ("seed", "Seed"),
+        ("documents", "Training documents"),
+        ("response_tokens", "Response tokens an epoch"),
+    ] {
+        if let Some(value) = run.text(key) {
+            rows.push(Pair::new(label, value));
+        }
+    }
+    for (key, value) in run.record["environment"].as_object().into_iter().flatten() {
+        let text = match (key.as_str(), value) {
+            ("memory_bytes", value) => value.as_f64().map(|bytes| summary::shown(bytes, summary::Unit::Bytes)),
+            (_, Value::String(text)) => Some(visible(text)),
+            (_, Value::Null) => None,
+            (_, other) => Some(other.to_string()),
+        };
+        let label = match key.as_str() {
+            "memory_bytes" => "Memory of the machine".to_owned(),
+            "cpu" => "Processor".to_owned(),
+            "cores" => "Cores".to_owned(),
+            "os" => "System".to_owned(),
+            other => visible(other),
+        };
+        rows.extend(text.map(|text| Pair::new(label, text)));
+    }
+    rows
+}
+
+fn event(event: &EventLine) -> Event {
+    Event {
+        time: time(event.time),
+        step: event.step,
+        event: visible(&event.event),
+        reason: visible(&event.reason),
+    }
+}
+
+fn time(seconds: u64) -> String {
+    let at = i64::try_from(seconds)
+        .ok()
+        .and_then(|s| jiff::Timestamp::from_second(s).ok());
+    at.map_or("–".into(), |at| at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
+}
+
+#[cfg(test)]
+mod tests;

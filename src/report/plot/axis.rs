@@ -1,0 +1,212 @@
+//! Axes: ranges with a margin, few ticks at round numbers, labels that stay short.
+
+use super::Scale;
+use std::ops::Range;
+
+/// One axis of a chart.
+#[derive(Clone, Debug)]
+pub struct Axis {
+    scale: Scale,
+    low: f64,
+    high: f64,
+    ticks: Vec<f64>,
+}
+
+impl Axis {
+    /// An axis over all `values` that its scale can show, with at most `ticks` ticks. `margin` is the
+    /// share of the range that stays free at both ends. No value at all gives an axis from 0 to 1 (1 to
+    /// 10 where it is logarithmic).
+    pub fn over(values: impl Iterator<Item = f64>, scale: Scale, margin: f64, ticks: usize) -> Self {
+        let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
+        for value in values.filter(|&v| scale.shows(v)) {
+            low = low.min(value);
+            high = high.max(value);
+        }
+        if low > high {
+            return match scale {
+                Scale::Linear => Self::between(0.0, 1.0, scale, ticks),
+                Scale::Log => Self::between(1.0, 10.0, scale, ticks),
+            };
+        }
+        let (mut from, mut to) = (scale.place(low), scale.place(high));
+        let span = to - from;
+        // A constant needs some room around it, else it would lie on the frame.
+        let room = if span > f64::EPSILON * to.abs().max(from.abs()) {
+            span * margin
+        } else {
+            (to.abs() * 0.05).max(if scale == Scale::Log { 0.2 } else { 1e-9 })
+        };
+        (from, to) = (from - room, to + room);
+        // Room below zero would be room for what can't be.
+        if scale == Scale::Linear && low >= 0.0 {
+            from = from.max(0.0);
+        }
+        Self::between(scale.value(from), scale.value(to), scale, ticks)
+    }
+
+    /// An axis from `low` to `high`.
+    pub fn between(low: f64, high: f64, scale: Scale, ticks: usize) -> Self {
+        let high = if high > low { high } else { low + 1.0 };
+        let ticks = match scale {
+            Scale::Linear => round_numbers(low, high, ticks),
+            Scale::Log => round_powers(low, high, ticks),
+        };
+        Self {
+            scale,
+            low,
+            high,
+            ticks,
+        }
+    }
+
+    /// Where its ticks are.
+    pub fn ticks(&self) -> &[f64] {
+        &self.ticks
+    }
+
+    /// A tick's label.
+    pub fn label(&self, value: f64) -> String {
+        let others = self.ticks.iter().map(|tick| (tick - value).abs());
+        let nearest = others.filter(|&distance| distance > 0.0).fold(f64::INFINITY, f64::min);
+        short(value, if nearest.is_finite() { nearest } else { value.abs() })
+    }
+
+    /// Its ends.
+    pub fn range(&self) -> Range<f64> {
+        self.low..self.high
+    }
+
+    /// Where a value lies between the places `from` and `to` of its ends. What is outside of the axis, or
+    /// can't be shown, is at an end: it must not leave the chart.
+    pub fn map(&self, value: f64, (from, to): (i32, i32)) -> i32 {
+        let (low, high) = (self.scale.place(self.low), self.scale.place(self.high));
+        let share = ((self.scale.place(value) - low) / (high - low)).clamp(0.0, 1.0);
+        let share = if share.is_finite() { share } else { 0.0 };
+        from + (f64::from(to - from) * share).round() as i32
+    }
+}
+
+/// Multiples of 1, 2 or 5 times a power of ten, at most `most` of them.
+fn round_numbers(low: f64, high: f64, most: usize) -> Vec<f64> {
+    let span = high - low;
+    if !(span.is_finite() && span > 0.0) || most == 0 {
+        return Vec::new();
+    }
+    let mut power = 10f64.powf((span / most as f64).log10().floor());
+    loop {
+        for factor in [1.0, 2.0, 5.0] {
+            let step = factor * power;
+            // A little outside still counts: the ends are round numbers that were rounded.
+            let (first, last) = ((low / step - 1e-6).ceil(), (high / step + 1e-6).floor());
+            if last - first < most as f64 {
+                let count = (last - first + 1.0).max(0.0) as usize;
+                return (0..count).map(|i| (first + i as f64) * step).collect();
+            }
+        }
+        power *= 10.0;
+    }
+}
+
+/// Powers of ten, every n-th if there are many, 1-2-5 multiples if there are few.
+fn round_powers(low: f64, high: f64, most: usize) -> Vec<f64> {
+    let (first, last) = ((low.log10() - 1e-9).ceil() as i32, (high.log10() + 1e-9).floor() as i32);
+    let powers = (last - first + 1).max(0) as usize;
+    if powers >= 2 {
+        let every = powers.div_ceil(most.max(1)).max(1);
+        return (first..=last).step_by(every).map(|e| 10f64.powi(e)).collect();
+    }
+    let finer: Vec<f64> = (first - 1..=last + 1)
+        .flat_map(|e| [1.0, 2.0, 5.0].map(|f| f * 10f64.powi(e)))
+        .filter(|&v| v >= low * (1.0 - 1e-9) && v <= high * (1.0 + 1e-9))
+        .take(most)
+        .collect();
+    // Less than a factor of two apart: the range is as good as linear.
+    if finer.len() >= 2 {
+        finer
+    } else {
+        round_numbers(low, high, most)
+    }
+}
+
+/// A number with the digits that tell it from its neighbour `step` away.
+fn short(value: f64, step: f64) -> String {
+    let size = value.abs();
+    if size < step.abs() * 1e-6 {
+        return "0".into();
+    }
+    if size >= 1e15 || size < 1e-4 {
+        return scientific(value);
+    }
+    let (divisor, unit) = match size {
+        s if s >= 1e12 => (1e12, "T"),
+        s if s >= 1e9 => (1e9, "G"),
+        s if s >= 1e6 => (1e6, "M"),
+        s if s >= 1e4 => (1e3, "k"),
+        _ => (1.0, ""),
+    };
+    let digits = (-(step.abs() / divisor).log10() + 1e-9).ceil().clamp(0.0, 6.0) as usize;
+    let text = format!("{:.digits$}", value / divisor);
+    let text = if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        &text
+    };
+    format!("{}{unit}", text.replace('-', "\u{2212}"))
+}
+
+fn scientific(value: f64) -> String {
+    let text = format!("{value:.1e}");
+    text.replace(".0e", "e").replace('-', "\u{2212}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(low: f64, high: f64, scale: Scale) -> Vec<String> {
+        let axis = Axis::between(low, high, scale, 6);
+        axis.ticks().iter().map(|&t| axis.label(t)).collect()
+    }
+
+    #[test]
+    fn ticks_are_few_and_at_round_numbers() {
+        assert_eq!(labels(0.0, 84.0, Scale::Linear), ["0", "20", "40", "60", "80"]);
+        assert_eq!(labels(6.55, 7.08, Scale::Linear), ["6.6", "6.7", "6.8", "6.9", "7"]);
+        assert_eq!(
+            labels(-0.3, 0.25, Scale::Linear),
+            ["\u{2212}0.3", "\u{2212}0.2", "\u{2212}0.1", "0", "0.1", "0.2"]
+        );
+        assert_eq!(labels(0.0, 21_000.0, Scale::Linear), ["0", "5000", "10k", "15k", "20k"]);
+        assert_eq!(labels(0.0, 1e-3, Scale::Linear).len(), 6);
+    }
+
+    #[test]
+    fn a_logarithmic_axis_has_powers_of_ten_or_their_simple_multiples() {
+        assert_eq!(
+            labels(3e-8, 2e-4, Scale::Log),
+            ["1e\u{2212}7", "1e\u{2212}6", "1e\u{2212}5", "0.0001"]
+        );
+        assert_eq!(labels(1.5, 25.0, Scale::Log), ["2", "5", "10", "20"]);
+        assert_eq!(labels(1e-12, 1e12, Scale::Log).len(), 5);
+        assert_eq!(labels(7.0, 8.0, Scale::Log), ["7", "7.2", "7.4", "7.6", "7.8", "8"]);
+    }
+
+    #[test]
+    fn values_that_a_scale_cannot_show_do_not_move_the_axis() {
+        let values = [f64::NAN, 0.0, -1.0, 0.1, 10.0, f64::INFINITY];
+        let axis = Axis::over(values.into_iter(), Scale::Log, 0.0, 6);
+        assert!((axis.range().start - 0.1).abs() < 1e-9 && (axis.range().end - 10.0).abs() < 1e-9);
+        assert_eq!(axis.map(1.0, (0, 100)), 50);
+        assert_eq!(axis.map(f64::NAN, (0, 100)), 0);
+        assert_eq!(axis.map(1e9, (0, 100)), 100);
+    }
+
+    #[test]
+    fn no_value_and_one_value_give_an_axis_too() {
+        assert_eq!(Axis::over(std::iter::empty(), Scale::Linear, 0.05, 6).range(), 0.0..1.0);
+        let one = Axis::over(std::iter::once(3.0), Scale::Linear, 0.05, 6);
+        assert!(one.range().start < 3.0 && one.range().end > 3.0 && !one.ticks().is_empty());
+        let zero = Axis::over(std::iter::once(0.0), Scale::Linear, 0.05, 6);
+        assert!(zero.range().start < zero.range().end && !zero.ticks().is_empty());
+    }
+}

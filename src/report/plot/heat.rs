@@ -1,0 +1,167 @@
+//! Histograms over time: a column for each, darker where more values lie.
+
+use super::{
+    PlotError, Scale,
+    axis::Axis,
+    canvas::{self, Failure, Frame, HPos, Heading, Ink, Sheet, px},
+};
+
+/// Columns that one chart keeps; more are added up in neighbours.
+const COLUMNS: usize = 120;
+
+/// Histograms over x, each with the same bins.
+#[derive(Clone, Debug, Default)]
+pub struct HeatMap {
+    /// What is shown.
+    pub title: String,
+    /// Unit of the values, beside the title.
+    pub unit: String,
+    /// What x is.
+    pub x_label: String,
+    /// Edges of the bins along y, rising, one more than there are bins. On a logarithmic axis the first
+    /// may be 0: that bin is then drawn as high as the next.
+    pub edges: Vec<f64>,
+    /// How y lies along its axis.
+    pub y_scale: Scale,
+    /// x, and how many values each bin holds. Rising in x.
+    pub columns: Vec<(f64, Vec<f64>)>,
+}
+
+impl HeatMap {
+    /// The chart as SVG, 720 pixels wide. The darkest rectangle is the largest share of a column; the
+    /// opacity falls with the root of the share, so that rare values are seen.
+    ///
+    /// # Errors
+    /// The drawing library's, if it has any.
+    pub fn svg(&self) -> Result<String, PlotError> {
+        let heading = Heading {
+            title: &self.title,
+            unit: &self.unit,
+            legend: Vec::new(),
+        };
+        canvas::chart(&heading, canvas::HEIGHT, |sheet| self.draw(sheet))
+    }
+
+    fn draw(&self, sheet: &mut Sheet<'_>) -> Result<(), Failure> {
+        let (edges, columns) = (self.drawn_edges(), self.shares());
+        let most = columns
+            .iter()
+            .flat_map(|(_, shares)| shares)
+            .copied()
+            .fold(0.0, f64::max);
+        let borders = borders(&columns.iter().map(|(x, _)| *x).collect::<Vec<_>>());
+        let ([low, .., high], [first, .., last], true) = (edges.as_slice(), borders.as_slice(), most > 0.0) else {
+            let middle = (px(canvas::WIDTH / 2.0), px(110.0));
+            return sheet.text("no values", 12.0, 0.65, HPos::Center, middle);
+        };
+        let frame = Frame::new(
+            Axis::between(*first, *last, Scale::Linear, 7),
+            Axis::between(*low, *high, self.y_scale, 6),
+            96.0,
+        );
+        frame.draw(sheet, &self.x_label, false)?;
+        for ((_, shares), ends) in columns.iter().zip(borders.windows(2)) {
+            let [from, to] = ends else { continue };
+            for (&share, bin) in shares.iter().zip(edges.windows(2)) {
+                let ([bottom, top], true) = (bin, share > 0.0) else {
+                    continue;
+                };
+                let ink = Ink::series(0).pale(opacity(share, most));
+                sheet.block(frame.at((*from, *bottom)), frame.at((*to, *top)), ink)?;
+            }
+        }
+        self.key(sheet, most)
+    }
+
+    /// The scale of shades, at the right.
+    fn key(&self, sheet: &mut Sheet<'_>, most: f64) -> Result<(), Failure> {
+        let (x, steps) = (canvas::WIDTH - 78.0, 5usize);
+        sheet.text("share", 11.0, 0.65, HPos::Left, (px(x), px(12.0)))?;
+        for i in 0..steps {
+            let share = most * (steps - i) as f64 / steps as f64;
+            let y = 24.0 + 20.0 * i as f64;
+            let ink = Ink::series(0).pale(opacity(share, most));
+            sheet.block((px(x), px(y)), (px(x + 14.0), px(y + 20.0)), ink)?;
+            let label = format!("{:.*}%", usize::from(share < 0.095), 100.0 * share);
+            sheet.text(&label, 11.0, 0.8, HPos::Left, (px(x + 20.0), px(y + 10.0)))?;
+        }
+        Ok(())
+    }
+
+    /// The edges with a first one that a logarithmic axis can show.
+    fn drawn_edges(&self) -> Vec<f64> {
+        let mut edges = self.edges.clone();
+        if let (Scale::Log, [first, second, third, ..]) = (self.y_scale, edges.as_mut_slice())
+            && *first <= 0.0
+            && *second > 0.0
+        {
+            *first = *second * *second / *third;
+        }
+        edges
+    }
+
+    /// Every column as shares of its own sum, neighbours added up where there are too many.
+    fn shares(&self) -> Vec<(f64, Vec<f64>)> {
+        let together = self.columns.len().div_ceil(COLUMNS).max(1);
+        let mut columns = Vec::new();
+        for part in self.columns.chunks(together) {
+            let bins = self.edges.len().saturating_sub(1);
+            let mut sums = vec![0.0; bins];
+            for (_, counts) in part {
+                sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+            }
+            let all: f64 = sums.iter().sum();
+            let x = part.iter().map(|(x, _)| x).sum::<f64>() / part.len() as f64;
+            if all > 0.0 && x.is_finite() {
+                columns.push((x, sums.into_iter().map(|sum| sum / all).collect()));
+            }
+        }
+        columns
+    }
+}
+
+fn opacity(share: f64, most: f64) -> f64 {
+    // Two digits: a page of histograms is mostly these numbers.
+    (100.0 * (share / most).sqrt()).round().max(4.0) / 100.0
+}
+
+/// Borders between columns: half-way, and as far outside at both ends.
+fn borders(x: &[f64]) -> Vec<f64> {
+    let mut borders: Vec<f64> = x
+        .windows(2)
+        .filter_map(|pair| Some((pair.first()? + pair.last()?) / 2.0))
+        .collect();
+    match (x, borders.first().copied(), borders.last().copied()) {
+        ([first, .., last], Some(after), Some(before)) => {
+            borders.insert(0, 2.0 * first - after);
+            borders.push(2.0 * last - before);
+        }
+        ([only], ..) => borders = vec![only - 0.5, only + 0.5],
+        _ => {}
+    }
+    borders
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_meet_half_way() {
+        assert_eq!(borders(&[1.0, 3.0, 7.0]), [0.0, 2.0, 5.0, 9.0]);
+        assert_eq!(borders(&[4.0]), [3.5, 4.5]);
+        assert!(borders(&[]).is_empty());
+    }
+
+    #[test]
+    fn many_columns_are_added_up_and_become_shares() {
+        let map = HeatMap {
+            edges: vec![0.0, 1.0, 2.0],
+            columns: (0..240).map(|i| (f64::from(i), vec![f64::from(i % 2), 1.0])).collect(),
+            ..HeatMap::default()
+        };
+        let shares = map.shares();
+        assert_eq!(shares.len(), 120);
+        assert_eq!(shares[0], (0.5, vec![1.0 / 3.0, 2.0 / 3.0]));
+    }
+}

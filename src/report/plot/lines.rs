@@ -1,0 +1,188 @@
+//! Lines over a number: a run's steps, tokens or seconds.
+
+use super::{
+    PlotError, Scale,
+    axis::Axis,
+    canvas::{self, Entry, Failure, Frame, HPos, Heading, Ink, Sheet, px},
+};
+
+/// Points that one line keeps; more are thinned to the extremes of their neighbourhood.
+const POINTS: usize = 720;
+
+/// How a series is drawn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mark {
+    /// A line.
+    #[default]
+    Line,
+    /// A dashed line.
+    Dashed,
+    /// A thin pale line that is not in the legend: single values behind their mean.
+    Faint,
+    /// A line with a dot at every value: few of them, far apart.
+    Dots,
+}
+
+/// One line.
+#[derive(Clone, Debug, Default)]
+pub struct Series {
+    /// Its name in the legend. A chart whose series has no name has no legend.
+    pub name: String,
+    /// x and y; a y that is not finite is a gap.
+    pub points: Vec<(f64, f64)>,
+    /// How it is drawn.
+    pub mark: Mark,
+    /// Which colour of the palette; the position among the series if None.
+    pub color: Option<usize>,
+}
+
+impl Series {
+    /// A line.
+    pub fn new(name: impl Into<String>, points: Vec<(f64, f64)>) -> Self {
+        Self {
+            name: name.into(),
+            points,
+            ..Self::default()
+        }
+    }
+
+    /// The same, drawn otherwise.
+    #[must_use]
+    pub fn marked(mut self, mark: Mark) -> Self {
+        self.mark = mark;
+        self
+    }
+
+    /// The same in the n-th colour of the palette.
+    #[must_use]
+    pub fn colored(mut self, color: usize) -> Self {
+        self.color = Some(color);
+        self
+    }
+}
+
+/// Several lines over one x.
+#[derive(Clone, Debug, Default)]
+pub struct LineChart {
+    /// What is shown.
+    pub title: String,
+    /// Unit of the values, beside the title.
+    pub unit: String,
+    /// What x is.
+    pub x_label: String,
+    /// The lines.
+    pub series: Vec<Series>,
+    /// How x lies along its axis.
+    pub x_scale: Scale,
+    /// How y does.
+    pub y_scale: Scale,
+}
+
+impl LineChart {
+    /// The chart as SVG, 720 pixels wide.
+    ///
+    /// # Errors
+    /// The drawing library's, if it has any.
+    pub fn svg(&self) -> Result<String, PlotError> {
+        let named = self.series.iter().enumerate();
+        let legend = named
+            .filter(|(_, series)| series.mark != Mark::Faint && !series.name.is_empty())
+            .map(|(i, series)| Entry {
+                name: series.name.clone(),
+                ink: line_ink(series, i),
+                block: false,
+            })
+            .collect();
+        let heading = Heading {
+            title: &self.title,
+            unit: &self.unit,
+            legend,
+        };
+        canvas::chart(&heading, canvas::HEIGHT, |sheet| self.draw(sheet))
+    }
+
+    fn draw(&self, sheet: &mut Sheet<'_>) -> Result<(), Failure> {
+        let shown = |(x, y): &(f64, f64)| self.x_scale.shows(*x) && self.y_scale.shows(*y);
+        let points = || self.series.iter().flat_map(|s| &s.points).copied().filter(shown);
+        if points().next().is_none() {
+            let middle = (px(canvas::WIDTH / 2.0), px(110.0));
+            return sheet.text("no values", 12.0, 0.65, HPos::Center, middle);
+        }
+        let frame = Frame::new(
+            Axis::over(points().map(|(x, _)| x), self.x_scale, 0.0, 7),
+            Axis::over(points().map(|(_, y)| y), self.y_scale, 0.06, 6),
+            18.0,
+        );
+        frame.draw(sheet, &self.x_label, true)?;
+        for (i, series) in self.series.iter().enumerate() {
+            let ink = match series.mark {
+                Mark::Faint => line_ink(series, i).pale(0.35).wide(1.0),
+                _ => line_ink(series, i).wide(1.75),
+            };
+            // A gap is where a value is missing or has no place on the axis.
+            for part in series
+                .points
+                .split(|point| !shown(point))
+                .filter(|part| !part.is_empty())
+            {
+                let places: Vec<_> = thinned(part, POINTS).into_iter().map(|point| frame.at(point)).collect();
+                if series.mark == Mark::Dots || places.len() == 1 {
+                    let dot = Ink::series(series.color.unwrap_or(i));
+                    places.iter().try_for_each(|&at| sheet.dot(at, 2.5, dot))?;
+                }
+                if places.len() > 1 {
+                    sheet.path(&places, ink)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn line_ink(series: &Series, i: usize) -> Ink {
+    let n = series.color.unwrap_or(i);
+    // The palette's second round is dashed.
+    if series.mark == Mark::Dashed || n >= super::PALETTE.len() {
+        Ink::dashed(n)
+    } else {
+        Ink::series(n)
+    }
+}
+
+/// At most about `most` points: the lowest and the highest of every stretch, so that no spike is lost.
+fn thinned(points: &[(f64, f64)], most: usize) -> Vec<(f64, f64)> {
+    if points.len() <= most {
+        return points.to_vec();
+    }
+    let stretch = points.len().div_ceil((most / 2).max(1));
+    let mut kept = Vec::with_capacity(most);
+    for part in points.chunks(stretch) {
+        let by_y = |a: &&(f64, f64), b: &&(f64, f64)| a.1.total_cmp(&b.1);
+        if let (Some(&low), Some(&high)) = (part.iter().min_by(by_y), part.iter().max_by(by_y)) {
+            let (first, second) = if low.0 <= high.0 { (low, high) } else { (high, low) };
+            kept.push(first);
+            if first != second {
+                kept.push(second);
+            }
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thinning_keeps_every_spike() {
+        let mut points: Vec<_> = (0..10_000)
+            .map(|i| (f64::from(i), (f64::from(i) / 50.0).sin()))
+            .collect();
+        points[1234].1 = 40.0;
+        points[7777].1 = -40.0;
+        let kept = thinned(&points, 720);
+        assert!(kept.len() <= 722, "{}", kept.len());
+        assert!(kept.contains(&(1234.0, 40.0)) && kept.contains(&(7777.0, -40.0)));
+        assert!(kept.is_sorted_by(|a, b| a.0 < b.0));
+    }
+}

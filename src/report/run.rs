@@ -1,0 +1,441 @@
+//! A run directory read back: what is there, and in words what is not or can't be read.
+
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// Why there can be no report.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// No training run.
+    #[error("`{}` is not the directory of a training run: {problem}", dir.display())]
+    NoRun {
+        /// What was given.
+        dir: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A page that can't be put together.
+    #[error("the report of `{}` can't be made: {problem}", dir.display())]
+    Page {
+        /// The run.
+        dir: PathBuf,
+        /// What went wrong.
+        problem: String,
+    },
+    /// The file system said no.
+    #[error("writing `{}` failed: {source}", path.display())]
+    Write {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A step's line of `metrics.jsonl`.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct StepLine {
+    /// Optimizer step, from 1.
+    pub step: usize,
+    /// Tokens read so far.
+    #[serde(default)]
+    pub tokens: u64,
+    /// The weighted loss; None if it was not finite.
+    #[serde(default)]
+    pub loss: Option<f64>,
+    /// Smallest and largest weight, and the entropy of their distribution.
+    #[serde(default)]
+    pub weight_min: Option<f64>,
+    /// See `weight_min`.
+    #[serde(default)]
+    pub weight_max: Option<f64>,
+    /// See `weight_min`.
+    #[serde(default)]
+    pub weight_entropy: Option<f64>,
+    /// Groups whose scores were not finite.
+    #[serde(default)]
+    pub weight_fallbacks: usize,
+    /// The value head's loss, where it is trained along.
+    #[serde(default)]
+    pub value_loss: Option<f64>,
+    /// Before clipping.
+    #[serde(default)]
+    pub grad_norm: Option<f64>,
+    /// Learning rate.
+    #[serde(default)]
+    pub lr: f64,
+    /// Whether the model was updated.
+    #[serde(default = "yes")]
+    pub applied: bool,
+    /// Tokens a second.
+    #[serde(default)]
+    pub tok_s: f64,
+    /// Peak memory so far in bytes.
+    #[serde(default)]
+    pub mem: Option<u64>,
+    /// What else the line has: `ce_head_1`, ….
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl StepLine {
+    /// Head k's cross-entropy in nats.
+    pub fn ce(&self, head: usize) -> Option<f64> {
+        self.other.get(&format!("ce_head_{head}")).and_then(Value::as_f64)
+    }
+}
+
+/// A validation's line of `metrics.jsonl`.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct ValidLine {
+    /// After so many steps.
+    pub step: usize,
+    /// Unweighted, mean over heads.
+    pub valid_loss: Option<f64>,
+    /// Each head's.
+    #[serde(default)]
+    pub valid_ce_heads: Vec<Option<f64>>,
+}
+
+/// A line of `events.jsonl`.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct EventLine {
+    /// Seconds since 1970.
+    #[serde(default)]
+    pub time: u64,
+    /// Optimizer step.
+    #[serde(default)]
+    pub step: usize,
+    /// `skip`, `rollback`, ….
+    pub event: String,
+    /// Why.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// A histogram of `weights.jsonl`.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct HistogramLine {
+    /// Optimizer step.
+    pub step: usize,
+    /// Weights in each bin.
+    pub counts: Vec<f64>,
+}
+
+/// A document at one moment, a line of `tokens.jsonl`.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct TokensLine {
+    /// After so many steps.
+    pub step: usize,
+    /// `train` or `valid`.
+    #[serde(default)]
+    pub split: String,
+    /// Text of every token.
+    pub tokens: Vec<String>,
+    /// What was recorded of them.
+    #[serde(flatten)]
+    pub seen: crate::train::Observed,
+}
+
+/// An evaluation of one of the run's checkpoints.
+#[derive(Clone, Debug)]
+pub struct Evaluation {
+    /// File name without its extension.
+    pub name: String,
+    /// What `eval.json` says, with `checkpoint`, `step` and the time it took.
+    pub report: Value,
+}
+
+/// Everything that a run left behind.
+#[derive(Clone, Debug, Default)]
+pub struct Run {
+    /// The directory.
+    pub dir: PathBuf,
+    /// `run.json`.
+    pub record: Value,
+    /// Steps in order.
+    pub steps: Vec<StepLine>,
+    /// Validations in order.
+    pub validations: Vec<ValidLine>,
+    /// Events in order.
+    pub events: Vec<EventLine>,
+    /// Edges of the weights' bins.
+    pub edges: Vec<f64>,
+    /// Histograms of weights in order.
+    pub histograms: Vec<HistogramLine>,
+    /// Documents token by token.
+    pub tokens: Vec<TokensLine>,
+    /// Evaluations, oldest first.
+    pub evaluations: Vec<Evaluation>,
+    /// What the critic's value stage learned.
+    pub value_stage: Option<Value>,
+    /// `trainer.json` of the newest checkpoint.
+    pub trainer: Option<Value>,
+    /// `recipe.yaml` by dotted key.
+    pub recipe: BTreeMap<String, Value>,
+    /// `config.yaml` by dotted key.
+    pub config: BTreeMap<String, Value>,
+    /// A sentence for every file that is absent or could not be read.
+    pub problems: Vec<String>,
+}
+
+impl Run {
+    /// Reads a run's directory. Only `run.json` has to be there; whatever else is absent or damaged is
+    /// named in [`Run::problems`].
+    ///
+    /// # Errors
+    /// A directory that is none, or that holds no training run.
+    pub fn read(dir: &Path) -> Result<Self, ReportError> {
+        let none = |problem: String| ReportError::NoRun {
+            dir: dir.into(),
+            problem,
+        };
+        let text = fs::read_to_string(dir.join("run.json")).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound if dir.is_dir() => none("it holds no run.json".into()),
+            io::ErrorKind::NotFound => none("there is no such directory".into()),
+            _ => none(format!("its run.json can't be read: {error}")),
+        })?;
+        let record: Value = serde_json::from_str(&text).map_err(|e| none(format!("its run.json is not JSON: {e}")))?;
+        if record["kind"] == "evaluation" {
+            return Err(none(
+                "it is an evaluation, whose result is eval.json; give the training run whose checkpoint was evaluated"
+                    .into(),
+            ));
+        }
+        let mut run = Self {
+            dir: dir.into(),
+            record,
+            ..Self::default()
+        };
+        run.read_metrics();
+        run.events = run.lines("events.jsonl", true);
+        run.read_weights();
+        run.tokens = run.lines("tokens.jsonl", run.recorded("train.record.documents"));
+        run.recipe = run.yaml("recipe.yaml");
+        run.config = run.yaml("config.yaml");
+        run.value_stage = run.json("critic/report.json", false);
+        run.trainer = run.json("checkpoints/last/trainer.json", true);
+        run.read_evaluations();
+        Ok(run)
+    }
+
+    /// The run's name.
+    pub fn name(&self) -> String {
+        let directory = || self.dir.file_name().map(|name| name.to_string_lossy().into_owned());
+        let named = self.record["name"].as_str().map(str::to_owned);
+        visible(&named.or_else(directory).unwrap_or_default())
+    }
+
+    /// A text of `run.json`.
+    pub fn text(&self, key: &str) -> Option<String> {
+        match &self.record[key] {
+            Value::Null => None,
+            Value::String(text) => Some(visible(text)),
+            other => Some(other.to_string()),
+        }
+    }
+
+    /// Heads that the metrics speak of.
+    pub fn heads(&self) -> usize {
+        let of_steps = self
+            .steps
+            .last()
+            .map_or(0, |line| (1..).take_while(|&k| line.ce(k).is_some()).count());
+        let of_validations = self.validations.iter().map(|line| line.valid_ce_heads.len()).max();
+        of_steps.max(of_validations.unwrap_or(0))
+    }
+
+    /// Whether training came to its end.
+    pub fn finished(&self) -> bool {
+        self.trainer.as_ref().is_some_and(|state| state["finished"] == true)
+    }
+
+    /// Events of one kind.
+    pub fn events_of<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a EventLine> {
+        self.events.iter().filter(move |event| event.event == kind)
+    }
+
+    /// Seconds spent in optimizer steps.
+    pub fn step_seconds(&self) -> f64 {
+        let mut before = 0;
+        let mut seconds = 0.0;
+        for line in &self.steps {
+            let tokens = line.tokens.saturating_sub(before);
+            before = line.tokens;
+            if line.tok_s > 0.0 {
+                seconds += tokens as f64 / line.tok_s;
+            }
+        }
+        seconds
+    }
+
+    /// Whether a setting that turns a recording on is not 0 (it isn't in runs of before it was).
+    fn recorded(&self, key: &str) -> bool {
+        self.recipe.get(key).and_then(Value::as_u64).is_some_and(|n| n > 0)
+    }
+
+    fn read_metrics(&mut self) {
+        for line in self.lines::<Value>("metrics.jsonl", true) {
+            let wrong = if line.get("valid_loss").is_some() {
+                serde_json::from_value(line)
+                    .map(|line| self.validations.push(line))
+                    .err()
+            } else {
+                serde_json::from_value(line).map(|line| self.steps.push(line)).err()
+            };
+            if let Some(error) = wrong {
+                self.problems.push(format!(
+                    "`metrics.jsonl` has a line that is no step and no validation: {error}"
+                ));
+            }
+        }
+    }
+
+    fn read_weights(&mut self) {
+        for line in self.lines::<Value>("weights.jsonl", self.recorded("train.record.weights_every")) {
+            if let Some(edges) = line.get("edges") {
+                self.edges = serde_json::from_value(edges.clone()).unwrap_or_default();
+            } else if let Ok(line) = serde_json::from_value(line) {
+                self.histograms.push(line);
+            }
+        }
+        let bins = self.edges.len().saturating_sub(1);
+        if self.histograms.iter().any(|line| line.counts.len() != bins) {
+            self.problems
+                .push("`weights.jsonl` has histograms that do not fit the edges of its bins".into());
+            self.histograms.clear();
+        }
+    }
+
+    fn read_evaluations(&mut self) {
+        let entries = fs::read_dir(self.dir.join(super::EVALUATIONS))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .filter(|name| name.ends_with(".json"))
+            .collect();
+        // Their names end with the time.
+        names.sort();
+        for file in names {
+            let path = format!("{}/{file}", super::EVALUATIONS);
+            if let Some(report) = self.json(&path, true) {
+                let name = file.trim_end_matches(".json").to_owned();
+                self.evaluations.push(Evaluation { name, report });
+            }
+        }
+    }
+
+    fn json(&mut self, name: &str, wanted: bool) -> Option<Value> {
+        let text = self.file(name, wanted)?;
+        let parsed = serde_json::from_str(&text);
+        if let Err(error) = &parsed {
+            self.problems.push(format!("`{name}` is not JSON: {error}"));
+        }
+        parsed.ok()
+    }
+
+    fn yaml(&mut self, name: &str) -> BTreeMap<String, Value> {
+        let Some(text) = self.file(name, true) else {
+            return BTreeMap::new();
+        };
+        match crate::settings::yaml_to_json(&text) {
+            Ok(json) => flattened(&json),
+            Err(problem) => {
+                self.problems.push(format!("`{name}` is not YAML: {problem}"));
+                BTreeMap::new()
+            }
+        }
+    }
+
+    /// The lines of a file. The last one may be torn by a kill; any other that can't be read is counted.
+    fn lines<T: DeserializeOwned>(&mut self, name: &str, wanted: bool) -> Vec<T> {
+        let Some(text) = self.file(name, wanted) else {
+            return Vec::new();
+        };
+        let mut bad: Option<(usize, String)> = None;
+        let mut count = 0;
+        let mut read = Vec::new();
+        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            match serde_json::from_str(line) {
+                Ok(line) => read.push(line),
+                Err(error) => {
+                    count += 1;
+                    bad.get_or_insert((number + 1, error.to_string()));
+                }
+            }
+        }
+        if let Some((number, error)) = bad {
+            self.problems.push(format!(
+                "`{name}`: {count} line(s) can't be read, the first is line {number}: {error}"
+            ));
+        }
+        read
+    }
+
+    fn file(&mut self, name: &str, wanted: bool) -> Option<String> {
+        match fs::read(self.dir.join(name)) {
+            // Damaged bytes make damaged lines, which are named one by one.
+            Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if wanted {
+                    self.problems.push(format!("`{name}` is not there"));
+                }
+                None
+            }
+            Err(error) => {
+                self.problems.push(format!("`{name}` can't be read: {error}"));
+                None
+            }
+        }
+    }
+}
+
+/// A tree of settings by dotted key. Lists are values.
+pub fn flattened(json: &Value) -> BTreeMap<String, Value> {
+    fn walk(json: &Value, at: &str, into: &mut BTreeMap<String, Value>) {
+        match json {
+            Value::Object(map) if !map.is_empty() => {
+                for (key, value) in map {
+                    let at = if at.is_empty() {
+                        key.clone()
+                    } else {
+                        format!("{at}.{key}")
+                    };
+                    walk(value, &at, into);
+                }
+            }
+            other => {
+                into.insert(at.to_owned(), other.clone());
+            }
+        }
+    }
+    let mut all = BTreeMap::new();
+    walk(json, "", &mut all);
+    all
+}
+
+/// A text in which characters that a page can't hold are replaced by pictures of them.
+pub fn visible(text: &str) -> String {
+    let picture = |c: char| match c {
+        '\n' | '\t' => c,
+        '\u{0}'..='\u{1f}' => char::from_u32(0x2400 + u32::from(c)).unwrap_or(char::REPLACEMENT_CHARACTER),
+        '\u{7f}' => '\u{2421}',
+        // Controls, and what can turn the direction of the text that follows.
+        '\u{80}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{fffe}' | '\u{ffff}' => {
+            char::REPLACEMENT_CHARACTER
+        }
+        c => c,
+    };
+    text.chars().map(picture).collect()
+}

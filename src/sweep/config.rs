@@ -1,0 +1,219 @@
+use crate::{
+    data::PromptStyle,
+    eval::Profile,
+    settings::{Pipeline, TaskChoice, Temperatures},
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::{collections::BTreeMap, path::PathBuf};
+
+/// A sweep file, `sweep.*.yaml`: which settings are tried, with which seeds, and how they are compared.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SweepConfig {
+    /// Name of the sweep's directory and beginning of its runs' names; the file's name if left out.
+    pub name: Option<String>,
+    /// Which pipeline trains; `pipeline` may also be swept.
+    pub pipeline: Pipeline,
+    /// Config files under all arms, relative to this file.
+    pub config: Vec<PathBuf>,
+    /// Recipe files under all arms, relative to this file.
+    pub recipe: Vec<PathBuf>,
+    /// Settings of all arms, over the files: `optim.lr: 1e-4`.
+    #[schemars(with = "BTreeMap<String, Value>")]
+    pub set: Map<String, Value>,
+    /// Every combination of these: `weights.temperature: [0.5, 0.7, 1.0]`. The last key varies fastest.
+    #[schemars(with = "BTreeMap<String, Vec<Value>>")]
+    pub grid: Map<String, Value>,
+    /// Settings drawn at random, instead of a grid.
+    pub random: Option<RandomConfig>,
+    /// Every setting is trained once with each.
+    pub seeds: Vec<u64>,
+    /// The setting that the others are compared with, added to them if it is not among them; the
+    /// first one if left out.
+    #[schemars(with = "Option<BTreeMap<String, Value>>")]
+    pub baseline: Option<Map<String, Value>>,
+    /// Benchmarks on which every arm is evaluated.
+    pub evaluate: Vec<Evaluation>,
+    /// The figure that the table is sorted by: `valid_loss`, `best_valid_loss`, `valid_ce_head_1`, or
+    /// a benchmark's pass@k, `mbpp.pass_at_1`.
+    pub rank_by: String,
+    /// Arms at once.
+    pub parallel: Parallel,
+    /// Seconds after which an arm is ended; a later start of the sweep goes on with it. Unlimited if left out.
+    pub time_limit_seconds: Option<u64>,
+    /// What happens to the other arms when one fails.
+    pub on_failure: OnFailure,
+}
+
+impl Default for SweepConfig {
+    fn default() -> Self {
+        Self {
+            name: None,
+            pipeline: Pipeline::Baseline,
+            config: Vec::new(),
+            recipe: Vec::new(),
+            set: Map::new(),
+            grid: Map::new(),
+            random: None,
+            seeds: vec![42],
+            baseline: None,
+            evaluate: Vec::new(),
+            rank_by: "valid_loss".into(),
+            parallel: Parallel::Word(ParallelWord::Auto),
+            time_limit_seconds: None,
+            on_failure: OnFailure::GoOn,
+        }
+    }
+}
+
+/// Settings drawn at random. Draw i of a key depends on the seed, i and the key only: a larger `n`
+/// or another key keeps the others' values.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RandomConfig {
+    /// Different settings to draw.
+    pub n: usize,
+    /// The draws follow from it.
+    pub seed: u64,
+    /// What each key is drawn from.
+    #[schemars(with = "BTreeMap<String, Distribution>")]
+    pub draw: Map<String, Value>,
+}
+
+/// Where a value is drawn from. Numbers that are not whole are rounded to 4 significant digits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Distribution {
+    /// One of some values, each as likely.
+    Choice(ChoiceConfig),
+    /// Any number between two.
+    Uniform(RangeConfig),
+    /// Any number between two above 0, its logarithm uniform.
+    LogUniform(RangeConfig),
+    /// Any whole number between two, both included.
+    Integers(IntegersConfig),
+}
+
+/// Settings of `kind: choice`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChoiceConfig {
+    /// The values.
+    pub values: Vec<Value>,
+}
+
+/// Settings of `kind: uniform` and `kind: log-uniform`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RangeConfig {
+    /// Lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+}
+
+/// Settings of `kind: integers`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IntegersConfig {
+    /// Smallest.
+    pub low: i64,
+    /// Largest.
+    pub high: i64,
+}
+
+/// One benchmark for every arm. What is left out is as the recipe's section `eval` has it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Evaluation {
+    /// Which.
+    pub benchmark: BenchmarkName,
+    /// A named protocol, under everything else here.
+    pub profile: Option<Profile>,
+    /// Which checkpoint.
+    pub checkpoint: CheckpointName,
+    /// Problems.
+    pub tasks: Option<TaskChoice>,
+    /// Which of the benchmark's sets.
+    pub variant: Option<String>,
+    /// Completions for each problem and temperature.
+    pub samples: Option<usize>,
+    /// The k of pass@k.
+    pub k: Option<Vec<usize>>,
+    /// Sampling temperature, or several; 0 is greedy.
+    pub temperature: Option<Temperatures>,
+    /// Tokens after which a completion is cut.
+    pub max_new_tokens: Option<usize>,
+    /// How a problem becomes a prompt.
+    pub prompt: Option<PromptStyle>,
+}
+
+/// A benchmark.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum BenchmarkName {
+    /// Short Python functions.
+    #[default]
+    Mbpp,
+    /// Functions to complete.
+    Humaneval,
+    /// Programs that read and write.
+    Contest,
+}
+
+impl BenchmarkName {
+    /// As the command line has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mbpp => "mbpp",
+            Self::Humaneval => "humaneval",
+            Self::Contest => "contest",
+        }
+    }
+}
+
+/// A checkpoint of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum CheckpointName {
+    /// With the lowest validation loss; the last one where none was kept.
+    #[default]
+    Best,
+    /// The last one.
+    Last,
+}
+
+/// How many arms run at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Parallel {
+    /// By what is free.
+    Word(ParallelWord),
+    /// So many.
+    Count(usize),
+}
+
+/// See [`Parallel`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ParallelWord {
+    /// As memory and cores allow; one at a time on a GPU.
+    Auto,
+}
+
+/// What an arm's failure means for the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFailure {
+    /// They go on; the table names it as failed, with the reason.
+    GoOn,
+    /// Those that run are ended with a checkpoint, and no other is started.
+    Stop,
+}
+
+/// The JSON Schema of a sweep file, for editors.
+pub fn sweep_schema() -> Value {
+    schemars::schema_for!(SweepConfig).to_value()
+}

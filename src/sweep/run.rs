@@ -1,0 +1,395 @@
+//! Runs arms as child processes, several at once, until all are finished or failed.
+//!
+//! What an arm needs next is read from its directories each time, so that a sweep that was killed goes
+//! on where it was, and two sweeps of one directory share the work. The loop lives in one thread.
+
+use super::{
+    SweepError,
+    arm::{Arm, Sweep},
+    child::{Log, Process, last_error},
+    config::OnFailure,
+    resources::free_memory,
+    state::{ArmState, Step, Train, state},
+};
+use crate::stop::Stop;
+use std::{
+    collections::VecDeque,
+    path::Path,
+    process::ExitStatus,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+const POLL: Duration = Duration::from_millis(50);
+/// How often an arm is looked at that another sweep runs.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How much runs at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Arms.
+    pub at_once: usize,
+    /// Threads of each arm; None leaves it alone.
+    pub threads: Option<usize>,
+    /// Bytes that must be free before a further arm starts; None doesn't look.
+    pub memory: Option<u64>,
+}
+
+/// How an arm ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Nothing is left to do.
+    Finished,
+    /// Why not.
+    Failed(String),
+    /// The sweep was asked to stop first.
+    Interrupted,
+}
+
+/// What a run of the sweep did.
+#[derive(Clone, Debug, Default)]
+pub struct Ran {
+    /// Arm number and end, in the order of the arms.
+    pub ends: Vec<(usize, End)>,
+    /// Arms that were finished before.
+    pub skipped: usize,
+}
+
+impl Ran {
+    /// The reason for which an arm failed.
+    pub fn failure(&self, arm: usize) -> Option<&str> {
+        self.ends.iter().find_map(|(n, end)| match end {
+            End::Failed(reason) if *n == arm => Some(reason.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Arms that failed.
+    pub fn failed(&self) -> usize {
+        self.ends
+            .iter()
+            .filter(|(_, end)| matches!(end, End::Failed(_)))
+            .count()
+    }
+}
+
+/// Runs the arms with these numbers.
+///
+/// # Errors
+/// What hinders the sweep itself. An arm's failure is its [`End`].
+pub fn run(
+    sweep: &Sweep,
+    arms: &[usize],
+    limits: Limits,
+    stop: &Stop,
+    say: &mut dyn FnMut(String),
+) -> Result<Ran, SweepError> {
+    let mut runner = Runner {
+        sweep,
+        limits,
+        stop,
+        say,
+        waiting: arms.iter().map(|&arm| (arm, None)).collect(),
+        active: Vec::new(),
+        ran: Ran::default(),
+        durations: Vec::new(),
+        total: arms.len(),
+        halted: false,
+    };
+    while !(runner.waiting.is_empty() && runner.active.is_empty()) {
+        runner.turn()?;
+        sleep(POLL);
+    }
+    let mut ran = runner.ran;
+    ran.ends.sort_by_key(|(arm, _)| *arm);
+    Ok(ran)
+}
+
+/// An arm at work.
+struct Active {
+    arm: usize,
+    step: Step,
+    process: Process,
+    began: Instant,
+    late: bool,
+}
+
+struct Runner<'a> {
+    sweep: &'a Sweep,
+    limits: Limits,
+    stop: &'a Stop,
+    say: &'a mut dyn FnMut(String),
+    /// With the moment before which it is not worth looking.
+    waiting: VecDeque<(usize, Option<Instant>)>,
+    active: Vec<Active>,
+    ran: Ran,
+    /// Of arms that this process ran from the first step to the last.
+    durations: Vec<Duration>,
+    total: usize,
+    /// An arm failed and the others are not to go on.
+    halted: bool,
+}
+
+impl Runner<'_> {
+    fn turn(&mut self) -> Result<(), SweepError> {
+        for _ in 0..self.active.len() {
+            let mut active = self.active.remove(0);
+            match active.process.poll()? {
+                Some(status) => {
+                    let next = self.ended(active, status)?;
+                    self.active.extend(next);
+                }
+                None => {
+                    self.check_time(&mut active);
+                    self.active.push(active);
+                }
+            }
+        }
+        if self.stop.is_asked() || self.halted {
+            self.active.iter_mut().for_each(|active| active.process.ask_to_stop());
+            for (arm, _) in std::mem::take(&mut self.waiting) {
+                self.ran.ends.push((arm, End::Interrupted));
+            }
+            return Ok(());
+        }
+        while self.has_room()
+            && let Some(at) = self
+                .waiting
+                .iter()
+                .position(|(_, after)| after.is_none_or(|t| t <= Instant::now()))
+            && let Some((arm, _)) = self.waiting.remove(at)
+        {
+            self.begin(arm)?;
+        }
+        Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        let enough = || match (self.limits.memory, free_memory()) {
+            (Some(needed), Some(free)) => free >= needed,
+            _ => true,
+        };
+        self.active.len() < self.limits.at_once && (self.active.is_empty() || enough())
+    }
+
+    fn check_time(&self, active: &mut Active) {
+        let limit = self.sweep.config.time_limit_seconds.map(Duration::from_secs);
+        if limit.is_some_and(|limit| active.began.elapsed() > limit) {
+            active.late = true;
+            active.process.ask_to_stop();
+        }
+    }
+
+    fn begin(&mut self, index: usize) -> Result<(), SweepError> {
+        let Some(arm) = self.sweep.arms.get(index) else {
+            return Ok(());
+        };
+        let Some(log) = Log::take(&self.sweep.log_file(arm))? else {
+            if !self.waiting.iter().any(|(_, after)| after.is_some()) {
+                (self.say)(format!("{} is being run by another process: waiting for it", arm.name));
+            }
+            self.waiting.push_back((index, Some(Instant::now() + LOOK_AGAIN)));
+            return Ok(());
+        };
+        let found = state(self.sweep, arm).and_then(|found| clear_debris(&found).map(|()| found));
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => return self.end(index, End::Failed(error.to_string())),
+        };
+        if found.is_finished() {
+            self.ran.skipped += 1;
+            self.ran.ends.push((index, End::Finished));
+            return Ok(());
+        }
+        let how = match &found.train {
+            Train::Missing => "starts".to_owned(),
+            _ => format!("goes on ({})", found.describe(arm)),
+        };
+        let step = found.next();
+        let process = self.start(arm, &step, log)?;
+        self.active.push(Active {
+            arm: index,
+            step,
+            process,
+            began: Instant::now(),
+            late: false,
+        });
+        (self.say)(format!("{} {how}", arm.name));
+        Ok(())
+    }
+
+    fn start(&self, arm: &Arm, step: &Step, log: Log) -> Result<Process, SweepError> {
+        let args = match step {
+            Step::Train(false) => self.sweep.train_args(arm),
+            Step::Train(true) => self.sweep.resume_args(arm),
+            Step::Eval(index, resume) => self.sweep.eval_args(arm, *index, resume.as_deref()),
+            Step::Nothing => Vec::new(),
+        };
+        Process::start(&args, self.limits.threads, log)
+    }
+
+    /// Starts the arm's next process and gives it back, or notes the arm's end.
+    fn ended(&mut self, active: Active, status: ExitStatus) -> Result<Option<Active>, SweepError> {
+        let Some(arm) = self.sweep.arms.get(active.arm) else {
+            return Ok(None);
+        };
+        let log_file = self.sweep.log_file(arm);
+        let found = match state(self.sweep, arm) {
+            Ok(found) => found,
+            Err(error) => return self.end(active.arm, End::Failed(error.to_string())).map(|()| None),
+        };
+        let next = found.next();
+        let end = if next == Step::Nothing {
+            self.durations.push(active.began.elapsed());
+            End::Finished
+        } else if active.late {
+            End::Failed(format!(
+                "not finished within time_limit_seconds = {} ({}); the next start of the sweep goes on with it",
+                self.sweep.config.time_limit_seconds.unwrap_or_default(),
+                found.describe(arm)
+            ))
+        } else if self.stop.is_asked() || self.halted {
+            End::Interrupted
+        } else if status.success() && !same_step(&active.step, &next) {
+            let Active { arm: index, began, .. } = active;
+            let process = self.start(arm, &next, active.process.into_log())?;
+            return Ok(Some(Active {
+                arm: index,
+                step: next,
+                process,
+                began,
+                late: false,
+            }));
+        } else {
+            End::Failed(failure(&log_file, status))
+        };
+        self.end(active.arm, end)?;
+        Ok(None)
+    }
+
+    fn end(&mut self, index: usize, end: End) -> Result<(), SweepError> {
+        let name = self.sweep.arms.get(index).map_or("", |arm| arm.name.as_str());
+        let what = match &end {
+            End::Finished => format!("{name} is done"),
+            End::Failed(reason) => format!("{name} failed: {reason}"),
+            End::Interrupted => format!("{name} is interrupted, a checkpoint is saved"),
+        };
+        if matches!(end, End::Failed(_)) && self.sweep.config.on_failure == OnFailure::Stop {
+            self.halted = true;
+        }
+        self.ran.ends.push((index, end));
+        let line = format!("{what}; {}", self.progress());
+        (self.say)(line);
+        Ok(())
+    }
+
+    /// `5 of 12 done, 2 running, 1 failed, about 3 min left`.
+    fn progress(&self) -> String {
+        let done = self.ran.ends.iter().filter(|(_, end)| *end == End::Finished).count();
+        let running = self.active.len();
+        let left = self.total.saturating_sub(self.ran.ends.len());
+        let mut text = format!(
+            "{done} of {} done, {running} running, {} failed",
+            self.total,
+            self.ran.failed()
+        );
+        if left > 0 && !self.stop.is_asked() && !self.halted {
+            text += &match self.time_left(left) {
+                Some(time) => format!(", about {} left", super::render::duration(time.as_secs_f64())),
+                None => ", time left unknown".to_owned(),
+            };
+        }
+        text
+    }
+
+    /// From the arms that this process has finished.
+    fn time_left(&self, arms: usize) -> Option<Duration> {
+        let n = u32::try_from(self.durations.len()).ok().filter(|n| *n > 0)?;
+        let mean = self.durations.iter().sum::<Duration>() / n;
+        let begun: Duration = self.active.iter().map(|a| a.began.elapsed().min(mean)).sum();
+        let work = mean.saturating_mul(u32::try_from(arms).ok()?).saturating_sub(begun);
+        Some(work / u32::try_from(self.limits.at_once.min(arms).max(1)).ok()?)
+    }
+}
+
+/// Whether a process that ended has done nothing: it would be started again for ever.
+fn same_step(ended: &Step, next: &Step) -> bool {
+    match (ended, next) {
+        (Step::Train(_), Step::Train(_)) => true,
+        (Step::Eval(a, _), Step::Eval(b, _)) => a == b,
+        _ => false,
+    }
+}
+
+fn failure(log: &Path, status: ExitStatus) -> String {
+    let hint = match status.code() {
+        None => "; the system ends processes so when memory runs out",
+        Some(_) => "",
+    };
+    match last_error(log) {
+        Some(error) => error,
+        None if status.success() => format!(
+            "its process ended without an error and without being finished: see {}",
+            log.display()
+        ),
+        None => format!("its process ended with {status}{hint}: see {}", log.display()),
+    }
+}
+
+/// Takes away a directory that a kill left before there was a run in it.
+fn clear_debris(found: &ArmState) -> Result<(), SweepError> {
+    let run = &found.run;
+    if found.train != Train::Missing || !run.exists() {
+        return Ok(());
+    }
+    let entries = std::fs::read_dir(run).map_err(SweepError::io("reading", run))?;
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let ours = ["config.", "recipe.", "run."]
+            .iter()
+            .any(|start| name.starts_with(start));
+        if !ours || entry.path().is_dir() {
+            return Err(SweepError::Foreign(run.clone()));
+        }
+    }
+    std::fs::remove_dir_all(run).map_err(SweepError::io("removing", run))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(run: &Path) -> ArmState {
+        ArmState {
+            run: run.to_owned(),
+            train: Train::Missing,
+            evals: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_a_kill_left_before_a_run_began_is_removed_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path().join("a");
+        clear_debris(&found(&run)).unwrap();
+
+        std::fs::create_dir(&run).unwrap();
+        std::fs::write(run.join("config.yaml"), "").unwrap();
+        std::fs::write(run.join("run.tmp-12"), "").unwrap();
+        clear_debris(&found(&run)).unwrap();
+        assert!(!run.exists());
+
+        std::fs::create_dir(&run).unwrap();
+        std::fs::write(run.join("thesis.tex"), "").unwrap();
+        assert!(matches!(clear_debris(&found(&run)), Err(SweepError::Foreign(_))));
+        assert!(run.join("thesis.tex").exists());
+    }
+
+    #[test]
+    fn a_process_that_changed_nothing_is_not_started_again() {
+        assert!(same_step(&Step::Train(false), &Step::Train(true)));
+        assert!(same_step(&Step::Eval(0, None), &Step::Eval(0, Some("a".into()))));
+        assert!(!same_step(&Step::Eval(0, None), &Step::Eval(1, None)));
+        assert!(!same_step(&Step::Train(true), &Step::Eval(0, None)));
+    }
+}

@@ -1,0 +1,241 @@
+//! What scorer and heads make of a few fixed documents, token by token: for people to look at.
+
+use super::{
+    RecordConfig, WeightedMtp,
+    forward::{Forward, unpadded},
+    loss::{head_ce, rows_of},
+};
+use crate::{
+    data::{Batch, DataError, Dataset, Document, Splits, Tokenized, Tokenizer},
+    scorer::{Explained, Policy, ScorerError},
+};
+use burn::module::Module;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Added to the sample numbers of held-out documents, so that no scorer takes them for documents of the
+/// training set.
+const HELD_OUT: usize = 1 << 40;
+
+/// The documents that a run looks at now and then.
+#[derive(Clone, Debug, Default)]
+pub struct Samples {
+    /// Training documents and held-out ones.
+    pub splits: Vec<Split>,
+}
+
+/// The documents of one split.
+#[derive(Clone, Debug)]
+pub struct Split {
+    /// `train` or `valid`.
+    pub name: &'static str,
+    /// The documents, packed.
+    pub batches: Vec<Batch>,
+    /// The text of every token of every document, in the order of the batches. Put together they are the
+    /// document; where a character is spread over several tokens, it is with the last of them.
+    pub tokens: Vec<Vec<String>>,
+}
+
+impl Samples {
+    /// Chooses `train.record.documents` of either split, evenly spread over those that are not longer
+    /// than `max_tokens` (over all, if all are longer): always the same ones for the same data.
+    ///
+    /// # Errors
+    /// Tokens that the tokenizer's decoder refuses.
+    pub fn choose(record: &RecordConfig, splits: &Splits, tokenizer: &Tokenizer) -> Result<Self, DataError> {
+        if record.documents == 0 {
+            return Ok(Self::default());
+        }
+        Ok(Self {
+            splits: vec![
+                split("train", &splits.train, record, 0, tokenizer)?,
+                split("valid", &splits.valid, record, HELD_OUT, tokenizer)?,
+            ],
+        })
+    }
+
+    /// Tokens that looking at them reads.
+    pub fn tokens(&self) -> u64 {
+        let batches = self.splits.iter().flat_map(|split| &split.batches);
+        batches.flat_map(|b| &b.documents).map(|d| d.len as u64).sum()
+    }
+
+    /// True without any.
+    pub fn is_empty(&self) -> bool {
+        self.tokens() == 0
+    }
+}
+
+fn split(
+    name: &'static str,
+    data: &Dataset,
+    record: &RecordConfig,
+    offset: usize,
+    tokenizer: &Tokenizer,
+) -> Result<Split, DataError> {
+    let all = data.documents();
+    let short: Vec<&Tokenized> = all.iter().filter(|d| d.tokens.len() <= record.max_tokens).collect();
+    let from: Vec<&Tokenized> = if short.is_empty() { all.iter().collect() } else { short };
+    let count = record.documents.min(from.len());
+    let chosen = (0..count)
+        .filter_map(|i| from.get(i * from.len() / count))
+        .map(|document| {
+            let mut document = Tokenized::clone(document);
+            document.sample += offset;
+            document
+        });
+    let chosen: Vec<Tokenized> = chosen.collect();
+    // A row at a time: no more memory than a micro-batch takes.
+    let batches = Dataset::from_tokenized(chosen, data.seq_len(), true)?.in_order(1);
+    let documents = batches
+        .iter()
+        .flat_map(|batch| batch.documents.iter().map(move |d| (batch, d)));
+    let tokens = documents.map(|(batch, document)| {
+        let first = document.row * batch.seq_len + document.start;
+        texts(
+            batch.tokens.get(first..first + document.len).unwrap_or_default(),
+            tokenizer,
+        )
+    });
+    Ok(Split {
+        name,
+        tokens: tokens.collect::<Result<_, _>>()?,
+        batches,
+    })
+}
+
+/// One document, token by token; the rest of a line of `tokens.jsonl`. All vectors of figures are over
+/// the response's tokens in order, null where a figure is not finite or there is none.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Observed {
+    /// The document's name.
+    pub document: String,
+    /// How many tokens are the prompt.
+    pub prompt_tokens: usize,
+    /// Every token's weight.
+    pub weight: Vec<Option<f64>>,
+    /// The scorer's `score`, and what it is made of.
+    pub scores: BTreeMap<String, Vec<Option<f64>>>,
+    /// Cross-entropy in nats of every token by each head, from head 1: that of head k is predicted from
+    /// k tokens before.
+    pub ce: Vec<Vec<Option<f64>>>,
+    /// Why there are neither weights nor scores.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+impl WeightedMtp {
+    /// What scorer and heads make of `batches`. With `weights.over: step` these documents are taken for a
+    /// step. A scorer that can't score them is named in the result.
+    pub(super) fn observed(&self, batches: &[Batch]) -> Vec<Observed> {
+        let plain = self.valid();
+        let model = &plain.model;
+        let device = model.unembedding().device();
+        let batches: Vec<Batch> = batches
+            .iter()
+            .map(|batch| unpadded(model, batch).into_owned())
+            .collect();
+        let mut explained: Result<(Vec<Explained>, Policy), ScorerError> = Ok((Vec::new(), Policy::Softmax));
+        let mut ce = Vec::with_capacity(batches.len());
+        for batch in &batches {
+            let forward = Forward::of(model, batch, &device, false);
+            if let Ok((all, policy)) = &mut explained {
+                let head1 = plain
+                    .rows_before_weights(batch, false)
+                    .map(|rows| forward.head(1, rows));
+                let asked = plain.ask(batch, head1, model.unembedding(), |scorer, input| {
+                    *policy = scorer.policy();
+                    scorer.explain(input)
+                });
+                match asked {
+                    Ok(one) => all.push(one),
+                    Err(error) => explained = Err(error),
+                }
+            }
+            let heads = (1..=model.n_heads()).map(|k| {
+                let head = forward.head(k, rows_of(&batch.valid(k)));
+                head_ce(head, model.unembedding(), batch, model.compute())
+            });
+            ce.push(heads.collect::<Vec<_>>());
+        }
+        let weights = explained.map(|(all, policy)| {
+            let scores: Vec<Vec<f32>> = all.iter().map(|one| one.scores.clone()).collect();
+            (plain.weigher.weights(&policy, &batches, &scores).weights, all)
+        });
+        let mut observed = Vec::new();
+        for (i, (batch, ce)) in batches.iter().zip(&ce).enumerate() {
+            let own = weights
+                .as_ref()
+                .map(|(weights, all)| Some((weights.get(i)?, all.get(i)?)));
+            for document in &batch.documents {
+                let mut seen = Observed::of(document, batch, ce);
+                match &own {
+                    Ok(Some((weights, explained))) => seen.add_scores(document, batch, weights, explained),
+                    Ok(None) => {}
+                    Err(error) => seen.problem = Some(error.to_string()),
+                }
+                observed.push(seen);
+            }
+        }
+        observed
+    }
+}
+
+impl Observed {
+    /// With its cross-entropies only.
+    fn of(document: &Document, batch: &Batch, ce: &[Vec<f32>]) -> Self {
+        let first = document.row * batch.seq_len + document.start;
+        // CE_k at position t is that of token t + k, and t has to lie in this document.
+        let of_token = |ce: &[f32], k: usize, token: usize| {
+            let from = token.checked_sub(k).filter(|&from| from >= first)?;
+            short(*ce.get(from)?)
+        };
+        let of_head = |(ce, k): (&Vec<f32>, usize)| {
+            let tokens = document.response(batch.seq_len);
+            tokens.map(|token| of_token(ce, k, token)).collect()
+        };
+        Self {
+            document: document.name.clone(),
+            prompt_tokens: document.prompt_len,
+            ce: ce.iter().zip(1..).map(of_head).collect(),
+            ..Self::default()
+        }
+    }
+
+    fn add_scores(&mut self, document: &Document, batch: &Batch, weights: &[f32], explained: &Explained) {
+        let of = |values: &[f32]| -> Vec<Option<f64>> {
+            let places = document.response(batch.seq_len);
+            places.map(|i| values.get(i).copied().and_then(short)).collect()
+        };
+        self.weight = of(weights);
+        self.scores.insert("score".into(), of(&explained.scores));
+        for (name, values) in &explained.figures {
+            self.scores.insert((*name).into(), of(values));
+        }
+    }
+}
+
+/// Every token's text: what decoding it adds to those before it.
+fn texts(ids: &[u32], tokenizer: &Tokenizer) -> Result<Vec<String>, DataError> {
+    let mut said = 0;
+    let mut texts = Vec::with_capacity(ids.len());
+    for end in 1..=ids.len() {
+        let text = tokenizer.decode(ids.get(..end).unwrap_or_default())?;
+        let whole = if end < ids.len() {
+            text.trim_end_matches(char::REPLACEMENT_CHARACTER)
+        } else {
+            &text
+        };
+        texts.push(whole.get(said..).unwrap_or_default().to_owned());
+        said = said.max(whole.len());
+    }
+    Ok(texts)
+}
+
+/// Five significant digits; nothing that isn't finite.
+fn short(value: f32) -> Option<f64> {
+    value
+        .is_finite()
+        .then(|| format!("{value:.4e}").parse().unwrap_or_default())
+}

@@ -1,0 +1,111 @@
+//! What a session records for reports beside the metrics: histograms of weights, and a few documents
+//! token by token. Nothing of it reaches the training.
+
+use super::{TrainError, Trainable, session::Session};
+use crate::train::{Observed, Recorded, StepOutput, histogram};
+use serde::Serialize;
+use serde_json::json;
+
+const WEIGHTS: &str = "weights.jsonl";
+const TOKENS: &str = "tokens.jsonl";
+
+/// So many times as many tokens must have been trained as looking at the samples reads. A step does three
+/// times a forward pass's work, so this is less than 1% of it.
+const TRAINED_PER_SAMPLED: u64 = 50;
+
+/// One line of `tokens.jsonl`.
+#[derive(Serialize)]
+struct TokensLine<'a> {
+    step: usize,
+    split: &'static str,
+    tokens: &'a [String],
+    #[serde(flatten)]
+    observed: &'a Observed,
+}
+
+impl<M: Trainable> Session<'_, M> {
+    /// A new run: nothing recorded, and what the model is before the first step.
+    pub(super) fn begin_records(&mut self) -> Result<(), TrainError> {
+        let run = &self.strategy.run;
+        run.truncate(WEIGHTS, 0)?;
+        run.truncate(TOKENS, 0)?;
+        self.state.recorded = Some(Recorded::default());
+        self.sample()
+    }
+
+    /// A resumed run: what came after the checkpoint will be written again.
+    pub(super) fn cut_back(&self) -> Result<(), TrainError> {
+        if let Some(recorded) = &self.state.recorded {
+            self.strategy.run.truncate(WEIGHTS, recorded.weights_bytes)?;
+            self.strategy.run.truncate(TOKENS, recorded.tokens_bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Called before a checkpoint is written.
+    pub(super) fn note_records(&mut self) {
+        let run = &self.strategy.run;
+        let recorded = self.state.recorded.get_or_insert_default();
+        recorded.weights_bytes = run.size(WEIGHTS);
+        recorded.tokens_bytes = run.size(TOKENS);
+    }
+
+    /// The histogram of a step's weights, if it is one whose is written: the first, every n-th, the last.
+    pub(super) fn record_weights(&self, item: &StepOutput) -> Result<(), TrainError> {
+        let (step, every) = (self.state.step, self.strategy.plan.train.record.weights_every);
+        let due = step == 1 || step == self.strategy.plan.total_steps || (every > 0 && step.is_multiple_of(every));
+        if every == 0 || !due || item.weight_counts.is_empty() {
+            return Ok(());
+        }
+        let run = &self.strategy.run;
+        if run.size(WEIGHTS) == 0 {
+            run.append(WEIGHTS, &json!({"edges": histogram::edges()}))?;
+        }
+        Ok(run.append(WEIGHTS, &json!({"step": step, "counts": item.weight_counts}))?)
+    }
+
+    /// The samples token by token, if enough was trained since they were last looked at.
+    pub(super) fn record_tokens(&mut self) -> Result<(), TrainError> {
+        let since = self.state.recorded.as_ref().map_or(0, |recorded| recorded.tokens);
+        if self.state.tokens.saturating_sub(since) < TRAINED_PER_SAMPLED * self.strategy.samples.tokens() {
+            return Ok(());
+        }
+        self.sample()
+    }
+
+    /// The samples at the end, unless they have just been looked at.
+    pub(super) fn record_last_tokens(&mut self) -> Result<(), TrainError> {
+        if self
+            .state
+            .recorded
+            .as_ref()
+            .is_some_and(|recorded| recorded.step == self.state.step)
+        {
+            return Ok(());
+        }
+        self.sample()
+    }
+
+    fn sample(&mut self) -> Result<(), TrainError> {
+        if self.strategy.samples.is_empty() {
+            return Ok(());
+        }
+        let step = self.state.step;
+        for split in &self.strategy.samples.splits {
+            let observed = self.model().observe(&split.batches);
+            for (tokens, observed) in split.tokens.iter().zip(&observed) {
+                let line = TokensLine {
+                    step,
+                    split: split.name,
+                    tokens,
+                    observed,
+                };
+                self.strategy.run.append(TOKENS, &line)?;
+            }
+        }
+        let tokens = self.state.tokens;
+        let recorded = self.state.recorded.get_or_insert_default();
+        (recorded.step, recorded.tokens) = (step, tokens);
+        Ok(())
+    }
+}
