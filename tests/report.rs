@@ -10,6 +10,11 @@ use std::{
     path::Path,
     process::{Command, Output},
 };
+use wmtp::{
+    pipeline::{Show, Sources as ModelSources, TrainRequest, micro_model, train_with},
+    scorer::{Needs, ScoreInput, Scorer, ScorerError},
+    settings::{Pipeline, Sources},
+};
 
 /// A short run of the micro model.
 fn train(home: &Path, pipeline: &str, name: &str, set: &[&str]) -> Output {
@@ -145,6 +150,74 @@ fn scores_made_before_training_are_those_of_training_documents_alone() {
             .descendants()
             .any(|node| node.text().is_some_and(|text| text.starts_with("No weights:")))
     );
+}
+
+/// A scorer of a library user's, who thought of training documents only.
+struct Indexed(Vec<f32>);
+
+impl Scorer for Indexed {
+    fn name(&self) -> &str {
+        "indexed"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
+
+    fn score(&mut self, input: &ScoreInput<'_>) -> Result<Vec<f32>, ScorerError> {
+        let mut scores = vec![0.0; input.batch.tokens.len()];
+        for document in &input.batch.documents {
+            for (i, place) in document.response(input.batch.seq_len).enumerate() {
+                scores[place] = self.0[document.sample] * i as f32;
+            }
+        }
+        Ok(scores)
+    }
+}
+
+#[test]
+fn a_scorer_of_one_s_own_is_recorded_and_may_fail_at_held_out_documents() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let settings = Sources::new(Some(Pipeline::Baseline))
+        .set("train.steps=3")
+        .load()
+        .expect("settings");
+    let (device_name, device) = wmtp::device::resolve("flex").expect("flex");
+    let cache = home.path().join("cache");
+    let request = TrainRequest {
+        algorithm: Pipeline::Baseline,
+        seed: 7,
+        sources: ModelSources {
+            data: settings.recipe.data.source.clone(),
+            base: micro_model(&cache, &device).expect("the micro model"),
+            reference: None,
+            reward: None,
+        },
+        device,
+        device_name,
+        cache,
+        output: home.path().into(),
+        run_name: "own".into(),
+        resume: None,
+        config_yaml: settings.config.to_yaml(),
+        recipe_yaml: settings.recipe.to_yaml(),
+        show: Show::Lines,
+        recipe: settings.recipe,
+    };
+    let scorer = Indexed((0..400).map(|i| (i % 7) as f32 + 1.0).collect());
+    let summary = train_with(&request, Some(Box::new(scorer))).expect("it trains");
+    assert_eq!(summary.steps, 3);
+    for line in lines(&home.path().join("own/tokens.jsonl")) {
+        let held_out = line["split"] == "valid";
+        assert_eq!(
+            line["problem"].as_str().is_some_and(|p| p.contains("panicked")),
+            held_out,
+            "{line}"
+        );
+        assert_eq!(line["scores"]["score"].is_array(), !held_out, "{line}");
+        assert!(line["ce"][0].is_array(), "{line}");
+    }
+    assert!(home.path().join("own/report.html").is_file());
 }
 
 #[test]

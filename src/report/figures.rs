@@ -90,10 +90,10 @@ const FIGURES: [Figure; 5] = [
     },
     Figure {
         title: "Peak memory",
-        unit: "GiB",
+        unit: "MiB",
         scale: Scale::Linear,
         noisy: false,
-        value: |line| line.mem.map(|bytes| bytes as f64 / f64::from(1 << 30)),
+        value: |line| line.mem.map(|bytes| bytes as f64 / f64::from(1 << 20)),
     },
     Figure {
         title: "Entropy of the weights",
@@ -151,7 +151,8 @@ pub fn of_run(run: &Run) -> Result<Vec<String>, PlotError> {
         )
         .svg()?,
     );
-    if !run.validations.is_empty() {
+    // A single validation is no curve; it stands among the numbers.
+    if run.validations.len() > 1 {
         let head = |k: usize| {
             let points = of_validations(run, |line| line.valid_ce_heads.get(k - 1).copied().flatten());
             Series::new(format!("head {k}"), points)

@@ -9,6 +9,7 @@ mod compare;
 pub mod evaluation;
 mod figures;
 pub mod findings;
+mod lines;
 mod page;
 pub mod plot;
 pub mod run;

@@ -306,7 +306,7 @@ pub struct RecordConfig {
     /// So many training documents, and as many held-out ones, go token by token into `tokens.jsonl` at
     /// the start, at validations (where that costs less than 1% of the training) and at the end; 0: none.
     pub documents: usize,
-    /// Documents with more tokens are not taken for that, where there are shorter ones.
+    /// Documents with more tokens are not taken for that; where too few are short enough, the shortest are.
     pub max_tokens: usize,
 }
 
@@ -315,7 +315,7 @@ impl Default for RecordConfig {
         Self {
             weights_every: 10,
             documents: 2,
-            max_tokens: 200,
+            max_tokens: 128,
         }
     }
 }

@@ -7,15 +7,18 @@ use super::{
 };
 use crate::{
     data::{Batch, DataError, Dataset, Document, Splits, Tokenized, Tokenizer},
-    scorer::{Explained, Policy, ScorerError},
+    scorer::{Explained, Policy, ScoreInput, Scorer, ScorerError},
 };
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 /// Added to the sample numbers of held-out documents, so that no scorer takes them for documents of the
 /// training set.
-const HELD_OUT: usize = 1 << 40;
+const HELD_OUT: usize = usize::MAX / 2;
 
 /// The documents that a run looks at now and then.
 #[derive(Clone, Debug, Default)]
@@ -38,7 +41,7 @@ pub struct Split {
 
 impl Samples {
     /// Chooses `train.record.documents` of either split, evenly spread over those that are not longer
-    /// than `max_tokens` (over all, if all are longer): always the same ones for the same data.
+    /// than `max_tokens` (the shortest, if too few are): always the same ones for the same data.
     ///
     /// # Errors
     /// Tokens that the tokenizer's decoder refuses.
@@ -73,9 +76,14 @@ fn split(
     offset: usize,
     tokenizer: &Tokenizer,
 ) -> Result<Split, DataError> {
-    let all = data.documents();
-    let short: Vec<&Tokenized> = all.iter().filter(|d| d.tokens.len() <= record.max_tokens).collect();
-    let from: Vec<&Tokenized> = if short.is_empty() { all.iter().collect() } else { short };
+    let mut from: Vec<&Tokenized> = data.documents().iter().collect();
+    let short = from.iter().filter(|d| d.tokens.len() <= record.max_tokens).count();
+    if short >= record.documents {
+        from.retain(|d| d.tokens.len() <= record.max_tokens);
+    } else {
+        from.sort_by_key(|d| d.tokens.len());
+        from.truncate(record.documents);
+    }
     let count = record.documents.min(from.len());
     let chosen = (0..count)
         .filter_map(|i| from.get(i * from.len() / count))
@@ -144,11 +152,13 @@ impl WeightedMtp {
                 let head1 = plain
                     .rows_before_weights(batch, false)
                     .map(|rows| forward.head(1, rows));
-                let asked = plain.ask(batch, head1, model.unembedding(), |scorer, input| {
+                let explain = |scorer: &mut dyn Scorer, input: &ScoreInput<'_>| {
                     *policy = scorer.policy();
-                    scorer.explain(input)
-                });
-                match asked {
+                    // A scorer that takes it for granted that documents are training documents may panic
+                    // at others. That is no reason to end a training that it could score.
+                    catch_unwind(AssertUnwindSafe(|| scorer.explain(input))).unwrap_or_else(|_| Err(panicked(scorer)))
+                };
+                match plain.ask(batch, head1, model.unembedding(), explain) {
                     Ok(one) => all.push(one),
                     Err(error) => explained = Err(error),
                 }
@@ -231,6 +241,13 @@ fn texts(ids: &[u32], tokenizer: &Tokenizer) -> Result<Vec<String>, DataError> {
         said = said.max(whole.len());
     }
     Ok(texts)
+}
+
+fn panicked(scorer: &dyn Scorer) -> ScorerError {
+    ScorerError::Setup {
+        scorer: scorer.name().into(),
+        problem: "it panicked at documents that are shown in reports".into(),
+    }
 }
 
 /// Five significant digits; nothing that isn't finite.

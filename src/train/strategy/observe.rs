@@ -5,13 +5,15 @@ use super::{TrainError, Trainable, session::Session};
 use crate::train::{Observed, Recorded, StepOutput, histogram};
 use serde::Serialize;
 use serde_json::json;
+use std::time::Instant;
 
 const WEIGHTS: &str = "weights.jsonl";
 const TOKENS: &str = "tokens.jsonl";
 
 /// So many times as many tokens must have been trained as looking at the samples reads. A step does three
-/// times a forward pass's work, so this is less than 1% of it.
-const TRAINED_PER_SAMPLED: u64 = 50;
+/// times a forward pass's work or, where small matrices make a few documents dear, somewhat more than once:
+/// this is less than 1% of it in either case.
+const TRAINED_PER_SAMPLED: u64 = 100;
 
 /// One line of `tokens.jsonl`.
 #[derive(Serialize)]
@@ -90,7 +92,7 @@ impl<M: Trainable> Session<'_, M> {
         if self.strategy.samples.is_empty() {
             return Ok(());
         }
-        let step = self.state.step;
+        let (step, started) = (self.state.step, Instant::now());
         for split in &self.strategy.samples.splits {
             let observed = self.model().observe(&split.batches);
             for (tokens, observed) in split.tokens.iter().zip(&observed) {
@@ -103,6 +105,7 @@ impl<M: Trainable> Session<'_, M> {
                 self.strategy.run.append(TOKENS, &line)?;
             }
         }
+        tracing::debug!(step, seconds = started.elapsed().as_secs_f64(), "recorded the samples");
         let tokens = self.state.tokens;
         let recorded = self.state.recorded.get_or_insert_default();
         (recorded.step, recorded.tokens) = (step, tokens);
