@@ -121,6 +121,28 @@ fn a_model_is_fetched_once_and_whole() {
 }
 
 #[test]
+fn a_data_set_is_fetched_with_its_folders() {
+    let server = Server::start(Behaviour::default());
+    let cache = Cache::new();
+    let storage = cache.storage(Endpoint::new(&server.url(), None), false);
+    let mut last = None;
+    let dir = storage
+        .resolve("hf://owner/model", Kind::Data, &mut |t| last = Some(t.clone()))
+        .unwrap();
+    for name in ["README.md", "onnx/model.safetensors", "pytorch_model.bin"] {
+        assert_eq!(&std::fs::read(dir.join(name)).unwrap(), server.file(name), "{name}");
+    }
+    assert!(!dir.join(".gitattributes").exists());
+    let last = last.unwrap();
+    assert_eq!(Some(last.done), last.total, "sizes of files in folders are known, too");
+    let sections = server.requests();
+    assert!(sections.iter().all(|r| r.contains("datasets/")), "{sections:?}");
+    // A model of the same name is another thing.
+    let model = cache.fetch(&server, None, "hf://owner/model").unwrap();
+    assert!(!model.join("README.md").exists());
+}
+
+#[test]
 fn a_server_without_sizes_will_do() {
     let server = Server::start(Behaviour {
         no_tree: true,

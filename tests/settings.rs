@@ -342,6 +342,11 @@ fn values_that_make_no_sense_are_refused() {
         ("project", "''"),
         ("paths.cache", "''"),
         ("storage.timeout_seconds", "0"),
+        ("storage.parallel", "0"),
+        ("storage.s3.endpoint", "localhost:8333"),
+        ("storage.s3.endpoint", "https://key:secret@host"),
+        ("storage.runs", "runs/here"),
+        ("storage.cache.max_size", "many"),
         ("devices.backend", "gpu"),
     ];
     for (key, value) in cases {

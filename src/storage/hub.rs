@@ -109,17 +109,20 @@ impl<'a> Hub<'a> {
         &self.remote
     }
 
-    /// What the revision holds now.
-    pub fn listing(&self) -> Result<Listing, StorageError> {
-        let (commit, names) = self.revision()?;
-        let objects = self.objects(&commit, names)?;
-        let pinned = HubName {
-            revision: commit,
+    /// The name that means this commit for good.
+    pub fn pinned(&self, commit: &str) -> HubName {
+        HubName {
+            revision: commit.to_owned(),
             ..self.name.clone()
-        };
+        }
+    }
+
+    /// What is wanted of the files of a commit.
+    pub fn listing(&self, commit: &str, files: Vec<String>) -> Result<Listing, StorageError> {
+        let objects = self.objects(commit, files)?;
         Ok(Listing {
             uri: self.name.to_string(),
-            forever: Some(pinned.to_string()),
+            forever: None,
             name: self.name.name.clone(),
             is_file: false,
             objects,
@@ -134,7 +137,7 @@ impl<'a> Hub<'a> {
     }
 
     /// The commit behind the revision, and the names of its files.
-    fn revision(&self) -> Result<(String, Vec<String>), StorageError> {
+    pub fn revision(&self) -> Result<(String, Vec<String>), StorageError> {
         let HubName { owner, name, revision } = self.name;
         let answer = self.json(&format!("api/{}/{owner}/{name}/revision/{revision}", self.section()))?;
         let commit = answer["sha"].as_str().filter(|sha| is_commit(sha)).map(str::to_owned);

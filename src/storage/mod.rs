@@ -118,11 +118,18 @@ impl Storage {
                 if name.revision == "main" && local.is_dir() {
                     return Ok(local);
                 }
-                let list = || {
+                let list = |cache: &Cache| {
                     let hub = Hub::connect(&name, kind, &self.endpoint, &self.config)?;
-                    let mut listing = hub.listing()?;
-                    listing.forever = listing.forever.map(|uri| kind.key(&uri));
-                    Ok((listing, hub.remote().clone()))
+                    let (commit, files) = hub.revision()?;
+                    let forever = kind.key(&hub.pinned(&commit).to_string());
+                    if let Some(path) = cache.know_as(&kind.key(&name.to_string()), &forever)? {
+                        return Ok(Answer::Here(path));
+                    }
+                    let listing = Listing {
+                        forever: Some(forever),
+                        ..hub.listing(&commit, files)?
+                    };
+                    Ok(Answer::There(listing, hub.remote().clone()))
                 };
                 self.fetched(&kind.key(&name.to_string()), is_commit(&name.revision), &list, progress)
             }
@@ -131,9 +138,9 @@ impl Storage {
                 if local.exists() {
                     return self.local(&local, kind);
                 }
-                let list = || {
+                let list = |_: &Cache| {
                     let s3 = S3::connect(&url.bucket, &self.config)?;
-                    Ok((listing(&s3, &url, &url, kind)?, s3.remote().clone()))
+                    Ok(Answer::There(listing(&s3, &url, &url, kind)?, s3.remote().clone()))
                 };
                 self.fetched(&kind.key(&url.to_string()), false, &list, progress)
             }
@@ -167,7 +174,7 @@ impl Storage {
         &self,
         uri: &str,
         forever: bool,
-        list: &dyn Fn() -> Result<(Listing, Remote), StorageError>,
+        list: &dyn Fn(&Cache) -> Result<Answer, StorageError>,
         progress: &mut dyn FnMut(&Transfer),
     ) -> Result<PathBuf, StorageError> {
         let cache = Cache::new(self.cache.clone(), self.config.cache.max_size);
@@ -184,12 +191,14 @@ impl Storage {
         let mut left = LISTINGS;
         loop {
             left -= 1;
-            let (listing, remote) = match (list(), &cached) {
+            let (listing, remote) = match (list(&cache), &cached) {
                 (Err(error @ StorageError::Network { .. }), Some(path)) => {
                     tracing::warn!("{error}; going on with the copy in the cache, {}", path.display());
                     return Ok(path.clone());
                 }
-                (answer, _) => answer?,
+                (Ok(Answer::Here(path)), _) => return Ok(path),
+                (Ok(Answer::There(listing, remote)), _) => (listing, remote),
+                (Err(error), _) => return Err(error),
             };
             match cache.get(uri, &listing, &remote, progress) {
                 Ok(path) => return Ok(path),
@@ -242,6 +251,14 @@ fn missing(path: &Path, kind: Kind, problem: String) -> StorageError {
         path: path.display().to_string(),
         problem,
     }
+}
+
+/// What a source says to a question.
+enum Answer {
+    /// It is what the cache has here.
+    Here(PathBuf),
+    /// It holds this.
+    There(Listing, Remote),
 }
 
 /// Sets data sets apart from models of the same name in the cache.

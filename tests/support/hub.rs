@@ -163,7 +163,12 @@ impl Shared {
         {
             return send(out, request, 401, b"Invalid username or password.");
         }
-        let path = request.path.as_str();
+        // A data set of the same name and files.
+        let path = request
+            .path
+            .replacen("/api/datasets/", "/api/models/", 1)
+            .replacen("/datasets/", "/", 1);
+        let path = path.as_str();
         let revisions = ["main", COMMIT].map(|r| format!("/api/models/owner/model/revision/{r}"));
         if revisions.iter().any(|r| r == path) {
             let page = if b.not_json {
@@ -173,8 +178,12 @@ impl Shared {
             };
             return send(out, request, 200, page.as_bytes());
         }
-        if path == format!("/api/models/owner/model/tree/{COMMIT}") && !b.no_tree {
-            return send(out, request, 200, self.tree().as_bytes());
+        let tree = format!("/api/models/owner/model/tree/{COMMIT}");
+        if path == tree && !b.no_tree {
+            return send(out, request, 200, self.tree("").as_bytes());
+        }
+        if path == format!("{tree}/onnx") && !b.no_tree {
+            return send(out, request, 200, self.tree("onnx").as_bytes());
         }
         let name = path.strip_prefix(&format!("/owner/model/resolve/{COMMIT}/"));
         let file = name
@@ -217,9 +226,11 @@ impl Shared {
         serde_json::json!({"id": "owner/model", "sha": COMMIT, "siblings": siblings}).to_string()
     }
 
-    fn tree(&self) -> String {
+    /// The files of one folder.
+    fn tree(&self, folder: &str) -> String {
         let entries: Vec<_> = self
             .listed()
+            .filter(|(name, _)| name.rsplit_once('/').map_or("", |(folder, _)| folder) == folder)
             .map(|(name, bytes)| {
                 let mut entry = serde_json::json!({"type": "file", "path": name, "size": bytes.len()});
                 if name.ends_with(".safetensors") {

@@ -10,7 +10,7 @@ use std::{
     collections::{HashMap, HashSet},
     fs, io,
     path::{Path, PathBuf},
-    time::UNIX_EPOCH,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 /// A file or directory in the cache.
@@ -28,6 +28,9 @@ pub struct CacheEntry {
     pub used: u64,
     /// Whether a process uses it now.
     pub in_use: bool,
+    /// The same as the file system has it: several uses may fall into one second.
+    #[serde(skip)]
+    time: SystemTime,
     #[serde(skip)]
     tree: String,
 }
@@ -80,12 +83,13 @@ pub(in crate::storage) fn entries(layout: &Layout) -> Result<Vec<CacheEntry>, St
             files: of.first().map_or(0, |r| r.files),
             bytes: of.first().map_or(0, |r| r.bytes),
             used: used.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+            time: used,
             in_use: Lock::try_exclusive(&lock).is_ok_and(|lock| lock.is_none()),
             uris,
             tree,
         });
     }
-    entries.sort_by(|a, b| (b.used, &b.tree).cmp(&(a.used, &a.tree)));
+    entries.sort_by(|a, b| (b.time, &b.tree).cmp(&(a.time, &a.tree)));
     Ok(entries)
 }
 

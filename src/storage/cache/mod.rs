@@ -64,6 +64,23 @@ impl Cache {
         self.used(&reference)
     }
 
+    /// The same for what `forever` names, which is found as `uri` from now on.
+    pub fn know_as(&self, uri: &str, forever: &str) -> Result<Option<PathBuf>, StorageError> {
+        let Some(reference) = read_json::<Reference>(&self.layout.reference(forever)) else {
+            return Ok(None);
+        };
+        let _adding = self.adding()?;
+        let path = self.used(&reference)?;
+        if path.is_some() {
+            let reference = Reference {
+                uri: uri.to_owned(),
+                ..reference
+            };
+            write_json(&self.layout.reference(uri), &reference)?;
+        }
+        Ok(path)
+    }
+
     /// The file or directory of a listing; what of it is not here is fetched. `uri` finds it again.
     pub fn get(
         &self,

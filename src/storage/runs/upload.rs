@@ -460,10 +460,11 @@ impl<'a> Sender<'a> {
         let remote = &self.shared.remote;
         let key = |id: &str, name: &str| remote.key(&format!("{CHECKPOINTS}/{id}/{name}"));
         let started = Instant::now();
-        self.there.insert(snapshot.id.clone());
+        // What a try that broke off has sent stays sent.
+        let begun = !self.there.insert(snapshot.id.clone());
         for (name, hash) in &snapshot.manifest.files {
             let to = key(&snapshot.id, name);
-            let there = remote.s3.stat(&to)?;
+            let there = if begun { remote.s3.stat(&to)? } else { None };
             let same = |sha256: Option<&str>| sha256 == Some(hash.sha256.as_str());
             let mut done = there.is_some_and(|there| there.size == hash.bytes && same(there.sha256.as_deref()));
             if !done {

@@ -58,7 +58,7 @@ fn save(store: &CheckpointStore, seed: u64, step: usize) {
 }
 
 /// Wrong bytes strike what a hash covers; no client can tell a wrong listing from a true one.
-fn is_an_object(_: &str, target: &str, _: &str) -> bool {
+pub fn is_an_object(_: &str, target: &str, _: &str) -> bool {
     !target.contains("list-type")
 }
 

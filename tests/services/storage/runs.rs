@@ -3,7 +3,7 @@
 use super::{config, wmtp, wmtp_at};
 use crate::{
     common::{json, lines, succeed, weights},
-    proxy::{Faults, Proxy},
+    proxy::{Fault, Faults, Proxy},
     s3::{Bucket, endpoint},
 };
 use std::{
@@ -104,7 +104,7 @@ fn a_critic_run_killed_twice_ends_from_s3_alone_as_if_nothing_had_happened() {
 
     let third = tempfile::tempdir().expect("a directory");
     let output = succeed(
-        wmtp(third.path())
+        machine(third.path())
             .args(["--json", "train", "critic", "--output", "runs", "--resume"])
             .arg(format!("{url}/killed")),
     );
