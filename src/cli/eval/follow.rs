@@ -1,5 +1,4 @@
-//! An evaluation as part of the run that it evaluated: its report is kept in that run's directory,
-//! and the run's trackers get its scores and its samples.
+//! An evaluation as part of the run that it evaluated: the run's trackers get its scores and its samples.
 
 use crate::{
     cli::SettingsArgs,
@@ -7,7 +6,7 @@ use crate::{
     eval::Finished,
     pipeline,
     settings::Settings,
-    track::{self, Evaluation, Input, Status, Tracking, write_atomically},
+    track::{self, Input, Status, Tracking},
 };
 use serde_json::{Value, json};
 use std::{
@@ -15,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Keeps the report with the run that was evaluated, and tells the trackers.
+/// Tells the trackers of the run that was evaluated, or, of another model, those of a run of its own.
 pub(super) fn follow(finished: &Finished, settings: &Settings) -> Result<(), Failure> {
     let evaluation = &finished.run_dir;
     let run = finished
@@ -28,13 +27,6 @@ pub(super) fn follow(finished: &Finished, settings: &Settings) -> Result<(), Fai
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned();
-    if let Some(checkpoint) = &run {
-        let kept = checkpoint.run.join(Evaluation::DIR);
-        std::fs::create_dir_all(&kept)
-            .map_err(|e| Failure::failed(format!("cannot make `{}`: {e}", kept.display())))?;
-        let text = format!("{:#}\n", finished.report.to_json()?);
-        write_atomically(&kept.join(format!("{name}.json")), text.as_bytes()).map_err(Failure::failed)?;
-    }
     let config = &settings.config.tracking;
     let trackers = track::trackers(config).map_err(Failure::usage)?;
     if trackers.is_empty() {

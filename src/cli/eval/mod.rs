@@ -204,7 +204,9 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     if let (Some(model), Ok(result)) = (&model_dir, finished.to_json()) {
         keep_with_run(model, &result);
     }
-    follow::follow(&finished, &settings)?;
+    if let Err(failure) = follow::follow(&finished, &settings) {
+        eprintln!("warning: the run's trackers were not told of this evaluation: {failure}");
+    }
     report(&finished, &answers, &settings, args.save_samples.as_deref(), output)
 }
 
