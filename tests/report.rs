@@ -14,6 +14,7 @@ use wmtp::{
     pipeline::{Show, Sources as ModelSources, TrainRequest, micro_model, train_with},
     scorer::{Needs, ScoreInput, Scorer, ScorerError},
     settings::{Pipeline, Sources},
+    stop::Stop,
 };
 
 /// A short run of the micro model.
@@ -202,6 +203,9 @@ fn a_scorer_of_one_s_own_is_recorded_and_may_fail_at_held_out_documents() {
         config_yaml: settings.config.to_yaml(),
         recipe_yaml: settings.recipe.to_yaml(),
         show: Show::Lines,
+        stop: Stop::default(),
+        copy: None,
+        config: settings.config,
         recipe: settings.recipe,
     };
     let scorer = Indexed((0..400).map(|i| (i % 7) as f32 + 1.0).collect());

@@ -40,22 +40,6 @@ impl Node {
         Self { line: 0, value }
     }
 
-    /// The values without their lines.
-    pub fn to_json(&self) -> serde_json::Value {
-        match &self.value {
-            Value::Null => serde_json::Value::Null,
-            Value::Bool(value) => (*value).into(),
-            Value::Int(value) => (*value).into(),
-            Value::Float(value) => (*value).into(),
-            Value::Text(value) => value.clone().into(),
-            Value::List(items) => items.iter().map(Self::to_json).collect(),
-            Value::Map(entries) => {
-                let entries = entries.iter().map(|(key, node)| (key.clone(), node.to_json()));
-                serde_json::Value::Object(entries.collect())
-            }
-        }
-    }
-
     /// Parses one YAML document; an empty text is an empty map.
     pub fn parse_document(text: &str) -> Result<Self, BadYaml> {
         let mut documents = load(text)?;

@@ -205,7 +205,10 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
         keep_with_run(model, &result);
     }
     if let Err(failure) = follow::follow(&finished, &settings) {
-        eprintln!("warning: the run's trackers were not told of this evaluation: {failure}");
+        eprintln!(
+            "warning: the run's trackers were not told of this evaluation: {}",
+            failure.message()
+        );
     }
     report(&finished, &answers, &settings, args.save_samples.as_deref(), output)
 }
