@@ -81,11 +81,7 @@ fn recording_changes_nothing_that_is_trained() {
             &["scorer.max_steps=3", "scorer.value=joint", "weights.over=step"],
         ),
         ("rho1", "rho1", &["model.reference=builtin:micro", "scorer.mode=select"]),
-        (
-            "shuffled",
-            "baseline",
-            &["scorer={kind: shuffled, of: {kind: random}}", "train.heads=in-turn"],
-        ),
+        ("shuffled", "baseline", &["scorer={kind: shuffled, of: {kind: random}}"]),
     ];
     for (name, pipeline, set) in cases {
         let (with, without) = (format!("{name}-on"), format!("{name}-off"));

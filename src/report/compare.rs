@@ -3,7 +3,7 @@
 use super::{
     ReportError, evaluation, figures,
     findings::{Level, findings},
-    page::{Pages, render, state},
+    page::{Pages, render, started, state},
     plot::PlotError,
     run::{Run, visible},
     settings,
@@ -99,10 +99,10 @@ fn about(runs: &[Run]) -> Vec<Row> {
         plain("Data", text("data")),
         plain("Seed", text("seed")),
         plain("Device", text("device")),
-        plain("Started", text("started")),
+        plain("Started", runs.iter().map(started)),
         plain("Model SHA-256", hash("model_sha256")),
         plain("Data SHA-256", hash("data_sha256")),
-        plain("Commit", text("commit")),
+        plain("Commit", hash("commit")),
     ]
 }
 

@@ -122,6 +122,7 @@ pub(super) fn render(name: &str, context: &minijinja::Value) -> Result<String, S
     });
     env.add_filter("cell", |text: String| cell(&text));
     env.add_filter("code", |text: String| code(&text));
+    env.add_filter("prose", |text: String| minijinja::Value::from_safe_string(prose(&text)));
     let templates = [
         ("style.css", include_str!("templates/style.css")),
         ("macros.html", include_str!("templates/macros.html")),
@@ -152,6 +153,33 @@ fn cell(text: &str) -> String {
             }
             c => out.push(c),
         }
+    }
+    out
+}
+
+/// A sentence as HTML, with what stands between backticks as code.
+fn prose(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let parts: Vec<&str> = text.split('`').collect();
+    for (i, part) in parts.iter().enumerate() {
+        // A last backtick without a partner is one.
+        let (before, after) = match (i % 2, i + 1 < parts.len()) {
+            (1, true) => ("<code>", "</code>"),
+            (1, false) => ("`", ""),
+            _ => ("", ""),
+        };
+        out.push_str(before);
+        for c in part.chars() {
+            match c {
+                '&' => out.push_str("&amp;"),
+                '<' => out.push_str("&lt;"),
+                '>' => out.push_str("&gt;"),
+                '"' => out.push_str("&quot;"),
+                '\'' => out.push_str("&#x27;"),
+                c => out.push(c),
+            }
+        }
+        out.push_str(after);
     }
     out
 }
@@ -187,21 +215,12 @@ pub(super) fn state(run: &Run) -> &'static str {
 
 fn header(run: &Run) -> Vec<Pair> {
     let text = |key: &str| run.text(key).unwrap_or_else(|| "–".into());
-    let started = run
-        .text("started")
-        .and_then(|text| text.parse::<jiff::Timestamp>().ok());
     let last = run.events.last().map(|event| event.time);
     let mut rows = vec![
         Pair::new("Pipeline", text("algorithm")),
         Pair::new("Model", text("model")),
         Pair::new("Data", text("data")),
-        Pair::new(
-            "Started",
-            started.map_or_else(
-                || text("started"),
-                |at| at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
-            ),
-        ),
+        Pair::new("Started", started(run)),
         Pair::new("Last event", last.map_or("–".into(), time)),
         Pair::new("Directory", visible(&run.dir.display().to_string())),
         Pair::new("Model SHA-256", text("model_sha256")),
@@ -290,6 +309,13 @@ fn event(event: &EventLine) -> Event {
         event: visible(&event.event),
         reason: visible(&event.reason),
     }
+}
+
+/// When the run began.
+pub(super) fn started(run: &Run) -> String {
+    let text = run.text("started").unwrap_or_else(|| "–".into());
+    let at: Option<jiff::Timestamp> = text.parse().ok();
+    at.map_or(text, |at| at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
 }
 
 fn time(seconds: u64) -> String {

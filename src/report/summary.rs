@@ -68,7 +68,12 @@ pub fn final_figures(run: &Run) -> Vec<Figure> {
         Unit::Nats,
         best.and_then(|line| line.valid_loss),
     );
-    add("valid_loss_last", "Validation loss, last", Unit::Nats, valid().last());
+    add(
+        "valid_loss_last",
+        "Validation loss, last",
+        Unit::Nats,
+        valid().next_back(),
+    );
     for k in 1..=run.heads() {
         let ce = best.and_then(|line| line.valid_ce_heads.get(k - 1).copied().flatten());
         add(
@@ -221,6 +226,10 @@ pub fn curves(run: &Run) -> Vec<CurveRow> {
         of_validations(run, |line| line.valid_loss),
         Unit::Nats,
     );
+    for k in 1..=run.heads() {
+        let points = of_validations(run, |line| line.valid_ce_heads.get(k - 1).copied().flatten());
+        add(format!("Validation CE of head {k}"), points, Unit::Nats);
+    }
     add(
         "Training loss (weighted)".into(),
         of_steps(run, |line| line.loss),

@@ -152,10 +152,7 @@ fn a_run_with_nothing_but_its_record_has_a_report_that_names_what_is_missing() {
         "config.yaml",
         "checkpoints/last/trainer.json",
     ] {
-        assert!(
-            html.contains(&format!("`{file}` is not there").replace('/', "&#x2f;")),
-            "{file}"
-        );
+        assert!(html.contains(&format!("<code>{file}</code> is not there")), "{file}");
         assert!(markdown.contains(&cell(&format!("`{file}` is not there"))), "{file}");
     }
 }
@@ -218,6 +215,16 @@ fn comparisons_escape_as_well() {
     let shown = html.replace("&#x2f;", "/");
     assert!(shown.contains(&a.display().to_string()) && shown.contains(&b.display().to_string()));
     assert!(shown.contains("optim.lr"));
+}
+
+#[test]
+fn backticks_become_code_and_nothing_else_markup() {
+    assert_eq!(
+        prose("set `a.b` to <1> & `c`"),
+        "set <code>a.b</code> to &lt;1&gt; &amp; <code>c</code>"
+    );
+    assert_eq!(prose("a ` b <"), "a ` b &lt;");
+    assert_eq!(prose("`<i>`"), "<code>&lt;i&gt;</code>");
 }
 
 #[test]

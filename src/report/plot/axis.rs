@@ -31,6 +31,9 @@ impl Axis {
         let (mut from, mut to) = (scale.place(low), scale.place(high));
         let span = to - from;
         // A constant needs some room around it, else it would lie on the frame.
+        if scale == Scale::Linear && low == 0.0 && high == 0.0 {
+            return Self::between(0.0, 1.0, scale, ticks);
+        }
         let room = if span > f64::EPSILON * to.abs().max(from.abs()) {
             span * margin
         } else {
@@ -134,7 +137,7 @@ fn short(value: f64, step: f64) -> String {
     if size < step.abs() * 1e-6 {
         return "0".into();
     }
-    if size >= 1e15 || size < 1e-4 {
+    if !(1e-4..1e15).contains(&size) {
         return scientific(value);
     }
     let (divisor, unit) = match size {
