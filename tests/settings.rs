@@ -477,21 +477,21 @@ fn tracking_is_off_and_its_values_are_checked() {
 #[test]
 fn an_address_with_a_password_is_refused_without_showing_it() {
     let files = Files::new();
-    let file = files.write("c.yaml", "tracking:\n  mlflow:\n    uri: http://me:secret@host\n");
+    let file = files.write("c.yaml", "tracking:\n  mlflow:\n    uri: http://me:hunter2@host\n");
     let in_file = Sources::new(None).config(file);
-    let set = Sources::new(None).set("tracking.mlflow.uri=http://me:secret@host");
-    let in_recipe = Sources::new(None).set("data.source=s3://me:secret@bucket/key");
-    let in_variable = Sources::new(None).variables(variable("WMTP_MODEL__BASE", "http://me:secret@host"));
+    let set = Sources::new(None).set("tracking.mlflow.uri=http://me:hunter2@host");
+    let in_recipe = Sources::new(None).set("data.source=s3://me:hunter2@bucket/key");
+    let in_variable = Sources::new(None).variables(variable("WMTP_MODEL__BASE", "http://me:hunter2@host"));
     for (sources, key) in [
         (in_file, "tracking.mlflow.uri"),
         (set, "tracking.mlflow.uri"),
         (in_recipe, "data.source"),
         (in_variable, "model.base"),
-        (Sources::new(None).set("seed=http://me:secret@host"), "seed"),
-        (Sources::new(None).set("http://me:secret@host"), "--set"),
+        (Sources::new(None).set("seed=http://me:hunter2@host"), "seed"),
+        (Sources::new(None).set("http://me:hunter2@host"), "--set"),
     ] {
         let said = problem(sources);
-        assert!(said.contains(key) && !said.contains("secret"), "{said}");
+        assert!(said.contains(key) && !said.contains("hunter2"), "{said}");
     }
 }
 
