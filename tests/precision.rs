@@ -52,3 +52,17 @@ fn losses_in_bf16_stay_within_a_percent_of_f32() {
         assert!(worst > 0.0, "{name} took the path of f32");
     }
 }
+
+/// What saves memory does not change what is learned.
+#[test]
+fn heads_in_turn_and_blocks_computed_again_learn_the_same() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let plain = run(home.path(), "plain", &[]);
+    for (name, set) in [("in-turn", "train.heads=in-turn"), ("block", "train.recompute=block")] {
+        let found = run(home.path(), name, &[set]);
+        let apart = found.iter().zip(&plain).map(|(a, b)| ((a - b) / b).abs());
+        let worst = apart.fold(0.0, f64::max);
+        println!("{name}: at most {worst:.1e} apart");
+        assert!(found.len() == STEPS && worst < 1e-4, "{name}: {found:?}\nagainst {plain:?}");
+    }
+}

@@ -75,7 +75,8 @@ impl<'a> Forward<'a> {
     /// The trunk's backward pass, if heads ran in turn and any reached it.
     pub fn backward(&mut self) -> Option<Gradients> {
         let gradient = self.leaf.take()?.gradient?;
-        Some((self.trunk.clone() * Tensor::from_inner(gradient)).sum().backward())
+        // A tensor outside of any graph is a constant of the other's, whatever that one recomputes.
+        Some((self.trunk.clone() * gradient).sum().backward())
     }
 }
 
