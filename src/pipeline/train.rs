@@ -13,7 +13,7 @@ use crate::{
     scorer::{Normaliser, Rho1, Scorer, ScorerConfig, ValueUse},
     settings::{Config, HeadInit, Pipeline, Recipe},
     stop::Stop,
-    track::{self, Event, RunDir, Tracker},
+    track::{self, Event, RunDir, Tracker, TrackingSummary},
     train::{
         Assets, CheckpointStore, GradientScale, JointValue, Lines, LoraAssets, Plan, PrecisionConfig, Quiet, Samples,
         StatePrecision, StepLoader, StepMetric, StepSource, StepStrategy, TrainError, Trainable, TrainerState, Weigher,
