@@ -97,20 +97,6 @@ impl Node {
         })
     }
 
-    /// The same value as JSON, keys in their order.
-    pub fn to_json(&self) -> serde_json::Value {
-        use serde_json::Value as Json;
-        match &self.value {
-            Value::Null => Json::Null,
-            Value::Bool(b) => Json::Bool(*b),
-            Value::Int(i) => Json::from(*i),
-            Value::Float(f) => Json::from(*f),
-            Value::Text(s) => Json::from(s.as_str()),
-            Value::List(items) => items.iter().map(Self::to_json).collect(),
-            Value::Map(entries) => Json::Object(entries.iter().map(|(k, v)| (k.clone(), v.to_json())).collect()),
-        }
-    }
-
     /// `a.b = value` as a tree.
     pub fn nested(path: &[&str], value: Self) -> Self {
         path.iter().rev().fold(value, |inner, key| Self {
