@@ -129,7 +129,7 @@ impl Storage {
                         forever: Some(forever),
                         ..hub.listing(&commit, files)?
                     };
-                    Ok(Answer::There(listing, hub.remote().clone()))
+                    Ok(Answer::There(Box::new((listing, hub.remote().clone()))))
                 };
                 self.fetched(&kind.key(&name.to_string()), is_commit(&name.revision), &list, progress)
             }
@@ -140,7 +140,8 @@ impl Storage {
                 }
                 let list = |_: &Cache| {
                     let s3 = S3::connect(&url.bucket, &self.config)?;
-                    Ok(Answer::There(listing(&s3, &url, &url, kind)?, s3.remote().clone()))
+                    let listing = listing(&s3, &url, &url, kind)?;
+                    Ok(Answer::There(Box::new((listing, s3.remote().clone()))))
                 };
                 self.fetched(&kind.key(&url.to_string()), false, &list, progress)
             }
@@ -197,7 +198,7 @@ impl Storage {
                     return Ok(path.clone());
                 }
                 (Ok(Answer::Here(path)), _) => return Ok(path),
-                (Ok(Answer::There(listing, remote)), _) => (listing, remote),
+                (Ok(Answer::There(found)), _) => *found,
                 (Err(error), _) => return Err(error),
             };
             match cache.get(uri, &listing, &remote, progress) {
@@ -258,7 +259,7 @@ enum Answer {
     /// It is what the cache has here.
     Here(PathBuf),
     /// It holds this.
-    There(Listing, Remote),
+    There(Box<(Listing, Remote)>),
 }
 
 /// Sets data sets apart from models of the same name in the cache.

@@ -151,8 +151,9 @@ fn a_fetch_killed_at_twenty_random_moments_never_leaves_a_wrong_or_partial_file(
         .filter(|e| e.method == "GET" && e.target.contains("object.bin"))
         .map(|e| e.bytes)
         .sum();
+    assert!(in_the_middle >= 10, "{in_the_middle} of 20 kills struck a download");
     println!(
-        "20 kills, {finished} fetches that ended before theirs; the last fetch took {passed} of {size} bytes from the server"
+        "20 kills, {in_the_middle} of them in the middle of the download of {size} bytes, {finished} fetches ended before theirs; the last one took {passed} bytes from the server"
     );
 }
 

@@ -80,8 +80,23 @@ fn a_critic_run_killed_twice_ends_from_s3_alone_as_if_nothing_had_happened() {
 
     let url = bucket.url("runs");
     let runs = RemoteRuns::open(&url, &config(&endpoint())).expect("a connection");
+    // On the way every tenth exchange goes wrong.
+    let proxy = Proxy::start(
+        &endpoint(),
+        Faults {
+            alters: super::faults::is_an_object,
+            ..Faults::seeded(5, 0.1, Fault::ALL)
+        },
+    );
+    let machine = |home: &Path| {
+        let mut command = wmtp_at(home, &proxy.url());
+        command
+            .env("WMTP_STORAGE__RETRIES", "8")
+            .env("WMTP_STORAGE__RETRY_DELAY_MS", "2");
+        command
+    };
     let start = |home: &Path| {
-        let mut command = wmtp(home);
+        let mut command = machine(home);
         command
             .env("WMTP_STORAGE__RUNS", &url)
             .stderr(Stdio::null())
