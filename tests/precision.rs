@@ -63,6 +63,9 @@ fn heads_in_turn_and_blocks_computed_again_learn_the_same() {
         let apart = found.iter().zip(&plain).map(|(a, b)| ((a - b) / b).abs());
         let worst = apart.fold(0.0, f64::max);
         println!("{name}: at most {worst:.1e} apart");
-        assert!(found.len() == STEPS && worst < 1e-4, "{name}: {found:?}\nagainst {plain:?}");
+        assert!(
+            found.len() == STEPS && worst < 1e-4,
+            "{name}: {found:?}\nagainst {plain:?}"
+        );
     }
 }

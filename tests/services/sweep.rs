@@ -2,7 +2,8 @@
 
 use crate::{
     common::{json, succeed, wmtp},
-    world::{kept, mlflow, read_back, unique},
+    unique,
+    world::{kept, mlflow, read_back},
 };
 
 #[test]
