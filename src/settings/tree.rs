@@ -40,6 +40,20 @@ impl Node {
         Self { line: 0, value }
     }
 
+    /// The values as JSON, without their lines, keys in their order.
+    pub fn to_json(&self) -> serde_json::Value {
+        use serde_json::Value as Json;
+        match &self.value {
+            Value::Null => Json::Null,
+            Value::Bool(b) => Json::Bool(*b),
+            Value::Int(i) => Json::from(*i),
+            Value::Float(f) => Json::from(*f),
+            Value::Text(s) => Json::from(s.as_str()),
+            Value::List(items) => items.iter().map(Self::to_json).collect(),
+            Value::Map(entries) => Json::Object(entries.iter().map(|(k, v)| (k.clone(), v.to_json())).collect()),
+        }
+    }
+
     /// Parses one YAML document; an empty text is an empty map.
     pub fn parse_document(text: &str) -> Result<Self, BadYaml> {
         let mut documents = load(text)?;
