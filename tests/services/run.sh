@@ -80,6 +80,7 @@ ready MLflow "$WMTP_TEST_MLFLOW_URI/health" "$work/mlflow.log"
 
 if [ "${1:-}" = --only-start ]; then
     env | grep -E '^(WMTP_TEST_|AWS_)' | sed 's/^/export /'
-    sleep infinity
+    # Not in the foreground: a signal is to be heard at once.
+    wait "${pids[@]}"
 fi
 cargo test --release --locked --test services -- --ignored "$@"

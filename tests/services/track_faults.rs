@@ -237,12 +237,12 @@ fn a_run_without_its_server_is_trained_and_delivered_later() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("wmtp track sync"), "{said}");
 
-    let sync = || {
+    let sync = |wait: &str| {
         let mut command = wmtp(home.path());
-        command.args(["track", "sync", "away", "--output", "runs", "--json", "--wait", "20"]);
+        command.args(["track", "sync", "away", "--output", "runs", "--json", "--wait", wait]);
         command
     };
-    assert!(!sync().arg("--wait").arg("0.3").output().unwrap().status.success());
+    assert_eq!(sync("0.3").output().unwrap().status.code(), Some(1));
     proxy.set_outage(false);
     proxy.set_faults(Faults {
         most: 3,
@@ -250,7 +250,7 @@ fn a_run_without_its_server_is_trained_and_delivered_later() {
     });
     for _ in 0..2 {
         // The second time there is nothing to do, and nothing is doubled.
-        let summary = json(&succeed(&mut sync()));
+        let summary = json(&succeed(&mut sync("20")));
         assert_eq!(summary["trackers"][0]["left"], 0);
     }
     complete(&run_dir(home.path(), "away"), &mlflow());

@@ -145,6 +145,14 @@ fn parent_id(client: &Client, parent: &str, dir: &Path, experiment: &str) -> Res
         if let (Some(id), true) = (ledger["kept"]["run_id"].as_str(), ledger["place"] == client.place()) {
             return Ok(Some(id.to_owned()));
         }
+        // It has a tracker that has not answered yet, most likely this one: children wait for it.
+        let has = |file: &str| dir.join("tracking").join(file).is_file();
+        if has("spool.jsonl") && !has("mlflow.json") && !has("files.json") {
+            return Err(TrackError::Away(format!(
+                "the parent run {parent} is not at {} yet",
+                client.place()
+            )));
+        }
     }
     if is_id(parent) {
         match get(client, parent) {
