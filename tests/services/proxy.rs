@@ -4,6 +4,7 @@
 //! everything else through as it is (the `Host` header included, which S3's signatures cover). One
 //! thread a connection; a new connection to the server for every exchange, so that no fault of one
 //! exchange reaches the next. It keeps a list of what went through, so that a test can count.
+#![allow(dead_code)] // Each test uses its own part.
 
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use socket2::SockRef;
