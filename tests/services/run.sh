@@ -49,11 +49,23 @@ ports = [p for p in random.sample(range(12000, 30000), 500) if free(p) and free(
 print(*ports[: int(sys.argv[1])])
 PYTHON
 }
-ready() { # NAME URL LOG
-    for _ in $(seq 240); do
-        if curl -sf -o /dev/null "$2" || [ "$(curl -s -o /dev/null -w '%{http_code}' "$2")" = 403 ]; then return 0; fi
-        sleep 0.5
-    done
+ready() { # NAME URL LOG; an answer that the caller may not see is one, too
+    if python3 - "$2" << 'PYTHON'
+import sys, time, urllib.error, urllib.request
+
+for _ in range(240):
+    try:
+        urllib.request.urlopen(sys.argv[1], timeout=5)
+        sys.exit(0)
+    except urllib.error.HTTPError as answer:
+        if answer.code == 403:
+            sys.exit(0)
+    except OSError:
+        pass
+    time.sleep(0.5)
+sys.exit(1)
+PYTHON
+    then return 0; fi
     echo "$1 did not start; the end of its log:" >&2
     tail -30 "$3" >&2
     return 1
