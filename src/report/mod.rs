@@ -1,6 +1,6 @@
 //! Reports: what a run did, as pages that are looked at.
 //!
-//! [`write`] reads a run's directory, and nothing else, and leaves `report.md` and `report.html` in it;
+//! [`write()`] reads a run's directory, and nothing else, and leaves `report.md` and `report.html` in it;
 //! [`write_comparison`] lays several runs side by side. The HTML is one file without scripts that asks no
 //! network. Whatever is missing or damaged in a run is named in its report; only a directory that is no
 //! run's is an error. Knows nothing of how a run is trained.
