@@ -26,7 +26,8 @@ fn config(interval: f64, wait: f64) -> TrackingConfig {
 fn tracker(uri: &str, batch: usize) -> Box<dyn Tracker> {
     let settings = MlflowConfig {
         batch,
-        timeout_seconds: 5.0,
+        // A busy server's late answer is no fault of the schedule.
+        timeout_seconds: 30.0,
         ..MlflowConfig::default()
     };
     Box::new(Mlflow::new(Address::new(uri, None, None).unwrap(), &settings).unwrap())
@@ -50,7 +51,7 @@ fn info(dir: &Path, experiment: &str, name: &str) -> RunInfo {
 fn under_200_random_schedules_of_faults_every_point_is_there_once() {
     const SCHEDULES: u64 = 200;
     const STEPS: i64 = 24;
-    const WORKERS: u64 = 16;
+    const WORKERS: u64 = 6;
     let experiment = unique("faults");
     let server = mlflow();
     let begun = Instant::now();
@@ -139,7 +140,7 @@ fn one_schedule(seed: u64, steps: i64, experiment: &str, server: &str) -> usize 
     tracking.close();
     drop(tracking);
     // Whoever delivers the rest.
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_secs(240);
     loop {
         let rest = open(20.0);
         let summary = rest.close();
