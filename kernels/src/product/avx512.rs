@@ -186,12 +186,19 @@ impl Ahead {
     /// Fetches the `share`th of `of` shares.
     fn fetch(&self, share: usize, of: usize) {
         let all = self.pieces * self.lines;
-        for i in share * all / of..(share + 1) * all / of {
-            let at = self
-                .start
-                .wrapping_add(i / self.lines * self.stride + i % self.lines * 64);
+        let (first, last) = (share * all / of, (share + 1) * all / of);
+        if first == last {
+            return;
+        }
+        let (mut piece, mut line) = (first / self.lines, first % self.lines);
+        for _ in first..last {
+            let at = self.start.wrapping_add(piece * self.stride + line * 64);
             // SAFETY: fetching has no effect but on time, whatever the address.
             unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
+            line += 1;
+            if line == self.lines {
+                (piece, line) = (piece + 1, 0);
+            }
         }
     }
 }

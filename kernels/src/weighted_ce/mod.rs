@@ -25,7 +25,7 @@
 //!
 //! On flex and ndarray f32 keeps no logits at all, but their exponentials, relative to the largest of
 //! their part of the row, made while the logits are in the cache; with products in bf16
-//! ([`Accuracy::factors`](crate::Accuracy)) the exponentials are kept in bf16, and 416 rows take less room.
+//! ([`Accuracy::factors`](crate::Accuracy)) the exponentials are kept in bf16, and 512 rows take as much room as 256.
 //! With [`Accuracy::filter`](crate::Accuracy) the elements of a chunk's gradient that are too small to matter one by
 //! one go into dX and dW as a matrix of rank one, their row sums times their column sums, unless
 //! what that leaves out could be more than so large a share of the chunk's gradient of the logits

@@ -40,7 +40,7 @@ const PART: usize = 96;
 const PARTS: usize = WIDTH / PART;
 
 /// Parts of the vocabulary that are multiplied into gradients of their own.
-const STRIPES: usize = 4;
+const STRIPES: usize = 2;
 
 /// The type in which exponentials, and then the gradient, are kept and multiplied.
 pub(super) trait Kept: Copy + Send + Sync + 'static {
@@ -62,7 +62,7 @@ pub(super) trait Kept: Copy + Send + Sync + 'static {
 }
 
 impl Kept for f32 {
-    const ROWS: usize = 240;
+    const ROWS: usize = 256;
     const PRECISION: Precision = Precision::F32;
     const ZERO: Self = 0.0;
 
@@ -82,7 +82,7 @@ impl Kept for f32 {
 }
 
 impl Kept for bf16 {
-    const ROWS: usize = 416;
+    const ROWS: usize = 512;
     const PRECISION: Precision = Precision::Bf16;
     const ZERO: Self = Self::ZERO;
 
@@ -417,28 +417,49 @@ impl<K: Kept> Chunk<'_, K> {
 #[inline(always)]
 fn take_exponentials<K: Kept>(logits: &[f32], stride: usize, to: &mut [K], largest: &mut [f32], sums: &mut [f32]) {
     let lanes = largest.len();
-    let groups = largest.chunks_exact_mut(LANES).zip(sums.chunks_exact_mut(LANES));
-    for (first, (largest, sums)) in (0..lanes).step_by(LANES).zip(groups) {
-        let mut most = [f32::MIN; LANES];
-        let count = to.len() / lanes;
-        for row in logits.chunks(stride).take(count) {
-            for (most, value) in most.iter_mut().zip(&row[first..first + LANES]) {
-                *most = if *value > *most { *value } else { *most };
-            }
-        }
-        let mut sum = [0.0f32; LANES];
-        for (row, to) in logits.chunks(stride).zip(to.chunks_exact_mut(lanes)) {
-            let (row, to) = (&row[first..first + LANES], &mut to[first..first + LANES]);
-            for (((sum, to), value), most) in sum.iter_mut().zip(to).zip(row).zip(&most) {
-                let e = exp_not_positive(*value - *most);
-                *sum += e;
-                *to = K::nearest(e);
-            }
-        }
-        largest.copy_from_slice(&most);
-        sums.copy_from_slice(&sum);
+    let mut first = 0;
+    while first + WIDE <= lanes {
+        exponentials_of_lanes::<K, WIDE>(first, logits, stride, to, largest, sums);
+        first += WIDE;
+    }
+    while first < lanes {
+        exponentials_of_lanes::<K, LANES>(first, logits, stride, to, largest, sums);
+        first += LANES;
     }
 }
+
+/// [`take_exponentials`] of `N` lanes from `first` on.
+#[inline(always)]
+fn exponentials_of_lanes<K: Kept, const N: usize>(
+    first: usize,
+    logits: &[f32],
+    stride: usize,
+    to: &mut [K],
+    largest: &mut [f32],
+    sums: &mut [f32],
+) {
+    let lanes = largest.len();
+    let mut most = [f32::MIN; N];
+    for row in logits.chunks(stride).take(to.len() / lanes) {
+        for (most, value) in most.iter_mut().zip(&row[first..first + N]) {
+            *most = if *value > *most { *value } else { *most };
+        }
+    }
+    let mut sum = [0.0f32; N];
+    for (row, to) in logits.chunks(stride).zip(to.chunks_exact_mut(lanes)) {
+        let (row, to) = (&row[first..first + N], &mut to[first..first + N]);
+        for (((sum, to), value), most) in sum.iter_mut().zip(to).zip(row).zip(&most) {
+            let e = exp_not_positive(*value - *most);
+            *sum += e;
+            *to = K::nearest(e);
+        }
+    }
+    largest[first..first + N].copy_from_slice(&most);
+    sums[first..first + N].copy_from_slice(&sum);
+}
+
+/// Lanes that are computed together where there are so many: two lines of the cache at a time.
+const WIDE: usize = 64;
 
 /// Lanes that are computed together.
 const LANES: usize = 16;
