@@ -9,8 +9,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let prompts = subject.prompts(arguments.tasks((11, 110))?, arguments.style()?)?;
     let rows = arguments.number("--rows", 8)?;
     let new_tokens = arguments.number("--new-tokens", 256)?;
+    let drafts = arguments.number("--drafts", Decoding::default().drafts)?;
     println!(
-        "{} prompts, {rows} at once, at most {new_tokens} tokens, {} heads",
+        "{} prompts, {rows} at once, at most {new_tokens} tokens, {} heads, at most {drafts} drafts a pass",
         prompts.len(),
         subject.model.n_heads()
     );
@@ -19,6 +20,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         let decoding = Decoding {
             rows,
             speculative,
+            drafts,
             eos: subject.tokenizer.eos_ids().to_vec(),
             ..Decoding::default()
         };
@@ -45,8 +47,10 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         let sum = |of: fn(&Generation) -> &Vec<usize>| fast.iter().map(|made| of(made)[k - 2]).sum::<usize>();
         let (drafted, accepted) = (sum(|made| &made.effort.drafted), sum(|made| &made.effort.accepted));
         let share = accepted as f64 / drafted.max(1) as f64;
-        println!("head {k}: {accepted} of {drafted} drafts accepted ({share:.3})");
+        println!("head {k}: accepted in {accepted} of {drafted} passes ({share:.3})");
     }
+    let judged: usize = fast.iter().map(|made| made.effort.judged).sum();
+    println!("drafts judged: {:.1} a pass", judged as f64 / *forwards as f64);
     println!(
         "trunk forwards, plain / speculative: {:.3}",
         *plain_forwards as f64 / *forwards as f64

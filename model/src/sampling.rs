@@ -59,20 +59,67 @@ impl Sampling {
         drawn(&self.nucleus(logits)?, rng)
     }
 
-    /// A draft of the token that a head gives `logits` for; None as in choosing a token.
-    pub(crate) fn draft(&self, logits: &[f32], rng: &mut impl Rng) -> Option<Draft> {
-        if self.temperature == 0.0 {
-            let (token, _) = highest(logits)?;
-            return Some(Draft {
-                token,
-                shares: Vec::new(),
-            });
+    /// What heads 2, 3, ... expect after the next token, given their `logits`: ways in which the text
+    /// may go on, with `most` tokens in all.
+    ///
+    /// Sampling draws one from every head: one way. Greedily a way begins with a token that head 2
+    /// expects and goes on with the best ones of the heads after it, and of all these tokens the most
+    /// probable are taken, by the product of the heads' probabilities up to them. Ways end where no
+    /// choice can be made.
+    pub(crate) fn drafts(&self, logits: &[&[f32]], most: usize, rng: &mut impl Rng) -> Vec<Vec<Draft>> {
+        if self.temperature > 0.0 {
+            let way: Vec<Draft> = logits
+                .iter()
+                .take(most)
+                .map_while(|logits| self.draft(logits, rng))
+                .collect();
+            return if way.is_empty() { Vec::new() } else { vec![way] };
         }
+        let Some((second, later)) = logits.split_first() else {
+            return Vec::new();
+        };
+        if most <= logits.len() {
+            let best = logits.iter().take(most).map_while(|logits| highest(logits));
+            let way: Vec<Draft> = best.map(|(token, _)| Draft::certain(token)).collect();
+            return if way.is_empty() { Vec::new() } else { vec![way] };
+        }
+        let later: Vec<(u32, f64)> = later.iter().map_while(|logits| best_with_probability(logits)).collect();
+        let first = most_probable(second, most);
+        let lengths = most_probable_lengths(&first, &later, most);
+        let ways = first.iter().zip(lengths).filter(|(_, length)| *length > 0);
+        ways.map(|((token, _), length)| {
+            let tokens = std::iter::once(*token).chain(later.iter().map(|(token, _)| *token));
+            tokens.take(length).map(Draft::certain).collect()
+        })
+        .collect()
+    }
+
+    /// A draft of the token that a head gives `logits` for; None as in choosing a token.
+    fn draft(&self, logits: &[f32], rng: &mut impl Rng) -> Option<Draft> {
         let mut shares = self.nucleus(logits)?;
         let token = drawn(&shares, rng)?;
         to_probabilities(&mut shares);
         shares.sort_unstable_by_key(|(id, _)| *id);
         Some(Draft { token, shares })
+    }
+
+    /// Judges ways in which a text may go on: `logits` are the judge's before them, then after each token
+    /// of the first one, of the second, and so on. There may be several if sampling is greedy; no two
+    /// begin with the same token.
+    pub(crate) fn judge(&self, logits: &[&[f32]], ways: &[Vec<Draft>], rng: &mut impl Rng) -> Option<Choice> {
+        let (before, mut rest) = logits.split_first()?;
+        let first = if ways.len() > 1 { Some(highest(before)?.0) } else { None };
+        for (way, drafts) in ways.iter().enumerate() {
+            let (own, others) = rest.split_at_checked(drafts.len())?;
+            rest = others;
+            if first.is_none_or(|token| drafts.first().is_some_and(|draft| draft.token == token)) {
+                let logits: Vec<&[f32]> = std::iter::once(*before).chain(own.iter().copied()).collect();
+                return self
+                    .judge_way(&logits, drafts, rng)
+                    .map(|choice| Choice { way, ..choice });
+            }
+        }
+        self.judge_way(&[*before], &[], rng)
     }
 
     /// Judges the drafts of consecutive tokens: row i of `logits` are the judge's after the first i of
@@ -83,10 +130,11 @@ impl Sampling {
     /// arXiv 2211.17192, theorem 1): a draft x that was drawn with probability q(x) is taken with
     /// probability min(1, p(x) / q(x)); in place of the first one that is not, a token is drawn from the
     /// positive part of p - q, normalised. None where a choice that is needed cannot be made.
-    pub(crate) fn judge(&self, logits: &[&[f32]], drafts: &[Draft], rng: &mut impl Rng) -> Option<Choice> {
+    fn judge_way(&self, logits: &[&[f32]], drafts: &[Draft], rng: &mut impl Rng) -> Option<Choice> {
         let mut choice = Choice {
             tokens: Vec::with_capacity(logits.len()),
             accepted: 0,
+            way: 0,
         };
         for (i, logits) in logits.iter().enumerate() {
             let Some(draft) = drafts.get(i) else {
@@ -169,6 +217,14 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
+    /// A draft that nothing was drawn for.
+    fn certain(token: u32) -> Self {
+        Self {
+            token,
+            shares: Vec::new(),
+        }
+    }
+
     fn probability(&self, token: u32) -> f64 {
         let at = self.shares.binary_search_by_key(&token, |(id, _)| *id);
         at.ok().and_then(|at| self.shares.get(at)).map_or(0.0, |(_, q)| *q)
@@ -182,6 +238,61 @@ pub(crate) struct Choice {
     pub tokens: Vec<u32>,
     /// Number of the former.
     pub accepted: usize,
+    /// The way that they are of, if there are any.
+    pub way: usize,
+}
+
+/// How long the ways that begin with each of `first` and go on with `later` are, if the `most` most
+/// probable tokens of all of them are taken.
+fn most_probable_lengths(first: &[(u32, f64)], later: &[(u32, f64)], most: usize) -> Vec<usize> {
+    // How probable, of which way, how far along.
+    let mut tokens = Vec::with_capacity(first.len() * (1 + later.len()));
+    for (way, (_, p)) in first.iter().enumerate() {
+        let mut product = *p;
+        tokens.push((product, way, 0));
+        for (depth, (_, p)) in (1..).zip(later) {
+            product *= p;
+            tokens.push((product, way, depth));
+        }
+    }
+    // What comes before a token is never less probable, and is taken first among equals.
+    tokens.sort_by(|(p, way, depth), (q, other, behind)| q.total_cmp(p).then(depth.cmp(behind)).then(way.cmp(other)));
+    let mut lengths = vec![0; first.len()];
+    tokens.iter().take(most).for_each(|(_, way, _)| lengths[*way] += 1);
+    lengths
+}
+
+/// A head's best token and its probability.
+fn best_with_probability(logits: &[f32]) -> Option<(u32, f64)> {
+    let (token, top) = highest(logits)?;
+    Some((token, 1.0 / sum_of_exp(logits, top)))
+}
+
+/// The `most` tokens of the highest logits with their probabilities, the highest first, the lowest id
+/// first among equals; none where no choice can be made.
+fn most_probable(logits: &[f32], most: usize) -> Vec<(u32, f64)> {
+    let Some((_, top)) = highest(logits) else {
+        return Vec::new();
+    };
+    let before = |(a, x): &(u32, f32), (b, y): &(u32, f32)| y.total_cmp(x).then(a.cmp(b));
+    let mut found: Vec<(u32, f32)> = Vec::with_capacity(most + 1);
+    for (id, logit) in (0u32..).zip(logits) {
+        if found.len() == most && found.last().is_none_or(|(_, least)| logit <= least) {
+            continue;
+        }
+        let at = found
+            .binary_search_by(|other| before(other, &(id, *logit)))
+            .unwrap_or_else(|at| at);
+        found.insert(at, (id, *logit));
+        found.truncate(most);
+    }
+    let total = sum_of_exp(logits, top);
+    let share = |logit: f32| f64::from(logit - top).exp() / total;
+    found.into_iter().map(|(id, logit)| (id, share(logit))).collect()
+}
+
+fn sum_of_exp(logits: &[f32], top: f32) -> f64 {
+    logits.iter().map(|logit| f64::from((logit - top).exp())).sum()
 }
 
 /// Shares of any sum as probabilities.

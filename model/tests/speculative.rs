@@ -87,8 +87,12 @@ fn greedy_text_is_that_of_ordinary_decoding() {
         });
         for model in models {
             let plain = run(&model, &requests, &Decoding::default());
-            for rows in [1, 3, 6] {
-                let fast = run(&model, &requests, &speculative(rows));
+            for (rows, drafts) in [(1, 3), (3, 1), (6, 4), (3, 8), (1, 12), (6, 30)] {
+                let decoding = Decoding {
+                    drafts,
+                    ..speculative(rows)
+                };
+                let fast = run(&model, &requests, &decoding);
                 let diverging = diverging(&model, &requests, &plain, &fast);
                 if dtype == DType::F32 {
                     assert_eq!(diverging, 0, "on slices every sum has the same order");
@@ -101,6 +105,93 @@ fn greedy_text_is_that_of_ordinary_decoding() {
         accepted > 1000,
         "only {accepted} drafts were accepted: nothing was shown"
     );
+}
+
+/// The probabilities of a head's tokens after a text.
+fn softmax_of(model: &MtpLlama, head: usize, text: &[u32]) -> Vec<f64> {
+    let logits = logits(model, head, text).pop().unwrap();
+    let weights: Vec<f64> = logits.iter().map(|logit| logit.exp()).collect();
+    let total: f64 = weights.iter().sum();
+    weights.iter().map(|weight| weight / total).collect()
+}
+
+/// Worked out with the whole model for every token: the ways that a text tries at once, and what is
+/// taken of them.
+#[test]
+fn ways_hold_the_most_probable_tokens_of_all_that_could_follow() {
+    const MOST: usize = 9;
+    let mut several = 0;
+    for model in [
+        with_heads(4, DType::F32, 7),
+        repetitive(4, DType::F32),
+        copies(3, DType::F32, 8),
+    ] {
+        let heads = model.n_heads();
+        let prompt = prompt(6, 3);
+        let end = prompt.len() + 20;
+        let mut text = prompt.clone();
+        // Continuations, each a prefix of a way: [[a], [a, x], [b], ...].
+        let mut tree: Vec<Vec<u32>> = Vec::new();
+        let mut effort = (0, 0, vec![0; heads - 1], vec![0; heads - 1]);
+        while text.len() < end {
+            effort.0 += 1;
+            effort.1 += tree.len();
+            let longest = tree.iter().map(Vec::len).max().unwrap_or(0);
+            (0..longest).for_each(|i| effort.2[i] += 1);
+            let mut taken: Vec<u32> = Vec::new();
+            loop {
+                let next = best(logits(&model, 1, &text).last().unwrap());
+                text.push(next);
+                taken.push(next);
+                if !tree.contains(&taken) {
+                    break;
+                }
+                effort.3[taken.len() - 1] += 1;
+                if text.len() == end {
+                    break;
+                }
+            }
+            let room = end.saturating_sub(text.len() + 1).min(heads - 1);
+            let before_last = &text[..text.len() - 1];
+            let of_heads: Vec<Vec<f64>> = (2..=heads).map(|k| softmax_of(&model, k, before_last)).collect();
+            let tops: Vec<u32> = (2..=heads)
+                .map(|k| best(logits(&model, k, before_last).last().unwrap()))
+                .collect();
+            let mut all: Vec<(f64, Vec<u32>)> = Vec::new();
+            for token in 0..of_heads[0].len() as u32 {
+                let mut way = vec![token];
+                let mut p = of_heads[0][token as usize];
+                for depth in 1..=room {
+                    all.push((p, way.clone()));
+                    if depth < room {
+                        way.push(tops[depth]);
+                        p *= of_heads[depth][tops[depth] as usize];
+                    }
+                }
+            }
+            all.sort_by(|a, b| b.0.total_cmp(&a.0));
+            // No more than fit into a way and the heads there are: one way.
+            tree = if MOST <= room {
+                (1..=MOST).map(|n| tops[..n].to_vec()).collect()
+            } else {
+                all.into_iter().take(MOST).map(|(_, way)| way).collect()
+            };
+            several += usize::from(tree.iter().filter(|way| way.len() == 1).count() > 1);
+        }
+        let decoding = Decoding {
+            drafts: MOST,
+            ..speculative(1)
+        };
+        let requests = [request(prompt.clone(), 0, Sampling::greedy(20))];
+        let made = run(&model, &requests, &decoding).remove(0);
+        assert_eq!(made.tokens, text[prompt.len()..]);
+        let found = made.effort;
+        assert_eq!(
+            (found.trunk_forwards, found.judged, found.drafted, found.accepted),
+            effort
+        );
+    }
+    assert!(several > 20, "{several} passes with several ways: nothing was shown");
 }
 
 /// Worked out with the whole model for every token: which drafts are made, and which are taken.
@@ -137,9 +228,14 @@ fn drafts_are_those_of_the_heads_at_the_last_token_that_stayed() {
                     .collect();
             }
             let requests = [request(prompt.clone(), 0, Sampling::greedy(20))];
-            let made = run(&model, &requests, &speculative(1)).remove(0);
+            let one_way = Decoding {
+                drafts: heads - 1,
+                ..speculative(1)
+            };
+            let made = run(&model, &requests, &one_way).remove(0);
             assert_eq!(made.tokens, text[prompt.len()..]);
             assert_eq!(made.effort.trunk_forwards, passes, "{dtype:?}");
+            assert_eq!(made.effort.judged, drafted.iter().sum::<usize>());
             assert_eq!(made.effort.drafted, drafted);
             assert_eq!(made.effort.accepted, accepted);
         }

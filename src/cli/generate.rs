@@ -35,6 +35,10 @@ pub struct Args {
     /// the same, sampled text keeps head 1's distribution.
     #[arg(long)]
     speculative: bool,
+    /// With --speculative: most drafted tokens that a pass judges. Greedily more than H - 1 try several
+    /// ways to go on at once.
+    #[arg(long, value_name = "N", requires = "speculative")]
+    drafts: Option<usize>,
     /// End before this text; may be given several times.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     stop: Vec<String>,
@@ -53,6 +57,7 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
             !(args.top_p > 0.0 && args.top_p <= 1.0),
             "--top-p must be above 0 and at most 1",
         ),
+        (args.drafts == Some(0), "--drafts must be 1 or more"),
         (args.stop.iter().any(String::is_empty), "--stop must not be empty"),
     ] {
         if bad {
@@ -82,6 +87,9 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     };
     let mut generator = ModelGenerator::new(model, tokenizer, sampling);
     generator.decoding.speculative = args.speculative;
+    if let Some(drafts) = args.drafts {
+        generator.decoding.drafts = drafts;
+    }
     let stop: Vec<&str> = args.stop.iter().map(String::as_str).collect();
     let started = Instant::now();
     let written = generator.write(&[(prompt.clone(), settings.config.seed)], &Stop::Strings(&stop))?;
@@ -122,6 +130,7 @@ pub(super) fn speculation(effort: &Effort, tokens: usize) -> serde_json::Value {
     serde_json::json!({
         "trunk_forwards": effort.trunk_forwards,
         "tokens_per_forward": share(tokens, effort.trunk_forwards),
+        "tokens_judged": effort.judged,
         "heads": heads,
     })
 }
@@ -129,9 +138,10 @@ pub(super) fn speculation(effort: &Effort, tokens: usize) -> serde_json::Value {
 /// The same for people.
 pub(super) fn speculation_text(effort: &Effort, tokens: usize) -> String {
     let mut text = format!(
-        "{tokens} tokens in {} passes through the trunk, {:.2} tokens each; drafts accepted:",
+        "{tokens} tokens in {} passes through the trunk, {:.2} tokens each; {} drafts judged, passes in which one was accepted:",
         effort.trunk_forwards,
-        share(tokens, effort.trunk_forwards).unwrap_or(0.0)
+        share(tokens, effort.trunk_forwards).unwrap_or(0.0),
+        effort.judged
     );
     for (head, (drafted, accepted)) in (2..).zip(effort.drafted.iter().zip(&effort.accepted)) {
         text += &format!("\n  head {head}: {accepted} of {drafted}");

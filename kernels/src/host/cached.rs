@@ -98,6 +98,21 @@ impl KeyValues {
         self.length += 1;
     }
 
+    /// Adds the first `count` keys and values of `other`.
+    ///
+    /// # Panics
+    /// If it has fewer or they have another width.
+    pub fn extend_from(&mut self, other: &Self, count: usize) {
+        assert!(count <= other.length, "{count} of {} keys", other.length);
+        let mut key = vec![0.0; other.width];
+        for i in 0..count {
+            let block = &other.keys[i / LANES * other.width..];
+            key.iter_mut().zip(block).for_each(|(x, lanes)| *x = lanes[i % LANES]);
+            let value = other.values[i * other.row()..(i + 1) * other.row()].as_flattened();
+            self.push(&key, &value[..other.width]);
+        }
+    }
+
     /// Forgets all but the first `length`; the room stays.
     pub fn truncate(&mut self, length: usize) {
         if length < self.length {

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, module::embedding};
 
-use super::engine::{Engine, Piece, Span};
+use super::engine::{Engine, Piece, Span, Stay};
 use crate::attention::{Cached, LayerCache, Rows};
 use crate::llama::MtpLlama;
 
@@ -199,6 +199,11 @@ impl Engine for OnDevice<'_> {
         }
     }
 
+    /// A branch would need a copy of all caches of its text.
+    fn branches(&self) -> bool {
+        false
+    }
+
     fn step(&mut self, spans: &[Span<'_>]) -> Vec<f32> {
         let model = self.model;
         let (rows, before) = self.rows(spans);
@@ -216,35 +221,35 @@ impl Engine for OnDevice<'_> {
         self.logits(x)
     }
 
-    fn settle(&mut self, kept: &[usize]) -> Vec<f32> {
+    fn settle(&mut self, stay: &[Stay]) -> Vec<f32> {
         let Some(Stepped { rows, before, trunk }) = self.stepped.take() else {
             return Vec::new();
         };
         let model = self.model;
         let last = model.parts().trunk.len();
-        let (mut stay, mut stay_before, mut chosen) = (Vec::new(), Vec::new(), Vec::new());
-        for (((piece, rows), before), kept) in rows.iter().zip(&before).zip(kept) {
+        let (mut rows_staying, mut stay_before, mut chosen) = (Vec::new(), Vec::new(), Vec::new());
+        for (((piece, rows), before), Stay { tokens: kept, .. }) in rows.iter().zip(&before).zip(stay) {
             if let Some(text) = self.pieces.get_mut(*piece).and_then(Option::as_mut) {
                 let layers = text.layers.iter_mut().take(last + 1);
                 layers.for_each(|cache| cache.truncate(before + kept));
             }
             if *kept > 0 {
-                stay.push((*piece, chosen.len()..chosen.len() + kept));
+                rows_staying.push((*piece, chosen.len()..chosen.len() + kept));
                 stay_before.push(*before);
                 chosen.extend((rows.start..rows.start + kept).map(|row| row as i64));
             }
         }
-        if stay.is_empty() {
+        if rows_staying.is_empty() {
             return Vec::new();
         }
         let count = chosen.len();
         let chosen = Tensor::<1, Int>::from_data(TensorData::new(chosen, [count]), &self.device);
         let x = trunk.select(0, chosen);
-        let cached = self.cached(&stay, &stay_before);
+        let cached = self.cached(&rows_staying, &stay_before);
         let heads = model.parts().heads.iter().enumerate().take(self.heads).skip(1);
         let states: Vec<Tensor<3>> = heads
             .map(|(head, layer)| {
-                let x = self.with_caches(&stay, last + head, |caches| {
+                let x = self.with_caches(&rows_staying, last + head, |caches| {
                     layer.decode(x.clone(), &cached, caches, Rows::LastOfEach)
                 });
                 x.unsqueeze_dim(1)

@@ -8,6 +8,18 @@ pub type Piece = usize;
 pub struct Span<'a> {
     pub piece: Piece,
     pub tokens: &'a [u32],
+    /// Ways in which the text may go on behind them, each out of sight of the others. For
+    /// [`Engine::step`] only, and none where [`Engine::branches`] is false.
+    pub branches: &'a [Vec<u32>],
+}
+
+/// What stays of a span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stay {
+    /// So many of its tokens; 0 only for a piece that is removed next.
+    pub tokens: usize,
+    /// If all of them, so many of a branch's behind them.
+    pub branch: Option<(usize, usize)>,
 }
 
 /// A model with the keys and values of pieces of text. A piece follows another one, its parent, or
@@ -23,12 +35,14 @@ pub trait Engine {
     /// stands behind its parent.
     fn fill(&mut self, spans: &[Span<'_>]);
 
-    /// Reads tokens and gives head 1's logits after each, `[N, V]`. The heads that draft have not read
-    /// them before [`Engine::settle`].
+    /// Whether a span may branch.
+    fn branches(&self) -> bool;
+
+    /// Reads tokens and gives head 1's logits after each, `[N, V]`: those of a span, then of its branches.
+    /// The heads that draft have not read them before [`Engine::settle`].
     fn step(&mut self, spans: &[Span<'_>]) -> Vec<f32>;
 
-    /// Of the tokens of span i of the last step the first `kept[i]` stay, and the others were never
-    /// there; 0 only for a piece that is removed next. Gives the logits of heads 2..H after the last
-    /// token that stays, `[spans with one, H - 1, V]`.
-    fn settle(&mut self, kept: &[usize]) -> Vec<f32>;
+    /// `stay[i]` of span i of the last step stays, and the rest was never there. Gives the logits of
+    /// heads 2..H after the last token that stays, `[spans with one, H - 1, V]`.
+    fn settle(&mut self, stay: &[Stay]) -> Vec<f32>;
 }

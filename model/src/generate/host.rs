@@ -4,7 +4,7 @@
 //! without anything being moved. The products of all texts are taken together, attention for each on
 //! its own.
 
-use super::engine::{Engine, Piece, Span};
+use super::engine::{Engine, Piece, Span, Stay};
 use super::host_layer::{HostLayer, Matrix, Part, Rope, Rows, Shape, mixed, normal, vector};
 use crate::attention::is_flex;
 use crate::llama::MtpLlama;
@@ -30,8 +30,10 @@ impl Kept {
 /// What the last step left for [`Engine::settle`].
 #[derive(Default)]
 struct Stepped {
+    /// Spans and their branches, one after another, and where each span begins among them.
     pieces: Vec<Piece>,
     parts: Vec<Part>,
+    spans: Vec<usize>,
     /// The trunk's output, `[N, D]`.
     trunk: Vec<f32>,
 }
@@ -189,37 +191,73 @@ impl Host {
     }
 
     fn next(&mut self, spans: &[Span<'_>]) -> Vec<f32> {
-        let (pieces, parts, positions) = self.parts(spans);
+        // A branch is a piece of its own behind its span's, until it is settled.
+        let (mut all, mut begin) = (Vec::new(), Vec::new());
+        for span in spans {
+            begin.push(all.len());
+            all.push(*span);
+            for branch in span.branches {
+                all.push(Span {
+                    piece: self.add(Some(span.piece)),
+                    tokens: branch,
+                    branches: &[],
+                });
+            }
+        }
+        let (pieces, parts, positions) = self.parts(&all);
         let rope = Rope::new(&self.shape.config, &positions);
-        let mut x = self.embedded(spans);
+        let mut x = self.embedded(&all);
         for index in 0..self.trunk.len() {
             self.layer(index, &mut x, &pieces, &parts, &rope, Rows::Few);
         }
         let trunk = x.clone();
         self.layer(self.trunk.len(), &mut x, &pieces, &parts, &rope, Rows::Few);
-        self.stepped = Stepped { pieces, parts, trunk };
+        self.stepped = Stepped {
+            pieces,
+            parts,
+            spans: begin,
+            trunk,
+        };
         self.logits(&x)
     }
 
-    fn keep(&mut self, kept: &[usize]) -> Vec<f32> {
-        let Stepped { pieces, parts, trunk } = std::mem::take(&mut self.stepped);
+    fn keep(&mut self, stay: &[Stay]) -> Vec<f32> {
+        let stepped = std::mem::take(&mut self.stepped);
+        let Stepped {
+            pieces, parts, trunk, ..
+        } = &stepped;
         let d = self.norm.len();
         // The rows that stay, and where each text's now are.
-        let (mut rows, mut positions, mut stay) = (Vec::new(), Vec::new(), (Vec::new(), Vec::new()));
-        for ((piece, part), kept) in pieces.iter().zip(&parts).zip(kept) {
+        let (mut rows, mut positions, mut staying) = (Vec::new(), Vec::new(), (Vec::new(), Vec::new()));
+        for (span, stay) in stepped.spans.iter().zip(stay) {
+            let (piece, part) = (pieces[*span], &parts[*span]);
             let from = rows.len() / d;
-            rows.extend_from_slice(&trunk[part.rows.start * d..(part.rows.start + kept) * d]);
+            let mut take = |part: &Part, count: usize| {
+                rows.extend_from_slice(&trunk[part.rows.start * d..(part.rows.start + count) * d]);
+            };
+            take(part, stay.tokens);
+            self.cut(piece, part.before + stay.tokens);
+            if let Some((branch, count)) = stay.branch {
+                let branch = span + 1 + branch;
+                take(&parts[branch], count);
+                self.join(piece, pieces[branch], count);
+            }
+            let kept = rows.len() / d - from;
             positions.extend((part.before..part.before + kept).map(|p| p as i64));
-            self.cut(*piece, part.before + kept);
-            if *kept > 0 {
-                stay.0.push(*piece);
-                stay.1.push(Part {
+            if kept > 0 {
+                staying.0.push(piece);
+                staying.1.push(Part {
                     rows: from..from + kept,
                     before: part.before,
                 });
             }
         }
-        let (pieces, parts) = stay;
+        for (i, piece) in pieces.iter().enumerate() {
+            if stepped.spans.binary_search(&i).is_err() {
+                self.remove(*piece);
+            }
+        }
+        let (pieces, parts) = staying;
         if pieces.is_empty() {
             return Vec::new();
         }
@@ -255,6 +293,20 @@ impl Host {
             }
         }
         self.logits(&states)
+    }
+
+    /// Puts the first `count` keys and values of a branch behind those of its piece, in the trunk and head 1.
+    fn join(&mut self, piece: Piece, branch: Piece, count: usize) {
+        let layers = self.trunk.len() + 1;
+        let Some(branch) = self.pieces.get_mut(branch).and_then(Option::take) else {
+            return;
+        };
+        if let Some(kept) = self.pieces.get_mut(piece).and_then(Option::as_mut) {
+            let caches = kept.layers.iter_mut().take(layers).flatten();
+            caches
+                .zip(branch.layers.iter().flatten())
+                .for_each(|(cache, more)| cache.extend_from(more, count));
+        }
     }
 
     /// Leaves a text `length` tokens in the trunk and head 1.
@@ -308,12 +360,16 @@ impl Engine for Host {
         in_pool(|| self.read(spans));
     }
 
+    fn branches(&self) -> bool {
+        true
+    }
+
     fn step(&mut self, spans: &[Span<'_>]) -> Vec<f32> {
         in_pool(|| self.next(spans))
     }
 
-    fn settle(&mut self, kept: &[usize]) -> Vec<f32> {
-        in_pool(|| self.keep(kept))
+    fn settle(&mut self, stay: &[Stay]) -> Vec<f32> {
+        in_pool(|| self.keep(stay))
     }
 }
 
@@ -334,7 +390,15 @@ mod tests {
     }
 
     fn span(piece: Piece, tokens: &[u32]) -> Span<'_> {
-        Span { piece, tokens }
+        Span {
+            piece,
+            tokens,
+            branches: &[],
+        }
+    }
+
+    fn stay(tokens: usize) -> Stay {
+        Stay { tokens, branch: None }
     }
 
     /// Logits of head 1 after the last token of `text`, and of the others once it stays: alone, `read`
@@ -345,7 +409,7 @@ mod tests {
         host.fill(&[span(piece, &text[..read])]);
         let mut last = [Vec::new(), Vec::new()];
         for token in &text[read..] {
-            last = [host.step(&[span(piece, &[*token])]), host.settle(&[1])];
+            last = [host.step(&[span(piece, &[*token])]), host.settle(&[stay(1)])];
         }
         last
     }
@@ -374,9 +438,9 @@ mod tests {
             // Two tokens of a with a wrong draft behind them; one of b with two wrong ones.
             let wrong = [a[87], a[88], 60];
             host.step(&[span(other, &[7]), span(of_a, &wrong), span(of_b, &[b[78], 1, 2])]);
-            host.settle(&[1, 2, 1]);
+            host.settle(&[1, 2, 1].map(stay));
             let found = host.step(&[span(of_b, &[b[79]]), span(of_a, &[a[89], 3]), span(other, &[9])]);
-            let drafts = host.settle(&[1, 1, 0]);
+            let drafts = host.settle(&[1, 1, 0].map(stay));
             let [expected_a, drafts_a] = alone(&model, &a, 87);
             let [expected_b, drafts_b] = alone(&model, &b, 78);
             let pairs = [
@@ -394,6 +458,58 @@ mod tests {
                     assert!(close, "{dtype:?}: {found:?} {expected:?}");
                 }
             }
+        }
+    }
+
+    /// As above, for branches: what they give, what stays of one, and what comes after it.
+    #[test]
+    fn a_branch_is_as_if_the_others_had_never_been() {
+        for dtype in [DType::F32, DType::BF16] {
+            let model = model(dtype);
+            let a = text(60, 1);
+            let mut host = Host::new(&model, true).unwrap();
+            let (of_a, other) = (host.add(None), host.add(None));
+            host.fill(&[span(of_a, &a[..50]), span(other, &text(33, 4))]);
+            let ways = [
+                vec![(a[51] + 1) % 61, 3],
+                vec![a[51], a[52], 60],
+                vec![(a[51] + 2) % 61],
+            ];
+            let branching = Span {
+                branches: &ways,
+                ..span(of_a, &a[50..51])
+            };
+            let first = host.step(&[branching, span(other, &[7])]);
+            let after_branch = Stay {
+                tokens: 1,
+                branch: Some((1, 2)),
+            };
+            let drafts = host.settle(&[after_branch, stay(0)]);
+            let then = host.step(&[span(of_a, &a[53..54])]);
+            let row = |i: usize| &first[i * 61..][..61];
+            let [at_50, _] = alone(&model, &a[..51], 50);
+            let [wrong, _] = alone(&model, &[&a[..51], &ways[0][..]].concat(), 50);
+            let [at_52, drafts_52] = alone(&model, &a[..53], 50);
+            let [at_53, _] = alone(&model, &a[..54], 50);
+            let pairs = [
+                (row(0), &at_50),
+                (row(2), &wrong),
+                (row(4), &at_52),
+                (&drafts[..], &drafts_52),
+                (&then[..], &at_53),
+            ];
+            for (found, expected) in pairs {
+                let close = found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-3);
+                assert!(
+                    close && found.len() == expected.len(),
+                    "{dtype:?}: {found:?} {expected:?}"
+                );
+                if wmtp_kernels::product::has_avx512_bf16() {
+                    assert_eq!(found, expected, "{dtype:?}");
+                }
+            }
+            // Branches leave no piece behind.
+            assert_eq!(host.pieces.iter().flatten().count(), 2);
         }
     }
 

@@ -49,6 +49,9 @@ pub struct Decoding {
     pub share_prefixes: bool,
     /// Heads 2..H draft the tokens after the next one, and head 1 judges them.
     pub speculative: bool,
+    /// Tokens of drafts that a text has judged in a pass at most, at least one. Greedily more than H - 1
+    /// let a text try several ways to go on at once, on flex; a device takes one way.
+    pub drafts: usize,
 }
 
 impl Default for Decoding {
@@ -58,6 +61,7 @@ impl Default for Decoding {
             eos: Vec::new(),
             share_prefixes: true,
             speculative: false,
+            drafts: 8,
         }
     }
 }
@@ -91,10 +95,11 @@ pub struct Effort {
     /// Passes through the trunk that this text took part in. Without speculation one for each token,
     /// an end token included.
     pub trunk_forwards: usize,
-    /// Tokens of heads 2, 3, ... that were put through the trunk for head 1 to judge. Empty without
-    /// speculation.
+    /// Tokens of heads 2..H that were put through the trunk for head 1 to judge.
+    pub judged: usize,
+    /// Passes in which heads 2, 3, ... had a token or several judged. Empty without speculation.
     pub drafted: Vec<usize>,
-    /// Of these, the ones that became part of the text (or its end token).
+    /// Of these, the ones in which one became part of the text (or its end token).
     pub accepted: Vec<usize>,
 }
 
@@ -102,6 +107,7 @@ impl Effort {
     /// Counts another text's effort in.
     pub fn add(&mut self, other: &Self) {
         self.trunk_forwards += other.trunk_forwards;
+        self.judged += other.judged;
         for (all, more) in [
             (&mut self.drafted, &other.drafted),
             (&mut self.accepted, &other.accepted),
@@ -187,6 +193,9 @@ fn check(model: &MtpLlama, requests: &[Request], decoding: &Decoding) -> Result<
     let fail = |what: String| Err(ModelError::Request(what));
     if decoding.rows == 0 {
         return fail("a batch of 0 rows generates nothing: allow at least 1".to_owned());
+    }
+    if decoding.speculative && decoding.drafts == 0 {
+        return fail("0 drafts a pass leave nothing to judge: allow at least 1".to_owned());
     }
     if decoding.speculative && model.n_heads() == 1 {
         return fail(

@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 
 use rayon::prelude::*;
 
-use super::engine::{Engine, Piece, Span};
+use super::engine::{Engine, Piece, Span, Stay};
 use super::prefixes::Prefixes;
 use super::row::Row;
 use super::{Decoding, Finish, Generation, Request, Totals};
 use crate::config::LlamaConfig;
 use crate::error::ModelError;
+use crate::sampling::Choice;
 
 /// Tokens of prompts that are read at a time: enough for products at full speed, few enough that
 /// their activations stay small.
@@ -21,6 +22,50 @@ struct Running<'a> {
     piece: Piece,
     row: Row<'a>,
 }
+
+/// What a text puts through the trunk: its last token, and what was drafted behind it, as more tokens
+/// or, where there are several ways to go on, as branches.
+struct Fed {
+    tokens: Vec<u32>,
+    branches: Vec<Vec<u32>>,
+}
+
+impl Fed {
+    fn new(last: Option<u32>, mut ways: Vec<Vec<u32>>) -> Self {
+        let mut tokens: Vec<u32> = last.into_iter().collect();
+        if let [way] = &mut ways[..] {
+            tokens.append(way);
+            ways.clear();
+        }
+        Self { tokens, branches: ways }
+    }
+
+    /// Logits that come back.
+    fn rows(&self) -> usize {
+        self.tokens.len() + self.branches.iter().map(Vec::len).sum::<usize>()
+    }
+
+    /// What stays of it.
+    fn stay(&self, choice: &Choice) -> Stay {
+        if self.branches.is_empty() {
+            Stay {
+                tokens: 1 + choice.accepted,
+                branch: None,
+            }
+        } else {
+            Stay {
+                tokens: 1,
+                branch: Some((choice.way, choice.accepted)),
+            }
+        }
+    }
+}
+
+/// Nothing stays of a text that has ended.
+const NOTHING: Stay = Stay {
+    tokens: 0,
+    branch: None,
+};
 
 /// The requests of a call on their way.
 pub struct Schedule<'a> {
@@ -85,7 +130,12 @@ impl<'a> Schedule<'a> {
             let request = &self.requests[index];
             let room = self.max_positions.saturating_sub(request.tokens.len());
             let budget = request.sampling.max_new_tokens.min(room);
-            let row = Row::new(request, budget, self.drafting);
+            let most = if engine.branches() {
+                self.decoding.drafts
+            } else {
+                self.decoding.drafts.min(self.drafting)
+            };
+            let row = Row::new(request, budget, [self.drafting, most]);
             if budget == 0 {
                 self.release(index, engine);
                 done(index, row.finished(Finish::Length));
@@ -157,32 +207,33 @@ impl<'a> Schedule<'a> {
         done: &mut dyn FnMut(usize, Generation),
     ) -> Result<(), ModelError> {
         let requests = self.requests;
-        let fed: Vec<Vec<u32>> = self
+        let fed: Vec<Fed> = self
             .running
             .iter()
             .map(|Running { request, row, .. }| {
                 let last = row.tokens().last().or(requests[*request].tokens.last());
-                last.copied().into_iter().chain(row.drafts()).collect()
+                Fed::new(last.copied(), row.ways())
             })
             .collect();
         let spans: Vec<Span<'_>> = self
             .running
             .iter()
             .zip(&fed)
-            .map(|(running, tokens)| Span {
+            .map(|(running, fed)| Span {
                 piece: running.piece,
-                tokens,
+                tokens: &fed.tokens,
+                branches: &fed.branches,
             })
             .collect();
         let logits = engine.step(&spans);
         self.totals.trunk_forwards += 1;
 
-        let vocabulary = logits.len() / fed.iter().map(Vec::len).sum::<usize>().max(1);
+        let vocabulary = logits.len() / fed.iter().map(Fed::rows).sum::<usize>().max(1);
         let mut rest = &logits[..];
         let of_rows: Vec<&[f32]> = fed
             .iter()
-            .map(|tokens| {
-                let (own, others) = rest.split_at(tokens.len() * vocabulary);
+            .map(|fed| {
+                let (own, others) = rest.split_at(fed.rows() * vocabulary);
                 rest = others;
                 own
             })
@@ -200,8 +251,8 @@ impl<'a> Schedule<'a> {
             let index = running.request;
             let choice = choice.ok_or_else(|| not_finite(index, running.row.tokens().len()))?;
             let mut stop = |tokens: &[u32]| stop(index, tokens);
-            let finish = running.row.take(&choice, fed.len() - 1, &self.decoding.eos, &mut stop);
-            kept.push(if finish.is_some() { 0 } else { choice.accepted + 1 });
+            let finish = running.row.take(&choice, &self.decoding.eos, &mut stop);
+            kept.push(if finish.is_some() { NOTHING } else { fed.stay(&choice) });
             ended.push(finish);
         }
         if self.drafting > 0 {
@@ -241,6 +292,7 @@ fn fill(engine: &mut dyn Engine, to_read: &[(Piece, &[u32])]) {
             spans.push(Span {
                 piece: *piece,
                 tokens: now,
+                branches: &[],
             });
             (rest, room) = (later, room - now.len());
             if room == 0 {
