@@ -1,0 +1,1 @@
+//! Predictions, answers of chat models and benchmarks.

@@ -1,0 +1,1 @@
+//! Settings files as other tools write them.
