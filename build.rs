@@ -1,15 +1,27 @@
 //! Puts the commit that the program was built from into it, where the sources are a git checkout.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
+
+/// The answer of `git ARGS`, or nothing without git or a checkout.
+fn git(args: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(args).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_owned())
+}
 
 fn main() {
-    println!("cargo:rerun-if-changed=.git/HEAD");
-    println!("cargo:rerun-if-changed=.git/refs");
-    let commit = Command::new("git").args(["rev-parse", "HEAD"]).output();
-    if let Ok(output) = commit
-        && output.status.success()
-        && let Ok(text) = String::from_utf8(output.stdout)
-    {
-        println!("cargo:rustc-env=WMTP_COMMIT={}", text.trim());
+    println!("cargo:rerun-if-changed=build.rs");
+    // Only files that exist: a watched file that is absent makes every build start from scratch.
+    // HEAD names a branch; the branch's commit stands in a file of its own or among packed ones.
+    let branch = git(&["rev-parse", "--symbolic-full-name", "HEAD"]);
+    for name in ["HEAD", branch.as_deref().unwrap_or("HEAD"), "packed-refs"] {
+        if let Some(path) = git(&["rev-parse", "--git-path", name])
+            && Path::new(&path).exists()
+        {
+            println!("cargo:rerun-if-changed={path}");
+        }
+    }
+    if let Some(commit) = git(&["rev-parse", "HEAD"]) {
+        println!("cargo:rustc-env=WMTP_COMMIT={commit}");
     }
 }
