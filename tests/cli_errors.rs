@@ -378,8 +378,7 @@ fn a_closed_pipe_is_quiet() {
 #[test]
 fn json_is_exactly_one_document() {
     for args in [
-        &["doctor"][..],
-        &["schema", "config"],
+        &["schema", "config"][..],
         &["schema", "recipe"],
         &["inspect", "recipe", "critic"],
         &["completions", "zsh"],
@@ -392,6 +391,49 @@ fn json_is_exactly_one_document() {
         assert_eq!(output.status.code(), Some(0), "{args:?}");
         let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert!(document.is_object(), "{args:?}");
+    }
+}
+
+/// The doctor's document names every check; what fails is said, and the exit code says it too.
+#[test]
+fn the_doctor_checks_what_the_settings_ask_for() {
+    let home = tempfile::tempdir().unwrap();
+    let doctor = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_wmtp"))
+            .current_dir(home.path())
+            .env("WMTP_PATHS__CACHE", home.path().join("cache"))
+            .env_remove("MLFLOW_TRACKING_URI")
+            .args(["doctor", "--json"])
+            .args(args)
+            .output()
+            .unwrap();
+        let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), document)
+    };
+    let check = |document: &serde_json::Value, name: &str| {
+        let checks = document["checks"].as_array().unwrap();
+        checks.iter().find(|check| check["name"] == name).unwrap().clone()
+    };
+    let (code, found) = doctor(&[]);
+    assert_eq!(code, Some(0), "{found}");
+    for name in ["device", "sandbox", "cache", "runs"] {
+        assert_eq!(check(&found, name)["ok"], true, "{found}");
+    }
+    assert!(!home.path().join("cache").exists(), "nothing is left behind");
+
+    let (code, found) = doctor(&[
+        "--device",
+        "tch",
+        "--set",
+        "tracking.kinds=[mlflow]",
+        "--set",
+        "tracking.mlflow.uri=http://127.0.0.1:9",
+        "--set",
+        "paths.cache=/proc/nowhere",
+    ]);
+    assert_eq!((code, &found["ok"]), (Some(1), &false.into()), "{found}");
+    for name in ["device", "mlflow", "cache"] {
+        assert_eq!(check(&found, name)["ok"], false, "{name}: {found}");
     }
 }
 

@@ -148,6 +148,8 @@ fn the_heads_figures_are_those_of_the_text() {
                 "--window",
                 "32",
                 "--json",
+                "--output",
+                "heads.json",
                 "--text",
             ])
             .arg(&file),

@@ -1,6 +1,6 @@
 //! What several verbs share: settings, the model and the device.
 
-use super::{Failure, Output};
+use super::{Failure, Output, suggest};
 use crate::{
     data::Tokenizer,
     device,
@@ -8,7 +8,7 @@ use crate::{
     storage::{Kind, Location, Storage},
 };
 use burn::tensor::{DType, Device};
-use clap::{ArgMatches, Args, FromArgMatches};
+use clap::{ArgMatches, Args, FromArgMatches, ValueHint};
 use std::path::{Path, PathBuf};
 use wmtp_model::MtpLlama;
 
@@ -24,19 +24,33 @@ pub struct SettingsArgs {
     device: Option<String>,
 }
 
+const SETTINGS: &str = "Settings";
+
 #[derive(Args)]
 struct Flags {
     /// Environment file, merged over the defaults; may be given several times.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = SETTINGS, value_hint = ValueHint::FilePath)]
     config: Vec<PathBuf>,
     /// Recipe file, merged over the built-in recipe; may be given several times.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = SETTINGS, value_hint = ValueHint::FilePath)]
     recipe: Vec<PathBuf>,
-    /// One setting, over files and WMTP_ variables; the value is YAML.
-    #[arg(long, value_name = "KEY.PATH=VALUE")]
+    /// One setting, over files and WMTP_ variables; the value is YAML (`wmtp inspect recipe` prints all keys).
+    #[arg(
+        long,
+        value_name = "KEY.PATH=VALUE",
+        help_heading = SETTINGS,
+        value_parser = suggest::Setting,
+        hide_possible_values = true
+    )]
     set: Vec<String>,
     /// auto, flex, ndarray, cuda[:N], wgpu[:N] or tch.
-    #[arg(long, value_name = "NAME")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        help_heading = SETTINGS,
+        value_parser = suggest::DeviceName,
+        hide_possible_values = true
+    )]
     device: Option<String>,
 }
 

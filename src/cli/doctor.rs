@@ -1,13 +1,19 @@
-//! `wmtp doctor`: what works on this machine, and what to do about what does not.
+//! `wmtp doctor`: what works on this machine with these settings, and what to do about what does not.
+//!
+//! Each check is carried out, not inferred: a program is run in the sandbox, a file is written into
+//! the cache, the servers that the settings name are asked. Exit code 1 if a required check fails.
 
 use super::{Failure, Output, SettingsArgs};
 use crate::{
     device::{self, Available, Backend},
+    eval::sandbox::{Limits, Options, Program, Runner, Sandbox, Status},
     machine::Machine,
     settings::{Config, expand_home},
+    storage::RemoteRuns,
+    track::{self, TrackerKind},
 };
 use serde::Serialize;
-use std::{fmt::Write, path::Path, process::Command};
+use std::{fmt::Write, path::Path};
 
 /// `wmtp doctor`.
 #[derive(Debug, clap::Args)]
@@ -19,74 +25,148 @@ pub struct Args {
 #[derive(Serialize)]
 struct Report {
     version: &'static str,
+    commit: Option<&'static str>,
     features: Vec<&'static str>,
     devices: Vec<Available>,
-    auto: Option<String>,
-    python: Python,
     cores: usize,
     memory_bytes: Option<u64>,
     avx512: bool,
-    cache: Cache,
-    /// Nothing that training or evaluation needs is missing.
+    checks: Vec<Check>,
+    /// Every check holds.
     ok: bool,
 }
 
-/// Evaluation runs programs with it.
+/// One thing that was tried.
 #[derive(Serialize)]
-struct Python {
-    found: bool,
-    version: Option<String>,
+struct Check {
+    name: &'static str,
+    ok: bool,
+    /// What was found; where it failed, what to do.
+    text: String,
 }
 
-#[derive(Serialize)]
-struct Cache {
-    path: String,
-    writable: bool,
-    problem: Option<String>,
+impl Check {
+    fn new(name: &'static str, found: Result<String, String>) -> Self {
+        Self {
+            name,
+            ok: found.is_ok(),
+            text: found.unwrap_or_else(|problem| problem),
+        }
+    }
 }
 
-/// Prints what was found. Finding fault is a success of the doctor, not a failure.
+/// Prints what was found.
 pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     let settings = args.settings.sources(None).load()?;
     let report = examine(&settings.config);
-    let json = serde_json::to_value(&report).map_err(Failure::failed)?;
-    output.result(&json, &for_people(&report))
+    output.result(&serde_json::to_value(&report)?, &for_people(&report))?;
+    let failed: Vec<&str> = report.checks.iter().filter(|c| !c.ok).map(|c| c.name).collect();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::Found(format!("not ready: {}; see above", failed.join(", "))))
 }
 
 fn examine(config: &Config) -> Report {
-    let auto = device::resolve("auto").ok().map(|(name, _)| name);
-    let python = python();
-    let cache = cache(&expand_home(&config.paths.cache));
     let machine = Machine::here();
+    let mut checks = vec![
+        Check::new("device", device(&config.devices.backend)),
+        Check::new("sandbox", sandbox()),
+        Check::new("cache", directory(&expand_home(&config.paths.cache), "paths.cache")),
+        Check::new("runs", directory(&expand_home(&config.paths.runs), "paths.runs")),
+    ];
+    if config.tracking.kinds.contains(&TrackerKind::Mlflow) {
+        checks.push(Check::new("mlflow", track::ask_mlflow(&config.tracking.mlflow)));
+    }
+    if let Some(url) = &config.storage.runs {
+        checks.push(Check::new("s3", bucket(url, config)));
+    }
     Report {
         version: env!("CARGO_PKG_VERSION"),
+        commit: option_env!("WMTP_COMMIT"),
         features: Backend::ALL
             .into_iter()
             .filter(|b| b.is_built_in())
             .map(Backend::name)
             .collect(),
         devices: device::available(),
-        ok: auto.is_some() && python.found && cache.writable,
-        auto,
-        python,
         cores: machine.cores,
         memory_bytes: machine.memory_bytes,
         avx512: avx512(),
-        cache,
+        ok: checks.iter().all(|check| check.ok),
+        checks,
     }
 }
 
-fn python() -> Python {
-    let answer = Command::new("python3")
-        .arg("--version")
-        .output()
-        .ok()
-        .filter(|o| o.status.success());
-    let version = answer.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
-    Python {
-        found: version.is_some(),
-        version,
+/// The device that the settings name opens.
+fn device(backend: &str) -> Result<String, String> {
+    match device::resolve(backend) {
+        Ok((name, _)) if name == backend => Ok(name),
+        Ok((name, _)) => Ok(format!("{backend} takes {name}")),
+        Err(error) => Err(error.to_string()),
     }
+}
+
+/// A program runs in the sandbox, with every layer.
+fn sandbox() -> Result<String, String> {
+    const SAID: &str = "wmtp";
+    let sandbox = Sandbox::with(&Options::default()).map_err(|e| format!("{e}: `wmtp eval --unsafe-exec`"))?;
+    let program = Program {
+        source: &format!("print('{SAID}')"),
+        stdin: b"",
+    };
+    let outcome = sandbox.run(&program, &Limits::default()).map_err(|e| e.to_string())?;
+    if outcome.status == Status::Exit(0) && outcome.stdout.trim_ascii() == SAID.as_bytes() {
+        Ok(format!("Python {}, layers {}", sandbox.python(), sandbox.level()))
+    } else {
+        Err(format!(
+            "a program that prints `{SAID}` ended with {:?}: {}",
+            outcome.status,
+            String::from_utf8_lossy(&outcome.stderr).trim()
+        ))
+    }
+}
+
+/// Written into and read back, leaving nothing that was not there; with the free space.
+fn directory(path: &Path, key: &str) -> Result<String, String> {
+    let existing = path.ancestors().find(|p| p.is_dir()).unwrap_or(Path::new("."));
+    let probe = existing.join(format!(".wmtp-probe-{}", std::process::id()));
+    let tried = std::fs::write(&probe, b"wmtp").and_then(|()| std::fs::read(&probe));
+    // What could not be written needs no removal.
+    let _ = std::fs::remove_file(&probe);
+    let place = path.display();
+    match tried {
+        Ok(bytes) if bytes == b"wmtp" => Ok(match free_bytes(existing) {
+            Some(bytes) => format!("{place} is writable, {:.1} GiB free", gib(bytes)),
+            None => format!("{place} is writable"),
+        }),
+        Ok(_) => Err(format!(
+            "{place} does not keep what is written; choose another with `{key}`"
+        )),
+        Err(error) => Err(format!("{place}: {error}; choose another with `{key}`")),
+    }
+}
+
+#[cfg(unix)]
+fn free_bytes(path: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(path).ok()?;
+    found.f_bavail.checked_mul(found.f_frsize)
+}
+
+#[cfg(not(unix))]
+fn free_bytes(_: &Path) -> Option<u64> {
+    None
+}
+
+/// The bucket that runs are mirrored to can be listed.
+fn bucket(url: &str, config: &Config) -> Result<String, String> {
+    let mut storage = config.storage.clone();
+    storage.retries = 0;
+    storage.timeout_seconds = storage.timeout_seconds.min(10);
+    let names = RemoteRuns::open(url, &storage).and_then(|runs| runs.names());
+    names
+        .map(|names| format!("{url} answers, runs there: {}", names.len()))
+        .map_err(|e| e.to_string())
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -99,17 +179,8 @@ fn avx512() -> bool {
     false
 }
 
-/// Tried by writing, and leaving nothing behind that was not there.
-fn cache(path: &Path) -> Cache {
-    let existing = path.ancestors().find(|p| p.is_dir()).unwrap_or(path);
-    let probe = existing.join(format!(".wmtp-probe-{}", std::process::id()));
-    let tried = std::fs::write(&probe, b"");
-    let _ = std::fs::remove_file(&probe);
-    Cache {
-        path: path.display().to_string(),
-        writable: tried.is_ok(),
-        problem: tried.err().map(|e| e.to_string()),
-    }
+fn gib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
 }
 
 fn for_people(report: &Report) -> String {
@@ -120,22 +191,19 @@ fn for_people(report: &Report) -> String {
     };
     line(
         "wmtp",
-        format!("{}, backends built in: {}", report.version, report.features.join(", ")),
+        format!(
+            "{}{}, backends built in: {}",
+            report.version,
+            report.commit.map(|commit| format!(" ({commit})")).unwrap_or_default(),
+            report.features.join(", ")
+        ),
     );
     for device in &report.devices {
-        line("device", format!("{}: {}", device.name, device.description));
-    }
-    match &report.auto {
-        Some(name) => line("auto", format!("takes {name}")),
-        None => line("auto", "finds no device: build with --features flex".into()),
-    }
-    match &report.python.version {
-        Some(version) => line("python3", version.clone()),
-        None => line("python3", "not found: `wmtp eval` needs it to run programs".into()),
+        line("found", format!("{}: {}", device.name, device.description));
     }
     line("cores", report.cores.to_string());
     if let Some(bytes) = report.memory_bytes {
-        line("memory", format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)));
+        line("memory", format!("{:.1} GiB", gib(bytes)));
     }
     line(
         "AVX-512",
@@ -145,12 +213,11 @@ fn for_people(report: &Report) -> String {
             "no: matrix products are slower".into()
         },
     );
-    match &report.cache.problem {
-        None => line("cache", format!("{} is writable", report.cache.path)),
-        Some(problem) => line(
-            "cache",
-            format!("{}: {problem}; choose another with paths.cache", report.cache.path),
-        ),
+    for check in &report.checks {
+        line(
+            check.name,
+            format!("{}{}", if check.ok { "" } else { "FAILED: " }, check.text),
+        );
     }
     line(
         "verdict",

@@ -13,6 +13,7 @@ mod doctor;
 mod eval;
 mod failure;
 mod generate;
+mod help;
 mod inspect;
 mod output;
 mod promote;
@@ -20,13 +21,15 @@ mod report;
 mod resume;
 mod schema;
 mod score;
+mod suggest;
 mod sweep;
 mod track;
 mod train;
 
+use crate::device::Backend;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
 use serde_json::json;
-use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
+use std::{ffi::OsString, io::IsTerminal, process::ExitCode, sync::LazyLock};
 
 pub use common::{Model, ModelSource, SettingsArgs};
 pub use failure::Failure;
@@ -34,13 +37,20 @@ pub use output::{Output, Progress};
 
 /// Weighted multi-token prediction: fine-tune Llama-style code models with a weight for every token.
 #[derive(Debug, Parser)]
-#[command(name = "wmtp", version, propagate_version = true, max_term_width = 100)]
+#[command(
+    name = "wmtp",
+    version,
+    long_version = LONG_VERSION.as_str(),
+    propagate_version = true,
+    max_term_width = 100,
+    after_help = help::TOP
+)]
 struct Cli {
     /// Print exactly one JSON document on standard output.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Output")]
     json: bool,
     /// More log lines on standard error (WMTP_LOG=wmtp=debug says which).
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, help_heading = "Output")]
     verbose: bool,
     #[command(subcommand)]
     command: Command,
@@ -49,34 +59,60 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Fine-tune a model.
+    #[command(after_help = help::TRAIN)]
     Train(train::Args),
     /// Train and evaluate many variants of a recipe, and compare them.
+    #[command(after_help = help::SWEEP)]
     Sweep(sweep::Args),
     /// Evaluate a model on a benchmark.
+    #[command(after_help = help::EVAL)]
     Eval(Box<eval::Args>),
     /// Continue a prompt.
+    #[command(after_help = help::GENERATE)]
     Generate(generate::Args),
     /// Cross-entropy of every head for every token of a text.
+    #[command(after_help = help::SCORE)]
     Score(score::Args),
-    /// Show what would be used.
+    /// Print the resolved settings, compare training data with benchmarks, or judge a model's heads.
+    #[command(after_help = help::INSPECT)]
     Inspect(inspect::Args),
     /// Convert a model between layouts.
+    #[command(after_help = help::CONVERT)]
     Convert(convert::Args),
     /// What a run did, as pages to look at; several runs side by side.
+    #[command(after_help = help::REPORT)]
     Report(report::Args),
     /// Bring a run to its trackers after the fact.
+    #[command(after_help = help::TRACK)]
     Track(track::Args),
     /// A run's model into the registry, with its card.
+    #[command(after_help = help::PROMOTE)]
     Promote(promote::Args),
     /// What was downloaded and kept.
+    #[command(after_help = help::CACHE)]
     Cache(cache::Args),
     /// What works on this machine.
+    #[command(after_help = help::DOCTOR)]
     Doctor(doctor::Args),
     /// JSON Schema of a settings file, for editors.
+    #[command(after_help = help::SCHEMA)]
     Schema(schema::Args),
     /// Completion script for a shell.
+    #[command(after_help = help::COMPLETIONS)]
     Completions(completions::Args),
 }
+
+/// `--version`: with the commit and the backends that were built in.
+static LONG_VERSION: LazyLock<String> = LazyLock::new(|| {
+    let commit = option_env!("WMTP_COMMIT").unwrap_or("unknown");
+    let backends = Backend::ALL.into_iter().filter(|b| b.is_built_in()).map(Backend::name);
+    let backends: Vec<&str> = backends.collect();
+    format!(
+        "{}\ncommit: {commit}\nbackends: {}",
+        env!("CARGO_PKG_VERSION"),
+        backends.join(", ")
+    )
+});
 
 /// The program: parses, runs, reports.
 pub fn main() -> ExitCode {

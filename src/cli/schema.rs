@@ -2,7 +2,7 @@
 
 use super::{Failure, Output};
 use crate::{
-    settings::{config_schema, recipe_schema},
+    settings::{config_schema, for_editors, recipe_schema},
     sweep::sweep_schema,
 };
 
@@ -26,9 +26,9 @@ enum File {
 /// Prints the schema, which is JSON with or without `--json`.
 pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     let schema = match args.file {
-        File::Config => config_schema(),
-        File::Recipe => recipe_schema(),
-        File::Sweep => sweep_schema(),
+        File::Config => for_editors(config_schema(), "config"),
+        File::Recipe => for_editors(recipe_schema(), "recipe"),
+        File::Sweep => for_editors(sweep_schema(), "sweep"),
     };
     output.result(&schema, &format!("{schema:#}"))
 }

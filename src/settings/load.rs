@@ -246,7 +246,8 @@ fn to_yaml<T: Serialize>(value: &T) -> String {
 fn merge<T: DeserializeOwned>(schema: &Schema, all: &[Layer]) -> Result<(T, Vec<Layer>), SettingsError> {
     let mut layers: Vec<Layer> = Vec::new();
     for layer in all {
-        let part = layer.part(schema);
+        let mut part = layer.part(schema);
+        schema.whole_numbers(&mut part.root);
         let kind_below = |path: &[String]| {
             let keys: Vec<&str> = path.iter().map(String::as_str).chain(["kind"]).collect();
             layers.iter().rev().find_map(|l| match &l.root.get(&keys)?.value {
@@ -375,8 +376,10 @@ impl Settings {
 /// # Errors
 /// As [`Sources::load`], for keys and types; the caller checks the values.
 pub(crate) fn read_file<T: DeserializeOwned>(schema: serde_json::Value, path: &Path) -> Result<T, SettingsError> {
-    let layer = Layer::file(path)?;
-    Schema::new(schema).check(&layer.root, &|_| None, &|_, line| layer.origin.place(line))?;
+    let mut layer = Layer::file(path)?;
+    let schema = Schema::new(schema);
+    schema.whole_numbers(&mut layer.root);
+    schema.check(&layer.root, &|_| None, &|_, line| layer.origin.place(line))?;
     // Not through figment, which sorts keys.
     serde_json::from_value(layer.root.to_json())
         .map_err(|e| extract_error("the settings", &layer.origin.place(0), &e.to_string()))

@@ -5,16 +5,19 @@
 //! model or a connection, and no secret is ever a setting.
 
 mod config;
+mod editor;
 mod error;
 mod layer;
 mod load;
 mod recipe;
 mod schema;
+mod surrogates;
 mod tree;
 mod validate;
 mod yaml;
 
 pub use config::{Config, PathsConfig, expand_home};
+pub use editor::for_editors;
 pub use error::SettingsError;
 pub use layer::RESERVED_VARIABLES;
 pub use load::{Pipeline, Settings, Sources};
@@ -29,12 +32,27 @@ pub(crate) fn yaml_to_json(text: &str) -> Result<serde_json::Value, String> {
     Ok(node.to_json())
 }
 
-/// The JSON Schema of a recipe file, for editors.
+/// Every key that `--set` takes, config and recipe, sections left out.
+pub fn setting_keys() -> Vec<String> {
+    let mut paths: Vec<String> = [config_schema(), recipe_schema()]
+        .into_iter()
+        .flat_map(|schema| schema::Schema::new(schema).all_paths())
+        .collect();
+    paths.sort();
+    paths.dedup();
+    let is_section = |path: &String| {
+        let below = format!("{path}.");
+        paths.iter().any(|other| other.starts_with(&below))
+    };
+    paths.iter().filter(|path| !is_section(path)).cloned().collect()
+}
+
+/// The JSON Schema of a recipe file.
 pub fn recipe_schema() -> serde_json::Value {
     schemars::schema_for!(Recipe).to_value()
 }
 
-/// The JSON Schema of a config file, for editors.
+/// The JSON Schema of a config file.
 pub fn config_schema() -> serde_json::Value {
     schemars::schema_for!(Config).to_value()
 }

@@ -58,6 +58,41 @@ impl Schema {
         Ok(walk.findings)
     }
 
+    /// Writes whole numbers that stand where only an integer may stand without their point: `2.0`
+    /// and `1e3`, as many YAML writers print them.
+    pub fn whole_numbers(&self, node: &mut Node) {
+        self.whole(node, &self.root);
+    }
+
+    fn whole(&self, node: &mut Node, schema: &Json) {
+        let schema = self.resolve(schema);
+        let variants = ["anyOf", "oneOf"]
+            .into_iter()
+            .flat_map(|key| schema[key].as_array().into_iter().flatten());
+        for variant in variants {
+            self.whole(node, variant);
+        }
+        match &mut node.value {
+            Value::Float(f) if types(schema).contains(&"integer") && f.fract() == 0.0 && f.abs() < 2f64.powi(53) => {
+                node.value = Value::Int(*f as i64);
+            }
+            Value::Map(entries) => {
+                for (key, node) in entries {
+                    let property = &schema["properties"][key.as_str()];
+                    let of_any_key = &schema["additionalProperties"];
+                    self.whole(node, if property.is_null() { of_any_key } else { property });
+                }
+            }
+            Value::List(items) => {
+                for (i, item) in items.iter_mut().enumerate() {
+                    let prefix = &schema["prefixItems"][i];
+                    self.whole(item, if prefix.is_null() { &schema["items"] } else { prefix });
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// A section that neither this schema nor `other` has.
     pub fn unknown_section(&self, other: &Self, key: &str, place: String) -> SettingsError {
         let near = closest(key, self.top_level().chain(other.top_level()))
@@ -70,7 +105,15 @@ impl Schema {
         SettingsError::UnknownKey {
             key: key.to_owned(),
             place,
-            hint: near.map_or_else(String::new, |name| format!(", did you mean `{name}`?")),
+            hint: near.map_or_else(
+                || {
+                    format!(
+                        "; the sections are {}",
+                        listed(self.top_level().chain(other.top_level()))
+                    )
+                },
+                |name| format!(", did you mean `{name}`?"),
+            ),
         }
     }
 
@@ -87,7 +130,7 @@ impl Schema {
 
     /// Every key path of the document, for suggestions across sections. Optional sections and all
     /// kinds of tagged sections included, one level of nesting into themselves.
-    fn all_paths(&self) -> Vec<String> {
+    pub fn all_paths(&self) -> Vec<String> {
         let mut paths = Vec::new();
         self.collect(&self.root, &mut Vec::new(), &mut paths);
         paths
@@ -171,7 +214,11 @@ impl Walk<'_> {
             // A map with keys of the user's own.
             let of_any_key = Some(&schema["additionalProperties"]).filter(|s| s.is_object() || **s == true);
             let Some(property) = properties.get(key).or(of_any_key) else {
-                return Err(self.unknown(key, node.line, properties.keys().map(String::as_str)));
+                return Err(self.unknown(
+                    key,
+                    node.line,
+                    &properties.keys().map(String::as_str).collect::<Vec<_>>(),
+                ));
             };
             self.path.push(key.clone());
             self.node(node, property)?;
@@ -272,8 +319,8 @@ impl Walk<'_> {
             return Ok(());
         };
         self.object(entries, variant, &[TAG]).map_err(|error| match error {
-            SettingsError::UnknownKey { key, place, hint } if hint.is_empty() => SettingsError::UnknownKey {
-                hint: format!(", kind `{kind}` has no such setting"),
+            SettingsError::UnknownKey { key, place, hint } if !hint.ends_with('?') => SettingsError::UnknownKey {
+                hint: format!(", kind `{kind}` has no such setting{hint}"),
                 key,
                 place,
             },
@@ -281,7 +328,7 @@ impl Walk<'_> {
         })
     }
 
-    fn unknown<'k>(&self, key: &str, line: usize, siblings: impl Iterator<Item = &'k str>) -> SettingsError {
+    fn unknown(&self, key: &str, line: usize, siblings: &[&str]) -> SettingsError {
         let mut path = self.path.clone();
         path.push(key.to_owned());
         let full = path.join(".");
@@ -290,10 +337,15 @@ impl Walk<'_> {
         } else {
             format!("{}.", self.path.join("."))
         };
-        let near = closest(key, siblings).map(|name| format!("{prefix}{name}"));
+        let near = closest(key, siblings.iter().copied()).map(|name| format!("{prefix}{name}"));
         let near = near.or_else(|| only_with_last_word(&self.schema.all_paths(), key));
+        let section = self.path.join(".");
         SettingsError::UnknownKey {
-            hint: near.map_or_else(String::new, |name| format!(", did you mean `{name}`?")),
+            hint: match near {
+                Some(name) => format!(", did you mean `{name}`?"),
+                None if section.is_empty() || siblings.is_empty() => String::new(),
+                None => format!("; `{section}` has {}", listed(siblings.iter().copied())),
+            },
             place: (self.place)(&full, line),
             key: full,
         }
@@ -317,10 +369,53 @@ impl Walk<'_> {
 
 /// `n_heads` for `model.mtp.n_heads`: the key elsewhere, if there is one such place only.
 fn only_with_last_word(paths: &[String], key: &str) -> Option<String> {
+    let key = synonym(key).unwrap_or(key);
     let mut same = paths.iter().filter(|p| p.rsplit('.').next() == Some(key));
     match (same.next(), same.next()) {
         (Some(only), None) => Some(only.clone()),
         _ => None,
+    }
+}
+
+/// Names that other trainers use, with ours.
+const SYNONYMS: &[(&str, &str)] = &[
+    ("learning_rate", "lr"),
+    ("max_length", "seq_len"),
+    ("max_seq_length", "seq_len"),
+    ("cutoff_len", "seq_len"),
+    ("sequence_len", "seq_len"),
+    ("num_train_epochs", "epochs"),
+    ("num_epochs", "epochs"),
+    ("max_steps", "steps"),
+    ("per_device_train_batch_size", "micro_batch"),
+    ("micro_batch_size", "micro_batch"),
+    ("batch_size", "micro_batch"),
+    ("gradient_accumulation_steps", "accumulate"),
+    ("max_grad_norm", "clip_norm"),
+    ("warmup_ratio", "warmup"),
+    ("adam_beta1", "beta1"),
+    ("adam_beta2", "beta2"),
+    ("adam_epsilon", "eps"),
+    ("lora_rank", "rank"),
+    ("lora_r", "rank"),
+    ("r", "rank"),
+    ("lora_alpha", "alpha"),
+    ("n_future_tokens", "n_heads"),
+];
+
+/// Our name of a setting that another trainer calls `name`.
+fn synonym(name: &str) -> Option<&'static str> {
+    let found = SYNONYMS.iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
+    found.map(|(_, own)| *own)
+}
+
+/// Names in backticks, in their order, at most 24 of them.
+fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    const MOST: usize = 24;
+    let names: Vec<String> = names.map(|name| format!("`{name}`")).collect();
+    match names.get(..MOST) {
+        Some(first) if names.len() > MOST => format!("{} and {} more", first.join(", "), names.len() - MOST),
+        _ => names.join(", "),
     }
 }
 
@@ -331,9 +426,10 @@ pub(crate) fn suggestion<'a>(typed: &str, known: impl Iterator<Item = &'a str>) 
 
 /// The most similar name, if it is similar enough to be worth offering.
 fn closest<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let typed = synonym(typed).map_or_else(|| typed.to_lowercase(), str::to_owned);
     let mut best: Option<(f64, &str)> = None;
     for name in known {
-        let likeness = strsim::jaro_winkler(typed, name);
+        let likeness = strsim::jaro_winkler(&typed, name);
         if best.is_none_or(|(value, _)| likeness > value) {
             best = Some((likeness, name));
         }

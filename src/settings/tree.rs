@@ -3,6 +3,7 @@
 //! YAML becomes a [`Node`] here and a [`Node`] becomes a figment value; nothing in this file knows
 //! which keys exist.
 
+use super::surrogates::join_surrogates;
 use figment::value::{Dict, Empty, Num, Tag, Value as FigmentValue};
 use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
 
@@ -63,7 +64,7 @@ impl Node {
                 value: Value::Map(Vec::new()),
             }),
             1 => {
-                let node = convert(&documents.remove(0))?;
+                let node = documents.remove(0);
                 match node.value {
                     Value::Null => Ok(Self {
                         line: 1,
@@ -88,7 +89,7 @@ impl Node {
         let mut documents = load(text)?;
         match documents.len() {
             0 => Ok(Self::plain(Value::Null)),
-            1 => Ok(convert(&documents.remove(0))?.without_lines()),
+            1 => Ok(documents.remove(0).without_lines()),
             n => Err(BadYaml {
                 line: 1,
                 problem: format!("one value is read, found {n} documents"),
@@ -183,7 +184,8 @@ impl Value {
             Self::Null => "nothing (null)".into(),
             Self::Bool(b) => format!("`{b}`"),
             Self::Int(i) => format!("the number {i}"),
-            Self::Float(f) => format!("the number {f}"),
+            // With its point: `2.0` is what was written, and why it is no whole number.
+            Self::Float(f) => format!("the number {f:?}"),
             Self::Text(s) => format!("the text {:?}", shorten(&crate::track::redact(s))),
             Self::List(items) => format!("a list of {}", items.len()),
             Self::Map(_) => "a map".into(),
@@ -199,11 +201,16 @@ fn shorten(s: &str) -> String {
     }
 }
 
-fn load(text: &str) -> Result<Vec<MarkedYaml<'_>>, BadYaml> {
-    MarkedYaml::load_from_str(text).map_err(|e| BadYaml {
-        line: e.marker().line(),
-        problem: e.info().to_owned(),
-    })
+/// The documents of a text.
+fn load(text: &str) -> Result<Vec<Node>, BadYaml> {
+    MarkedYaml::load_from_str(&join_surrogates(text))
+        .map_err(|e| BadYaml {
+            line: e.marker().line(),
+            problem: e.info().to_owned(),
+        })?
+        .iter()
+        .map(convert)
+        .collect()
 }
 
 fn convert(yaml: &MarkedYaml<'_>) -> Result<Node, BadYaml> {
@@ -223,6 +230,7 @@ fn convert(yaml: &MarkedYaml<'_>) -> Result<Node, BadYaml> {
         YamlData::Sequence(items) => Value::List(items.iter().map(convert).collect::<Result<_, _>>()?),
         YamlData::Mapping(map) => {
             let mut entries = Vec::with_capacity(map.len());
+            let mut merged = Vec::new();
             for (key, value) in map {
                 let YamlData::Value(Scalar::String(name)) = &key.data else {
                     return Err(BadYaml {
@@ -231,8 +239,18 @@ fn convert(yaml: &MarkedYaml<'_>) -> Result<Node, BadYaml> {
                     });
                 };
                 let mut node = convert(value)?;
+                if name == MERGE {
+                    merged.extend(merge_sources(node)?);
+                    continue;
+                }
                 node.line = key.span.start.line();
                 entries.push((name.to_string(), node));
+            }
+            // What stands in the map itself wins, then the first map that is merged.
+            for (name, node) in merged {
+                if !entries.iter().any(|(known, _)| *known == name) {
+                    entries.push((name, node));
+                }
             }
             Value::Map(entries)
         }
@@ -242,6 +260,28 @@ fn convert(yaml: &MarkedYaml<'_>) -> Result<Node, BadYaml> {
         }
     };
     Ok(Node { line, value })
+}
+
+/// YAML 1.1's merge key (<https://yaml.org/type/merge.html>).
+const MERGE: &str = "<<";
+
+/// The entries of the map, or of the list of maps, that a merge key names.
+fn merge_sources(node: Node) -> Result<Vec<(String, Node)>, BadYaml> {
+    let bad = |line: usize, value: &Value| BadYaml {
+        line,
+        problem: format!("`<<` merges a map or a list of maps, found {}", value.describe()),
+    };
+    match node.value {
+        Value::Map(entries) => Ok(entries),
+        Value::List(items) => {
+            let maps = items.into_iter().map(|item| match item.value {
+                Value::Map(entries) => Ok(entries),
+                other => Err(bad(item.line, &other)),
+            });
+            Ok(maps.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+        }
+        other => Err(bad(node.line, &other)),
+    }
 }
 
 #[cfg(test)]
@@ -292,6 +332,20 @@ mod tests {
         assert!(matches!(Node::parse_value("{rank: 8}").unwrap().value, Value::Map(_)));
         assert_eq!(Node::parse_value("").unwrap().value, Value::Null);
         assert_eq!(Node::parse_value("'1'").unwrap().value, Value::Text("1".into()));
+    }
+
+    #[test]
+    fn merge_keys_fill_in_what_the_map_does_not_say() {
+        let text = "a: &a {x: 1, y: 2}\nb: &b {y: 3, z: 4}\nc:\n  <<: [*a, *b]\n  x: 5\nd: {<<: *b}\n";
+        let node = Node::parse_document(text).unwrap();
+        let value = |path: &[&str]| node.get(path).map(|node| node.value.clone());
+        assert_eq!(value(&["c", "x"]), Some(Value::Int(5)), "the map itself wins");
+        assert_eq!(value(&["c", "y"]), Some(Value::Int(2)), "the first of the list wins");
+        assert_eq!(value(&["c", "z"]), Some(Value::Int(4)));
+        assert_eq!(value(&["d", "z"]), Some(Value::Int(4)));
+        assert_eq!(value(&["c", "<<"]), None);
+        let bad = Node::parse_document("a:\n  <<: 3\n").unwrap_err();
+        assert!(bad.line == 2 && bad.problem.contains("found the number 3"), "{bad:?}");
     }
 
     #[test]

@@ -95,6 +95,11 @@ impl Config {
         ] {
             check.when(!seconds(value), key, "must be between 0 and 86400");
         }
+        check.when(
+            tracking.tags.iter().any(|tag| is_nameless(tag)),
+            "tracking.tags",
+            NAMELESS,
+        );
         let mlflow = &tracking.mlflow;
         check.when(
             !seconds(mlflow.timeout_seconds) || mlflow.timeout_seconds <= 0.0,
@@ -158,11 +163,7 @@ impl Recipe {
                 "names a directory: use letters, digits, `-`, `_` and `.` only",
             );
         }
-        check.when(
-            self.run.tags.iter().any(|t| t.trim().is_empty()),
-            "run.tags",
-            "must not hold an empty tag",
-        );
+        check.when(self.run.tags.iter().any(|tag| is_nameless(tag)), "run.tags", NAMELESS);
         check.when(
             self.model.base.trim().is_empty(),
             "model.base",
@@ -431,6 +432,13 @@ impl Check {
             problem,
         });
     }
+}
+
+const NAMELESS: &str = "must hold tags with a name: write `NAME` or `NAME=VALUE` (is a shell variable empty?)";
+
+/// Whether a tag `NAME=VALUE` or `NAME` lacks its name.
+fn is_nameless(tag: &str) -> bool {
+    tag.split('=').next().is_none_or(|name| name.trim().is_empty())
 }
 
 fn positive(x: f64) -> bool {

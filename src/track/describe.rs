@@ -1,7 +1,8 @@
 //! From settings and a run's directory to its trackers.
 
 use super::{
-    Address, Mlflow, MlflowFiles, RunDir, RunError, RunInfo, Tracker, TrackerKind, Tracking, TrackingConfig, figures,
+    Address, Mlflow, MlflowConfig, MlflowFiles, RunDir, RunError, RunInfo, Tracker, TrackerKind, Tracking,
+    TrackingConfig, figures,
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -35,6 +36,22 @@ pub fn trackers(config: &TrackingConfig) -> Result<Vec<Box<dyn Tracker>>, SetupE
             })
         })
         .collect()
+}
+
+/// Whether the MLflow server of the settings answers, waiting at most 10 s: where it is, or what is
+/// wrong, in a sentence.
+///
+/// # Errors
+/// No usable address, no answer, or a refusal.
+pub fn ask_mlflow(config: &MlflowConfig) -> Result<String, String> {
+    let address = Address::find(config.uri.as_deref()).map_err(|e| e.to_string())?;
+    let config = MlflowConfig {
+        timeout_seconds: config.timeout_seconds.min(10.0),
+        ..config.clone()
+    };
+    let server = Mlflow::new(address, &config).map_err(|e| e.to_string())?;
+    server.ask().map_err(|e| e.to_string())?;
+    Ok(format!("{} answers", server.place()))
 }
 
 /// What a run's directory says of it.

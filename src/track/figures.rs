@@ -42,17 +42,21 @@ pub fn series(line: &Value) -> &'static str {
     }
 }
 
-/// A metric's name with only the characters that MLflow takes: `pass@1` becomes `pass_1`.
+/// The name of a metric, parameter or tag as MLflow takes it: `pass@1` becomes `pass_1`. MLflow
+/// refuses names that are no canonical relative path, so `a//b`, `/a` and `./a` lose their empty
+/// parts and dots, and `..` becomes `__`. A name of which nothing is left is `_`.
 pub fn metric_key(key: &str) -> String {
-    key.chars()
-        .map(|c| {
-            if c.is_alphanumeric() || "_-. :/".contains(c) {
-                c
-            } else {
-                '_'
-            }
-        })
-        .collect()
+    let allowed = |c: char| {
+        if c.is_alphanumeric() || "_-. :/".contains(c) {
+            c
+        } else {
+            '_'
+        }
+    };
+    let key: String = key.chars().map(allowed).collect();
+    let parts = key.split('/').filter(|part| !part.is_empty() && *part != ".");
+    let parts: Vec<&str> = parts.map(|part| if part == ".." { "__" } else { part }).collect();
+    if parts.is_empty() { "_".into() } else { parts.join("/") }
 }
 
 /// A tree of settings as parameters, `optim.lr` = `1e-5`; what is null is left out, and so are
@@ -110,5 +114,18 @@ mod tests {
     #[test]
     fn metric_names_hold_what_a_server_takes() {
         assert_eq!(metric_key("mbpp/pass@1"), "mbpp/pass_1");
+        assert_eq!(metric_key("exp#3"), "exp_3");
+        // What `posixpath.normpath` would change, MLflow refuses.
+        for (written, sent) in [
+            ("a//b", "a/b"),
+            ("/a/", "a"),
+            ("./a/./b", "a/b"),
+            ("../a", "__/a"),
+            (".", "_"),
+            ("", "_"),
+            ("größe", "größe"),
+        ] {
+            assert_eq!(metric_key(written), sent, "{written:?}");
+        }
     }
 }

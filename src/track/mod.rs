@@ -22,7 +22,7 @@ mod tracking;
 pub(crate) use card::is_of_model;
 pub use card::{CardError, CardFields, Evaluation, ModelCard};
 pub use config::{CheckpointTracking, FilesConfig, MlflowConfig, TrackerKind, TrackingConfig};
-pub use describe::{SetupError, import, own_run, trackers};
+pub use describe::{SetupError, ask_mlflow, import, own_run, trackers};
 pub(crate) use describe::{data_name, short_hash};
 pub use figures::{flatten, metric_key, series, values};
 pub use files::MlflowFiles;

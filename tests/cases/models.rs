@@ -6,9 +6,11 @@ use crate::case::Case;
 #[test]
 fn names_without_the_model_prefix_load() {
     let case = Case::new("no-model-prefix").with("peft-base");
-    case.derive_tensors("../peft-base/model.safetensors", "model/model.safetensors", |name, data| {
-        Some((name.strip_prefix("model.").unwrap_or(name).to_owned(), data.to_vec()))
-    });
+    case.derive_tensors(
+        "../peft-base/model.safetensors",
+        "model/model.safetensors",
+        |name, data| Some((name.strip_prefix("model.").unwrap_or(name).to_owned(), data.to_vec())),
+    );
     let ce = case.mean_ce("model");
     assert!((ce - 7.93676).abs() < 1e-4, "{ce}");
 }

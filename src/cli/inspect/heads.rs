@@ -23,9 +23,9 @@ pub struct HeadsArgs {
     /// Tokens that a head sees at most; 512, or the model's positions if it has fewer.
     #[arg(long, value_name = "N")]
     window: Option<usize>,
-    /// The report with the reliability tables, as JSON.
-    #[arg(long, value_name = "FILE", default_value = "heads.json")]
-    output: PathBuf,
+    /// Write the report with the reliability tables here, as JSON.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
 }
 
 /// Judges the heads: a table for people, a report with everything else.
@@ -43,9 +43,12 @@ pub fn heads(args: HeadsArgs, output: &Output) -> Result<(), Failure> {
     let mut json = serde_json::to_value(&report)?;
     json["model"] = model.uri.clone().into();
     json["texts"] = args.text.clone().into();
-    std::fs::write(&args.output, format!("{json:#}\n"))
-        .map_err(|e| Failure::failed(format!("cannot write `{}`: {e}", args.output.display())))?;
-    let text = format!("{}report: {}", table(&report), args.output.display());
+    let mut text = table(&report);
+    if let Some(path) = &args.output {
+        std::fs::write(path, format!("{json:#}\n"))
+            .map_err(|e| Failure::failed(format!("cannot write `{}`: {e}", path.display())))?;
+        text += &format!("report: {}", path.display());
+    }
     output.result(&json, &text)
 }
 

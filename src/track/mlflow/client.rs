@@ -29,6 +29,17 @@ impl CallError {
         matches!(self, Self::Status { status: 404, .. })
     }
 
+    /// Whether the server will never carry out this request.
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::Status {
+                status: 400 | 413 | 422,
+                ..
+            }
+        )
+    }
+
     /// Whether what was to be made is there already.
     pub fn is_there(&self) -> bool {
         matches!(self, Self::Status { code, .. } if code == "RESOURCE_ALREADY_EXISTS")
@@ -40,10 +51,7 @@ impl CallError {
 impl From<CallError> for TrackError {
     fn from(error: CallError) -> Self {
         match &error {
-            CallError::Status {
-                status: 400 | 413 | 422,
-                ..
-            } => Self::Refused(error.to_string()),
+            refusal if refusal.is_refusal() => Self::Refused(error.to_string()),
             CallError::Status { status: 401 | 403, .. } => Self::Away(format!(
                 "{error} (set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD)"
             )),

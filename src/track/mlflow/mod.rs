@@ -43,6 +43,15 @@ impl Mlflow {
         })
     }
 
+    /// Asks the server for one experiment, to see that it answers and lets us in.
+    ///
+    /// # Errors
+    /// What the server or the network says.
+    pub fn ask(&self) -> Result<(), TrackError> {
+        self.client.post("experiments/search", &json!({"max_results": 1}))?;
+        Ok(())
+    }
+
     fn run(&self) -> Result<&Run, TrackError> {
         self.run
             .as_ref()

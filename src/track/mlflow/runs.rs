@@ -235,10 +235,7 @@ pub(super) fn params(client: &Client, run: &Run, params: &BTreeMap<String, Strin
         .filter(|(key, _)| !there.contains(key))
         .map(|(key, value)| json!({"key": key, "value": cut(value, PARAM)}))
         .collect();
-    for part in new.chunks(ENTITIES) {
-        client.post("runs/log-batch", &json!({"run_id": run.id, "params": part}))?;
-    }
-    Ok(())
+    log_entries(client, run, "params", &new)
 }
 
 /// Sends tags; the same again changes nothing.
@@ -247,10 +244,41 @@ pub(super) fn tags(client: &Client, run: &Run, tags: &BTreeMap<String, String>) 
         .iter()
         .map(|(key, value)| json!({"key": cut(key, KEY), "value": cut(value, TAG)}))
         .collect();
-    for part in tags.chunks(ENTITIES) {
-        client.post("runs/log-batch", &json!({"run_id": run.id, "tags": part}))?;
+    log_entries(client, run, "tags", &tags)
+}
+
+/// Sends `params` or `tags` in batches. The server refuses a batch for one bad entry: then its
+/// entries are sent one by one, and only those that are refused by themselves are named as refused.
+fn log_entries(client: &Client, run: &Run, field: &str, entries: &[Value]) -> Result<(), TrackError> {
+    let send = |part: &[Value]| client.post("runs/log-batch", &json!({"run_id": run.id, field: part}));
+    let mut refused: Vec<(String, CallError)> = Vec::new();
+    for part in entries.chunks(ENTITIES) {
+        match send(part) {
+            Err(error) if error.is_refusal() => {}
+            answer => {
+                answer?;
+                continue;
+            }
+        }
+        for entry in part {
+            match send(std::slice::from_ref(entry)) {
+                Err(error) if error.is_refusal() => {
+                    refused.push((entry["key"].as_str().unwrap_or_default().to_owned(), error));
+                }
+                answer => drop(answer?),
+            }
+        }
     }
-    Ok(())
+    let Some((_, error)) = refused.first() else {
+        return Ok(());
+    };
+    let names: Vec<String> = refused.iter().map(|(key, _)| format!("`{key}`")).collect();
+    Err(TrackError::Refused(format!(
+        "{} of {} {field} refused ({}): {error}",
+        refused.len(),
+        entries.len(),
+        names.join(", ")
+    )))
 }
 
 /// Sends data sets; the server keeps one of each name and digest.
@@ -293,7 +321,83 @@ pub(super) fn cut(text: &str, most: usize) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::cut;
+    use super::{Run, cut, tags};
+    use crate::track::{
+        TrackError,
+        mlflow::{address::Address, client::Client},
+    };
+    use std::{
+        collections::BTreeMap,
+        io::{BufRead, BufReader, Read, Write},
+        net::{TcpListener, TcpStream},
+        sync::mpsc,
+        time::Duration,
+    };
+
+    /// Reads one request and answers 400 where its body holds `bad`, else 200; returns the body.
+    fn answer(mut stream: TcpStream) -> String {
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).unwrap();
+            if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+            if line.trim().is_empty() {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).unwrap();
+        let body = String::from_utf8(body).unwrap();
+        let (status, text) = if body.contains("bad") {
+            (
+                "400 Bad Request",
+                r#"{"error_code": "INVALID_PARAMETER_VALUE", "message": "no"}"#,
+            )
+        } else {
+            ("200 OK", "{}")
+        };
+        let head = format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\nconnection: close\r\n");
+        write!(stream, "{head}content-length: {}\r\n\r\n{text}", text.len()).unwrap();
+        body
+    }
+
+    #[test]
+    fn one_refused_tag_does_not_take_the_others_with_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let (sender, bodies) = mpsc::channel();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if sender.send(answer(stream.unwrap())).is_err() {
+                    break;
+                }
+            }
+        });
+        let client = Client::new(Address::find(Some(&address)).unwrap(), Duration::from_secs(10)).unwrap();
+        let run = Run {
+            id: "r".into(),
+            experiment: "0".into(),
+            artifact_uri: String::new(),
+        };
+        let given: BTreeMap<String, String> = ["bad", "commit", "seed"]
+            .map(|key| (key.to_owned(), "1".to_owned()))
+            .into();
+        match tags(&client, &run, &given) {
+            Err(TrackError::Refused(said)) => {
+                assert!(said.starts_with("1 of 3 tags refused (`bad`)"), "{said}");
+            }
+            other => panic!("{other:?}"),
+        }
+        let sent: Vec<String> = bodies.try_iter().collect();
+        assert_eq!(sent.len(), 4, "a batch, then three: {sent:?}");
+        for key in ["commit", "seed"] {
+            let alone = |body: &String| body.contains(key) && !body.contains("bad");
+            assert!(sent.iter().any(alone), "{key} was not sent alone: {sent:?}");
+        }
+    }
 
     #[test]
     fn long_texts_are_cut_between_characters() {

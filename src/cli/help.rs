@@ -1,0 +1,120 @@
+//! What `--help` says below the flags: examples that can be pasted, and where to read on.
+
+/// Below `wmtp --help`.
+pub const TOP: &str = "\
+Examples:
+  wmtp train critic                       train the built-in micro model on MBPP
+  wmtp train critic --model DIR           fine-tune a Llama directory
+  wmtp eval mbpp                          evaluate the newest run's best checkpoint
+  wmtp report auto                        write the newest run's report again
+  wmtp doctor                             check this machine
+
+Settings: `wmtp inspect recipe critic` prints them all, `wmtp schema recipe` describes them;
+set one with `--set optim.lr=1e-5` or WMTP_OPTIM__LR=1e-5. Guides are in docs/.";
+
+/// Below `wmtp train --help`.
+pub const TRAIN: &str = "\
+Examples:
+  wmtp train baseline --dry-run
+  wmtp train critic --model hf://HuggingFaceTB/SmolLM2-135M --run-name first
+  wmtp train rho1 --set model.reference=runs/BASELINE/checkpoints/best
+  wmtp train critic --resume auto
+
+A run is resumed with the settings that it was started with; docs/training.md lists what may change.";
+
+/// Below `wmtp sweep --help`.
+pub const SWEEP: &str = "\
+Examples:
+  wmtp sweep configs/sweep.lambda.yaml --dry-run
+  wmtp sweep configs/sweep.lambda.yaml --parallel 2
+  wmtp sweep configs/sweep.lora.yaml --emit jobs > jobs.txt
+  wmtp sweep configs/sweep.lora.yaml --collect runs/lora";
+
+/// Below `wmtp eval --help`.
+pub const EVAL: &str = "\
+Examples:
+  wmtp eval mbpp --profile quick
+  wmtp eval humaneval --model DIR --samples 20 --k 1,10 --temperature 0.2,0.8
+  wmtp eval contest --predictions completions.jsonl
+  wmtp eval mbpp --resume auto";
+
+/// Below `wmtp generate --help`.
+pub const GENERATE: &str = "\
+Examples:
+  wmtp generate --model DIR --prompt 'def fib(n):'
+  wmtp generate --model DIR < prompt.txt
+  wmtp generate --model DIR --prompt 'def fib(n):' --speculative";
+
+/// Below `wmtp score --help`.
+pub const SCORE: &str = "\
+Examples:
+  wmtp score --model DIR --text program.py
+  wmtp score --model DIR --text program.py --json > scores.json";
+
+/// Below `wmtp inspect --help`.
+pub const INSPECT: &str = "\
+Examples:
+  wmtp inspect recipe critic --set optim.lr=1e-5
+  wmtp inspect data --against humaneval,contest
+  wmtp inspect heads --model DIR --text held-out.py";
+
+/// Below `wmtp convert --help`.
+pub const CONVERT: &str = "\
+Examples:
+  wmtp convert llama-7b-meta/ llama-7b-hf/
+  wmtp convert runs/NAME/checkpoints/best meta-layout/";
+
+/// Below `wmtp report --help`.
+pub const REPORT: &str = "\
+Examples:
+  wmtp report auto
+  wmtp report BASELINE CRITIC --output comparison";
+
+/// Below `wmtp track --help`.
+pub const TRACK: &str = "\
+Example:
+  wmtp track sync NAME --set 'tracking.kinds=[mlflow]' --set tracking.mlflow.uri=http://127.0.0.1:5000";
+
+/// Below `wmtp promote --help`.
+pub const PROMOTE: &str = "\
+Examples:
+  wmtp promote NAME --to staging --card card.yaml
+  wmtp promote NAME --to production
+
+card.yaml:
+  intended_use: Completing short Python functions in our editor.
+  limits: Not tested on other languages; never run its output without a sandbox.
+  licence: apache-2.0";
+
+/// Below `wmtp cache --help`.
+pub const CACHE: &str = "\
+Examples:
+  wmtp cache fetch hf://HuggingFaceTB/SmolLM2-135M
+  wmtp cache list
+  wmtp cache clean --keep 20GB";
+
+/// Below `wmtp doctor --help`.
+pub const DOCTOR: &str = "\
+Examples:
+  wmtp doctor
+  wmtp doctor --device cuda:0
+  wmtp doctor --config configs/config.mlflow.yaml     also asks the MLflow server
+
+Exit code 1 if a check fails.";
+
+/// Below `wmtp schema --help`.
+pub const SCHEMA: &str = "\
+Example:
+  wmtp schema recipe > recipe.schema.json
+
+With `# yaml-language-server: $schema=recipe.schema.json` as the first line of a recipe, editors
+with a YAML language server complete and check it.";
+
+/// Below `wmtp completions --help`.
+pub const COMPLETIONS: &str = "\
+Examples:
+  wmtp completions bash > ~/.local/share/bash-completion/completions/wmtp
+  wmtp completions zsh > \"${fpath[1]}/_wmtp\"
+  wmtp completions fish > ~/.config/fish/completions/wmtp.fish
+
+Completed are commands, flags, words that a flag takes, devices and the keys of --set.";
