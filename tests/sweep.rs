@@ -203,9 +203,11 @@ fn twelve_arms_survive_a_kill_repeat_nothing_and_give_the_same_table_again() {
         "{} charts",
         html.matches("<svg").count()
     );
-    for outside in ["src=", "href=", "@import", "url("] {
+    for outside in ["src=", "href=\"http", "href=\"/", "@import", "url("] {
         assert!(!html.contains(outside), "{outside}");
     }
+    let linked = html.matches("/report.html\">").count();
+    assert_eq!(linked, 12, "a link to every arm's report");
     let charts = fs::read_dir(&dir)
         .unwrap()
         .flatten()

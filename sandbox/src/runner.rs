@@ -271,8 +271,9 @@ impl Sandbox {
             (libc::RLIMIT_FSIZE, limits.file_bytes, limits.file_bytes),
             (libc::RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES),
             (libc::RLIMIT_NPROC, tasks, tasks),
-            // The same for every caller; a program that recurses deeply may ask for more.
-            (libc::RLIMIT_STACK, 8 << 20, limits.memory_bytes),
+            // The same for every caller. A program that recurses deeply may ask for more, as contest
+            // solutions do; what a stack grows counts against the address space, which is limited.
+            (libc::RLIMIT_STACK, 8 << 20, libc::RLIM_INFINITY),
             // 1 and not 0: with 0 a dump still goes to a program that the system may have named.
             (libc::RLIMIT_CORE, 1, 1),
             (libc::RLIMIT_MEMLOCK, 0, 0),

@@ -2,7 +2,7 @@
 
 use super::{Failure, Output, SettingsArgs};
 use crate::{
-    report::{self, ReportError, Run, Written},
+    report::{self, ReportError, Run},
     settings::expand_home,
 };
 use serde_json::{Value, json};
@@ -28,8 +28,13 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     let parent = expand_home(&settings.config.paths.runs);
     let mut runs = Vec::new();
     for name in &args.runs {
-        runs.push(Run::read(&find(name, &parent)?)?);
+        let dir = find(name, &parent)?;
+        runs.push(match args.runs.len() {
+            1 => Run::read(&dir)?,
+            _ => Run::read_any(&dir)?,
+        });
     }
+    let (paired, unpaired) = report::paired_differences(&runs);
     let written = match runs.as_slice() {
         [only] => report::write_of(only, args.output.as_deref())?,
         several => {
@@ -40,10 +45,24 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     };
     let document = json!({
         "runs": runs.iter().map(report::figures_json).collect::<Vec<_>>(),
+        "paired": paired,
+        "unpaired": unpaired,
         "markdown": written.markdown,
         "html": written.html,
     });
-    output.result(&document, &text(&runs, &written))
+    let mut lines = vec![text(&runs)];
+    for comparison in &paired {
+        lines.push(format!(
+            "{} \u{2212} {}, {}",
+            comparison.b, comparison.a, comparison.evaluation
+        ));
+        lines.extend(comparison.notes.iter().map(|note| format!("  {note}")));
+        let sentences = comparison.differences.iter().map(report::paired::sentence);
+        lines.extend(sentences.map(|line| format!("  {line}")));
+    }
+    lines.extend(unpaired);
+    lines.push(format!("{}\n{}", written.html.display(), written.markdown.display()));
+    output.result(&document, &lines.join("\n"))
 }
 
 /// A run by name, by directory, or the newest training run.
@@ -57,15 +76,49 @@ fn find(name: &str, parent: &Path) -> Result<PathBuf, Failure> {
         });
     }
     let named = [parent.join(name), PathBuf::from(name)];
-    named
-        .into_iter()
-        .find(|dir| !name.is_empty() && dir.is_dir())
-        .ok_or_else(|| {
-            Failure::usage(format!(
-                "there is no run `{name}` under {}, and no directory of that name: give a run's name or its directory",
-                parent.display()
-            ))
-        })
+    if let Some(dir) = named.into_iter().find(|dir| !name.is_empty() && dir.is_dir()) {
+        return Ok(dir);
+    }
+    let arms = arms_named(name, parent);
+    match arms.as_slice() {
+        [only] => Ok(only.clone()),
+        [] => Err(Failure::usage(format!(
+            "there is no run `{name}` under {} or in a sweep there, and no directory of that name: give a run's name or its directory",
+            parent.display()
+        ))),
+        several => {
+            let dirs: Vec<String> = several.iter().map(|dir| format!("`{}`", dir.display())).collect();
+            Err(Failure::usage(format!(
+                "`{name}` is in several sweeps: {}; give one of these directories",
+                dirs.join(", ")
+            )))
+        }
+    }
+}
+
+/// Arms and evaluations of this name in the sweeps under `parent`: `SWEEP/ARM`, `SWEEP/evals/ARM/NAME`.
+fn arms_named(name: &str, parent: &Path) -> Vec<PathBuf> {
+    let mut parts = Path::new(name).components();
+    let plain = matches!(
+        (parts.next(), parts.next()),
+        (Some(std::path::Component::Normal(_)), None)
+    );
+    if !plain {
+        return Vec::new();
+    }
+    let subdirectories = |dir: &Path| {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        let mut dirs: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+        dirs.sort();
+        dirs
+    };
+    let mut found = Vec::new();
+    for sweep in subdirectories(parent) {
+        found.push(sweep.join(name));
+        found.extend(subdirectories(&sweep.join("evals")).iter().map(|arm| arm.join(name)));
+    }
+    found.retain(|dir| dir.join("run.json").is_file());
+    found
 }
 
 fn is_training(run: &Path) -> bool {
@@ -74,7 +127,7 @@ fn is_training(run: &Path) -> bool {
     record.is_some_and(|record| record["kind"] != "evaluation")
 }
 
-fn text(runs: &[Run], written: &Written) -> String {
+fn text(runs: &[Run]) -> String {
     let mut lines = Vec::new();
     for run in runs {
         let found = report::findings::findings(run);
@@ -87,7 +140,6 @@ fn text(runs: &[Run], written: &Written) -> String {
         lines.extend(worth.map(|finding| format!("  {}", finding.seen)));
         lines.extend(run.problems.iter().map(|problem| format!("  {problem}")));
     }
-    lines.push(format!("{}\n{}", written.html.display(), written.markdown.display()));
     lines.join("\n")
 }
 

@@ -26,6 +26,23 @@ pub trait Benchmark: Send + Sync {
         self.tasks().into_iter().find(|&task| self.task_id(task) == name)
     }
 
+    /// The problem that another program's file means: by [`Benchmark::task_named`], else by the only
+    /// name that is equal but for case, else by its number.
+    fn task_meant(&self, name: &str) -> Option<u32> {
+        let name = name.trim();
+        self.task_named(name).or_else(|| {
+            let tasks = self.tasks();
+            let mut alike = tasks
+                .iter()
+                .filter(|&&task| self.task_id(task).eq_ignore_ascii_case(name));
+            match (alike.next(), alike.next()) {
+                (Some(&only), None) => Some(only),
+                (Some(_), Some(_)) => None,
+                (None, _) => name.parse().ok().filter(|number| tasks.contains(number)),
+            }
+        })
+    }
+
     /// How prompts are written.
     fn prompt_style(&self) -> PromptStyle;
 

@@ -106,7 +106,9 @@ impl Benchmark for Contest {
     }
 
     fn task_named(&self, name: &str) -> Option<u32> {
-        let named = |problem: &&Problem| problem.name == name || problem.short_name() == name;
+        let named = |problem: &&Problem| {
+            problem.name.eq_ignore_ascii_case(name) || problem.short_name().eq_ignore_ascii_case(name)
+        };
         (0..)
             .zip(&self.problems)
             .find(|(_, problem)| named(problem))

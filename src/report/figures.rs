@@ -1,7 +1,7 @@
 //! From a run's lines to what is drawn and compared.
 
 use super::{
-    plot::{HeatMap, LineChart, Mark, PlotError, Scale, Series},
+    plot::{Chart, HeatMap, LineChart, Mark, PlotError, Scale, Series},
     run::{HistogramLine, Run, StepLine, ValidLine},
 };
 
@@ -126,18 +126,33 @@ fn chart(title: &str, unit: &str, series: Vec<Series>) -> LineChart {
     }
 }
 
+/// The mean over heads of the unweighted cross-entropy in training: what validation measures, too.
+fn unweighted(run: &Run) -> impl Fn(&StepLine) -> Option<f64> {
+    let heads = run.heads();
+    move |line| {
+        let all: Option<Vec<f64>> = (1..=heads).map(|k| line.ce(k)).collect();
+        all.filter(|all| !all.is_empty())
+            .map(|all| all.iter().sum::<f64>() / all.len() as f64)
+    }
+}
+
+/// First and last step of a run, so that a curve of few points has the x axis of one with many.
+fn ends_of(runs: &[&Run]) -> Vec<f64> {
+    let steps = runs.iter().flat_map(|run| [run.steps.first(), run.steps.last()]);
+    steps.flatten().map(|line| line.step as f64).collect()
+}
+
 /// The curves of one run.
 pub fn of_run(run: &Run) -> Result<Vec<String>, PlotError> {
-    let mut loss = with_mean("training, weighted", of_steps(run, |line| line.loss), 0, true);
+    let mut loss = with_mean("training", of_steps(run, unweighted(run)), 0, true);
     let valid = of_validations(run, |line| line.valid_loss);
     if !valid.is_empty() {
-        loss.push(
-            Series::new("validation, unweighted", valid)
-                .marked(Mark::Dots)
-                .colored(1),
-        );
+        loss.push(Series::new("validation", valid).marked(Mark::Dots).colored(1));
     }
-    let mut charts = vec![chart("Loss", "nats a token, mean over heads", loss).svg()?];
+    let mut charts = vec![chart("Loss, unweighted", "nats a token, mean over heads", loss).html()?];
+    // On a chart of its own: weights change its level, so that it can't be compared with validation.
+    let weighted = with_mean("", of_steps(run, |line| line.loss), 0, true);
+    charts.push(chart("Training loss, weighted", "nats a token, what is minimised", weighted).html()?);
     let mut heads = Vec::new();
     for k in 1..=run.heads() {
         let points = of_steps(run, |line| line.ce(k));
@@ -149,7 +164,7 @@ pub fn of_run(run: &Run) -> Result<Vec<String>, PlotError> {
             "nats a token, unweighted",
             heads,
         )
-        .svg()?,
+        .html()?,
     );
     // A single validation is no curve; it stands among the numbers.
     if run.validations.len() > 1 {
@@ -160,19 +175,35 @@ pub fn of_run(run: &Run) -> Result<Vec<String>, PlotError> {
                 .colored(k - 1)
         };
         let heads = (1..=run.heads()).map(head).collect();
-        charts.push(chart("Cross-entropy of every head in validation", "nats a token", heads).svg()?);
+        let mut chart = chart(
+            "Cross-entropy of every head in validation",
+            "nats a token, unweighted",
+            heads,
+        );
+        chart.x_includes = ends_of(&[run]);
+        charts.push(chart.html()?);
     }
     if run.steps.iter().any(|line| line.value_loss.is_some()) {
         let series = with_mean("", of_steps(run, |line| line.value_loss), 0, true);
-        charts.push(chart("Loss of the value head", "", series).svg()?);
+        charts.push(chart("Loss of the value head", "", series).html()?);
     }
     for figure in &FIGURES {
         let points = of_steps(run, figure.value);
         let mut chart = chart(figure.title, figure.unit, with_mean("", points, 0, figure.noisy));
         chart.y_scale = figure.scale;
-        charts.push(chart.svg()?);
+        charts.push(chart.html()?);
     }
     Ok(charts)
+}
+
+/// The largest weight that the recipe allows, as the heat map marks it. Mode `select` has no cap.
+fn cap(run: &Run) -> Vec<(f64, String)> {
+    let selects = run.recipe.get("scorer.mode").is_some_and(|mode| mode == "select");
+    let cap = run.recipe.get("weights.w_max").and_then(|cap| cap.as_f64());
+    let cap = cap.filter(|_| !selects);
+    cap.map(|cap| (cap, format!("cap {cap} (weights.w_max)")))
+        .into_iter()
+        .collect()
 }
 
 /// The histograms of the weights, from the lowest to the highest bin that ever held one.
@@ -193,13 +224,15 @@ pub fn weights(run: &Run) -> Result<Option<String>, PlotError> {
     };
     let map = HeatMap {
         title: "Weights of the response tokens".into(),
-        unit: "share of a step's tokens".into(),
+        unit: "shade: share of a step's tokens".into(),
         x_label: "step".into(),
+        y_label: "weight".into(),
+        marks: cap(run),
         edges: run.edges.get(from..=to).unwrap_or_default().to_vec(),
         y_scale: Scale::Log,
         columns: run.histograms.iter().map(column).collect(),
     };
-    map.svg().map(Some)
+    map.html().map(Some)
 }
 
 /// The curves of several runs, one over the other.
@@ -209,7 +242,7 @@ pub fn of_runs(runs: &[Run], names: &[String]) -> Result<Vec<String>, PlotError>
         let series = named().flat_map(|(i, (run, name))| with_mean(name, of_steps(run, value), i, noisy));
         let mut chart = chart(title, unit, series.collect());
         chart.y_scale = scale;
-        chart.svg()
+        chart.html()
     };
     let validations = named()
         .map(|(i, (run, name))| {
@@ -217,16 +250,22 @@ pub fn of_runs(runs: &[Run], names: &[String]) -> Result<Vec<String>, PlotError>
             Series::new(name, points).marked(Mark::Dots).colored(i)
         })
         .collect();
+    let mut validation = chart(
+        "Validation loss",
+        "nats a token, unweighted, mean over heads",
+        validations,
+    );
+    validation.x_includes = ends_of(&runs.iter().collect::<Vec<_>>());
+    let trained = named()
+        .flat_map(|(i, (run, name))| with_mean(name, of_steps(run, unweighted(run)), i, true))
+        .collect();
+    let trained = chart("Training loss, unweighted", "nats a token, mean over heads", trained);
     let mut charts = vec![
-        chart(
-            "Validation loss",
-            "nats a token, unweighted, mean over heads",
-            validations,
-        )
-        .svg()?,
+        validation.html()?,
+        trained.html()?,
         each(
-            "Training loss",
-            "nats a token, weighted",
+            "Training loss, weighted",
+            "nats a token, what is minimised",
             Scale::Linear,
             true,
             &|line| line.loss,

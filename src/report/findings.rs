@@ -38,6 +38,7 @@ pub struct Finding {
 /// Everything that the rules find, the worst first.
 pub fn findings(run: &Run) -> Vec<Finding> {
     let rules: [fn(&Run) -> Vec<Finding>; 5] = [of_events, of_losses, of_weights, of_data, of_evaluations];
+    let rules = if run.evaluation { &rules[4..] } else { &rules[..] };
     let mut all: Vec<Finding> = rules.iter().flat_map(|rule| rule(run)).collect();
     all.sort_by_key(|finding| finding.level);
     all
@@ -342,6 +343,18 @@ fn of_evaluations(run: &Run) -> Vec<Finding> {
                     percent(high)
                 ),
                 "Evaluate on more problems: more samples of the same problems narrow it little.",
+            ));
+        }
+        let seen = super::evaluation::seen(report);
+        if !seen.is_empty() {
+            found.push(finding(
+                Level::Warning,
+                "seen-problems",
+                format!(
+                    "The score on {name} is not one on unseen problems: {}.",
+                    seen.join("; ")
+                ),
+                "Evaluate on problems that no training data hold (MBPP's test split is 11 to 510).",
             ));
         }
         let suspect = report["suspect"].as_u64().unwrap_or(0);

@@ -11,6 +11,7 @@ mod figures;
 pub mod findings;
 mod lines;
 mod page;
+pub mod paired;
 pub mod plot;
 pub mod run;
 mod samples;
@@ -60,6 +61,22 @@ pub fn write_of(run: &Run, output: Option<&Path>) -> Result<Written, ReportError
 /// A file that can't be written.
 pub fn write_comparison(runs: &[Run], output: &Path) -> Result<Written, ReportError> {
     save(&compare::pages(runs)?, output, "comparison")
+}
+
+/// The first run against each other one: paired differences over the problems that both answered, and a
+/// sentence for each evaluation that could not be compared.
+pub fn paired_differences(runs: &[Run]) -> (Vec<paired::Comparison>, Vec<String>) {
+    let names = compare::names(runs);
+    let mut named = runs.iter().zip(names.iter().map(String::as_str));
+    let (mut all, mut problems) = (Vec::new(), Vec::new());
+    if let Some(first) = named.next() {
+        for other in named {
+            let (found, missing) = paired::compare(first, other);
+            all.extend(found);
+            problems.extend(missing);
+        }
+    }
+    (all, problems)
 }
 
 /// What programs want to know of a run: its final figures, scores and findings.

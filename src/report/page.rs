@@ -120,7 +120,8 @@ pub(super) fn render(name: &str, context: &minijinja::Value) -> Result<String, S
             AutoEscape::None
         }
     });
-    env.add_filter("cell", |text: String| cell(&text));
+    env.add_filter("cell", |text: String| markdown(&text, true));
+    env.add_filter("line", |text: String| markdown(&text, false));
     env.add_filter("code", |text: String| code(&text));
     env.add_filter("prose", |text: String| minijinja::Value::from_safe_string(prose(&text)));
     let templates = [
@@ -138,23 +139,47 @@ pub(super) fn render(name: &str, context: &minijinja::Value) -> Result<String, S
     template.render(context).map_err(|e| format!("{e:#}"))
 }
 
-/// A text inside of a Markdown table's cell or paragraph: no markup of its own, on one line.
-fn cell(text: &str) -> String {
+/// A text inside of a Markdown table's cell or paragraph, on one line: no markup of its own but code in
+/// backticks, where that can hold no markup. `table`: a bar would end the cell.
+fn markdown(text: &str, table: bool) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\n' => out.push(' '),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '&' => out.push_str("&amp;"),
-            '|' | '*' | '_' | '`' | '[' | ']' | '\\' | '~' | '#' => {
-                out.push('\\');
-                out.push(c);
-            }
-            c => out.push(c),
+    let parts: Vec<&str> = text.split('`').collect();
+    // Runs of several backticks are fences of their own kind: there all are escaped.
+    let single = parts.len() % 2 == 1 && !text.contains("``");
+    for (i, part) in parts.iter().enumerate() {
+        let code = single && i % 2 == 1 && is_code(part);
+        if code {
+            out.push('`');
+            out.push_str(part);
+            out.push('`');
+            continue;
         }
+        let marks = if i % 2 == 1 { "\\`" } else { "" };
+        let closed = if i + 1 < parts.len() { marks } else { "" };
+        out.push_str(marks);
+        for c in part.chars() {
+            match c {
+                '\n' => out.push(' '),
+                '<' => out.push_str("&lt;"),
+                '>' => out.push_str("&gt;"),
+                '&' => out.push_str("&amp;"),
+                '|' if !table => out.push('|'),
+                '|' | '*' | '_' | '[' | ']' | '\\' | '~' | '#' => {
+                    out.push('\\');
+                    out.push(c);
+                }
+                c => out.push(c),
+            }
+        }
+        out.push_str(closed);
     }
     out
+}
+
+/// Whether a text between backticks can stand as code: nothing in it is markup anywhere.
+fn is_code(text: &str) -> bool {
+    let plain = |c: char| c.is_alphanumeric() || "_.-:/=, @+[]{}()'\"*\u{2026}".contains(c);
+    !text.trim().is_empty() && text.trim() == text && text.chars().all(plain)
 }
 
 /// A sentence as HTML, with what stands between backticks as code.
@@ -200,6 +225,9 @@ fn clean(finding: Finding) -> Finding {
 }
 
 pub(super) fn state(run: &Run) -> &'static str {
+    if run.evaluation {
+        return "evaluated";
+    }
     let stopped = run
         .events
         .iter()
@@ -239,32 +267,51 @@ fn header(run: &Run) -> Vec<Pair> {
     rows
 }
 
-fn tiles(run: &Run) -> Vec<Pair> {
+/// A figure at the top of a report.
+#[derive(Clone, Debug, Serialize)]
+struct Tile {
+    label: String,
+    value: String,
+    note: String,
+}
+
+fn tiles(run: &Run) -> Vec<Tile> {
     let wanted = [
-        "valid_loss_best",
-        "loss_last",
-        "steps",
-        "tokens",
-        "step_seconds",
-        "tok_s_median",
-        "peak_memory",
+        ("valid_loss_best", "unweighted, mean over heads"),
+        ("loss_last", "weighted, mean of the last tenth of the steps"),
+        ("steps", ""),
+        ("tokens", ""),
+        ("step_seconds", "without validation"),
+        ("tok_s_median", ""),
+        ("peak_memory", ""),
     ];
     let figures = final_figures(run);
-    let mut tiles: Vec<Pair> = wanted
+    let mut tiles: Vec<Tile> = wanted
         .iter()
-        .filter_map(|key| figures.iter().find(|figure| figure.key == *key))
-        .map(|figure| Pair::new(figure.label.clone(), figure.shown()))
+        .filter_map(|(key, note)| Some((figures.iter().find(|figure| figure.key == *key)?, note)))
+        .map(|(figure, note)| Tile {
+            label: figure.label.clone(),
+            value: match figure.unit {
+                summary::Unit::Nats if figure.value.is_some() => format!("{} nats", figure.shown()),
+                _ => figure.shown(),
+            },
+            note: (*note).into(),
+        })
         .collect();
     for score in evaluation::pass_at_1(run) {
+        let percent = super::findings::percent;
         let interval = score.interval.map_or(String::new(), |[low, high]| {
-            format!(
-                " ({} to {})",
-                super::findings::percent(low),
-                super::findings::percent(high)
-            )
+            format!("95%: {} to {}", percent(low), percent(high))
         });
-        let value = format!("{}{interval}", super::findings::percent(score.value));
-        tiles.push(Pair::new(format!("pass@1, {}", score.label), value));
+        // The rest of its label stands at the chart.
+        let mut parts = score.label.split(", ");
+        let benchmark = parts.next().unwrap_or_default();
+        let sampled = parts.find(|part| part.starts_with("temperature") || ["greedy", "given"].contains(part));
+        tiles.push(Tile {
+            label: format!("pass@1, {benchmark}, {}", sampled.unwrap_or("sampled")),
+            value: percent(score.value),
+            note: interval,
+        });
     }
     tiles
 }

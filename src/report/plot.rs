@@ -4,13 +4,15 @@
 //! (`currentColor`), so it is readable on white and on black; the six series colours keep a contrast of
 //! 3 to both and stay apart under the common colour blindnesses, and a dashed line says the same as a
 //! colour does. Charts need no script, no font file and no network, and can stand inside of an HTML page
-//! or in a file of their own. Nothing is animated or interactive.
+//! or in a file of their own. Nothing is animated or interactive. A page holds each chart twice, drawn
+//! for wide and for narrow columns, so that no text is scaled below 10 pixels.
 
 mod axis;
 mod bars;
 mod canvas;
 mod heat;
 mod lines;
+mod text;
 
 pub use bars::{Bar, BarChart};
 pub use heat::HeatMap;
@@ -32,6 +34,15 @@ impl Scale {
         value.is_finite() && (self == Self::Linear || value > 0.0)
     }
 
+    /// A unit or a name with the kind of its axis, where that is not linear.
+    fn named(self, text: &str) -> String {
+        match (self, text) {
+            (Self::Linear, text) => text.to_owned(),
+            (Self::Log, "") => "log scale".into(),
+            (Self::Log, text) => format!("{text}, log scale"),
+        }
+    }
+
     fn place(self, value: f64) -> f64 {
         match self {
             Self::Linear => value,
@@ -45,6 +56,21 @@ impl Scale {
             Self::Log => 10f64.powf(place),
         }
     }
+}
+
+/// What every chart can do.
+pub trait Chart {
+    /// The chart as an SVG file.
+    ///
+    /// # Errors
+    /// The drawing library's, if it has any.
+    fn svg(&self) -> Result<String, PlotError>;
+
+    /// The chart as a part of a page, for wide and narrow ones.
+    ///
+    /// # Errors
+    /// As [`Self::svg`].
+    fn html(&self) -> Result<String, PlotError>;
 }
 
 /// A chart that could not be drawn.

@@ -52,6 +52,8 @@ pub struct Evaluation {
 pub struct Run {
     /// The directory.
     pub dir: PathBuf,
+    /// Whether this is an evaluation's directory: it has one evaluation and nothing of a training run.
+    pub evaluation: bool,
     /// `run.json`.
     pub record: Value,
     /// Steps in order.
@@ -87,6 +89,23 @@ impl Run {
     /// # Errors
     /// A directory that is none, or that holds no training run.
     pub fn read(dir: &Path) -> Result<Self, ReportError> {
+        let run = Self::read_any(dir)?;
+        if run.evaluation {
+            return Err(ReportError::NoRun {
+                dir: dir.into(),
+                problem: "it is an evaluation, whose result is eval.json; give the training run whose checkpoint was \
+                          evaluated, or two evaluations to compare"
+                    .into(),
+            });
+        }
+        Ok(run)
+    }
+
+    /// The same, for an evaluation's directory as well: comparisons take both.
+    ///
+    /// # Errors
+    /// A directory that is none, or that holds neither a training run nor an evaluation that has ended.
+    pub fn read_any(dir: &Path) -> Result<Self, ReportError> {
         let none = |problem: String| ReportError::NoRun {
             dir: dir.into(),
             problem,
@@ -98,10 +117,7 @@ impl Run {
         })?;
         let record: Value = serde_json::from_str(&text).map_err(|e| none(format!("its run.json is not JSON: {e}")))?;
         if record["kind"] == "evaluation" {
-            return Err(none(
-                "it is an evaluation, whose result is eval.json; give the training run whose checkpoint was evaluated"
-                    .into(),
-            ));
+            return Self::read_evaluation(dir, record).map_err(none);
         }
         let mut run = Self {
             dir: dir.into(),
@@ -117,6 +133,34 @@ impl Run {
         run.value_stage = run.json("critic/report.json", false);
         run.trainer = run.json("checkpoints/last/trainer.json", true);
         run.read_evaluations();
+        Ok(run)
+    }
+
+    /// An evaluation's own directory.
+    fn read_evaluation(dir: &Path, mut record: Value) -> Result<Self, String> {
+        let text = fs::read_to_string(dir.join("eval.json")).map_err(|e| {
+            format!("it is an evaluation, and its eval.json can't be read ({e}): resume it with `wmtp eval … --resume`")
+        })?;
+        let report: Value = serde_json::from_str(&text)
+            .map_err(|e| format!("it is an evaluation, and its eval.json is not JSON: {e}"))?;
+        for (key, value) in [
+            ("model", &report["origin"]["model"]),
+            ("model_sha256", &report["origin"]["model_hash"]),
+            ("data", &report["origin"]["predictions"]),
+            ("seed", &report["seed"]),
+        ] {
+            record[key] = value.clone();
+        }
+        let mut run = Self {
+            dir: dir.into(),
+            evaluation: true,
+            record,
+            ..Self::default()
+        };
+        let name = run.name();
+        run.evaluations.push(Evaluation { name, report });
+        run.recipe = run.yaml("recipe.yaml");
+        run.config = run.yaml("config.yaml");
         Ok(run)
     }
 

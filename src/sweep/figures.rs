@@ -31,6 +31,25 @@ pub struct Figures {
     pub rollbacks: usize,
     /// The program that trained it: version and commit.
     pub program: String,
+    /// Problems of each benchmark.
+    #[serde(skip)]
+    pub problems: BTreeMap<String, usize>,
+    /// Model, data, device and start, as `run.json` has them.
+    #[serde(skip)]
+    pub about: About,
+}
+
+/// What an arm was trained from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct About {
+    /// URI of the model.
+    pub model: String,
+    /// URI of the data.
+    pub data: String,
+    /// The device's name.
+    pub device: String,
+    /// When it began, RFC 3339.
+    pub started: String,
 }
 
 /// What an arm took.
@@ -84,6 +103,12 @@ pub fn figures(arm: &Arm, state: &ArmState) -> Figures {
     let record = json(&run.join("run.json"));
     let text = |key: &str| record[key].as_str().unwrap_or("unknown").to_owned();
     figures.program = format!("{} ({})", text("wmtp"), text("commit"));
+    figures.about = About {
+        model: text("model"),
+        data: text("data"),
+        device: text("device"),
+        started: text("started"),
+    };
     figures
 }
 
@@ -141,6 +166,9 @@ fn curves(lines: &[Value], figures: &mut Figures) {
 
 fn of_evaluation(name: &str, dir: &Path, figures: &mut Figures) {
     let report = json(&dir.join("eval.json"));
+    if let Some(problems) = report["tasks"].as_u64().and_then(|n| usize::try_from(n).ok()) {
+        figures.problems.insert(name.to_owned(), problems);
+    }
     for (k, value) in report["pass_at_k"].as_object().into_iter().flatten() {
         keep(&mut figures.results, &format!("{name}.pass_at_{k}"), value.as_f64());
     }

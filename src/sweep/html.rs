@@ -1,22 +1,24 @@
 //! The table and its plots as one HTML file that asks nothing of the network.
 
 use super::{
+    figures::Figures,
     name::shown,
     plots::Plot,
-    render::{costs, difference, introduction, seeds, signed, title, value},
+    render::{costs, difference, full_keys, interval, introduction, marked, seeds, signed, title_with_unit, value},
     statistics::Estimate,
-    table::{Status, Table},
+    table::{ArmRow, Status, Table},
 };
-use std::fmt::Write;
+use std::{collections::BTreeSet, fmt::Write, path::Path};
 
 const STYLE: &str = include_str!("sweep.css");
 
-/// `sweep.html`.
-pub fn page(table: &Table, plots: &[Plot]) -> String {
+/// `sweep.html`, to be kept in `dir`.
+pub fn page(table: &Table, plots: &[Plot], dir: &Path) -> String {
     let name = escaped(&table.sweep);
     let mut out = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n<title>Sweep {name}</title>\n<style>\n{STYLE}</style>\n<body>\n<h1>Sweep {name}</h1>\n"
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>Sweep {name}</title>\n<style>\n{STYLE}</style>\n<body>\n<h1>Sweep {name}</h1>\n"
     );
+    header(&mut out, table);
     for line in introduction(table) {
         let _ = writeln!(out, "<p>{}</p>", bold(&escaped(&line)));
     }
@@ -31,15 +33,92 @@ pub fn page(table: &Table, plots: &[Plot]) -> String {
             let _ = writeln!(
                 out,
                 "<figure>\n{}\n<figcaption>{}</figcaption>\n</figure>",
-                plot.svg,
+                plot.html,
                 escaped(&plot.caption)
             );
         }
         out.push_str("</div>\n");
     }
-    arms(&mut out, table);
+    arms(&mut out, table, dir);
     out.push_str("</body>\n</html>\n");
     out
+}
+
+/// What was trained, with what and when: one line for each, with all values where arms differ.
+fn header(out: &mut String, table: &Table) {
+    let trained: Vec<_> = table
+        .arms
+        .iter()
+        .filter(|arm| arm.run_dir.is_some())
+        .map(|arm| &arm.figures)
+        .collect();
+    let all = |of: fn(&Figures) -> &str| {
+        let values: BTreeSet<&str> = trained
+            .iter()
+            .map(|figures| of(figures))
+            .filter(|v| !v.is_empty())
+            .collect();
+        values.into_iter().collect::<Vec<_>>().join(", ")
+    };
+    let started = trained
+        .iter()
+        .map(|figures| figures.about.started.as_str())
+        .filter(|at| !at.is_empty());
+    let rows = [
+        ("Model", all(|figures| &figures.about.model)),
+        ("Data", all(|figures| &figures.about.data)),
+        ("Device", all(|figures| &figures.about.device)),
+        ("Program (commit)", short_commits(&all(|figures| &figures.program))),
+        ("First arm started", started.min().map(minute).unwrap_or_default()),
+        ("Page made", minute(&jiff::Timestamp::now().to_string())),
+    ];
+    out.push_str("<dl>\n");
+    for (name, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
+        let _ = writeln!(out, "<div><dt>{name}</dt><dd>{}</dd></div>", escaped(value));
+    }
+    out.push_str("</dl>\n");
+}
+
+/// Hashes of commits cut to what tells them apart.
+fn short_commits(text: &str) -> String {
+    let hash = |word: &str| word.len() > 12 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let words = text.split_inclusive(|c: char| !c.is_ascii_alphanumeric());
+    let short = words.map(|word| {
+        let bare = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+        match hash(bare) {
+            true => format!("{}{}", bare.get(..12).unwrap_or(bare), &word[bare.len()..]),
+            false => word.to_owned(),
+        }
+    });
+    short.collect()
+}
+
+/// A time for people; as it stands where it is none.
+fn minute(time: &str) -> String {
+    let at: Option<jiff::Timestamp> = time.parse().ok();
+    at.map_or(time.to_owned(), |at| at.strftime("%Y-%m-%d %H:%M UTC").to_string())
+}
+
+/// A link to an arm's report, which lies under the page's directory; its name alone where it does not.
+fn arm_link(arm: &ArmRow, dir: &Path) -> String {
+    let name = escaped(&arm.run_name);
+    let report = arm.run_dir.as_ref().map(|run| run.join("report.html"));
+    let relative = report.filter(|report| report.is_file());
+    let relative = relative.as_deref().and_then(|report| report.strip_prefix(dir).ok());
+    match relative.and_then(Path::to_str) {
+        Some(path) => format!("<a href=\"{}\">{name}</a>", escaped(&encoded(path))),
+        None => name,
+    }
+}
+
+/// A relative path as a URL: what is not unreserved is encoded.
+fn encoded(path: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~/".contains(&byte);
+    let bytes = path.bytes();
+    bytes.fold(String::new(), |out, byte| match plain(byte) {
+        true => out + char::from(byte).encode_utf8(&mut [0; 4]),
+        false => format!("{out}%{byte:02X}"),
+    })
 }
 
 /// A cell: its text, and whether it is a number.
@@ -55,7 +134,7 @@ fn figure(html: String) -> Cell {
 
 fn grid(out: &mut String, titles: &[Cell], rows: impl Iterator<Item = (&'static str, Vec<Cell>)>) {
     let class = |number: bool| if number { " class=\"n\"" } else { "" };
-    out.push_str("<div class=\"wide\"><table>\n<thead><tr>");
+    out.push_str("<div class=\"wide-table\"><table>\n<thead><tr>");
     for (title, number) in titles {
         let _ = write!(out, "<th{}>{title}</th>", class(*number));
     }
@@ -81,10 +160,10 @@ fn grid(out: &mut String, titles: &[Cell], rows: impl Iterator<Item = (&'static 
 fn settings(out: &mut String, table: &Table) {
     out.push_str("<h2>Settings</h2>\n");
     let mut titles = vec![figure(String::new())];
-    titles.extend(table.keys.iter().map(text));
+    titles.extend(full_keys(table).iter().map(text));
     titles.push(figure("seeds".into()));
-    titles.extend(table.shown_metrics().into_iter().map(|m| figure(escaped(&title(m)))));
-    titles.extend(["training", "evaluation", "tok/s", "peak memory"].map(|t| figure(t.into())));
+    titles.extend(metric_titles(table));
+    titles.extend(["training time", "evaluation time", "tokens/s", "peak memory"].map(|t| figure(t.into())));
     let rows = table.settings.iter().map(|row| {
         let mut cells = vec![figure(row.rank.map_or_else(|| "–".into(), |rank| rank.to_string()))];
         cells.extend(row.values.values().map(|value| text(shown(value))));
@@ -104,14 +183,13 @@ fn settings(out: &mut String, table: &Table) {
 fn differences(out: &mut String, table: &Table) {
     let _ = writeln!(out, "<h2>Difference to {}</h2>", escaped(&table.baseline));
     let mut titles = vec![text("setting")];
-    titles.extend(table.shown_metrics().into_iter().map(|m| figure(escaped(&title(m)))));
+    titles.extend(metric_titles(table));
     let rows = table.settings.iter().filter(|row| !row.is_baseline).map(|row| {
         let mut cells = vec![text(&row.label)];
         cells.extend(table.shown_metrics().into_iter().map(|m| {
             figure(row.difference.get(m).map_or("–".into(), |e| {
                 let better = (e.mean < 0.0) != (m.contains("pass_at_"));
-                let sure = e.ci95.is_some_and(|[low, high]| low > 0.0 || high < 0.0);
-                match (sure, better) {
+                match (marked(e), better) {
                     (true, true) => format!("<span class=\"better\">{}</span>", spread(m, e)),
                     (true, false) => format!("<span class=\"worse\">{}</span>", spread(m, e)),
                     (false, _) => spread(m, e),
@@ -125,12 +203,8 @@ fn differences(out: &mut String, table: &Table) {
 
 /// `6.5321 ±0.0123`, the second part smaller.
 fn mean(metric: &str, e: &Estimate) -> String {
-    match e.ci95 {
-        Some([low, high]) => format!(
-            "{} <small>±{}</small>",
-            value(metric, e.mean),
-            value(metric, 0.5 * (high - low)).trim_end_matches('%')
-        ),
+    match interval(metric, e) {
+        Some(interval) => format!("{} <small>{interval}</small>", value(metric, e.mean)),
         None => value(metric, e.mean),
     }
 }
@@ -164,17 +238,22 @@ fn open_arms(out: &mut String, table: &Table) {
     grid(out, &titles, rows);
 }
 
-fn arms(out: &mut String, table: &Table) {
+fn metric_titles(table: &Table) -> impl Iterator<Item = Cell> {
+    let shown = table.shown_metrics().into_iter();
+    shown.map(|metric| figure(escaped(&title_with_unit(metric))))
+}
+
+fn arms(out: &mut String, table: &Table, dir: &Path) {
     out.push_str("<details>\n<summary>Every finished arm</summary>\n");
     let mut titles = vec![text("run"), figure("seed".into())];
-    titles.extend(table.shown_metrics().into_iter().map(|m| figure(escaped(&title(m)))));
+    titles.extend(metric_titles(table));
     titles.extend(["skipped steps", "rollbacks"].map(|t| figure(t.into())));
     let rows = table
         .arms
         .iter()
         .filter(|arm| arm.status == Status::Finished)
         .map(|arm| {
-            let mut cells = vec![text(&arm.run_name), figure(arm.seed.to_string())];
+            let mut cells = vec![(arm_link(arm, dir), false), figure(arm.seed.to_string())];
             cells.extend(
                 table
                     .shown_metrics()
@@ -217,5 +296,8 @@ mod tests {
     fn what_users_write_is_never_markup() {
         assert_eq!(escaped("<a href=\"x\">&"), "&lt;a href=&quot;x&quot;&gt;&amp;");
         assert_eq!(bold(&escaped("is **<b>**")), "is <b>&lt;b&gt;</b>");
+        let program = "0.1.0 (e403965c82ef3fbe68236a2e8a619f92e89934d1-dirty), 0.1.0 (unknown)";
+        assert_eq!(short_commits(program), "0.1.0 (e403965c82ef-dirty), 0.1.0 (unknown)");
+        assert_eq!(encoded("a b/\"c\"/é.html"), "a%20b/%22c%22/%C3%A9.html");
     }
 }

@@ -4,10 +4,10 @@
 use super::{
     SweepError,
     name::shown,
-    render::{difference, duration, gib, title},
+    render::{difference, duration, full_keys, gib, title},
     table::{Row, Status, Table},
 };
-use crate::report::plot::{Bar, BarChart, LineChart, Mark, Scale, Series};
+use crate::report::plot::{Bar, BarChart, Chart, LineChart, Mark, PlotError, Scale, Series};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -21,8 +21,21 @@ pub struct Plot {
     pub name: String,
     /// What it shows.
     pub caption: String,
-    /// The chart.
+    /// The chart as a file of its own.
     pub svg: String,
+    /// The chart as a part of a page.
+    pub html: String,
+}
+
+fn plot(name: String, caption: String, chart: &impl Chart) -> Result<Plot, SweepError> {
+    let drawn = |made: Result<String, PlotError>| made.map_err(|e| SweepError::Other(e.to_string()));
+    let (svg, html) = (drawn(chart.svg())?, drawn(chart.html())?);
+    Ok(Plot {
+        name,
+        caption,
+        svg,
+        html,
+    })
 }
 
 /// All of them.
@@ -30,26 +43,24 @@ pub struct Plot {
 /// # Errors
 /// The drawing library's.
 pub fn plots(table: &Table) -> Result<Vec<Plot>, SweepError> {
-    let drawn = |svg: Result<String, crate::report::plot::PlotError>| svg.map_err(|e| SweepError::Other(e.to_string()));
     let mut plots = Vec::new();
     for metric in shown_metrics(table) {
         if let Some(chart) = differences(table, metric) {
-            plots.push(Plot {
-                name: format!("difference-{}", metric.replace('.', "-")),
-                caption: format!(
-                    "{} minus that of {}, paired by seed, with 95% t-intervals.",
-                    title(metric),
-                    table.baseline
-                ),
-                svg: drawn(chart.svg())?,
-            });
+            let caption = format!(
+                "{} minus that of {}, paired by seed, with 95% t-intervals.",
+                title(metric),
+                table.baseline
+            );
+            plots.push(plot(
+                format!("difference-{}", metric.replace('.', "-")),
+                caption,
+                &chart,
+            )?);
         }
-        for chart in over_numbers(table, metric) {
-            plots.push(Plot {
-                name: format!("{}-by-{}", metric.replace('.', "-"), chart.x_label.replace('.', "-")),
-                caption: "Dots are means over seeds; pale lines are single seeds.".into(),
-                svg: drawn(chart.svg())?,
-            });
+        for (key, chart) in over_numbers(table, metric) {
+            let name = format!("{}-by-{}", metric.replace('.', "-"), key.replace('.', "-"));
+            let caption = "Dots are means over seeds; pale lines are single seeds.";
+            plots.push(plot(name, caption.into(), &chart)?);
         }
     }
     for (name, what, curve) in [
@@ -61,19 +72,16 @@ pub fn plots(table: &Table) -> Result<Vec<Plot>, SweepError> {
         ),
     ] {
         if let Some(chart) = curves(table, what, curve) {
-            plots.push(Plot {
-                name: name.into(),
-                caption: format!("Means over the finished seeds{}.", limited(table)),
-                svg: drawn(chart.svg())?,
-            });
+            let caption = format!("Means over the finished seeds{}.", limited(table));
+            plots.push(plot(name.into(), caption, &chart)?);
         }
     }
     for (name, chart) in costs(table) {
-        plots.push(Plot {
-            name,
-            caption: "Means over seeds. With several arms at once on one machine each is slower than alone.".into(),
-            svg: drawn(chart.svg())?,
-        });
+        let caption = match name.as_str() {
+            "time" => "Means over seeds. With several arms at once on one machine each is slower than alone.",
+            _ => "Means over seeds of the training process's largest resident size.",
+        };
+        plots.push(plot(name, caption.into(), &chart)?);
     }
     Ok(plots)
 }
@@ -119,13 +127,15 @@ fn differences(table: &Table, metric: &str) -> Option<BarChart> {
         .into(),
         series: Vec::new(),
         bars,
+        includes: None,
     })
 }
 
 /// For every swept key that has three or more numbers: a line for each combination of the other keys.
-fn over_numbers(table: &Table, metric: &str) -> Vec<LineChart> {
+fn over_numbers(table: &Table, metric: &str) -> Vec<(String, LineChart)> {
     let scale = if metric.contains("pass_at_") { 100.0 } else { 1.0 };
     let keys = table.keys.iter().enumerate();
+    let full = full_keys(table);
     keys.filter_map(|(n, key)| {
         let of = |row: &Row| row.values.values().nth(n).and_then(Value::as_f64);
         let mut xs: Vec<f64> = table.settings.iter().filter_map(of).collect();
@@ -174,14 +184,16 @@ fn over_numbers(table: &Table, metric: &str) -> Vec<LineChart> {
             return None;
         }
         let wide = matches!((xs.first(), xs.last()), (Some(low), Some(high)) if *low > 0.0 && *high > low * 20.0);
-        Some(LineChart {
-            title: format!("{} by {key}", title(metric)),
+        let full = full.get(n).unwrap_or(key);
+        let chart = LineChart {
+            title: format!("{} by {full}", title(metric)),
             unit: if metric.contains("pass_at_") { "%" } else { "nats" }.into(),
-            x_label: key.clone(),
+            x_label: full.clone(),
             series,
             x_scale: if wide { Scale::Log } else { Scale::Linear },
-            y_scale: Scale::Linear,
-        })
+            ..LineChart::default()
+        };
+        Some((key.clone(), chart))
     })
     .collect()
 }
@@ -237,8 +249,7 @@ fn curves(table: &Table, what: &str, curve: Curve) -> Option<LineChart> {
         unit: "nats".into(),
         x_label: "step".into(),
         series,
-        x_scale: Scale::Linear,
-        y_scale: Scale::Linear,
+        ..LineChart::default()
     })
 }
 
@@ -275,6 +286,7 @@ fn costs(table: &Table) -> Vec<(String, BarChart)> {
                 unit: unit.into(),
                 series: Vec::new(),
                 bars,
+                includes: None,
             };
             (name.to_owned(), chart)
         })

@@ -36,6 +36,20 @@ pub(super) fn title(metric: &str) -> String {
     }
 }
 
+/// The same with its unit.
+pub(super) fn title_with_unit(metric: &str) -> String {
+    match metric.contains("pass_at_") {
+        true => title(metric),
+        false => format!("{} (nats)", title(metric)),
+    }
+}
+
+/// The swept keys in full.
+pub(super) fn full_keys(table: &Table) -> Vec<String> {
+    let first = table.settings.first();
+    first.into_iter().flat_map(|row| row.values.keys().cloned()).collect()
+}
+
 /// A figure: percent for pass@k, nats with four decimals for losses.
 pub(super) fn value(metric: &str, x: f64) -> String {
     if metric.contains("pass_at_") {
@@ -54,18 +68,39 @@ pub(super) fn signed(metric: &str, x: f64) -> String {
 /// `6.5321 ± 0.0123`, or `6.5321` for one seed.
 pub(super) fn estimate(metric: &str, e: &Estimate) -> String {
     let mean = value(metric, e.mean);
-    match e.ci95 {
-        Some([low, high]) => format!("{mean} ± {}", value(metric, 0.5 * (high - low)).trim_end_matches('%')),
+    match interval(metric, e) {
+        Some(interval) => format!("{mean} {interval}"),
         None => mean,
     }
 }
 
-/// `−0.0031 ± 0.0009`, with a star where the interval doesn't hold 0.
+/// `± 0.0123`, or `(0.0 to 3.7)` where the interval does not lie evenly around the mean.
+pub(super) fn interval(metric: &str, e: &Estimate) -> Option<String> {
+    let [low, high] = e.ci95?;
+    let number = |x: f64| value(metric, x).trim_end_matches('%').to_owned();
+    let even = (e.mean - 0.5 * (low + high)).abs() <= 1e-9 * (high - low).max(e.mean.abs());
+    Some(if even {
+        format!("± {}", number(0.5 * (high - low)))
+    } else {
+        format!("({} to {})", number(low), number(high))
+    })
+}
+
+/// Seeds from which on a difference is marked: the interval of fewer hangs on the assumption that figures
+/// are normally distributed, which so few cannot show.
+pub(super) const MARKED_FROM: usize = 5;
+
+/// Whether a difference is marked: enough seeds, and an interval without 0.
+pub(super) fn marked(e: &Estimate) -> bool {
+    e.n >= MARKED_FROM && e.ci95.is_some_and(|[low, high]| low > 0.0 || high < 0.0)
+}
+
+/// `−0.0031 ± 0.0009`, with a star where it is marked.
 pub(super) fn difference(metric: &str, e: &Estimate) -> String {
     let mean = signed(metric, e.mean);
     match e.ci95 {
         Some([low, high]) => {
-            let star = if low > 0.0 || high < 0.0 { " *" } else { "" };
+            let star = if marked(e) { " *" } else { "" };
             format!(
                 "{mean} ± {}{star}",
                 value(metric, 0.5 * (high - low)).trim_end_matches('%')
@@ -108,8 +143,15 @@ pub(super) fn introduction(table: &Table) -> Vec<String> {
         lines.push("One seed: there is no interval, and a difference may be chance.".into());
     } else {
         lines.push(
-            "Figures are means over the finished seeds ± half of a 95% t-interval; differences are paired by seed, and a star marks an interval without 0. Nothing corrects for comparing many settings.".into(),
+            "Figures are means over the finished seeds ± half of a 95% t-interval (a pass@k that is equal for all seeds has Wilson's interval over the problems); differences are paired by seed. Nothing corrects for comparing many settings.".into(),
         );
+        lines.push(if table.seeds.len() < MARKED_FROM {
+            format!(
+                "Differences of fewer than {MARKED_FROM} seeds are not marked: their intervals rest on very few values."
+            )
+        } else {
+            "A star marks a difference whose interval does not hold 0.".into()
+        });
     }
     let programs = table.programs();
     if programs.len() > 1 {
@@ -166,9 +208,9 @@ pub fn markdown(table: &Table) -> String {
         let _ = writeln!(out, "{line}\n");
     }
     let mut titles = vec!["".to_owned()];
-    titles.extend(table.keys.iter().cloned());
+    titles.extend(full_keys(table));
     titles.push("seeds".into());
-    titles.extend(table.shown_metrics().into_iter().map(|m| title(m)));
+    titles.extend(table.shown_metrics().into_iter().map(|m| title_with_unit(m)));
     titles.extend(["training", "evaluation", "tok/s", "peak memory"].map(str::to_owned));
     let rows = table.settings.iter().map(|row| {
         let mut cells = vec![row.rank.map_or_else(|| "–".into(), |rank| rank.to_string())];
@@ -187,7 +229,7 @@ pub fn markdown(table: &Table) -> String {
     if table.settings.len() > 1 {
         let _ = writeln!(out, "## Difference to {}\n", table.baseline);
         let titles: Vec<String> = std::iter::once("setting".to_owned())
-            .chain(table.shown_metrics().into_iter().map(|m| title(m)))
+            .chain(table.shown_metrics().into_iter().map(|m| title_with_unit(m)))
             .collect();
         let rows = table.settings.iter().filter(|row| !row.is_baseline).map(|row| {
             let cells = table
@@ -215,7 +257,7 @@ pub fn markdown(table: &Table) -> String {
     }
     out.push_str("## Arms\n\n");
     let mut titles = ["run", "seed"].map(str::to_owned).to_vec();
-    titles.extend(table.shown_metrics().into_iter().map(|m| title(m)));
+    titles.extend(table.shown_metrics().into_iter().map(|m| title_with_unit(m)));
     titles.extend(["skipped steps", "rollbacks"].map(str::to_owned));
     let rows = table
         .arms
@@ -411,7 +453,19 @@ mod tests {
         };
         assert_eq!(estimate("mbpp.pass_at_1", &e), "25.0% ± 2.5");
         assert_eq!(estimate("valid_loss", &e), "0.2500 ± 0.0250");
-        assert_eq!(difference("valid_loss", &e), "+0.2500 ± 0.0250 *", "0 is not in it");
+        assert_eq!(difference("valid_loss", &e), "+0.2500 ± 0.0250", "of three seeds");
+        let enough = Estimate { n: 5, ..e };
+        assert_eq!(
+            difference("valid_loss", &enough),
+            "+0.2500 ± 0.0250 *",
+            "0 is not in it"
+        );
+        let uneven = Estimate {
+            mean: 0.0,
+            ci95: Some([0.0, 0.037]),
+            ..e
+        };
+        assert_eq!(estimate("mbpp.pass_at_1", &uneven), "0.0% (0.0 to 3.7)");
         let wide = Estimate {
             mean: -0.01,
             ci95: Some([-0.03, 0.01]),

@@ -16,7 +16,8 @@ pub struct Estimate {
     pub mean: f64,
     /// Their standard deviation, with n - 1; None for one value.
     pub sd: Option<f64>,
-    /// 95% interval of the mean by Student's t with n - 1 degrees of freedom; None for one value.
+    /// 95% interval of the mean by Student's t with n - 1 degrees of freedom; None for one value, and
+    /// where all values are equal: an interval without a width would claim certainty.
     pub ci95: Option<[f64; 2]>,
 }
 
@@ -39,11 +40,12 @@ impl Estimate {
         let sum: f64 = values.iter().map(|x| (x - mean).powi(2)).sum();
         let sd = (sum / (n - 1) as f64).sqrt();
         let half = t_quantile_975(n - 1) * sd / (n as f64).sqrt();
+        let equal = sd <= 1e-12 * mean.abs().max(1.0);
         Some(Self {
             n,
             mean,
             sd: Some(sd),
-            ci95: Some([mean - half, mean + half]),
+            ci95: (!equal).then_some([mean - half, mean + half]),
         })
     }
 
@@ -169,8 +171,10 @@ mod tests {
     }
 
     #[test]
-    fn equal_values_have_an_interval_of_no_width() {
-        assert_eq!(Estimate::of(&[0.5; 4]).unwrap().ci95, Some([0.5, 0.5]));
+    fn equal_values_have_no_interval() {
+        assert_eq!(Estimate::of(&[0.5; 4]).unwrap().ci95, None);
+        // Equal but for rounding.
+        assert_eq!(Estimate::of_pairs(&[(0.3, 0.2), (0.4, 0.3)]).unwrap().ci95, None);
     }
 
     #[test]

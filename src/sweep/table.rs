@@ -9,6 +9,7 @@ use super::{
     state::{ArmState, Train, state, state_in},
     statistics::Estimate,
 };
+use crate::eval::passk::wilson95;
 use serde::Serialize;
 use serde_json::Value;
 use std::{
@@ -92,6 +93,9 @@ pub struct ArmRow {
     /// Its figures.
     #[serde(flatten)]
     pub figures: Figures,
+    /// Its run's directory, where there is one.
+    #[serde(skip)]
+    pub run_dir: Option<PathBuf>,
     #[serde(skip)]
     pub(super) setting: usize,
 }
@@ -212,6 +216,7 @@ impl Table {
 }
 
 fn arm_row(sweep: &Sweep, arm: &Arm, found: Result<Option<ArmState>, SweepError>, failure: Option<String>) -> ArmRow {
+    let run_dir = found.as_ref().ok().and_then(|state| Some(state.as_ref()?.run.clone()));
     let (status, reason, figures) = match found {
         Err(error) => (Status::Failed, Some(error.to_string()), Figures::default()),
         Ok(None) => (Status::Missing, failure, Figures::default()),
@@ -241,6 +246,7 @@ fn arm_row(sweep: &Sweep, arm: &Arm, found: Result<Option<ArmState>, SweepError>
         status,
         reason,
         figures,
+        run_dir,
         setting: arm.setting,
     }
 }
@@ -256,7 +262,16 @@ fn row(sweep: &Sweep, arms: &[ArmRow], index: usize) -> Row {
     for name in names {
         let of = |arm: &ArmRow| arm.figures.results.get(name).copied();
         let values: Vec<f64> = finished(index).filter_map(of).collect();
-        metrics.extend(Estimate::of(&values).map(|estimate| (name.clone(), estimate)));
+        let problems = name
+            .split_once(".pass_at_")
+            .and_then(|(benchmark, _)| finished(index).find_map(|arm| arm.figures.problems.get(benchmark).copied()));
+        metrics.extend(Estimate::of(&values).map(|mut estimate| {
+            // Equal over all seeds: how far the score is known is then a matter of the problems.
+            if let (None, Some(problems), true) = (estimate.ci95, problems, estimate.n > 1) {
+                estimate.ci95 = Some(wilson95(estimate.mean, problems));
+            }
+            (name.clone(), estimate)
+        }));
         let pairs: Vec<(f64, f64)> = finished(index)
             .filter_map(|arm| {
                 let other = finished(sweep.baseline).find(|other| other.seed == arm.seed)?;

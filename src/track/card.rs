@@ -1,5 +1,6 @@
 //! Model cards: what a promoted model is, from its run's files and from what its maker says.
 
+use crate::eval::passk::with_width;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{collections::BTreeMap, fmt::Write, path::Path};
@@ -61,7 +62,11 @@ impl Evaluation {
         let entries = std::fs::read_dir(dir.join(Self::DIR)).into_iter().flatten().flatten();
         let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
         paths.sort();
-        paths.iter().filter_map(|path| Self::read(path)).collect()
+        paths
+            .iter()
+            .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+            .filter_map(|path| Self::read(path))
+            .collect()
     }
 
     fn read(path: &Path) -> Option<Self> {
@@ -145,12 +150,13 @@ impl ModelCard<'_> {
             run("documents"),
             run("response_tokens"),
         );
-        out += "## Evaluation\n\nOf exactly these weights; intervals are 95% bootstrap intervals over problems.\n\n\
+        out += "## Evaluation\n\nOf exactly these weights; intervals are 95% intervals over problems: a percentile bootstrap, or Wilson's where all problems have the same outcome.\n\n\
                 | benchmark | problems | samples | temperature | metric | value | interval | suspect passes | sandbox |\n\
                 |---|---|---|---|---|---|---|---|---|\n";
         for evaluation in self.evaluations {
             for (k, value) in &evaluation.pass_at_k {
-                let [low, high] = evaluation.ci95_at_k.get(k).copied().unwrap_or([f64::NAN; 2]);
+                let ends = evaluation.ci95_at_k.get(k).copied().unwrap_or([f64::NAN; 2]);
+                let [low, high] = with_width(ends, *value, evaluation.tasks);
                 let temperature = evaluation.temperature.map_or("-".into(), |t| t.to_string());
                 let _ = writeln!(
                     out,

@@ -89,6 +89,20 @@ fn a_program_may_ask_for_a_bigger_stack_as_contest_solutions_do() {
     let source = "import resource\n_, hard = resource.getrlimit(resource.RLIMIT_STACK)\n\
         resource.setrlimit(resource.RLIMIT_STACK, (min(hard, 512 << 20), hard)); print('ok')";
     assert_eq!(printed(source, b""), "ok");
+    // As Codeforces solutions write it; the memory stays limited. A host may have a lower limit of its own.
+    let source = "import resource\n\
+        try: resource.setrlimit(resource.RLIMIT_STACK, (2**28, -1)); resource.setrlimit(resource.RLIMIT_STACK, (-1, -1))\n\
+        except ValueError as e: print(e, resource.getrlimit(resource.RLIMIT_STACK))\n\
+        try: bytearray(8 << 30)\n\
+        except MemoryError: print('limited')";
+    let limits = std::fs::read_to_string("/proc/self/limits").expect("the limits of this process");
+    let own = limits
+        .lines()
+        .find(|line| line.starts_with("Max stack size"))
+        .expect("a stack limit");
+    if own.split_whitespace().nth(4) == Some("unlimited") {
+        assert_eq!(printed(source, b""), "limited");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod follow;
 mod show;
 mod source;
+mod training;
 
 use super::{
     Failure, Output, SettingsArgs,
@@ -165,6 +166,7 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
         Some(predictions) => Answers::File(predictions),
         None => located.model(&settings, &mut request, speculative, output)?,
     };
+    request.training = training::training_tasks(benchmark.as_ref(), &request.tasks, model_dir.as_deref());
     request.files = vec![
         ("config.yaml".into(), settings.config.to_yaml()),
         ("recipe.yaml".into(), settings.recipe.to_yaml()),

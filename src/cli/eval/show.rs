@@ -1,6 +1,6 @@
 //! Progress on standard error, the report and the estimate for people.
 
-use crate::eval::{Finished, Progress, estimate::Estimate};
+use crate::eval::{Finished, Progress, estimate::Estimate, passk::IntervalMethod};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
     fmt::Write,
@@ -115,7 +115,14 @@ pub(super) fn report(finished: &Finished, from: &str) -> String {
     );
     for (k, share) in &r.pass_at_k {
         let [low, high] = r.ci95_at_k.get(k).copied().unwrap_or_default();
-        let _ = write!(text, "pass@{k:<4} {share:.4}  (95% interval {low:.3} to {high:.3}");
+        let method = match r.ci95_method_at_k.get(k) {
+            Some(IntervalMethod::Wilson) => "Wilson",
+            _ => "bootstrap",
+        };
+        let _ = write!(
+            text,
+            "pass@{k:<4} {share:.4}  (95% {method} interval {low:.3} to {high:.3}"
+        );
         if let (true, Some(Some(best))) = (several, r.best_temperature.get(k)) {
             let _ = write!(text, "; best temperature {best}");
         }
@@ -127,6 +134,10 @@ pub(super) fn report(finished: &Finished, from: &str) -> String {
         text.push('\n');
     }
     if several {
+        let _ = writeln!(
+            text,
+            "each k at its best temperature, chosen by the test score itself: an oracle choice, so an optimistic figure"
+        );
         for t in &r.temperatures {
             let scores: Vec<String> = t
                 .pass_at_k
@@ -147,6 +158,9 @@ pub(super) fn report(finished: &Finished, from: &str) -> String {
             "suspect  {} passes by means that solve nothing: read them",
             r.suspect
         );
+    }
+    for sentence in r.training_tasks.sentences() {
+        let _ = writeln!(text, "seen     {sentence}: the score is not one on unseen problems");
     }
     let _ = writeln!(text, "exact    {:.4}", r.exact);
     let results: Vec<String> = r

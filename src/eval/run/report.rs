@@ -5,8 +5,9 @@ use crate::{
     data::PromptStyle,
     eval::{
         Benchmark, EvalError, EvalRequest, Verdict,
-        passk::{Tally, bootstrap_ci95, mean_pass_at_k},
+        passk::{Interval, IntervalMethod, Tally, interval95, mean_pass_at_k},
         sandbox::Runner,
+        training_tasks::TrainingTasks,
     },
 };
 use serde::Serialize;
@@ -125,8 +126,10 @@ pub struct TemperatureReport {
     pub temperature: Option<f64>,
     /// pass@k for each k, 1 included.
     pub pass_at_k: BTreeMap<usize, f64>,
-    /// 95% bootstrap intervals over problems.
+    /// 95% intervals over problems.
     pub ci95_at_k: BTreeMap<usize, [f64; 2]>,
+    /// How each interval was made: `bootstrap`, or `wilson` where all problems have the same estimate.
+    pub ci95_method_at_k: BTreeMap<usize, IntervalMethod>,
     /// The same with suspect passes counted as failures.
     pub pass_at_k_without_suspect: BTreeMap<usize, f64>,
     /// Passes that are suspect.
@@ -166,12 +169,14 @@ pub struct EvalReport {
     pub prompt: Option<PromptStyle>,
     /// pass@1, between 0 and 1; of the best temperature.
     pub pass_at_1: f64,
-    /// 95% bootstrap interval of `pass_at_1` over problems.
+    /// 95% interval of `pass_at_1` over problems.
     pub ci95: [f64; 2],
     /// pass@k for each k, 1 included, each at its best temperature.
     pub pass_at_k: BTreeMap<usize, f64>,
     /// Their 95% intervals.
     pub ci95_at_k: BTreeMap<usize, [f64; 2]>,
+    /// How each interval was made.
+    pub ci95_method_at_k: BTreeMap<usize, IntervalMethod>,
     /// The temperature with the best pass@k for each k: chosen by the score itself, as Gloeckle et
     /// al. 2024 do, so that with several temperatures pass@k is an optimistic figure.
     pub best_temperature: BTreeMap<usize, Option<f64>>,
@@ -191,6 +196,9 @@ pub struct EvalReport {
     pub errors: BTreeMap<String, usize>,
     /// Each temperature by itself.
     pub temperatures: Vec<TemperatureReport>,
+    /// Problems that the model was trained on, or that are no unseen ones for another reason.
+    #[serde(skip_serializing_if = "TrainingTasks::is_empty")]
+    pub training_tasks: TrainingTasks,
     /// Tokens generated.
     pub tokens: usize,
     /// The sandbox's level.
@@ -259,6 +267,10 @@ pub(super) fn report(
             .map(|&k| of_best(k, &|t| t.pass_at_k.get(&k).copied()))
             .collect(),
         ci95_at_k: ks.iter().map(|&k| (k, interval(k))).collect(),
+        ci95_method_at_k: ks
+            .iter()
+            .filter_map(|&k| Some((k, *best(k)?.ci95_method_at_k.get(&k)?)))
+            .collect(),
         best_temperature: ks.iter().map(|&k| (k, best(k).and_then(|t| t.temperature))).collect(),
         suspect: all.suspect,
         pass_at_k_without_suspect: ks
@@ -270,6 +282,7 @@ pub(super) fn report(
         results: all.results,
         errors: all.errors,
         temperatures,
+        training_tasks: request.training.clone(),
         tokens: all.tokens,
         sandbox: runner.level().to_owned(),
         python: runner.python().to_owned(),
@@ -288,13 +301,12 @@ fn all_k(request: &EvalRequest) -> Vec<usize> {
 fn of_temperature(counts: &Counts, temperature: Option<f64>, request: &EvalRequest) -> TemperatureReport {
     let (tallies, strict) = (counts.tallies(false), counts.tallies(true));
     let ks = all_k(request);
+    let intervals: BTreeMap<usize, Interval> = ks.iter().map(|&k| (k, interval95(&tallies, k, request.seed))).collect();
     TemperatureReport {
         temperature,
         pass_at_k: ks.iter().map(|&k| (k, mean_pass_at_k(&tallies, k))).collect(),
-        ci95_at_k: ks
-            .iter()
-            .map(|&k| (k, bootstrap_ci95(&tallies, k, request.seed)))
-            .collect(),
+        ci95_at_k: intervals.iter().map(|(&k, interval)| (k, interval.ends)).collect(),
+        ci95_method_at_k: intervals.iter().map(|(&k, interval)| (k, interval.method)).collect(),
         pass_at_k_without_suspect: ks.iter().map(|&k| (k, mean_pass_at_k(&strict, k))).collect(),
         suspect: counts.suspect,
         exact: counts.share(counts.exact),

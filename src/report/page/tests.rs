@@ -153,7 +153,7 @@ fn a_run_with_nothing_but_its_record_has_a_report_that_names_what_is_missing() {
         "checkpoints/last/trainer.json",
     ] {
         assert!(html.contains(&format!("<code>{file}</code> is not there")), "{file}");
-        assert!(markdown.contains(&cell(&format!("`{file}` is not there"))), "{file}");
+        assert!(markdown.contains(&format!("`{file}` is not there")), "{file}");
     }
 }
 
@@ -230,5 +230,18 @@ fn backticks_become_code_and_nothing_else_markup() {
 #[test]
 fn blocks_of_code_and_cells_keep_their_content_inside() {
     assert_eq!(code("a ``` b"), "````\na ``` b\n````");
-    assert_eq!(cell("a|b\nc <d>"), "a\\|b c &lt;d&gt;");
+    assert_eq!(markdown("a|b\nc <d>", true), "a\\|b c &lt;d&gt;");
+    assert_eq!(
+        markdown("Raise `data.seq_len` of a_b|c.", false),
+        "Raise `data.seq_len` of a\\_b|c."
+    );
+    for (text, expected) in [
+        ("`<i>`", "\\`&lt;i&gt;\\`"),
+        ("a ` b", "a \\` b"),
+        ("`a` ` `b`", "\\`a\\` \\` \\`b\\`"),
+        ("``a_b``", "\\`\\`a\\_b\\`\\`"),
+        ("`a|b`", "\\`a\\|b\\`"),
+    ] {
+        assert_eq!(markdown(text, true), expected, "{text}");
+    }
 }

@@ -71,7 +71,13 @@ impl Axis {
     pub fn label(&self, value: f64) -> String {
         let others = self.ticks.iter().map(|tick| (tick - value).abs());
         let nearest = others.filter(|&distance| distance > 0.0).fold(f64::INFINITY, f64::min);
-        short(value, if nearest.is_finite() { nearest } else { value.abs() })
+        let step = if nearest.is_finite() { nearest } else { value.abs() };
+        // One notation for all: 0.0001 beside 8e-5 would be read as two sizes.
+        let tiny = |tick: &f64| tick.abs() > step.abs() * 1e-6 && !PLAIN.contains(&tick.abs());
+        if self.ticks.iter().any(tiny) && value.abs() > step.abs() * 1e-6 {
+            return scientific(value, step);
+        }
+        short(value, step)
     }
 
     /// Its ends.
@@ -114,15 +120,15 @@ fn round_numbers(low: f64, high: f64, most: usize) -> Vec<f64> {
 fn round_powers(low: f64, high: f64, most: usize) -> Vec<f64> {
     let (first, last) = ((low.log10() - 1e-9).ceil() as i32, (high.log10() + 1e-9).floor() as i32);
     let powers = (last - first + 1).max(0) as usize;
-    if powers >= 2 {
-        let every = powers.div_ceil(most.max(1)).max(1);
-        return (first..=last).step_by(every).map(|e| 10f64.powi(e)).collect();
-    }
     let finer: Vec<f64> = (first - 1..=last + 1)
         .flat_map(|e| [1.0, 2.0, 5.0].map(|f| f * 10f64.powi(e)))
         .filter(|&v| v >= low * (1.0 - 1e-9) && v <= high * (1.0 + 1e-9))
-        .take(most)
         .collect();
+    if powers >= 2 && finer.len() > most {
+        let every = powers.div_ceil(most.max(1)).max(1);
+        return (first..=last).step_by(every).map(|e| 10f64.powi(e)).collect();
+    }
+    let finer: Vec<f64> = finer.into_iter().take(most).collect();
     // Less than a factor of two apart: the range is as good as linear.
     if finer.len() >= 2 {
         finer
@@ -131,14 +137,17 @@ fn round_powers(low: f64, high: f64, most: usize) -> Vec<f64> {
     }
 }
 
+/// Sizes that are written without an exponent.
+const PLAIN: Range<f64> = 1e-4..1e15;
+
 /// A number with the digits that tell it from its neighbour `step` away.
 fn short(value: f64, step: f64) -> String {
     let size = value.abs();
     if size < step.abs() * 1e-6 {
         return "0".into();
     }
-    if !(1e-4..1e15).contains(&size) {
-        return scientific(value);
+    if !PLAIN.contains(&size) {
+        return scientific(value, step);
     }
     let (divisor, unit) = match size {
         s if s >= 1e12 => (1e12, "T"),
@@ -157,9 +166,17 @@ fn short(value: f64, step: f64) -> String {
     format!("{}{unit}", text.replace('-', "\u{2212}"))
 }
 
-fn scientific(value: f64) -> String {
-    let text = format!("{value:.1e}");
-    text.replace(".0e", "e").replace('-', "\u{2212}")
+fn scientific(value: f64, step: f64) -> String {
+    let digits = (value.abs().log10().floor() - step.abs().log10() - 1e-9)
+        .ceil()
+        .clamp(0.0, 6.0) as usize;
+    let text = format!("{value:.digits$e}");
+    let (number, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let number = match number.contains('.') {
+        true => number.trim_end_matches('0').trim_end_matches('.'),
+        false => number,
+    };
+    format!("{number}e{exponent}").replace('-', "\u{2212}")
 }
 
 #[cfg(test)]
@@ -181,14 +198,26 @@ mod tests {
         );
         assert_eq!(labels(0.0, 21_000.0, Scale::Linear), ["0", "5000", "10k", "15k", "20k"]);
         assert_eq!(labels(0.0, 1e-3, Scale::Linear).len(), 6);
+        let lr = [
+            "0",
+            "2e\u{2212}5",
+            "4e\u{2212}5",
+            "6e\u{2212}5",
+            "8e\u{2212}5",
+            "1e\u{2212}4",
+        ];
+        assert_eq!(labels(0.0, 1e-4, Scale::Linear), lr, "one notation");
+        assert_eq!(labels(2.10e-5, 2.14e-5, Scale::Linear)[1], "2.11e\u{2212}5");
     }
 
     #[test]
     fn a_logarithmic_axis_has_powers_of_ten_or_their_simple_multiples() {
         assert_eq!(
             labels(3e-8, 2e-4, Scale::Log),
-            ["1e\u{2212}7", "1e\u{2212}6", "1e\u{2212}5", "0.0001"]
+            ["1e\u{2212}7", "1e\u{2212}6", "1e\u{2212}5", "1e\u{2212}4"]
         );
+        let weights = Axis::between(0.04, 4.0, Scale::Log, 7);
+        assert_eq!(weights.ticks(), [0.05, 0.1, 0.2, 0.5, 1.0, 2.0]);
         assert_eq!(labels(1.5, 25.0, Scale::Log), ["2", "5", "10", "20"]);
         assert_eq!(labels(1e-12, 1e12, Scale::Log).len(), 5);
         assert_eq!(labels(7.0, 8.0, Scale::Log), ["7", "7.2", "7.4", "7.6", "7.8", "8"]);

@@ -1,9 +1,10 @@
 //! Horizontal bars with intervals: one row a figure, so that long names never meet.
 
 use super::{
-    PlotError, Scale,
+    Chart, PlotError, Scale,
     axis::Axis,
-    canvas::{self, Entry, Failure, HPos, Heading, Ink, Sheet, px, shortened, text_width},
+    canvas::{self, Entry, Failure, HPos, Heading, Ink, Layout, SMALL, Sheet, px},
+    text::{text_width, wrapped},
 };
 
 /// One figure.
@@ -32,18 +33,36 @@ pub struct BarChart {
     pub series: Vec<String>,
     /// From top to bottom. Neighbours with the same label are drawn as a group, labelled once.
     pub bars: Vec<Bar>,
+    /// A value that the axis reaches even where no bar does, so that small ones look small.
+    pub includes: Option<f64>,
+}
+
+/// A row of the drawing, with its upper edge.
+enum Row<'a> {
+    /// A line of a label that stands above its bars.
+    Label(String),
+    /// A bar, and its label where that stands at the left.
+    Bar(&'a Bar, Option<&'a str>),
+}
+
+impl Chart for BarChart {
+    fn svg(&self) -> Result<String, PlotError> {
+        self.drawn(Layout::Wide)
+    }
+
+    fn html(&self) -> Result<String, PlotError> {
+        canvas::responsive(|layout| self.drawn(layout))
+    }
 }
 
 impl BarChart {
     const ROW: f64 = 20.0;
+    const LINE: f64 = 18.0;
     const GAP: f64 = 8.0;
-    const LONGEST: usize = 40;
+    /// The share of the width that labels may take at the left; wider ones stand above their bars.
+    const BESIDE: f64 = 0.35;
 
-    /// The chart as SVG, 720 pixels wide and as high as it has to be.
-    ///
-    /// # Errors
-    /// The drawing library's, if it has any.
-    pub fn svg(&self) -> Result<String, PlotError> {
+    fn drawn(&self, layout: Layout) -> Result<String, PlotError> {
         let series = self.series.iter().enumerate();
         let legend = series
             .filter(|(_, name)| !name.is_empty())
@@ -58,50 +77,80 @@ impl BarChart {
             unit: &self.unit,
             legend,
         };
-        let bottom = self.places().last().map_or(20.0, |y| y + Self::ROW);
-        canvas::chart(&heading, bottom + 28.0, |sheet| self.draw(sheet, bottom))
+        let (rows, bottom) = self.rows(layout);
+        canvas::chart(layout, &heading, bottom + 28.0, |sheet| self.draw(sheet, &rows, bottom))
     }
 
-    /// The upper edge of every bar.
-    fn places(&self) -> Vec<f64> {
+    fn widest(texts: impl Iterator<Item = f64>) -> f64 {
+        texts.fold(0.0, f64::max)
+    }
+
+    /// Pixels at the left that labels take; None where they stand above.
+    fn beside(&self, layout: Layout) -> Option<f64> {
+        let widest = Self::widest(self.bars.iter().map(|bar| text_width(&bar.label, SMALL)));
+        (widest <= Self::BESIDE * layout.width()).then_some(widest)
+    }
+
+    /// Every row with its upper edge, and where they end.
+    fn rows(&self, layout: Layout) -> (Vec<(f64, Row<'_>)>, f64) {
+        let beside = self.beside(layout).is_some();
         let mut y = 4.0;
-        let mut places = Vec::with_capacity(self.bars.len());
+        let mut rows = Vec::with_capacity(self.bars.len());
         for (i, bar) in self.bars.iter().enumerate() {
             let before = i.checked_sub(1).and_then(|i| self.bars.get(i));
-            if before.is_some_and(|before| before.label != bar.label) {
+            let first = before.is_none_or(|before| before.label != bar.label);
+            if first && before.is_some() {
                 y += Self::GAP;
             }
-            places.push(y);
+            if first && !beside {
+                for line in wrapped(&bar.label, SMALL, layout.width()) {
+                    rows.push((y, Row::Label(line)));
+                    y += Self::LINE;
+                }
+            }
+            rows.push((y, Row::Bar(bar, (first && beside).then_some(bar.label.as_str()))));
             y += Self::ROW;
         }
-        places
+        (rows, y.max(20.0))
     }
 
-    fn draw(&self, sheet: &mut Sheet<'_>, bottom: f64) -> Result<(), Failure> {
+    fn draw(&self, sheet: &mut Sheet<'_>, rows: &[(f64, Row<'_>)], bottom: f64) -> Result<(), Failure> {
         let ends = |bar: &Bar| {
             let [low, high] = bar.interval.unwrap_or_default();
             [bar.value, low, high, 0.0]
         };
-        let axis = Axis::over(self.bars.iter().flat_map(ends), Scale::Linear, 0.02, 6);
-        let widest = |widths: &mut dyn Iterator<Item = f64>| widths.fold(0.0, f64::max);
-        let label = |bar: &Bar| shortened(&bar.label, Self::LONGEST);
-        let left = 12.0 + widest(&mut self.bars.iter().map(|bar| text_width(&label(bar), 12.0)));
-        let right = canvas::WIDTH - 16.0 - widest(&mut self.bars.iter().map(|bar| text_width(&bar.shown, 11.0)));
+        let values = self.bars.iter().flat_map(ends).chain(self.includes);
+        let left = 12.0 + self.beside(sheet.layout).unwrap_or(0.0);
+        let shown = Self::widest(self.bars.iter().map(|bar| text_width(&bar.shown, SMALL)));
+        let right = sheet.layout.width() - 16.0 - shown;
+        // A tick's label takes up to 56 pixels, such as −0.005.
+        let ticks = ((right - left) / 56.0).clamp(2.0, sheet.layout.ticks() as f64) as usize;
+        let axis = Axis::over(values, Scale::Linear, 0.02, ticks);
         let along = |value: f64| axis.map(value, (px(left), px(right)));
         for &tick in axis.ticks() {
-            sheet.path(&[(along(tick), 0), (along(tick), px(bottom + 4.0))], Ink::text(0.13))?;
-            let below = (along(tick), px(bottom + 14.0));
-            sheet.text(&axis.label(tick), 11.0, 0.8, HPos::Center, below)?;
+            let below = (along(tick), px(bottom + 16.0));
+            sheet.text(&axis.label(tick), SMALL, 0.8, HPos::Center, below)?;
         }
-        for (i, (bar, y)) in self.bars.iter().zip(self.places()).enumerate() {
+        for (y, row) in rows {
             let middle = px(y + Self::ROW / 2.0);
-            let before = i.checked_sub(1).and_then(|i| self.bars.get(i));
-            if before.is_none_or(|before| before.label != bar.label) {
-                sheet.text(&label(bar), 12.0, 0.9, HPos::Right, (px(left - 8.0), middle))?;
+            let (bar, label) = match row {
+                Row::Label(line) => {
+                    sheet.text(line, SMALL, 0.9, HPos::Left, (0, px(y + Self::LINE / 2.0)))?;
+                    continue;
+                }
+                Row::Bar(bar, label) => (bar, label),
+            };
+            // Lines at the ticks, but not through labels.
+            for &tick in axis.ticks() {
+                let ends = [(along(tick), px(*y)), (along(tick), px(y + Self::ROW))];
+                sheet.path(&ends, Ink::text(0.13))?;
+            }
+            if let Some(label) = label {
+                sheet.text(label, SMALL, 0.9, HPos::Right, (px(left - 8.0), middle))?;
             }
             if !bar.value.is_finite() {
                 let at = (along(0.0) + px(6.0), middle);
-                sheet.text(&bar.shown, 11.0, 0.65, HPos::Left, at)?;
+                sheet.text(&bar.shown, SMALL, 0.75, HPos::Left, at)?;
                 continue;
             }
             let (from, to) = (along(bar.value.min(0.0)), along(bar.value.max(0.0)));
@@ -119,7 +168,7 @@ impl BarChart {
                     sheet.path(&line, Ink::text(0.9).wide(1.0))?;
                 }
             }
-            sheet.text(&bar.shown, 11.0, 0.9, HPos::Left, (end + px(6.0), middle))?;
+            sheet.text(&bar.shown, SMALL, 0.9, HPos::Left, (end + px(6.0), middle))?;
         }
         Ok(())
     }

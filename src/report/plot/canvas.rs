@@ -1,7 +1,11 @@
 //! What all charts share: the sheet that is drawn on, title and legend, the frame with its ticks, and
 //! the finishing of the SVG.
 
-use super::{PALETTE, PlotError, axis::Axis};
+use super::{
+    PALETTE, PlotError,
+    axis::Axis,
+    text::{text_width, wrapped},
+};
 use plotters_backend::{
     BackendColor, BackendStyle, BackendTextStyle, DrawingBackend, DrawingErrorKind, FontFamily,
     text_anchor::{Pos, VPos},
@@ -15,8 +19,51 @@ pub use plotters_backend::text_anchor::HPos;
 /// pixels look like stairs.
 pub const FINE: f64 = 2.0;
 
-/// Pixels of the page across.
-pub const WIDTH: f64 = 720.0;
+/// What a chart is drawn for. Text is never scaled down by much: a page shows the drawing that fits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// A column of a desktop page, or a file of its own.
+    Wide,
+    /// A phone.
+    Narrow,
+}
+
+impl Layout {
+    /// Its CSS class.
+    pub fn class(self) -> &'static str {
+        match self {
+            Self::Wide => "wide",
+            Self::Narrow => "narrow",
+        }
+    }
+
+    /// Pixels of the page across.
+    pub fn width(self) -> f64 {
+        match self {
+            Self::Wide => 560.0,
+            Self::Narrow => 340.0,
+        }
+    }
+
+    /// Pixels that charts with a frame are high, without their heading.
+    pub fn height(self) -> f64 {
+        match self {
+            Self::Wide => 240.0,
+            Self::Narrow => 220.0,
+        }
+    }
+
+    /// The most ticks along x.
+    pub fn ticks(self) -> usize {
+        match self {
+            Self::Wide => 6,
+            Self::Narrow => 5,
+        }
+    }
+}
+
+/// Size of labels at ticks and bars, in pixels.
+pub const SMALL: f64 = 12.0;
 
 /// The page's text colour, put in when the chart is finished.
 const INK: (u8, u8, u8) = (1, 2, 0);
@@ -33,20 +80,6 @@ pub type Place = (i32, i32);
 /// Drawing units of so many pixels of the page.
 pub fn px(pixels: f64) -> i32 {
     (pixels * FINE).round() as i32
-}
-
-/// Roughly the pixels that a text is wide.
-pub fn text_width(text: &str, size: f64) -> f64 {
-    text.chars().count() as f64 * size * 0.53
-}
-
-/// A text of at most so many characters.
-pub fn shortened(text: &str, most: usize) -> String {
-    if text.chars().count() <= most {
-        return text.to_owned();
-    }
-    let kept: String = text.chars().take(most.saturating_sub(1)).collect();
-    format!("{}\u{2026}", kept.trim_end())
 }
 
 /// A colour with its opacity and, for lines, the width in pixels of the page.
@@ -151,6 +184,8 @@ impl BackendTextStyle for Lettering {
 pub struct Sheet<'a> {
     backend: SVGBackend<'a>,
     top: i32,
+    /// What is drawn for.
+    pub layout: Layout,
 }
 
 impl Sheet<'_> {
@@ -189,9 +224,13 @@ impl Sheet<'_> {
 }
 
 /// Two axes and where they lie.
-pub struct Frame {
+pub struct Frame<'a> {
     pub x: Axis,
     pub y: Axis,
+    /// What x is, below its axis.
+    pub x_label: &'a str,
+    /// What y is, above its axis.
+    pub y_label: &'a str,
     /// Pixels of the page from the left, right, top and bottom edge of the sheet's lower part.
     pub left: f64,
     pub right: f64,
@@ -199,16 +238,20 @@ pub struct Frame {
     pub bottom: f64,
 }
 
-impl Frame {
+impl<'a> Frame<'a> {
     /// The frame that leaves room for the labels, and `right` pixels at the right.
-    pub fn new(x: Axis, y: Axis, right: f64) -> Self {
+    pub fn new(layout: Layout, x: Axis, y: Axis, labels: (&'a str, &'a str), right: f64) -> Self {
+        let widths = y.ticks().iter().map(|&tick| text_width(&y.label(tick), SMALL));
+        let left = widths.fold(20.0, f64::max) + 10.0;
         Self {
             x,
             y,
-            left: 54.0,
-            right: WIDTH - right,
-            top: 6.0,
-            bottom: HEIGHT - 38.0,
+            x_label: labels.0,
+            y_label: labels.1,
+            left,
+            right: layout.width() - right,
+            top: if labels.1.is_empty() { 8.0 } else { 26.0 },
+            bottom: layout.height() - 40.0,
         }
     }
 
@@ -220,8 +263,8 @@ impl Frame {
         )
     }
 
-    /// Axes, ticks with their labels, and lines at the ticks if there is to be a `grid`.
-    pub fn draw(&self, sheet: &mut Sheet<'_>, x_label: &str, grid: bool) -> Result<(), Failure> {
+    /// Axes, ticks with their labels, names, and lines at the ticks if there is to be a `grid`.
+    pub fn draw(&self, sheet: &mut Sheet<'_>, grid: bool) -> Result<(), Failure> {
         let (line, mark) = (Ink::text(0.13), Ink::text(0.45));
         let (left, right, top, bottom) = (px(self.left), px(self.right), px(self.top), px(self.bottom));
         for &tick in self.x.ticks() {
@@ -230,7 +273,7 @@ impl Frame {
                 sheet.path(&[(x, top), (x, bottom)], line)?;
             }
             sheet.path(&[(x, bottom), (x, bottom + px(3.0))], mark)?;
-            sheet.text(&self.x.label(tick), 11.0, 0.8, HPos::Center, (x, bottom + px(11.0)))?;
+            sheet.text(&self.x.label(tick), SMALL, 0.8, HPos::Center, (x, bottom + px(12.0)))?;
         }
         for &tick in self.y.ticks() {
             let (_, y) = self.at((self.x.range().start, tick));
@@ -238,19 +281,19 @@ impl Frame {
                 sheet.path(&[(left, y), (right, y)], line)?;
             }
             sheet.path(&[(left - px(3.0), y), (left, y)], mark)?;
-            sheet.text(&self.y.label(tick), 11.0, 0.8, HPos::Right, (left - px(6.0), y))?;
+            sheet.text(&self.y.label(tick), SMALL, 0.8, HPos::Right, (left - px(6.0), y))?;
         }
         sheet.path(&[(left, top), (left, bottom), (right, bottom)], mark)?;
-        if !x_label.is_empty() {
+        if !self.x_label.is_empty() {
             let middle = (left + right) / 2;
-            sheet.text(x_label, 11.0, 0.65, HPos::Center, (middle, bottom + px(27.0)))?;
+            sheet.text(self.x_label, SMALL, 0.75, HPos::Center, (middle, bottom + px(29.0)))?;
+        }
+        if !self.y_label.is_empty() {
+            sheet.text(self.y_label, SMALL, 0.75, HPos::Left, (0, px(8.0)))?;
         }
         Ok(())
     }
 }
-
-/// Pixels that charts with a frame are high, without their heading.
-pub const HEIGHT: f64 = 240.0;
 
 /// An entry of a legend.
 pub struct Entry {
@@ -268,67 +311,113 @@ pub struct Heading<'a> {
     pub legend: Vec<Entry>,
 }
 
+/// A line of text with its height, or a row of the legend.
+enum Part {
+    Text {
+        text: String,
+        x: f64,
+        size: f64,
+        opacity: f64,
+    },
+    Entry {
+        index: usize,
+        lines: Vec<String>,
+        x: f64,
+    },
+}
+
 impl Heading<'_> {
-    const SIZE: f64 = 12.0;
-    const LONGEST: usize = 44;
+    const TITLE: f64 = 15.0;
+    const LINE: f64 = 18.0;
 
-    /// The legend's rows: indices of entries with the place of each.
-    fn rows(&self) -> Vec<Vec<(usize, f64)>> {
-        let mut rows: Vec<Vec<(usize, f64)>> = Vec::new();
-        let mut x = f64::INFINITY;
-        for (i, entry) in self.legend.iter().enumerate() {
-            let width = 24.0 + text_width(&shortened(&entry.name, Self::LONGEST), Self::SIZE) + 18.0;
-            if x + width > WIDTH {
-                rows.push(Vec::new());
-                x = 0.0;
-            }
-            if let Some(row) = rows.last_mut() {
-                row.push((i, x));
-            }
-            x += width;
+    /// Everything with the middle of its first line, and the height of all.
+    fn parts(&self, width: f64) -> (Vec<(f64, Part)>, f64) {
+        const HALF: f64 = Heading::LINE / 2.0;
+        let mut parts = Vec::new();
+        let mut y = 4.0;
+        let title = wrapped(self.title, Self::TITLE, width);
+        let last = title.last().map_or(0.0, |line| text_width(line, Self::TITLE) + 12.0);
+        for text in title {
+            let (x, size, opacity) = (0.0, Self::TITLE, 1.0);
+            parts.push((y + HALF, Part::Text { text, x, size, opacity }));
+            y += Self::LINE;
         }
-        rows
-    }
-
-    /// Pixels that it takes.
-    pub fn height(&self) -> f64 {
-        26.0 + 18.0 * self.rows().len() as f64
+        let (size, opacity) = (SMALL, 0.75);
+        if last + text_width(self.unit, size) <= width {
+            let (text, x) = (self.unit.to_owned(), last);
+            parts.push((y - HALF, Part::Text { text, x, size, opacity }));
+        } else {
+            for text in wrapped(self.unit, size, width) {
+                parts.push((
+                    y + HALF,
+                    Part::Text {
+                        text,
+                        x: 0.0,
+                        size,
+                        opacity,
+                    },
+                ));
+                y += Self::LINE;
+            }
+        }
+        // The current row of the legend: where its next entry begins, and its lines.
+        let (mut x, mut rows) = (0.0, 0.0f64);
+        for (index, entry) in self.legend.iter().enumerate() {
+            let lines = wrapped(&entry.name, SMALL, width - 24.0);
+            let widest = lines.iter().map(|line| text_width(line, SMALL)).fold(0.0, f64::max);
+            if x > 0.0 && x + 24.0 + widest > width {
+                y += Self::LINE * rows;
+                (x, rows) = (0.0, 0.0);
+            }
+            rows = rows.max(lines.len() as f64);
+            parts.push((y + HALF, Part::Entry { index, lines, x }));
+            x += 24.0 + widest + 18.0;
+        }
+        (parts, y + Self::LINE * rows + 6.0)
     }
 
     fn draw(&self, sheet: &mut Sheet<'_>) -> Result<(), Failure> {
-        sheet.text(self.title, 14.0, 1.0, HPos::Left, (0, px(12.0)))?;
-        if !self.unit.is_empty() {
-            let at = text_width(self.title, 14.0) + 12.0;
-            sheet.text(self.unit, 12.0, 0.65, HPos::Left, (px(at), px(12.0)))?;
-        }
-        for (row, entries) in self.rows().into_iter().enumerate() {
-            let y = px(33.0 + 18.0 * row as f64);
-            for (entry, x) in entries.into_iter().filter_map(|(i, x)| Some((self.legend.get(i)?, x))) {
-                if entry.block {
-                    sheet.block((px(x), y - px(5.0)), (px(x + 18.0), y + px(5.0)), entry.ink)?;
-                } else {
-                    sheet.path(&[(px(x), y), (px(x + 18.0), y)], entry.ink.wide(2.0))?;
+        let (parts, _) = self.parts(sheet.layout.width());
+        for (y, part) in parts {
+            match part {
+                Part::Text { text, x, size, opacity } => {
+                    sheet.text(&text, size, opacity, HPos::Left, (px(x), px(y)))?
                 }
-                let name = shortened(&entry.name, Self::LONGEST);
-                sheet.text(&name, Self::SIZE, 0.9, HPos::Left, (px(x + 24.0), y))?;
+                Part::Entry { index, lines, x } => {
+                    let Some(entry) = self.legend.get(index) else { continue };
+                    if entry.block {
+                        sheet.block((px(x), px(y - 5.0)), (px(x + 18.0), px(y + 5.0)), entry.ink)?;
+                    } else {
+                        sheet.path(&[(px(x), px(y)), (px(x + 18.0), px(y))], entry.ink.wide(2.0))?;
+                    }
+                    for (row, line) in lines.iter().enumerate() {
+                        let at = (px(x + 24.0), px(y + Self::LINE * row as f64));
+                        sheet.text(line, SMALL, 0.9, HPos::Left, at)?;
+                    }
+                }
             }
         }
         Ok(())
     }
 }
 
-/// Draws a heading and, below it, what `body` draws `height` pixels high.
+/// Draws a heading and, below it, what `body` draws `height` pixels high, as a file of its own.
 pub fn chart(
+    layout: Layout,
     heading: &Heading<'_>,
     height: f64,
     body: impl FnOnce(&mut Sheet<'_>) -> Result<(), Failure>,
 ) -> Result<String, PlotError> {
-    let top = heading.height();
-    let size = (px(WIDTH) as u32, px(top + height) as u32);
+    let (_, top) = heading.parts(layout.width());
+    let size = (px(layout.width()) as u32, px(top + height) as u32);
     let mut svg = String::new();
     let drawn = {
         let backend = SVGBackend::with_string(&mut svg, size);
-        let mut sheet = Sheet { backend, top: 0 };
+        let mut sheet = Sheet {
+            backend,
+            top: 0,
+            layout,
+        };
         heading.draw(&mut sheet).and_then(|()| {
             sheet.top = px(top);
             body(&mut sheet)?;
@@ -340,6 +429,21 @@ pub fn chart(
         problem: problem.to_string(),
     })?;
     Ok(finished(&svg, heading.title, size))
+}
+
+/// A chart in a page: drawn for either layout, of which the page's style sheet shows the one that fits.
+pub fn responsive(draw: impl Fn(Layout) -> Result<String, PlotError>) -> Result<String, PlotError> {
+    let mut html = String::from("<div class=\"plot\">");
+    for layout in [Layout::Wide, Layout::Narrow] {
+        let svg = draw(layout)?;
+        // The page has the style of a chart.
+        let (before, rest) = svg.split_once("<style>").unwrap_or((&svg, ""));
+        let after = rest.split_once("</style>").map_or("", |(_, after)| after);
+        let class = format!("class=\"chart {}\"", layout.class());
+        html += &before.replacen("class=\"chart\"", &class, 1);
+        html += after;
+    }
+    Ok(html + "</div>")
 }
 
 /// Puts in what the backend can't say: size on the page, a name for screen readers, the page's text

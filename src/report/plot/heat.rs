@@ -1,13 +1,18 @@
 //! Histograms over time: a column for each, darker where more values lie.
 
 use super::{
-    PlotError, Scale,
+    Chart, PlotError, Scale,
     axis::Axis,
-    canvas::{self, Failure, Frame, HPos, Heading, Ink, Sheet, px},
+    canvas::{self, Failure, Frame, HPos, Heading, Ink, Layout, SMALL, Sheet, px},
 };
 
 /// Columns that one chart keeps; more are added up in neighbours.
-const COLUMNS: usize = 120;
+fn most_columns(layout: Layout) -> usize {
+    match layout {
+        Layout::Wide => 120,
+        Layout::Narrow => 60,
+    }
+}
 
 /// Histograms over x, each with the same bins.
 #[derive(Clone, Debug, Default)]
@@ -21,29 +26,40 @@ pub struct HeatMap {
     /// Edges of the bins along y, rising, one more than there are bins. On a logarithmic axis the first
     /// may be 0: that bin is then drawn as high as the next.
     pub edges: Vec<f64>,
+    /// What y is.
+    pub y_label: String,
     /// How y lies along its axis.
     pub y_scale: Scale,
+    /// Values of y that are marked by a line, with what they are.
+    pub marks: Vec<(f64, String)>,
     /// x, and how many values each bin holds. Rising in x.
     pub columns: Vec<(f64, Vec<f64>)>,
 }
 
+/// The darkest rectangle is the largest share of a column; the opacity falls with the root of the share, so
+/// that rare values are seen.
+impl Chart for HeatMap {
+    fn svg(&self) -> Result<String, PlotError> {
+        self.drawn(Layout::Wide)
+    }
+
+    fn html(&self) -> Result<String, PlotError> {
+        canvas::responsive(|layout| self.drawn(layout))
+    }
+}
+
 impl HeatMap {
-    /// The chart as SVG, 720 pixels wide. The darkest rectangle is the largest share of a column; the
-    /// opacity falls with the root of the share, so that rare values are seen.
-    ///
-    /// # Errors
-    /// The drawing library's, if it has any.
-    pub fn svg(&self) -> Result<String, PlotError> {
+    fn drawn(&self, layout: Layout) -> Result<String, PlotError> {
         let heading = Heading {
             title: &self.title,
             unit: &self.unit,
             legend: Vec::new(),
         };
-        canvas::chart(&heading, canvas::HEIGHT, |sheet| self.draw(sheet))
+        canvas::chart(layout, &heading, layout.height(), |sheet| self.draw(sheet))
     }
 
     fn draw(&self, sheet: &mut Sheet<'_>) -> Result<(), Failure> {
-        let (edges, columns) = (self.drawn_edges(), self.shares());
+        let (edges, columns) = (self.drawn_edges(), self.shares(most_columns(sheet.layout)));
         let most = columns
             .iter()
             .flat_map(|(_, shares)| shares)
@@ -51,15 +67,18 @@ impl HeatMap {
             .fold(0.0, f64::max);
         let borders = borders(&columns.iter().map(|(x, _)| *x).collect::<Vec<_>>());
         let ([low, .., high], [first, .., last], true) = (edges.as_slice(), borders.as_slice(), most > 0.0) else {
-            let middle = (px(canvas::WIDTH / 2.0), px(110.0));
-            return sheet.text("no values", 12.0, 0.65, HPos::Center, middle);
+            let middle = (px(sheet.layout.width() / 2.0), px(110.0));
+            return sheet.text("no values", SMALL, 0.75, HPos::Center, middle);
         };
+        let y_label = self.y_scale.named(&self.y_label);
         let frame = Frame::new(
-            Axis::between(*first, *last, Scale::Linear, 7),
-            Axis::between(*low, *high, self.y_scale, 6),
-            96.0,
+            sheet.layout,
+            Axis::between(*first, *last, Scale::Linear, sheet.layout.ticks()),
+            Axis::between(*low, *high, self.y_scale, 7),
+            (&self.x_label, &y_label),
+            84.0,
         );
-        frame.draw(sheet, &self.x_label, false)?;
+        frame.draw(sheet, false)?;
         for ((_, shares), ends) in columns.iter().zip(borders.windows(2)) {
             let [from, to] = ends else { continue };
             for (&share, bin) in shares.iter().zip(edges.windows(2)) {
@@ -70,20 +89,26 @@ impl HeatMap {
                 sheet.block(frame.at((*from, *bottom)), frame.at((*to, *top)), ink)?;
             }
         }
+        for (value, name) in self.marks.iter().filter(|(value, _)| frame.y.range().contains(value)) {
+            let (left, y) = frame.at((*first, *value));
+            let (right, _) = frame.at((*last, *value));
+            sheet.path(&[(left, y), (right, y)], Ink::text(0.7))?;
+            sheet.text(name, SMALL, 0.9, HPos::Left, (left + px(6.0), y - px(9.0)))?;
+        }
         self.key(sheet, most)
     }
 
     /// The scale of shades, at the right.
     fn key(&self, sheet: &mut Sheet<'_>, most: f64) -> Result<(), Failure> {
-        let (x, steps) = (canvas::WIDTH - 78.0, 5usize);
-        sheet.text("share", 11.0, 0.65, HPos::Left, (px(x), px(12.0)))?;
+        let (x, steps) = (sheet.layout.width() - 70.0, 5usize);
+        sheet.text("share", SMALL, 0.75, HPos::Left, (px(x), px(34.0)))?;
         for i in 0..steps {
             let share = most * (steps - i) as f64 / steps as f64;
-            let y = 24.0 + 20.0 * i as f64;
+            let y = 46.0 + 20.0 * i as f64;
             let ink = Ink::series(0).pale(opacity(share, most));
             sheet.block((px(x), px(y)), (px(x + 14.0), px(y + 20.0)), ink)?;
             let label = format!("{:.*}%", usize::from(share < 0.095), 100.0 * share);
-            sheet.text(&label, 11.0, 0.8, HPos::Left, (px(x + 20.0), px(y + 10.0)))?;
+            sheet.text(&label, SMALL, 0.8, HPos::Left, (px(x + 20.0), px(y + 10.0)))?;
         }
         Ok(())
     }
@@ -101,8 +126,8 @@ impl HeatMap {
     }
 
     /// Every column as shares of its own sum, neighbours added up where there are too many.
-    fn shares(&self) -> Vec<(f64, Vec<f64>)> {
-        let together = self.columns.len().div_ceil(COLUMNS).max(1);
+    fn shares(&self, most: usize) -> Vec<(f64, Vec<f64>)> {
+        let together = self.columns.len().div_ceil(most).max(1);
         let mut columns = Vec::new();
         for part in self.columns.chunks(together) {
             let bins = self.edges.len().saturating_sub(1);
@@ -160,7 +185,7 @@ mod tests {
             columns: (0..240).map(|i| (f64::from(i), vec![f64::from(i % 2), 1.0])).collect(),
             ..HeatMap::default()
         };
-        let shares = map.shares();
+        let shares = map.shares(120);
         assert_eq!(shares.len(), 120);
         assert_eq!(shares[0], (0.5, vec![1.0 / 3.0, 2.0 / 3.0]));
     }

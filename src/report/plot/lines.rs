@@ -1,13 +1,18 @@
 //! Lines over a number: a run's steps, tokens or seconds.
 
 use super::{
-    PlotError, Scale,
+    Chart, PlotError, Scale,
     axis::Axis,
-    canvas::{self, Entry, Failure, Frame, HPos, Heading, Ink, Sheet, px},
+    canvas::{self, Entry, Failure, Frame, HPos, Heading, Ink, Layout, SMALL, Sheet, px},
 };
 
 /// Points that one line keeps; more are thinned to the extremes of their neighbourhood.
-const POINTS: usize = 720;
+fn most_points(layout: Layout) -> usize {
+    match layout {
+        Layout::Wide => 720,
+        Layout::Narrow => 400,
+    }
+}
 
 /// How a series is drawn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,14 +81,22 @@ pub struct LineChart {
     pub x_scale: Scale,
     /// How y does.
     pub y_scale: Scale,
+    /// Values that the x axis shows even where no point lies: the ends of a run.
+    pub x_includes: Vec<f64>,
+}
+
+impl Chart for LineChart {
+    fn svg(&self) -> Result<String, PlotError> {
+        self.drawn(Layout::Wide)
+    }
+
+    fn html(&self) -> Result<String, PlotError> {
+        canvas::responsive(|layout| self.drawn(layout))
+    }
 }
 
 impl LineChart {
-    /// The chart as SVG, 720 pixels wide.
-    ///
-    /// # Errors
-    /// The drawing library's, if it has any.
-    pub fn svg(&self) -> Result<String, PlotError> {
+    fn drawn(&self, layout: Layout) -> Result<String, PlotError> {
         let named = self.series.iter().enumerate();
         let legend = named
             .filter(|(_, series)| series.mark != Mark::Faint && !series.name.is_empty())
@@ -95,25 +108,32 @@ impl LineChart {
             .collect();
         let heading = Heading {
             title: &self.title,
-            unit: &self.unit,
+            unit: &self.y_scale.named(&self.unit),
             legend,
         };
-        canvas::chart(&heading, canvas::HEIGHT, |sheet| self.draw(sheet))
+        canvas::chart(layout, &heading, layout.height(), |sheet| self.draw(sheet))
     }
 
     fn draw(&self, sheet: &mut Sheet<'_>) -> Result<(), Failure> {
         let shown = |(x, y): &(f64, f64)| self.x_scale.shows(*x) && self.y_scale.shows(*y);
         let points = || self.series.iter().flat_map(|s| &s.points).copied().filter(shown);
         if points().next().is_none() {
-            let middle = (px(canvas::WIDTH / 2.0), px(110.0));
-            return sheet.text("no values", 12.0, 0.65, HPos::Center, middle);
+            let middle = (px(sheet.layout.width() / 2.0), px(110.0));
+            return sheet.text("no values", SMALL, 0.75, HPos::Center, middle);
         }
+        // Dots at the ends of the axis would lie on the frame.
+        let dots = self.series.iter().any(|series| series.mark == Mark::Dots);
+        let x = points().map(|(x, _)| x).chain(self.x_includes.iter().copied());
+        let x_label = self.x_scale.named(&self.x_label);
         let frame = Frame::new(
-            Axis::over(points().map(|(x, _)| x), self.x_scale, 0.0, 7),
+            sheet.layout,
+            Axis::over(x, self.x_scale, if dots { 0.03 } else { 0.0 }, sheet.layout.ticks()),
             Axis::over(points().map(|(_, y)| y), self.y_scale, 0.06, 6),
+            (&x_label, ""),
             18.0,
         );
-        frame.draw(sheet, &self.x_label, true)?;
+        frame.draw(sheet, true)?;
+        let most = most_points(sheet.layout);
         for (i, series) in self.series.iter().enumerate() {
             let ink = match series.mark {
                 Mark::Faint => line_ink(series, i).pale(0.35).wide(1.0),
@@ -125,7 +145,7 @@ impl LineChart {
                 .split(|point| !shown(point))
                 .filter(|part| !part.is_empty())
             {
-                let places: Vec<_> = thinned(part, POINTS).into_iter().map(|point| frame.at(point)).collect();
+                let places: Vec<_> = thinned(part, most).into_iter().map(|point| frame.at(point)).collect();
                 if series.mark == Mark::Dots || places.len() == 1 {
                     let dot = Ink::series(series.color.unwrap_or(i));
                     places.iter().try_for_each(|&at| sheet.dot(at, 2.5, dot))?;

@@ -52,9 +52,9 @@ fn two_lines() -> LineChart {
 fn points_lie_where_the_ticks_say() {
     let svg = two_lines().svg().unwrap();
     let document = parsed(&svg);
-    let x: Vec<_> = ticks(&document, "x", "middle", "22");
+    let x: Vec<_> = ticks(&document, "x", "middle", "24");
     let at = |label: &str| x.iter().find(|(text, _)| text == label).map(|(_, x)| *x).unwrap();
-    let y: Vec<_> = ticks(&document, "y", "end", "22");
+    let y: Vec<_> = ticks(&document, "y", "end", "24");
     let level = |label: &str| y.iter().find(|(text, _)| text == label).map(|(_, y)| *y).unwrap();
     let line = points(&document, "#2F7FD0");
     assert_eq!(line.len(), 3, "{svg}");
@@ -144,7 +144,7 @@ fn tick_labels_do_not_overlap() {
         };
         let svg = chart.svg().unwrap();
         let document = parsed(&svg);
-        let labels = ticks(&document, "x", "middle", "22");
+        let labels = ticks(&document, "x", "middle", "24");
         assert!((2..=8).contains(&labels.len()), "{labels:?}");
         for pair in labels.windows(2) {
             let width = 22.0
