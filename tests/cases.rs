@@ -11,6 +11,8 @@ mod case;
 #[path = "cases/chat.rs"]
 mod chat;
 mod common;
+#[path = "cases/completions.rs"]
+mod completions;
 #[path = "cases/evaluation.rs"]
 mod evaluation;
 #[path = "cases/models.rs"]

@@ -228,7 +228,8 @@ pub(super) fn generation_dtype(settings: &Settings, device_name: &str) -> Result
 }
 
 /// Loads a model for inference, with its tokenizer and its weights in `dtype`. A directory that holds
-/// a LoRA adapter is loaded on top of the base that it names. Heads: as stored, or at most so many.
+/// a LoRA adapter is loaded on top of the base that it names. Heads: as stored, or at most so many. The
+/// tokenizer adds special tokens as `data.special_tokens` says.
 pub(super) fn open_model(
     model: &Model,
     heads: Option<usize>,
@@ -247,8 +248,12 @@ pub(super) fn open_model(
         None => None,
     };
     let loaded = crate::pipeline::open_model(&dir, base.as_deref(), heads, dtype, device)?;
-    let tokenizer = Tokenizer::load(&dir)?;
-    tokenizer.check_vocab(loaded.config().vocab_size)?;
+    let tokenizer = Tokenizer::load(&dir)?
+        .with_choice(settings.recipe.data.choice())?
+        .for_model(loaded.config().vocab_size)?;
+    if let Some(notice) = tokenizer.notice() {
+        eprintln!("note: {notice}");
+    }
     Ok((loaded, tokenizer))
 }
 

@@ -22,11 +22,19 @@ pub struct Args {
     /// The file with the text; `-` is standard input.
     #[arg(long, value_name = "FILE|-", default_value = "-")]
     text: String,
+    /// Add no special token (BOS, EOS) to the text; the same as `--set data.special_tokens=never`.
+    #[arg(long)]
+    no_special_tokens: bool,
 }
 
 /// Scores.
 pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
-    let settings = args.settings.sources(None).load()?;
+    let never = args.no_special_tokens.then_some("never");
+    let settings = args
+        .settings
+        .sources(None)
+        .flag_text("--no-special-tokens", "data.special_tokens", never)
+        .load()?;
     let (_, device) = open_device(&settings)?;
     let model = resolve_model(&args.model, &settings.config, output)?;
     let text = read_text(&args.text)?;
@@ -46,7 +54,8 @@ fn table(report: &ScoreReport, tokenizer: &Tokenizer) -> Result<String, Failure>
     let titles: Vec<String> = (1..=heads).map(|k| format!("{:>8}", format!("head {k}"))).collect();
     let mut text = format!("{:>8}  {:16}{}\n", "id", "token", titles.concat());
     for (i, &id) in report.token_ids.iter().enumerate() {
-        let shown = format!("{:?}", tokenizer.decode(&[id])?);
+        let before = report.token_ids.get(..i).unwrap_or_default();
+        let shown = format!("{:?}", tokenizer.decode_after(before, &[id])?);
         let of = |k: usize| i.checked_sub(k).and_then(|at| report.ce.get(k - 1)?.get(at));
         let ce: String = (1..=heads)
             .map(|k| of(k).map_or(format!("{:>8}", "-"), |ce| format!("{ce:>8.3}")))

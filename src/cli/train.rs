@@ -210,10 +210,16 @@ fn copy(url: &str, name: &str, is_new: bool, settings: &Settings) -> Result<pipe
 
 fn plan_text(plan: &PlanReport) -> String {
     let gib = plan.estimated_peak_memory as f64 / f64::from(1 << 30);
+    let notes: String = plan
+        .token_notes
+        .iter()
+        .map(|note| format!("\n            {note}"))
+        .collect();
     format!(
         "train {} {} on {}\n\
          model       {} parameters, {} heads; {} trained\n\
          data        {} documents ({} too long, left out), {} tokens an epoch, {} of them trained; {} documents held out\n\
+         tokens      special tokens {}: a document begins with {:?} and ends with {:?}{notes}\n\
          step        {} micro-batches of {} x {} tokens\n\
          steps       {}\n\
          memory      about {gib:.2} GiB at its peak (an estimate)\n\
@@ -229,6 +235,9 @@ fn plan_text(plan: &PlanReport) -> String {
         plan.tokens_per_epoch,
         plan.response_tokens_per_epoch,
         plan.validation_documents,
+        plan.tokens.choice.special_tokens.name(),
+        plan.tokens.begin_ids,
+        plan.tokens.end_ids,
         plan.accumulate,
         plan.micro_batch[0],
         plan.micro_batch[1],

@@ -1,3 +1,4 @@
+use super::Choice;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,10 @@ pub struct DataConfig {
     pub exclude_tasks: Vec<u32>,
     /// How a problem becomes a prompt.
     pub prompt: PromptStyle,
+    /// Special tokens at the start and end of a text, in training, scoring, generation and evaluation.
+    pub special_tokens: SpecialTokens,
+    /// What becomes of special tokens that a text spells, such as `<|endoftext|>` in a string.
+    pub special_in_text: SpecialInText,
     /// Tokens in one packed row, S.
     pub seq_len: usize,
     /// Put several documents in a row (with boundaries); off: one document a row, padded.
@@ -37,9 +42,21 @@ impl Default for DataConfig {
             valid_tasks: (511, 600),
             exclude_tasks: vec![608, 704, 784, 842, 922],
             prompt: PromptStyle::ZeroShot,
+            special_tokens: SpecialTokens::Auto,
+            special_in_text: SpecialInText::Auto,
             seq_len: 512,
             pack: true,
             i_know_this_trains_on_evaluation_data: false,
+        }
+    }
+}
+
+impl DataConfig {
+    /// The two settings of special tokens.
+    pub fn choice(&self) -> Choice {
+        Choice {
+            special_tokens: self.special_tokens,
+            special_in_text: self.special_in_text,
         }
     }
 }
@@ -55,4 +72,55 @@ pub enum PromptStyle {
     FewShot,
     /// The model's own chat template.
     Chat,
+}
+
+/// Which special tokens begin and end a text. A chat template writes its own: with `auto` none is
+/// added to its text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SpecialTokens {
+    /// Those of the tokenizer's post-processor, as transformers adds them with
+    /// `add_special_tokens=True`. For a model that wmtp trained with another choice: that choice.
+    #[default]
+    Auto,
+    /// None. A trained response still ends with EOS.
+    Never,
+    /// As `auto`; where that begins a text with none, the tokenizer's `bos_token`. A text of a chat
+    /// template that writes it gets no second one.
+    Always,
+}
+
+impl SpecialTokens {
+    /// As it is written in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Never => "never",
+            Self::Always => "always",
+        }
+    }
+}
+
+impl SpecialInText {
+    /// As it is written in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Parse => "parse",
+            Self::Plain => "plain",
+        }
+    }
+}
+
+/// What becomes of special tokens that are spelt in a text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SpecialInText {
+    /// As `parse`. For a model that wmtp trained with another choice: that choice.
+    #[default]
+    Auto,
+    /// They become the special token, as in transformers.
+    Parse,
+    /// They are text like any other. Not with `data.prompt: chat`, whose template spells special tokens.
+    Plain,
 }

@@ -108,3 +108,15 @@ pub enum DataError {
         problem: String,
     },
 }
+
+impl DataError {
+    /// The same error with the sample that it was found in, where only the text is known.
+    pub(super) fn of_sample(self, sample: &str) -> Self {
+        match self {
+            Self::WrongTokenizer { problem } => Self::WrongTokenizer {
+                problem: format!("{sample}: {problem}"),
+            },
+            other => other,
+        }
+    }
+}

@@ -34,31 +34,31 @@ pub struct Tokenized {
     pub name: String,
     /// Solutions of one problem share this number.
     pub problem: u32,
-    /// Prompt, response, EOS.
+    /// Special tokens that begin a text, prompt, response, EOS.
     pub tokens: Vec<u32>,
-    /// Tokens of the prompt, at least 1 and fewer than all.
+    /// Tokens of the prompt, those that begin a text included; at least 1 and fewer than all.
     pub prompt_len: usize,
     /// 1 if the program passed its tests, 0 if not, None if unknown.
     pub reward: Option<f32>,
 }
 
 impl Tokenized {
-    /// Tokenises prompt and response apart, as evaluation does (which has only the prompt), and
-    /// appends EOS.
+    /// Tokenises prompt and response as one text ([`Tokenizer::trained`]), with the special tokens
+    /// that begin a text and with EOS.
     ///
     /// # Errors
-    /// A prompt without a token: nothing would predict the first token of the response.
+    /// A prompt without a token: nothing would predict the first token of the response. A token that the
+    /// model has no embedding for, named with the sample.
     pub fn new(example: &Example, tokenizer: &Tokenizer) -> Result<Self, DataError> {
-        let mut tokens = tokenizer.encode(&example.prompt)?;
-        let prompt_len = tokens.len();
+        let (tokens, prompt_len) = tokenizer
+            .trained(&example.prompt, &example.response)
+            .map_err(|error| error.of_sample(&example.name))?;
         if prompt_len == 0 {
             return Err(DataError::Empty {
                 what: format!("prompt in {}", example.name),
                 why: "its first response token would have nothing before it".into(),
             });
         }
-        tokens.extend(tokenizer.encode(&example.response)?);
-        tokens.push(tokenizer.eos_id());
         Ok(Self {
             sample: example.sample,
             name: example.name.clone(),

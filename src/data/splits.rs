@@ -1,10 +1,14 @@
 //! From the recipe's section `data` to a training and a validation set.
 
 use super::{
-    DataConfig, DataError, Dataset, EvaluationProblem, Example, OverlapReport, Tokenized, Tokenizer, decontaminate,
-    mbpp, pairs, text,
+    Choice, DataConfig, DataError, Dataset, EvaluationProblem, Example, OverlapReport, PromptStyle, Tokenized,
+    Tokenizer, decontaminate, mbpp, pairs, special, text,
 };
-use std::{collections::HashSet, io::ErrorKind::NotFound};
+use serde::Serialize;
+use std::{
+    collections::{BTreeMap, HashSet},
+    io::ErrorKind::NotFound,
+};
 
 /// What is trained on and what is held out.
 #[derive(Clone, Debug)]
@@ -15,6 +19,35 @@ pub struct Splits {
     pub valid: Dataset,
     /// What the training documents share with evaluation problems.
     pub overlap: OverlapReport,
+    /// What became of special tokens and of text files.
+    pub tokens: TokenReport,
+}
+
+/// Special tokens and text files of a training set, for the plan and `run.json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct TokenReport {
+    /// The choice that is in force.
+    #[serde(flatten)]
+    pub choice: Choice,
+    /// Ids that begin a document.
+    pub begin_ids: Vec<u32>,
+    /// Ids that end a document, EOS included.
+    pub end_ids: Vec<u32>,
+    /// How often each special token is spelt in training texts, parsed or plain.
+    pub spelled_special_tokens: BTreeMap<String, usize>,
+    /// Text files too short for a document, left out.
+    pub text_files_too_short: Vec<ShortFile>,
+    /// Tokens of ends of text files too short for a document, left out.
+    pub text_tail_tokens_left_out: usize,
+}
+
+/// A text file that is too short to train on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ShortFile {
+    /// The file's name.
+    pub name: String,
+    /// Its tokens, special ones at its start and end not counted.
+    pub tokens: usize,
 }
 
 impl Splits {
@@ -93,12 +126,36 @@ impl Splits {
         let allowed = config.i_know_this_trains_on_evaluation_data;
         let compared: Vec<Example> = train.iter().chain(texts).cloned().collect();
         let overlap = decontaminate::check(&compared, &evaluation, allowed)?;
-        let mut documents = Tokenized::all(&train, tokenizer)?;
-        documents.extend(text::tokenized(texts, tokenizer, config.seq_len, documents.len())?);
+        // Prompts are the chat template's or plain; text files are plain in any case.
+        let prompts = match config.prompt {
+            PromptStyle::Chat => tokenizer.clone().for_chat(),
+            PromptStyle::ZeroShot | PromptStyle::FewShot => tokenizer.clone(),
+        };
+        let mut documents = Tokenized::all(&train, &prompts)?;
+        let texts_read = text::tokenized(texts, tokenizer, config.seq_len, documents.len())?;
+        documents.extend(texts_read.documents);
+        let mut spelled = special::spelled(&train, &prompts)?;
+        for (token, count) in special::spelled(texts, tokenizer)? {
+            *spelled.entry(token).or_default() += count;
+        }
+        let mut end_ids = Vec::new();
+        prompts.end(&mut end_ids);
         Ok(Self {
             train: Dataset::from_tokenized(documents, config.seq_len, config.pack)?,
-            valid: Dataset::new(&valid, tokenizer, config.seq_len, config.pack)?,
+            valid: Dataset::new(&valid, &prompts, config.seq_len, config.pack)?,
             overlap,
+            tokens: TokenReport {
+                choice: prompts.choice(),
+                begin_ids: prompts.begin_ids().to_vec(),
+                end_ids,
+                spelled_special_tokens: spelled,
+                text_files_too_short: texts_read
+                    .short
+                    .into_iter()
+                    .map(|(name, tokens)| ShortFile { name, tokens })
+                    .collect(),
+                text_tail_tokens_left_out: texts_read.tail_tokens,
+            },
         })
     }
 }

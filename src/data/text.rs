@@ -2,7 +2,8 @@
 //! learn to look ahead before the problems are few.
 //!
 //! Every file becomes documents of at most a row, cut between tokens and without overlap; all tokens
-//! but a document's first are trained. Only the last one ends with EOS.
+//! but a document's first are trained. Only a file's first document begins with the tokenizer's special
+//! tokens (BOS), and only its last one ends with EOS. A byte order mark at a file's start is dropped.
 
 use super::{DataError, Example, Tokenized, Tokenizer};
 use rayon::prelude::*;
@@ -58,7 +59,7 @@ pub fn load(paths: &[String]) -> Result<Vec<Example>, DataError> {
 }
 
 fn example(index: usize, name: &str, text: String) -> Example {
-    let text = text.replace("\r\n", "\n");
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text).replace("\r\n", "\n");
     Example {
         sample: index,
         name: format!("text/{name}"),
@@ -94,32 +95,52 @@ fn walk(dir: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
     Ok(())
 }
 
+/// Documents made of text files, and what of the files was left out.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TextDocuments {
+    pub documents: Vec<Tokenized>,
+    /// Files too short for a document, with their tokens (EOS not counted).
+    pub short: Vec<(String, usize)>,
+    /// Tokens of ends of files too short for a document.
+    pub tail_tokens: usize,
+}
+
 /// Tokenises texts on all cores and cuts them into documents of at most `seq_len` tokens, numbered
 /// from `first_sample` on.
 ///
 /// # Errors
 /// The first text that the tokenizer refuses.
-pub fn tokenized(
+pub(super) fn tokenized(
     texts: &[Example],
     tokenizer: &Tokenizer,
     seq_len: usize,
     first_sample: usize,
-) -> Result<Vec<Tokenized>, DataError> {
+) -> Result<TextDocuments, DataError> {
     let encoded: Vec<_> = texts
         .par_iter()
         .map(|text| {
-            let mut tokens = tokenizer.encode(&text.response)?;
-            tokens.push(tokenizer.eos_id());
-            Ok(tokens)
+            // Nothing precedes a text: all of it but the special tokens is response.
+            let (ids, begin) = tokenizer
+                .trained("", &text.response)
+                .map_err(|error| error.of_sample(&text.name))?;
+            Ok((ids, begin))
         })
         .collect();
-    let mut documents = Vec::new();
-    for (text, tokens) in texts.iter().zip(encoded) {
-        let tokens: Vec<u32> = tokens?;
-        let pieces = tokens.chunks(seq_len.max(2)).filter(|piece| piece.len() >= SHORTEST);
-        for (number, piece) in (1..).zip(pieces) {
-            documents.push(Tokenized {
-                sample: first_sample + documents.len(),
+    let mut found = TextDocuments::default();
+    for (text, encoded) in texts.iter().zip(encoded) {
+        let (tokens, begin): (Vec<u32>, usize) = encoded?;
+        let own = tokens.len().saturating_sub(begin + 1);
+        let before = found.documents.len();
+        for (number, piece) in (1..).zip(tokens.chunks(seq_len.max(2))) {
+            if piece.len() < SHORTEST {
+                // The only piece: the file is reported by name.
+                if number > 1 {
+                    found.tail_tokens += piece.len();
+                }
+                continue;
+            }
+            found.documents.push(Tokenized {
+                sample: first_sample + found.documents.len(),
                 name: format!("{}#{number}", text.name),
                 problem: text.problem,
                 tokens: piece.to_vec(),
@@ -127,6 +148,9 @@ pub fn tokenized(
                 reward: None,
             });
         }
+        if found.documents.len() == before {
+            found.short.push((text.name.clone(), own));
+        }
     }
-    Ok(documents)
+    Ok(found)
 }

@@ -1,12 +1,17 @@
 //! Text to token ids and back, by the model's own `tokenizer.json`.
 //!
-//! A [`Tokenizer`] adds no special tokens of its own accord: what is trained and what is evaluated
-//! is exactly what the prompt says. It reads Hugging Face's files only (no `tokenizer.model`).
+//! Ids are those of transformers 5 (`AutoTokenizer`) for the same directory: special tokens at the start
+//! and end of a text in `special.rs`, classes with rules of their own in `tokenizer_class.rs`. It reads
+//! Hugging Face's files only (no `tokenizer.model`).
 
-use super::{DataError, chat};
+use super::{
+    DataError, chat,
+    special::{Affixes, Choice},
+    tokenizer_class::{Class, named_tokens},
+};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 macro_rules! micro {
     ($name:literal) => {
@@ -27,10 +32,27 @@ const SPECIAL_TOKENS: &str = "special_tokens_map.json";
 /// A model's tokenizer, its end-of-sequence tokens and its chat template.
 #[derive(Clone)]
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
-    place: String,
+    /// Without its post-processor, which is `post`.
+    pub(super) inner: Arc<tokenizers::Tokenizer>,
+    anchor: Option<(u32, String)>,
+    pub(super) place: String,
     eos_ids: Vec<u32>,
-    special: Vec<(String, String)>,
+    /// Named special tokens, `bos_token` and so on.
+    pub(super) special: Vec<(String, String)>,
+    /// What the post-processor puts around a text.
+    pub(super) post: Affixes,
+    /// BOS, where `special_tokens: always` adds it and the post-processor does not.
+    pub(super) bos: Option<u32>,
+    /// `add_bos_token` and `add_eos_token` of the configuration.
+    pub(super) declared: (Option<bool>, Option<bool>),
+    /// What the model's training recorded.
+    pub(super) recorded: Choice,
+    /// What is in force.
+    pub(super) choice: Choice,
+    /// Texts come from the chat template.
+    pub(super) chat: bool,
+    /// Rows of the model's embedding; ids beyond them are refused.
+    pub(super) embeddings: Option<usize>,
     chat_template: Option<String>,
     hash: String,
     files: Vec<(String, String)>,
@@ -103,18 +125,40 @@ impl Tokenizer {
                 serde_json::from_str(text).map_err(|e| wrong(format!("`{name}` is not JSON: {e}")))
             })
         };
-        let mut inner = tokenizers::Tokenizer::from_bytes(file(TOKENIZER).unwrap_or_default()).map_err(|e| {
+        let config = json(TOKENIZER_CONFIG)?;
+        let foreign = |e: String| {
             wrong(format!(
                 "`{TOKENIZER}` is not a tokenizer of the `tokenizers` library: {e}"
             ))
-        })?;
+        };
+        let text = file(TOKENIZER).unwrap_or_default();
+        let mut tree: Value = serde_json::from_str(text).map_err(|e| foreign(e.to_string()))?;
+        let class = Class::of(&tree, &config, &json(MODEL_CONFIG)?);
+        let mut inner = match class {
+            None => tokenizers::Tokenizer::from_bytes(text),
+            Some(class) => {
+                class.apply(&mut tree, &config);
+                tokenizers::Tokenizer::from_bytes(tree.to_string())
+            }
+        }
+        .map_err(|e| foreign(e.to_string()))?;
         // Settings of whoever saved the file; here texts are neither cut nor padded.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| wrong(e.to_string()))?;
+        let post = Affixes::of(&inner).map_err(wrong)?;
+        // It only places special tokens, and offsets.
+        inner.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
         let hash = content_hash(&inner).map_err(wrong)?;
-
-        let config = json(TOKENIZER_CONFIG)?;
-        let special = special_tokens(&config);
+        for (token, is_special) in named_tokens(&config, class) {
+            let token = tokenizers::AddedToken::from(token, is_special).normalized(false);
+            if is_special {
+                inner.add_special_tokens(&[token]);
+            } else {
+                inner.add_tokens(&[token]);
+            }
+        }
+        let special = special_tokens(&config, &json(SPECIAL_TOKENS)?);
+        let recorded = Choice::recorded(&config).map_err(wrong)?;
         let mut eos_ids: Vec<u32> = Vec::new();
         if let Some((_, eos)) = special.iter().find(|(name, _)| name == "eos_token") {
             let id = inner.token_to_id(eos);
@@ -149,27 +193,38 @@ impl Tokenizer {
         }
         let chat_template = file(CHAT_TEMPLATE).map(str::to_owned).or_else(|| template(&config));
         let files = files.into_iter().filter(|(name, _)| name != MODEL_CONFIG).collect();
-        Ok(Self {
-            inner,
+        let declared = (config["add_bos_token"].as_bool(), config["add_eos_token"].as_bool());
+        let anchor = anchor(&inner);
+        let tokenizer = Self {
+            inner: Arc::new(inner),
+            anchor,
             place,
             eos_ids,
             special,
+            post,
+            bos: None,
+            declared,
+            recorded,
+            choice: Choice::default(),
+            chat: false,
+            embeddings: None,
             chat_template,
             hash,
             files,
-        })
+        };
+        tokenizer.with_choice(Choice::default())
     }
 
-    /// Token ids of `text`; no special token is added. Special tokens written in the text are
-    /// recognised.
+    /// Token ids of `text` by itself; no special token is added ([`Tokenizer::document`] and
+    /// [`Tokenizer::prompt_ids`] add them). Special tokens spelt in the text are parsed, unless the
+    /// choice is to leave them plain.
     ///
     /// # Errors
-    /// What the tokenizer can't encode (a word-level one without an unknown token).
+    /// What the tokenizer can't encode (a word-level one without an unknown token); a token that the
+    /// model has no embedding for.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, DataError> {
-        self.inner
-            .encode_fast(text, false)
-            .map(|e| e.get_ids().to_vec())
-            .map_err(|e| self.wrong(e))
+        let encoding = self.inner.encode_fast(text, false).map_err(|e| self.wrong(e))?;
+        self.fitting(encoding.get_ids().to_vec())
     }
 
     /// The text of token ids, special tokens written out.
@@ -178,6 +233,12 @@ impl Tokenizer {
     /// What the tokenizer's decoder refuses.
     pub fn decode(&self, ids: &[u32]) -> Result<String, DataError> {
         self.inner.decode(ids, false).map_err(|e| self.wrong(e))
+    }
+
+    /// An ordinary token and its text, for decoding what follows any text. None for a tokenizer
+    /// without one.
+    pub(super) fn anchor(&self) -> Option<&(u32, String)> {
+        self.anchor.as_ref()
     }
 
     /// The token that ends a trained response: the tokenizer's `eos_token`, else the generation
@@ -208,27 +269,41 @@ impl Tokenizer {
         &self.place
     }
 
-    /// Checks that the tokenizer can belong to a model with `vocab_size` rows of embeddings.
+    /// The same tokenizer for a model with `vocab_size` rows of embeddings.
     ///
     /// Models pad their vocabulary a little; a model with far more rows than the tokenizer has
-    /// tokens (1024 and a tenth more) was trained with another one.
+    /// tokens (1024 and a tenth more) was trained with another one. A tokenizer may have tokens beyond
+    /// the embedding, such as an added `[PAD]`: only a text that uses one is refused, when it is encoded.
     ///
     /// # Errors
     /// [`DataError::WrongTokenizer`] with both sizes.
+    pub fn for_model(mut self, vocab_size: usize) -> Result<Self, DataError> {
+        self.check_vocab(vocab_size)?;
+        self.embeddings = Some(vocab_size);
+        Ok(self)
+    }
+
+    /// The same for a further model that reads the same ids: those that all models have are allowed.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::for_model`].
+    pub fn also_for_model(self, vocab_size: usize) -> Result<Self, DataError> {
+        let rows = self.embeddings.map_or(vocab_size, |rows| rows.min(vocab_size));
+        self.check_vocab(vocab_size)?;
+        self.for_model(rows)
+    }
+
+    /// Checks that the tokenizer can belong to a model with `vocab_size` rows of embeddings.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::for_model`].
     pub fn check_vocab(&self, vocab_size: usize) -> Result<(), DataError> {
         let own = self.vocab_size();
-        let place = &self.place;
-        if own > vocab_size {
-            return Err(DataError::WrongTokenizer {
-                problem: format!(
-                    "the one of {place} has {own} tokens, the model only {vocab_size}; take the tokenizer that came with the model"
-                ),
-            });
-        }
         if vocab_size > own + own / 10 + 1024 {
             return Err(DataError::WrongTokenizer {
                 problem: format!(
-                    "the one of {place} has {own} tokens, the model {vocab_size}; take the tokenizer that came with the model"
+                    "the one of {} has {own} tokens, the model {vocab_size}; take the tokenizer that came with the model",
+                    self.place
                 ),
             });
         }
@@ -283,19 +358,27 @@ impl Tokenizer {
         tokenizer.chat(messages, true)
     }
 
-    /// Writes the tokenizer's files into `dir` as they came (not the model's `config.json`).
+    /// Writes the tokenizer's files into `dir` as they came (not the model's `config.json`). A choice
+    /// of special tokens other than `auto` is added to `tokenizer_config.json`.
     ///
     /// # Errors
     /// A file that can't be written.
     pub fn save(&self, dir: &Path) -> Result<(), DataError> {
-        for (name, text) in &self.files {
+        let write = |name: &str, text: &str| {
             let path = dir.join(name);
-            std::fs::write(&path, text).map_err(|source| DataError::Write { path, source })?;
+            std::fs::write(&path, text).map_err(|source| DataError::Write { path, source })
+        };
+        for (name, text) in self.files.iter().filter(|(name, _)| name != TOKENIZER_CONFIG) {
+            write(name, text)?;
         }
-        Ok(())
+        let config = self.files.iter().find(|(name, _)| name == TOKENIZER_CONFIG);
+        match self.choice.written(config.map(|(_, text)| text.as_str())) {
+            Some(text) => write(TOKENIZER_CONFIG, &text),
+            None => Ok(()),
+        }
     }
 
-    fn wrong(&self, error: tokenizers::Error) -> DataError {
+    pub(super) fn wrong(&self, error: tokenizers::Error) -> DataError {
         DataError::Tokenizer {
             place: self.place.clone(),
             problem: error.to_string(),
@@ -303,21 +386,34 @@ impl Tokenizer {
     }
 }
 
-/// Written by the library with vocabulary in order of ids; the post-processor, which only places
-/// special tokens and offsets, left out.
+/// The last token of a short word: visible, complete, and not a single byte that the decoder would
+/// join with bytes after it.
+fn anchor(inner: &tokenizers::Tokenizer) -> Option<(u32, String)> {
+    ["a", "x", "0", "."].into_iter().find_map(|word| {
+        let id = inner.encode_fast(word, false).ok()?.get_ids().last().copied()?;
+        let text = inner.decode(&[id], false).ok()?;
+        let is_byte = inner.id_to_token(id)?.starts_with("<0x");
+        (text == word && !is_byte).then_some((id, text))
+    })
+}
+
+/// Written by the library with vocabulary in order of ids, without the post-processor.
 fn content_hash(inner: &tokenizers::Tokenizer) -> Result<String, String> {
-    let mut plain = inner.clone();
-    plain.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
-    let text = plain.to_string(false).map_err(|e| e.to_string())?;
+    let text = inner.to_string(false).map_err(|e| e.to_string())?;
     Ok(hex(&Sha256::digest(text.as_bytes())))
 }
 
-/// `bos_token`, `eos_token` and so on: a string, or an object with `content`.
-fn special_tokens(config: &Value) -> Vec<(String, String)> {
+/// `bos_token`, `eos_token` and so on: a string, or an object with `content`. What the configuration
+/// does not name, `special_tokens_map.json` may.
+fn special_tokens(config: &Value, map: &Value) -> Vec<(String, String)> {
     ["bos_token", "eos_token", "pad_token", "unk_token"]
         .into_iter()
         .filter_map(|name| {
-            let value = &config[name];
+            let value = if config[name].is_null() {
+                &map[name]
+            } else {
+                &config[name]
+            };
             let text = value.as_str().or_else(|| value["content"].as_str())?;
             Some((name.to_owned(), text.to_owned()))
         })

@@ -2,7 +2,7 @@
 
 use super::PipelineError;
 use crate::{
-    data::{Batch, Document, Tokenizer},
+    data::{Batch, DataError, Detokenizer, Document, Tokenizer},
     eval::{Completion, Done, EvalError, GenerationRequest, Generator, Stop},
     train::{
         loss::{HeadStates, head_ce},
@@ -11,13 +11,40 @@ use crate::{
 };
 use burn::tensor::Tensor;
 use serde::Serialize;
-use std::cell::RefCell;
-use wmtp_model::{Decoding, Effort, Finish, Generation, MtpLlama, Request, Sampling, Totals};
+use std::{cell::RefCell, collections::HashMap};
+use wmtp_model::{Decoding, Effort, Finish, Generation, ModelError, MtpLlama, Request, Sampling, Totals};
+
+/// What continues token ids: a model, or a stand-in for one in a test.
+pub trait TokenWriter {
+    /// Continues all requests; as [`wmtp_model::generate`].
+    ///
+    /// # Errors
+    /// As [`wmtp_model::generate`].
+    fn write_tokens(
+        &self,
+        requests: &[Request],
+        decoding: &Decoding,
+        stop: &mut dyn FnMut(usize, &[u32]) -> bool,
+        done: &mut dyn FnMut(usize, Generation),
+    ) -> Result<Totals, ModelError>;
+}
+
+impl TokenWriter for MtpLlama {
+    fn write_tokens(
+        &self,
+        requests: &[Request],
+        decoding: &Decoding,
+        stop: &mut dyn FnMut(usize, &[u32]) -> bool,
+        done: &mut dyn FnMut(usize, Generation),
+    ) -> Result<Totals, ModelError> {
+        wmtp_model::generate(self, requests, decoding, stop, done)
+    }
+}
 
 /// A model with its tokenizer.
-pub struct ModelGenerator {
+pub struct ModelGenerator<M = MtpLlama> {
     /// On a device without autodiff.
-    pub model: MtpLlama,
+    pub model: M,
     /// The model's tokenizer.
     pub tokenizer: Tokenizer,
     /// Top-p, length, and the temperature where a request names none.
@@ -42,9 +69,9 @@ pub struct Written {
     pub effort: Effort,
 }
 
-impl ModelGenerator {
+impl<M: TokenWriter> ModelGenerator<M> {
     /// Greedy or sampled as `sampling` says, in a batch of the default size.
-    pub fn new(model: MtpLlama, tokenizer: Tokenizer, sampling: Sampling) -> Self {
+    pub fn new(model: M, tokenizer: Tokenizer, sampling: Sampling) -> Self {
         Self {
             model,
             tokenizer,
@@ -66,7 +93,7 @@ impl ModelGenerator {
             .iter()
             .map(|request| {
                 Ok(Request {
-                    tokens: self.tokenizer.encode(&request.prompt)?,
+                    tokens: self.tokenizer.prompt_ids(&request.prompt)?,
                     seed: request.seed,
                     sampling: Sampling {
                         temperature: request.temperature,
@@ -80,20 +107,35 @@ impl ModelGenerator {
             ..self.decoding.clone()
         };
         let failed = RefCell::new(None);
-        let mut seen = |_: usize, tokens: &[u32]| failed.borrow().is_some() || self.stopped(tokens, stop);
-        let totals = wmtp_model::generate(
-            &self.model,
-            &requests,
-            &decoding,
-            &mut seen,
-            &mut |index, generation| {
-                if failed.borrow().is_none()
-                    && let Err(error) = self.written(generation, stop).and_then(|written| done(index, written))
-                {
-                    *failed.borrow_mut() = Some(error);
+        let texts: RefCell<HashMap<usize, Growing<'_>>> = RefCell::default();
+        let text_of = |index: usize| {
+            let kept = texts.borrow_mut().remove(&index);
+            let prompt = requests.get(index).map_or(&[][..], |request| &request.tokens);
+            kept.unwrap_or_else(|| Growing::after(&self.tokenizer, prompt))
+        };
+        let mut seen = |index: usize, tokens: &[u32]| {
+            let mut text = text_of(index);
+            let stopped = match text.read(tokens) {
+                Ok(()) => text.reached(stop),
+                Err(error) => {
+                    failed.borrow_mut().get_or_insert(error.into());
+                    true
                 }
-            },
-        )?;
+            };
+            texts.borrow_mut().insert(index, text);
+            stopped || failed.borrow().is_some()
+        };
+        let mut ended = |index: usize, generation: Generation| {
+            let written = text_of(index).written(generation, stop);
+            if failed.borrow().is_none()
+                && let Err(error) = written
+                    .map_err(PipelineError::from)
+                    .and_then(|written| done(index, written))
+            {
+                *failed.borrow_mut() = Some(error);
+            }
+        };
+        let totals = self.model.write_tokens(&requests, &decoding, &mut seen, &mut ended)?;
         failed.into_inner().map_or(Ok(totals), Err)
     }
 
@@ -115,26 +157,58 @@ impl ModelGenerator {
         found.sort_by_key(|(index, _)| *index);
         Ok(found.into_iter().map(|(_, written)| written).collect())
     }
+}
 
-    /// True once the text has reached its stop. Of the text before a stop string only the tail is
-    /// decoded: a stop string can't be longer in tokens than in bytes.
-    fn stopped(&self, tokens: &[u32], stop: &Stop<'_>) -> bool {
-        let first = match stop {
+/// The text of one request while it is written.
+struct Growing<'t> {
+    decoder: Detokenizer<'t>,
+    text: String,
+    /// Tokens that have gone into `decoder`.
+    read: usize,
+    /// Bytes of `text` in which no stop string begins, unless it is still incomplete.
+    searched: usize,
+}
+
+impl<'t> Growing<'t> {
+    fn after(tokenizer: &'t Tokenizer, prompt: &[u32]) -> Self {
+        Self {
+            decoder: Detokenizer::after(tokenizer, prompt),
+            text: String::new(),
+            read: 0,
+            searched: 0,
+        }
+    }
+
+    /// Decodes what is new among all `tokens` after the prompt.
+    fn read(&mut self, tokens: &[u32]) -> Result<(), DataError> {
+        for &token in tokens.get(self.read..).unwrap_or_default() {
+            self.text.push_str(&self.decoder.push(token)?);
+        }
+        self.read = self.read.max(tokens.len());
+        Ok(())
+    }
+
+    /// True once the text has reached its stop.
+    fn reached(&mut self, stop: &Stop<'_>) -> bool {
+        let from = match stop {
             Stop::Strings(stops) => {
                 let longest = stops.iter().map(|s| s.len()).max().unwrap_or(0);
-                tokens.len().saturating_sub(longest + 4)
+                let from = self.searched.saturating_sub(longest);
+                (0..=from)
+                    .rev()
+                    .find(|&i| self.text.is_char_boundary(i))
+                    .unwrap_or_default()
             }
             Stop::TopLevel => 0,
         };
-        let tail = tokens.get(first..).unwrap_or_default();
-        // A tail that can't be decoded holds no complete stop string.
-        self.tokenizer.decode(tail).is_ok_and(|text| stop.end(&text).is_some())
+        self.searched = self.text.len();
+        self.text.get(from..).is_some_and(|text| stop.end(text).is_some())
     }
 
-    fn written(&self, generation: Generation, stop: &Stop<'_>) -> Result<Written, PipelineError> {
-        let eos = self.tokenizer.eos_ids();
-        let visible: Vec<u32> = generation.tokens.iter().copied().filter(|t| !eos.contains(t)).collect();
-        let mut text = self.tokenizer.decode(&visible)?;
+    fn written(mut self, generation: Generation, stop: &Stop<'_>) -> Result<Written, DataError> {
+        self.read(&generation.tokens)?;
+        self.text.push_str(&self.decoder.finish()?);
+        let mut text = self.text;
         if let Some(end) = stop.end(&text) {
             text.truncate(end);
         }
@@ -152,7 +226,7 @@ impl ModelGenerator {
     }
 }
 
-impl Generator for ModelGenerator {
+impl<M: TokenWriter> Generator for ModelGenerator<M> {
     fn generate(
         &mut self,
         requests: &[GenerationRequest],
@@ -186,7 +260,7 @@ impl Generator for ModelGenerator {
 /// Per-token figures of a text, for checking against other stacks (`wmtp score --json`).
 #[derive(Clone, Debug, Serialize)]
 pub struct ScoreReport {
-    /// The text's ids, no special token added.
+    /// The text's ids, with the special tokens that the tokenizer puts at its start and end.
     pub token_ids: Vec<u32>,
     /// `ce[k-1][i]`: cross-entropy in nats of token i + k by head k at position i; length n - k.
     pub ce: Vec<Vec<f32>>,
@@ -198,7 +272,7 @@ pub struct ScoreReport {
 
 /// Scores a text with every head.
 pub fn score_text(model: &MtpLlama, tokenizer: &Tokenizer, text: &str) -> Result<ScoreReport, PipelineError> {
-    let ids = tokenizer.encode(text)?;
+    let ids = tokenizer.document(text)?;
     if ids.is_empty() {
         return Err(PipelineError::Setting(
             "the text to score is empty; give some with --text or on standard input".into(),

@@ -166,7 +166,7 @@ pub fn judge_heads(
             "a window of {window} tokens does not fit: the model has {heads} heads and {limit} positions, so take more than the one and at most the other"
         )));
     }
-    let ids = tokenizer.encode(text)?;
+    let ids = tokenizer.document(text)?;
     if ids.len() <= heads {
         return Err(PipelineError::Setting(format!(
             "the text has {} tokens, too few for a model with {heads} heads; give a longer one",

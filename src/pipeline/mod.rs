@@ -25,7 +25,7 @@ pub use builtin::micro_model;
 pub use critic::ValueReport;
 pub use error::PipelineError;
 pub use followed::{describe, sync, weights_hash};
-pub use generate::{ModelGenerator, ScoreReport, Written, score_text};
+pub use generate::{ModelGenerator, ScoreReport, TokenWriter, Written, score_text};
 pub use heads::{BINS, Bin, HeadFigures, HeadsReport, judge_heads};
 pub use mirror::{Copy, CopySummary};
 pub use open::open_model;

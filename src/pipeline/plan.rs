@@ -1,7 +1,10 @@
 //! `--dry-run`: everything resolved and counted, nothing trained or written.
 
-use super::{PipelineError, TrainRequest, train::prepare};
-use crate::scorer::WeightGroup;
+use super::{
+    PipelineError, TrainRequest,
+    train::{prepare, token_lines},
+};
+use crate::{data::TokenReport, scorer::WeightGroup};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -30,6 +33,10 @@ pub struct PlanReport {
     pub tokens_per_epoch: usize,
     /// Tokens of one epoch that carry loss.
     pub response_tokens_per_epoch: usize,
+    /// Special tokens, those that the data spell, and text files left out.
+    pub tokens: TokenReport,
+    /// The same in sentences, where there is something to say.
+    pub token_notes: Vec<String>,
     /// Rows and columns of a micro-batch.
     pub micro_batch: [usize; 2],
     /// Micro-batches in an optimizer step.
@@ -69,6 +76,8 @@ pub fn plan(request: &TrainRequest) -> Result<PlanReport, PipelineError> {
         documents_too_long: report.dropped.len(),
         tokens_per_epoch: report.prompt_tokens + report.response_tokens,
         response_tokens_per_epoch: report.response_tokens,
+        tokens: prepared.splits.tokens.clone(),
+        token_notes: token_lines(&prepared.splits.tokens, &prepared.tokenizer),
         micro_batch: [rows, recipe.data.seq_len],
         accumulate: prepared.shape.accumulate,
         steps: prepared.total_steps,

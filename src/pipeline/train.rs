@@ -10,8 +10,8 @@ use super::{
     steps::{TrainSteps, ValidSteps},
 };
 use crate::{
-    data::{DataConfig, Splits, StepShape, Tokenizer},
-    scorer::{Normaliser, Rho1, Scorer, ScorerConfig, ValueUse},
+    data::{DataConfig, SpecialInText, Splits, StepShape, TokenReport, Tokenizer},
+    scorer::{Normaliser, Reward, Rho1, Scorer, ScorerConfig, ValueUse},
     settings::{Config, HeadInit, Pipeline, Recipe},
     stop::Stop,
     track::{self, Event, RunDir, Tracker, TrackingSummary},
@@ -144,24 +144,14 @@ pub(super) struct Prepared {
 
 pub(super) fn prepare(request: &TrainRequest) -> Result<Prepared, PipelineError> {
     let recipe = &request.recipe;
-    let tokenizer = Tokenizer::load(&request.sources.base)?;
     let mut config = LlamaConfig::read(&request.sources.base)?;
-    tokenizer.check_vocab(config.vocab_size)?;
+    let tokenizer = Tokenizer::load(&request.sources.base)?
+        .with_choice(recipe.data.choice())?
+        .for_model(config.vocab_size)?;
     let new_heads = recipe.model.mtp.n_heads.saturating_sub(config.n_heads);
     config.n_heads = recipe.model.mtp.n_heads;
-    if let (ScorerConfig::Rho1(_), Some(reference)) = (innermost(&recipe.scorer), &request.sources.reference) {
-        // Loud and early: another tokenizer would compare losses of different tokens.
-        Rho1::check_tokenizers(&tokenizer, &Tokenizer::load(reference)?)?;
-        tokenizer.check_vocab(LlamaConfig::read(reference)?.vocab_size)?;
-    }
-    if recipe.data.seq_len > config.max_position_embeddings {
-        return Err(PipelineError::Setting(format!(
-            "`data.seq_len` is {}, but the model in `{}` was made for at most {} positions; lower it",
-            recipe.data.seq_len,
-            request.sources.base.display(),
-            config.max_position_embeddings
-        )));
-    }
+    check_positions("model", &request.sources.base, &config, recipe.data.seq_len)?;
+    let tokenizer = check_companions(request, tokenizer)?;
     let rounds = recipe.train.precision != PrecisionConfig::F32 || recipe.optim.state != StatePrecision::F32;
     if recipe.train.precision == PrecisionConfig::PureBf16 && recipe.train.lora.is_some() {
         return Err(PipelineError::Setting(
@@ -206,6 +196,41 @@ pub(super) fn prepare(request: &TrainRequest) -> Result<Prepared, PipelineError>
         total_steps,
         epochs,
     })
+}
+
+/// Checks the models that read the trained model's token ids: rho1's reference and the critic's reward
+/// model need the same tokenizer, an embedding for each id and room for a row. Loud and early: another
+/// tokenizer would compare different tokens. Returns the tokenizer, limited to ids that all models have.
+fn check_companions(request: &TrainRequest, mut tokenizer: Tokenizer) -> Result<Tokenizer, PipelineError> {
+    let seq_len = request.recipe.data.seq_len;
+    let scorer = innermost(&request.recipe.scorer);
+    if let (ScorerConfig::Rho1(_), Some(reference)) = (scorer, &request.sources.reference) {
+        Rho1::check_tokenizers(&tokenizer, &Tokenizer::load(reference)?)?;
+        let config = LlamaConfig::read(reference)?;
+        tokenizer = tokenizer.also_for_model(config.vocab_size)?;
+        check_positions("reference model", reference, &config, seq_len)?;
+    }
+    if let (ScorerConfig::Critic(critic), Some(reward)) = (scorer, &request.sources.reward)
+        && critic.reward == Reward::RewardModel
+    {
+        tokenizer.check_same(&Tokenizer::load(reward)?)?;
+        let config = LlamaConfig::read(reward)?;
+        tokenizer = tokenizer.also_for_model(config.vocab_size)?;
+        check_positions("reward model", reward, &config, seq_len)?;
+    }
+    Ok(tokenizer)
+}
+
+/// A model must have a position for every token of a row.
+fn check_positions(what: &str, dir: &Path, config: &LlamaConfig, seq_len: usize) -> Result<(), PipelineError> {
+    if seq_len <= config.max_position_embeddings {
+        return Ok(());
+    }
+    Err(PipelineError::Setting(format!(
+        "`data.seq_len` is {seq_len}, but the {what} in `{}` was made for at most {} positions; lower it",
+        dir.display(),
+        config.max_position_embeddings
+    )))
 }
 
 /// Runs a pipeline to its end.
@@ -504,6 +529,7 @@ fn create_run(request: &TrainRequest, prepared: &Prepared, model_hash: &str) -> 
             "documents": report.documents,
             "documents_too_long": report.dropped.iter().map(|(name, tokens)| serde_json::json!({"name": name, "tokens": tokens})).collect::<Vec<_>>(),
             "response_tokens": report.response_tokens,
+            "tokens": prepared.splits.tokens,
             "steps": prepared.total_steps,
         }),
     )?;
@@ -582,4 +608,51 @@ fn announce(request: &TrainRequest, prepared: &Prepared, run: &RunDir) {
             request.recipe.data.seq_len
         );
     }
+    for line in token_lines(&prepared.splits.tokens, &prepared.tokenizer) {
+        eprintln!("{line}");
+    }
+}
+
+/// What a reader of the log should know of special tokens and of text files left out.
+pub(super) fn token_lines(tokens: &TokenReport, tokenizer: &Tokenizer) -> Vec<String> {
+    let mut lines: Vec<String> = tokenizer
+        .notice()
+        .map(|notice| format!("note: {notice}"))
+        .into_iter()
+        .collect();
+    if !tokens.spelled_special_tokens.is_empty() {
+        let counts: Vec<String> = tokens
+            .spelled_special_tokens
+            .iter()
+            .map(|(token, count)| format!("`{token}` {count} times"))
+            .collect();
+        let treated = match tokens.choice.special_in_text {
+            SpecialInText::Plain => "kept as plain text",
+            SpecialInText::Auto | SpecialInText::Parse => {
+                "read as special tokens (data.special_in_text: plain keeps them as text)"
+            }
+        };
+        lines.push(format!(
+            "the training texts spell special tokens: {}; {treated}",
+            counts.join(", ")
+        ));
+    }
+    if !tokens.text_files_too_short.is_empty() {
+        const SHOWN: usize = 5;
+        let files = &tokens.text_files_too_short;
+        let mut names: Vec<String> = files
+            .iter()
+            .take(SHOWN)
+            .map(|file| format!("{} ({} tokens)", file.name, file.tokens))
+            .collect();
+        if files.len() > SHOWN {
+            names.push(format!("{} more", files.len() - SHOWN));
+        }
+        lines.push(format!(
+            "{} text files are too short to train on and were left out: {}",
+            files.len(),
+            names.join(", ")
+        ));
+    }
+    lines
 }

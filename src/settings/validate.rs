@@ -4,6 +4,7 @@
 
 use super::{Config, Recipe, TaskChoice};
 use crate::{
+    data::{PromptStyle, SpecialInText},
     scorer::{CriticConfig, Reward, Rho1Config, Rho1Mode, Rho1Score, ScorerConfig},
     train::BatchingConfig,
 };
@@ -181,6 +182,11 @@ impl Recipe {
             "must not be empty: write `builtin:mbpp`, a directory or a URI",
         );
         check.when(data.seq_len < 8, "data.seq_len", "must be 8 or more");
+        check.when(
+            data.prompt == PromptStyle::Chat && data.special_in_text == SpecialInText::Plain,
+            "data.special_in_text",
+            "must not be `plain` with `data.prompt: chat`: the chat template spells special tokens; take `parse`",
+        );
         for (key, (first, last)) in [
             ("data.train_tasks", data.train_tasks),
             ("data.valid_tasks", data.valid_tasks),

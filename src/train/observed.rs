@@ -100,10 +100,8 @@ fn split(
         .flat_map(|batch| batch.documents.iter().map(move |d| (batch, d)));
     let tokens = documents.map(|(batch, document)| {
         let first = document.row * batch.seq_len + document.start;
-        texts(
-            batch.tokens.get(first..first + document.len).unwrap_or_default(),
-            tokenizer,
-        )
+        let ids = batch.tokens.get(first..first + document.len).unwrap_or_default();
+        tokenizer.pieces_after(&[], ids)
     });
     Ok(Split {
         name,
@@ -224,23 +222,6 @@ impl Observed {
             self.scores.insert((*name).into(), of(values));
         }
     }
-}
-
-/// Every token's text: what decoding it adds to those before it.
-fn texts(ids: &[u32], tokenizer: &Tokenizer) -> Result<Vec<String>, DataError> {
-    let mut said = 0;
-    let mut texts = Vec::with_capacity(ids.len());
-    for end in 1..=ids.len() {
-        let text = tokenizer.decode(ids.get(..end).unwrap_or_default())?;
-        let whole = if end < ids.len() {
-            text.trim_end_matches(char::REPLACEMENT_CHARACTER)
-        } else {
-            &text
-        };
-        texts.push(whole.get(said..).unwrap_or_default().to_owned());
-        said = said.max(whole.len());
-    }
-    Ok(texts)
 }
 
 fn panicked(scorer: &dyn Scorer) -> ScorerError {

@@ -1,1 +1,345 @@
 //! Token ids and text as the tokenizer means them.
+
+use crate::{case::Case, common::lines};
+use serde_json::Value;
+use std::fs;
+
+/// Options of a training run of one step without extra heads.
+const SHORT: [&str; 8] = [
+    "train",
+    "baseline",
+    "--plain",
+    "--max-steps",
+    "1",
+    "--set",
+    "model.mtp.n_heads=1",
+    "--json",
+];
+
+fn close(found: f64, expected: f64) {
+    assert!((found - expected).abs() < 1e-4, "{found} instead of {expected}");
+}
+
+fn mean(ce: &Value) -> f64 {
+    let ce: Vec<f64> = ce
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(Value::as_f64)
+        .collect();
+    ce.iter().sum::<f64>() / ce.len() as f64
+}
+
+/// The model writes `▁▁▁ ▁return ▁x ▁+ ▁y </s>`: four spaces, as transformers decodes all ids.
+#[test]
+fn a_completion_of_a_llama_2_tokenizer_keeps_its_first_space() {
+    let case = Case::new("metaspace-decode");
+    let report = case.json(&[
+        "generate",
+        "--model",
+        "model",
+        "--prompt",
+        "def add(x, y):\n",
+        "--max-new-tokens",
+        "20",
+        "--json",
+    ]);
+    assert_eq!(report["completion"], "    return x + y");
+    assert_eq!(report["finish"], "eos");
+
+    let report = case.json(&[
+        "eval",
+        "humaneval",
+        "--model",
+        "model",
+        "--tasks",
+        "53",
+        "--temperature",
+        "0",
+        "--max-new-tokens",
+        "20",
+        "--output",
+        "out",
+        "--json",
+    ]);
+    assert_eq!(report["pass_at_1"], 1.0, "{report}");
+    let samples = lines(&case.path("out").join("samples.jsonl"));
+    assert_eq!(
+        samples.first().map(|line| line["completion"].clone()),
+        Some("    return x + y".into())
+    );
+}
+
+/// Values of transformers 5.24 with `add_special_tokens` true and false.
+#[test]
+fn score_adds_bos_as_the_post_processor_says() {
+    let case = Case::new("bos-template");
+    let score = |more: &[&str]| {
+        let args = [&["score", "--model", "model", "--text", "text.txt", "--json"], more].concat();
+        case.json(&args)
+    };
+    let with = score(&[]);
+    assert_eq!(with["token_ids"].as_array().map(Vec::len), Some(23));
+    assert_eq!(with["token_ids"][0], 1);
+    close(mean(&with["ce"][0]), 11.08292);
+    assert_eq!(with["top20_ids"][0], 81);
+    for more in [&["--no-special-tokens"][..], &["--set", "data.special_tokens=never"]] {
+        let without = score(more);
+        assert_eq!(without["token_ids"].as_array().map(Vec::len), Some(22));
+        close(mean(&without["ce"][0]), 10.74090);
+        assert_eq!(without["top20_ids"][0], 9);
+    }
+    assert_eq!(score(&["--set", "data.special_tokens=always"]), with);
+}
+
+/// Runs a step of training in the case's directory, and returns the run's directory.
+fn trained(case: &Case, more: &[&str]) -> std::path::PathBuf {
+    let args = [&SHORT[..], more].concat();
+    let summary = case.json(&args);
+    case.dir().join(summary["run_dir"].as_str().expect("a directory"))
+}
+
+#[test]
+fn a_response_is_trained_as_the_continuation_of_its_prompt_after_bos() {
+    let case = Case::new("bos-template");
+    let mbpp = [
+        "--model",
+        "model",
+        "--output",
+        "out",
+        "--set",
+        "data.train_tasks=[602,603]",
+        "--set",
+        "data.valid_tasks=[511,511]",
+        "--set",
+        "train.record.documents=2",
+    ];
+    let run = trained(&case, &mbpp);
+    let recorded = lines(&run.join("tokens.jsonl"));
+    let documents: Vec<&Value> = recorded.iter().filter(|line| line["tokens"].is_array()).collect();
+    assert!(!documents.is_empty(), "{recorded:?}");
+    for document in documents {
+        let tokens: Vec<&str> = document["tokens"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        let (prompt, response) = tokens.split_at(document["prompt_tokens"].as_u64().unwrap() as usize);
+        assert_eq!(prompt.first(), Some(&"<s>"));
+        assert!(prompt.concat().ends_with("[BEGIN]\n"), "{prompt:?}");
+        assert!(!response[0].starts_with(' '), "{response:?}");
+        assert!(response.concat().ends_with("\n[DONE]</s>"), "{response:?}");
+    }
+    let run_json: Value = serde_json::from_str(&fs::read_to_string(run.join("run.json")).unwrap()).unwrap();
+    assert_eq!(run_json["tokens"]["special_tokens"], "auto");
+    assert_eq!(run_json["tokens"]["begin_ids"], serde_json::json!([1]));
+    assert_eq!(run_json["tokens"]["end_ids"], serde_json::json!([2]));
+}
+
+#[test]
+fn a_model_trained_without_bos_is_scored_and_evaluated_without_it() {
+    let case = Case::new("bos-template");
+    let run = trained(
+        &case,
+        &[
+            "--model",
+            "model",
+            "--output",
+            "out",
+            "--set",
+            "data.train_tasks=[602,603]",
+            "--set",
+            "data.valid_tasks=[511,511]",
+            "--set",
+            "data.special_tokens=never",
+        ],
+    );
+    let checkpoint = run.join("checkpoints/last").display().to_string();
+    let score = |more: &[&str]| {
+        let args = [&["score", "--model", &checkpoint, "--text", "text.txt", "--json"], more].concat();
+        case.json(&args)["token_ids"][0].clone()
+    };
+    assert_ne!(score(&[]), 1);
+    assert_eq!(score(&["--set", "data.special_tokens=always"]), 1);
+    case.json(&[
+        "eval",
+        "mbpp",
+        "--model",
+        &checkpoint,
+        "--tasks",
+        "11",
+        "--prompt",
+        "zero-shot",
+        "--temperature",
+        "0",
+        "--max-new-tokens",
+        "2",
+        "--output",
+        "evaluated",
+        "--json",
+    ]);
+    let asked: Value = serde_json::from_str(&fs::read_to_string(case.path("evaluated/run.json")).unwrap()).unwrap();
+    assert_eq!(asked["request"]["origin"]["special_tokens"], "never");
+    assert_eq!(asked["request"]["origin"]["begin_ids"], "[]");
+}
+
+/// 1025 tokens, 1024 embeddings, as transformers loads it.
+#[test]
+fn a_tokenizer_with_a_pad_token_beyond_the_embedding_loads() {
+    let case = Case::new("pad-token-beyond-vocab");
+    close(case.mean_ce("model"), 7.93676);
+    // Only a text that uses the token is refused, wherever it comes from.
+    fs::write(case.path("pad.txt"), "x = 1 [PAD]\n").unwrap();
+    let pad = case.path("pad.txt").display().to_string();
+    let refused = [
+        case.refused(2, &["score", "--model", "model", "--text", &pad]),
+        case.refused(2, &["generate", "--model", "model", "--prompt", "x [PAD]"]),
+        case.refused(
+            2,
+            &[
+                &SHORT[..],
+                &["--model", "model", "--output", "out", "--set", "data.text=[pad.txt]"],
+            ]
+            .concat(),
+        ),
+    ];
+    for message in refused {
+        assert!(
+            message.contains("the token `[PAD]` (id 1024), but the model has only 1024 embeddings"),
+            "{message}"
+        );
+    }
+    // Training, whose prompts do not use it, works.
+    let run = trained(
+        &case,
+        &[
+            "--model",
+            "model",
+            "--output",
+            "out",
+            "--set",
+            "data.train_tasks=[602,603]",
+        ],
+    );
+    assert!(run.join("checkpoints/last/model.safetensors").is_file());
+}
+
+fn plan(case: &Case, file: &str, more: &[&str]) -> Value {
+    let text = format!("data.text=[{file}]");
+    let args = [
+        &[
+            "train",
+            "baseline",
+            "--dry-run",
+            "--json",
+            "--set",
+            &text,
+            "--set",
+            "data.train_tasks=[602,604]",
+            "--set",
+        ],
+        &["data.valid_tasks=[511,512]"][..],
+        more,
+    ]
+    .concat();
+    case.json(&args)["tokens"].clone()
+}
+
+#[test]
+fn special_tokens_spelt_in_a_text_are_counted_and_can_stay_plain() {
+    let case = Case::new("text-data");
+    let spelled = fs::read_to_string(case.path("eot.py"))
+        .unwrap()
+        .matches("<|endoftext|>")
+        .count();
+    for more in [&[][..], &["--set", "data.special_in_text=plain"]] {
+        let tokens = plan(&case, "eot.py", more);
+        assert_eq!(tokens["spelled_special_tokens"]["<|endoftext|>"], spelled, "{tokens}");
+    }
+    // Id 0 is the end token: spelt `spelled` times and once at the end, or once only.
+    let ends = |more: &[&str]| {
+        let base = [
+            "--output",
+            "out",
+            "--set",
+            "data.text=[eot.py]",
+            "--set",
+            "data.train_tasks=[602,602]",
+            "--set",
+            "data.valid_tasks=[511,511]",
+            "--set",
+            "train.record.documents=10",
+        ];
+        let run = trained(&case, &[&base[..], more].concat());
+        let recorded = lines(&run.join("tokens.jsonl"));
+        let line = recorded
+            .iter()
+            .find(|line| line["document"].as_str().is_some_and(|d| d.contains("eot.py")));
+        let tokens = line.expect("the text's document")["tokens"].as_array().unwrap().clone();
+        tokens.iter().filter(|token| *token == "<|endoftext|>").count()
+    };
+    assert_eq!(ends(&[]), spelled + 1);
+    assert_eq!(ends(&["--set", "data.special_in_text=plain"]), 1);
+}
+
+#[test]
+fn text_files_too_short_to_train_on_are_named() {
+    let case = Case::new("text-data");
+    let output = case.run(&[
+        "train",
+        "baseline",
+        "--dry-run",
+        "--set",
+        "data.text=[empty.py, one.py, crlf.py]",
+        "--set",
+        "data.train_tasks=[602,604]",
+        "--set",
+        "data.valid_tasks=[511,512]",
+    ]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("2 text files are too short"), "{text}");
+    for name in ["empty.py (0 tokens)", "one.py (1 tokens)"] {
+        assert!(text.contains(name), "{text}");
+    }
+    let tokens = plan(&case, "empty.py", &[]);
+    assert_eq!(
+        tokens["text_files_too_short"],
+        serde_json::json!([{"name": "text/empty.py", "tokens": 0}])
+    );
+}
+
+#[test]
+fn a_byte_order_mark_at_the_start_of_a_text_is_not_trained() {
+    let case = Case::new("text-data");
+    let run = trained(
+        &case,
+        &[
+            "--output",
+            "out",
+            "--set",
+            "data.text=[bom.py]",
+            "--set",
+            "data.train_tasks=[602,602]",
+            "--set",
+            "data.valid_tasks=[511,511]",
+            "--set",
+            "train.record.documents=10",
+        ],
+    );
+    let recorded = lines(&run.join("tokens.jsonl"));
+    let line = recorded
+        .iter()
+        .find(|line| line["document"].as_str().is_some_and(|d| d.contains("bom.py")));
+    let tokens = line.expect("the text's document")["tokens"].as_array().unwrap().clone();
+    let text: String = tokens.iter().filter_map(Value::as_str).collect();
+    let expected = fs::read_to_string(case.path("bom.py")).unwrap();
+    assert_eq!(
+        text,
+        format!(
+            "{}<|endoftext|>",
+            expected.trim_start_matches('\u{feff}').replace("\r\n", "\n")
+        )
+    );
+}

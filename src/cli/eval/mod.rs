@@ -164,7 +164,7 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     let model_dir = located.directory().map(Path::to_owned);
     let mut answers = match given {
         Some(predictions) => Answers::File(predictions),
-        None => located.model(&settings, &mut request, speculative, output)?,
+        None => located.model(&settings, &mut request, style, speculative, output)?,
     };
     request.training = training::training_tasks(benchmark.as_ref(), &request.tasks, model_dir.as_deref());
     request.files = vec![

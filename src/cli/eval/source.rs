@@ -5,7 +5,7 @@ use crate::{
         Failure, Model, ModelSource, Output,
         common::{generation_dtype, model_dir, open_device, open_model, resolve_model},
     },
-    data::Tokenizer,
+    data::{PromptStyle, Tokenizer},
     eval::{Benchmark, EvalError, EvalRequest, Predictions},
     pipeline::{ModelGenerator, weights_hash},
     settings::Settings,
@@ -170,6 +170,7 @@ impl Located {
         self,
         settings: &Settings,
         request: &mut EvalRequest,
+        style: PromptStyle,
         speculative: bool,
         output: &Output,
     ) -> Result<Answers, Failure> {
@@ -188,6 +189,16 @@ impl Located {
             // Sampled with drafts, a seed gives other tokens.
             origin.insert("speculative".into(), "true".into());
         }
+        // A chat template writes special tokens itself.
+        let tokenizer = if style == PromptStyle::Chat {
+            tokenizer.for_chat()
+        } else {
+            tokenizer
+        };
+        let choice = tokenizer.choice();
+        origin.insert("special_tokens".into(), choice.special_tokens.name().into());
+        origin.insert("special_in_text".into(), choice.special_in_text.name().into());
+        origin.insert("begin_ids".into(), format!("{:?}", tokenizer.begin_ids()));
         let sampling = Sampling {
             temperature: 0.0,
             top_p: e.top_p,

@@ -2,5 +2,6 @@
 
 mod decontamination;
 mod files;
+mod kinds;
 mod packing;
 mod tokens;
