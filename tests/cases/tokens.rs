@@ -20,16 +20,6 @@ fn close(found: f64, expected: f64) {
     assert!((found - expected).abs() < 1e-4, "{found} instead of {expected}");
 }
 
-fn mean(ce: &Value) -> f64 {
-    let ce: Vec<f64> = ce
-        .as_array()
-        .expect("a list")
-        .iter()
-        .filter_map(Value::as_f64)
-        .collect();
-    ce.iter().sum::<f64>() / ce.len() as f64
-}
-
 /// The model writes `▁▁▁ ▁return ▁x ▁+ ▁y </s>`: four spaces, as transformers decodes all ids.
 #[test]
 fn a_completion_of_a_llama_2_tokenizer_keeps_its_first_space() {
@@ -70,26 +60,35 @@ fn a_completion_of_a_llama_2_tokenizer_keeps_its_first_space() {
     );
 }
 
-/// Values of transformers 5.24 with `add_special_tokens` true and false.
+/// Values of transformers 5.24 with `add_special_tokens` true and false (`expected.py`).
 #[test]
-fn score_adds_bos_as_the_post_processor_says() {
+fn score_adds_bos_as_the_post_processor_says_and_equals_transformers() {
     let case = Case::new("bos-template");
+    let expected: Value = serde_json::from_str(&fs::read_to_string(case.path("expected.json")).unwrap()).unwrap();
     let score = |more: &[&str]| {
         let args = [&["score", "--model", "model", "--text", "text.txt", "--json"], more].concat();
         case.json(&args)
     };
+    let check = |found: &Value, expected: &Value| {
+        assert_eq!(found["token_ids"], expected["token_ids"]);
+        assert_eq!(found["top20_ids"], expected["top20_ids"]);
+        for (found, expected) in [
+            (&found["ce"][0], &expected["ce"]),
+            (&found["top20_logits"], &expected["top20_logits"]),
+        ] {
+            let (found, expected) = (found.as_array().unwrap(), expected.as_array().unwrap());
+            assert_eq!(found.len(), expected.len());
+            for (found, expected) in found.iter().zip(expected) {
+                close(found.as_f64().unwrap(), expected.as_f64().unwrap());
+            }
+        }
+    };
     let with = score(&[]);
-    assert_eq!(with["token_ids"].as_array().map(Vec::len), Some(23));
     assert_eq!(with["token_ids"][0], 1);
-    close(mean(&with["ce"][0]), 11.08292);
-    assert_eq!(with["top20_ids"][0], 81);
-    for more in [&["--no-special-tokens"][..], &["--set", "data.special_tokens=never"]] {
-        let without = score(more);
-        assert_eq!(without["token_ids"].as_array().map(Vec::len), Some(22));
-        close(mean(&without["ce"][0]), 10.74090);
-        assert_eq!(without["top20_ids"][0], 9);
-    }
-    assert_eq!(score(&["--set", "data.special_tokens=always"]), with);
+    check(&with, &expected["auto"]);
+    check(&score(&["--no-special-tokens"]), &expected["never"]);
+    check(&score(&["--set", "data.special_tokens=never"]), &expected["never"]);
+    check(&score(&["--set", "data.special_tokens=always"]), &expected["auto"]);
 }
 
 /// Runs a step of training in the case's directory, and returns the run's directory.
@@ -342,4 +341,49 @@ fn a_byte_order_mark_at_the_start_of_a_text_is_not_trained() {
             expected.trim_start_matches('\u{feff}').replace("\r\n", "\n")
         )
     );
+}
+
+/// The same documents in one micro-batch of 8 rows or in 8 of one row, each beginning with BOS.
+#[test]
+fn accumulated_rows_that_begin_with_bos_give_the_loss_of_one_batch() {
+    let case = Case::new("bos-template");
+    let losses = |micro: &str, accumulate: &str| -> Vec<f64> {
+        let micro = format!("batching.micro_batch={micro}");
+        let accumulate = format!("batching.accumulate={accumulate}");
+        let name = format!("run-{}", accumulate.replace(['.', '='], "-"));
+        let run = case.json(&[
+            "train",
+            "baseline",
+            "--plain",
+            "--json",
+            "--model",
+            "model",
+            "--output",
+            "out",
+            "--run-name",
+            &name,
+            "--max-steps",
+            "3",
+            "--set",
+            "model.mtp.n_heads=1",
+            "--set",
+            "data.train_tasks=[602,650]",
+            "--set",
+            "data.valid_tasks=[511,511]",
+            "--set",
+            "data.pack=false",
+            "--set",
+            &micro,
+            "--set",
+            &accumulate,
+        ]);
+        let run = case.dir().join(run["run_dir"].as_str().expect("a directory"));
+        let lines = lines(&run.join("metrics.jsonl"));
+        lines.iter().filter_map(|line| line["loss"].as_f64()).collect()
+    };
+    let (whole, parts) = (losses("8", "1"), losses("1", "8"));
+    assert!(whole.len() >= 3 && whole.len() == parts.len(), "{whole:?} {parts:?}");
+    for (whole, parts) in whole.iter().zip(&parts) {
+        assert!(((whole - parts) / whole).abs() < 1e-6, "{whole} {parts}");
+    }
 }
