@@ -6,6 +6,7 @@ use super::{
     resume,
 };
 use crate::{
+    data::{PromptStyle, Tokenizer},
     pipeline::{self, PlanReport, Show, Sources, TrainRequest, TrainSummary},
     scorer::ScorerConfig,
     settings::{Pipeline, Settings, expand_home},
@@ -104,6 +105,10 @@ fn prepare(args: Args, output: &Output) -> Result<TrainRequest, Failure> {
     // The cheap questions before a download.
     let (device_name, device) = open_device(&settings)?;
     let sources = sources(&settings, &device, output)?;
+    if settings.recipe.data.prompt == PromptStyle::Chat {
+        let tokenizer = Tokenizer::load(&sources.base)?;
+        settings.recipe.data.record_chat_date(&tokenizer);
+    }
     let run_name = match (&resume, &settings.recipe.run.name) {
         (Some(run), _) => run
             .file_name()

@@ -1,4 +1,4 @@
-use super::Choice;
+use super::{Choice, Clock, Tokenizer};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +25,10 @@ pub struct DataConfig {
     pub special_tokens: SpecialTokens,
     /// What becomes of special tokens that a text spells, such as `<|endoftext|>` in a string.
     pub special_in_text: SpecialInText,
+    /// The day, as `2026-07-26`, that chat templates print as today's date (`strftime_now`). By default
+    /// the day on which the run starts, which is recorded, so that a resumed run has the same prompts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chat_date: Option<String>,
     /// Tokens in one packed row, S.
     pub seq_len: usize,
     /// Put several documents in a row (with boundaries); off: one document a row, padded.
@@ -44,6 +48,7 @@ impl Default for DataConfig {
             prompt: PromptStyle::ZeroShot,
             special_tokens: SpecialTokens::Auto,
             special_in_text: SpecialInText::Auto,
+            chat_date: None,
             seq_len: 512,
             pack: true,
             i_know_this_trains_on_evaluation_data: false,
@@ -57,6 +62,21 @@ impl DataConfig {
         Choice {
             special_tokens: self.special_tokens,
             special_in_text: self.special_in_text,
+        }
+    }
+
+    /// Sets `chat_date` to today if it is not set and the tokenizer's chat template prints the date.
+    pub fn record_chat_date(&mut self, tokenizer: &Tokenizer) {
+        if let (None, Some(date)) = (&self.chat_date, tokenizer.chat_date()) {
+            self.chat_date = Some(date.to_string());
+        }
+    }
+
+    /// The tokenizer with `chat_date` for its chat template; unchanged if there is none.
+    pub fn dated(&self, tokenizer: Tokenizer) -> Tokenizer {
+        match self.chat_date.as_deref().and_then(Clock::parse) {
+            Some(date) => tokenizer.with_chat_date(date),
+            None => tokenizer,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! positions, nor any head's target crosses the boundary between two documents.
 
 mod batch;
-mod chat;
+pub mod chat;
 mod config;
 pub mod contest;
 mod dataset;
@@ -14,6 +14,7 @@ mod error;
 pub mod evaluation;
 mod example;
 pub mod humaneval;
+mod jinja;
 mod known;
 pub mod mbpp;
 mod pack;
@@ -32,6 +33,7 @@ pub use decontaminate::{EvaluationProblem, Overlap, OverlapReport};
 pub use detokenizer::Detokenizer;
 pub use error::DataError;
 pub use example::{Example, Tokenized};
+pub use jinja::Clock;
 pub use mbpp::{Problem, load, prompt};
 pub use pairs::Solution;
 pub use special::Choice;

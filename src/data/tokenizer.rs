@@ -5,7 +5,9 @@
 //! Hugging Face's files only (no `tokenizer.model`).
 
 use super::{
-    DataError, chat,
+    DataError,
+    chat::{self, Message},
+    jinja::Clock,
     special::{Affixes, Choice},
     tokenizer_class::{Class, named_tokens},
 };
@@ -54,6 +56,8 @@ pub struct Tokenizer {
     /// Rows of the model's embedding; ids beyond them are refused.
     pub(super) embeddings: Option<usize>,
     chat_template: Option<String>,
+    /// The day that the chat template calls today.
+    chat_date: Clock,
     hash: String,
     files: Vec<(String, String)>,
 }
@@ -209,6 +213,7 @@ impl Tokenizer {
             chat: false,
             embeddings: None,
             chat_template,
+            chat_date: today(),
             hash,
             files,
         };
@@ -327,22 +332,54 @@ impl Tokenizer {
         })
     }
 
+    /// The same tokenizer with another day for chat templates that print today's date
+    /// (`strftime_now`).
+    #[must_use]
+    pub fn with_chat_date(self, chat_date: Clock) -> Self {
+        Self { chat_date, ..self }
+    }
+
+    /// The day that the chat template calls today; None if it does not ask for the date.
+    pub fn chat_date(&self) -> Option<Clock> {
+        let asks = self.chat_template.as_ref()?.contains("strftime_now");
+        asks.then_some(self.chat_date)
+    }
+
     /// Messages, as (role, content), through the model's chat template. With
     /// `add_generation_prompt` the text ends where the assistant begins.
     ///
     /// # Errors
     /// No template, or one that can't be rendered.
     pub fn chat(&self, messages: &[(&str, &str)], add_generation_prompt: bool) -> Result<String, DataError> {
+        let messages: Vec<Message> = messages
+            .iter()
+            .map(|(role, content)| chat::message(role, content))
+            .collect();
+        self.conversation(&messages, add_generation_prompt)
+    }
+
+    /// The same for messages that may have more fields than role and content.
+    ///
+    /// # Errors
+    /// As [`Self::chat`].
+    pub fn conversation(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, DataError> {
         let wrong = |problem| DataError::ChatTemplate {
             place: self.place.clone(),
             problem,
         };
         let template = self.chat_template.as_deref().ok_or_else(|| {
             wrong(format!(
-                "there is none; add `{CHAT_TEMPLATE}` or use `data.prompt: zero-shot`"
+                "there is none; add `{CHAT_TEMPLATE}` or take a `zero-shot` prompt"
             ))
         })?;
-        chat::render(template, messages, &self.special, add_generation_prompt).map_err(wrong)
+        chat::render(
+            template,
+            messages,
+            &self.special,
+            add_generation_prompt,
+            &self.chat_date,
+        )
+        .map_err(wrong)
     }
 
     /// Messages through the chat template of a model that may not be there, up to where the assistant
@@ -403,10 +440,24 @@ fn content_hash(inner: &tokenizers::Tokenizer) -> Result<String, String> {
     Ok(hex(&Sha256::digest(text.as_bytes())))
 }
 
+/// The date of this machine's time zone.
+fn today() -> Clock {
+    let now = jiff::Zoned::now();
+    Clock::new(i32::from(now.year()), now.month() as u32, now.day() as u32).unwrap_or(Clock::EPOCH)
+}
+
 /// `bos_token`, `eos_token` and so on: a string, or an object with `content`. What the configuration
 /// does not name, `special_tokens_map.json` may.
 fn special_tokens(config: &Value, map: &Value) -> Vec<(String, String)> {
-    ["bos_token", "eos_token", "pad_token", "unk_token"]
+    [
+        "bos_token",
+        "eos_token",
+        "pad_token",
+        "unk_token",
+        "sep_token",
+        "cls_token",
+        "mask_token",
+    ]
         .into_iter()
         .filter_map(|name| {
             let value = if config[name].is_null() {

@@ -55,9 +55,9 @@ pub trait Benchmark: Send + Sync {
     /// What ends a completion.
     fn stop(&self) -> Stop<'_>;
 
-    /// The completion in what a model wrote, cut at its stop: all of it, or the program in an
-    /// assistant's answer.
-    fn completion(&self, text: &str) -> String;
+    /// The completion in what a model wrote for a problem, cut at its stop: all of it, or the program
+    /// in an assistant's answer.
+    fn completion(&self, task: u32, text: &str) -> String;
 
     /// Judges an answer.
     ///
@@ -110,13 +110,6 @@ pub struct TestCount {
     pub first_failed: Option<String>,
 }
 
-/// What stands between the first pair of ``` lines; to the end where the second is missing.
-pub(super) fn fenced(text: &str) -> Option<&str> {
-    let (_, after) = text.split_once("```")?;
-    let (_language, body) = after.split_once('\n')?;
-    Some(body.split_once("```").map_or(body, |(body, _)| body))
-}
-
 /// LF line ends, nothing after the last character of a line, no blank lines around it.
 pub(super) fn normalised(code: &str) -> String {
     let lines: Vec<&str> = code.lines().map(str::trim_end).collect();
@@ -126,13 +119,6 @@ pub(super) fn normalised(code: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_fenced_block_is_found_with_and_without_its_end() {
-        assert_eq!(fenced("Sure:\n```python\nx = 1\n```\nDone"), Some("x = 1\n"));
-        assert_eq!(fenced("```\nx = 1\ny = 2"), Some("x = 1\ny = 2"));
-        assert_eq!(fenced("x = 1"), None);
-    }
 
     #[test]
     fn normalising_forgets_line_ends_and_outer_blank_lines_only() {

@@ -7,7 +7,8 @@
 
 use super::{
     Answer, Benchmark, EvalError, Judge, Judgement, Stop, TestCount, Verdict,
-    benchmark::{fenced, normalised},
+    benchmark::normalised,
+    extract,
     sandbox::{Outcome, Program, Status},
     tokens::same_output,
 };
@@ -128,9 +129,9 @@ impl Benchmark for Contest {
         Stop::Strings(&STOP)
     }
 
-    fn completion(&self, text: &str) -> String {
+    fn completion(&self, _task: u32, text: &str) -> String {
         match self.style {
-            PromptStyle::Chat => fenced(text).unwrap_or(text).to_owned(),
+            PromptStyle::Chat => extract::program(text, &[]),
             PromptStyle::ZeroShot | PromptStyle::FewShot => text.to_owned(),
         }
     }

@@ -5,11 +5,7 @@
 //! prompt, in OpenAI's own files too. A program that an assistant wrote is one as well: it stands
 //! after the prompt, whose docstring is a body already, and defines the function anew.
 
-use super::{
-    Answer, Benchmark, EvalError, Judge, Judgement, Stop,
-    benchmark::{fenced, normalised},
-    verdict::Checked,
-};
+use super::{Answer, Benchmark, EvalError, Judge, Judgement, Stop, benchmark::normalised, extract, verdict::Checked};
 use crate::data::{
     PromptStyle, Tokenizer,
     humaneval::{self, Problem},
@@ -129,9 +125,12 @@ impl Benchmark for HumanEval {
         }
     }
 
-    fn completion(&self, text: &str) -> String {
+    fn completion(&self, task: u32, text: &str) -> String {
         match self.style {
-            PromptStyle::Chat => format!("\n{}", fenced(text).unwrap_or(text)),
+            PromptStyle::Chat => {
+                let wanted = self.entry(task).map(|entry| entry.problem.entry_point.as_str());
+                format!("\n{}", extract::program(text, wanted.as_slice()))
+            }
             PromptStyle::ZeroShot | PromptStyle::FewShot => text.to_owned(),
         }
     }

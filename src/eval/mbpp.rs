@@ -3,11 +3,7 @@
 //!
 //! Problems and prompts are `data`'s; here a completion becomes a verdict.
 
-use super::{
-    Answer, Benchmark, EvalError, Judge, Judgement, Stop,
-    benchmark::{fenced, normalised},
-    verdict::Checked,
-};
+use super::{Answer, Benchmark, EvalError, Judge, Judgement, Stop, benchmark::normalised, extract, verdict::Checked};
 use crate::data::{
     PromptStyle, Tokenizer,
     mbpp::{self, Problem, TEST_TASKS},
@@ -141,9 +137,12 @@ impl Benchmark for Mbpp {
         Stop::Strings(&STOP)
     }
 
-    fn completion(&self, text: &str) -> String {
+    fn completion(&self, task: u32, text: &str) -> String {
         match self.style {
-            PromptStyle::Chat => fenced(text).unwrap_or(text).to_owned(),
+            PromptStyle::Chat => {
+                let wanted = self.problem(task).map(asked_for).unwrap_or_default();
+                extract::program(text, &wanted)
+            }
             PromptStyle::ZeroShot | PromptStyle::FewShot => text.to_owned(),
         }
     }
@@ -193,6 +192,17 @@ pub fn check(problem: &Problem, code: &str, challenge: bool, judge: &Judge<'_>) 
         expected: &expected.join(" "),
         given: "",
     })
+}
+
+/// The names that a solution must define: those of the reference that the tests use.
+fn asked_for(problem: &Problem) -> Vec<&str> {
+    let tests = problem.test_list.concat();
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let words: Vec<&str> = tests.split(|c| !is_part(c)).collect();
+    defined(&problem.code)
+        .into_iter()
+        .filter(|name| words.contains(name))
+        .collect()
 }
 
 /// Names that a program defines with `def` and `class`. MBPP's tests call some by names that are

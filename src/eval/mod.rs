@@ -9,6 +9,7 @@ mod cache;
 mod contest;
 mod error;
 pub mod estimate;
+mod extract;
 mod generator;
 mod humaneval;
 mod judge;

@@ -145,7 +145,9 @@ pub(super) struct Prepared {
 pub(super) fn prepare(request: &TrainRequest) -> Result<Prepared, PipelineError> {
     let recipe = &request.recipe;
     let mut config = LlamaConfig::read(&request.sources.base)?;
-    let tokenizer = Tokenizer::load(&request.sources.base)?
+    let tokenizer = recipe
+        .data
+        .dated(Tokenizer::load(&request.sources.base)?)
         .with_choice(recipe.data.choice())?
         .for_model(config.vocab_size)?;
     let new_heads = recipe.model.mtp.n_heads.saturating_sub(config.n_heads);
@@ -525,6 +527,7 @@ fn create_run(request: &TrainRequest, prepared: &Prepared, model_hash: &str) -> 
             "model_sha256": model_hash,
             "data": request.recipe.data.source,
             "data_sha256": prepared.splits.train.hash(),
+            "chat_date": request.recipe.data.chat_date,
             "recipe_sha256": hex(&Sha256::digest(&request.recipe_yaml)),
             "documents": report.documents,
             "documents_too_long": report.dropped.iter().map(|(name, tokens)| serde_json::json!({"name": name, "tokens": tokens})).collect::<Vec<_>>(),

@@ -4,7 +4,7 @@
 
 use super::{Config, Recipe, TaskChoice};
 use crate::{
-    data::{PromptStyle, SpecialInText},
+    data::{Clock, PromptStyle, SpecialInText},
     scorer::{CriticConfig, Reward, Rho1Config, Rho1Mode, Rho1Score, ScorerConfig},
     train::BatchingConfig,
 };
@@ -186,6 +186,13 @@ impl Recipe {
             data.prompt == PromptStyle::Chat && data.special_in_text == SpecialInText::Plain,
             "data.special_in_text",
             "must not be `plain` with `data.prompt: chat`: the chat template spells special tokens; take `parse`",
+        );
+        check.when(
+            data.chat_date
+                .as_deref()
+                .is_some_and(|date| Clock::parse(date).is_none()),
+            "data.chat_date",
+            "must be a day such as 2026-07-26",
         );
         for (key, (first, last)) in [
             ("data.train_tasks", data.train_tasks),

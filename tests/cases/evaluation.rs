@@ -1,6 +1,6 @@
 //! Predictions, answers of chat models and benchmarks.
 
-use crate::case::Case;
+use crate::{case::Case, common::lines};
 
 /// Judges one file of the case `predictions` and returns `wmtp eval --json`.
 fn judged(case: &Case, file: &str) -> serde_json::Value {
@@ -77,4 +77,63 @@ fn contest_programs_that_set_their_stack_limit_pass() {
         "--json",
     ]);
     assert_eq!(report["results"]["passed"], 26, "{report:#}");
+
+use wmtp::{
+    data::{PromptStyle, Tokenizer},
+    eval::{
+        Answer, Benchmark, Judge, Mbpp, MbppVariant, Verdict,
+        sandbox::{Limits, Sandbox},
+    },
+};
+
+/// A model that writes the answer: three backticks inside a line come before the block.
+#[test]
+fn a_chat_answer_with_backticks_in_its_prose_passes() {
+    let case = Case::new("fences");
+    let report = case.json(&[
+        "eval",
+        "mbpp",
+        "--model",
+        "model-that-writes-inline-first",
+        "--tasks",
+        "11",
+        "--prompt",
+        "chat",
+        "--temperature",
+        "0",
+        "--max-new-tokens",
+        "8",
+        "--output",
+        "out",
+        "--json",
+    ]);
+    assert_eq!(report["pass_at_1"], 1.0, "{report}");
+    let run = report["run_dir"].as_str().expect("a directory");
+    let sample = &lines(&case.path(run).join("samples.jsonl"))[0];
+    assert!(sample["answer"].as_str().is_some_and(|answer| answer.starts_with("Call ```")), "{sample}");
+}
+
+/// The shapes of answers without a model of their own: taken from the answer and judged.
+#[test]
+fn programs_are_taken_out_of_every_shape_of_answer() {
+    let case = Case::new("fences");
+    let tokenizer = Tokenizer::load(&case.path("model-that-writes-inline-first")).expect("a tokenizer");
+    let mbpp = Mbpp::load("builtin:mbpp", MbppVariant::Full, false, PromptStyle::Chat, Some(&tokenizer)).expect("MBPP");
+    let sandbox = Sandbox::new().expect("a sandbox");
+    let limits = Limits::default();
+    let judge = Judge::new(&sandbox, &limits);
+    for answer in [
+        "bash-first",
+        "inline-first",
+        "docstring-fence",
+        "stray-closer",
+        "stray-closer-prose",
+        "think",
+        "indented",
+    ] {
+        let text = std::fs::read_to_string(case.path(&format!("{answer}.txt"))).expect("an answer");
+        let program = mbpp.completion(11, &text);
+        let judged = mbpp.judge(11, Answer::Completion(&program), &judge).expect("a verdict");
+        assert_eq!(judged.verdict, Verdict::Passed, "{answer}: {program}");
+    }
 }

@@ -145,11 +145,17 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     let mut tokenizer = None;
     if style == PromptStyle::Chat {
         let found = asked.locate(&settings, &runs, output)?;
-        tokenizer = found.tokenizer()?;
+        tokenizer = found.tokenizer()?.map(|tokenizer| {
+            settings.recipe.data.record_chat_date(&tokenizer);
+            settings.recipe.data.dated(tokenizer)
+        });
         located = Some(found);
     }
     let benchmark = benchmark(name, &settings, style, tokenizer.as_ref(), output)?;
     let mut request = request(name, &settings, benchmark.as_ref(), &runs, resumed)?;
+    if let (PromptStyle::Chat, Some(date)) = (style, &settings.recipe.data.chat_date) {
+        request.origin.insert("chat_date".into(), date.clone());
+    }
     if !asked.is_a_file() {
         check(&request, benchmark.as_ref())?;
     }

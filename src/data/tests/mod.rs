@@ -1,5 +1,6 @@
 //! Behaviour of the data room: files, prompts, packing, decontamination.
 
+mod chat;
 mod decontamination;
 mod files;
 mod kinds;

@@ -192,7 +192,11 @@ impl Work<'_, '_> {
                 }
             }
             let text = stop.cut(&completion.text);
-            let part = self.benchmark.completion(text);
+            let task = slab
+                .get(place)
+                .and_then(|&index| self.jobs.get(index))
+                .map(|job| job.task);
+            let part = self.benchmark.completion(task.unwrap_or_default(), text);
             self.hand_over(
                 sender,
                 Arrived {
