@@ -1,6 +1,6 @@
 //! What several verbs share: settings, the model and the device.
 
-use super::{Failure, Output, suggest};
+use super::{Failure, Output, runs, suggest};
 use crate::{
     data::Tokenizer,
     device,
@@ -156,8 +156,16 @@ pub struct Model {
     pub source: ModelSource,
 }
 
-/// Finds a model, fetching it if it has to be; progress on standard error.
+/// Finds a model, fetching it if it has to be; progress on standard error. A run's directory, or `auto`
+/// for the newest run, stands for its best checkpoint.
 pub(super) fn resolve_model(uri: &str, config: &Config, output: &Output) -> Result<Model, Failure> {
+    if let Some(checkpoint) = runs::checkpoint_of(uri, &expand_home(&config.paths.runs))? {
+        eprintln!("{}", runs::said(uri, &checkpoint));
+        return Ok(Model {
+            uri: checkpoint.display().to_string(),
+            source: ModelSource::Directory(checkpoint),
+        });
+    }
     resolve(uri, Kind::Model, config, output).map(|source| Model {
         uri: uri.to_owned(),
         source,

@@ -1,102 +1,70 @@
-//! `wmtp generate`: continue a prompt.
+//! `wmtp generate`: continue a prompt, or answer a conversation.
 
 use super::{
-    Failure, Output, SettingsArgs,
-    common::{generation_dtype, open_device, open_model, read_text, resolve_model},
+    Failure, Output,
+    common::read_text,
+    conversation::{parse_message, read_messages},
+    writer::WriterArgs,
 };
-use crate::{eval::Stop, pipeline::ModelGenerator};
-use std::time::Instant;
-use wmtp_model::{Effort, Sampling};
+use crate::data::chat::{Message, message};
+use std::{io::IsTerminal, time::Instant};
+use wmtp_model::Effort;
 
 /// `wmtp generate --model URI`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    settings: SettingsArgs,
-    /// builtin:micro, a directory or hf://OWNER/NAME.
-    #[arg(long, value_name = "URI")]
-    model: String,
-    /// The text to continue; `-` reads standard input.
-    #[arg(long, value_name = "TEXT|-", default_value = "-", allow_hyphen_values = true)]
-    prompt: String,
-    /// Tokens at most.
-    #[arg(long, value_name = "N", default_value_t = 128)]
-    max_new_tokens: usize,
-    /// Sampling temperature; 0 is greedy.
-    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
-    temperature: f64,
-    /// Nucleus: the smallest set of tokens with at least this probability.
-    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
-    top_p: f64,
-    /// Every random draw follows from it (seed).
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    /// Let heads 2 to H draft the tokens after the next one for head 1 to judge. Greedy text stays
-    /// the same, sampled text keeps head 1's distribution.
-    #[arg(long)]
-    speculative: bool,
-    /// With --speculative: most drafted tokens that a pass judges. Greedily more than H - 1 try several
-    /// ways to go on at once.
-    #[arg(long, value_name = "N", requires = "speculative")]
-    drafts: Option<usize>,
+    writer: WriterArgs,
+    /// The text to continue, with --chat the user's message; `-` or nothing reads standard input.
+    #[arg(long, value_name = "TEXT|-", allow_hyphen_values = true)]
+    prompt: Option<String>,
     /// End before this text; may be given several times.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     stop: Vec<String>,
+    /// Put the prompt through the model's chat template, and print the answer alone.
+    #[arg(long)]
+    chat: bool,
+    /// With --chat: the system prompt.
+    #[arg(long, value_name = "TEXT", requires = "chat", allow_hyphen_values = true)]
+    system: Option<String>,
+    /// With --chat: a turn before the prompt, such as `user:Hi`; may be given several times.
+    #[arg(long, value_name = "ROLE:TEXT", requires = "chat")]
+    message: Vec<String>,
+    /// With --chat: a JSON file with the turns before the prompt, a list of objects with role and content.
+    #[arg(long, value_name = "FILE", requires = "chat", conflicts_with_all = ["message", "system"])]
+    messages: Option<String>,
 }
 
-/// Generates.
+/// Generates; the text is printed as it comes.
 pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
-    let settings = args.settings.sources(None).flag("--seed", "seed", args.seed).load()?;
-    for (bad, rule) in [
-        (args.max_new_tokens == 0, "--max-new-tokens must be 1 or more"),
-        (
-            !(args.temperature >= 0.0 && args.temperature.is_finite()),
-            "--temperature must be 0 (greedy) or more",
-        ),
-        (
-            !(args.top_p > 0.0 && args.top_p <= 1.0),
-            "--top-p must be above 0 and at most 1",
-        ),
-        (args.drafts == Some(0), "--drafts must be 1 or more"),
-        (args.stop.iter().any(String::is_empty), "--stop must not be empty"),
-    ] {
-        if bad {
-            return Err(Failure::usage(rule));
-        }
+    let settings = args.writer.settings()?;
+    if args.stop.iter().any(String::is_empty) {
+        return Err(Failure::usage("--stop must not be empty"));
     }
-    let (device_name, device) = open_device(&settings)?;
-    let dtype = generation_dtype(&settings, &device_name)?;
-    let model = resolve_model(&args.model, &settings.config, output)?;
-    let prompt = if args.prompt == "-" {
-        read_text("-")?
-    } else {
-        args.prompt
+    let messages = conversation(&args)?;
+    let given = match (&messages, &args.prompt) {
+        (Some(_), _) => String::new(),
+        (None, prompt) => prompt_text(prompt.as_deref())?,
     };
-    if prompt.is_empty() {
-        return Err(Failure::usage(
-            "the prompt is empty: give --prompt TEXT, or text on standard input",
-        ));
-    }
-    // Without speculation only head 1 writes: the others need not be loaded.
-    let heads = (!args.speculative).then_some(1);
-    let (model, tokenizer) = open_model(&model, heads, dtype, &settings, &device, output)?;
-    let sampling = Sampling {
-        temperature: args.temperature,
-        top_p: args.top_p,
-        max_new_tokens: args.max_new_tokens,
+    let writer = args.writer.open(&settings, args.chat, output)?;
+    let prompt = match &messages {
+        Some(messages) => writer.generator.tokenizer.conversation(messages, true)?,
+        None => given,
     };
-    let mut generator = ModelGenerator::new(model, tokenizer, sampling);
-    generator.decoding.speculative = args.speculative;
-    if let Some(drafts) = args.drafts {
-        generator.decoding.drafts = drafts;
-    }
-    let stop: Vec<&str> = args.stop.iter().map(String::as_str).collect();
+    let stops: Vec<&str> = args.stop.iter().map(String::as_str).collect();
     let started = Instant::now();
-    let written = generator.write(&[(prompt.clone(), settings.config.seed)], &Stop::Strings(&stop))?;
-    let Some(written) = written.into_iter().next() else {
-        return Err(Failure::failed("the model gave no continuation"));
-    };
+    let mut ends_line = prompt.ends_with('\n');
+    if messages.is_none() {
+        output.piece(&prompt)?;
+    }
+    let written = writer.write(&prompt, 0, &stops, &|| false, &mut |piece| {
+        ends_line = piece.ends_with('\n');
+        output.piece(piece)
+    })?;
     let seconds = started.elapsed().as_secs_f64();
+    if !ends_line {
+        output.piece("\n")?;
+    }
     let mut json = serde_json::json!({
         "prompt": prompt,
         "completion": written.text,
@@ -104,14 +72,62 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
         "finish": written.finish,
         "seconds": seconds,
     });
-    if args.speculative {
+    if let Some(messages) = messages {
+        json["messages"] = messages.into();
+    }
+    if args.writer.speculative {
         let tokens = written.tokens.len();
         json["speculative"] = speculation(&written.effort, tokens);
         if !output.is_json() {
             eprintln!("{}", speculation_text(&written.effort, tokens));
         }
     }
-    output.result(&json, &format!("{prompt}{}", written.text))
+    if output.is_json() {
+        return output.result(&json, "");
+    }
+    Ok(())
+}
+
+/// The messages of a chat; None for a prompt that is continued as it is.
+fn conversation(args: &Args) -> Result<Option<Vec<Message>>, Failure> {
+    if !args.chat {
+        return Ok(None);
+    }
+    let mut messages: Vec<Message> = args.system.iter().map(|text| message("system", text)).collect();
+    for text in &args.message {
+        messages.push(parse_message(text)?);
+    }
+    if let Some(path) = &args.messages {
+        messages = read_messages(path)?;
+    }
+    let ends_with_user = messages
+        .last()
+        .is_some_and(|last| !["assistant", "system"].iter().any(|role| last["role"] == *role));
+    // Turns that end with the user's are a question already.
+    if args.prompt.is_some() || !ends_with_user {
+        let text = prompt_text(args.prompt.as_deref())?;
+        messages.push(message("user", text.trim_end_matches('\n')));
+    }
+    Ok(Some(messages))
+}
+
+/// The prompt's text; without one that of standard input.
+fn prompt_text(given: Option<&str>) -> Result<String, Failure> {
+    let text = match given {
+        Some(text) if text != "-" => text.to_owned(),
+        _ => {
+            if std::io::stdin().is_terminal() {
+                eprintln!("reading the prompt from standard input: end it with Ctrl-D (or give --prompt TEXT)");
+            }
+            read_text("-")?
+        }
+    };
+    if text.is_empty() {
+        return Err(Failure::usage(
+            "the prompt is empty: give --prompt TEXT, or text on standard input",
+        ));
+    }
+    Ok(text)
 }
 
 /// Passes through the trunk and what became of each head's drafts, head 2 first.

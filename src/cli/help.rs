@@ -43,7 +43,16 @@ pub const GENERATE: &str = "\
 Examples:
   wmtp generate --model DIR --prompt 'def fib(n):'
   wmtp generate --model DIR < prompt.txt
-  wmtp generate --model DIR --prompt 'def fib(n):' --speculative";
+  wmtp generate --model DIR --prompt 'def fib(n):' --speculative
+  wmtp generate --model DIR --chat --system 'Be brief.' --prompt 'Reverse a list'
+  wmtp generate --model runs/NAME --chat --messages turns.json";
+
+/// Below `wmtp chat --help`.
+pub const CHAT: &str = "\
+Examples:
+  wmtp chat --model DIR
+  wmtp chat --model auto --system 'Answer in Python.' --temperature 0.7
+  wmtp chat --model runs/NAME --json < questions.txt > conversation.json";
 
 /// Below `wmtp score --help`.
 pub const SCORE: &str = "\

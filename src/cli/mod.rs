@@ -6,8 +6,10 @@
 //! finds exactly one document.
 
 mod cache;
+mod chat;
 mod common;
 mod completions;
+mod conversation;
 mod convert;
 mod doctor;
 mod eval;
@@ -19,12 +21,14 @@ mod output;
 mod promote;
 mod report;
 mod resume;
+mod runs;
 mod schema;
 mod score;
 mod suggest;
 mod sweep;
 mod track;
 mod train;
+mod writer;
 
 use crate::device::Backend;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
@@ -67,9 +71,12 @@ enum Command {
     /// Evaluate a model on a benchmark.
     #[command(after_help = help::EVAL)]
     Eval(Box<eval::Args>),
-    /// Continue a prompt.
+    /// Continue a prompt, or answer a chat message.
     #[command(after_help = help::GENERATE)]
     Generate(generate::Args),
+    /// Talk with a model.
+    #[command(after_help = help::CHAT)]
+    Chat(chat::Args),
     /// Cross-entropy of every head for every token of a text.
     #[command(after_help = help::SCORE)]
     Score(score::Args),
@@ -166,6 +173,7 @@ fn run(command: Command, output: &Output) -> Result<(), Failure> {
         Command::Sweep(args) => sweep::run(args, output),
         Command::Eval(args) => eval::run(*args, output),
         Command::Generate(args) => generate::run(args, output),
+        Command::Chat(args) => chat::run(args, output),
         Command::Score(args) => score::run(args, output),
         Command::Inspect(args) => inspect::run(args, output),
         Command::Convert(args) => convert::run(args, output),

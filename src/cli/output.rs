@@ -46,10 +46,21 @@ impl Output {
         let newline = if text.ends_with('\n') { "" } else { "\n" };
         write!(out, "{text}{newline}")
             .and_then(|()| out.flush())
-            .map_err(|e| match e.kind() {
-                std::io::ErrorKind::BrokenPipe => Failure::Quiet,
-                _ => Failure::failed(format!("cannot write to standard output: {e}")),
-            })
+            .map_err(unwritable)
+    }
+
+    /// A part of a text that is printed as it comes; nothing with `--json`, whose document comes at the end.
+    ///
+    /// # Errors
+    /// As [`Output::result`].
+    pub fn piece(&self, text: &str) -> Result<(), Failure> {
+        if self.json {
+            return Ok(());
+        }
+        let mut out = std::io::stdout().lock();
+        out.write_all(text.as_bytes())
+            .and_then(|()| out.flush())
+            .map_err(unwritable)
     }
 
     /// Progress on standard error: a bar on a terminal, a plain line now and then elsewhere.
@@ -68,6 +79,13 @@ impl Output {
             label: label.to_owned(),
             said: None,
         }
+    }
+}
+
+fn unwritable(error: std::io::Error) -> Failure {
+    match error.kind() {
+        std::io::ErrorKind::BrokenPipe => Failure::Quiet,
+        _ => Failure::failed(format!("cannot write to standard output: {error}")),
     }
 }
 

@@ -4,6 +4,7 @@ use super::{
     Failure, Output, SettingsArgs,
     common::{data_source, model_dir, open_device, resolve_model},
     resume,
+    runs::{checkpoint_of, said},
 };
 use crate::{
     data::{PromptStyle, Tokenizer},
@@ -13,7 +14,11 @@ use crate::{
     stop::Stop,
     storage::RemoteRuns,
 };
-use std::{io::IsTerminal, path::PathBuf, time::Duration};
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// `wmtp train <critic|rho1|baseline>`.
 #[derive(Debug, clap::Args)]
@@ -99,6 +104,7 @@ fn prepare(args: Args, output: &Output) -> Result<TrainRequest, Failure> {
         })?;
     }
     let resume = found.map(|found| found.dir);
+    name_checkpoints(&mut settings, &runs)?;
     args.pipeline
         .check_scorer(&settings.recipe.scorer)
         .map_err(Failure::usage)?;
@@ -144,6 +150,21 @@ fn prepare(args: Args, output: &Output) -> Result<TrainRequest, Failure> {
         config: settings.config,
         recipe: settings.recipe,
     })
+}
+
+/// Puts the checkpoint in the place of a run or `auto`, so that the recipe that is kept names it.
+fn name_checkpoints(settings: &mut Settings, runs: &Path) -> Result<(), Failure> {
+    let model = &mut settings.recipe.model;
+    for uri in [Some(&mut model.base), model.reference.as_mut(), model.reward.as_mut()]
+        .into_iter()
+        .flatten()
+    {
+        if let Some(checkpoint) = checkpoint_of(uri, runs)? {
+            eprintln!("{}", said(uri, &checkpoint));
+            *uri = checkpoint.display().to_string();
+        }
+    }
+    Ok(())
 }
 
 fn sources(settings: &Settings, device: &burn::tensor::Device, output: &Output) -> Result<Sources, Failure> {

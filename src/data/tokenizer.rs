@@ -458,17 +458,17 @@ fn special_tokens(config: &Value, map: &Value) -> Vec<(String, String)> {
         "cls_token",
         "mask_token",
     ]
-        .into_iter()
-        .filter_map(|name| {
-            let value = if config[name].is_null() {
-                &map[name]
-            } else {
-                &config[name]
-            };
-            let text = value.as_str().or_else(|| value["content"].as_str())?;
-            Some((name.to_owned(), text.to_owned()))
-        })
-        .collect()
+    .into_iter()
+    .filter_map(|name| {
+        let value = if config[name].is_null() {
+            &map[name]
+        } else {
+            &config[name]
+        };
+        let text = value.as_str().or_else(|| value["content"].as_str())?;
+        Some((name.to_owned(), text.to_owned()))
+    })
+    .collect()
 }
 
 /// `chat_template`: a string, or a list of named ones of which `default` is taken.

@@ -1,6 +1,6 @@
 //! What a run will cost, before it starts.
 
-use super::{Benchmark, EvalError, EvalRequest, GenerationRequest, Generator, sample_seed};
+use super::{Benchmark, EvalError, EvalRequest, GenerationRequest, Generator, lengths, sample_seed};
 use serde::Serialize;
 use std::time::Instant;
 
@@ -54,13 +54,20 @@ pub fn from_probe(
     generator: &mut dyn Generator,
     most: usize,
 ) -> Result<Estimate, EvalError> {
-    let samples = samples(request);
+    let long = lengths::too_long(benchmark, &request.tasks, generator, request.too_long)?;
+    let tasks: Vec<u32> = request
+        .tasks
+        .iter()
+        .copied()
+        .filter(|task| !long.contains(task))
+        .collect();
+    let samples = tasks.len() * request.samples * request.temperatures.len();
     let count = most.min(samples).max(1);
     let middle = request.temperatures.get(request.temperatures.len() / 2).copied();
     let mut requests = Vec::new();
     for place in 0..count {
-        let at = place * request.tasks.len() / count;
-        let Some(&task) = request.tasks.get(at) else { continue };
+        let at = place * tasks.len() / count;
+        let Some(&task) = tasks.get(at) else { continue };
         requests.push(GenerationRequest {
             prompt: benchmark.prompt(task)?.to_owned(),
             seed: sample_seed(request.seed, &benchmark.task_id(task), place),

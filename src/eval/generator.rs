@@ -1,6 +1,6 @@
 //! What an evaluation asks of a model. Nothing here knows which.
 
-use super::{EvalError, Stop};
+use super::{EvalError, Stop, lengths::PromptLength};
 
 /// One completion to draw.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +27,15 @@ pub type Done<'a> = dyn FnMut(usize, Completion) -> Result<(), EvalError> + 'a;
 
 /// Turns prompts into completions.
 pub trait Generator {
+    /// How long the request's prompt is, if that is more than the model takes.
+    ///
+    /// # Errors
+    /// A prompt that cannot be tokenised.
+    fn prompt_too_long(&self, request: &GenerationRequest) -> Result<Option<PromptLength>, EvalError> {
+        let _ = request;
+        Ok(None)
+    }
+
     /// One completion for each request, handed to `done` once each, in any order, as they finish.
     /// A completion may end where `stop` says so. The same request gives the same text, whatever
     /// else is asked for.

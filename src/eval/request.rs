@@ -1,6 +1,6 @@
 //! What a sampling run is asked for, checked before anything is drawn or written.
 
-use super::{Benchmark, EvalError, sandbox::Limits, training_tasks::TrainingTasks};
+use super::{Benchmark, EvalError, lengths::TooLong, sandbox::Limits, training_tasks::TrainingTasks};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -25,6 +25,8 @@ pub struct EvalRequest {
     pub seed: u64,
     /// Longest completion in tokens. As `top_p`.
     pub max_new_tokens: usize,
+    /// What becomes of problems whose prompt is longer than the model takes.
+    pub too_long: TooLong,
     /// What each program may use.
     pub limits: Limits,
     /// Where the run's files go; made if absent.
@@ -55,6 +57,7 @@ impl EvalRequest {
             top_p: 0.95,
             seed: 42,
             max_new_tokens: 512,
+            too_long: TooLong::Refuse,
             limits: Limits::default(),
             output,
             resume: false,

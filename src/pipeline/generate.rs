@@ -3,7 +3,7 @@
 use super::PipelineError;
 use crate::{
     data::{Batch, DataError, Detokenizer, Document, Tokenizer},
-    eval::{Completion, Done, EvalError, GenerationRequest, Generator, Stop},
+    eval::{Completion, Done, EvalError, GenerationRequest, Generator, PromptLength, Stop},
     train::{
         loss::{HeadStates, head_ce},
         packed,
@@ -16,6 +16,11 @@ use wmtp_model::{Decoding, Effort, Finish, Generation, ModelError, MtpLlama, Req
 
 /// What continues token ids: a model, or a stand-in for one in a test.
 pub trait TokenWriter {
+    /// The longest text that it can read, in tokens; None without a limit.
+    fn positions(&self) -> Option<usize> {
+        None
+    }
+
     /// Continues all requests; as [`wmtp_model::generate`].
     ///
     /// # Errors
@@ -30,6 +35,10 @@ pub trait TokenWriter {
 }
 
 impl TokenWriter for MtpLlama {
+    fn positions(&self) -> Option<usize> {
+        Some(self.config().max_position_embeddings)
+    }
+
     fn write_tokens(
         &self,
         requests: &[Request],
@@ -89,6 +98,18 @@ impl<M: TokenWriter> ModelGenerator<M> {
         stop: &Stop<'_>,
         done: &mut dyn FnMut(usize, Written) -> Result<(), PipelineError>,
     ) -> Result<Totals, PipelineError> {
+        self.write_watched(requests, stop, &mut |_, _| false, done)
+    }
+
+    /// The same, while `watch` gets each text as far as it is written, with the index of its request:
+    /// after every token, without the bytes of an incomplete character. True ends that text.
+    pub fn write_watched(
+        &self,
+        requests: &[GenerationRequest],
+        stop: &Stop<'_>,
+        watch: &mut dyn FnMut(usize, &str) -> bool,
+        done: &mut dyn FnMut(usize, Written) -> Result<(), PipelineError>,
+    ) -> Result<Totals, PipelineError> {
         let requests = requests
             .iter()
             .map(|request| {
@@ -116,7 +137,10 @@ impl<M: TokenWriter> ModelGenerator<M> {
         let mut seen = |index: usize, tokens: &[u32]| {
             let mut text = text_of(index);
             let stopped = match text.read(tokens) {
-                Ok(()) => text.reached(stop),
+                Ok(()) => {
+                    let cancelled = watch(index, &text.text);
+                    text.reached(stop) || cancelled
+                }
                 Err(error) => {
                     failed.borrow_mut().get_or_insert(error.into());
                     true
@@ -227,6 +251,14 @@ impl<'t> Growing<'t> {
 }
 
 impl<M: TokenWriter> Generator for ModelGenerator<M> {
+    fn prompt_too_long(&self, request: &GenerationRequest) -> Result<Option<PromptLength>, EvalError> {
+        let tokens = self.tokenizer.prompt_ids(&request.prompt)?.len();
+        let limit = self.model.positions();
+        Ok(limit
+            .filter(|&positions| tokens > positions)
+            .map(|positions| PromptLength { tokens, positions }))
+    }
+
     fn generate(
         &mut self,
         requests: &[GenerationRequest],

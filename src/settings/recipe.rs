@@ -1,5 +1,6 @@
 use crate::{
     data::{DataConfig, PromptStyle},
+    eval::TooLong,
     scorer::{ScorerConfig, WeightsConfig},
     train::{BatchingConfig, FallbackConfig, LossConfig, OptimConfig, TrainConfig},
 };
@@ -126,6 +127,9 @@ pub struct EvalConfig {
     pub top_p: f64,
     /// Tokens after which a completion is cut.
     pub max_new_tokens: usize,
+    /// What becomes of problems whose prompt is longer than the model takes: `refuse` the evaluation, or
+    /// count them as failed (`fail`).
+    pub too_long: TooLong,
     /// Completions sampled at once.
     pub batch: usize,
     /// The type that weights are kept in while `wmtp eval` and `wmtp generate` write.
@@ -151,6 +155,7 @@ impl Default for EvalConfig {
             temperature: Temperatures::One(0.2),
             top_p: 0.95,
             max_new_tokens: 512,
+            too_long: TooLong::Refuse,
             batch: 16,
             precision: EvalPrecision::F32,
             timeout_seconds: 10,

@@ -1,6 +1,13 @@
 //! Predictions, answers of chat models and benchmarks.
 
 use crate::{case::Case, common::lines};
+use wmtp::{
+    data::{PromptStyle, Tokenizer},
+    eval::{
+        Answer, Benchmark, Judge, Mbpp, MbppVariant, Verdict,
+        sandbox::{Limits, Sandbox},
+    },
+};
 
 /// Judges one file of the case `predictions` and returns `wmtp eval --json`.
 fn judged(case: &Case, file: &str) -> serde_json::Value {
@@ -77,14 +84,7 @@ fn contest_programs_that_set_their_stack_limit_pass() {
         "--json",
     ]);
     assert_eq!(report["results"]["passed"], 26, "{report:#}");
-
-use wmtp::{
-    data::{PromptStyle, Tokenizer},
-    eval::{
-        Answer, Benchmark, Judge, Mbpp, MbppVariant, Verdict,
-        sandbox::{Limits, Sandbox},
-    },
-};
+}
 
 /// A model that writes the answer: three backticks inside a line come before the block.
 #[test]
@@ -110,7 +110,12 @@ fn a_chat_answer_with_backticks_in_its_prose_passes() {
     assert_eq!(report["pass_at_1"], 1.0, "{report}");
     let run = report["run_dir"].as_str().expect("a directory");
     let sample = &lines(&case.path(run).join("samples.jsonl"))[0];
-    assert!(sample["answer"].as_str().is_some_and(|answer| answer.starts_with("Call ```")), "{sample}");
+    assert!(
+        sample["answer"]
+            .as_str()
+            .is_some_and(|answer| answer.starts_with("Call ```")),
+        "{sample}"
+    );
 }
 
 /// The shapes of answers without a model of their own: taken from the answer and judged.
@@ -118,7 +123,14 @@ fn a_chat_answer_with_backticks_in_its_prose_passes() {
 fn programs_are_taken_out_of_every_shape_of_answer() {
     let case = Case::new("fences");
     let tokenizer = Tokenizer::load(&case.path("model-that-writes-inline-first")).expect("a tokenizer");
-    let mbpp = Mbpp::load("builtin:mbpp", MbppVariant::Full, false, PromptStyle::Chat, Some(&tokenizer)).expect("MBPP");
+    let mbpp = Mbpp::load(
+        "builtin:mbpp",
+        MbppVariant::Full,
+        false,
+        PromptStyle::Chat,
+        Some(&tokenizer),
+    )
+    .expect("MBPP");
     let sandbox = Sandbox::new().expect("a sandbox");
     let limits = Limits::default();
     let judge = Judge::new(&sandbox, &limits);
@@ -136,4 +148,63 @@ fn programs_are_taken_out_of_every_shape_of_answer() {
         let judged = mbpp.judge(11, Answer::Completion(&program), &judge).expect("a verdict");
         assert_eq!(judged.verdict, Verdict::Passed, "{answer}: {program}");
     }
+}
+
+fn evaluate(case: &Case, more: &[&str]) -> std::process::Output {
+    let args = [
+        "eval",
+        "mbpp",
+        "--model",
+        "model",
+        "--tasks",
+        "11-14",
+        "--temperature",
+        "0",
+        "--max-new-tokens",
+        "8",
+        "--output",
+        "out",
+        "--json",
+    ];
+    case.run(&[&args, more].concat())
+}
+
+/// The model has 64 positions, MBPP's few-shot prompt several hundred tokens.
+#[test]
+fn a_prompt_that_is_too_long_is_named_by_its_task() {
+    let case = Case::new("positions-64");
+    for more in [&[][..], &["--dry-run"]] {
+        let output = evaluate(&case, more);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{error}");
+        for part in [
+            "the prompt of `Mbpp/11` has ",
+            "more than the model's 64 positions (4 of 4 problems)",
+            "`--prompt zero-shot`",
+            "`--tasks`",
+            "`--too-long fail`",
+        ] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+    }
+}
+
+#[test]
+fn problems_with_too_long_prompts_can_be_counted_as_failed() {
+    let case = Case::new("positions-64");
+    let output = evaluate(&case, &["--too-long", "fail"]);
+    let report = crate::common::json(&output);
+    assert_eq!(
+        (&report["tasks"], &report["pass_at_1"]),
+        (&4.into(), &0.0.into()),
+        "{report}"
+    );
+    assert_eq!(report["errors"]["prompt_too_long"], 4, "{report}");
+    let run = case.path(report["run_dir"].as_str().expect("a directory"));
+    let samples = lines(&run.join("samples.jsonl"));
+    let results: Vec<&str> = samples.iter().filter_map(|sample| sample["result"].as_str()).collect();
+    assert_eq!(results, ["error: prompt_too_long"; 4]);
+    let record = std::fs::read_to_string(run.join("run.json")).expect("run.json");
+    let record: serde_json::Value = serde_json::from_str(&record).expect("JSON");
+    assert_eq!(record["request"]["too_long"], "fail");
 }

@@ -80,6 +80,9 @@ struct EvalArgs {
     /// Tokens after which a completion is cut (eval.max_new_tokens).
     #[arg(long, value_name = "N")]
     max_new_tokens: Option<usize>,
+    /// Prompts longer than the model takes: refuse the evaluation, or fail these problems (eval.too_long).
+    #[arg(long, value_name = "refuse|fail")]
+    too_long: Option<String>,
     /// How a problem becomes a prompt: few-shot, zero-shot or chat (eval.prompt).
     #[arg(long, value_name = "STYLE")]
     prompt: Option<String>,
@@ -324,6 +327,7 @@ impl EvalArgs {
             .flag("--top-p", "eval.top_p", self.top_p)
             .flag("--max-new-tokens", "eval.max_new_tokens", self.max_new_tokens)
             .flag_text("--prompt", "eval.prompt", self.prompt.as_deref())
+            .flag_text("--too-long", "eval.too_long", self.too_long.as_deref())
             .flag("--timeout", "eval.timeout_seconds", self.timeout)
             .flag("--all-tests", "eval.all_tests", self.all_tests.then_some(true))
             .flag(
@@ -461,6 +465,7 @@ fn request(
         top_p: e.top_p,
         seed: settings.config.seed,
         max_new_tokens: e.max_new_tokens,
+        too_long: e.too_long,
         limits: Limits {
             wall: Duration::from_secs(e.timeout_seconds),
             // Half of it, as by default, for who gives more time means the processor's as well.

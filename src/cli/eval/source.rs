@@ -213,15 +213,7 @@ impl Located {
 
 /// The best checkpoint of the run that was started last.
 fn newest_best(runs: &Path) -> Result<Model, Failure> {
-    let started = |run: &Path| std::fs::metadata(run.join("run.json")).and_then(|m| m.modified()).ok();
-    std::fs::read_dir(runs)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|run| run.join("checkpoints/best/config.json").is_file())
-        // Equal times: the later name.
-        .max_by_key(|run| (started(run), run.clone()))
+    newest(runs, |run| run.join("checkpoints/best/config.json").is_file())
         .map(|run| run.join("checkpoints/best"))
         .map(|best| Model {
             uri: best.display().to_string(),

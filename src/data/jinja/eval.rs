@@ -2,12 +2,13 @@
 
 use super::{
     Clock, JinjaError,
-    ast::{Arguments, Comparison, Expr, ForLoop, Kind, Macro, Name, Operator, Statement, Target},
-    filters, format, functions, methods,
-    text::{bounded, slice_indices, str_of},
-    value::{Closure, Fallible, LARGEST_LIST, LARGEST_TEXT, LoopState, Value, insert, too_large},
+    ast::{Arguments, Expr, Kind, Name, Statement, Target},
+    filters, functions, methods,
+    operators::{binary, compare, slice, unsuited},
+    text::{bounded, str_of},
+    value::{Closure, Fallible, LARGEST_TEXT, Value, insert, too_large},
 };
-use std::{cell::RefCell, collections::VecDeque, rc::Rc};
+use std::{cell::RefCell, rc::Rc};
 
 /// Most statements and expressions that a rendering evaluates.
 const MOST_STEPS: usize = 20_000_000;
@@ -47,7 +48,7 @@ impl Scope {
 
 /// How a list of statements ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Flow {
+pub enum Flow {
     On,
     Break,
     Continue,
@@ -95,7 +96,7 @@ pub struct Interpreter<'a> {
     pub clock: &'a Clock,
     steps: usize,
     depth: usize,
-    line: usize,
+    pub line: usize,
 }
 
 impl<'a> Interpreter<'a> {
@@ -123,7 +124,7 @@ impl<'a> Interpreter<'a> {
         Ok(out)
     }
 
-    fn step(&mut self) -> Fallible<()> {
+    pub fn step(&mut self) -> Fallible<()> {
         self.steps += 1;
         if self.steps > MOST_STEPS {
             return Err(format!("the template takes more than {MOST_STEPS} steps"));
@@ -131,7 +132,7 @@ impl<'a> Interpreter<'a> {
         Ok(())
     }
 
-    fn deeper<T>(&mut self, run: impl FnOnce(&mut Self) -> Fallible<T>) -> Fallible<T> {
+    pub fn deeper<T>(&mut self, run: impl FnOnce(&mut Self) -> Fallible<T>) -> Fallible<T> {
         if self.depth >= DEEPEST {
             return Err(format!("more than {DEEPEST} levels of nesting or calls"));
         }
@@ -141,7 +142,7 @@ impl<'a> Interpreter<'a> {
         result
     }
 
-    fn run(&mut self, body: &[Statement], scope: &Rc<Scope>, out: &mut String) -> Fallible<Flow> {
+    pub fn run(&mut self, body: &[Statement], scope: &Rc<Scope>, out: &mut String) -> Fallible<Flow> {
         for statement in body {
             self.step()?;
             self.line = statement.line;
@@ -232,137 +233,12 @@ impl<'a> Interpreter<'a> {
         Ok(value)
     }
 
-    fn for_loop(
-        &mut self,
-        statement: &Rc<ForLoop>,
-        iterable: &Value,
-        scope: &Rc<Scope>,
-        depth0: usize,
-        out: &mut String,
-    ) -> Fallible<()> {
-        let known = statement.condition.is_none().then(|| iterable.length().ok()).flatten();
-        let source = match iterable {
-            Value::Iter(items) => items.clone(),
-            other => Rc::new(RefCell::new(VecDeque::from(other.elements_of()?))),
-        };
-        let state = Rc::new(LoopState {
-            source,
-            ahead: RefCell::default(),
-            known_length: RefCell::new(known),
-            index0: RefCell::new(0),
-            before: RefCell::new(None),
-            current: RefCell::new(None),
-            changed: RefCell::new(None),
-            depth0,
-            statement: statement.clone(),
-            scope: scope.clone(),
-        });
-        let mut rounds = 0;
-        loop {
-            let next = match state.ahead.borrow_mut().pop_front() {
-                Some(next) => Some(next),
-                None => None,
-            };
-            let next = match next {
-                Some(next) => Some(next),
-                None => self.fetch(&state)?,
-            };
-            let Some(item) = next else { break };
-            self.step()?;
-            *state.index0.borrow_mut() = rounds;
-            let current = state.current.replace(Some(item.clone()));
-            *state.before.borrow_mut() = current;
-            rounds += 1;
-            let inner = Scope::new(Some(scope.clone()));
-            inner.set("loop", Value::Loop(state.clone()));
-            assign(&statement.target, item, &inner)?;
-            let flow = self.run(&statement.body, &inner, out)?;
-            self.line = statement.line;
-            if flow == Flow::Break {
-                break;
-            }
-        }
-        if rounds == 0 {
-            let inner = Scope::new(Some(scope.clone()));
-            if self.run(&statement.otherwise, &inner, out)? != Flow::On {
-                return Err("`break` or `continue` in the `else` of a loop is not supported".into());
-            }
-        }
-        Ok(())
-    }
-
-    /// The next element that passes the loop's `if`.
-    fn fetch(&mut self, state: &LoopState) -> Fallible<Option<Value>> {
-        loop {
-            let Some(item) = state.source.borrow_mut().pop_front() else {
-                return Ok(None);
-            };
-            let Some(condition) = &state.statement.condition else {
-                return Ok(Some(item));
-            };
-            self.step()?;
-            let inner = Scope::new(Some(state.scope.clone()));
-            assign(&state.statement.target, item.clone(), &inner)?;
-            if self.eval(condition, &inner)?.truth() {
-                return Ok(Some(item));
-            }
-        }
-    }
-
-    /// An attribute of `loop`.
-    fn loop_attribute(&mut self, state: &Rc<LoopState>, name: &str) -> Fallible<Value> {
-        let index0 = *state.index0.borrow();
-        Ok(match name {
-            "index0" => Value::int(index0)?,
-            "index" => Value::int(index0 + 1)?,
-            "first" => Value::Bool(index0 == 0),
-            "depth0" => Value::int(state.depth0)?,
-            "depth" => Value::int(state.depth0 + 1)?,
-            "length" => Value::int(self.loop_length(state)?)?,
-            "revindex" => Value::int(self.loop_length(state)?.saturating_sub(index0))?,
-            "revindex0" => Value::int(self.loop_length(state)?.saturating_sub(index0 + 1))?,
-            "last" => Value::Bool(self.loop_next(state)?.is_none()),
-            "nextitem" => match self.loop_next(state)? {
-                Some(next) => next,
-                None => Value::undefined("there is no next item"),
-            },
-            "previtem" => match state.before.borrow().clone() {
-                Some(before) if index0 > 0 => before,
-                _ => Value::undefined("there is no previous item"),
-            },
-            "cycle" | "changed" => Value::Method(Rc::new(Value::Loop(state.clone())), name.into()),
-            _ => Value::undefined(format!("`loop` has no attribute `{name}`")),
-        })
-    }
-
-    fn loop_next(&mut self, state: &LoopState) -> Fallible<Option<Value>> {
-        let ahead = state.ahead.borrow().front().cloned();
-        if ahead.is_some() {
-            return Ok(ahead);
-        }
-        let next = self.fetch(state)?;
-        state.ahead.borrow_mut().extend(next.clone());
-        Ok(next)
-    }
-
-    fn loop_length(&mut self, state: &LoopState) -> Fallible<usize> {
-        if let Some(known) = *state.known_length.borrow() {
-            return Ok(known);
-        }
-        while let Some(next) = self.fetch(state)? {
-            state.ahead.borrow_mut().push_back(next);
-        }
-        let length = *state.index0.borrow() + 1 + state.ahead.borrow().len();
-        *state.known_length.borrow_mut() = Some(length);
-        Ok(length)
-    }
-
     pub fn eval(&mut self, expr: &Expr, scope: &Rc<Scope>) -> Fallible<Value> {
         self.step()?;
         self.deeper(|this| this.expression(expr, scope))
     }
 
-    fn all(&mut self, exprs: &[Expr], scope: &Rc<Scope>) -> Fallible<Vec<Value>> {
+    pub fn all(&mut self, exprs: &[Expr], scope: &Rc<Scope>) -> Fallible<Vec<Value>> {
         exprs.iter().map(|expr| self.eval(expr, scope)).collect()
     }
 
@@ -498,125 +374,6 @@ impl<'a> Interpreter<'a> {
             ))),
         }
     }
-
-    fn arguments(&mut self, arguments: &Arguments, scope: &Rc<Scope>) -> Fallible<Given> {
-        let mut given = Given::of(self.all(&arguments.positional, scope)?);
-        for (name, expr) in &arguments.named {
-            given.named.push((name.clone(), self.eval(expr, scope)?));
-        }
-        if let Some(more) = &arguments.more {
-            given.positional.extend(self.eval(more, scope)?.elements_of()?);
-        }
-        if let Some(more) = &arguments.more_named {
-            let Value::Dict(pairs) = self.eval(more, scope)? else {
-                return Err("`**` needs a dictionary".into());
-            };
-            for (name, value) in pairs.iter() {
-                let name = name.as_str().ok_or("names of arguments must be texts")?;
-                given.named.push((name.into(), value.clone()));
-            }
-        }
-        Ok(given)
-    }
-
-    /// Calls a function, a method or a macro.
-    pub fn call(&mut self, function: &Value, given: Given) -> Fallible<Value> {
-        self.deeper(|this| match function {
-            Value::Macro(closure) => this.call_macro(closure, given),
-            Value::Function(name) => functions::call(this, name, given),
-            Value::Method(value, name) => match &**value {
-                Value::Loop(state) => loop_method(state, name, given),
-                value => methods::call(value, name, given),
-            },
-            Value::Loop(state) => {
-                let [iterable] = given.bind("loop", ["iterable"])?;
-                if !state.statement.recursive {
-                    return Err("the loop must be marked `recursive` to be called".into());
-                }
-                let mut out = String::new();
-                let iterable = iterable.ok_or("`loop` needs what to loop over")?;
-                this.for_loop(&state.statement, &iterable, &state.scope, state.depth0 + 1, &mut out)?;
-                Ok(out.into())
-            }
-            Value::Undefined(why) => Err(why.to_string()),
-            other => Err(format!("`{}` object is not callable", other.kind())),
-        })
-    }
-
-    fn call_macro(&mut self, closure: &Closure, mut given: Given) -> Fallible<Value> {
-        let Macro {
-            name,
-            parameters,
-            body,
-            uses: [varargs, kwargs, caller],
-        } = &*closure.definition;
-        let scope = Scope::new(Some(closure.scope.clone()));
-        let mut positional = given.positional.into_iter();
-        for (parameter, default) in parameters {
-            let named = given.named.iter().position(|(name, _)| name == parameter);
-            let value = match (positional.next(), named) {
-                (Some(value), _) => value,
-                (None, Some(at)) => given.named.remove(at).1,
-                (None, None) => match default {
-                    Some(default) => self.eval(default, &scope)?,
-                    None => Value::undefined(format!("parameter `{parameter}` was not provided")),
-                },
-            };
-            scope.set(parameter, value);
-        }
-        let rest: Vec<Value> = positional.collect();
-        let is_parameter = |special: &str| parameters.iter().any(|(name, _)| &**name == special);
-        if *caller && !is_parameter("caller") {
-            let at = given.named.iter().position(|(name, _)| &**name == "caller");
-            let value = match at {
-                Some(at) => given.named.remove(at).1,
-                None => Value::undefined("no caller defined"),
-            };
-            scope.set("caller", value);
-        }
-        if *kwargs && !is_parameter("kwargs") {
-            let pairs = given.named.drain(..).map(|(name, value)| (Value::Str(name), value));
-            scope.set("kwargs", Value::Dict(Rc::new(pairs.collect())));
-        } else if let Some((unknown, _)) = given.named.first() {
-            return Err(format!("macro `{name}` has no parameter `{unknown}`"));
-        }
-        if *varargs && !is_parameter("varargs") {
-            scope.set("varargs", Value::tuple(rest));
-        } else if !rest.is_empty() {
-            return Err(format!("macro `{name}` takes at most {} arguments", parameters.len()));
-        }
-        let mut out = String::new();
-        let line = self.line;
-        self.run(body, &scope, &mut out)?;
-        self.line = line;
-        Ok(out.into())
-    }
-}
-
-fn loop_method(state: &LoopState, name: &str, given: Given) -> Fallible<Value> {
-    if !given.named.is_empty() {
-        return Err(format!("`loop.{name}` has no named parameters"));
-    }
-    if name == "changed" {
-        let mut last = state.changed.borrow_mut();
-        let same = match &*last {
-            Some(last) => Value::tuple(last.clone()).equals(&Value::tuple(given.positional.clone()))?,
-            None => false,
-        };
-        *last = Some(given.positional);
-        return Ok(Value::Bool(!same));
-    }
-    let length = given.positional.len();
-    let at = state
-        .index0
-        .borrow()
-        .checked_rem(length)
-        .ok_or("`loop.cycle` needs values")?;
-    given
-        .positional
-        .into_iter()
-        .nth(at)
-        .ok_or_else(|| "`loop.cycle` needs values".to_owned())
 }
 
 /// `value.name` of everything but `loop`.
@@ -666,7 +423,7 @@ pub fn attribute(value: &Value, name: &str) -> Fallible<Value> {
 }
 
 /// Assigns a value to names, or to a namespace's attribute.
-fn assign(target: &Target, value: Value, scope: &Rc<Scope>) -> Fallible<()> {
+pub fn assign(target: &Target, value: Value, scope: &Rc<Scope>) -> Fallible<()> {
     match target {
         Target::Name(name) => scope.set(name, value),
         Target::Attribute(name, attribute) => {
@@ -686,175 +443,4 @@ fn assign(target: &Target, value: Value, scope: &Rc<Scope>) -> Fallible<()> {
         }
     }
     Ok(())
-}
-
-pub fn compare(comparison: Comparison, left: &Value, right: &Value) -> Fallible<bool> {
-    Ok(match comparison {
-        Comparison::Equal => left.equals(right)?,
-        Comparison::NotEqual => !left.equals(right)?,
-        Comparison::In => right.contains(left)?,
-        Comparison::NotIn => !right.contains(left)?,
-        ordered => {
-            // None: a NaN, which has no order.
-            let order = left.compare(right)?;
-            order.is_some_and(|order| match ordered {
-                Comparison::Less => order.is_lt(),
-                Comparison::LessEqual => order.is_le(),
-                Comparison::Greater => order.is_gt(),
-                _ => order.is_ge(),
-            })
-        }
-    })
-}
-
-fn unsuited(operator: &str, value: &Value) -> String {
-    match value {
-        Value::Undefined(why) => why.to_string(),
-        other => format!("`{operator}` does not apply to `{}`", other.kind()),
-    }
-}
-
-/// `value[start:stop:step]`.
-fn slice(value: &Value, bounds: [Option<i64>; 3]) -> Fallible<Value> {
-    let taken = |items: &[Value]| -> Fallible<Vec<Value>> {
-        let indices = slice_indices(items.len(), bounds)?;
-        Ok(indices.into_iter().filter_map(|i| items.get(i).cloned()).collect())
-    };
-    Ok(match value {
-        Value::Str(text) => {
-            let chars: Vec<char> = text.chars().collect();
-            let indices = slice_indices(chars.len(), bounds)?;
-            indices
-                .into_iter()
-                .filter_map(|i| chars.get(i))
-                .collect::<String>()
-                .into()
-        }
-        Value::List(items) => Value::list(taken(items)?),
-        Value::Tuple(items) | Value::Group(items) => Value::tuple(taken(items)?),
-        Value::Undefined(why) => return Err(why.to_string()),
-        other => return Err(format!("a slice of a `{}` is not supported", other.kind())),
-    })
-}
-
-/// An arithmetic operation; also what `+`, `*` and `%` do with texts and lists.
-pub fn binary(operator: Operator, left: &Value, right: &Value) -> Fallible<Value> {
-    use Operator::{Add, Divide, FloorDivide, Modulo, Multiply, Power, Subtract};
-    if let (Modulo, Value::Str(template)) = (operator, left) {
-        return format::percent(template, right).map(Value::from);
-    }
-    if let (Some(a), Some(b)) = (left.as_int(), right.as_int()) {
-        let zero = || "division by zero".to_owned();
-        return Ok(match operator {
-            Add => Value::Int(a.checked_add(b).ok_or_else(too_large)?),
-            Subtract => Value::Int(a.checked_sub(b).ok_or_else(too_large)?),
-            Multiply => Value::Int(a.checked_mul(b).ok_or_else(too_large)?),
-            Divide if b == 0 => return Err(zero()),
-            Divide if a.unsigned_abs().max(b.unsigned_abs()) >= 1 << 53 => return Err(too_large()),
-            Divide => Value::Float(a as f64 / b as f64),
-            FloorDivide | Modulo if b == 0 => return Err(zero()),
-            FloorDivide => {
-                let quotient = a.checked_div(b).ok_or_else(too_large)?;
-                Value::Int(quotient - i64::from(a % b != 0 && (a < 0) != (b < 0)))
-            }
-            Modulo => {
-                let rest = a.checked_rem(b).ok_or_else(too_large)?;
-                Value::Int(if rest != 0 && (rest < 0) != (b < 0) {
-                    rest + b
-                } else {
-                    rest
-                })
-            }
-            Power => match u32::try_from(b) {
-                Ok(exponent) => Value::Int(a.checked_pow(exponent).ok_or_else(too_large)?),
-                Err(_) if a == 0 => return Err("0 has no negative power".into()),
-                Err(_) => Value::Float((a as f64).powf(b as f64)),
-            },
-        });
-    }
-    if let (Some(a), Some(b)) = (left.as_float(), right.as_float()) {
-        return Ok(Value::Float(match operator {
-            Add => a + b,
-            Subtract => a - b,
-            Multiply => a * b,
-            Divide | FloorDivide | Modulo if b == 0.0 => return Err("division by zero".into()),
-            Divide => a / b,
-            FloorDivide => ((a - modulo(a, b)) / b).round(),
-            Modulo => modulo(a, b),
-            Power if a < 0.0 && b.fract() != 0.0 => return Err("a power of a negative number".into()),
-            Power => a.powf(b),
-        }));
-    }
-    match (operator, left, right) {
-        (_, Value::Undefined(why), _) | (_, _, Value::Undefined(why)) => Err(why.to_string()),
-        (Add, Value::Str(a), Value::Str(b)) => bounded(format!("{a}{b}")).map(Value::from),
-        (Add, Value::List(a), Value::List(b)) => joined(a, b).map(Value::list),
-        (Add, Value::Tuple(a) | Value::Group(a), Value::Tuple(b) | Value::Group(b)) => joined(a, b).map(Value::tuple),
-        (Multiply, Value::Str(text), times) | (Multiply, times, Value::Str(text)) if times.as_int().is_some() => {
-            let times = times
-                .as_int()
-                .and_then(|times| usize::try_from(times).ok())
-                .unwrap_or(0);
-            if text.len().checked_mul(times).is_none_or(|bytes| bytes > LARGEST_TEXT) {
-                return Err(too_large());
-            }
-            Ok(text.repeat(times).into())
-        }
-        (Multiply, items, times) | (Multiply, times, items)
-            if items.elements().is_some() && times.as_int().is_some() =>
-        {
-            let times = times
-                .as_int()
-                .and_then(|times| usize::try_from(times).ok())
-                .unwrap_or(0);
-            let elements = items.elements().map(|items| items.as_slice()).unwrap_or_default();
-            if elements
-                .len()
-                .checked_mul(times)
-                .is_none_or(|length| length > LARGEST_LIST)
-            {
-                return Err(too_large());
-            }
-            let repeated = elements.iter().cycle().take(elements.len() * times).cloned().collect();
-            Ok(match items {
-                Value::List(_) => Value::list(repeated),
-                _ => Value::tuple(repeated),
-            })
-        }
-        _ => {
-            let sign = match operator {
-                Add => "+",
-                Subtract => "-",
-                Multiply => "*",
-                Divide => "/",
-                FloorDivide => "//",
-                Modulo => "%",
-                Power => "**",
-            };
-            Err(format!(
-                "`{sign}` does not apply to `{}` and `{}`",
-                left.kind(),
-                right.kind()
-            ))
-        }
-    }
-}
-
-/// Python's `%` of floats: the sign of the divisor.
-fn modulo(a: f64, b: f64) -> f64 {
-    let rest = a % b;
-    if rest != 0.0 && (rest < 0.0) != (b < 0.0) {
-        rest + b
-    } else if rest == 0.0 {
-        0.0_f64.copysign(b)
-    } else {
-        rest
-    }
-}
-
-fn joined(a: &[Value], b: &[Value]) -> Fallible<Vec<Value>> {
-    if a.len() + b.len() > LARGEST_LIST {
-        return Err(too_large());
-    }
-    Ok(a.iter().chain(b).cloned().collect())
 }

@@ -20,14 +20,21 @@
 //! expected texts with the two of them.
 
 mod ast;
+mod calls;
 mod clock;
 mod eval;
+mod expressions;
 mod filters;
 mod format;
 mod functions;
 mod lexer;
+mod loops;
 mod methods;
+mod numbers;
+mod operators;
 mod parser;
+mod sequences;
+mod strings;
 mod tests_of;
 mod text;
 mod value;

@@ -2,8 +2,9 @@
 
 use super::{
     ast::{Comparison, Operator},
-    eval::{Given, binary, compare},
+    eval::Given,
     filters,
+    operators::{binary, compare},
     text::str_of,
     value::{Fallible, Value},
 };

@@ -9,7 +9,10 @@ use super::{
     part::{Part, SampleLine},
     report::Counts,
 };
-use crate::eval::{Answer, Benchmark, EvalError, EvalRequest, GenerationRequest, Generator, Judge};
+use crate::eval::{
+    Answer, Benchmark, EvalError, EvalRequest, GenerationRequest, Generator, Judge, Verdict,
+    lengths::{self, PROMPT_TOO_LONG},
+};
 use std::{
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -105,7 +108,10 @@ pub(super) fn judge_all(
     judge: &Judge<'_>,
     sink: &mut Sink<'_>,
 ) -> Result<(), EvalError> {
-    let pending: Vec<usize> = (0..jobs.len()).filter(|&index| !sink.part.has(index)).collect();
+    let mut pending: Vec<usize> = (0..jobs.len()).filter(|&index| !sink.part.has(index)).collect();
+    if let Source::Generator(generator) = source {
+        fail_too_long(benchmark, request, jobs, &**generator, &mut pending, sink)?;
+    }
     if pending.is_empty() {
         return Ok(());
     }
@@ -154,6 +160,46 @@ pub(super) fn judge_all(
         Some(failure) => Err(failure),
         None => fed,
     }
+}
+
+/// Takes the jobs whose prompt is longer than the model takes out of `pending`, and records them as
+/// failed. Refuses if the request says so.
+fn fail_too_long(
+    benchmark: &dyn Benchmark,
+    request: &EvalRequest,
+    jobs: &[Job],
+    generator: &dyn Generator,
+    pending: &mut Vec<usize>,
+    sink: &mut Sink<'_>,
+) -> Result<(), EvalError> {
+    let long = lengths::too_long(benchmark, &request.tasks, generator, request.too_long)?;
+    let is_long = |index: &usize| jobs.get(*index).is_some_and(|job| long.contains(&job.task));
+    let (failed, rest): (Vec<usize>, Vec<usize>) = pending.iter().copied().partition(is_long);
+    *pending = rest;
+    for index in failed {
+        let Some(job) = jobs.get(index) else { continue };
+        let verdict = Verdict::Error(PROMPT_TOO_LONG.into());
+        let sample = SampleLine {
+            task_id: job.task_id.to_string(),
+            completion: Some(String::new()),
+            solution: None,
+            passed: false,
+            result: verdict.to_string(),
+            suspect: false,
+            suspicion: None,
+            seed: Some(job.seed),
+            temperature: request.temperatures.get(job.group).copied(),
+            sample: job.sample,
+            exact: false,
+            tokens: 0,
+            tests_passed: None,
+            tests_run: None,
+            first_failed: None,
+            answer: None,
+        };
+        sink.record(index, job, &sample)?;
+    }
+    Ok(())
 }
 
 struct Work<'a, 's> {

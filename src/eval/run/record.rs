@@ -1,7 +1,7 @@
 //! `run.json`: what a run was asked for. A run that goes on must be asked for the same.
 
 use super::{read_error, write_whole};
-use crate::eval::{Benchmark, EvalError, EvalRequest, VerdictCache, sandbox::Runner, verdict::HARNESS};
+use crate::eval::{Benchmark, EvalError, EvalRequest, TooLong, VerdictCache, sandbox::Runner, verdict::HARNESS};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -18,7 +18,7 @@ pub(super) fn asked_for(
         material.push(benchmark.prompt(task)?);
         material.extend(benchmark.material(task)?);
     }
-    Ok(json!({
+    let mut asked = json!({
         "benchmark": benchmark.name(),
         "variant": benchmark.variant(),
         "prompt": benchmark.prompt_style(),
@@ -35,7 +35,12 @@ pub(super) fn asked_for(
         "python": runner.python(),
         "sandbox": runner.level(),
         "origin": request.origin,
-    }))
+    });
+    // Runs of earlier versions have no such field, and refuse.
+    if let (TooLong::Fail, Some(fields)) = (request.too_long, asked.as_object_mut()) {
+        fields.insert("too_long".into(), json!(request.too_long));
+    }
+    Ok(asked)
 }
 
 /// Begins a new run in the request's directory, or makes sure that the one there is the same.
