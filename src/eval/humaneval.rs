@@ -128,7 +128,7 @@ impl Benchmark for HumanEval {
     fn completion(&self, task: u32, text: &str) -> String {
         match self.style {
             PromptStyle::Chat => {
-                let wanted = self.entry(task).map(|entry| entry.problem.entry_point.as_str());
+                let wanted = self.entry(task).ok().map(|entry| entry.problem.entry_point.as_str());
                 format!("\n{}", extract::program(text, wanted.as_slice()))
             }
             PromptStyle::ZeroShot | PromptStyle::FewShot => text.to_owned(),

@@ -4,6 +4,7 @@ use crate::{
     cli::{
         Failure, Model, ModelSource, Output,
         common::{generation_dtype, model_dir, open_device, open_model, resolve_model},
+        runs::newest,
     },
     data::{PromptStyle, Tokenizer},
     eval::{Benchmark, EvalError, EvalRequest, Predictions},

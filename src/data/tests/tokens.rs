@@ -1,4 +1,4 @@
-use crate::data::{Example, Tokenized, Tokenizer, chat};
+use crate::data::{Clock, Example, Tokenized, Tokenizer, chat};
 use proptest::prelude::*;
 use serde_json::Value;
 use std::{fs, path::Path};
@@ -63,17 +63,18 @@ fn chat_texts_are_those_of_transformers() {
     assert_eq!(cases.len(), 18);
     for case in cases {
         let template = all["templates"][case["template"].as_str().unwrap()].as_str().unwrap();
-        let messages: Vec<(&str, &str)> = case["messages"]
+        let messages: Vec<chat::Message> = case["messages"]
             .as_array()
             .unwrap()
             .iter()
-            .map(|m| (m[0].as_str().unwrap(), m[1].as_str().unwrap()))
+            .map(|m| chat::message(m[0].as_str().unwrap(), m[1].as_str().unwrap()))
             .collect();
         let text = chat::render(
             template,
             &messages,
             &special,
             case["add_generation_prompt"].as_bool().unwrap(),
+            &Clock::EPOCH,
         );
         match case["error"].as_str() {
             Some(error) => assert!(text.unwrap_err().contains(error)),
