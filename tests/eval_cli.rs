@@ -268,3 +268,162 @@ fn given_completions_are_judged_and_our_samples_are_such_a_file() {
     let read = |name: &str| std::fs::read_to_string(home.path().join(name)).unwrap();
     assert_eq!(read("judged.jsonl"), read("again.jsonl"));
 }
+
+fn plus_file(name: &str) -> String {
+    format!("{}/tests/fixtures/evalplus/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn humaneval_plus_reports_base_and_all_tests() {
+    let home = Home::new();
+    let file = plus_file("humaneval_plus.jsonl");
+    let rows: Vec<Value> = std::fs::read_to_string(&file)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let mut predictions = String::new();
+    for row in &rows {
+        let text = |field: &str| row[field].as_str().unwrap().to_owned();
+        // 45 knows the base tests alone.
+        let completion = match text("task_id").as_str() {
+            "HumanEval/45" => "    return {(5, 3): 7.5, (2, 2): 2.0, (10, 8): 40.0}.get((a, h))\n".to_owned(),
+            _ => text("canonical_solution"),
+        };
+        let row = serde_json::json!({"task_id": row["task_id"], "completion": completion});
+        predictions += &format!("{row}\n");
+    }
+    std::fs::write(home.path().join("answers.jsonl"), predictions).unwrap();
+    let report = home.json(&["humaneval+", "--data", &file, "--predictions", "answers.jsonl"]);
+    assert_eq!(
+        (&report["benchmark"], &report["tasks"]),
+        (&"humaneval+".into(), &15.into())
+    );
+    // 32 is passed by nobody, as by evalplus 0.3.1; 45 only by its base tests.
+    assert_eq!(report["results"]["passed"], 13);
+    assert!((report["pass_at_1"].as_f64().unwrap() - 13.0 / 15.0).abs() < 1e-12);
+    assert!((report["base"]["pass_at_k"]["1"].as_f64().unwrap() - 14.0 / 15.0).abs() < 1e-12);
+    assert!(report["base"]["ci95_at_k"]["1"].is_array());
+    assert_eq!(report["origin"]["data"], file);
+    assert_eq!(
+        report["humaneval_plus_exact"].as_f64().map(|e| (e * 15.0).round()),
+        Some(14.0)
+    );
+    let samples = std::fs::read_to_string(home.only_run().join("samples.jsonl")).unwrap();
+    let of = |task: &str| -> Value {
+        let line = samples
+            .lines()
+            .find(|line| line.contains(&format!("\"{task}\"")))
+            .unwrap();
+        serde_json::from_str(line).unwrap()
+    };
+    let line = of("HumanEval/45");
+    assert_eq!(
+        (
+            &line["base_result"],
+            &line["plus_result"],
+            &line["result"],
+            &line["passed"]
+        ),
+        (&"passed".into(), &"wrong".into(), &"wrong".into(), &false.into())
+    );
+    let again = home.json(&[
+        "humaneval+",
+        "--data",
+        &file,
+        "--predictions",
+        "answers.jsonl",
+        "--variant",
+        "repaired",
+    ]);
+    assert_eq!(again["results"]["passed"], 14, "with task 32");
+    assert!(again["cached_verdicts"].as_u64().unwrap() >= 30);
+}
+
+#[test]
+fn mbpp_plus_and_own_problems_are_drawn_from_a_model() {
+    let home = Home::new();
+    let file = plus_file("mbpp_plus.jsonl.gz");
+    let draw = [
+        "--model",
+        "builtin:micro",
+        "--samples",
+        "2",
+        "--k",
+        "1,2",
+        "--temperature",
+        "0.8",
+        "--max-new-tokens",
+        "8",
+    ];
+    let report = home.json(&[&["mbpp+", "--data", &file, "--tasks", "2,Mbpp/7,615"][..], &draw].concat());
+    assert_eq!((&report["tasks"], &report["prompt"]), (&3.into(), &"zero-shot".into()));
+    assert!(report["base"]["pass_at_k"]["2"].is_number());
+    let split = &report["training_tasks"]["mbpp_training_split"];
+    assert_eq!((&split["count"], &split["tasks"]), (&1.into(), &"615".into()));
+    assert!(report["pass_at_k_unseen"]["1"].is_number());
+
+    let mine = home.path().join("mine.jsonl");
+    let rows = concat!(
+        r#"{"id": "anything at all", "prompt": "Write f.\n", "tests": ["assert f() == 1"]}"#,
+        "\n",
+        r#"{"id": "b", "prompt": "Print 1.\n", "tests": [{"input": "", "output": "1"}]}"#,
+        "\n"
+    );
+    std::fs::write(&mine, rows).unwrap();
+    let report = home.json(&[&["jsonl", "--data", "mine.jsonl"][..], &draw].concat());
+    assert_eq!(
+        (&report["benchmark"], &report["variant"], &report["tasks"]),
+        (&"jsonl".into(), &"mine".into(), &2.into())
+    );
+    let answers = concat!(
+        r#"{"task_id": "b", "completion": "print(1)"}"#,
+        "\n",
+        r#"{"task_id": "anything at all", "solution": "def f(): return 2"}"#,
+        "\n"
+    );
+    std::fs::write(home.path().join("answers.jsonl"), answers).unwrap();
+    let report = home.json(&[
+        "jsonl",
+        "--data",
+        "mine.jsonl",
+        "--predictions",
+        "answers.jsonl",
+        "--all-tests",
+    ]);
+    assert_eq!(
+        (&report["results"]["passed"], &report["results"]["wrong"]),
+        (&1.into(), &1.into())
+    );
+}
+
+#[test]
+fn files_of_problems_are_asked_for_and_checked() {
+    let home = Home::new();
+    std::fs::write(home.path().join("bad.jsonl"), "{\"id\": 1, \"prompt\": \"p\"}\n").unwrap();
+    for (args, expected) in [
+        (
+            &["humaneval+"][..],
+            "humaneval+ is not built in: give its published file",
+        ),
+        (&["mbpp+", "--data", "builtin:mbpp"][..], "mbpp+ is not built in"),
+        (&["jsonl"][..], "give their file, --data FILE"),
+        (
+            &["jsonl", "--data", "bad.jsonl"][..],
+            "bad.jsonl, line 1: there is neither `tests`",
+        ),
+        (
+            &["mbpp+", "--data", "bad.jsonl"][..],
+            "bad.jsonl, line 1: not a row of MbppPlus.jsonl.gz",
+        ),
+        (
+            &["jsonl", "--data", "bad.jsonl", "--variant", "x"][..],
+            "jsonl has no variants",
+        ),
+    ] {
+        let output = home.run(&[args, &["--model", "builtin:micro"]].concat());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{args:?}");
+        assert!(stderr.contains(expected), "{args:?}: {stderr}");
+    }
+}

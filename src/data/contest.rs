@@ -79,7 +79,7 @@ impl Problem {
     }
 
     /// All tests in their order, each as (`private 2`, input, expected output).
-    pub fn tests(&self) -> impl Iterator<Item = (String, &str, &str)> {
+    pub fn tests(&self) -> impl Iterator<Item = (String, &str, &str)> + Clone {
         [
             ("public", &self.public_tests),
             ("private", &self.private_tests),

@@ -13,6 +13,14 @@ pub enum DataError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A file that is not what it should be, or can't be read.
+    #[error("`{}` {problem}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        problem: String,
+    },
     /// A file that can't be written.
     #[error("cannot write `{}`: {source}", path.display())]
     Write {

@@ -1,19 +1,38 @@
 //! The problems of every benchmark as training data must not have them, and training data from any
 //! file: the two sides of decontamination.
 
-use super::{DataError, EvaluationProblem, Example, contest, humaneval, mbpp};
+use super::{
+    DataError, EvaluationProblem, Example, contest, humaneval, mbpp,
+    plus::{self, PlusSet},
+};
 use serde_json::Value;
 use std::path::Path;
 
 /// Benchmarks that training data can be compared with.
 pub const BENCHMARKS: [&str; 4] = ["mbpp", "sanitized", "humaneval", "contest"];
 
+/// Whether training data can be compared with it: one of [`BENCHMARKS`], or `mbpp+=FILE` or
+/// `humaneval+=FILE`, which are not shipped.
+pub fn is_benchmark(name: &str) -> bool {
+    BENCHMARKS.contains(&name) || plus_file(name).is_some()
+}
+
+/// The set and the file of `mbpp+=FILE`.
+fn plus_file(name: &str) -> Option<(PlusSet, &str)> {
+    let (set, file) = name.split_once('=')?;
+    let set = [PlusSet::HumanEval, PlusSet::Mbpp]
+        .into_iter()
+        .find(|plus| plus.name() == set)?;
+    Some((set, file))
+}
+
 /// The evaluation problems of a benchmark, as shipped: MBPP's test split (full or sanitized), all of
-/// HumanEval, CodeContests' valid and test. A problem with several solutions, or with one that stands
+/// HumanEval, CodeContests' valid and test; or of a file of HumanEval+ or MBPP+, without MBPP's own
+/// training tasks (601 and up). A problem with several solutions, or with one that stands
 /// alone as well as in its prompt, comes several times under its name.
 ///
 /// # Errors
-/// [`DataError::UnknownBuiltin`] for another name.
+/// [`DataError::UnknownBuiltin`] for another name; as [`plus::load`] for a file.
 pub fn problems(benchmark: &str) -> Result<Vec<EvaluationProblem>, DataError> {
     let of_mbpp = |name: &str, problems: Vec<mbpp::Problem>| -> Vec<EvaluationProblem> {
         problems
@@ -26,6 +45,9 @@ pub fn problems(benchmark: &str) -> Result<Vec<EvaluationProblem>, DataError> {
             })
             .collect()
     };
+    if let Some((set, file)) = plus_file(benchmark) {
+        return Ok(plus::evaluation_problems(&plus::load(Path::new(file), set)?.0, set));
+    }
     Ok(match benchmark {
         "mbpp" => of_mbpp("mbpp", mbpp::load("builtin:mbpp")?),
         "sanitized" => of_mbpp("mbpp-sanitized", mbpp::load_sanitized("builtin:mbpp", false)?),
@@ -187,6 +209,26 @@ mod tests {
             assert!(report.found.iter().all(|overlap| overlap.equal_code));
         }
         assert!(problems("apps").is_err());
+        assert!(!is_benchmark("apps") && !is_benchmark("apps=x") && is_benchmark("mbpp+=x") && is_benchmark("mbpp"));
+    }
+
+    #[test]
+    fn mbpp_plus_is_compared_without_mbpps_training_tasks() {
+        let file = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/fixtures/evalplus/mbpp_plus.jsonl.gz"
+        );
+        let problems = problems(&format!("mbpp+={file}")).unwrap();
+        let numbers: Vec<u32> = problems
+            .iter()
+            .map(|p| p.name.strip_prefix("mbpp+/").unwrap().parse().unwrap())
+            .collect();
+        assert_eq!(
+            (numbers.first(), numbers.last(), numbers.len()),
+            (Some(&2), Some(&590), 19)
+        );
+        let copy = example("mine", 0, String::new(), problems[0].code.clone());
+        assert_eq!(compare(&[copy], &problems).copies, 1);
     }
 
     #[test]

@@ -59,6 +59,21 @@ pub trait Benchmark: Send + Sync {
     /// in an assistant's answer.
     fn completion(&self, task: u32, text: &str) -> String;
 
+    /// Where its problems come from, if they are not built in: kept with the result.
+    fn origin(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
+    /// Does what has to be done before answers to `tasks` are judged, on at most `threads` threads, so that
+    /// faults of the problems are found before anything is drawn.
+    ///
+    /// # Errors
+    /// Problems that cannot be judged by; a sandbox that fails.
+    fn prepare(&self, tasks: &[u32], judge: &Judge<'_>, threads: usize) -> Result<(), EvalError> {
+        let _ = (tasks, judge, threads);
+        Ok(())
+    }
+
     /// Judges an answer.
     ///
     /// # Errors
@@ -97,6 +112,30 @@ pub struct Judgement {
     pub suspicion: Option<String>,
     /// Tests one by one, where the benchmark runs them apart.
     pub tests: Option<TestCount>,
+    /// The verdicts on the original and on the added tests, where the benchmark has both; `verdict` is then
+    /// the first of them that is no pass.
+    pub stages: Option<Stages>,
+}
+
+impl Judgement {
+    /// A verdict and nothing more.
+    pub fn of(verdict: Verdict, suspicion: Option<String>) -> Self {
+        Self {
+            verdict,
+            suspicion,
+            tests: None,
+            stages: None,
+        }
+    }
+}
+
+/// The verdicts on two sets of tests, each run by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stages {
+    /// On the tests of the original benchmark.
+    pub base: Verdict,
+    /// On the tests that were added.
+    pub plus: Verdict,
 }
 
 /// How far an answer came through tests that run apart.

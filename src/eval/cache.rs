@@ -62,9 +62,8 @@ impl VerdictCache {
         let verdict: Verdict = entry.result.parse().ok()?;
         self.hits.fetch_add(1, Ordering::Relaxed);
         Some(Judgement {
-            verdict,
-            suspicion: entry.suspicion,
             tests: entry.tests,
+            ..Judgement::of(verdict, entry.suspicion)
         })
     }
 
@@ -78,17 +77,33 @@ impl VerdictCache {
         }
     }
 
+    /// Bytes that were kept under this name.
+    pub(super) fn bytes(&self, key: &str) -> Option<Vec<u8>> {
+        std::fs::read(self.path(key)).ok()
+    }
+
+    /// Keeps bytes. As [`VerdictCache::put`], a full disk is a warning.
+    pub(super) fn put_bytes(&self, key: &str, bytes: &[u8]) {
+        if let Err(error) = self.write_bytes(key, bytes) {
+            tracing::warn!(dir = %self.dir.display(), %error, "the results of a reference solution could not be kept");
+        }
+    }
+
     fn write(&self, key: &str, judgement: &Judgement) -> std::io::Result<()> {
         let entry = Entry {
             result: judgement.verdict.to_string(),
             suspicion: judgement.suspicion.clone(),
             tests: judgement.tests.clone(),
         };
+        self.write_bytes(key, &serde_json::to_vec(&entry)?)
+    }
+
+    fn write_bytes(&self, key: &str, bytes: &[u8]) -> std::io::Result<()> {
         let path = self.path(key);
         let dir = path.parent().unwrap_or(&self.dir);
         std::fs::create_dir_all(dir)?;
         let mut file = tempfile::NamedTempFile::new_in(dir)?;
-        serde_json::to_writer(&mut file, &entry)?;
+        file.write_all(bytes)?;
         file.flush()?;
         file.persist(path)?;
         Ok(())
@@ -106,11 +121,7 @@ mod tests {
     use super::*;
 
     fn judgement(verdict: Verdict) -> Judgement {
-        Judgement {
-            verdict,
-            suspicion: Some("why".into()),
-            tests: None,
-        }
+        Judgement::of(verdict, Some("why".into()))
     }
 
     #[test]

@@ -167,12 +167,22 @@ fn program(answer: Answer<'_>) -> &str {
 /// # Errors
 /// Only when the sandbox fails.
 pub fn check(problem: &Problem, code: &str, all_tests: bool, judge: &Judge<'_>) -> Result<Judgement, EvalError> {
+    check_output(problem.tests(), code, all_tests, judge)
+}
+
+/// The same for tests as (name, input, expected output).
+pub(super) fn check_output<'t>(
+    tests: impl Iterator<Item = (String, &'t str, &'t str)> + Clone,
+    code: &str,
+    all_tests: bool,
+    judge: &Judge<'_>,
+) -> Result<Judgement, EvalError> {
     let mode = if all_tests { "all tests" } else { "to the first failure" };
-    let texts = problem.tests().flat_map(|(_, input, output)| [input, output]);
+    let texts: Vec<&str> = tests.clone().flat_map(|(_, input, output)| [input, output]).collect();
     judge.known(["output", mode, code].into_iter().chain(texts), || {
         let mut count = TestCount::default();
         let mut verdict = Verdict::Passed;
-        for (name, input, expected) in problem.tests() {
+        for (name, input, expected) in tests {
             let program = Program {
                 source: code,
                 stdin: input.as_bytes(),
@@ -193,9 +203,8 @@ pub fn check(problem: &Problem, code: &str, all_tests: bool, judge: &Judge<'_>) 
             }
         }
         Ok(Judgement {
-            verdict,
-            suspicion: None,
             tests: Some(count),
+            ..Judgement::of(verdict, None)
         })
     })
 }

@@ -1,9 +1,11 @@
 """Runs a candidate, then its checks, and ends its output with two proofs and the verdict.
 
 Standard input: one line with the byte lengths of the parts, then the parts: `proof`, `clean`, the
-names that the checks expect of the candidate, the names that the candidate was given, the
-candidate, the checks. `proof` shows that the checks ran to their end. `clean` shows that nothing
-suspicious happened: the first suspicious act overwrites it, before that act has any effect.
+names that the checks expect of the candidate, the names that the candidate was given, how it is
+checked, the candidate, and what that takes: for `asserts` the checks; for `calls DATASET FUNCTION
+TOLERANCE` the inputs and what the reference returned for them (calls.py). `proof` shows that the
+checks ran to their end. `clean` shows that nothing suspicious happened: the first suspicious act
+overwrites it, before that act has any effect.
 
 Nothing else here is secret, so the candidate may read this file. The proofs leave standard input
 before the candidate starts; half of `proof` goes into a pipe, so that neither looking through the
@@ -12,11 +14,13 @@ frames or memory is itself such an act (watch.py, which follows).
 """
 import _ast
 import _collections
+import _functools
 import _operator
 import _thread
 import builtins
 import os
 import sys
+import time
 import types
 
 # The functions below keep their own table of builtins: the candidate may replace any of the other.
@@ -48,16 +52,18 @@ def put_away(proof):
     return proof[:half], source
 
 
-def attempt(run, program, checks, space, outcome, ended):
+def attempt(run, program, steps, space, outcome, ended):
     """Runs all of it in a thread of its own, so that no frame above the candidate's is the harness's:
     a signal's handler, which only the main thread can install, would be handed such a frame."""
     checking = False
     try:
         run(program, space)
         checking = True
-        for check in checks:
-            run(check, space)
+        for step in steps:
+            step(space)
         verdict = "passed"
+    except Late:
+        verdict = "timeout"
     except AssertionError:
         verdict = "wrong" if checking else "error AssertionError"
     except BaseException as error:
@@ -67,16 +73,29 @@ def attempt(run, program, checks, space, outcome, ended):
     ended.release()
 
 
+def until(ended, clock, now):
+    """Waits for the end of the attempt; False if a call has run over its time, which `clock` has."""
+    while not ended.acquire(True, 0.05 if clock[0] is None else max(clock[0] - now(), 0.001)):
+        late = clock[0]
+        if late is not None and now() > late:
+            return False
+    return True
+
+
 def judge():
     # The candidate may replace what these names stand for; what is used after it, is taken before.
-    read, write, leave = os.read, os.write, os._exit
+    read, write, leave, now = os.read, os.write, os._exit, time.monotonic
     parts = receive()
     front, source = put_away(parts.pop(0))
     clean = bytearray(parts.pop(0))
     expected, given = (frozenset(parts.pop(0).decode().split()) for _ in range(2))
+    kind, *how = parts.pop(0).decode().split(" ")
     code = parts.pop(0).decode()
-    trees = [compile(part.decode(), "check.py", "exec", _ast.PyCF_ONLY_AST) for part in parts]
-    del parts
+    trees = []
+    if kind == "asserts":
+        trees = [compile(part.decode(), "check.py", "exec", _ast.PyCF_ONLY_AST) for part in parts]
+    else:
+        quiet()
     # Not `__main__`, as in other evaluators: what is only for a run as a script does not run.
     main = sys.modules["candidate"] = types.ModuleType("candidate")
     sys.modules["__main__"] = types.ModuleType("__main__")
@@ -85,6 +104,13 @@ def judge():
     space["__builtins__"] = builtins
     checks, guard = watch(clean, space, trees, expected, given)
     del trees
+    clock = [None]
+    if kind == "asserts":
+        steps = [_functools.partial(exec, check) for check in checks]
+    else:
+        dataset, function, tolerance = how
+        steps = [calling(dataset, function, float(tolerance), parts[0], clock, guard)]
+    del parts
     outcome = []
     try:
         # A backslash at the very end would join nothing.
@@ -95,7 +121,7 @@ def judge():
         guard.start(program)
         ended = _thread.allocate_lock()
         ended.acquire()
-        work = (exec, program, checks, space, outcome, ended)
+        work = (exec, program, steps, space, outcome, ended)
         _thread.stack_size(8 << 20)
         try:
             _thread.start_new_thread(attempt, work)
@@ -103,7 +129,10 @@ def judge():
             attempt(*work)
         del work
         try:
-            ended.acquire()
+            if kind == "asserts":
+                ended.acquire()
+            elif not until(ended, clock, now):
+                outcome[:] = ["timeout"]
         except BaseException:
             outcome[:] = ["error KeyboardInterrupt"]
     verdict = outcome[0]

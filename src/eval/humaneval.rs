@@ -166,7 +166,7 @@ impl Benchmark for HumanEval {
 }
 
 /// Functions defined in column 0.
-fn functions(code: &str) -> impl Iterator<Item = &str> {
+pub(super) fn functions(code: &str) -> impl Iterator<Item = &str> {
     code.lines().filter_map(|line| {
         let rest = line.strip_prefix("def ")?;
         rest.split_once('(').map(|(name, _)| name.trim())

@@ -3,9 +3,28 @@
 use super::{
     EvalError, Judgement, VerdictCache,
     sandbox::{Limits, Runner},
-    verdict::{self, Checked, HARNESS},
+    verdict::{self, Candidate, Checked, HARNESS},
 };
-use std::sync::OnceLock;
+use std::{sync::OnceLock, time::Duration};
+
+/// Address space of a program whose calls are judged: what evalplus gives.
+pub(super) const CALLS_MEMORY: u64 = 4 << 30;
+/// Time on the clock beyond that of the calls: for the program's start, and evalplus' own two seconds.
+const STARTING: Duration = Duration::from_secs(3);
+
+/// Calls that a candidate is judged by (`calls.py`).
+pub(super) struct Calls<'a> {
+    /// The program, with the name of the function as what it has to define.
+    pub candidate: Candidate<'a>,
+    /// Whose rules hold: `humaneval` or `mbpp`.
+    pub dataset: &'a str,
+    /// Absolute tolerance.
+    pub tolerance: f64,
+    /// Inputs and expected values, from the reference.
+    pub data: &'a [u8],
+    /// Time that all calls together may take at most, in seconds.
+    pub seconds: f64,
+}
 
 /// A sandbox with its limits and, if wanted, a cache.
 pub struct Judge<'a> {
@@ -42,14 +61,42 @@ impl<'a> Judge<'a> {
     pub fn check(&self, checked: &Checked<'_>) -> Result<Judgement, EvalError> {
         let parts = ["asserts", HARNESS, checked.expected, checked.given, checked.code];
         self.known(parts.into_iter().chain(checked.checks.iter().copied()), || {
-            let harness = self.harness.get_or_init(|| verdict::compiled(self.runner, self.limits));
-            let (verdict, suspicion) = verdict::check_by(harness, self.runner, self.limits, checked)?;
-            Ok(Judgement {
-                verdict,
-                suspicion,
-                tests: None,
-            })
+            let (verdict, suspicion) = verdict::check_by(self.harness(), self.runner, self.limits, checked)?;
+            Ok(Judgement::of(verdict, suspicion))
         })
+    }
+
+    fn harness(&self) -> &str {
+        self.harness.get_or_init(|| verdict::compiled(self.runner, self.limits))
+    }
+
+    /// Runs a candidate, then its calls. Each call has a time limit of its own; all of them together have
+    /// `calls.seconds` or this judge's time on the clock, whichever is less. No cache is looked at.
+    ///
+    /// # Errors
+    /// Only when the sandbox fails.
+    pub(super) fn calls(&self, calls: &Calls<'_>) -> Result<Judgement, EvalError> {
+        let most = Duration::try_from_secs_f64(calls.seconds).unwrap_or(self.limits.wall);
+        let wall = most.min(self.limits.wall) + STARTING;
+        let limits = Limits {
+            wall,
+            cpu: wall,
+            memory_bytes: CALLS_MEMORY,
+            ..*self.limits
+        };
+        let how = format!(
+            "calls {} {} {:?}",
+            calls.dataset, calls.candidate.expected, calls.tolerance
+        );
+        let (verdict, suspicion) = verdict::judge_by(
+            self.harness(),
+            self.runner,
+            &limits,
+            &calls.candidate,
+            &how,
+            &[calls.data],
+        )?;
+        Ok(Judgement::of(verdict, suspicion))
     }
 
     /// The verdict that `parts` decide, with the interpreter, the sandbox's level and the limits:

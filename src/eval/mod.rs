@@ -15,9 +15,11 @@ mod humaneval;
 mod judge;
 mod lengths;
 mod mbpp;
+mod own;
 pub mod paired;
 pub mod passk;
 mod pcg64;
+mod plus;
 mod predictions;
 mod profile;
 mod python_json;
@@ -28,7 +30,7 @@ mod tokens;
 pub mod training_tasks;
 pub mod verdict;
 
-pub use benchmark::{Answer, Benchmark, Judgement, TestCount};
+pub use benchmark::{Answer, Benchmark, Judgement, Stages, TestCount};
 pub use cache::VerdictCache;
 pub use contest::{Contest, check as check_contest};
 pub use error::EvalError;
@@ -37,11 +39,14 @@ pub use humaneval::HumanEval;
 pub use judge::Judge;
 pub use lengths::{PromptLength, TooLong};
 pub use mbpp::{Mbpp, MbppVariant, check as check_mbpp};
+pub use own::Own;
+pub use plus::Plus;
 pub use predictions::{Prediction, Predictions};
 pub use profile::Profile;
 pub use request::{EvalRequest, parse_task_names, parse_tasks};
 pub use run::{
-    EvalReport, Finished, Progress, ResultCounts, SampleLine, Shares, Source, TemperatureReport, run, sample_seed,
+    BaseScores, EvalReport, Finished, Progress, ResultCounts, SampleLine, Shares, Source, TemperatureReport,
+    plain_name, run, sample_seed,
 };
 pub use stop::Stop;
 pub use tokens::same_output;

@@ -39,7 +39,7 @@ impl Profile {
                 "eval.samples=1",
                 "eval.k=[1]",
             ],
-            (Self::Quick, "humaneval") => &[
+            (Self::Quick, "humaneval" | "humaneval+") => &[
                 "eval.tasks=0-99",
                 "eval.temperature=0.0",
                 "eval.samples=1",
@@ -52,7 +52,7 @@ impl Profile {
                 "eval.samples=1000",
                 "eval.k=[1, 10, 100, 1000]",
             ],
-            (Self::Paper, "humaneval") => &[
+            (Self::Paper, "humaneval" | "humaneval+" | "mbpp+" | "jsonl") => &[
                 "eval.prompt=zero-shot",
                 "eval.temperature=[0.1, 0.2, 0.4, 0.8]",
                 "eval.samples=200",

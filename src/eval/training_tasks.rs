@@ -12,6 +12,9 @@ pub struct TaskSet {
     pub count: usize,
     /// Their numbers as ranges: `601-607, 609`.
     pub tasks: String,
+    /// The same one by one, ascending.
+    #[serde(skip)]
+    pub numbers: Vec<u32>,
 }
 
 impl TaskSet {
@@ -34,6 +37,7 @@ impl TaskSet {
         Self {
             count: numbers.len(),
             tasks: ranges.iter().map(text).collect::<Vec<_>>().join(", "),
+            numbers,
         }
     }
 
@@ -63,6 +67,13 @@ impl TrainingTasks {
     /// Whether no problem is flagged.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Whether a problem is flagged for any reason.
+    pub fn contains(&self, task: u32) -> bool {
+        [&self.trained_on, &self.validated_on, &self.mbpp_training_split, &self.in_prompt]
+            .iter()
+            .any(|set| set.numbers.binary_search(&task).is_ok())
     }
 
     /// A sentence for each reason.

@@ -12,8 +12,16 @@ use super::sandbox::{Limits, Outcome, Program, Runner, SandboxError, Status};
 use rand::{TryRng, rngs::SysRng};
 use std::{fmt, str::FromStr};
 
-/// The program that runs candidate and checks.
-pub(super) const HARNESS: &str = concat!(include_str!("harness.py"), "\n\n", include_str!("watch.py"));
+/// The program that runs candidate and checks. Its last line starts it.
+pub(super) const HARNESS: &str = concat!(
+    include_str!("harness.py"),
+    "\n\n",
+    include_str!("quiet.py"),
+    "\n\n",
+    include_str!("calls.py"),
+    "\n\n",
+    include_str!("watch.py")
+);
 
 /// Compiles standard input, and prints a program that runs it without compiling it again.
 const COMPILER: &str = "\
@@ -166,8 +174,46 @@ pub(super) fn check_by(
     limits: &Limits,
     checked: &Checked<'_>,
 ) -> Result<(Verdict, Option<String>), SandboxError> {
+    let checks: Vec<&[u8]> = checked.checks.iter().map(|check| check.as_bytes()).collect();
+    let candidate = Candidate {
+        code: checked.code,
+        expected: checked.expected,
+        given: checked.given,
+    };
+    judge_by(harness, runner, limits, &candidate, "asserts", &checks)
+}
+
+/// A program, and names that it may or may not define.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate<'a> {
+    /// The program.
+    pub code: &'a str,
+    /// As in [`Checked`].
+    pub expected: &'a str,
+    /// As in [`Checked`].
+    pub given: &'a str,
+}
+
+/// Runs a candidate and then what `how` says with `material` (`harness.py` has both).
+///
+/// # Errors
+/// As [`check`].
+pub(super) fn judge_by(
+    harness: &str,
+    runner: &dyn Runner,
+    limits: &Limits,
+    candidate: &Candidate<'_>,
+    how: &str,
+    material: &[&[u8]],
+) -> Result<(Verdict, Option<String>), SandboxError> {
     let (proof, clean) = (nonce()?, nonce()?);
-    let stdin = message(&proof, &clean, checked);
+    let texts = [&proof, &clean, candidate.expected, candidate.given, how, candidate.code];
+    let parts: Vec<&[u8]> = texts
+        .iter()
+        .map(|text| text.as_bytes())
+        .chain(material.iter().copied())
+        .collect();
+    let stdin = message(&parts);
     let program = Program {
         source: harness,
         stdin: &stdin,
@@ -187,17 +233,14 @@ fn nonce() -> Result<String, SandboxError> {
 }
 
 /// The harness's standard input: lengths, then the parts.
-fn message(proof: &str, clean: &str, checked: &Checked<'_>) -> Vec<u8> {
-    let parts = || {
-        [proof, clean, checked.expected, checked.given, checked.code]
-            .into_iter()
-            .chain(checked.checks.iter().copied())
-    };
-    let lengths: Vec<String> = parts().map(|part| part.len().to_string()).collect();
-    let mut text = lengths.join(" ");
-    text.push('\n');
-    text.extend(parts());
-    text.into_bytes()
+fn message(parts: &[&[u8]]) -> Vec<u8> {
+    let lengths: Vec<String> = parts.iter().map(|part| part.len().to_string()).collect();
+    let mut bytes = lengths.join(" ").into_bytes();
+    bytes.push(b'\n');
+    for part in parts {
+        bytes.extend_from_slice(part);
+    }
+    bytes
 }
 
 /// The verdict that an outcome proves. Limits come first: a program that hit one has not passed,
@@ -217,6 +260,7 @@ fn read(outcome: &Outcome, proof: &str, clean: &str) -> (Verdict, Option<String>
         (0, Some("passed")) => (Verdict::Passed, Some(rest.unwrap_or("unknown").to_owned())),
         (1, Some("wrong")) => (Verdict::Wrong, None),
         (1, Some("syntax")) => (Verdict::Syntax, None),
+        (1, Some("timeout")) => (Verdict::Timeout, None),
         (1, Some("error")) => (Verdict::Error(rest.unwrap_or("unknown").to_owned()), None),
         _ => (Verdict::Error(format!("exit code {code}")), None),
     }
@@ -258,6 +302,7 @@ mod tests {
             Verdict::Error("exit code 0".into())
         );
         assert_eq!(read(0, "PROOF CLEAN passed").0, Verdict::Error("exit code 0".into()));
+        assert_eq!(read(1, "PROOF CLEAN timeout\n").0, Verdict::Timeout);
         assert_eq!(
             read(1, "PROOF CLEAN error KeyError\n").0,
             Verdict::Error("KeyError".into())

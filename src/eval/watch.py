@@ -279,6 +279,9 @@ def watch(clean, space, trees, expected, given):
     originals = {}
 
     class Guard:
+        # For values of calls that are not made by checks.
+        probe = Probe()
+
         def start(self, program):
             """From here on the candidate's acts are seen."""
             for constant in reversed(program.co_consts):

@@ -108,9 +108,11 @@ pub struct EvalConfig {
     /// (`2,5-8`, `1277_E`). The benchmark's own choice if left out: MBPP's test split 11..510, all
     /// of the others.
     pub tasks: Option<TaskChoice>,
-    /// Which of a benchmark's sets: full or sanitized for mbpp, test or valid for contest.
+    /// Which of a benchmark's sets: full or sanitized for mbpp, test or valid for contest, full or
+    /// repaired for humaneval+.
     pub variant: Option<String>,
-    /// The problems' directory or `builtin:` name; what is built in if left out.
+    /// The problems' directory or `builtin:` name; what is built in if left out. For mbpp+, humaneval+
+    /// and jsonl the problems' file, plain or gzip.
     pub data: Option<String>,
     /// Take problems that are not the known ones. The report then says so.
     pub altered_data: bool,
@@ -134,9 +136,10 @@ pub struct EvalConfig {
     pub batch: usize,
     /// The type that weights are kept in while `wmtp eval` and `wmtp generate` write.
     pub precision: EvalPrecision,
-    /// Seconds on the clock for each program.
+    /// Seconds on the clock for each program. For mbpp+ and humaneval+ for all inputs of a set together,
+    /// where the command line's default is 60.
     pub timeout_seconds: u64,
-    /// Run all tests of a contest problem, not only up to the first that fails.
+    /// Run all tests of a contest or jsonl problem, not only up to the first that fails.
     pub all_tests: bool,
     /// Keep verdicts by content in the cache directory, and look there first.
     pub verdict_cache: bool,

@@ -5,6 +5,8 @@ mod answers;
 mod cheats;
 mod going_on;
 mod ground_truth;
+mod own;
+mod plus;
 mod run;
 mod suspects;
 

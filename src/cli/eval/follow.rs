@@ -3,7 +3,7 @@
 use crate::{
     cli::SettingsArgs,
     cli::{Failure, track::run_with_settings},
-    eval::Finished,
+    eval::{self, Finished},
     pipeline,
     settings::Settings,
     track::{self, Input, Status, Tracking},
@@ -87,7 +87,7 @@ fn evaluated(model: &Path) -> Option<Checkpoint> {
 /// Scores with their intervals, at the checkpoint's step; the problems; the files.
 fn tell(tracking: &Tracking, finished: &Finished, name: &str, checkpoint: Option<&Checkpoint>) {
     let report = &finished.report;
-    let benchmark = &report.benchmark;
+    let benchmark = &eval::plain_name(&report.benchmark);
     let mut values = BTreeMap::new();
     for (k, value) in &report.pass_at_k {
         values.insert(format!("{benchmark}/pass_at_{k}"), *value);
@@ -98,6 +98,9 @@ fn tell(tracking: &Tracking, finished: &Finished, name: &str, checkpoint: Option
         if let Some(strict) = report.pass_at_k_without_suspect.get(k) {
             values.insert(format!("{benchmark}/pass_at_{k}_without_suspect"), *strict);
         }
+    }
+    for (k, value) in report.base.iter().flat_map(|base| &base.pass_at_k) {
+        values.insert(format!("{benchmark}/base_pass_at_{k}"), *value);
     }
     let shares = &report.shares;
     for (key, value) in [
@@ -126,7 +129,11 @@ fn tell(tracking: &Tracking, finished: &Finished, name: &str, checkpoint: Option
     tracking.inputs(vec![Input {
         name: format!("{benchmark}-{}", report.variant),
         digest: record["request"]["problems"].as_str().unwrap_or_default().to_owned(),
-        source: format!("builtin:{benchmark}"),
+        source: report
+            .origin
+            .get("data")
+            .cloned()
+            .unwrap_or_else(|| format!("builtin:{benchmark}")),
         context: "evaluation".into(),
         profile: json!({"tasks": report.tasks}),
     }]);

@@ -11,9 +11,9 @@ use super::{
     generate::{speculation, speculation_text},
 };
 use crate::{
-    data::{PromptStyle, Tokenizer},
+    data::{PromptStyle, Tokenizer, plus::PlusSet},
     eval::{
-        self, Benchmark, Contest, EvalRequest, Finished, HumanEval, Mbpp, MbppVariant, Profile, Source,
+        self, Benchmark, Contest, EvalRequest, Finished, HumanEval, Mbpp, MbppVariant, Own, Plus, Profile, Source,
         parse_task_names,
         sandbox::{Limits, Options, Policy, Sandbox, SandboxError},
     },
@@ -26,7 +26,7 @@ use std::{
     time::Duration,
 };
 
-/// `wmtp eval <mbpp|humaneval|contest>`.
+/// `wmtp eval <mbpp|humaneval|contest|mbpp+|humaneval+|jsonl>`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -41,6 +41,14 @@ enum Which {
     Humaneval(EvalArgs),
     /// CodeContests: programs that read standard input and write standard output.
     Contest(EvalArgs),
+    /// MBPP+: MBPP with many more tests, from its published file (--data FILE).
+    #[command(name = "mbpp+")]
+    MbppPlus(EvalArgs),
+    /// HumanEval+: HumanEval with many more tests, from its published file (--data FILE).
+    #[command(name = "humaneval+")]
+    HumanevalPlus(EvalArgs),
+    /// Your own problems: JSONL with prompts and tests (--data FILE; docs/evaluation.md has the fields).
+    Jsonl(EvalArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -59,10 +67,12 @@ struct EvalArgs {
     /// Problems: numbers, ranges and names (eval.tasks).
     #[arg(long, value_name = "11-110,7,NAME")]
     tasks: Option<String>,
-    /// Which set: full or sanitized (mbpp), test or valid (contest) (eval.variant).
+    /// Which set: full or sanitized (mbpp), test or valid (contest), full or repaired (humaneval+)
+    /// (eval.variant).
     #[arg(long, value_name = "NAME")]
     variant: Option<String>,
-    /// The problems: a directory or builtin:NAME (eval.data).
+    /// The problems: a directory or builtin:NAME; a file, plain or gzip, for mbpp+, humaneval+ and jsonl
+    /// (eval.data).
     #[arg(long, value_name = "URI")]
     data: Option<String>,
     /// Completions for each problem and temperature (eval.samples).
@@ -86,13 +96,14 @@ struct EvalArgs {
     /// How a problem becomes a prompt: few-shot, zero-shot or chat (eval.prompt).
     #[arg(long, value_name = "STYLE")]
     prompt: Option<String>,
-    /// Seconds on the clock for each program (eval.timeout_seconds).
+    /// Seconds on the clock for each program; for mbpp+ and humaneval+ the most for all inputs of a set
+    /// together, 60 if left out (eval.timeout_seconds).
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
     /// Heads 2..H draft tokens, and head 1 decides: greedy answers are the same, in fewer passes.
     #[arg(long)]
     speculative: bool,
-    /// Contest: run all tests, not only up to the first that fails (eval.all_tests).
+    /// Contest and jsonl: run all tests, not only up to the first that fails (eval.all_tests).
     #[arg(long)]
     all_tests: bool,
     /// Judge every program, also one whose verdict is known (eval.verdict_cache).
@@ -128,6 +139,9 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
         Which::Mbpp(args) => ("mbpp", args),
         Which::Humaneval(args) => ("humaneval", args),
         Which::Contest(args) => ("contest", args),
+        Which::MbppPlus(args) => ("mbpp+", args),
+        Which::HumanevalPlus(args) => ("humaneval+", args),
+        Which::Jsonl(args) => ("jsonl", args),
     };
     args.check(name)?;
     let load = |under: &SettingsArgs| args.load(under, name);
@@ -159,6 +173,7 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     if let (PromptStyle::Chat, Some(date)) = (style, &settings.recipe.data.chat_date) {
         request.origin.insert("chat_date".into(), date.clone());
     }
+    request.origin.extend(benchmark.origin());
     if !asked.is_a_file() {
         check(&request, benchmark.as_ref())?;
     }
@@ -284,8 +299,8 @@ impl EvalArgs {
     fn check(&self, benchmark: &str) -> Result<(), Failure> {
         for (bad, rule) in [
             (
-                self.all_tests && benchmark != "contest",
-                "--all-tests is for contest: the other benchmarks have no tests that run apart",
+                self.all_tests && !["contest", "jsonl"].contains(&benchmark),
+                "--all-tests is for contest and jsonl: the other benchmarks have no tests that run apart",
             ),
             (
                 self.speculative && self.predictions.is_some(),
@@ -312,10 +327,14 @@ impl EvalArgs {
     }
 
     fn load(&self, under: &SettingsArgs, benchmark: &str) -> Result<Settings, Failure> {
-        let profile = self
+        let mut profile = self
             .profile
             .map(|profile| profile.settings(benchmark))
             .unwrap_or_default();
+        if benchmark.ends_with('+') {
+            // evalplus' limit for all calls of a set; each call has one of its own.
+            profile.push("eval.timeout_seconds=60".into());
+        }
         let mut sources = under
             .over(profile)
             .sources(None)
@@ -394,6 +413,16 @@ fn benchmark(
 ) -> Result<Box<dyn Benchmark>, Failure> {
     let e = &settings.recipe.eval;
     let builtin = format!("builtin:{name}");
+    let given_by_file = name.ends_with('+') || name == "jsonl";
+    if given_by_file && e.data.as_deref().is_none_or(|data| data.starts_with("builtin:")) {
+        return Err(Failure::usage(match name {
+            "humaneval+" => "humaneval+ is not built in: give its published file, --data HumanEvalPlus.jsonl.gz",
+            "mbpp+" => "mbpp+ is not built in: give its published file, --data MbppPlus.jsonl.gz",
+            _ => {
+                "jsonl evaluates problems of your own: give their file, --data FILE (docs/evaluation.md has its fields)"
+            }
+        }));
+    }
     let source = data_source(e.data.as_deref().unwrap_or(&builtin), &settings.config, output)?;
     let variant = |known: &[&'static str]| match (e.variant.as_deref(), known) {
         (None, [first, ..]) => Ok(*first),
@@ -416,6 +445,23 @@ fn benchmark(
         "humaneval" => {
             variant(&["full"])?;
             Box::new(HumanEval::load(&source, e.altered_data, style, tokenizer)?)
+        }
+        "humaneval+" => {
+            let repaired = variant(&["full", "repaired"])? == "repaired";
+            let file = Path::new(&source);
+            Box::new(Plus::load(file, PlusSet::HumanEval, repaired, style, tokenizer)?)
+        }
+        "mbpp+" => {
+            variant(&["full"])?;
+            Box::new(Plus::load(Path::new(&source), PlusSet::Mbpp, false, style, tokenizer)?)
+        }
+        "jsonl" => {
+            if let Some(variant) = &e.variant {
+                return Err(Failure::usage(format!(
+                    "`eval.variant` is {variant}, and jsonl has no variants: each file is a set"
+                )));
+            }
+            Box::new(Own::load(Path::new(&source), style, tokenizer, e.all_tests)?)
         }
         _ => {
             // Any file of a directory, where altered sets are allowed.
@@ -483,6 +529,7 @@ fn request(
 
 /// `eval-mbpp-` and the time; with a number where there is one of this second.
 fn new_directory(runs: &Path, name: &str) -> PathBuf {
+    let name = eval::plain_name(name);
     let name = format!("eval-{name}-{}", jiff::Zoned::now().strftime("%Y%m%d-%H%M%S"));
     let plain = runs.join(&name);
     let numbered = (2..1000).map(|number| runs.join(format!("{name}-{number}")));

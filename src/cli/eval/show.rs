@@ -133,6 +133,14 @@ pub(super) fn report(finished: &Finished, from: &str) -> String {
         }
         text.push('\n');
     }
+    for (k, share) in r.base.iter().flat_map(|base| &base.pass_at_k) {
+        let interval = r.base.as_ref().and_then(|base| base.ci95_at_k.get(k).copied());
+        let [low, high] = interval.unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "pass@{k:<4} {share:.4}  (95% interval {low:.3} to {high:.3})  by the base tests alone"
+        );
+    }
     if several {
         let _ = writeln!(
             text,
@@ -161,6 +169,9 @@ pub(super) fn report(finished: &Finished, from: &str) -> String {
     }
     for sentence in r.training_tasks.sentences() {
         let _ = writeln!(text, "seen     {sentence}: the score is not one on unseen problems");
+    }
+    for (k, share) in r.pass_at_k_unseen.iter().flatten() {
+        let _ = writeln!(text, "unseen   pass@{k} {share:.4} over the other problems");
     }
     let _ = writeln!(text, "exact    {:.4}", r.exact);
     let results: Vec<String> = r

@@ -49,7 +49,8 @@ struct DataArgs {
     /// program; may be given several times.
     #[arg(long, value_name = "FILE")]
     file: Vec<PathBuf>,
-    /// Benchmarks, separated by commas: mbpp, sanitized, humaneval, contest; all if left out.
+    /// Benchmarks, separated by commas: mbpp, sanitized, humaneval, contest (all four if left out),
+    /// mbpp+=FILE, humaneval+=FILE.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     against: Vec<String>,
 }
@@ -78,9 +79,9 @@ fn data(args: &DataArgs, output: &Output) -> Result<(), Failure> {
         [] => BENCHMARKS.to_vec(),
         named => named.iter().map(String::as_str).collect(),
     };
-    if let Some(unknown) = names.iter().find(|name| !BENCHMARKS.contains(name)) {
+    if let Some(unknown) = names.iter().find(|name| !evaluation::is_benchmark(name)) {
         return Err(Failure::usage(format!(
-            "--against {unknown}: there is no such benchmark; there are {}",
+            "--against {unknown}: there is no such benchmark; there are {}, mbpp+=FILE and humaneval+=FILE",
             BENCHMARKS.join(", ")
         )));
     }

@@ -14,6 +14,7 @@ use crate::eval::{
     lengths::{self, PROMPT_TOO_LONG},
 };
 use std::{
+    collections::BTreeSet,
     sync::{
         Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, SyncSender, sync_channel},
@@ -117,6 +118,12 @@ pub(super) fn judge_all(
     }
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let judges = request.judges.unwrap_or(cores).clamp(1, pending.len());
+    let tasks: BTreeSet<u32> = pending
+        .iter()
+        .filter_map(|&index| jobs.get(index))
+        .map(|job| job.task)
+        .collect();
+    benchmark.prepare(&tasks.into_iter().collect::<Vec<_>>(), judge, judges)?;
     let sink = Mutex::new(sink);
     let (sender, receiver) = sync_channel(judges * WAITING);
     let receiver = Mutex::new(receiver);
@@ -192,6 +199,8 @@ fn fail_too_long(
             sample: job.sample,
             exact: false,
             tokens: 0,
+            base_result: None,
+            plus_result: None,
             tests_passed: None,
             tests_run: None,
             first_failed: None,
@@ -300,7 +309,7 @@ impl Work<'_, '_> {
         let judgement = self.benchmark.judge(job.task, answer, self.judge)?;
         let exact = self.benchmark.is_reference(job.task, answer)?;
         let drawn = !self.request.temperatures.is_empty();
-        let tests = judgement.tests;
+        let (tests, stages) = (judgement.tests, judgement.stages);
         let (completion, solution) = match arrived.program {
             true => (None, Some(arrived.text)),
             false => (Some(arrived.text), None),
@@ -318,6 +327,8 @@ impl Work<'_, '_> {
             sample: job.sample,
             exact,
             tokens: arrived.tokens,
+            base_result: stages.as_ref().map(|stages| stages.base.to_string()),
+            plus_result: stages.map(|stages| stages.plus.to_string()),
             tests_passed: tests.as_ref().map(|tests| tests.passed),
             tests_run: tests.as_ref().map(|tests| tests.run),
             first_failed: tests.and_then(|tests| tests.first_failed),

@@ -33,7 +33,7 @@ use std::{
 
 pub use jobs::sample_seed;
 pub use part::SampleLine;
-pub use report::{EvalReport, ResultCounts, Shares, TemperatureReport};
+pub use report::{BaseScores, EvalReport, ResultCounts, Shares, TemperatureReport, plain_name};
 
 /// Where answers come from.
 pub enum Source<'a> {

@@ -50,6 +50,12 @@ pub struct SampleLine {
     pub exact: bool,
     /// Tokens generated.
     pub tokens: usize,
+    /// The verdict on the original benchmark's tests, where others were added.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub base_result: Option<String>,
+    /// The verdict on the added tests.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub plus_result: Option<String>,
     /// Tests that it passed, where they run one by one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub tests_passed: Option<usize>,

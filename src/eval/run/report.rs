@@ -37,6 +37,8 @@ pub(super) struct Counts {
     exact: usize,
     suspect: usize,
     tokens: usize,
+    /// The samples have a verdict on the original tests alone.
+    stages: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,6 +46,8 @@ struct TaskCount {
     samples: usize,
     passed: usize,
     suspect: usize,
+    /// Passed the original benchmark's tests, where others were added.
+    base: usize,
 }
 
 impl Counts {
@@ -53,6 +57,11 @@ impl Counts {
         count.samples += 1;
         count.passed += usize::from(verdict.passed());
         count.suspect += usize::from(sample.suspect);
+        if let Some(base) = &sample.base_result {
+            let base: Verdict = base.parse().map_err(EvalError::Request)?;
+            count.base += usize::from(base.passed());
+            self.stages = true;
+        }
         *self.results.0.entry(verdict.class().to_owned()).or_default() += 1;
         if let Verdict::Error(what) = verdict {
             *self.errors.entry(what).or_default() += 1;
@@ -83,6 +92,27 @@ impl Counts {
             passed: count.passed - if suspects_fail { count.suspect } else { 0 },
         };
         self.by_task.values().map(tally).collect()
+    }
+
+    /// Over the problems that are not flagged as seen; None where none is flagged, or all are.
+    fn unseen_tallies(&self, seen: &TrainingTasks) -> Option<Vec<Tally>> {
+        let unseen = self.by_task.iter().filter(|(task, _)| !seen.contains(**task));
+        let tallies: Vec<Tally> = unseen
+            .map(|(_, count)| Tally {
+                samples: count.samples,
+                passed: count.passed,
+            })
+            .collect();
+        (!tallies.is_empty() && tallies.len() < self.by_task.len()).then_some(tallies)
+    }
+
+    /// By the original benchmark's tests alone; None where there are no others.
+    fn base_tallies(&self) -> Option<Vec<Tally>> {
+        let tally = |count: &TaskCount| Tally {
+            samples: count.samples,
+            passed: count.base,
+        };
+        self.stages.then(|| self.by_task.values().map(tally).collect())
     }
 
     fn share(&self, count: usize) -> f64 {
@@ -119,6 +149,15 @@ pub struct Shares {
     pub output_limit: f64,
 }
 
+/// Scores by the original benchmark's tests alone, as HumanEval+ has those of HumanEval.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BaseScores {
+    /// pass@k for each k, 1 included.
+    pub pass_at_k: BTreeMap<usize, f64>,
+    /// Their 95% intervals.
+    pub ci95_at_k: BTreeMap<usize, [f64; 2]>,
+}
+
 /// The scores of the samples of one temperature.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TemperatureReport {
@@ -132,6 +171,12 @@ pub struct TemperatureReport {
     pub ci95_method_at_k: BTreeMap<usize, IntervalMethod>,
     /// The same with suspect passes counted as failures.
     pub pass_at_k_without_suspect: BTreeMap<usize, f64>,
+    /// pass@k over the problems that `training_tasks` does not flag, where it flags some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pass_at_k_unseen: Option<BTreeMap<usize, f64>>,
+    /// pass@k by the original benchmark's tests alone, where others were added.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<BaseScores>,
     /// Passes that are suspect.
     pub suspect: usize,
     /// Samples equal to the reference solution, as a share.
@@ -184,8 +229,16 @@ pub struct EvalReport {
     pub suspect: usize,
     /// `pass_at_k` with suspect passes counted as failures.
     pub pass_at_k_without_suspect: BTreeMap<usize, f64>,
+    /// pass@k over the problems that `training_tasks` does not flag, where it flags some; each k at the
+    /// temperature that is best for `pass_at_k`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pass_at_k_unseen: Option<BTreeMap<usize, f64>>,
+    /// pass@k by the original benchmark's tests alone, where others were added; each k at the temperature
+    /// that is best for `pass_at_k`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<BaseScores>,
     /// Samples equal to the reference solution, as a share of all samples. Its name is
-    /// `<benchmark>_exact` in the output.
+    /// `<benchmark>_exact` in the output, with `_plus` for a `+`.
     #[serde(skip)]
     pub exact: f64,
     /// Samples of a kind, as shares of all.
@@ -220,10 +273,15 @@ impl EvalReport {
         let mut json = serde_json::to_value(self)
             .map_err(|error| EvalError::Request(format!("the report cannot be written as JSON: {error}")))?;
         if let Some(object) = json.as_object_mut() {
-            object.insert(format!("{}_exact", self.benchmark), self.exact.into());
+            object.insert(format!("{}_exact", plain_name(&self.benchmark)), self.exact.into());
         }
         Ok(json)
     }
+}
+
+/// A benchmark's name for places that take no `+`: names of fields, metrics and directories.
+pub fn plain_name(benchmark: &str) -> String {
+    benchmark.replace('+', "_plus")
 }
 
 /// The report over the counts of each temperature.
@@ -250,6 +308,20 @@ pub(super) fn report(
     let of_best =
         |k: usize, value: &dyn Fn(&TemperatureReport) -> Option<f64>| (k, best(k).and_then(value).unwrap_or(0.0));
     let interval = |k: usize| best(k).and_then(|t| t.ci95_at_k.get(&k).copied()).unwrap_or([0.0; 2]);
+    let has_base = temperatures.iter().any(|t| t.base.is_some());
+    let base = has_base.then(|| {
+        let of = |k: usize| best(k).and_then(|t| t.base.as_ref());
+        BaseScores {
+            pass_at_k: ks
+                .iter()
+                .filter_map(|&k| Some((k, *of(k)?.pass_at_k.get(&k)?)))
+                .collect(),
+            ci95_at_k: ks
+                .iter()
+                .filter_map(|&k| Some((k, *of(k)?.ci95_at_k.get(&k)?)))
+                .collect(),
+        }
+    });
     EvalReport {
         benchmark: benchmark.name().to_owned(),
         variant: benchmark.variant().to_owned(),
@@ -277,6 +349,11 @@ pub(super) fn report(
             .iter()
             .map(|&k| of_best(k, &|t| t.pass_at_k_without_suspect.get(&k).copied()))
             .collect(),
+        pass_at_k_unseen: temperatures.iter().any(|t| t.pass_at_k_unseen.is_some()).then(|| {
+            let of = |k: usize| best(k)?.pass_at_k_unseen.as_ref()?.get(&k).copied();
+            ks.iter().filter_map(|&k| Some((k, of(k)?))).collect()
+        }),
+        base,
         exact: all.share(all.exact),
         shares: all.shares(),
         results: all.results,
@@ -308,6 +385,16 @@ fn of_temperature(counts: &Counts, temperature: Option<f64>, request: &EvalReque
         ci95_at_k: intervals.iter().map(|(&k, interval)| (k, interval.ends)).collect(),
         ci95_method_at_k: intervals.iter().map(|(&k, interval)| (k, interval.method)).collect(),
         pass_at_k_without_suspect: ks.iter().map(|&k| (k, mean_pass_at_k(&strict, k))).collect(),
+        pass_at_k_unseen: counts
+            .unseen_tallies(&request.training)
+            .map(|tallies| ks.iter().map(|&k| (k, mean_pass_at_k(&tallies, k))).collect()),
+        base: counts.base_tallies().map(|tallies| BaseScores {
+            pass_at_k: ks.iter().map(|&k| (k, mean_pass_at_k(&tallies, k))).collect(),
+            ci95_at_k: ks
+                .iter()
+                .map(|&k| (k, interval95(&tallies, k, request.seed).ends))
+                .collect(),
+        }),
         suspect: counts.suspect,
         exact: counts.share(counts.exact),
         shares: counts.shares(),
