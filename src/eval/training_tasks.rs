@@ -71,9 +71,14 @@ impl TrainingTasks {
 
     /// Whether a problem is flagged for any reason.
     pub fn contains(&self, task: u32) -> bool {
-        [&self.trained_on, &self.validated_on, &self.mbpp_training_split, &self.in_prompt]
-            .iter()
-            .any(|set| set.numbers.binary_search(&task).is_ok())
+        [
+            &self.trained_on,
+            &self.validated_on,
+            &self.mbpp_training_split,
+            &self.in_prompt,
+        ]
+        .iter()
+        .any(|set| set.numbers.binary_search(&task).is_ok())
     }
 
     /// A sentence for each reason.
