@@ -53,8 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         sources: Sources {
             data: settings.recipe.data.source.clone(),
             base: micro_model(cache.path(), &device)?,
-            reference: None,
-            reward: None,
+            ..Sources::default()
         },
         device,
         device_name,

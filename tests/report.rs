@@ -187,8 +187,7 @@ fn a_scorer_of_one_s_own_is_recorded_and_may_fail_at_held_out_documents() {
         sources: ModelSources {
             data: settings.recipe.data.source.clone(),
             base: micro_model(&cache, &device).expect("the micro model"),
-            reference: None,
-            reward: None,
+            ..ModelSources::default()
         },
         device,
         device_name,

@@ -10,6 +10,9 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{ModelError, Problems};
 use crate::fields::Fields;
+use crate::file_content::other_content;
+use crate::missing_file;
+use crate::rope_fields::read_rope;
 
 /// Version of the `"wmtp"` block that this crate writes.
 const FORMAT: u64 = 1;
@@ -93,7 +96,8 @@ impl LlamaConfig {
     /// The file cannot be read, is not JSON, or describes something else than a plain Llama.
     pub fn read(dir: &Path) -> Result<Self, ModelError> {
         let path = dir.join("config.json");
-        let text = std::fs::read_to_string(&path).map_err(|source| ModelError::io("read", &path, source))?;
+        let text = std::fs::read(&path).map_err(|source| missing_file::config(dir, source))?;
+        let text = String::from_utf8_lossy(&text);
         Self::parse_named(&text, &path.display().to_string())
     }
 
@@ -113,7 +117,12 @@ impl LlamaConfig {
         let other = match serde_json::from_str::<Value>(text) {
             Ok(Value::Object(map)) => map,
             Ok(_) => return Err(fail(vec!["it is not a JSON object".to_owned()])),
-            Err(error) => return Err(fail(vec![format!("it is not valid JSON ({error})")])),
+            Err(error) => {
+                let other = other_content(text.as_bytes()).map(str::to_owned);
+                return Err(fail(vec![
+                    other.unwrap_or_else(|| format!("it is not valid JSON ({error})")),
+                ]));
+            }
         };
         let mut fields = Fields::new(&other);
         let config = Self::from_fields(&mut fields, &other);
@@ -130,6 +139,7 @@ impl LlamaConfig {
         let hidden_size = fields.size("hidden_size", None);
         let num_attention_heads = fields.size("num_attention_heads", None);
         let head_dim = hidden_size.checked_div(num_attention_heads).unwrap_or(0);
+        let max_position_embeddings = fields.size("max_position_embeddings", Some(2048));
         Self {
             vocab_size: fields.size("vocab_size", None),
             hidden_size,
@@ -138,9 +148,9 @@ impl LlamaConfig {
             num_attention_heads,
             num_key_value_heads: fields.size("num_key_value_heads", Some(num_attention_heads)),
             head_dim: fields.size("head_dim", Some(head_dim)),
-            max_position_embeddings: fields.size("max_position_embeddings", Some(2048)),
+            max_position_embeddings,
             rms_norm_eps: fields.number("rms_norm_eps", Some(1e-6)),
-            rope: read_rope(fields),
+            rope: read_rope(fields, max_position_embeddings),
             tie_word_embeddings: fields.flag("tie_word_embeddings", false),
             bos_token_id: fields.tokens("bos_token_id", &[1]).first().copied(),
             eos_token_ids: fields.tokens("eos_token_id", &[2]),
@@ -311,10 +321,6 @@ fn refuse_other_architectures(fields: &mut Fields<'_>) {
             fields.problem(format!("`{name}` is set, which is not supported"));
         }
     }
-    let rotated = fields.number("partial_rotary_factor", Some(1.0));
-    if rotated != 1.0 {
-        fields.problem(format!("`partial_rotary_factor` is {rotated}, only 1 is supported"));
-    }
 }
 
 fn read_wmtp(fields: &mut Fields<'_>) -> usize {
@@ -331,65 +337,6 @@ fn read_wmtp(fields: &mut Fields<'_>) -> usize {
     let n_heads = inner.size("n_heads", Some(1));
     fields.problems.append(&mut inner.problems);
     n_heads
-}
-
-/// Top-level `rope_theta` with `rope_scaling` (transformers 4), or `rope_parameters` (transformers 5).
-fn read_rope(fields: &mut Fields<'_>) -> RopeConfig {
-    let top = fields.number("rope_theta", Some(10_000.0));
-    let (name, block) = match (fields.object("rope_parameters"), fields.object("rope_scaling")) {
-        (Some(block), _) => ("rope_parameters.", block),
-        (None, Some(block)) => ("rope_scaling.", block),
-        (None, None) => {
-            return RopeConfig {
-                theta: top,
-                scaling: RopeScaling::None,
-            };
-        }
-    };
-    let mut inner = Fields::within(block, name);
-    let theta = inner.number("rope_theta", Some(top));
-    let kind = ["rope_type", "type"].iter().find_map(|key| inner.get(key)?.as_str());
-    let scaling = match kind {
-        None | Some("default") => RopeScaling::None,
-        Some("linear") => RopeScaling::Linear {
-            factor: inner.number("factor", None),
-        },
-        Some("llama3") => RopeScaling::Llama3 {
-            factor: inner.number("factor", None),
-            low_freq_factor: inner.number("low_freq_factor", None),
-            high_freq_factor: inner.number("high_freq_factor", None),
-            original_max_position_embeddings: inner.number("original_max_position_embeddings", None),
-        },
-        Some(other) => {
-            inner.problem(format!(
-                "`{name}rope_type` is \"{other}\", supported are \"default\", \"linear\" and \"llama3\""
-            ));
-            RopeScaling::None
-        }
-    };
-    check_scaling(&scaling, name, &mut inner);
-    fields.problems.append(&mut inner.problems);
-    RopeConfig { theta, scaling }
-}
-
-fn check_scaling(scaling: &RopeScaling, name: &str, fields: &mut Fields<'_>) {
-    if !fields.problems.is_empty() {
-        return;
-    }
-    match *scaling {
-        RopeScaling::None => {}
-        RopeScaling::Linear { factor } if factor > 0.0 => {}
-        RopeScaling::Llama3 {
-            factor,
-            low_freq_factor: low,
-            high_freq_factor: high,
-            original_max_position_embeddings: original,
-        } if factor > 0.0 && low > 0.0 && high > low && original > 0.0 => {}
-        RopeScaling::Linear { .. } => fields.problem(format!("`{name}factor` must be above 0")),
-        RopeScaling::Llama3 { .. } => fields.problem(format!(
-            "`{name}` needs factor > 0, 0 < low_freq_factor < high_freq_factor and original_max_position_embeddings > 0"
-        )),
-    }
 }
 
 /// The blocks `rope_scaling` (null without scaling) and `rope_parameters`.

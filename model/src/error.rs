@@ -45,6 +45,22 @@ pub enum ModelError {
         /// Everything missing, surplus, misshapen or unreadable.
         problems: Problems,
     },
+    /// A LoRA adapter does not fit its base, or asks for what cannot be carried out.
+    #[error("the LoRA adapter in {place} cannot be used: {problems}")]
+    Adapter {
+        /// The directory.
+        place: String,
+        /// Everything that is wrong with it.
+        problems: Problems,
+    },
+    /// A directory holds no model in the expected layout.
+    #[error("`{place}` {problem}")]
+    NoModel {
+        /// The directory.
+        place: String,
+        /// What it lacks, what it holds instead, and what to do.
+        problem: String,
+    },
     /// A file is damaged or not in the expected format.
     #[error("{} is not a readable {format} file: {reason}", path.display())]
     Format {

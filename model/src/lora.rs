@@ -13,14 +13,16 @@ use burn::tensor::{DType, Tensor, TensorData};
 use rand::RngExt;
 use serde_json::{Map, Value, json};
 
+use crate::config::LlamaConfig;
 use crate::error::{ModelError, Problems};
 use crate::fields::Fields;
 use crate::layers::Weight;
 use crate::llama::MtpLlama;
 use crate::names::TensorSpec;
+use crate::peft::Adapter;
 use crate::random;
 use crate::raw::{self, SaveDtype};
-use crate::store::write_json;
+use crate::store::{own_heads, write_json};
 use crate::tensor_file::{self, Outgoing, TensorFiles};
 
 /// The linear maps that get an adapter, as peft's `target_modules`.
@@ -74,7 +76,7 @@ pub fn merged(model: MtpLlama) -> MtpLlama {
 }
 
 /// The name without `.weight`, where it is that of a linear map to be adapted.
-fn target(name: &str) -> Option<&str> {
+pub(crate) fn target(name: &str) -> Option<&str> {
     let stem = name.strip_suffix(".weight")?;
     let (_, last) = stem.rsplit_once('.')?;
     TARGETS.contains(&last).then_some(stem)
@@ -269,6 +271,43 @@ pub fn load_adapter(model: MtpLlama, dir: &Path) -> Result<MtpLlama, ModelError>
             place: dir.display().to_string(),
             problems: Problems(problems),
         });
+    }
+    Ok(model.map(&mut Fill { values }))
+}
+
+/// Fills the adapters of a model ([`apply_lora`] of `rank` and `alpha` on the base that lies in `base`)
+/// from an adapter of any maker, to train it further. Linear maps that it does not change start as
+/// [`apply_lora`] left them, without an effect.
+///
+/// # Errors
+/// The adapter cannot be read, does not fit the base, or does more than these adapters can express.
+pub fn continue_adapter(
+    model: MtpLlama,
+    base: &Path,
+    adapter: &Path,
+    rank: usize,
+    alpha: f64,
+) -> Result<MtpLlama, ModelError> {
+    let mut config = LlamaConfig::read(base)?;
+    config.n_heads = own_heads(adapter)?.unwrap_or(1);
+    let opened = Adapter::open(adapter, &mut config)?;
+    let mut found = opened.as_factors(rank, alpha).map_err(|reason| {
+        ModelError::Request(format!(
+            "the adapter in {} {reason}: change `train.lora` accordingly, or leave it out to train all weights of the merged model",
+            adapter.display()
+        ))
+    })?;
+    let mut values = BTreeMap::new();
+    for (name, weight) in model.weights() {
+        let (Weight::Matrix(param), Some([a, b])) = (weight, found.remove(&name)) else {
+            continue;
+        };
+        if let Some(adapter) = param.adapter() {
+            for (factor, values_of) in [(&adapter.b, a), (&adapter.a, b)] {
+                let shape = factor.lazy_shape().to_vec();
+                values.insert(factor.id, TensorData::new(values_of, shape));
+            }
+        }
     }
     Ok(model.map(&mut Fill { values }))
 }

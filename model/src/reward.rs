@@ -15,7 +15,6 @@ use crate::llama::MtpLlama;
 use crate::names::TensorSpec;
 use crate::raw;
 use crate::store;
-use crate::tensor_file::TensorFiles;
 
 /// Name of the score's weight `[1, D]`.
 const SCORE: &str = "score.weight";
@@ -45,7 +44,7 @@ impl RewardModel {
             shape: vec![1, config.hidden_size],
         };
         let mut problems = Vec::new();
-        let files = TensorFiles::open_model(dir, &mut problems)?;
+        let files = store::open_standard(dir)?;
         store::check_model(&config, std::slice::from_ref(&score), &files, &mut problems);
         store::fail_if_any(problems, dir)?;
         let model = store::build(&config, &files, DType::F32, device, dir)?;

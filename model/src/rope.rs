@@ -56,7 +56,7 @@ pub(crate) fn angles(config: &LlamaConfig, positions: &[i64]) -> Vec<f64> {
 }
 
 /// The `head_dim / 2` inverse frequencies, stretched as the configuration says.
-fn inverse_frequencies(rope: &RopeConfig, head_dim: usize) -> Vec<f32> {
+pub(crate) fn inverse_frequencies(rope: &RopeConfig, head_dim: usize) -> Vec<f32> {
     (0..head_dim / 2)
         .map(|i| {
             let plain = (1.0 / rope.theta.powf((2 * i) as f64 / head_dim as f64)) as f32;

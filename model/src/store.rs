@@ -11,9 +11,12 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::config::LlamaConfig;
 use crate::error::{ModelError, Problems};
+use crate::findings::{self, Finding};
 use crate::layers::Weight;
 use crate::llama::{MtpLlama, random_weight};
 use crate::names::{self, TensorSpec};
+use crate::peft::Adapter;
+use crate::prefix;
 use crate::raw::{self, SaveDtype};
 use crate::tensor_file::{self, Outgoing, TensorFiles};
 
@@ -59,44 +62,113 @@ impl Default for LoadOptions {
 /// # Errors
 /// A file cannot be read or is damaged; the configuration is not a Llama's; the tensors do not fit it.
 pub fn load(dir: &Path, options: &LoadOptions, device: &Device) -> Result<MtpLlama, ModelError> {
-    let mut config = LlamaConfig::read(dir)?;
+    load_merged(dir, None, options, device)
+}
+
+/// Loads the model in `base` with the LoRA adapter in `adapter` (peft's, or this crate's own) merged
+/// into its weights. Without `options.n_heads` it has as many heads as the adapter says, else as the
+/// base has.
+///
+/// # Errors
+/// As [`load`]; the adapter does not fit the base, or is of a kind that cannot be merged.
+pub fn load_adapted(
+    base: &Path,
+    adapter: &Path,
+    options: &LoadOptions,
+    device: &Device,
+) -> Result<MtpLlama, ModelError> {
+    load_merged(base, Some(adapter), options, device)
+}
+
+/// The configuration that [`load_adapted`] gives its model: the base's with the adapter's heads,
+/// untied and with another vocabulary where the adapter makes it so.
+///
+/// # Errors
+/// As [`load_adapted`], without reading the weights of the base.
+pub fn adapted_config(base: &Path, adapter: &Path) -> Result<LlamaConfig, ModelError> {
+    let mut config = LlamaConfig::read(base)?;
     let stored = config.n_heads;
-    config.n_heads = options.n_heads.unwrap_or(stored);
-    if config.n_heads == 0 {
+    let own = own_heads(adapter)?;
+    config.n_heads = own.unwrap_or(1);
+    Adapter::open(adapter, &mut config)?;
+    config.n_heads = own.unwrap_or(stored);
+    Ok(config)
+}
+
+fn load_merged(
+    dir: &Path,
+    adapter: Option<&Path>,
+    options: &LoadOptions,
+    device: &Device,
+) -> Result<MtpLlama, ModelError> {
+    let base = LlamaConfig::read(dir)?;
+    let stored = base.n_heads;
+    let own = adapter.map(own_heads).transpose()?.flatten();
+    let n_heads = options.n_heads.or(own).unwrap_or(stored);
+    if n_heads == 0 {
         return Err(ModelError::Request(
             "a model needs at least one prediction head, 0 were asked for".to_owned(),
         ));
     }
-    let mut problems = Vec::new();
-    let model = TensorFiles::open_model(dir, &mut problems)?;
-    let heads = if config.n_heads > 1 && stored > 1 {
+    let model = open_standard(dir)?;
+    let heads = if n_heads > 1 && stored > 1 {
         Some(TensorFiles::open(&dir.join(HEADS_FILE))?)
     } else {
         None
     };
-    check_model(&config, &[], &model, &mut problems);
+    let mut problems = Vec::new();
+    check_model(&base, &[], &model, &mut problems);
     if let Some(heads) = &heads {
-        check_heads(&config, heads, stored, &mut problems);
+        check_heads(&base, heads, stored, &mut problems);
     }
     fail_if_any(problems, dir)?;
 
+    // peft knows the trunk and head 1 alone.
+    let adapted = own.unwrap_or(1);
+    let mut config = LlamaConfig {
+        n_heads: adapted,
+        ..base.clone()
+    };
+    let adapter = adapter.map(|dir| Adapter::open(dir, &mut config)).transpose()?;
+    config.n_heads = n_heads;
     let last = names::layer_prefix(config.num_hidden_layers.saturating_sub(1));
     MtpLlama::build(&config, options.dtype, device, &mut |name, shape| {
-        let found = match (split_head(name), &heads) {
-            (None, _) => model.values(name),
-            (Some((k, _)), Some(heads)) if k <= stored => heads.values(name),
-            (Some((_, part)), _) => match options.head_init {
-                HeadInit::CopyLast => model.values(&format!("{last}{part}")),
-                HeadInit::Random => {
-                    return Ok(random_weight(options.seed, name, shape, config.initializer_range));
-                }
-            },
+        // A head that is made as a copy is one of the merged layer, unless the adapter has its own
+        // factors, which belong to a copy of the base's.
+        let (from, merged_as) = match (split_head(name), options.head_init) {
+            (Some((k, part)), HeadInit::CopyLast) if k > stored => {
+                let last = format!("{last}{part}");
+                (last.clone(), if k <= adapted { name.to_owned() } else { last })
+            }
+            _ => (name.to_owned(), name.to_owned()),
+        };
+        let stored_values = || match (split_head(&from), &heads) {
+            (None, _) if name == names::UNEMBEDDING && base.tie_word_embeddings => model.values(names::EMBEDDING),
+            (None, _) => model.values(&from),
+            (Some((k, _)), Some(heads)) if k <= stored => heads.values(&from),
+            _ => {
+                let random = random_weight(options.seed, name, shape, config.initializer_range);
+                Some(raw::to_f32(random))
+            }
         };
         // Names and types were checked above, so a value that is absent now is a file changed meanwhile.
-        found
-            .map(|values| TensorData::new(values, shape.to_vec()))
-            .ok_or_else(|| unreadable(name, dir))
+        let values = match &adapter {
+            Some(adapter) if adapter.changes(&merged_as) || merged_as == names::UNEMBEDDING => {
+                adapter.merge(&merged_as, shape, stored_values, base.tie_word_embeddings)?
+            }
+            _ => stored_values().ok_or_else(|| unreadable(name, dir))?,
+        };
+        Ok(TensorData::new(values, shape.to_vec()))
     })
+}
+
+/// H of an adapter of this crate, whose directory has a `config.json` that says so; none of others.
+pub(crate) fn own_heads(adapter: &Path) -> Result<Option<usize>, ModelError> {
+    if !adapter.join("config.json").exists() {
+        return Ok(None);
+    }
+    let config = LlamaConfig::read(adapter)?;
+    Ok(config.other.contains_key("wmtp").then_some(config.n_heads))
 }
 
 /// Builds a model of exactly the tensors of one set of files, which have been checked.
@@ -126,37 +198,50 @@ fn split_head(name: &str) -> Option<(usize, &str)> {
     Some((k.parse().ok()?, part))
 }
 
+/// The files of the model in `dir`, their tensors under transformers' names.
+///
+/// # Errors
+/// A file is missing, damaged or contradicts another one, or names cannot be told apart.
+pub(crate) fn open_standard(dir: &Path) -> Result<TensorFiles, ModelError> {
+    let mut problems = Vec::new();
+    let mut files = TensorFiles::open_model(dir, &mut problems)?;
+    if problems.is_empty() {
+        prefix::to_standard_names(&mut files, &mut problems);
+    }
+    // What else does not fit follows from these.
+    fail_if_any(problems, dir)?;
+    Ok(files)
+}
+
 /// Compares the files with the configuration's tensors and some `more`.
 pub(crate) fn check_model(config: &LlamaConfig, more: &[TensorSpec], files: &TensorFiles, problems: &mut Vec<String>) {
     let mut expected = config.model_tensors();
     expected.extend_from_slice(more);
     files.check(&expected, problems);
-    let known: std::collections::BTreeSet<&str> = expected.iter().map(|spec| spec.name.as_str()).collect();
-    for name in files.names().filter(|name| !known.contains(name)) {
-        if name == names::UNEMBEDDING {
-            // Only here with tied embeddings: some writers store the shared matrix twice.
-            if files.bytes(name) != files.bytes(names::EMBEDDING) {
-                problems.push(format!(
-                    "`{name}` differs from `{}` although `tie_word_embeddings` is true",
-                    names::EMBEDDING
-                ));
-            }
-        } else if !name.ends_with("rotary_emb.inv_freq") {
-            problems.push(format!("`{name}` is surplus: no part of this configuration uses it"));
-        }
+    // Only here with tied embeddings: some writers store the shared matrix twice.
+    let tied = config.tie_word_embeddings && files.shape(names::UNEMBEDDING).is_some();
+    if tied && files.bytes(names::UNEMBEDDING) != files.bytes(names::EMBEDDING) {
+        problems.push(format!(
+            "`{}` differs from `{}` although `tie_word_embeddings` is true",
+            names::UNEMBEDDING,
+            names::EMBEDDING
+        ));
     }
+    let passes = |name: &str| (tied && name == names::UNEMBEDDING) || name.ends_with("rotary_emb.inv_freq");
+    let surplus = findings::surplus(files.names(), &expected, passes);
+    problems.extend(findings::listed(
+        Finding::Surplus,
+        "no part of this configuration uses it",
+        &surplus,
+    ));
 }
 
 fn check_heads(config: &LlamaConfig, files: &TensorFiles, stored: usize, problems: &mut Vec<String>) {
     let expected: Vec<TensorSpec> = (2..=stored).flat_map(|k| config.head_tensors(k)).collect();
     files.check(&expected, problems);
-    let known: std::collections::BTreeSet<&str> = expected.iter().map(|spec| spec.name.as_str()).collect();
-    problems.extend(
-        files
-            .names()
-            .filter(|name| !known.contains(name))
-            .map(|name| format!("`{name}` is surplus: `wmtp.n_heads` is {stored}")),
-    );
+    let surplus = findings::surplus(files.names(), &expected, |_| false);
+    let why = format!("`wmtp.n_heads` is {stored}");
+    problems.extend(findings::listed(Finding::Surplus, &why, &surplus));
 }
 
 pub(crate) fn fail_if_any(problems: Vec<String>, place: &Path) -> Result<(), ModelError> {

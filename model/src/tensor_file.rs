@@ -14,7 +14,11 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::error::ModelError;
+use crate::file_content::{not_safetensors, other_content};
+use crate::findings::{Finding, listed};
+use crate::missing_file;
 use crate::names::TensorSpec;
+use crate::prefix::no_name_in_common;
 use crate::raw::SaveDtype;
 
 /// Where one tensor lies.
@@ -31,7 +35,11 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(crate) struct TensorFiles {
     maps: Vec<Bytes>,
+    /// The files' names, in the order of `maps`.
+    places: Vec<String>,
     entries: BTreeMap<String, Entry>,
+    /// Tensors that an earlier shard holds as well, as that shard has them.
+    repeated: Vec<(String, Entry)>,
     /// Metadata of the header, of all files.
     pub(crate) metadata: BTreeMap<String, String>,
 }
@@ -68,12 +76,18 @@ impl TensorFiles {
     }
 
     /// `model.safetensors` in `dir`, or the shards that `model.safetensors.index.json` lists.
-    /// Problems with single shards are added to `problems`.
+    /// Problems with single shards are added to `problems`: what the files hold says little then.
+    ///
+    /// # Errors
+    /// There is neither, or a file cannot be read.
     pub(crate) fn open_model(dir: &Path, problems: &mut Vec<String>) -> Result<Self, ModelError> {
         let single = dir.join("model.safetensors");
         let index = dir.join("model.safetensors.index.json");
-        if single.exists() || !index.exists() {
+        if single.exists() {
             return Self::open(&single);
+        }
+        if !index.exists() {
+            return Err(missing_file::weights(dir));
         }
         let mut files = Self::default();
         for (shard, names) in read_index(&index)? {
@@ -87,10 +101,38 @@ impl TensorFiles {
                 Err(error) => problems.push(format!("shard {shard}: {error}")),
             }
         }
+        files.check_repeated(problems);
         Ok(files)
     }
 
-    fn add(&mut self, path: &Path) -> Result<(), ModelError> {
+    /// A tensor may be in several shards if it is the same in all: readers differ in which they take.
+    fn check_repeated(&self, problems: &mut Vec<String>) {
+        for (name, earlier) in &self.repeated {
+            let Some(later) = self.entries.get(name) else { continue };
+            let same =
+                earlier.shape == later.shape && earlier.dtype == later.dtype && self.data(earlier) == self.data(later);
+            if !same {
+                let place = |entry: &Entry| self.places.get(entry.file).cloned().unwrap_or_default();
+                problems.push(format!(
+                    "`{name}` is in {} and, with other values, in {}: remove one of the two",
+                    place(earlier),
+                    place(later)
+                ));
+            }
+        }
+    }
+
+    /// Gives tensors other names, by the ones they have; see [`crate::prefix`].
+    pub(crate) fn rename(&mut self, names: &BTreeMap<String, String>) {
+        let entries = std::mem::take(&mut self.entries);
+        self.entries = entries
+            .into_iter()
+            .map(|(name, entry)| (names.get(&name).cloned().unwrap_or(name), entry))
+            .collect();
+    }
+
+    /// Adds the tensors of a further file.
+    pub(crate) fn add(&mut self, path: &Path) -> Result<(), ModelError> {
         let file = File::open(path).map_err(|source| ModelError::io("read", path, source))?;
         // SAFETY: the map is only read. Another program that shortened the file meanwhile could end
         // this process, as with every mapped file; this crate itself never writes into a model file,
@@ -102,7 +144,7 @@ impl TensorFiles {
     fn add_bytes(&mut self, bytes: Bytes, path: &Path) -> Result<(), ModelError> {
         let damaged = |reason: String| ModelError::format(path, "safetensors", reason);
         let (header, metadata) = SafeTensors::read_metadata(bytes.slice())
-            .map_err(|error| damaged(format!("{error}; it may be truncated or damaged, fetch it again")))?;
+            .map_err(|error| damaged(not_safetensors(bytes.slice(), &error)))?;
         for (name, info) in metadata.tensors() {
             let (start, end) = info.data_offsets;
             let entry = Entry {
@@ -112,11 +154,13 @@ impl TensorFiles {
                 start: 8 + header + start,
                 len: end - start,
             };
-            if self.entries.insert(name.clone(), entry).is_some() {
-                return Err(damaged(format!("`{name}` is in an earlier shard as well")));
+            if let Some(earlier) = self.entries.insert(name.clone(), entry) {
+                self.repeated.push((name.clone(), earlier));
             }
         }
         self.metadata.extend(metadata.metadata().clone().unwrap_or_default());
+        let place = path.file_name().unwrap_or_default().to_string_lossy();
+        self.places.push(place.into_owned());
         self.maps.push(bytes);
         Ok(())
     }
@@ -128,11 +172,19 @@ impl TensorFiles {
 
     /// The stored bytes of a tensor.
     pub(crate) fn bytes(&self, name: &str) -> Option<&[u8]> {
-        let entry = self.entries.get(name)?;
+        self.data(self.entries.get(name)?)
+    }
+
+    fn data(&self, entry: &Entry) -> Option<&[u8]> {
         self.maps
             .get(entry.file)?
             .slice()
             .get(entry.start..entry.start + entry.len)
+    }
+
+    /// The dimensions of a tensor.
+    pub(crate) fn shape(&self, name: &str) -> Option<&[usize]> {
+        Some(&self.entries.get(name)?.shape)
     }
 
     /// The stored float type of a tensor; none if the tensor is absent or not of a float type.
@@ -145,26 +197,32 @@ impl TensorFiles {
         Some(self.dtype(name)?.decode(self.bytes(name)?))
     }
 
-    /// Says what is wrong with the tensors that should be here, without reading any of them.
+    /// Says what is wrong with the tensors that should be here, without reading any of them: an entry
+    /// of `problems` for each kind of fault.
     pub(crate) fn check(&self, expected: &[TensorSpec], problems: &mut Vec<String>) {
+        let [mut missing, mut misshapen, mut mistyped] = [const { Vec::new() }; 3];
         for spec in expected {
             let Some(entry) = self.entries.get(&spec.name) else {
-                problems.push(format!("`{}` of shape {:?} is missing", spec.name, spec.shape));
+                missing.push(format!("`{}` of shape {:?}", spec.name, spec.shape));
                 continue;
             };
             if entry.shape != spec.shape {
-                problems.push(format!(
-                    "`{}` has shape {:?}, expected {:?}",
+                misshapen.push(format!(
+                    "`{}` ({:?}, expected {:?})",
                     spec.name, entry.shape, spec.shape
                 ));
             }
             if SaveDtype::from_safetensors(entry.dtype).is_none() {
-                problems.push(format!(
-                    "`{}` has type {:?}, expected F32, F16 or BF16",
+                mistyped.push(format!(
+                    "`{}` ({:?}, expected F32, F16 or BF16)",
                     spec.name, entry.dtype
                 ));
             }
         }
+        problems.extend(no_name_in_common(self.names(), expected, missing.len()));
+        problems.extend(listed(Finding::Missing, "", &missing));
+        problems.extend(listed(Finding::Shape, "", &misshapen));
+        problems.extend(listed(Finding::Type, "", &mistyped));
     }
 
     /// SHA-256 over all tensors; see [`crate::model_hash`] for the encoding.
@@ -189,7 +247,8 @@ impl TensorFiles {
 fn read_index(path: &Path) -> Result<BTreeMap<String, Vec<String>>, ModelError> {
     let text = std::fs::read(path).map_err(|source| ModelError::io("read", path, source))?;
     let damaged = |reason: String| ModelError::format(path, "shard index", reason);
-    let index: Value = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+    let index: Value = serde_json::from_slice(&text)
+        .map_err(|error| damaged(other_content(&text).map_or_else(|| error.to_string(), str::to_owned)))?;
     let map = index.get("weight_map").and_then(Value::as_object);
     let map = map.ok_or_else(|| damaged("it has no `weight_map`".to_owned()))?;
     let mut shards: BTreeMap<String, Vec<String>> = BTreeMap::new();

@@ -1,6 +1,6 @@
 //! What several verbs share: settings, the model and the device.
 
-use super::{Failure, Output, runs, suggest};
+use super::{Failure, Output, base::Place, runs, suggest};
 use crate::{
     data::Tokenizer,
     device,
@@ -9,7 +9,7 @@ use crate::{
 };
 use burn::tensor::{DType, Device};
 use clap::{ArgMatches, Args, FromArgMatches, ValueHint};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use wmtp_model::MtpLlama;
 
 /// `--config`, `--recipe`, `--set` and `--device`, on every verb that has settings.
@@ -22,6 +22,7 @@ pub struct SettingsArgs {
     files: Vec<(bool, PathBuf)>,
     sets: Vec<String>,
     device: Option<String>,
+    base: Option<String>,
 }
 
 const SETTINGS: &str = "Settings";
@@ -52,6 +53,10 @@ struct Flags {
         hide_possible_values = true
     )]
     device: Option<String>,
+    /// The base model of a LoRA adapter, or the model of a resumed run, where it is not found under the
+    /// name in their files (paths.base).
+    #[arg(long, value_name = "URI", help_heading = SETTINGS, value_hint = ValueHint::DirPath)]
+    base: Option<String>,
 }
 
 impl Args for SettingsArgs {
@@ -87,6 +92,7 @@ impl FromArgMatches for SettingsArgs {
                 .collect(),
             sets: flags.set,
             device: flags.device,
+            base: flags.base,
         })
     }
 
@@ -114,6 +120,7 @@ impl SettingsArgs {
             .iter()
             .fold(files.environment(), |sources, text| sources.set(text))
             .flag_text("--device", "devices.backend", self.device.as_deref())
+            .flag_text("--base", "paths.base", self.base.as_deref())
     }
 }
 
@@ -127,7 +134,9 @@ impl SettingsArgs {
     /// Config (true) and recipe files in their order, and all `key.path=value` settings.
     pub fn parts(&self) -> (Vec<(bool, PathBuf)>, Vec<String>) {
         let device = self.device.as_ref().map(|name| format!("devices.backend={name}"));
-        (self.files.clone(), self.sets.iter().cloned().chain(device).collect())
+        let base = self.base.as_ref().map(|base| format!("paths.base={base}"));
+        let given = device.into_iter().chain(base);
+        (self.files.clone(), self.sets.iter().cloned().chain(given).collect())
     }
 
     /// The same with two files below all that was given.
@@ -246,39 +255,13 @@ pub(super) fn open_model(
     device: &Device,
     output: &Output,
 ) -> Result<(MtpLlama, Tokenizer), Failure> {
-    let dir = model_dir(model, &settings.config, device)?;
-    let base = match adapter_base(&dir)? {
-        Some(base) => Some(model_dir(
-            &resolve_model(&base, &settings.config, output)?,
-            &settings.config,
-            device,
-        )?),
-        None => None,
-    };
-    let loaded = crate::pipeline::open_model(&dir, base.as_deref(), heads, dtype, device)?;
-    let tokenizer = Tokenizer::load(&dir)?
+    let place = Place::of(model, &settings.config, device, output)?;
+    let loaded = crate::pipeline::open_model(&place.dir, place.base.as_deref(), heads, dtype, device)?;
+    let tokenizer = Tokenizer::load(place.tokenizer())?
         .with_choice(settings.recipe.data.choice())?
         .for_model(loaded.config().vocab_size)?;
     if let Some(notice) = tokenizer.notice() {
         eprintln!("note: {notice}");
     }
     Ok((loaded, tokenizer))
-}
-
-/// The base model that an adapter's directory names; None for a whole model.
-fn adapter_base(dir: &Path) -> Result<Option<String>, Failure> {
-    let path = dir.join("adapter_config.json");
-    if dir.join("model.safetensors").is_file() || !path.is_file() {
-        return Ok(None);
-    }
-    let text = read_text(&path.to_string_lossy())?;
-    let json: serde_json::Value =
-        serde_json::from_str(&text).map_err(|e| Failure::usage(format!("`{}` is not JSON: {e}", path.display())))?;
-    let base = json["base_model_name_or_path"].as_str().ok_or_else(|| {
-        Failure::usage(format!(
-            "`{}` does not name its base model (base_model_name_or_path)",
-            path.display()
-        ))
-    })?;
-    Ok(Some(base.to_owned()))
 }

@@ -25,12 +25,21 @@ pub enum Failure {
 impl Failure {
     /// Bad usage or settings.
     pub fn usage(message: impl ToString) -> Self {
-        Self::Usage(one_line(&message.to_string()))
+        Self::Usage(tidy(&message.to_string()))
     }
 
     /// A failure while doing what was asked for.
     pub fn failed(message: impl ToString) -> Self {
-        Self::Failed(one_line(&message.to_string()))
+        Self::Failed(tidy(&message.to_string()))
+    }
+
+    /// The same with `before` in front of its sentence.
+    pub(super) fn about(self, before: &str) -> Self {
+        match self {
+            Self::Usage(message) => Self::Usage(format!("{before}{message}")),
+            Self::Failed(message) => Self::Failed(format!("{before}{message}")),
+            other => other,
+        }
     }
 
     /// The process's exit code.
@@ -51,8 +60,17 @@ impl Failure {
     }
 }
 
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+/// A sentence on one line; the lines of a list below it keep theirs, and their indentation.
+fn tidy(text: &str) -> String {
+    let is_item = |line: &&str| line.starts_with("  - ") || line.starts_with("      ");
+    let (mut sentence, mut list) = (Vec::new(), String::new());
+    for line in text.lines() {
+        match is_item(&line) {
+            true => list += &format!("\n{}", line.trim_end()),
+            false => sentence.extend(line.split_whitespace()),
+        }
+    }
+    sentence.join(" ") + &list
 }
 
 impl From<SettingsError> for Failure {
@@ -74,6 +92,8 @@ impl From<ModelError> for Failure {
         match error {
             ModelError::Io { .. } | ModelError::Format { .. } => Self::failed(error),
             ModelError::Config { .. }
+            | ModelError::NoModel { .. }
+            | ModelError::Adapter { .. }
             | ModelError::Weights { .. }
             | ModelError::WrongModel { .. }
             | ModelError::Request(_) => Self::usage(error),

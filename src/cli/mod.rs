@@ -5,6 +5,7 @@
 //! output, `{"error": {"code": 2, "message": "..."}}`, so that a program that reads there always
 //! finds exactly one document.
 
+mod base;
 mod cache;
 mod chat;
 mod common;

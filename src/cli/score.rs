@@ -10,6 +10,7 @@ use crate::{
     pipeline::{ScoreReport, score_text},
 };
 use burn::tensor::DType;
+use wmtp_model::MtpLlama;
 
 /// `wmtp score --model URI`.
 #[derive(Debug, clap::Args)]
@@ -45,7 +46,27 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     }
     let (model, tokenizer) = open_model(&model, None, DType::F32, &settings, &device, output)?;
     let report = score_text(&model, &tokenizer, &text)?;
-    output.result(&serde_json::to_value(&report)?, &table(&report, &tokenizer)?)
+    output.result(&serde_json::to_value(&report)?, &table(&report, &tokenizer)?)?;
+    let all = report.ce.iter().flatten();
+    let (count, wrong) = (all.clone().count(), all.filter(|ce| !ce.is_finite()).count());
+    match wrong {
+        0 => Ok(()),
+        _ => Err(not_finite(&format!("{wrong} of {count} cross-entropies"), &model)),
+    }
+}
+
+/// The failure for a result that is not finite, with the weights that are to blame.
+pub(super) fn not_finite(what: &str, model: &MtpLlama) -> Failure {
+    let weights = model.not_finite();
+    let cause = match weights.as_slice() {
+        [] => "though all weights are: the model's activations overflow".to_owned(),
+        [one] => format!("because the weight `{one}` holds NaN or infinities"),
+        [first, ..] => format!(
+            "because {} weights hold NaN or infinities, `{first}` first",
+            weights.len()
+        ),
+    };
+    Failure::Found(format!("{what} are not finite, {cause}"))
 }
 
 /// A line a token: its id, its text, and the cross-entropy of it by every head that could see it coming.

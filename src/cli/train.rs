@@ -2,7 +2,8 @@
 
 use super::{
     Failure, Output, SettingsArgs,
-    common::{data_source, model_dir, open_device, resolve_model},
+    base::{self, Place},
+    common::{data_source, open_device},
     resume,
     runs::{checkpoint_of, said},
 };
@@ -110,9 +111,9 @@ fn prepare(args: Args, output: &Output) -> Result<TrainRequest, Failure> {
         .map_err(Failure::usage)?;
     // The cheap questions before a download.
     let (device_name, device) = open_device(&settings)?;
-    let sources = sources(&settings, &device, output)?;
+    let sources = sources(&settings, resume.as_deref(), &device, output)?;
     if settings.recipe.data.prompt == PromptStyle::Chat {
-        let tokenizer = Tokenizer::load(&sources.base)?;
+        let tokenizer = Tokenizer::load(sources.tokenizer())?;
         settings.recipe.data.record_chat_date(&tokenizer);
     }
     let run_name = match (&resume, &settings.recipe.run.name) {
@@ -167,7 +168,13 @@ fn name_checkpoints(settings: &mut Settings, runs: &Path) -> Result<(), Failure>
     Ok(())
 }
 
-fn sources(settings: &Settings, device: &burn::tensor::Device, output: &Output) -> Result<Sources, Failure> {
+/// The models and data that the recipe names, found; `run`: the run that is resumed.
+fn sources(
+    settings: &Settings,
+    run: Option<&Path>,
+    device: &burn::tensor::Device,
+    output: &Output,
+) -> Result<Sources, Failure> {
     let config = &settings.config;
     // The other built-in sets are for evaluation only.
     if let Some(name) = settings
@@ -182,23 +189,24 @@ fn sources(settings: &Settings, device: &burn::tensor::Device, output: &Output) 
         )));
     }
     let names = &settings.recipe.model;
-    let local = |uri: &str| model_dir(&resolve_model(uri, config, output)?, config, device);
+    let place = |uri: &str, key: &str| {
+        let model = base::of_run(uri, run, key, config, output)?;
+        Place::of(&model, config, device, output)
+    };
     let (wants_reference, wants_reward) = wants(&settings.recipe.scorer);
+    let wanted = |name: &Option<String>, wanted: bool| name.clone().filter(|_| wanted);
+    let of = |name: Option<String>, key: &str| name.map(|uri| place(&uri, key)).transpose();
+    let reference = of(wanted(&names.reference, wants_reference), "reference")?.map(Place::split);
+    let (reference, reference_adapter) = reference.map_or((None, None), |(base, adapter)| (Some(base), adapter));
+    let (model, adapter) = place(&names.base, "model")?.split();
     Ok(Sources {
         data: data_source(&settings.recipe.data.source, config, output)?,
-        reference: names
-            .reference
-            .as_deref()
-            .filter(|_| wants_reference)
-            .map(local)
-            .transpose()?,
-        reward: names
-            .reward
-            .as_deref()
-            .filter(|_| wants_reward)
-            .map(local)
-            .transpose()?,
-        base: local(&names.base)?,
+        base: model,
+        adapter,
+        reference,
+        reference_adapter,
+        // A reward model's directory is taken as it is: adapters of such models are refused.
+        reward: of(wanted(&names.reward, wants_reward), "reward")?.map(|place| place.dir),
     })
 }
 

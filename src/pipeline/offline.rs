@@ -3,8 +3,7 @@
 
 use super::{PipelineError, TrainRequest, reference::ModelCe, train::Prepared};
 use crate::scorer::{CachedScores, Needs, Offline, Rho1, Rho1Config, ScoreInput, Scorer, TokenCe};
-use std::path::Path;
-use wmtp_model::{ModelError, MtpLlama};
+use wmtp_model::{LlamaConfig, ModelError, MtpLlama};
 
 /// The scores from the cache, or made now. `base` is the model that training starts from.
 pub fn scores(
@@ -12,14 +11,11 @@ pub fn scores(
     request: &TrainRequest,
     prepared: &Prepared,
     base: &MtpLlama,
-    reference_dir: &Path,
     load: impl Fn() -> Result<MtpLlama, ModelError>,
 ) -> Result<Box<dyn Scorer>, PipelineError> {
-    let settings = serde_json::to_string(config).map_err(|e| PipelineError::Setting(e.to_string()))?;
-    let hashes = [
-        wmtp_model::model_hash(&request.sources.base)?,
-        wmtp_model::model_hash(reference_dir)?,
-    ];
+    let sources = &request.sources;
+    let hashes = [sources.hash()?, sources.reference_hash()?.unwrap_or_default()];
+    let settings = key_settings(config, request)?;
     let data = prepared.splits.train.hash();
     let key = CachedScores::key(data, &[&hashes[0], &hashes[1]], &settings);
     let mut scorer = Rho1::new(config, Box::new(ModelCe::new(load()?)))?;
@@ -48,4 +44,31 @@ pub fn scores(
     }
     cached.save(&request.cache)?;
     Ok(Box::new(Offline::new(&scorer, cached)))
+}
+
+/// Everything but weights and data that the scores depend on: the scorer's settings, what the two
+/// models compute from their weights, and in which precision.
+fn key_settings(config: &Rho1Config, request: &TrainRequest) -> Result<String, PipelineError> {
+    let [base, reference] = [Some(request.sources.config()?), request.sources.reference_config()?];
+    let settings = serde_json::json!({
+        "scorer": config,
+        "base": base.as_ref().map(computation),
+        "reference": reference.as_ref().map(computation),
+        "base_precision": request.recipe.train.precision,
+        "reference_precision": "f32",
+    });
+    Ok(settings.to_string())
+}
+
+/// The fields of a configuration that change what is computed from the same tensors.
+fn computation(config: &LlamaConfig) -> serde_json::Value {
+    serde_json::json!({
+        "rms_norm_eps": config.rms_norm_eps,
+        "rope": format!("{:?}", config.rope),
+        "head_dim": config.head_dim,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "num_hidden_layers": config.num_hidden_layers,
+        "tie_word_embeddings": config.tie_word_embeddings,
+    })
 }

@@ -1,6 +1,6 @@
 //! From a recipe's scorer to the object that scores.
 
-use super::{PipelineError, TrainRequest, offline, reference::ModelCe, train::Prepared, values};
+use super::{PipelineError, TrainRequest, offline, reference::ModelCe, sources, train::Prepared, values};
 use crate::scorer::{
     CriticConfig, CriticScorer, Position, Pseudo, Random, Reward, Rho1, Rho1Config, Scorer, ScorerConfig, ScoringTime,
     SequenceReward, Shuffled, Uniform, Verified,
@@ -74,10 +74,11 @@ fn rho1(
             n_heads: Some(1),
             ..LoadOptions::default()
         };
-        wmtp_model::load(dir, &options, &request.device)
+        let adapter = request.sources.reference_adapter.as_deref();
+        sources::load(dir, adapter, &options, &request.device)
     };
     match config.when {
         ScoringTime::Online => Ok(Box::new(Rho1::new(config, Box::new(ModelCe::new(load()?)))?)),
-        ScoringTime::Offline => offline::scores(config, request, prepared, base, dir, load),
+        ScoringTime::Offline => offline::scores(config, request, prepared, base, load),
     }
 }

@@ -7,12 +7,13 @@ use super::{
     followed,
     mirror::{self, Copy, CopySummary},
     scoring::scorer,
+    sources::{Sources, check_same_model, load_trained},
     steps::{TrainSteps, ValidSteps},
 };
 use crate::{
     data::{DataConfig, SpecialInText, Splits, StepShape, TokenReport, Tokenizer},
     scorer::{Normaliser, Reward, Rho1, Scorer, ScorerConfig, ValueUse},
-    settings::{Config, HeadInit, Pipeline, Recipe},
+    settings::{Config, Pipeline, Recipe},
     stop::Stop,
     track::{self, Event, RunDir, Tracker, TrackingSummary},
     train::{
@@ -34,20 +35,7 @@ use std::{
     sync::Arc,
     time::Instant,
 };
-use wmtp_model::{LlamaConfig, LoadOptions, MtpLlama, ValueHead};
-
-/// Local directories of the models that a recipe names.
-#[derive(Clone, Debug)]
-pub struct Sources {
-    /// `builtin:NAME` or a directory: what is trained on.
-    pub data: String,
-    /// The model that is trained.
-    pub base: PathBuf,
-    /// rho1's reference.
-    pub reference: Option<PathBuf>,
-    /// The critic's reward model.
-    pub reward: Option<PathBuf>,
-}
+use wmtp_model::{LlamaConfig, MtpLlama, ValueHead};
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,10 +132,10 @@ pub(super) struct Prepared {
 
 pub(super) fn prepare(request: &TrainRequest) -> Result<Prepared, PipelineError> {
     let recipe = &request.recipe;
-    let mut config = LlamaConfig::read(&request.sources.base)?;
+    let mut config = request.sources.config()?;
     let tokenizer = recipe
         .data
-        .dated(Tokenizer::load(&request.sources.base)?)
+        .dated(Tokenizer::load(request.sources.tokenizer())?)
         .with_choice(recipe.data.choice())?
         .for_model(config.vocab_size)?;
     let new_heads = recipe.model.mtp.n_heads.saturating_sub(config.n_heads);
@@ -206,9 +194,10 @@ pub(super) fn prepare(request: &TrainRequest) -> Result<Prepared, PipelineError>
 fn check_companions(request: &TrainRequest, mut tokenizer: Tokenizer) -> Result<Tokenizer, PipelineError> {
     let seq_len = request.recipe.data.seq_len;
     let scorer = innermost(&request.recipe.scorer);
-    if let (ScorerConfig::Rho1(_), Some(reference)) = (scorer, &request.sources.reference) {
+    let sources = &request.sources;
+    let reference = sources.reference_tokenizer().zip(sources.reference_config()?);
+    if let (ScorerConfig::Rho1(_), Some((reference, config))) = (scorer, reference) {
         Rho1::check_tokenizers(&tokenizer, &Tokenizer::load(reference)?)?;
-        let config = LlamaConfig::read(reference)?;
         tokenizer = tokenizer.also_for_model(config.vocab_size)?;
         check_positions("reference model", reference, &config, seq_len)?;
     }
@@ -259,8 +248,8 @@ pub fn train_tracked(
         .into_iter()
         .chain(trackers)
         .collect();
-    let model = load_model(request)?;
-    let model_hash = wmtp_model::model_hash(&request.sources.base)?;
+    let model = load_trained(request)?;
+    let model_hash = request.sources.hash()?;
     let given_head = given_value_head(request, &model_hash)?;
     let recipe_hash = hex(&Sha256::digest(format!(
         "{}\n{}",
@@ -270,7 +259,10 @@ pub fn train_tracked(
     let fresh = TrainerState::new(recipe_hash.clone(), prepared.splits.train.hash().into());
 
     let (run, start, from) = match &request.resume {
-        Some(dir) => continue_run(dir, &fresh)?,
+        Some(dir) => {
+            check_same_model(dir, &model_hash, &request.sources)?;
+            continue_run(dir, &fresh)?
+        }
         None => (create_run(request, &prepared, &model_hash)?, fresh, None),
     };
     let run = followed::begin(run, request, trackers, start.metrics_bytes)?;
@@ -373,7 +365,7 @@ impl Training<'_> {
             tokenizer: prepared.tokenizer.clone(),
             model_hash,
             lora: request.recipe.train.lora.as_ref().map(|l| LoraAssets {
-                base: request.recipe.model.base.clone(),
+                base: request.sources.base_name(&request.recipe.model.base),
                 rank: l.rank,
                 alpha: l.alpha,
             }),
@@ -482,29 +474,6 @@ fn innermost(config: &ScorerConfig) -> &ScorerConfig {
     }
 }
 
-/// The model on the training device, with its adapters if the recipe wants them.
-fn load_model(request: &TrainRequest) -> Result<MtpLlama, PipelineError> {
-    let mtp = &request.recipe.model.mtp;
-    let options = LoadOptions {
-        n_heads: Some(mtp.n_heads),
-        head_init: match mtp.init {
-            HeadInit::CopyLast => wmtp_model::HeadInit::CopyLast,
-            HeadInit::Random => wmtp_model::HeadInit::Random,
-        },
-        seed: request.seed,
-        dtype: request.recipe.train.dtype(),
-    };
-    // burn computes cheap element-wise results again in the backward pass instead of keeping them:
-    // at SmolLM2's shape that is both smaller and faster (benches/train_step.rs).
-    let device = request.device.clone().autodiff().gradient_checkpointing();
-    let compute = request.recipe.train.compute();
-    let model = wmtp_model::load(&request.sources.base, &options, &device)?.with_compute(compute);
-    Ok(match &request.recipe.train.lora {
-        Some(lora) => wmtp_model::apply_lora(model, lora.rank, lora.alpha, request.seed),
-        None => model,
-    })
-}
-
 fn create_run(request: &TrainRequest, prepared: &Prepared, model_hash: &str) -> Result<RunDir, PipelineError> {
     let run = RunDir::create(&request.output, &request.run_name)?;
     run.write_text("config.yaml", &request.config_yaml)?;
@@ -525,6 +494,7 @@ fn create_run(request: &TrainRequest, prepared: &Prepared, model_hash: &str) -> 
             "seed": request.seed,
             "model": request.recipe.model.base,
             "model_sha256": model_hash,
+            "places": request.sources.places(),
             "data": request.recipe.data.source,
             "data_sha256": prepared.splits.train.hash(),
             "chat_date": request.recipe.data.chat_date,

@@ -48,6 +48,9 @@ pub struct PathsConfig {
     pub cache: PathBuf,
     /// Run directories.
     pub runs: PathBuf,
+    /// The base model of a LoRA adapter, or the model of a resumed run, where it is not found under the
+    /// name that it has in their files (`--base`).
+    pub base: Option<String>,
 }
 
 impl Default for PathsConfig {
@@ -57,6 +60,7 @@ impl Default for PathsConfig {
             datasets: "datasets".into(),
             cache: "~/.cache/wmtp".into(),
             runs: "runs".into(),
+            base: None,
         }
     }
 }

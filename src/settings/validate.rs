@@ -58,6 +58,11 @@ impl Config {
             );
         }
         check.when(
+            paths.base.as_ref().is_some_and(|base| base.trim().is_empty()),
+            "paths.base",
+            "must not be empty: leave it out, or name a model's directory",
+        );
+        check.when(
             self.storage.timeout_seconds == 0,
             "storage.timeout_seconds",
             "must be 1 or more",

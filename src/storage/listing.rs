@@ -92,7 +92,7 @@ pub(super) fn check_model(uri: &str, objects: &[Object]) -> Result<(), StorageEr
         return unusable("it has no config.json");
     }
     if !objects.iter().any(|o| o.name.ends_with(".safetensors")) {
-        return unusable("it has no *.safetensors file; convert its weights first");
+        return unusable("it has no *.safetensors file: convert its weights first (docs/models.md)");
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ use crate::config::LlamaConfig;
 use crate::error::{ModelError, Problems};
 use crate::names::{self, TensorSpec};
 use crate::raw::SaveDtype;
-use crate::store::write_json;
+use crate::store::{open_standard, write_json};
 use crate::tensor_file::{self, Outgoing, TensorFiles};
 use layout::Rows;
 
@@ -161,7 +161,7 @@ pub fn hf_to_meta(src: &Path, dst: &Path) -> Result<Converted, ModelError> {
     let config = LlamaConfig::read(src)?;
     let params = params::write(&config)?;
     let mut problems = Vec::new();
-    let model = TensorFiles::open_model(src, &mut problems)?;
+    let model = open_standard(src)?;
     check_hf(&model, &config.model_tensors(), &mut problems);
     let head_specs: Vec<TensorSpec> = (2..=config.n_heads).flat_map(|k| config.head_tensors(k)).collect();
     let heads = if head_specs.is_empty() {

@@ -3,7 +3,8 @@
 use crate::{
     cli::{
         Failure, Model, ModelSource, Output,
-        common::{generation_dtype, model_dir, open_device, open_model, resolve_model},
+        base::Place,
+        common::{generation_dtype, open_device, open_model, resolve_model},
         runs::newest,
     },
     data::{PromptStyle, Tokenizer},
@@ -108,14 +109,14 @@ impl Asked {
         };
         let (device_name, device) = open_device(settings)?;
         generation_dtype(settings, &device_name)?;
-        let dir = model_dir(&model, &settings.config, &device)?;
-        Ok(Located::Model(model, dir))
+        let place = Place::of(&model, &settings.config, &device, output)?;
+        Ok(Located::Model(model, place))
     }
 }
 
 /// A model's directory or a file, not yet opened.
 pub(super) enum Located {
-    Model(Model, PathBuf),
+    Model(Model, Place),
     File(PathBuf),
 }
 
@@ -123,7 +124,7 @@ impl Located {
     /// The model's directory; a file of completions has none.
     pub fn directory(&self) -> Option<&Path> {
         match self {
-            Self::Model(_, dir) => Some(dir),
+            Self::Model(_, place) => Some(&place.dir),
             Self::File(_) => None,
         }
     }
@@ -131,7 +132,7 @@ impl Located {
     /// The model's tokenizer, which has its chat template; a file has none.
     pub fn tokenizer(&self) -> Result<Option<Tokenizer>, Failure> {
         match self {
-            Self::Model(_, dir) => Ok(Some(Tokenizer::load(dir)?)),
+            Self::Model(_, place) => Ok(Some(Tokenizer::load(place.tokenizer())?)),
             Self::File(_) => Ok(None),
         }
     }
@@ -175,7 +176,7 @@ impl Located {
         speculative: bool,
         output: &Output,
     ) -> Result<Answers, Failure> {
-        let Self::Model(model, dir) = self else {
+        let Self::Model(model, place) = self else {
             return Err(Failure::failed("completions are given, and a model was asked for"));
         };
         let e = &settings.recipe.eval;
@@ -183,7 +184,10 @@ impl Located {
         let dtype = generation_dtype(settings, &device_name)?;
         let (loaded, tokenizer) = open_model(&model, (!speculative).then_some(1), dtype, settings, &device, output)?;
         let origin = &mut request.origin;
-        origin.insert("model_hash".into(), weights_hash(&dir)?);
+        origin.insert("model_hash".into(), weights_hash(&place.dir)?);
+        if let Some(base) = &place.base {
+            origin.insert("base_hash".into(), weights_hash(base)?);
+        }
         origin.insert("model".into(), model.uri);
         origin.insert("precision".into(), e.precision.name().into());
         if speculative {

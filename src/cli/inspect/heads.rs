@@ -4,6 +4,7 @@ use crate::{
     cli::{
         Failure, Output, SettingsArgs,
         common::{open_device, open_model, read_text, resolve_model},
+        score::not_finite,
     },
     pipeline::{HeadsReport, judge_heads},
 };
@@ -49,7 +50,11 @@ pub fn heads(args: HeadsArgs, output: &Output) -> Result<(), Failure> {
             .map_err(|e| Failure::failed(format!("cannot write `{}`: {e}", path.display())))?;
         text += &format!("report: {}", path.display());
     }
-    output.result(&json, &text)
+    output.result(&json, &text)?;
+    match report.heads.iter().filter(|head| !head.ce.is_finite()).count() {
+        0 => Ok(()),
+        wrong => Err(not_finite(&format!("the cross-entropies of {wrong} heads"), &loaded)),
+    }
 }
 
 /// A line a head.
