@@ -24,6 +24,7 @@ impl Cache {
             datasets: self.0.path().join("datasets"),
             cache: self.0.path().join("cache"),
             runs: self.0.path().join("runs"),
+            ..PathsConfig::default()
         };
         let config = StorageConfig {
             offline,

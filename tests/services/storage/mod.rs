@@ -33,6 +33,7 @@ fn storage(home: &Path, config: &StorageConfig) -> Storage {
         datasets: home.join("datasets"),
         cache: home.join("cache"),
         runs: home.join("runs"),
+        ..PathsConfig::default()
     };
     Storage::new(config, &paths)
 }
