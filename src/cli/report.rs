@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 /// `wmtp report RUN [RUN…]`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Runs: their names, their directories, or `auto` for the newest; several are laid side by side.
+    /// Runs: names (arms of sweeps too), directories, or `auto` for the newest. Several are laid side by
+    /// side, with paired differences of their evaluations; evaluations themselves may be given, too.
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<String>,
     #[command(flatten)]
