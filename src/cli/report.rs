@@ -134,9 +134,12 @@ fn text(runs: &[Run]) -> String {
         let found = report::findings::findings(run);
         let worth = found.iter().filter(|f| f.level < report::findings::Level::Note);
         lines.push(format!(
-            "{}: {} finding(s) worth a look",
+            "{}: {} worth a look",
             run.name(),
-            worth.clone().count()
+            match worth.clone().count() {
+                1 => "1 finding".to_owned(),
+                n => format!("{n} findings"),
+            }
         ));
         lines.extend(worth.map(|finding| format!("  {}", finding.seen)));
         lines.extend(run.problems.iter().map(|problem| format!("  {problem}")));

@@ -150,7 +150,7 @@ impl ModelCard<'_> {
             run("documents"),
             run("response_tokens"),
         );
-        out += "## Evaluation\n\nOf exactly these weights; intervals are 95% intervals over problems: a percentile bootstrap, or Wilson's where all problems have the same outcome.\n\n\
+        out += "## Evaluation\n\nOf exactly these weights; intervals are 95% intervals over problems: a percentile bootstrap, or Wilson's where all problems have the same outcome. With several temperatures each pass@k is that of its best one, chosen by the score itself: an oracle choice.\n\n\
                 | benchmark | problems | samples | temperature | metric | value | interval | suspect passes | sandbox |\n\
                 |---|---|---|---|---|---|---|---|---|\n";
         for evaluation in self.evaluations {

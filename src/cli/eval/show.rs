@@ -110,8 +110,11 @@ pub(super) fn report(finished: &Finished, from: &str) -> String {
         (None, _) => String::new(),
     };
     let mut text = format!(
-        "{from} on {} problems of {set}, {} sample(s) each{how}\n",
-        r.tasks, r.samples
+        "{from} on {} problem{} of {set}, {} sample{} each{how}\n",
+        r.tasks,
+        if r.tasks == 1 { "" } else { "s" },
+        r.samples,
+        if r.samples == 1 { "" } else { "s" }
     );
     for (k, share) in &r.pass_at_k {
         let [low, high] = r.ci95_at_k.get(k).copied().unwrap_or_default();
