@@ -60,7 +60,7 @@ pub struct Interval {
 /// The 95% interval of [`mean_pass_at_k`] over problems.
 ///
 /// It is the percentile bootstrap (Efron 1979): problems are drawn with replacement, samples are not, so
-/// it says how far the score hangs on the choice of problems. The same seed gives the same interval.
+/// it says how far the score depends on the choice of problems. The same seed gives the same interval.
 /// Where all problems have the same estimate, such as no pass at all, resamples do not differ and the
 /// bootstrap would claim certainty: there it is Wilson's score interval over the problems.
 pub fn interval95(tallies: &[Tally], k: usize, seed: u64) -> Interval {

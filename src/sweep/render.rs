@@ -86,7 +86,7 @@ pub(super) fn interval(metric: &str, e: &Estimate) -> Option<String> {
     })
 }
 
-/// Seeds from which on a difference is marked: the interval of fewer hangs on the assumption that figures
+/// Seeds from which on a difference is marked: the interval of fewer depends on the assumption that figures
 /// are normally distributed, which so few cannot show.
 pub(super) const MARKED_FROM: usize = 5;
 

@@ -72,7 +72,7 @@ impl Axis {
         let others = self.ticks.iter().map(|tick| (tick - value).abs());
         let nearest = others.filter(|&distance| distance > 0.0).fold(f64::INFINITY, f64::min);
         let step = if nearest.is_finite() { nearest } else { value.abs() };
-        // One notation for all: 0.0001 beside 8e-5 would be read as two sizes.
+        // One notation for all: 0.0001 next to 8e-5 is misread.
         let tiny = |tick: &f64| tick.abs() > step.abs() * 1e-6 && !PLAIN.contains(&tick.abs());
         if self.ticks.iter().any(tiny) && value.abs() > step.abs() * 1e-6 {
             return scientific(value, step);
