@@ -104,6 +104,15 @@ pub fn compare(a: (&Run, &str), b: (&Run, &str)) -> (Vec<Comparison>, Vec<String
 
 fn comparison(a: (&Outcomes<'_>, &str), b: (&Outcomes<'_>, &str)) -> Result<Comparison, String> {
     let ((a, name_a), (b, name_b)) = (a, b);
+    let hash = |outcomes: &Outcomes<'_>| outcomes.report["origin"]["data_sha256"].as_str().map(str::to_owned);
+    if let (Some(of_a), Some(of_b)) = (hash(a), hash(b))
+        && of_a != of_b
+    {
+        return Err(format!(
+            "{}: `{name_a}` and `{name_b}` were evaluated on different files of problems",
+            a.label()
+        ));
+    }
     // In the order of the problems' names, which the bootstrap's draws depend on.
     let pairs: Vec<(Tally, Tally)> = a
         .tasks
@@ -371,6 +380,25 @@ mod tests {
         let (found, problems) = compare((&a, "a"), (&other, "b"));
         assert!(
             found.is_empty() && problems[0].contains("no evaluation of the same benchmark"),
+            "{problems:?}"
+        );
+    }
+
+    #[test]
+    fn other_files_of_problems_are_not_compared() {
+        let home = tempfile::tempdir().unwrap();
+        let mut a = evaluation(home.path(), "a", &[("1", true)], 0.0);
+        let mut b = evaluation(home.path(), "b", &[("1", false)], 0.0);
+        a.evaluations[0].report["origin"]["data_sha256"] = "aa".into();
+        assert_eq!(
+            compare((&a, "a"), (&b, "b")).0.len(),
+            1,
+            "nothing is known of the other file"
+        );
+        b.evaluations[0].report["origin"]["data_sha256"] = "bb".into();
+        let (found, problems) = compare((&a, "a"), (&b, "b"));
+        assert!(
+            found.is_empty() && problems[0].contains("different files of problems"),
             "{problems:?}"
         );
     }
