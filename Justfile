@@ -93,6 +93,11 @@ bench-memory *ARGS:
     cargo bench --locked --bench peer --no-run
     python3 benches/peers/memory.py --ours "$(ls -t target/release/deps/peer-* | grep -v '\.d$' | head -1)" {{ARGS}}
 
+# peak memory of whole runs against what --dry-run estimates; --model DIR of SmolLM2-135M's shape
+bench-plan-memory *ARGS:
+    cargo build --release --locked
+    python3 benches/peers/plan_memory.py --wmtp target/release/wmtp {{ARGS}}
+
 # the loss with 20% of the tokens kept against all of them
 bench-select *ARGS:
     cargo bench --locked --bench select -- {{ARGS}}

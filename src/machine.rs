@@ -27,6 +27,15 @@ impl Machine {
     }
 }
 
+/// Bytes that a process here may use at most: physical memory, or less where a control group (a
+/// container) limits it. None where the system does not say.
+pub fn memory_limit() -> Option<u64> {
+    let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    // A group without a limit says `max`.
+    let limit = limit.and_then(|text| text.trim().parse().ok());
+    [memory(), limit].into_iter().flatten().min()
+}
+
 fn memory() -> Option<u64> {
     let text = field("/proc/meminfo", "MemTotal")?;
     let kib: u64 = text.split_whitespace().next()?.parse().ok()?;

@@ -29,19 +29,33 @@ pub const STOP_AT_EOF: &str = "WMTP_STOP_AT_EOF";
 
 /// Whether the work under way is to be saved and left. Clones are the same request.
 #[derive(Clone, Debug, Default)]
-pub struct Stop(Arc<AtomicBool>);
+pub struct Stop {
+    asked: Arc<AtomicBool>,
+    unsaved: Arc<AtomicBool>,
+}
 
 impl Stop {
     const POLL: Duration = Duration::from_millis(50);
 
     /// Whether somebody asked.
     pub fn is_asked(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.asked.load(Ordering::Relaxed)
     }
 
     /// Asks.
     pub fn ask(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.asked.store(true, Ordering::Relaxed);
+    }
+
+    /// Asks to leave the work under way without saving it.
+    pub fn ask_without_saving(&self) {
+        self.unsaved.store(true, Ordering::Relaxed);
+        self.ask();
+    }
+
+    /// Whether what there is should be saved before the end.
+    pub fn saves(&self) -> bool {
+        !self.unsaved.load(Ordering::Relaxed)
     }
 
     /// From now on SIGINT, SIGTERM and SIGUSR1 ask; a second one of the first two ends the process with
@@ -55,9 +69,9 @@ impl Stop {
             // In this order: the first signal finds the flag down, and the next one finds it up.
             flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&once))?;
             flag::register(signal, Arc::clone(&once))?;
-            flag::register(signal, Arc::clone(&self.0))?;
+            flag::register(signal, Arc::clone(&self.asked))?;
         }
-        flag::register(GENTLE, Arc::clone(&self.0))?;
+        flag::register(GENTLE, Arc::clone(&self.asked))?;
         Ok(())
     }
 

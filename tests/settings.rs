@@ -7,7 +7,10 @@ use wmtp::{
         CriticConfig, CriticLoss, InitialValue, Reward, Rho1Config, Rho1Mode, Rho1Score, ScorerConfig, ScoringTime,
         Spread, ValueUse,
     },
-    settings::{Config, Pipeline, RESERVED_VARIABLES, Recipe, Settings, Sources, config_schema, recipe_schema},
+    settings::{
+        Config, Pipeline, RESERVED_VARIABLES, Recipe, Settings, Sources, config_schema, has_random_weights,
+        recipe_schema,
+    },
     track::TrackerKind,
     train::{LoraConfig, WeightBy},
 };
@@ -445,6 +448,35 @@ fn built_in_recipes_choose_their_scorer() {
         };
         assert!(fits, "{pipeline:?}: {scorer:?}");
     }
+}
+
+#[test]
+fn a_model_with_random_weights_gets_settings_of_its_own() {
+    let lr = |sources: Sources| sources.load().unwrap().recipe.optim.lr;
+    let critic = || Sources::new(Some(Pipeline::Critic));
+    assert_eq!(lr(critic()), 3e-3, "the built-in model is the default");
+    assert_eq!(
+        lr(critic().set("model.base=some/directory")),
+        1e-4,
+        "a loaded model is fine-tuned"
+    );
+    assert_eq!(
+        lr(critic().flag_text("--model", "model.base", Some("some/directory"))),
+        1e-4
+    );
+    assert_eq!(
+        lr(critic()
+            .set("model.base=x")
+            .flag_text("--model", "model.base", Some("builtin:micro"))),
+        3e-3
+    );
+    assert_eq!(lr(critic().set("optim.lr=2e-5")), 2e-5, "what is set wins");
+    assert_eq!(lr(critic().variables(variable("WMTP_OPTIM__LR", "3e-5"))), 3e-5);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("r.yaml");
+    std::fs::write(&file, "optim: {lr: 4e-5}\n").unwrap();
+    assert_eq!(lr(critic().recipe(&file)), 4e-5, "a file's setting, too");
+    assert!(has_random_weights("builtin:micro") && !has_random_weights("hf://builtin/micro"));
 }
 
 #[test]

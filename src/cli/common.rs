@@ -2,7 +2,7 @@
 
 use super::{Failure, Output, base::Place, runs, suggest};
 use crate::{
-    data::Tokenizer,
+    data::{DataConfig, Tokenizer},
     device,
     settings::{Config, EvalPrecision, Pipeline, Settings, Sources, expand_home},
     storage::{Kind, Location, Storage},
@@ -225,8 +225,11 @@ pub(super) fn model_dir(model: &Model, config: &Config, device: &Device) -> Resu
     }
 }
 
-/// What the data loader takes: `builtin:NAME` as it is, or a directory of this machine.
+/// What the data loader takes: `builtin:NAME` and `none` as they are, or a directory of this machine.
 pub(super) fn data_source(uri: &str, config: &Config, output: &Output) -> Result<String, Failure> {
+    if uri == DataConfig::NO_PROBLEMS {
+        return Ok(uri.to_owned());
+    }
     Ok(match resolve(uri, Kind::Data, config, output)? {
         ModelSource::Builtin(_) => uri.to_owned(),
         ModelSource::Directory(dir) => dir.to_string_lossy().into_owned(),

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     data::{PromptStyle, Tokenizer},
-    pipeline::{self, PlanReport, Show, Sources, TrainRequest, TrainSummary},
+    pipeline::{self, PipelineError, PlanReport, Show, Sources, TrainRequest, TrainSummary},
     scorer::ScorerConfig,
     settings::{Pipeline, Settings, expand_home},
     stop::Stop,
@@ -31,7 +31,7 @@ pub struct Args {
     /// The model to train: builtin:micro, a directory, hf://OWNER/NAME or s3://BUCKET/KEY (model.base).
     #[arg(long, value_name = "URI")]
     model: Option<String>,
-    /// The data: builtin:mbpp, a directory, hf://OWNER/NAME or s3://BUCKET/KEY (data.source).
+    /// The data: builtin:mbpp, a directory, hf://OWNER/NAME, s3://BUCKET/KEY, or none for data.text alone (data.source).
     #[arg(long, value_name = "URI")]
     data: Option<String>,
     /// Name of the run (run.name).
@@ -69,11 +69,21 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
         .stop
         .on_signals()
         .map_err(|e| Failure::failed(format!("cannot listen to signals: {e}")))?;
-    let summary = pipeline::train(&request)?;
-    output.result(&serde_json::to_value(&summary)?, &summary_text(&summary))?;
+    let summary = match pipeline::train(&request) {
+        Err(error @ PipelineError::Stopped) => {
+            return Err(Failure::failed(format!("{error}: {}", resume_command(&request))));
+        }
+        trained => trained?,
+    };
+    output.result(&serde_json::to_value(&summary)?, &summary_text(&summary, &request))?;
     if request.stop.is_asked() && !summary.finished {
+        let saved = if request.stop.saves() {
+            "a checkpoint is saved"
+        } else {
+            "no checkpoint was saved, so the newest one before counts"
+        };
         return Err(Failure::Found(format!(
-            "asked to stop after step {}: a checkpoint is saved, go on with --resume {}",
+            "asked to stop after step {}: {saved}; continue with --resume {}",
             summary.steps, request.run_name
         )));
     }
@@ -243,58 +253,135 @@ fn copy(url: &str, name: &str, is_new: bool, settings: &Settings) -> Result<pipe
 }
 
 fn plan_text(plan: &PlanReport) -> String {
-    let gib = plan.estimated_peak_memory as f64 / f64::from(1 << 30);
-    let notes: String = plan
-        .token_notes
-        .iter()
-        .map(|note| format!("\n            {note}"))
-        .collect();
-    format!(
-        "train {} {} on {}\n\
-         model       {} parameters, {} heads; {} trained\n\
-         data        {} documents ({} too long, left out), {} tokens an epoch, {} of them trained; {} documents held out\n\
-         tokens      special tokens {}: a document begins with {:?} and ends with {:?}{notes}\n\
-         step        {} micro-batches of {} x {} tokens\n\
-         steps       {}\n\
-         memory      about {gib:.2} GiB at its peak (an estimate)\n\
-         would write {}",
-        plan.algorithm,
-        plan.model,
-        plan.device,
-        plan.parameters,
-        plan.heads,
-        plan.trained_parameters,
-        plan.documents,
-        plan.documents_too_long,
-        plan.tokens_per_epoch,
-        plan.response_tokens_per_epoch,
-        plan.validation_documents,
-        plan.tokens.choice.special_tokens.name(),
-        plan.tokens.begin_ids,
-        plan.tokens.end_ids,
-        plan.accumulate,
-        plan.micro_batch[0],
-        plan.micro_batch[1],
-        plan.steps,
-        plan.run_dir.display()
-    )
+    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    let mut lines = vec![format!("train {} {} on {}", plan.algorithm, plan.model, plan.device)];
+    let mut say = |name: &str, text: String| lines.push(format!("{name:<12}{text}"));
+    say(
+        "model",
+        format!(
+            "{} parameters, {} heads; {} trained",
+            plan.parameters, plan.heads, plan.trained_parameters
+        ),
+    );
+    if plan.random_weights {
+        say(
+            "weights",
+            "random, so defaults are those of configs/recipe.random-weights.yaml; what is set overrides them".into(),
+        );
+    }
+    say(
+        "data",
+        format!(
+            "{} documents ({} too long, left out: {:.1}%), {} tokens an epoch, {} of them trained; {} documents held out",
+            plan.documents,
+            plan.documents_too_long,
+            100.0 * plan.share_too_long,
+            plan.tokens_per_epoch,
+            plan.response_tokens_per_epoch,
+            plan.validation_documents
+        ),
+    );
+    let tokens = &plan.tokens;
+    say(
+        "tokens",
+        format!(
+            "special tokens {}: a document begins with {:?} and ends with {:?}",
+            tokens.choice.special_tokens.name(),
+            tokens.begin_ids,
+            tokens.end_ids
+        ),
+    );
+    for note in &plan.token_notes {
+        say("", note.clone());
+    }
+    if let Some(stage) = &plan.value_stage {
+        say(
+            "value stage",
+            format!(
+                "{} steps on {} labelled solutions, the model frozen",
+                stage.steps, stage.solutions
+            ),
+        );
+    }
+    say(
+        "step",
+        format!(
+            "{} micro-batches of {} x {} tokens",
+            plan.accumulate, plan.micro_batch[0], plan.micro_batch[1]
+        ),
+    );
+    say(
+        "steps",
+        format!("{}, learning rate {:e} at most", plan.steps, plan.learning_rate),
+    );
+    let machine = plan.machine_memory.map_or_else(String::new, |bytes| {
+        format!(", of {:.1} GiB on this machine", gib(bytes))
+    });
+    say(
+        "memory",
+        format!(
+            "about {:.2} GiB at its peak (an estimate){machine}",
+            gib(plan.estimated_peak_memory)
+        ),
+    );
+    say("would write", plan.run_dir.display().to_string());
+    for warning in &plan.warnings {
+        say("warning", warning.clone());
+    }
+    lines.join("\n")
 }
 
-fn summary_text(summary: &TrainSummary) -> String {
-    let or_dash = |x: Option<f64>| x.map_or("-".into(), |x| format!("{x:.4}"));
-    let copied = summary.copy.as_ref().map_or_else(String::new, |copy| {
-        let state = if copy.complete { "" } else { " (incomplete)" };
-        format!("\ncopied to: {}{state}", copy.url)
-    });
-    format!(
-        "{} after {} steps ({} not applied), {} tokens, {:.1} s; validation loss {} (best {})\ncheckpoint: {}{copied}",
+/// What was learned, where it is and what to do next.
+fn summary_text(summary: &TrainSummary, request: &TrainRequest) -> String {
+    let skipped = match summary.skipped {
+        0 => String::new(),
+        n => format!(" ({n} not applied)"),
+    };
+    let mut lines = vec![format!(
+        "{} after {} steps{skipped}, {} tokens, {:.1} s",
         if summary.finished { "done" } else { "interrupted" },
         summary.steps,
-        summary.skipped,
         summary.tokens,
         summary.seconds,
-        or_dash(summary.valid_loss),
-        or_dash(summary.best_loss),
-        summary.checkpoint.display()
+    )];
+    let mut say = |name: &str, texts: Vec<String>| {
+        for (i, text) in texts.into_iter().enumerate() {
+            lines.push(format!("{:<12}{text}", if i == 0 { name } else { "" }));
+        }
+    };
+    let mut learned = summary.learned.lines();
+    if let (Some(best), Some((_, last))) = (summary.best_loss, summary.learned.last_valid)
+        && best < last
+    {
+        learned.push(format!("best validation loss {best:.3}"));
+    }
+    say("learned", learned);
+    say("checkpoint", vec![summary.checkpoint.display().to_string()]);
+    say("page", vec![summary.report.display().to_string()]);
+    if let Some(copy) = &summary.copy {
+        let state = if copy.complete { "" } else { " (incomplete)" };
+        say("copied to", vec![format!("{}{state}", copy.url)]);
+    }
+    say("next", next(summary, request));
+    lines.join("\n")
+}
+
+/// Commands that follow a run.
+fn next(summary: &TrainSummary, request: &TrainRequest) -> Vec<String> {
+    if summary.finished {
+        vec![
+            format!("wmtp eval mbpp --model {}", summary.checkpoint.display()),
+            format!("wmtp report {}", summary.run_dir.display()),
+        ]
+    } else {
+        vec![resume_command(request)]
+    }
+}
+
+fn resume_command(request: &TrainRequest) -> String {
+    format!(
+        "wmtp train {} --resume {}",
+        request.algorithm.name(),
+        request.output.join(&request.run_name).display()
     )
 }

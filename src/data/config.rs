@@ -7,10 +7,12 @@ use serde::{Deserialize, Serialize};
 #[serde(default, deny_unknown_fields)]
 pub struct DataConfig {
     /// `builtin:mbpp` (the MBPP files shipped in `data/mbpp/`, compiled into the program) or a
-    /// directory with the same file names, or a URI.
+    /// directory with the same file names, or a URI. `none`: `data.text` alone, of which every 20th
+    /// document is held out.
     pub source: String,
     /// Plain text trained on beside the problems: files, and directories of which every `*.py` is
-    /// read; cut into documents of at most `seq_len` tokens. Local paths only.
+    /// read; cut into documents of at most `seq_len` tokens. Local paths only; files of records (JSON,
+    /// Parquet, CSV) are refused.
     pub text: Vec<String>,
     /// Task ids trained on, inclusive. MBPP's train split is 601..974.
     pub train_tasks: (u32, u32),
@@ -35,6 +37,11 @@ pub struct DataConfig {
     pub pack: bool,
     /// Train although evaluation problems were found in the data. The words are long on purpose.
     pub i_know_this_trains_on_evaluation_data: bool,
+}
+
+impl DataConfig {
+    /// The `source` that stands for no problems.
+    pub const NO_PROBLEMS: &'static str = "none";
 }
 
 impl Default for DataConfig {

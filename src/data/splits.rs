@@ -10,6 +10,9 @@ use std::{
     io::ErrorKind::NotFound,
 };
 
+/// Of so many documents of text without problems, one is held out.
+const HELD_OUT: usize = 20;
+
 /// What is trained on and what is held out.
 #[derive(Clone, Debug)]
 pub struct Splits {
@@ -41,6 +44,27 @@ pub struct TokenReport {
     pub text_tail_tokens_left_out: usize,
 }
 
+impl TokenReport {
+    fn new(
+        tokenizer: &Tokenizer,
+        spelled_special_tokens: BTreeMap<String, usize>,
+        short: Vec<(String, usize)>,
+        text_tail_tokens_left_out: usize,
+    ) -> Self {
+        let mut end_ids = Vec::new();
+        tokenizer.end(&mut end_ids);
+        let short = short.into_iter().map(|(name, tokens)| ShortFile { name, tokens });
+        Self {
+            choice: tokenizer.choice(),
+            begin_ids: tokenizer.begin_ids().to_vec(),
+            end_ids,
+            spelled_special_tokens,
+            text_files_too_short: short.collect(),
+            text_tail_tokens_left_out,
+        }
+    }
+}
+
 /// A text file that is too short to train on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ShortFile {
@@ -58,6 +82,9 @@ impl Splits {
     /// Unreadable or incomplete files, task ranges that overlap each other or the test split,
     /// evaluation problems in the training set, or nothing left to train on.
     pub fn problems(config: &DataConfig, tokenizer: &Tokenizer) -> Result<Self, DataError> {
+        if config.source == DataConfig::NO_PROBLEMS {
+            return Self::text_alone(config, tokenizer);
+        }
         let problems = mbpp::load(&config.source)?;
         let solutions = match pairs::load(&config.source) {
             Err(DataError::Read { source, .. }) if source.kind() == NotFound => Vec::new(),
@@ -83,10 +110,52 @@ impl Splits {
     /// # Errors
     /// As [`Splits::problems`].
     pub fn solutions(config: &DataConfig, tokenizer: &Tokenizer) -> Result<Self, DataError> {
+        if config.source == DataConfig::NO_PROBLEMS {
+            return Err(DataError::Setting {
+                key: "data.source",
+                problem: "is `none`, and the critic learns from labelled solutions; take builtin:mbpp, or train another pipeline".into(),
+            });
+        }
         let problems = mbpp::load(&config.source)?;
         let solutions = pairs::load(&config.source)?;
         Self::build(config, tokenizer, &problems, &[], |wanted| {
             pairs::examples(&solutions, &problems, wanted, config.prompt, tokenizer)
+        })
+    }
+
+    /// `data.text` without any problems: every [`HELD_OUT`]th document is held out, or the last of fewer.
+    fn text_alone(config: &DataConfig, tokenizer: &Tokenizer) -> Result<Self, DataError> {
+        let texts = text::load(&config.text)?;
+        let evaluation = evaluation_problems(&mbpp::load("builtin:mbpp")?);
+        let overlap = decontaminate::check(&texts, &evaluation, config.i_know_this_trains_on_evaluation_data)?;
+        let read = text::tokenized(&texts, tokenizer, config.seq_len, 0)?;
+        let tokens = TokenReport::new(
+            tokenizer,
+            special::spelled(&texts, tokenizer)?,
+            read.short,
+            read.tail_tokens,
+        );
+        let documents = read.documents;
+        let count = documents.len();
+        let is_held_out = |index: usize| (index + 1).is_multiple_of(HELD_OUT.min(count));
+        let (mut train, mut valid) = (Vec::new(), Vec::new());
+        for (index, document) in documents.into_iter().enumerate() {
+            if is_held_out(index) { &mut valid } else { &mut train }.push(document);
+        }
+        if train.is_empty() {
+            return Err(DataError::Empty {
+                what: "training data".into(),
+                why: format!(
+                    "`data.source` is none and `data.text` gives {count} documents of at most {} tokens, of which one is held out; give more text",
+                    config.seq_len
+                ),
+            });
+        }
+        Ok(Self {
+            train: Dataset::from_tokenized(train, config.seq_len, config.pack)?,
+            valid: Dataset::from_tokenized(valid, config.seq_len, config.pack)?,
+            overlap,
+            tokens,
         })
     }
 
@@ -114,15 +183,7 @@ impl Splits {
         };
         let train = set("training data", config.train_tasks, &config.exclude_tasks)?;
         let valid = set("validation data", config.valid_tasks, &[])?;
-        let evaluation: Vec<EvaluationProblem> = problems
-            .iter()
-            .filter(|p| mbpp::within(p.task_id, mbpp::TEST_TASKS))
-            .map(|p| EvaluationProblem {
-                name: format!("mbpp/{}", p.task_id),
-                task: mbpp::content(p),
-                code: p.code.clone(),
-            })
-            .collect();
+        let evaluation = evaluation_problems(problems);
         let allowed = config.i_know_this_trains_on_evaluation_data;
         let compared: Vec<Example> = train.iter().chain(texts).cloned().collect();
         let overlap = decontaminate::check(&compared, &evaluation, allowed)?;
@@ -138,26 +199,24 @@ impl Splits {
         for (token, count) in special::spelled(texts, tokenizer)? {
             *spelled.entry(token).or_default() += count;
         }
-        let mut end_ids = Vec::new();
-        prompts.end(&mut end_ids);
         Ok(Self {
             train: Dataset::from_tokenized(documents, config.seq_len, config.pack)?,
             valid: Dataset::new(&valid, &prompts, config.seq_len, config.pack)?,
             overlap,
-            tokens: TokenReport {
-                choice: prompts.choice(),
-                begin_ids: prompts.begin_ids().to_vec(),
-                end_ids,
-                spelled_special_tokens: spelled,
-                text_files_too_short: texts_read
-                    .short
-                    .into_iter()
-                    .map(|(name, tokens)| ShortFile { name, tokens })
-                    .collect(),
-                text_tail_tokens_left_out: texts_read.tail_tokens,
-            },
+            tokens: TokenReport::new(&prompts, spelled, texts_read.short, texts_read.tail_tokens),
         })
     }
+}
+
+/// What no training document may repeat: MBPP's test split.
+fn evaluation_problems(problems: &[mbpp::Problem]) -> Vec<EvaluationProblem> {
+    let test = problems.iter().filter(|p| mbpp::within(p.task_id, mbpp::TEST_TASKS));
+    test.map(|p| EvaluationProblem {
+        name: format!("mbpp/{}", p.task_id),
+        task: mbpp::content(p),
+        code: p.code.clone(),
+    })
+    .collect()
 }
 
 fn check_ranges(config: &DataConfig) -> Result<(), DataError> {

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 /// Folders that a walk leaves out: other people's packages and what Python compiles.
 const LEFT_OUT: [&str; 2] = ["site-packages", "__pycache__"];
+/// Endings of files that hold records, not text to be trained on as it stands.
+const RECORDS: [&str; 7] = ["jsonl", "ndjson", "json", "parquet", "arrow", "csv", "tsv"];
 /// First problem number of a text file, beyond all benchmarks' own.
 const FIRST_PROBLEM: u32 = 1 << 24;
 /// A document shorter than this trains next to nothing and is left out.
@@ -21,7 +23,8 @@ const SHORTEST: usize = 8;
 /// `code`, so that it can be compared with evaluation problems.
 ///
 /// # Errors
-/// A path that can't be read, a named file that is not UTF-8, a directory without any `*.py`.
+/// A path that can't be read, a named file of records (JSON lines, Parquet) or that is not UTF-8, a
+/// directory without any `*.py`.
 /// Files met on a walk that are not UTF-8 are left out: libraries hold some on purpose.
 pub fn load(paths: &[String]) -> Result<Vec<Example>, DataError> {
     let mut examples = Vec::new();
@@ -51,11 +54,27 @@ pub fn load(paths: &[String]) -> Result<Vec<Example>, DataError> {
                 });
             }
         } else {
+            if let Some(ending) = record_ending(path) {
+                return Err(DataError::Setting {
+                    key: "data.text",
+                    problem: format!(
+                        "names `{}`: it takes plain text, and a .{ending} file would be trained on with its braces, keys and quotes; \
+                         write its texts into text files",
+                        path.display()
+                    ),
+                });
+            }
             let text = std::fs::read_to_string(path).map_err(read)?;
             examples.push(example(examples.len(), &path.display().to_string(), text));
         }
     }
     Ok(examples)
+}
+
+/// The ending of a file of records.
+fn record_ending(path: &Path) -> Option<&'static str> {
+    let ending = path.extension()?.to_str()?.to_ascii_lowercase();
+    RECORDS.into_iter().find(|record| *record == ending)
 }
 
 fn example(index: usize, name: &str, text: String) -> Example {

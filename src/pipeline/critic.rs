@@ -10,7 +10,7 @@ use crate::{
     stop::Stop,
     track::{Event, RunDir},
     train::{
-        GradientScale, OptimConfig, adamw, assign_stable_ids, clip_factor, grads, hex,
+        GradientScale, OptimConfig, Progress, ValueStep, adamw, assign_stable_ids, clip_factor, grads, hex,
         loss::{HeadStates, to_f32, token_ce},
         packed, rates, unpadded,
     },
@@ -50,6 +50,7 @@ pub(super) fn value_stage(
     model: &MtpLlama,
     model_hash: &str,
     run: &RunDir,
+    progress: &dyn Progress,
 ) -> Result<(ValueHead, Option<ValueReport>), PipelineError> {
     let dir = run.path().join("critic");
     let file = dir.join(FILE);
@@ -65,6 +66,7 @@ pub(super) fn value_stage(
         device: request.device.clone(),
         micro_batch: prepared.shape.micro_batch,
         stop: &request.stop,
+        progress,
     };
     let (head, mut report) = stage.learn(&splits.train, request.seed)?;
     report.held_out = stage.observe(&head, &splits.valid)?;
@@ -93,6 +95,16 @@ pub(super) fn value_stage(
     Ok((head, Some(report)))
 }
 
+/// Optimizer steps of the value stage on `data`.
+pub(super) fn planned_steps(config: &CriticConfig, data: &Dataset, seed: u64, micro_batch: usize) -> usize {
+    let of_epoch = |epoch| data.epoch_by_problem(seed, epoch, config.batch, micro_batch).len();
+    let planned: usize = (0..config.epochs).map(of_epoch).sum();
+    match config.max_steps {
+        0 => planned,
+        most => most.min(planned),
+    }
+}
+
 struct Stage<'a> {
     config: &'a CriticConfig,
     model: &'a MtpLlama,
@@ -100,6 +112,7 @@ struct Stage<'a> {
     device: Device,
     micro_batch: usize,
     stop: &'a Stop,
+    progress: &'a dyn Progress,
 }
 
 impl Stage<'_> {
@@ -114,22 +127,11 @@ impl Stage<'_> {
         };
         let clip = GradientScale::default();
         let mut optimizer = adamw(&settings, &clip).map_err(PipelineError::Setting)?;
-        let planned: usize = (0..self.config.epochs)
-            .map(|e| {
-                data.epoch_by_problem(seed, e, self.config.batch, self.micro_batch)
-                    .len()
-            })
-            .sum();
-        let total = if self.config.max_steps > 0 {
-            planned.min(self.config.max_steps)
-        } else {
-            planned
-        };
-        // Lines in any case: the dashboard starts with the weighted stage.
-        eprintln!(
+        let total = planned_steps(self.config, data, seed, self.micro_batch);
+        self.progress.message(&format!(
             "value stage: {} labelled solutions, {total} steps",
             data.report().documents
-        );
+        ));
         let mut losses = Vec::with_capacity(total);
         'epochs: for epoch in 0..self.config.epochs {
             let steps = data.epoch_by_problem(seed, epoch, self.config.batch, self.micro_batch);
@@ -155,10 +157,17 @@ impl Stage<'_> {
                     )));
                 }
                 clip.set(clip_factor(norm, 1.0));
-                let lr = rates(crate::train::learning_rate(&settings, losses.len(), total), None);
-                head = Some(optimizer.step(lr.map_err(PipelineError::Setting)?, current, gradients));
+                let lr = crate::train::learning_rate(&settings, losses.len(), total);
+                let rates = rates(lr, None).map_err(PipelineError::Setting)?;
+                head = Some(optimizer.step(rates, current, gradients));
                 losses.push(value);
-                self.show_step(&losses, total);
+                self.progress.value_step(&ValueStep {
+                    step: losses.len(),
+                    total,
+                    loss: value,
+                    norm,
+                    lr,
+                });
             }
         }
         let tail = &losses[losses.len() - losses.len().div_ceil(10)..];
@@ -237,24 +246,17 @@ impl Stage<'_> {
         Ok(seen.report())
     }
 
-    fn show_step(&self, losses: &[f64], total: usize) {
-        let (n, last) = (losses.len(), losses.last().copied().unwrap_or(f64::NAN));
-        if n == 1 || n == total || n.is_multiple_of((total / 20).max(1)) {
-            eprintln!("value step {n:>4}/{total}  loss {last:.4}");
-        }
-    }
-
     fn show_report(&self, report: &ValueReport) {
         if let Some(r) = &report.held_out {
             let or_dash = |x: Option<f64>| x.map_or("-".into(), |x| format!("{x:.3}"));
-            eprintln!(
+            self.progress.message(&format!(
                 "value head on {} held-out solutions: loss {:.4}, explained variance {}, AUROC of mean V {}, of last V {}",
                 r.documents,
                 r.value_loss,
                 or_dash(r.explained_variance),
                 or_dash(r.auroc_mean),
                 or_dash(r.auroc_last)
-            );
+            ));
         }
     }
 }

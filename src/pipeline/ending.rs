@@ -1,6 +1,6 @@
 //! What is left to do when training has ended, however it did: an event, the report, the summary.
 
-use super::{PipelineError, TrainSummary, ValueReport};
+use super::{Learned, PipelineError, TrainSummary, ValueReport};
 use crate::{
     track::{Event, RunDir, TrackingSummary, peak_memory},
     train::{TrainError, TrainerState},
@@ -57,6 +57,8 @@ pub(super) fn summary(
         seconds: started.elapsed().as_secs_f64(),
         peak_memory: peak_memory(),
         value,
+        learned: Learned::of(run),
+        report: run.path().join("report.html"),
         tracking,
         copy: None,
     }

@@ -2,11 +2,23 @@
 
 use super::{
     PipelineError, TrainRequest,
-    train::{prepare, token_lines},
+    critic::planned_steps,
+    memory::{self, MemoryEstimate, MicroBatch},
+    train::{Prepared, innermost, prepare, token_lines},
 };
-use crate::{data::TokenReport, scorer::WeightGroup};
+use crate::{
+    data::{Batch, Splits, TokenReport},
+    machine,
+    scorer::{CriticConfig, ScorerConfig, ScoringTime},
+    settings::has_random_weights,
+};
 use serde::Serialize;
 use std::path::PathBuf;
+
+/// Share of documents longer than a row above which the plan warns.
+const TOO_LONG: f64 = 0.05;
+/// Optimizer steps whose micro-batches are looked at for the largest one.
+const LOOKED_AT: usize = 2000;
 
 /// What a run would do.
 #[derive(Clone, Debug, Serialize)]
@@ -29,6 +41,8 @@ pub struct PlanReport {
     pub documents: usize,
     /// Documents longer than a row, left out.
     pub documents_too_long: usize,
+    /// Their share of all documents, 0 to 1.
+    pub share_too_long: f64,
     /// Tokens of one epoch, prompts included.
     pub tokens_per_epoch: usize,
     /// Tokens of one epoch that carry loss.
@@ -43,12 +57,36 @@ pub struct PlanReport {
     pub accumulate: usize,
     /// Optimizer steps.
     pub steps: usize,
+    /// The critic's value stage, which comes before them; None without one.
+    pub value_stage: Option<ValueStagePlan>,
+    /// True if the model starts from random weights, which has settings of its own.
+    pub random_weights: bool,
+    /// Peak learning rate of the schedule.
+    pub learning_rate: f64,
+    /// Heads that the checkpoint lacks and that are made for it.
+    pub new_heads: usize,
     /// Documents held out.
     pub validation_documents: usize,
-    /// Estimated peak memory in bytes: weights, gradients, optimizer state and activations.
+    /// Estimated peak memory of the training process in bytes.
     pub estimated_peak_memory: u64,
+    /// What that is made of.
+    pub memory: MemoryEstimate,
+    /// Physical memory of this machine, or the limit of its control group; None if unknown, or on
+    /// another device than the processor.
+    pub machine_memory: Option<u64>,
     /// Where the run would be written.
     pub run_dir: PathBuf,
+    /// What is likely to go wrong, and what to do; a sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// The critic's first stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ValueStagePlan {
+    /// Labelled solutions that the value head learns from.
+    pub solutions: usize,
+    /// Optimizer steps.
+    pub steps: usize,
 }
 
 /// Resolves and counts everything.
@@ -59,12 +97,20 @@ pub fn plan(request: &TrainRequest) -> Result<PlanReport, PipelineError> {
     let report = prepared.splits.train.report();
     let parameters = config.num_params();
     let trained = match &recipe.train.lora {
-        Some(lora) => adapter_parameters(config, lora.rank),
+        Some(lora) => memory::adapter_parameters(config, lora.rank),
         None => parameters,
     };
     let rows = recipe.batching.micro_batch;
-    let positions = rows * recipe.data.seq_len;
-    Ok(PlanReport {
+    let memory = memory::estimate(
+        config,
+        recipe,
+        largest_micro_batch(request, &prepared),
+        prepared.shape.accumulate > 1,
+        reference_parameters(request)?,
+    );
+    let on_processor = ["flex", "ndarray"].contains(&request.device_name.as_str());
+    let long = report.dropped.len();
+    let mut plan = PlanReport {
         algorithm: request.algorithm.name(),
         model: recipe.model.base.clone(),
         model_dir: request.sources.base.clone(),
@@ -73,7 +119,8 @@ pub fn plan(request: &TrainRequest) -> Result<PlanReport, PipelineError> {
         parameters,
         trained_parameters: trained,
         documents: report.documents,
-        documents_too_long: report.dropped.len(),
+        documents_too_long: long,
+        share_too_long: long as f64 / (report.documents + long).max(1) as f64,
         tokens_per_epoch: report.prompt_tokens + report.response_tokens,
         response_tokens_per_epoch: report.response_tokens,
         tokens: prepared.splits.tokens.clone(),
@@ -81,43 +128,127 @@ pub fn plan(request: &TrainRequest) -> Result<PlanReport, PipelineError> {
         micro_batch: [rows, recipe.data.seq_len],
         accumulate: prepared.shape.accumulate,
         steps: prepared.total_steps,
+        value_stage: value_stage(request, &prepared)?,
+        random_weights: has_random_weights(&recipe.model.base),
+        learning_rate: recipe.optim.lr,
+        new_heads: prepared.new_heads,
         validation_documents: prepared.splits.valid.report().documents,
-        estimated_peak_memory: peak(request, config, parameters, trained, positions),
+        estimated_peak_memory: memory.peak,
+        memory,
+        machine_memory: on_processor.then(machine::memory_limit).flatten(),
         run_dir: request.output.join(&request.run_name),
+        warnings: Vec::new(),
+    };
+    plan.warnings = warnings(&plan, request);
+    Ok(plan)
+}
+
+/// What the value stage would do; None where there is none, or its head is given.
+fn value_stage(request: &TrainRequest, prepared: &Prepared) -> Result<Option<ValueStagePlan>, PipelineError> {
+    let Some(critic) = critic(&request.recipe.scorer).filter(|critic| critic.value_head.is_none()) else {
+        return Ok(None);
+    };
+    let solutions = Splits::solutions(&prepared.data, &prepared.tokenizer)?.train;
+    Ok(Some(ValueStagePlan {
+        solutions: solutions.report().documents,
+        steps: planned_steps(critic, &solutions, request.seed, prepared.shape.micro_batch),
+    }))
+}
+
+fn critic(scorer: &ScorerConfig) -> Option<&CriticConfig> {
+    match innermost(scorer) {
+        ScorerConfig::Critic(critic) => Some(critic),
+        _ => None,
+    }
+}
+
+/// The micro-batch that needs the most memory, in each figure, among the first steps of the first epoch.
+fn largest_micro_batch(request: &TrainRequest, prepared: &Prepared) -> MicroBatch {
+    let heads = prepared.config.n_heads;
+    let everywhere = critic(&request.recipe.scorer).is_some();
+    // Elsewhere padding is computed as well, and what a head needs is not gathered first.
+    let unpadded = request.device_name == "flex";
+    let sizes = |batch: &Batch| {
+        let tokens: usize = if unpadded {
+            batch.documents.iter().map(|document| document.len).sum()
+        } else {
+            batch.tokens.len()
+        };
+        let rows = |k: usize| batch.valid(k).into_iter().filter(|&valid| valid).count();
+        let rows = (1..=heads).map(|k| if k == 1 && everywhere { tokens } else { rows(k) });
+        MicroBatch {
+            tokens,
+            rows: rows.collect(),
+        }
+    };
+    let epoch = prepared.splits.train.epoch(request.seed, 0, prepared.shape);
+    let steps = epoch.len().min(prepared.total_steps).min(LOOKED_AT);
+    (0..steps)
+        .flat_map(|step| epoch.step(step))
+        .fold(MicroBatch::default(), |largest, batch| {
+            largest.or_larger(&sizes(&batch))
+        })
+}
+
+/// Parameters of the model that scores while the other one trains.
+fn reference_parameters(request: &TrainRequest) -> Result<usize, PipelineError> {
+    let online =
+        matches!(innermost(&request.recipe.scorer), ScorerConfig::Rho1(rho1) if rho1.when == ScoringTime::Online);
+    let Some(mut config) = request.sources.reference_config()?.filter(|_| online) else {
+        return Ok(0);
+    };
+    config.n_heads = 1;
+    Ok(config.num_params())
+}
+
+fn warnings(plan: &PlanReport, request: &TrainRequest) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if plan.share_too_long > TOO_LONG {
+        warnings.push(format!(
+            "{:.0}% of the documents are longer than `data.seq_len` = {} and are left out; raise it",
+            100.0 * plan.share_too_long,
+            plan.micro_batch[1]
+        ));
+    }
+    if plan.new_heads > 0 && request.recipe.train.head_warmup.steps == 0 {
+        warnings.push(format!(
+            "{} of the heads are new to this model, and their losses would pull at what it knows: set \
+             `train.head_warmup.steps`, or train head 1 alone with model.mtp.n_heads=1",
+            plan.new_heads
+        ));
+    }
+    warnings.extend(
+        plan.machine_memory
+            .and_then(|machine| memory_warning(plan.estimated_peak_memory, machine)),
+    );
+    warnings
+}
+
+/// A sentence where the run needs more memory than there is, both in bytes.
+fn memory_warning(peak: u64, machine: u64) -> Option<String> {
+    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    (peak > machine).then(|| {
+        format!(
+            "the run needs about {:.1} GiB and this machine has {:.1} GiB: lower `batching.micro_batch` or \
+             `data.seq_len`, or set train.recompute=block, train.precision=pure-bf16 or train.lora",
+            gib(peak),
+            gib(machine)
+        )
     })
 }
 
-fn adapter_parameters(config: &wmtp_model::LlamaConfig, rank: usize) -> usize {
-    let (d, i) = (config.hidden_size, config.intermediate_size);
-    let (q, kv) = (config.query_size(), config.key_value_size());
-    let per_layer = rank * ((d + q) + 2 * (d + kv) + (q + d) + 2 * (d + i) + (i + d));
-    per_layer * (config.num_hidden_layers + config.n_heads - 1)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Weights once; gradient and two moments for what is trained; per layer and position the tensors
-/// that backward keeps (about 8 of width D, 3 of width I, and 3 rows of scores per head); one chunk
-/// of logits; the program itself.
-fn peak(
-    request: &TrainRequest,
-    config: &wmtp_model::LlamaConfig,
-    parameters: usize,
-    trained: usize,
-    positions: usize,
-) -> u64 {
-    let layers = config.num_hidden_layers + config.n_heads - 1;
-    let scores = 3 * config.num_attention_heads * request.recipe.data.seq_len;
-    let per_position = 8 * config.hidden_size + 4 * config.intermediate_size + scores;
-    let activations = layers * positions * per_position;
-    let extra_forward = if request.recipe.weights.over == WeightGroup::Step {
-        positions * per_position
-    } else {
-        0
-    };
-    let reference = if request.sources.reference.is_some() {
-        parameters
-    } else {
-        0
-    };
-    let floats = parameters + 3 * trained + activations + extra_forward + reference;
-    4 * floats as u64 + (128 << 20)
+    #[test]
+    fn a_plan_over_the_machine_s_memory_says_so() {
+        const GIB: u64 = 1 << 30;
+        assert_eq!(memory_warning(24 * GIB, 24 * GIB), None);
+        let warning = memory_warning(3912 * GIB, 24 * GIB).unwrap();
+        assert!(
+            warning.contains("about 3912.0 GiB and this machine has 24.0 GiB"),
+            "{warning}"
+        );
+    }
 }

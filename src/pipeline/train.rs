@@ -13,13 +13,13 @@ use super::{
 use crate::{
     data::{DataConfig, SpecialInText, Splits, StepShape, TokenReport, Tokenizer},
     scorer::{Normaliser, Reward, Rho1, Scorer, ScorerConfig, ValueUse},
-    settings::{Config, Pipeline, Recipe},
+    settings::{Config, Pipeline, Recipe, has_random_weights},
     stop::Stop,
     track::{self, Event, RunDir, Tracker, TrackingSummary},
     train::{
-        Assets, CheckpointStore, GradientScale, JointValue, Lines, LoraAssets, Mirror, Plan, PrecisionConfig, Quiet,
-        Samples, StatePrecision, StepLoader, StepMetric, StepSource, StepStrategy, TrainError, Trainable, TrainerState,
-        Weigher, WeightedMtp, adamw, assign_stable_ids, hex,
+        Assets, CheckpointStore, Dashboard, GradientScale, JointValue, Lines, LoraAssets, Mirror, Plan,
+        PrecisionConfig, Progress, Quiet, Samples, StatePrecision, StepLoader, StepSource, StepStrategy, TrainError,
+        Trainable, TrainerState, Weigher, WeightedMtp, adamw, assign_stable_ids, hex,
     },
 };
 use burn::{
@@ -40,7 +40,7 @@ use wmtp_model::{LlamaConfig, MtpLlama, ValueHead};
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Show {
-    /// burn-train's dashboard; standard output must be a terminal.
+    /// The dashboard; standard output must be a terminal.
     Dashboard,
     /// Lines on standard error.
     Lines,
@@ -109,6 +109,10 @@ pub struct TrainSummary {
     /// What the value stage learned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<super::ValueReport>,
+    /// First and last losses, and what the value head knows.
+    pub learned: super::Learned,
+    /// The run's page.
+    pub report: PathBuf,
     /// How far the run's trackers are; None if it has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tracking: Option<TrackingSummary>,
@@ -334,12 +338,13 @@ impl Training<'_> {
             );
         }
 
+        let progress = show(request)?;
         let mut value = None;
         let mut value_report = None;
         if let ScorerConfig::Critic(critic) = innermost(&request.recipe.scorer) {
             let (head, report) = match given_head {
                 Some(head) => (head, None),
-                None => value_stage(request, critic, prepared, &model.valid(), &model_hash, run)?,
+                None => value_stage(request, critic, prepared, &model.valid(), &model_hash, run, &*progress)?,
             };
             value = Some((head, critic.clone()));
             value_report = report;
@@ -383,7 +388,18 @@ impl Training<'_> {
             max_fallback_share: request.recipe.weights.max_fallback_share,
         };
         let begun = start.step;
-        let fitted = fit(request, module, plan, prepared, run.clone(), store, start, from);
+        let fitted = fit(
+            request,
+            module,
+            plan,
+            prepared,
+            run.clone(),
+            store,
+            start,
+            from,
+            progress.clone(),
+        );
+        progress.close();
         // What a run that failed has saved is worth as much.
         let step = fitted.as_ref().map_or(begun, |state| state.step);
         let copy = mirror::finish(request, copying.as_deref(), run, step)?;
@@ -405,6 +421,7 @@ fn fit<M: Trainable>(
     store: CheckpointStore,
     start: TrainerState,
     from: Option<PathBuf>,
+    progress: Arc<dyn Progress>,
 ) -> Result<TrainerState, PipelineError> {
     if start.finished {
         return Ok(start);
@@ -417,24 +434,19 @@ fn fit<M: Trainable>(
     let loader = StepLoader::new(source);
     let valid = ValidSteps(prepared.splits.valid.in_order(prepared.shape.micro_batch));
     let valid = StepLoader::new(Arc::new(valid));
-    let lines = (request.show == Show::Lines).then(|| Lines::new(plan.total_steps));
     let optimizer = adamw(&plan.optim, &GradientScale::default()).map_err(PipelineError::Setting)?;
     let directory = run.path().to_path_buf();
     let samples = Samples::choose(&plan.train.record, &prepared.splits, &prepared.tokenizer)?;
-    let strategy = StepStrategy::new(plan, loader.clone(), run, store, start, from, lines).with_samples(samples);
+    let strategy = StepStrategy::new(plan, loader.clone(), run, store, start, from, progress)
+        .with_samples(samples)
+        .with_stop(request.stop.clone());
     let strategy = Arc::new(strategy);
-    let mut training = SupervisedTraining::new(&directory, Arc::new(loader), Arc::new(valid))
+    let training = SupervisedTraining::new(&directory, Arc::new(loader), Arc::new(valid))
         .with_training_strategy(TrainingStrategy::Custom(strategy.clone()))
         .with_metric_logger(InMemoryMetricLogger::default())
         .with_application_logger(None)
-        .num_epochs(prepared.epochs);
-    for metric in StepMetric::all() {
-        training = training.metric_train_numeric(metric);
-    }
-    training = training.metric_valid_numeric(StepMetric::new("Loss", |o| Some(o.loss)));
-    if request.show == Show::Lines {
-        training = training.renderer(Box::new(Quiet));
-    }
+        .num_epochs(prepared.epochs)
+        .renderer(Box::new(Quiet));
     let interrupter = training.interrupter();
     let _watch = request.stop.watch(move || interrupter.stop(Some("asked to stop")));
     // The schedule is the strategy's; the learner's own is never stepped.
@@ -467,7 +479,7 @@ fn given_value_head(request: &TrainRequest, model_hash: &str) -> Result<Option<V
 }
 
 /// The scorer under any `shuffled`.
-fn innermost(config: &ScorerConfig) -> &ScorerConfig {
+pub(super) fn innermost(config: &ScorerConfig) -> &ScorerConfig {
     match config {
         ScorerConfig::Shuffled(shuffled) => innermost(&shuffled.of),
         other => other,
@@ -504,6 +516,7 @@ fn create_run(request: &TrainRequest, prepared: &Prepared, model_hash: &str) -> 
             "response_tokens": report.response_tokens,
             "tokens": prepared.splits.tokens,
             "steps": prepared.total_steps,
+            "random_weights": has_random_weights(&request.recipe.model.base),
         }),
     )?;
     Ok(run)
@@ -560,6 +573,22 @@ fn continue_run(dir: &Path, fresh: &TrainerState) -> Result<(RunDir, TrainerStat
     Ok((run, state, Some(path)))
 }
 
+/// What shows the run's progress.
+fn show(request: &TrainRequest) -> Result<Arc<dyn Progress>, PipelineError> {
+    if request.show == Show::Lines {
+        return Ok(Arc::new(Lines));
+    }
+    let what = format!(
+        "{} of {} on {}",
+        request.algorithm.name(),
+        request.recipe.model.base,
+        request.device_name
+    );
+    let dashboard = Dashboard::open(&request.run_name, &what, &request.stop)
+        .map_err(|e| PipelineError::Setting(format!("cannot draw on this terminal: {e}; pass --plain for lines")))?;
+    Ok(Arc::new(dashboard))
+}
+
 fn announce(request: &TrainRequest, prepared: &Prepared, run: &RunDir) {
     let report = prepared.splits.train.report();
     eprintln!(
@@ -574,10 +603,19 @@ fn announce(request: &TrainRequest, prepared: &Prepared, run: &RunDir) {
         prepared.total_steps,
         run.path().display()
     );
+    if has_random_weights(&request.recipe.model.base) {
+        eprintln!(
+            "the model starts from random weights: learning rate {:e} unless another is set (configs/recipe.random-weights.yaml)",
+            request.recipe.optim.lr
+        );
+    }
     if !report.dropped.is_empty() {
         eprintln!(
-            "{} documents are longer than data.seq_len = {} and were left out (run.json names them)",
-            report.dropped.len(),
+            "{} than data.seq_len = {} and left out (run.json names them)",
+            match report.dropped.len() {
+                1 => "1 document is longer".into(),
+                n => format!("{n} documents are longer"),
+            },
             request.recipe.data.seq_len
         );
     }

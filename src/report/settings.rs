@@ -21,25 +21,29 @@ pub struct Setting {
 
 /// All of a run's settings, recipe first, each with the default of its pipeline.
 pub fn settings(run: &Run) -> Vec<Setting> {
-    let mut all = compared(&run.recipe, &default_recipe(run.record["algorithm"].as_str()));
+    let base = run.recipe.get("model.base").and_then(Value::as_str);
+    let mut all = compared(&run.recipe, &default_recipe(run.record["algorithm"].as_str(), base));
     let config = serde_json::to_value(Config::default()).unwrap_or_default();
     all.extend(compared(&run.config, &flattened(&config)));
     all
 }
 
-/// The recipe that `wmtp train NAME` starts from, by dotted key.
-fn default_recipe(algorithm: Option<&str>) -> BTreeMap<String, Value> {
+/// The recipe that `wmtp train NAME --model BASE` starts from, by dotted key.
+fn default_recipe(algorithm: Option<&str>, base: Option<&str>) -> BTreeMap<String, Value> {
     let pipelines = [Pipeline::Critic, Pipeline::Rho1, Pipeline::Baseline];
     let pipeline = pipelines
         .into_iter()
         .find(|pipeline| Some(pipeline.name()) == algorithm);
     // rho1 has no default for the reference, without which a recipe is refused.
     let sources = Sources::new(pipeline).set("model.reference=NONE");
+    let default_base = Recipe::default().model.base;
     let recipe = sources
+        .flag_text("--model", "model.base", base)
         .load()
         .map_or_else(|_| Recipe::default(), |settings| settings.recipe);
     let mut recipe = flattened(&serde_json::to_value(recipe).unwrap_or_default());
     recipe.insert("model.reference".into(), Value::Null);
+    recipe.insert("model.base".into(), default_base.into());
     recipe
 }
 
@@ -143,7 +147,7 @@ mod tests {
         assert_eq!(
             changed(&run),
             [
-                "optim.lr 0.00003 \"0.0001\"",
+                "optim.lr 0.00003 \"0.003\"",
                 "weights.temperature 1.0 \"0.7\"",
                 "seed 7 \"42\""
             ]
@@ -156,7 +160,7 @@ mod tests {
         let b = run(Pipeline::Critic, &["run.name=b"]);
         assert_eq!(
             differences(&[a, b]),
-            [("optim.lr".to_owned(), vec!["0.00003".to_owned(), "0.0001".to_owned()])]
+            [("optim.lr".to_owned(), vec!["0.00003".to_owned(), "0.003".to_owned()])]
         );
     }
 }

@@ -4,7 +4,7 @@ use super::{
     Config, Recipe, config_schema,
     error::SettingsError,
     layer::{Layer, Origin},
-    recipe_schema,
+    random_weights, recipe_schema,
     schema::Schema,
     tree::{Node, Value},
     validate::Problem,
@@ -188,6 +188,7 @@ impl Sources {
                 pipeline.recipe_text(),
             )?);
         }
+        let built_in = layers.len();
         for (is_config, path) in &self.files {
             let layer = Layer::file(path)?;
             let (own, other, name) = if *is_config {
@@ -205,6 +206,11 @@ impl Sources {
             layers.push(Layer::set(text)?);
         }
         layers.extend(self.flags);
+        if self.pipeline.is_some()
+            && let Some(layer) = random_weights::layer(&layers)?
+        {
+            layers.insert(built_in, layer);
+        }
         for layer in &layers {
             known_sections(layer, config, recipe)?;
         }

@@ -4,7 +4,7 @@
 
 use super::{Config, Recipe, TaskChoice};
 use crate::{
-    data::{Clock, PromptStyle, SpecialInText},
+    data::{Clock, DataConfig, PromptStyle, SpecialInText},
     scorer::{CriticConfig, Reward, Rho1Config, Rho1Mode, Rho1Score, ScorerConfig},
     train::BatchingConfig,
 };
@@ -184,7 +184,12 @@ impl Recipe {
         check.when(
             data.source.trim().is_empty(),
             "data.source",
-            "must not be empty: write `builtin:mbpp`, a directory or a URI",
+            "must not be empty: write `builtin:mbpp`, a directory, a URI, or `none` for data.text alone",
+        );
+        check.when(
+            data.source == DataConfig::NO_PROBLEMS && data.text.is_empty(),
+            "data.text",
+            "must name files or folders where `data.source` is none",
         );
         check.when(data.seq_len < 8, "data.seq_len", "must be 8 or more");
         check.when(

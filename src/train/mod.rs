@@ -6,6 +6,7 @@
 
 mod checkpoint;
 mod config;
+mod dashboard;
 mod display;
 mod forward;
 pub mod grads;
@@ -25,14 +26,15 @@ mod value;
 
 pub use checkpoint::{CheckpointError, CheckpointStore, Mirror, Recorded, TrainerState, hex, verify};
 pub use config::*;
-pub use display::{Quiet, StepMetric};
+pub use dashboard::Dashboard;
+pub use display::Quiet;
 pub use forward::{packed, unpadded};
 pub use ids::assign_stable_ids;
 pub use learner::{Assets, JointValue, LoraAssets, StepBatch, Weigher, WeightedMtp};
 pub use loader::{StepLoader, StepSource};
 pub use observed::{Observed, Samples};
 pub use optimizer::{GradientScale, adamw, clip_factor, rates};
-pub use progress::Lines;
+pub use progress::{Lines, Progress, TrainStepDone, ValueStep};
 pub use schedule::learning_rate;
 pub use strategy::{Plan, StepStrategy, TrainError, Trainable};
 pub use tally::{StepOutput, WeightStats};

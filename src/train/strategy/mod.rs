@@ -14,11 +14,12 @@ use super::{
     CheckpointError, CheckpointStore, FallbackConfig, Observed, OptimConfig, Samples, StepBatch, StepLoader,
     StepOutput, TrainConfig, TrainerState,
     optimizer::GradientScale,
-    progress::Lines,
+    progress::Progress,
     schedule::{learning_rate, rise},
 };
 use crate::{
     data::Batch,
+    stop::Stop,
     track::{RunDir, RunError},
 };
 use burn::{
@@ -32,7 +33,7 @@ use session::Session;
 use std::{
     fmt::Display,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 /// A module that this strategy can train and checkpoint.
@@ -153,14 +154,15 @@ pub struct StepStrategy {
     store: CheckpointStore,
     start: TrainerState,
     resume: Option<PathBuf>,
-    lines: Option<Lines>,
+    progress: Arc<dyn Progress>,
+    stop: Stop,
     samples: Samples,
     outcome: Mutex<Option<Result<TrainerState, TrainError>>>,
 }
 
 impl StepStrategy {
     /// `loader` is the one also given to burn-train (clones share their position); `resume` is the
-    /// checkpoint to continue from, with `start` its state; `lines` prints progress off a terminal.
+    /// checkpoint to continue from, with `start` its state; `progress` shows every step.
     pub fn new(
         plan: Plan,
         loader: StepLoader,
@@ -168,7 +170,7 @@ impl StepStrategy {
         store: CheckpointStore,
         start: TrainerState,
         resume: Option<PathBuf>,
-        lines: Option<Lines>,
+        progress: Arc<dyn Progress>,
     ) -> Self {
         Self {
             plan,
@@ -177,7 +179,8 @@ impl StepStrategy {
             store,
             start,
             resume,
-            lines,
+            progress,
+            stop: Stop::default(),
             samples: Samples::default(),
             outcome: Mutex::new(None),
         }
@@ -187,6 +190,13 @@ impl StepStrategy {
     #[must_use]
     pub fn with_samples(mut self, samples: Samples) -> Self {
         self.samples = samples;
+        self
+    }
+
+    /// The same, asking `stop` whether an interrupted run saves a checkpoint.
+    #[must_use]
+    pub fn with_stop(mut self, stop: Stop) -> Self {
+        self.stop = stop;
         self
     }
 

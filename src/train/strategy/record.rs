@@ -1,7 +1,10 @@
 //! What a session writes down: a line of metrics a step, and events with their reasons.
 
 use super::{TrainError, Trainable, session::Session};
-use crate::{track::Event, train::StepOutput};
+use crate::{
+    track::Event,
+    train::{StepOutput, TrainStepDone},
+};
 use serde::Serialize;
 
 /// One line of `metrics.jsonl`.
@@ -59,20 +62,20 @@ impl<M: Trainable> Session<'_, M> {
             tok_s: item.tokens as f64 / seconds,
             mem: crate::track::peak_memory(),
         };
-        if let Some(lines) = &self.strategy.lines {
-            lines.step(
-                self.state.step,
-                self.strategy.plan.total_steps,
-                item,
-                norm,
-                lr,
-                line.tok_s,
-            );
-        }
+        self.strategy.progress.step(&TrainStepDone {
+            step: self.state.step,
+            total: self.strategy.plan.total_steps,
+            item,
+            norm,
+            lr,
+            tok_s: line.tok_s,
+            memory: line.mem,
+        });
         Ok(self.strategy.run.metrics(self.state.step, &line)?)
     }
 
     pub(super) fn log(&self, event: &'static str, reason: String) -> Result<(), TrainError> {
+        self.strategy.progress.event(event, &reason);
         Ok(self.strategy.run.event(&Event {
             step: self.state.step,
             event,

@@ -64,7 +64,11 @@ impl<M: Trainable> Session<'_, M> {
             if self.interrupter.should_stop() && self.state.step < plan.total_steps {
                 let reason = self.interrupter.get_message().unwrap_or_else(|| "asked to".into());
                 self.log("interrupted", reason)?;
-                return self.save();
+                return if self.strategy.stop.saves() {
+                    self.save()
+                } else {
+                    Ok(())
+                };
             }
             if self.state.step_in_epoch >= items {
                 self.state.epoch += 1;

@@ -34,6 +34,7 @@ impl<M: Trainable> Session<'_, M> {
             ce.iter_mut()
                 .zip(&out.ce_heads)
                 .for_each(|(sum, ce)| *sum += ce * n as f64);
+            self.strategy.progress.validating(done + 1, total);
             let progress = Progress::new(done + 1, total, Some("steps".into()));
             self.report_valid(LearnerEvent::ProcessedItem(TrainingItem::new(
                 out,
@@ -49,9 +50,7 @@ impl<M: Trainable> Session<'_, M> {
             self.state.step,
             &serde_json::json!({"step": self.state.step, "valid_loss": loss, "valid_ce_heads": ce}),
         )?;
-        if let Some(lines) = &self.strategy.lines {
-            lines.validation(self.state.step, loss, &ce);
-        }
+        self.strategy.progress.validation(self.state.step, loss, &ce);
         self.record_tokens()?;
         self.state.valid_loss = Some(loss);
         let stopping = &self.strategy.plan.train.early_stopping;

@@ -1,0 +1,201 @@
+//! The dashboard: a run's figures and curves on a terminal, drawn by a thread of its own.
+//!
+//! The terminal is in raw mode meanwhile, so that Ctrl-C arrives as a key and not as a signal. It asks
+//! for the same as the signal does: a checkpoint after the step under way, then the end.
+
+mod board;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use super::progress::{Progress, TrainStepDone, ValueStep};
+use crate::stop::Stop;
+use board::{Asked, Board};
+use ratatui::{
+    DefaultTerminal,
+    crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers},
+};
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+/// Time between two drawings.
+const TICK: Duration = Duration::from_millis(200);
+/// The exit code of a second Ctrl-C, as after the signal: 128 and the signal's number.
+const INTERRUPTED: i32 = 130;
+
+/// The dashboard of a run, drawn until it is dropped; the terminal is then as it was before.
+pub struct Dashboard {
+    board: Arc<Mutex<Board>>,
+    over: Arc<AtomicBool>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Dashboard {
+    /// Takes the terminal over. `what` is the pipeline, the model and the device; keys ask `stop`.
+    ///
+    /// # Errors
+    /// What the terminal says.
+    pub fn open(run: &str, what: &str, stop: &Stop) -> io::Result<Self> {
+        let board = Arc::new(Mutex::new(Board::new(run, what)));
+        let over = Arc::new(AtomicBool::new(false));
+        // Also restores the terminal before the message of a panic is printed.
+        let terminal = ratatui::try_init()?;
+        let screen = Screen {
+            board: board.clone(),
+            stop: stop.clone(),
+            over: over.clone(),
+        };
+        let thread = thread::Builder::new()
+            .name("dashboard".into())
+            .spawn(move || screen.run(terminal))
+            .inspect_err(|_| ratatui::restore())?;
+        Ok(Self {
+            board,
+            over,
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    fn board(&self) -> MutexGuard<'_, Board> {
+        lock(&self.board)
+    }
+}
+
+impl Drop for Dashboard {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Progress for Dashboard {
+    fn message(&self, text: &str) {
+        self.board().message(text);
+    }
+
+    fn value_step(&self, step: &ValueStep) {
+        self.board().value_step(step, Instant::now());
+    }
+
+    fn step(&self, step: &TrainStepDone<'_>) {
+        self.board().step(step, Instant::now());
+    }
+
+    fn validating(&self, done: usize, total: usize) {
+        self.board().validating(done, total);
+    }
+
+    fn validation(&self, step: usize, loss: f64, ce: &[f64]) {
+        self.board().validation(step, loss, ce);
+    }
+
+    fn event(&self, event: &str, reason: &str) {
+        self.board().message(&format!("{event}: {reason}"));
+    }
+
+    fn close(&self) {
+        self.over.store(true, Ordering::Relaxed);
+        let thread = lock(&self.thread).take();
+        if let Some(thread) = thread {
+            // A panic in the drawing was printed by its thread.
+            let _ = thread.join();
+            ratatui::restore();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The thread's side.
+struct Screen {
+    board: Arc<Mutex<Board>>,
+    stop: Stop,
+    over: Arc<AtomicBool>,
+}
+
+impl Screen {
+    fn run(&self, mut terminal: DefaultTerminal) {
+        while !self.over.load(Ordering::Relaxed) {
+            if let Err(error) = self.draw(&mut terminal).and_then(|()| self.keys(&mut terminal)) {
+                tracing::warn!("the dashboard can't be drawn: {error}");
+                return;
+            }
+        }
+    }
+
+    fn draw(&self, terminal: &mut DefaultTerminal) -> io::Result<()> {
+        let mut board = lock(&self.board).clone();
+        if self.stop.is_asked() && board.asked == Asked::Nothing {
+            // By a signal.
+            board.asked = Asked::Stop;
+        }
+        terminal.draw(|frame| view::draw(frame, &board, Instant::now()))?;
+        Ok(())
+    }
+
+    /// Handles keys until it is time to draw again.
+    fn keys(&self, terminal: &mut DefaultTerminal) -> io::Result<()> {
+        let until = Instant::now() + TICK;
+        while !self.over.load(Ordering::Relaxed) && event::poll(until.saturating_duration_since(Instant::now()))? {
+            match event::read()? {
+                Event::Key(key) if key.kind == KeyEventKind::Press => {
+                    if is_interrupt(key) && self.stop.is_asked() {
+                        ratatui::restore();
+                        std::process::exit(INTERRUPTED);
+                    }
+                    if is_redraw(key) {
+                        terminal.clear()?;
+                    }
+                    let mut board = lock(&self.board);
+                    board.asked = pressed(board.asked, key, &self.stop);
+                    return Ok(());
+                }
+                Event::Resize(..) => return Ok(()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_control(key: KeyEvent, letter: char) -> bool {
+    key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char(letter)
+}
+
+fn is_interrupt(key: KeyEvent) -> bool {
+    is_control(key, 'c')
+}
+
+/// Ctrl-L, which clears a screen that other programs have written to.
+fn is_redraw(key: KeyEvent) -> bool {
+    is_control(key, 'l')
+}
+
+/// What is asked for after a key; asks `stop` where it says so.
+fn pressed(asked: Asked, key: KeyEvent, stop: &Stop) -> Asked {
+    if is_interrupt(key) {
+        stop.ask();
+        return Asked::Stop;
+    }
+    match (asked, key.code) {
+        (Asked::Nothing, KeyCode::Char('q')) => Asked::Choices,
+        (Asked::Choices, KeyCode::Char('s')) => {
+            stop.ask();
+            Asked::Stop
+        }
+        (Asked::Choices, KeyCode::Char('k')) => {
+            stop.ask_without_saving();
+            Asked::StopWithoutSaving
+        }
+        (Asked::Choices, KeyCode::Char('c') | KeyCode::Esc) => Asked::Nothing,
+        (asked, _) => asked,
+    }
+}
