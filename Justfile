@@ -64,7 +64,7 @@ test-wgpu *ARGS:
 cuda-check:
     bash kernels/examples/cuda_check/run.sh
 
-# what we save loads in transformers, with the same logits
+# what we save and export, given to transformers, peft, llama.cpp's converters and the servers' loader rules
 compat *ARGS:
     bash tests/compat/run.sh {{ARGS}}
 

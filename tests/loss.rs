@@ -7,7 +7,7 @@ use burn::{
     train::TrainStep,
 };
 use wmtp::{
-    data::{Batch, Document, Tokenizer},
+    data::{Batch, Document},
     scorer::{Needs, Normaliser, ScoreInput, Scorer, ScorerError, WeightGroup, WeightsConfig},
     train::{
         Assets, HeadOrder, LambdaMode, LossConfig, StepBatch, Weigher, WeightBy, WeightedMtp,
@@ -15,7 +15,7 @@ use wmtp::{
         packed,
     },
 };
-use wmtp_model::{Compute, LlamaConfig, MtpLlama};
+use wmtp_model::{Companions, Compute, LlamaConfig, MtpLlama};
 
 fn tiny(heads: usize) -> LlamaConfig {
     let config = serde_json::json!({
@@ -301,7 +301,7 @@ fn learned(dtype: DType, needs: Needs, over: WeightGroup, heads: HeadOrder) -> V
     let loss = LossConfig::default();
     let weigher = Weigher::new(Box::new(Place(needs)), normaliser, over, loss, None);
     let assets = Assets {
-        tokenizer: Tokenizer::builtin_micro().expect("the tokenizer is built in"),
+        companions: Companions::default(),
         model_hash: String::new(),
         lora: None,
     };

@@ -3,14 +3,14 @@
 use burn::{optim::ModuleOptimizer, train::TrainStep};
 use std::time::Instant;
 use wmtp::{
-    data::{Batch, Document, Tokenizer},
+    data::{Batch, Document},
     scorer::{Normaliser, Uniform, WeightGroup, WeightsConfig},
     train::{
         Assets, GradientScale, HeadOrder, LossConfig, OptimConfig, StatePrecision, StepBatch, StepOutput, Weigher,
         WeightedMtp, adamw, assign_stable_ids, clip_factor, grads, learning_rate, rates,
     },
 };
-use wmtp_model::MtpLlama;
+use wmtp_model::{Companions, MtpLlama};
 
 /// A model under training.
 pub struct Ours {
@@ -50,7 +50,7 @@ impl Ours {
             None,
         );
         let assets = Assets {
-            tokenizer: Tokenizer::builtin_micro().expect("the tokenizer is built in"),
+            companions: Companions::default(),
             model_hash: String::new(),
             lora: None,
         };

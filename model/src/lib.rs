@@ -8,9 +8,11 @@
 mod attention;
 mod backward;
 mod blocks;
+mod companions;
 mod config;
 mod convert;
 mod error;
+mod export;
 mod fields;
 mod file_content;
 mod findings;
@@ -20,6 +22,7 @@ mod generate;
 #[cfg(test)]
 mod gradients;
 mod halves;
+mod index;
 mod layers;
 mod llama;
 mod lora;
@@ -34,14 +37,17 @@ mod reward;
 mod rope;
 mod rope_fields;
 mod sampling;
+mod staging;
 mod store;
 mod tensor_file;
 mod value_head;
 
 pub use attention::{Attention, AttentionContext, Compute, Packed};
+pub use companions::{COMPANIONS, Companions};
 pub use config::{LlamaConfig, RopeConfig, RopeScaling};
 pub use convert::{Converted, Direction, convert, hf_to_meta, meta_to_hf};
 pub use error::{ModelError, Problems};
+pub use export::{ExportOptions, Exported, Heads, export, export_model, export_weights, is_adapter, stored_dtype};
 pub use file_content::other_content;
 pub use generate::{Decoding, Effort, Finish, Generation, Request, Totals, generate, generate_all};
 pub use layers::{DecoderLayer, Linear, Mlp, RmsNorm};

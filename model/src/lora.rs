@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use burn::module::{LoraAdapter, Module, ModuleMapper, Param, ParamId, Reparameterizer};
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use rand::RngExt;
 use serde_json::{Map, Value, json};
 
@@ -40,6 +40,9 @@ const TARGETS: [&str; 7] = [
 const PREFIX: &str = "base_model.model.";
 
 const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+/// Adapters of heads 2..H. They have a file of their own because converters and servers refuse tensors
+/// that they cannot map, and peft reads only [`WEIGHTS_FILE`].
+const HEADS_FILE: &str = "mtp_adapter.safetensors";
 const CONFIG_FILE: &str = "adapter_config.json";
 
 /// Attaches adapters of the given rank, scaled by `alpha / rank`, to all linear maps of all layers
@@ -165,8 +168,9 @@ fn factors(model: &MtpLlama) -> Vec<Factor<'_>> {
 }
 
 /// Writes the adapters to `dir` (made if absent) as peft does: `adapter_model.safetensors` and
-/// `adapter_config.json`, beside them the model's `config.json`. `base` is the name or path of the
-/// model that the adapters belong to. Factors are stored in their own type (f64 as f32).
+/// `adapter_config.json`, and in addition the model's `config.json`. Adapters of heads 2..H go into
+/// `mtp_adapter.safetensors`. `base` is the name or path of the model that the adapters belong to.
+/// Factors are stored in their own type (f64 as f32).
 ///
 /// # Errors
 /// The model has no adapters, or others than `rank` and `alpha` say; a file cannot be written.
@@ -186,23 +190,51 @@ pub fn save_adapter(model: &MtpLlama, dir: &Path, base: &str, rank: usize, alpha
             alpha / rank as f64
         )));
     }
-    let dtype = match model.dtype() {
-        DType::F16 => SaveDtype::F16,
-        DType::BF16 => SaveDtype::Bf16,
-        _ => SaveDtype::F32,
-    };
-    let tensors = factors
+    let dtype = SaveDtype::of(model.dtype());
+    let (heads, trunk): (Vec<_>, Vec<_>) = factors
         .into_iter()
         .map(|factor| Outgoing {
             spec: factor.spec,
             dtype,
             bytes: Box::new(move || dtype.encode(&raw::to_f32(factor.param.base().into_data()))),
         })
-        .collect();
+        .partition(|factor| is_of_head(&factor.spec.name));
     std::fs::create_dir_all(dir).map_err(|source| ModelError::io("create", dir, source))?;
-    tensor_file::write(&dir.join(WEIGHTS_FILE), &[("format", "pt".to_owned())], tensors)?;
+    write_factors(dir, trunk, heads)?;
     write_json(&dir.join("config.json"), &model.config().to_json(dtype.torch_name()))?;
     write_json(&dir.join(CONFIG_FILE), &adapter_config(base, rank, alpha))
+}
+
+/// Whether a factor is that of a prediction head 2..H.
+pub(crate) fn is_of_head(name: &str) -> bool {
+    name.strip_prefix(PREFIX).is_some_and(|name| name.starts_with("mtp."))
+}
+
+/// Writes the two files of an adapter; without factors of heads, the second one is removed.
+pub(crate) fn write_factors(dir: &Path, trunk: Vec<Outgoing<'_>>, heads: Vec<Outgoing<'_>>) -> Result<(), ModelError> {
+    let metadata = [("format", "pt".to_owned())];
+    tensor_file::write(&dir.join(WEIGHTS_FILE), &metadata, trunk)?;
+    let heads_path = dir.join(HEADS_FILE);
+    if !heads.is_empty() {
+        return tensor_file::write(&heads_path, &metadata, heads);
+    }
+    match std::fs::remove_file(&heads_path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(ModelError::io("remove", &heads_path, source))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// All factors of the adapter in `dir`. Adapters of before `mtp_adapter.safetensors` was introduced have
+/// those of the heads in the first file.
+pub(crate) fn open_factors(dir: &Path) -> Result<TensorFiles, ModelError> {
+    let mut files = TensorFiles::open(&dir.join(WEIGHTS_FILE))?;
+    let heads = dir.join(HEADS_FILE);
+    if heads.exists() {
+        files.add(&heads)?;
+    }
+    Ok(files)
 }
 
 /// `adapter_config.json` with the fields that every version of peft since 0.8 reads.
@@ -249,7 +281,7 @@ pub fn load_adapter(model: MtpLlama, dir: &Path) -> Result<MtpLlama, ModelError>
         )));
     };
     let mut problems = check_config(&dir.join(CONFIG_FILE), first.rank, first.scale)?;
-    let files = TensorFiles::open(&dir.join(WEIGHTS_FILE))?;
+    let files = open_factors(dir)?;
     let expected: Vec<TensorSpec> = factors.iter().map(|factor| factor.spec.clone()).collect();
     files.check(&expected, &mut problems);
     let known: BTreeSet<&str> = expected.iter().map(|spec| spec.name.as_str()).collect();

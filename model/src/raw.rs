@@ -1,6 +1,6 @@
 //! Bytes of stored tensors to and from f32.
 
-use burn::tensor::TensorData;
+use burn::tensor::{DType, TensorData};
 use half::{bf16, f16};
 use safetensors::Dtype;
 
@@ -17,6 +17,15 @@ pub enum SaveDtype {
 }
 
 impl SaveDtype {
+    /// The type that keeps every bit of weights held in `dtype`; f32 for f64 and what is not a float.
+    pub fn of(dtype: DType) -> Self {
+        match dtype {
+            DType::F16 => Self::F16,
+            DType::BF16 => Self::Bf16,
+            _ => Self::F32,
+        }
+    }
+
     /// Bytes of one value.
     pub(crate) fn size(self) -> usize {
         match self {
@@ -72,6 +81,16 @@ impl SaveDtype {
         }
     }
 
+    /// Whether a finite value would be rounded to infinity.
+    pub(crate) fn overflows(self, values: &[f32]) -> bool {
+        let infinite = |value: f32| match self {
+            Self::F32 => false,
+            Self::F16 => f16::from_f32(value).is_infinite(),
+            Self::Bf16 => bf16::from_f32(value).is_infinite(),
+        };
+        values.iter().any(|value| value.is_finite() && infinite(*value))
+    }
+
     /// Values as little-endian bytes, rounded to nearest even.
     pub(crate) fn encode(self, values: &[f32]) -> Vec<u8> {
         match self {
@@ -99,5 +118,15 @@ mod tests {
         assert_eq!(SaveDtype::Bf16.decode(&bytes), [1.0, 1.0 + 2f32.powi(-6)]);
         assert_eq!(SaveDtype::F16.encode(&[65504.0]), [0xff, 0x7b]);
         assert_eq!(SaveDtype::F16.decode(&[0x00, 0x3c]), [1.0]);
+    }
+
+    #[test]
+    fn values_that_would_become_infinite_are_found() {
+        // 65504 is f16's largest value; 65520 lies between it and the next power of two, which it lacks.
+        assert!(!SaveDtype::F16.overflows(&[65504.0, -65519.0, f32::INFINITY, f32::NAN]));
+        assert!(SaveDtype::F16.overflows(&[0.0, -65520.0]));
+        assert!(!SaveDtype::Bf16.overflows(&[3.38e38]));
+        assert!(SaveDtype::Bf16.overflows(&[f32::MAX]));
+        assert!(!SaveDtype::F32.overflows(&[f32::MAX]));
     }
 }

@@ -12,6 +12,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use crate::config::LlamaConfig;
 use crate::error::{ModelError, Problems};
 use crate::findings::{self, Finding};
+use crate::index::Indexed;
 use crate::layers::Weight;
 use crate::llama::{MtpLlama, random_weight};
 use crate::names::{self, TensorSpec};
@@ -20,8 +21,10 @@ use crate::prefix;
 use crate::raw::{self, SaveDtype};
 use crate::tensor_file::{self, Outgoing, TensorFiles};
 
+/// File of the trunk and head 1.
+pub(crate) const MODEL_FILE: &str = "model.safetensors";
 /// File of prediction heads 2..H.
-const HEADS_FILE: &str = "mtp_heads.safetensors";
+pub(crate) const HEADS_FILE: &str = "mtp_heads.safetensors";
 
 /// How prediction heads that a checkpoint lacks are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -236,7 +239,7 @@ pub(crate) fn check_model(config: &LlamaConfig, more: &[TensorSpec], files: &Ten
     ));
 }
 
-fn check_heads(config: &LlamaConfig, files: &TensorFiles, stored: usize, problems: &mut Vec<String>) {
+pub(crate) fn check_heads(config: &LlamaConfig, files: &TensorFiles, stored: usize, problems: &mut Vec<String>) {
     let expected: Vec<TensorSpec> = (2..=stored).flat_map(|k| config.head_tensors(k)).collect();
     files.check(&expected, problems);
     let surplus = findings::surplus(files.names(), &expected, |_| false);
@@ -254,8 +257,8 @@ pub(crate) fn fail_if_any(problems: Vec<String>, place: &Path) -> Result<(), Mod
     })
 }
 
-/// Saves the model to `dir` (made if absent): `config.json`, `model.safetensors` and, with more than
-/// one head, `mtp_heads.safetensors`. LoRA adapters are merged into what is written.
+/// Saves the model to `dir` (made if absent): `config.json`, `model.safetensors` with its index and, with
+/// more than one head, `mtp_heads.safetensors`. LoRA adapters are merged into what is written.
 ///
 /// Each file is written under another name and renamed, the configuration last. Replacing a whole
 /// directory at once is the caller's business.
@@ -278,7 +281,9 @@ pub fn save(model: &MtpLlama, dir: &Path, dtype: SaveDtype) -> Result<(), ModelE
     } else {
         tensor_file::write(&heads_path, &metadata, heads)?;
     }
-    tensor_file::write(&dir.join("model.safetensors"), &metadata, base)?;
+    let indexed = Indexed::of(&base);
+    tensor_file::write(&dir.join(MODEL_FILE), &metadata, base)?;
+    indexed.write(dir, MODEL_FILE)?;
     write_json(&dir.join("config.json"), &model.config().to_json(dtype.torch_name()))
 }
 

@@ -170,6 +170,15 @@ impl TensorFiles {
         self.entries.keys().map(String::as_str)
     }
 
+    /// Name and shape of a tensor.
+    pub(crate) fn spec(&self, name: &str) -> Option<TensorSpec> {
+        let entry = self.entries.get(name)?;
+        Some(TensorSpec {
+            name: name.to_owned(),
+            shape: entry.shape.clone(),
+        })
+    }
+
     /// The stored bytes of a tensor.
     pub(crate) fn bytes(&self, name: &str) -> Option<&[u8]> {
         self.data(self.entries.get(name)?)

@@ -69,6 +69,15 @@ fn a_checkpoint_written_by_torch_becomes_what_transformers_stores() {
         assert_eq!(config.rope.theta, if tied { 10_000.0 } else { 1_000_000.0 });
         assert_eq!((config.n_heads, config.tie_word_embeddings), (heads, tied));
         load(dst.path(), &LoadOptions::default(), &Device::flex()).unwrap();
+        // The index names the main file alone.
+        let index = std::fs::read(dst.path().join("model.safetensors.index.json")).unwrap();
+        let index: serde_json::Value = serde_json::from_slice(&index).unwrap();
+        let map = index["weight_map"].as_object().unwrap();
+        let main = tensors(dst.path(), &["model.safetensors"]);
+        assert!(map.keys().eq(main.keys()));
+        assert!(map.values().all(|file| file == "model.safetensors"));
+        let bytes: usize = main.values().map(|(_, _, bytes)| bytes.len()).sum();
+        assert_eq!(index["metadata"]["total_size"], bytes);
 
         assert!(dst.path().join("tokenizer.model").exists());
         assert!(
@@ -177,6 +186,148 @@ fn hugging_face_to_meta_and_back_is_bit_identical() {
         };
         assert_eq!(max_diff(&run(&src), &run(hf.path())), 0.0);
     }
+}
+
+/// A directory with everything that a conversion could lose.
+fn rich(dir: &Path) -> serde_json::Value {
+    let mut config = LlamaConfig::new(23, 12, 3, 3);
+    config.num_key_value_heads = 1;
+    config.intermediate_size = 20;
+    config.tie_word_embeddings = false;
+    config.n_heads = 4;
+    save(&config.init(3, &Device::flex()), dir, SaveDtype::Bf16).unwrap();
+    // An unembedding that equals the embedding and is a matrix of its own all the same.
+    let path = dir.join("model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    let stored = SafeTensors::deserialize(&bytes).unwrap();
+    let embedding = stored.tensor("model.embed_tokens.weight").unwrap();
+    let views: Vec<_> = stored
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| {
+            if name == "lm_head.weight" {
+                (name, embedding.clone())
+            } else {
+                (name, view)
+            }
+        })
+        .collect();
+    let new = safetensors::serialize(views, None).unwrap();
+    std::fs::write(&path, new).unwrap();
+
+    let path = dir.join("config.json");
+    let mut document: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    for (name, value) in [
+        ("max_position_embeddings", serde_json::json!(8192)),
+        ("pad_token_id", serde_json::json!(7)),
+        ("initializer_range", serde_json::json!(0.041)),
+        ("bos_token_id", serde_json::json!(3)),
+        ("eos_token_id", serde_json::json!([4, 5])),
+        ("attention_dropout", serde_json::json!(0.125)),
+        ("use_cache", serde_json::json!(false)),
+        ("something_else", serde_json::json!({"of": ["another", "tool"]})),
+    ] {
+        document[name] = value;
+    }
+    std::fs::write(&path, document.to_string()).unwrap();
+    for (name, content) in [
+        ("tokenizer.json", "{}"),
+        ("tokenizer.model", "a sentencepiece model"),
+        ("tokenizer_config.json", "{\"a\": 1}"),
+        ("special_tokens_map.json", "{\"b\": 2}"),
+        ("added_tokens.json", "{\"c\": 3}"),
+        ("vocab.json", "{\"d\": 4}"),
+        ("merges.txt", "a b"),
+        ("chat_template.jinja", "{{ messages }}\n"),
+        ("chat_template.json", "{\"e\": 5}"),
+        (
+            "generation_config.json",
+            "{\"temperature\": 0.6, \"eos_token_id\": [4]}",
+        ),
+        ("value_head.safetensors", "a value head"),
+    ] {
+        std::fs::write(dir.join(name), content).unwrap();
+    }
+    document
+}
+
+#[test]
+fn there_and_back_loses_nothing() {
+    let (src, meta, hf) = (
+        tempfile::tempdir().unwrap(),
+        tempfile::tempdir().unwrap(),
+        tempfile::tempdir().unwrap(),
+    );
+    let document = rich(src.path());
+    convert(src.path(), meta.path()).unwrap();
+    let back = convert(meta.path(), hf.path()).unwrap();
+    assert_eq!(back.notes, Vec::<String>::new());
+    assert!(!back.tied);
+    assert_eq!(tensors(hf.path(), &HF), tensors(src.path(), &HF));
+    assert_eq!(
+        wmtp_model::model_hash(hf.path()).unwrap(),
+        wmtp_model::model_hash(src.path()).unwrap()
+    );
+    let names = |dir: &Path| -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(hf.path()), names(src.path()));
+    for name in names(src.path()) {
+        let read = |dir: &Path| std::fs::read(dir.join(&name)).unwrap();
+        if name == "config.json" || name.ends_with("index.json") {
+            let json = |dir: &Path| -> serde_json::Value { serde_json::from_slice(&read(dir)).unwrap() };
+            assert_eq!(json(hf.path()), json(src.path()), "{name}");
+        } else if !HF.contains(&name.as_str()) {
+            assert_eq!(read(hf.path()), read(src.path()), "{name}");
+        }
+    }
+    let restored: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(hf.path().join("config.json")).unwrap()).unwrap();
+    assert_eq!(restored, document);
+}
+
+#[test]
+fn what_changed_in_metas_layout_is_taken_from_there_and_said() {
+    let (src, meta) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    rich(src.path());
+    hf_to_meta(src.path(), meta.path()).unwrap();
+    let params = meta.path().join("params.json");
+    let mut changed: serde_json::Value = serde_json::from_slice(&std::fs::read(&params).unwrap()).unwrap();
+    changed["rope_theta"] = serde_json::json!(500_000.0);
+    changed["norm_eps"] = serde_json::json!(1e-6);
+    std::fs::write(&params, changed.to_string()).unwrap();
+    let hf = tempfile::tempdir().unwrap();
+    let converted = meta_to_hf(meta.path(), hf.path()).unwrap();
+    assert_eq!(
+        converted.notes,
+        [
+            "hf_config.json differs from params.json or the weights in `rms_norm_eps`, `rope_theta and rope_scaling`: these were taken from the latter"
+        ]
+    );
+    let config = LlamaConfig::read(hf.path()).unwrap();
+    assert_eq!((config.rope.theta, config.rms_norm_eps), (500_000.0, 1e-6));
+    assert_eq!((config.max_position_embeddings, config.bos_token_id), (8192, Some(3)));
+    assert_eq!(config.other["pad_token_id"], 7);
+
+    // A type that the weights do not have is corrected.
+    let kept = meta.path().join("hf_config.json");
+    let mut document: serde_json::Value = serde_json::from_slice(&std::fs::read(&kept).unwrap()).unwrap();
+    document["torch_dtype"] = serde_json::json!("float32");
+    document["rms_norm_eps"] = serde_json::json!(1e-6);
+    document["rope_theta"] = serde_json::json!(500_000.0);
+    document["rope_parameters"]["rope_theta"] = serde_json::json!(500_000.0);
+    std::fs::write(&kept, document.to_string()).unwrap();
+    let hf = tempfile::tempdir().unwrap();
+    let converted = meta_to_hf(meta.path(), hf.path()).unwrap();
+    assert_eq!(
+        converted.notes,
+        ["`torch_dtype` was corrected to bfloat16, the type of the weights"]
+    );
 }
 
 #[test]

@@ -311,13 +311,21 @@ fn files_have_pefts_names_and_come_back_bit_for_bit() {
     let model = load_adapter(apply_lora(base.clone(), RANK, ALPHA, 5), first.path()).unwrap();
     save_adapter(&model, second.path(), "org/base", RANK, ALPHA).unwrap();
 
-    let bytes = std::fs::read(second.path().join("adapter_model.safetensors")).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    assert_eq!(file.len(), factors.len());
+    // Heads lie apart: converters and servers refuse an adapter with tensors that no plain Llama has.
+    let trunk = std::fs::read(second.path().join("adapter_model.safetensors")).unwrap();
+    let heads = std::fs::read(second.path().join("mtp_adapter.safetensors")).unwrap();
+    let (trunk, heads) = (
+        SafeTensors::deserialize(&trunk).unwrap(),
+        SafeTensors::deserialize(&heads).unwrap(),
+    );
+    assert_eq!((trunk.len(), heads.len()), (28, 14));
+    let of_head = |name: &str| name.starts_with("base_model.model.mtp.heads.2.");
+    assert!(trunk.names().iter().all(|name| !of_head(name)));
+    let stored = |name: &str| if of_head(name) { &heads } else { &trunk }.tensor(name).unwrap();
+    assert_eq!(factors.len(), 42);
     for (name, factor) in &factors {
-        let stored = file.tensor(name).unwrap();
         let expected: Vec<u8> = factor.iter().flat_map(|v| v.to_le_bytes()).collect();
-        assert_eq!(stored.data(), expected, "{name}");
+        assert_eq!(stored(name).data(), expected, "{name}");
     }
     for (name, shape) in [
         ("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", [2, 8]),
@@ -325,7 +333,7 @@ fn files_have_pefts_names_and_come_back_bit_for_bit() {
         ("base_model.model.model.layers.1.mlp.down_proj.lora_A.weight", [2, 12]),
         ("base_model.model.mtp.heads.2.mlp.gate_proj.lora_B.weight", [12, 2]),
     ] {
-        assert_eq!(file.tensor(name).unwrap().shape(), shape, "{name}");
+        assert_eq!(stored(name).shape(), shape, "{name}");
     }
     let json = |name: &str| -> serde_json::Value {
         serde_json::from_str(&std::fs::read_to_string(second.path().join(name)).unwrap()).unwrap()
@@ -357,6 +365,18 @@ fn files_have_pefts_names_and_come_back_bit_for_bit() {
     let trained = parameters(&reloaded.train()).trained;
     assert!(trained["heads.1.mlp.up_proj.weight.lora.a"]);
     assert!(!trained["heads.1.mlp.up_proj.weight"]);
+}
+
+#[test]
+fn an_adapter_without_extra_heads_leaves_no_file_of_theirs() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut plain = config();
+    for n_heads in [2, 1] {
+        plain.n_heads = n_heads;
+        let model = apply_lora(plain.init(1, &Device::flex()), RANK, ALPHA, 5);
+        save_adapter(&model, dir.path(), "org/base", RANK, ALPHA).unwrap();
+        assert_eq!(dir.path().join("mtp_adapter.safetensors").exists(), n_heads == 2);
+    }
 }
 
 #[test]

@@ -84,12 +84,17 @@ fn saving_in_f32_and_loading_gives_the_same_bits() {
     assert_eq!(loaded.n_heads(), 3);
     assert!(same(&model, &loaded));
     save(&loaded, second.path(), SaveDtype::F32).unwrap();
-    for file in ["config.json", "model.safetensors", "mtp_heads.safetensors"] {
+    for file in [
+        "config.json",
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "mtp_heads.safetensors",
+    ] {
         let read = |dir: &Path| std::fs::read(dir.join(file)).unwrap();
         assert_eq!(read(first.path()), read(second.path()), "{file}");
     }
     let files: Vec<_> = std::fs::read_dir(first.path()).unwrap().collect();
-    assert_eq!(files.len(), 3, "no temporary file stays behind");
+    assert_eq!(files.len(), 4, "no temporary file stays behind");
 }
 
 #[test]

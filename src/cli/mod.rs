@@ -14,6 +14,7 @@ mod conversation;
 mod convert;
 mod doctor;
 mod eval;
+mod export;
 mod failure;
 mod generate;
 mod help;
@@ -87,6 +88,8 @@ enum Command {
     /// Convert a model between layouts.
     #[command(after_help = help::CONVERT)]
     Convert(convert::Args),
+    /// Write a checkpoint for other tools: merged, without heads, in another type.
+    Export(export::Args),
     /// What a run did, as pages to look at; several runs side by side.
     #[command(after_help = help::REPORT)]
     Report(report::Args),
@@ -178,6 +181,7 @@ fn run(command: Command, output: &Output) -> Result<(), Failure> {
         Command::Score(args) => score::run(args, output),
         Command::Inspect(args) => inspect::run(args, output),
         Command::Convert(args) => convert::run(args, output),
+        Command::Export(args) => export::run(args, output),
         Command::Report(args) => report::run(args, output),
         Command::Track(args) => track::run(args, output),
         Command::Promote(args) => promote::run(args, output),

@@ -190,21 +190,26 @@ fn checkpoints(tracking: &Tracking, dir: &Path, what: CheckpointTracking, copy: 
 }
 
 /// What a model's weights are: the hash that runs and value heads name, or for an adapter the hash
-/// of its file.
+/// of its file, continued over `mtp_adapter.safetensors` where there is one.
 ///
 /// # Errors
 /// The directory holds no model.
 pub fn weights_hash(dir: &Path) -> Result<String, PipelineError> {
     let adapter = dir.join("adapter_model.safetensors");
-    if dir.join("adapter_config.json").is_file() && adapter.is_file() {
-        let bytes = fs::read(&adapter).map_err(|source| PipelineError::Io {
+    if !dir.join("adapter_config.json").is_file() || !adapter.is_file() {
+        return Ok(wmtp_model::model_hash(dir)?);
+    }
+    let heads = dir.join("mtp_adapter.safetensors");
+    let mut hash = Sha256::new();
+    for path in [adapter, heads].into_iter().filter(|path| path.is_file()) {
+        let bytes = fs::read(&path).map_err(|source| PipelineError::Io {
             what: "reading",
-            path: adapter,
+            path,
             source,
         })?;
-        return Ok(crate::train::hex(&Sha256::digest(&bytes)));
+        hash.update(&bytes);
     }
-    Ok(wmtp_model::model_hash(dir)?)
+    Ok(crate::train::hex(&hash.finalize()))
 }
 
 fn read_json(path: &Path) -> Value {

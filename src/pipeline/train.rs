@@ -35,7 +35,7 @@ use std::{
     sync::Arc,
     time::Instant,
 };
-use wmtp_model::{LlamaConfig, MtpLlama, ValueHead};
+use wmtp_model::{Companions, LlamaConfig, MtpLlama, ValueHead};
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -367,7 +367,7 @@ impl Training<'_> {
         );
         let value_lr = joint.as_ref().map(|(_, critic)| critic.lr);
         let assets = Assets {
-            tokenizer: prepared.tokenizer.clone(),
+            companions: Companions::read(&request.sources.base)?,
             model_hash,
             lora: request.recipe.train.lora.as_ref().map(|l| LoraAssets {
                 base: request.sources.base_name(&request.recipe.model.base),

@@ -20,8 +20,21 @@ pub struct Manifest {
     pub format: u32,
     /// Optimizer step of the checkpoint.
     pub step: usize,
+    /// False: it holds less than a run needs to continue bit for bit (`train.checkpoint.only_model`,
+    /// `train.checkpoint.dtype`). Only written where it is false.
+    #[serde(default = "resumable", skip_serializing_if = "is_resumable")]
+    pub resumable: bool,
     /// All files but the manifest itself.
     pub files: BTreeMap<String, FileHash>,
+}
+
+fn resumable() -> bool {
+    true
+}
+
+/// serde wants a reference.
+fn is_resumable(resumable: &bool) -> bool {
+    *resumable
 }
 
 /// A file's size and hash.

@@ -4,6 +4,7 @@
 //! in the same move, so that at every instant a complete one exists. One whose files do not match
 //! their hashes is named and passed over, and the one before it is used.
 
+use super::kept::{self, Kept};
 use crate::{
     storage::{FileHash, MANIFEST, Manifest},
     track::{RunError, write_atomically},
@@ -19,6 +20,8 @@ use std::{
 };
 
 const TRAINER: &str = "trainer.json";
+/// File of the optimizer's state.
+pub(super) const OPTIMIZER: &str = "optimizer.bpk";
 
 /// Everything beside weights and optimizer state that a resumed run needs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -176,7 +179,7 @@ impl CheckpointStore {
             problem: e.to_string(),
         })?;
         write_atomically(&temporary.join(TRAINER), &json)?;
-        write_manifest(&temporary, state.step)?;
+        write_manifest(&temporary, state.step, true)?;
 
         let (last, previous) = (self.root.join("last"), self.root.join("previous"));
         if last.exists() {
@@ -198,17 +201,16 @@ impl CheckpointStore {
 
     /// Keeps `last` under another name (`best`, `step-000500`): hard links, no second copy.
     pub fn keep_last_as(&self, name: &str) -> Result<PathBuf, CheckpointError> {
+        self.keep(name, Kept::default())
+    }
+
+    /// The same with what `content` says: files that differ from those of `last` are written anew.
+    pub fn keep(&self, name: &str, content: Kept) -> Result<PathBuf, CheckpointError> {
         let (last, kept) = (self.root.join("last"), self.root.join(name));
         let temporary = self.temporary(name);
         remove_dir(&temporary)?;
         fs::create_dir_all(&temporary).map_err(RunError::io("making", &temporary))?;
-        for file in entries(&last)? {
-            let to = temporary.join(file_name(&file));
-            // File systems without hard links get a copy.
-            if fs::hard_link(&file, &to).is_err() {
-                fs::copy(&file, &to).map_err(RunError::io("copying", &file))?;
-            }
-        }
+        kept::fill(&last, &temporary, content)?;
         let old = self.temporary("old");
         remove_dir(&old)?;
         if kept.exists() {
@@ -236,16 +238,21 @@ impl CheckpointStore {
         Ok(())
     }
 
-    /// The newest checkpoint whose files are what its manifest says. Damaged ones are handed to
-    /// `report`, one sentence each, and passed over.
+    /// The newest checkpoint that can be resumed and whose files are what its manifest says. Damaged ones
+    /// are handed to `report`, one sentence each, and passed over.
     pub fn newest(&self, report: &mut dyn FnMut(&str)) -> Result<(PathBuf, TrainerState), CheckpointError> {
         let mut candidates = Vec::new();
         let mut damaged = Vec::new();
+        let mut incomplete = Vec::new();
         for path in entries(&self.root)? {
             if file_name(&path).starts_with('.') || !path.is_dir() {
                 continue;
             }
             match read_manifest(&path) {
+                Ok(manifest) if !manifest.resumable => incomplete.push(format!(
+                    "`{}` holds the model without all of its training state and cannot be resumed: start a new run from it with `--model`",
+                    path.display()
+                )),
                 // At equal steps `last` is taken before its other names.
                 Ok(manifest) => candidates.push((manifest.step, file_name(&path) == "last", path)),
                 Err(error) => damaged.push(error.to_string()),
@@ -264,6 +271,7 @@ impl CheckpointStore {
                 }
             }
         }
+        damaged.extend(incomplete);
         Err(CheckpointError::None {
             dir: self.root.clone(),
             damaged,
@@ -305,7 +313,7 @@ pub fn verify(path: &Path) -> Result<TrainerState, CheckpointError> {
     serde_json::from_str(&text).map_err(|e| damaged(format!("`{TRAINER}`: {e}")))
 }
 
-fn read_manifest(path: &Path) -> Result<Manifest, CheckpointError> {
+pub(super) fn read_manifest(path: &Path) -> Result<Manifest, CheckpointError> {
     let damaged = |problem: String| CheckpointError::Damaged {
         path: path.into(),
         problem,
@@ -315,7 +323,7 @@ fn read_manifest(path: &Path) -> Result<Manifest, CheckpointError> {
     serde_json::from_str(&text).map_err(|e| damaged(format!("`{MANIFEST}`: {e}")))
 }
 
-fn write_manifest(dir: &Path, step: usize) -> Result<(), CheckpointError> {
+pub(super) fn write_manifest(dir: &Path, step: usize, resumable: bool) -> Result<(), CheckpointError> {
     let mut files = BTreeMap::new();
     for path in entries(dir)? {
         File::open(&path)
@@ -323,7 +331,12 @@ fn write_manifest(dir: &Path, step: usize) -> Result<(), CheckpointError> {
             .map_err(RunError::io("flushing", &path))?;
         files.insert(file_name(&path), hash(&path)?);
     }
-    let manifest = Manifest { format: 1, step, files };
+    let manifest = Manifest {
+        format: 1,
+        step,
+        resumable,
+        files,
+    };
     let json = serde_json::to_vec_pretty(&manifest).map_err(|e| CheckpointError::Content {
         path: dir.into(),
         problem: e.to_string(),
@@ -341,7 +354,7 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-fn entries(dir: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
+pub(super) fn entries(dir: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     let read = || -> io::Result<Vec<PathBuf>> {
         let mut paths = fs::read_dir(dir)?
             .map(|e| e.map(|e| e.path()))
@@ -352,7 +365,7 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     Ok(read().map_err(RunError::io("reading", dir))?)
 }
 
-fn file_name(path: &Path) -> String {
+pub(super) fn file_name(path: &Path) -> String {
     path.file_name()
         .map(|n| n.to_string_lossy().into_owned())
         .unwrap_or_default()

@@ -283,6 +283,27 @@ pub struct CheckpointConfig {
     pub keep: usize,
     /// Keep the checkpoint with the best validation loss.
     pub best: bool,
+    /// `best` and `step-*` hold the model without the optimizer's state. Such a checkpoint cannot be
+    /// resumed exactly; `last` and `previous` always can.
+    pub only_model: bool,
+    /// The stored type of the weights of `best` and `step-*`. `last` and `previous` always have the type
+    /// that training keeps.
+    pub dtype: CheckpointDtype,
+}
+
+/// The stored type of a kept checkpoint's weights; `config.json` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum CheckpointDtype {
+    /// As training keeps them: bf16 with `train.precision: pure-bf16`, else f32.
+    Auto,
+    /// 4 bytes a weight.
+    F32,
+    /// 2 bytes a weight, rounded to the nearest. With f32 weights in training, such a checkpoint cannot be
+    /// resumed exactly.
+    Bf16,
+    /// The same with IEEE half precision; values beyond 65504 stop the run with an error.
+    F16,
 }
 
 impl Default for CheckpointConfig {
@@ -292,6 +313,8 @@ impl Default for CheckpointConfig {
             last_every: 50,
             keep: 3,
             best: true,
+            only_model: false,
+            dtype: CheckpointDtype::Auto,
         }
     }
 }

@@ -9,7 +9,7 @@ use super::{
     value::joint_value_loss,
 };
 use crate::{
-    data::{Batch, Tokenizer},
+    data::Batch,
     scorer::{CriticConfig, Normaliser, Policy, ScoreInput, Scorer, ScorerError, WeightGroup, WeightsReport},
 };
 use burn::{
@@ -19,7 +19,7 @@ use burn::{
     train::{InferenceStep, TrainOutput, TrainStep},
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use wmtp_model::{MtpLlama, ValueHead};
+use wmtp_model::{Companions, MtpLlama, ValueHead};
 
 /// Everything that one optimizer step is computed from.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,8 +45,8 @@ impl StepBatch {
 /// What a checkpoint holds beside the weights.
 #[derive(Clone, Debug)]
 pub struct Assets {
-    /// The model's tokenizer.
-    pub tokenizer: Tokenizer,
+    /// Tokenizer, chat template and generation settings of the base model, as files.
+    pub companions: Companions,
     /// Hash of the model that the value head belongs to.
     pub model_hash: String,
     /// Set if low-rank adapters are trained.

@@ -17,12 +17,13 @@ impl Trainable for WeightedMtp {
             Some(lora) => {
                 wmtp_model::save_adapter(&plain.model, dir, &lora.base, lora.rank, lora.alpha).map_err(text)?;
             }
-            None => wmtp_model::save(&plain.model, dir, SaveDtype::F32).map_err(text)?,
+            // In the type that training keeps, so that nothing is rounded and nothing pretends to be finer.
+            None => wmtp_model::save(&plain.model, dir, SaveDtype::of(plain.model.dtype())).map_err(text)?,
         }
         if let Some(value) = &plain.value {
             value.save(&dir.join(VALUE_HEAD), &assets.model_hash).map_err(text)?;
         }
-        assets.tokenizer.save(dir).map_err(text)
+        assets.companions.write(dir).map_err(text)
     }
 
     fn read(mut self, dir: &Path) -> Result<Self, String> {

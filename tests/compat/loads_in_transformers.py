@@ -68,8 +68,12 @@ def load(directory):
 
 def compare(directory, score):
     """Raises Mismatch, or returns the figures as a sentence."""
+    return agree(load(directory), score)
+
+
+def agree(model, score):
+    """The same for a loaded model."""
     ids, ce, top_ids, top_logits = read_score(score)
-    model = load(directory)
     import torch
 
     if max(ids) >= model.config.vocab_size:

@@ -4,6 +4,7 @@
 //! only names change, and the order of rows in query and key projections. Meta's layout is that of
 //! Gloeckle et al. 2024 (arXiv 2404.19737): `layers.{L-1}` is head 1, `extra_heads.{i}` is head i + 2.
 
+mod kept;
 mod layout;
 mod params;
 mod pth;
@@ -17,10 +18,13 @@ use std::path::{Path, PathBuf};
 use burn_store::pytorch_reader::Tensor as Stored;
 use serde_json::{Map, Value};
 
+use crate::companions::Companions;
 use crate::config::LlamaConfig;
 use crate::error::{ModelError, Problems};
+use crate::index::Indexed;
 use crate::names::{self, TensorSpec};
 use crate::raw::SaveDtype;
+use crate::staging::into_place;
 use crate::store::{open_standard, write_json};
 use crate::tensor_file::{self, Outgoing, TensorFiles};
 use layout::Rows;
@@ -31,14 +35,8 @@ const CONFIG: &str = "config.json";
 const MODEL: &str = "model.safetensors";
 const HEADS: &str = "mtp_heads.safetensors";
 
-/// Files that are the same in both layouts.
-const COPIED: [&str; 5] = [
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "generation_config.json",
-];
+/// The value head belongs to weights by their hash, which a conversion does not change.
+const VALUE_HEAD: &str = "value_head.safetensors";
 
 /// Which way a conversion went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +86,8 @@ pub fn convert(src: &Path, dst: &Path) -> Result<Converted, ModelError> {
 }
 
 /// Converts Meta's layout in `src` (`consolidated.pth`, `params.json`) to Hugging Face's in `dst`,
-/// which must not exist or be empty. The model is tied where both matrices are equal byte for byte.
+/// which must not exist or be empty. The model is tied where both matrices are equal byte for byte, unless
+/// an `hf_config.json` ([`hf_to_meta`]) says otherwise.
 ///
 /// # Errors
 /// A file is missing, damaged or cannot be written; the tensors do not make a Llama; `dst` is in use.
@@ -97,7 +96,13 @@ pub fn meta_to_hf(src: &Path, dst: &Path) -> Result<Converted, ModelError> {
     let path = checkpoint(src)?;
     let tensors = pth::open(&path)?;
     let found = look(&path, &tensors)?;
-    let config = params::read(&src.join(PARAMS), &found, &mut notes)?;
+    let mut config = params::read(&src.join(PARAMS), &found, &mut notes)?;
+    let kept = kept::read(src)?;
+    match &kept {
+        // Two matrices that happen to be equal are two matrices to a model that says so.
+        Some((_, kept)) => config.tie_word_embeddings &= kept.tie_word_embeddings,
+        None => params::assume(&src.join(PARAMS), &mut config, &mut notes)?,
+    }
     check_meta(&path, &tensors, &config, found.tied)?;
 
     // A reading error inside the writer is kept here, and reported instead of what it leads to.
@@ -138,21 +143,28 @@ pub fn meta_to_hf(src: &Path, dst: &Path) -> Result<Converted, ModelError> {
     let dtype = model.first().map_or(SaveDtype::F32, |tensor| tensor.dtype);
     into_place(dst, |staging| {
         let metadata = [("format", "pt".to_owned())];
+        let indexed = Indexed::of(&model);
         tensor_file::write(&staging.join(MODEL), &metadata, model)?;
+        indexed.write(staging, MODEL)?;
         if !heads.is_empty() {
             tensor_file::write(&staging.join(HEADS), &metadata, heads)?;
         }
         if let Some(error) = failure.borrow_mut().take() {
             return Err(ModelError::io("read", &path, error));
         }
-        write_json(&staging.join(CONFIG), &config.to_json(dtype.torch_name()))?;
-        copy_tokenizer(src, staging, &mut notes)
+        let document = match kept {
+            Some(kept) => kept::document(kept, &config, dtype, &mut notes),
+            None => config.to_json(dtype.torch_name()),
+        };
+        write_json(&staging.join(CONFIG), &document)?;
+        copy_companions(src, staging, &mut notes)
     })?;
     converted.notes = notes;
     Ok(converted)
 }
 
 /// Converts Hugging Face's layout in `src` to Meta's in `dst`, which must not exist or be empty.
+/// `config.json` is kept as `hf_config.json`: converting back loses nothing.
 ///
 /// # Errors
 /// A file is missing, damaged or cannot be written; the tensors do not fit `config.json`; Meta's
@@ -206,13 +218,15 @@ pub fn hf_to_meta(src: &Path, dst: &Path) -> Result<Converted, ModelError> {
         tensors.iter().map(|tensor| (&tensor.spec, tensor.dtype)),
     );
     let mut notes = vec![format!(
-        "{PARAMS} has no place for the longest sequence ({}) and for the first and last token of a text (they are in generation_config.json if there is one)",
-        config.max_position_embeddings
+        "{CONFIG} was kept as {}, because {PARAMS} has no place for most of it",
+        kept::KEPT
     )];
     into_place(dst, |staging| {
         pth::write(&staging.join(CHECKPOINT), &tensors)?;
         write_json(&staging.join(PARAMS), &params)?;
-        copy_tokenizer(src, staging, &mut notes)
+        let from = src.join(CONFIG);
+        std::fs::copy(&from, staging.join(kept::KEPT)).map_err(|source| ModelError::io("copy", &from, source))?;
+        copy_companions(src, staging, &mut notes)
     })?;
     converted.notes = notes;
     Ok(converted)
@@ -371,62 +385,19 @@ fn fail_if_any(place: &Path, problems: Vec<String>) -> Result<(), ModelError> {
 }
 
 /// Copies what both layouts share, and says what of the tokenizer is missing.
-fn copy_tokenizer(src: &Path, dst: &Path, notes: &mut Vec<String>) -> Result<(), ModelError> {
-    for name in COPIED {
-        let from = src.join(name);
-        if from.exists() {
-            std::fs::copy(&from, dst.join(name)).map_err(|source| ModelError::io("copy", &from, source))?;
-        }
-    }
-    if !dst.join("tokenizer.json").exists() {
-        let found = if dst.join("tokenizer.model").exists() {
-            "only tokenizer.model"
-        } else {
-            "no tokenizer"
-        };
-        notes.push(format!(
-            "{} has {found}: tokenizer.json is needed to run the model, take it from the same model's Hugging Face directory or let transformers convert it",
-            src.display()
-        ));
+fn copy_companions(src: &Path, dst: &Path, notes: &mut Vec<String>) -> Result<(), ModelError> {
+    let companions = Companions::read(src)?;
+    companions.write(dst)?;
+    notes.extend(companions.missing_tokenizer(src));
+    let head = src.join(VALUE_HEAD);
+    if head.exists() {
+        std::fs::copy(&head, dst.join(VALUE_HEAD)).map_err(|source| ModelError::io("copy", &head, source))?;
     }
     Ok(())
 }
 
-/// Fills a directory beside `dst` and renames it to `dst` when it is complete.
-fn into_place(dst: &Path, fill: impl FnOnce(&Path) -> Result<(), ModelError>) -> Result<(), ModelError> {
-    let occupied = match std::fs::read_dir(dst) {
-        Ok(mut entries) => entries.next().is_some(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
-        Err(source) => return Err(ModelError::io("use", dst, source)),
-    };
-    let name = dst.file_name().filter(|_| !occupied).ok_or_else(|| {
-        ModelError::Request(format!(
-            "{} is not empty: choose a new or an empty directory",
-            dst.display()
-        ))
-    })?;
-    let mut staging = std::ffi::OsString::from(".");
-    staging.push(name);
-    staging.push(format!(".tmp-{}", std::process::id()));
-    let staging = dst.with_file_name(staging);
-    let parent = dst.parent().filter(|parent| !parent.as_os_str().is_empty());
-    if let Some(parent) = parent {
-        std::fs::create_dir_all(parent).map_err(|source| ModelError::io("create", parent, source))?;
-    }
-    std::fs::create_dir(&staging).map_err(|source| ModelError::io("create", &staging, source))?;
-    let filled = fill(&staging).and_then(|()| {
-        // An empty directory gives way to the rename; a filled one does not.
-        std::fs::rename(&staging, dst).map_err(|source| ModelError::io("create", dst, source))
-    });
-    if filled.is_err() {
-        // The conversion has already failed; what cannot be removed either changes nothing.
-        let _ = std::fs::remove_dir_all(&staging);
-    }
-    filled
-}
-
 /// A JSON file that holds an object.
-fn read_object(path: &Path) -> Result<Map<String, Value>, ModelError> {
+pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>, ModelError> {
     let text = std::fs::read(path).map_err(|source| ModelError::io("read", path, source))?;
     serde_json::from_slice(&text).map_err(|error| ModelError::format(path, "JSON object", error))
 }

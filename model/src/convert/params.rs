@@ -1,8 +1,8 @@
 //! `params.json`, Meta's configuration, to and from transformers'.
 //!
 //! It holds less: neither token ids nor the longest sequence, and the width of the feed-forward block
-//! only as a rule. What is missing comes from the weights, from `generation_config.json`, or is
-//! assumed and said.
+//! only as a rule. What is missing comes from `hf_config.json` where the directory was converted here,
+//! else from the weights, from `generation_config.json`, or is assumed and said.
 
 use std::path::Path;
 
@@ -31,7 +31,8 @@ const HIGH_FREQ_FACTOR: f64 = 4.0;
 const ORIGINAL_LENGTH: f64 = 8192.0;
 const SCALING_FACTOR: f64 = 8.0;
 
-/// The configuration of a model in Meta's layout; sentences about what was assumed go to `notes`.
+/// The configuration of a model in Meta's layout, as far as it tells; [`assume`] adds the rest.
+/// Sentences about contradictions go to `notes`.
 pub(super) fn read(path: &Path, found: &Found, notes: &mut Vec<String>) -> Result<LlamaConfig, ModelError> {
     let map = super::read_object(path)?;
     let mut fields = Fields::new(&map);
@@ -78,6 +79,14 @@ pub(super) fn read(path: &Path, found: &Found, notes: &mut Vec<String>) -> Resul
             problems: Problems(fields.problems),
         });
     }
+    // The same checks as for any configuration, such as the divisibility of sizes.
+    LlamaConfig::parse(&config.to_json("float32").to_string())?;
+    Ok(config)
+}
+
+/// Adds what `params.json` does not hold: the longest sequence, and first and last token of a text.
+/// Sentences about what was assumed go to `notes`.
+pub(super) fn assume(path: &Path, config: &mut LlamaConfig, notes: &mut Vec<String>) -> Result<(), ModelError> {
     config.max_position_embeddings = match config.rope.scaling {
         RopeScaling::None => 4096,
         _ => 131_072,
@@ -86,10 +95,7 @@ pub(super) fn read(path: &Path, found: &Found, notes: &mut Vec<String>) -> Resul
         "params.json does not name the longest sequence: `max_position_embeddings` was set to {}",
         config.max_position_embeddings
     ));
-    token_ids(path, &mut config, notes)?;
-    // The same checks as for any configuration, such as the divisibility of sizes.
-    LlamaConfig::parse(&config.to_json("float32").to_string())?;
-    Ok(config)
+    token_ids(path, config, notes)
 }
 
 fn compare(fields: &mut Fields<'_>, name: &str, said: usize, found: usize) {

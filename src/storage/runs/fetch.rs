@@ -109,6 +109,15 @@ impl RemoteRun {
         progress: &mut dyn FnMut(&Transfer),
     ) -> Result<Option<(String, Manifest)>, StorageError> {
         for id in self.candidates()? {
+            if let Some((_, manifest)) = self.manifest(&id)?
+                && !manifest.resumable
+            {
+                passed_over.push(format!(
+                    "checkpoint {id} of {} holds the model without all of its training state",
+                    self.url()
+                ));
+                continue;
+            }
             match self.checkpoint(layout, &id, progress) {
                 Ok(Some(manifest)) => return Ok(Some((id, manifest))),
                 Ok(None) => passed_over.push(format!("checkpoint {id} of {} is not complete", self.url())),

@@ -1,7 +1,7 @@
 //! Checkpoints of a session: written, kept, read back.
 
 use super::{TrainError, Trainable, session::Session};
-use crate::train::CheckpointError;
+use crate::train::{CheckpointError, Kept};
 use std::path::Path;
 
 impl<M: Trainable> Session<'_, M> {
@@ -48,8 +48,15 @@ impl<M: Trainable> Session<'_, M> {
     /// Called right after `save`: `last` is the state whose loss was just found the best.
     pub(super) fn keep_best(&self) -> Result<(), TrainError> {
         if self.strategy.plan.train.checkpoint.best {
-            self.strategy.store.keep_last_as("best")?;
+            self.keep("best")?;
         }
+        Ok(())
+    }
+
+    /// Keeps `last` under another name, with what the recipe wants of it.
+    pub(super) fn keep(&self, name: &str) -> Result<(), TrainError> {
+        let content = Kept::from(&self.strategy.plan.train.checkpoint);
+        self.strategy.store.keep(name, content)?;
         Ok(())
     }
 }

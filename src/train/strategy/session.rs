@@ -223,7 +223,7 @@ impl<M: Trainable> Session<'_, M> {
             self.keep_best()?;
         }
         if due(train.checkpoint.every, step) {
-            self.strategy.store.keep_last_as(&format!("step-{step:06}"))?;
+            self.keep(&format!("step-{step:06}"))?;
             self.strategy.store.prune(train.checkpoint.keep)?;
         }
         Ok(())

@@ -1,0 +1,88 @@
+//! Files of a model directory that are copied as they came: tokenizer, chat template, generation settings.
+
+use std::path::Path;
+
+use crate::error::ModelError;
+
+/// Names of these files in Hugging Face's layout.
+pub const COMPANIONS: [&str; 10] = [
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+];
+
+/// The companion files of one model directory, in memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Companions(Vec<(&'static str, Vec<u8>)>);
+
+impl Companions {
+    /// Reads those of [`COMPANIONS`] that `dir` has.
+    ///
+    /// # Errors
+    /// A file is there and cannot be read.
+    pub fn read(dir: &Path) -> Result<Self, ModelError> {
+        let mut files = Vec::new();
+        for name in COMPANIONS {
+            let path = dir.join(name);
+            match std::fs::read(&path) {
+                Ok(bytes) => files.push((name, bytes)),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(source) => return Err(ModelError::io("read", &path, source)),
+            }
+        }
+        Ok(Self(files))
+    }
+
+    /// The same, with the files of `other` that are missing here. A tokenizer is never put together from
+    /// two directories: where these files have a `tokenizer.json`, only generation settings are added.
+    #[must_use]
+    pub fn or(mut self, other: Self) -> Self {
+        let complete = self.has("tokenizer.json");
+        for (name, bytes) in other.0 {
+            if !self.has(name) && (!complete || name == "generation_config.json") {
+                self.0.push((name, bytes));
+            }
+        }
+        self
+    }
+
+    /// Whether the file with this name is among them.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(own, _)| *own == name)
+    }
+
+    /// A sentence that says what of the tokenizer `src` lacks, if anything.
+    pub(crate) fn missing_tokenizer(&self, src: &Path) -> Option<String> {
+        if self.has("tokenizer.json") {
+            return None;
+        }
+        let found = if self.has("tokenizer.model") {
+            "only tokenizer.model"
+        } else {
+            "no tokenizer"
+        };
+        Some(format!(
+            "{} has {found}: tokenizer.json is needed to run the model, take it from the same model's Hugging Face directory or let transformers convert it",
+            src.display()
+        ))
+    }
+
+    /// Writes the files into `dir`, byte for byte.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write(&self, dir: &Path) -> Result<(), ModelError> {
+        for (name, bytes) in &self.0 {
+            let path = dir.join(name);
+            std::fs::write(&path, bytes).map_err(|source| ModelError::io("write", &path, source))?;
+        }
+        Ok(())
+    }
+}
