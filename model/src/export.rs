@@ -100,7 +100,8 @@ pub fn export_model(
     let config = model.config();
     let mut specs = config.model_tensors();
     specs.extend((2..=config.n_heads).flat_map(|k| config.head_tensors(k)));
-    for (name, weight) in model.weights() {
+    let narrowed = dtype != SaveDtype::F32;
+    for (name, weight) in model.weights().into_iter().filter(|_| narrowed) {
         let data = match weight {
             Weight::Matrix(param) => param.val().into_data(),
             Weight::Vector(param) => param.val().into_data(),

@@ -249,10 +249,7 @@ impl CheckpointStore {
                 continue;
             }
             match read_manifest(&path) {
-                Ok(manifest) if !manifest.resumable => incomplete.push(format!(
-                    "`{}` holds the model without all of its training state and cannot be resumed: start a new run from it with `--model`",
-                    path.display()
-                )),
+                Ok(manifest) if !manifest.resumable => incomplete.push(kept::not_resumable(&path)),
                 // At equal steps `last` is taken before its other names.
                 Ok(manifest) => candidates.push((manifest.step, file_name(&path) == "last", path)),
                 Err(error) => damaged.push(error.to_string()),

@@ -70,3 +70,11 @@ pub(super) fn fill(from: &Path, to: &Path, kept: Kept) -> Result<(), CheckpointE
     }
     Ok(())
 }
+
+/// Why a kept checkpoint is passed over, and what to do with it.
+pub(super) fn not_resumable(path: &Path) -> String {
+    format!(
+        "`{}` holds the model without all of its training state and cannot be resumed: start a new run from it with `--model`",
+        path.display()
+    )
+}

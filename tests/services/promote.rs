@@ -100,6 +100,7 @@ fn a_model_goes_to_staging_and_then_to_production_with_its_card() {
         "README.md",
         "config.json",
         "model.safetensors",
+        "model.safetensors.index.json",
         "mtp_heads.safetensors",
         "tokenizer.json",
     ] {
