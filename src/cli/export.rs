@@ -11,7 +11,6 @@ use wmtp_model::{ExportOptions, Heads, SaveDtype};
 
 /// `wmtp export SRC DST`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// A model or adapter directory, a run directory (its checkpoint `best`, else `last`), hf://OWNER/NAME or
     /// s3://BUCKET/KEY.
@@ -33,13 +32,6 @@ pub struct Args {
     #[command(flatten)]
     settings: SettingsArgs,
 }
-
-const EXAMPLES: &str = "Examples:
-  wmtp export runs/NAME model --heads drop --dtype bf16     an ordinary Llama in bf16
-  wmtp export runs/NAME/checkpoints/last model --merge      a LoRA run as a whole model
-  wmtp export runs/NAME adapter --heads drop                the adapter of trunk and head 1 alone
-
-Served models, GGUF: docs/deploy.md.";
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum HeadsFlag {

@@ -73,6 +73,15 @@ Examples:
   wmtp convert llama-7b-meta/ llama-7b-hf/
   wmtp convert runs/NAME/checkpoints/best meta-layout/";
 
+/// Below `wmtp export --help`.
+pub const EXPORT: &str = "\
+Examples:
+  wmtp export runs/NAME model --heads drop --dtype bf16   an ordinary Llama in bf16
+  wmtp export runs/NAME model --merge                     a LoRA run as a whole model
+  wmtp export runs/NAME adapter --heads drop              the adapter of trunk and head 1 alone
+
+Served models, GGUF: docs/deploy.md";
+
 /// Below `wmtp report --help`.
 pub const REPORT: &str = "\
 Examples:

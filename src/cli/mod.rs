@@ -89,6 +89,7 @@ enum Command {
     #[command(after_help = help::CONVERT)]
     Convert(convert::Args),
     /// Write a checkpoint for other tools: merged, without heads, in another type.
+    #[command(after_help = help::EXPORT)]
     Export(export::Args),
     /// What a run did, as pages to look at; several runs side by side.
     #[command(after_help = help::REPORT)]
