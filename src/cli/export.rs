@@ -6,7 +6,7 @@ use super::{
 };
 use crate::pipeline::export_merged;
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use wmtp_model::{ExportOptions, Heads, SaveDtype};
 
 /// `wmtp export SRC DST`.
@@ -58,7 +58,7 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     }
     let (_, device) = open_device(&settings)?;
     let source = resolve_model(&args.source, &settings.config, output)?;
-    let source = checkpoint_of(model_dir(&source, &settings.config, &device)?);
+    let source = model_dir(&source, &settings.config, &device)?;
     let options = ExportOptions {
         heads: match args.heads {
             HeadsFlag::Keep => Heads::Keep,
@@ -108,14 +108,4 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
         text += &format!("\nnote: {note}");
     }
     output.result(&json, &text)
-}
-
-/// The checkpoint to use of a run directory: `best`, else `last`. Any other directory stays as it is.
-fn checkpoint_of(dir: PathBuf) -> PathBuf {
-    let model = |dir: &Path| dir.join("config.json").is_file() || dir.join("adapter_config.json").is_file();
-    if model(&dir) {
-        return dir;
-    }
-    let kept = ["best", "last"].map(|name| dir.join("checkpoints").join(name));
-    kept.into_iter().find(|kept| model(kept)).unwrap_or(dir)
 }
