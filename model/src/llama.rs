@@ -177,13 +177,6 @@ impl MtpLlama {
         self.compute
     }
 
-    /// The model with head 1 alone: an ordinary Llama.
-    pub fn without_extra_heads(mut self) -> Self {
-        self.heads.truncate(1);
-        self.config.n_heads = 1;
-        self
-    }
-
     /// H, the number of prediction heads.
     pub fn n_heads(&self) -> usize {
         self.heads.len()

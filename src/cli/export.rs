@@ -2,7 +2,8 @@
 
 use super::{
     Failure, Output, SettingsArgs,
-    common::{adapter_base, model_dir, open_device, resolve_model},
+    base::Place,
+    common::{model_dir, open_device, resolve_model},
 };
 use crate::pipeline::export_merged;
 use serde_json::json;
@@ -58,7 +59,13 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     }
     let (_, device) = open_device(&settings)?;
     let source = resolve_model(&args.source, &settings.config, output)?;
-    let source = model_dir(&source, &settings.config, &device)?;
+    let (source, base) = if args.merge {
+        let place = Place::of(&source, &settings.config, &device, output)?;
+        (place.dir, place.base)
+    } else {
+        // The base of an adapter that stays one need not be there.
+        (model_dir(&source, &settings.config, &device)?, None)
+    };
     let options = ExportOptions {
         heads: match args.heads {
             HeadsFlag::Keep => Heads::Keep,
@@ -70,13 +77,9 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
             Dtype::F32 => SaveDtype::F32,
         }),
     };
-    let done = match (args.merge, adapter_base(&source)?) {
+    let done = match (args.merge, base) {
         (false, _) => wmtp_model::export(&source, &args.target, &options)?,
-        (true, Some(base)) => {
-            let base = resolve_model(&base, &settings.config, output)?;
-            let base = model_dir(&base, &settings.config, &device)?;
-            export_merged(&source, &base, &args.target, &options, &device)?
-        }
+        (true, Some(base)) => export_merged(&source, &base, &args.target, &options, &device)?,
         (true, None) => {
             return Err(Failure::usage(format!(
                 "`{}` is a whole model and has no adapter to merge: leave out --merge",

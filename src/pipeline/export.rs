@@ -22,11 +22,11 @@ pub fn export_merged(
         Some(dtype) => dtype,
         None => wmtp_model::stored_dtype(base)?,
     };
-    let model = open_model(dir, Some(base), None, DType::F32, device)?;
-    let model = match options.heads {
-        Heads::Keep => model,
-        Heads::Drop => model.without_extra_heads(),
+    let heads = match options.heads {
+        Heads::Keep => None,
+        Heads::Drop => Some(1),
     };
+    let model = open_model(dir, Some(base), heads, DType::F32, device)?;
     let companions = Companions::read(dir)?.or(Companions::read(base)?);
     Ok(wmtp_model::export_model(&model, &companions, target, dtype)?)
 }
