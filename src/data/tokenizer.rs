@@ -153,14 +153,6 @@ impl Tokenizer {
         // It only places special tokens, and offsets.
         inner.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
         let hash = content_hash(&inner).map_err(wrong)?;
-        for (token, is_special) in named_tokens(&config, class) {
-            let token = tokenizers::AddedToken::from(token, is_special).normalized(false);
-            if is_special {
-                inner.add_special_tokens(&[token]);
-            } else {
-                inner.add_tokens(&[token]);
-            }
-        }
         let special = special_tokens(&config, &json(SPECIAL_TOKENS)?);
         let recorded = Choice::recorded(&config).map_err(wrong)?;
         let mut eos_ids: Vec<u32> = Vec::new();
@@ -194,6 +186,15 @@ impl Tokenizer {
                 "no end-of-sequence token; name one as `eos_token` in `{TOKENIZER_CONFIG}` or as \
                  `eos_token_id` in `{MODEL_CONFIG}`"
             )));
+        }
+        // After the end tokens: those must be in the vocabulary.
+        for (token, is_special) in named_tokens(&config, class) {
+            let token = tokenizers::AddedToken::from(token, is_special).normalized(false);
+            if is_special {
+                inner.add_special_tokens(&[token]);
+            } else {
+                inner.add_tokens(&[token]);
+            }
         }
         let chat_template = file(CHAT_TEMPLATE).map(str::to_owned).or_else(|| template(&config));
         let files = files.into_iter().filter(|(name, _)| name != MODEL_CONFIG).collect();

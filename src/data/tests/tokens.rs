@@ -109,13 +109,8 @@ fn a_tokenizer_of_another_model_is_refused() {
         message.starts_with("wrong tokenizer: the one of builtin:micro has 1024 tokens, the model 49152"),
         "{message}"
     );
-    assert!(
-        micro()
-            .check_vocab(1000)
-            .unwrap_err()
-            .to_string()
-            .contains("the model only 1000")
-    );
+    // More tokens than the model has embeddings: only texts that use them are refused.
+    micro().check_vocab(1000).unwrap();
     micro().check_vocab(1088).unwrap();
 }
 
