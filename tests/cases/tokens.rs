@@ -2,7 +2,11 @@
 
 use crate::{case::Case, common::lines};
 use serde_json::Value;
-use std::fs;
+use std::{
+    fs,
+    path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 /// Options of a training run of one step without extra heads.
 const SHORT: [&str; 8] = [
@@ -53,7 +57,7 @@ fn a_completion_of_a_llama_2_tokenizer_keeps_its_first_space() {
         "--json",
     ]);
     assert_eq!(report["pass_at_1"], 1.0, "{report}");
-    let samples = lines(&case.path("out").join("samples.jsonl"));
+    let samples = lines(&run_dir(&case, &report).join("samples.jsonl"));
     assert_eq!(
         samples.first().map(|line| line["completion"].clone()),
         Some("    return x + y".into())
@@ -92,10 +96,17 @@ fn score_adds_bos_as_the_post_processor_says_and_equals_transformers() {
 }
 
 /// Runs a step of training in the case's directory, and returns the run's directory.
-fn trained(case: &Case, more: &[&str]) -> std::path::PathBuf {
-    let args = [&SHORT[..], more].concat();
-    let summary = case.json(&args);
-    case.dir().join(summary["run_dir"].as_str().expect("a directory"))
+fn trained(case: &Case, more: &[&str]) -> PathBuf {
+    // Run names made from the time would be the same within a second.
+    static RUNS: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("run-{}", RUNS.fetch_add(1, Ordering::Relaxed));
+    let args = [&SHORT[..], &["--run-name", &name], more].concat();
+    run_dir(case, &case.json(&args))
+}
+
+/// The directory that a report names.
+fn run_dir(case: &Case, report: &Value) -> PathBuf {
+    case.dir().join(report["run_dir"].as_str().expect("a directory"))
 }
 
 #[test]
@@ -161,7 +172,7 @@ fn a_model_trained_without_bos_is_scored_and_evaluated_without_it() {
     };
     assert_ne!(score(&[]), 1);
     assert_eq!(score(&["--set", "data.special_tokens=always"]), 1);
-    case.json(&[
+    let report = case.json(&[
         "eval",
         "mbpp",
         "--model",
@@ -178,7 +189,8 @@ fn a_model_trained_without_bos_is_scored_and_evaluated_without_it() {
         "evaluated",
         "--json",
     ]);
-    let asked: Value = serde_json::from_str(&fs::read_to_string(case.path("evaluated/run.json")).unwrap()).unwrap();
+    let asked = fs::read_to_string(run_dir(&case, &report).join("run.json")).unwrap();
+    let asked: Value = serde_json::from_str(&asked).unwrap();
     assert_eq!(asked["request"]["origin"]["special_tokens"], "never");
     assert_eq!(asked["request"]["origin"]["begin_ids"], "[]");
 }
