@@ -121,9 +121,11 @@ impl AdapterConfig {
             Some(Targets::Names(names)) => names,
             _ => Vec::new(),
         };
+        // Another kind of adapter has other fields.
+        let missing = if fields.problems.is_empty() { None } else { Some(0) };
         Self {
-            rank: fields.size("r", None),
-            alpha: fields.number("lora_alpha", None),
+            rank: fields.size("r", missing),
+            alpha: fields.number("lora_alpha", missing.map(|_| 0.0)),
             ranks: patterns(fields, "rank_pattern"),
             alphas: patterns(fields, "alpha_pattern"),
             rank_stabilised: fields.flag("use_rslora", false),
