@@ -113,7 +113,7 @@ fn a_model_that_does_not_fit_is_named() {
 
     let dir = room.model("broken", json!({}));
     truncate(&dir.join("config.json"));
-    room.refuses(&train("broken"), 2, &["broken", "`config.json` is not JSON"]);
+    room.refuses(&train("broken"), 2, &["broken/config.json", "not valid JSON"]);
 
     let dir = room.model("mute", json!({}));
     std::fs::remove_file(dir.join("tokenizer.json")).expect("removable");
