@@ -5,6 +5,7 @@
 //! near copies; a solution rewritten with other names is not.
 
 use super::{DataError, Example};
+use rayon::prelude::*;
 use serde::Serialize;
 use std::{
     collections::{BTreeMap, HashMap, HashSet, hash_map::DefaultHasher},
@@ -13,6 +14,8 @@ use std::{
 
 /// Tokens in an n-gram.
 const N: usize = 13;
+/// N-grams that a function or class of a text must have for a share of them to count.
+const PART_NGRAMS: usize = 20;
 /// A sample with more than this share of its n-grams in one evaluation problem is a copy.
 const MOST: f64 = 0.5;
 
@@ -77,7 +80,14 @@ impl Overlap {
 /// more than half of whose 13-token n-grams (of task and code) are found in one problem, unless
 /// `allowed`.
 pub fn check(samples: &[Example], evaluation: &[EvaluationProblem], allowed: bool) -> Result<OverlapReport, DataError> {
-    let report = compare(samples, evaluation);
+    refuse_copies(compare(samples, evaluation), allowed)
+}
+
+/// The report, unless it names a copy and that is not `allowed`.
+///
+/// # Errors
+/// [`DataError::Contaminated`] for the first copy.
+pub fn refuse_copies(report: OverlapReport, allowed: bool) -> Result<OverlapReport, DataError> {
     match report.found.first() {
         Some(overlap) if !allowed => Err(DataError::Contaminated {
             sample: overlap.sample.clone(),
@@ -90,53 +100,149 @@ pub fn check(samples: &[Example], evaluation: &[EvaluationProblem], allowed: boo
 /// The same, and copies are only reported. A problem with several solutions may be there several
 /// times under one name.
 pub fn compare(samples: &[Example], evaluation: &[EvaluationProblem]) -> OverlapReport {
-    let mut programs: HashMap<Vec<String>, &str> = HashMap::new();
-    let mut ngrams: HashMap<u64, Vec<usize>> = HashMap::new();
-    for (index, problem) in evaluation.iter().enumerate() {
-        let code = normalised_code(&problem.code);
-        if !code.is_empty() {
-            programs.entry(code).or_insert(&problem.name);
+    Index::of(evaluation).compare(samples, 1)
+}
+
+/// Evaluation problems by their programs and n-grams, made once for any number of comparisons.
+#[derive(Clone, Debug, Default)]
+pub struct Index {
+    names: Vec<String>,
+    programs: HashMap<Vec<String>, usize>,
+    ngrams: HashMap<u64, Vec<usize>>,
+}
+
+/// What one sample shares with the evaluation problems: its copy, or its largest share.
+enum Shared {
+    Copy(Overlap),
+    Partial(String, f64),
+}
+
+impl Index {
+    /// Of these problems.
+    pub fn of(evaluation: &[EvaluationProblem]) -> Self {
+        let mut index = Self::default();
+        for (number, problem) in evaluation.iter().enumerate() {
+            index.names.push(problem.name.clone());
+            let code = normalised_code(&problem.code);
+            if !code.is_empty() {
+                index.programs.entry(code).or_insert(number);
+            }
+            for gram in grams(&problem.task, &problem.code) {
+                index.ngrams.entry(gram).or_default().push(number);
+            }
         }
-        for gram in grams(&problem.task, &problem.code) {
-            ngrams.entry(gram).or_default().push(index);
-        }
+        index
     }
-    let mut report = OverlapReport {
-        checked: samples.len(),
-        ..Default::default()
-    };
-    for sample in samples {
+
+    /// Compares every sample with every problem, on all cores. A share of n-grams counts for samples
+    /// that have `at_least` so many of them: parts of a file are often an idiom and nothing else.
+    pub fn compare(&self, samples: &[Example], at_least: usize) -> OverlapReport {
+        let mut report = OverlapReport {
+            checked: samples.len(),
+            ..Default::default()
+        };
+        let shared: Vec<_> = samples.par_iter().map(|sample| self.shared(sample, at_least)).collect();
+        for (sample, shared) in samples.iter().zip(shared) {
+            match shared {
+                None => {}
+                Some(Shared::Partial(problem, share)) => {
+                    report.partial += 1;
+                    if report.largest.as_ref().is_none_or(|(_, _, largest)| share > *largest) {
+                        report.largest = Some((sample.name.clone(), problem, share));
+                    }
+                }
+                Some(Shared::Copy(overlap)) => {
+                    report.copies += 1;
+                    report.found.push(overlap);
+                }
+            }
+        }
+        report
+    }
+
+    /// Compares files of text, and of each file every function and class, with every problem. A file
+    /// and its parts are one sample, and of the parts only copies are reported.
+    pub fn compare_texts(&self, texts: &[Example]) -> OverlapReport {
+        let mut report = self.compare(texts, 1);
+        let parts: Vec<Example> = texts.iter().flat_map(parts).collect();
+        let of_parts = self.compare(&parts, PART_NGRAMS);
+        report.copies += of_parts.copies;
+        report.found.extend(of_parts.found);
+        report
+    }
+
+    fn shared(&self, sample: &Example, at_least: usize) -> Option<Shared> {
         let own = grams(&sample.task, &sample.code);
         let mut shared: BTreeMap<usize, usize> = BTreeMap::new();
-        for index in own.iter().filter_map(|gram| ngrams.get(gram)).flatten() {
-            *shared.entry(*index).or_default() += 1;
+        if own.len() >= at_least {
+            for index in own.iter().filter_map(|gram| self.ngrams.get(gram)).flatten() {
+                *shared.entry(*index).or_default() += 1;
+            }
         }
         let most = shared
             .into_iter()
             .max_by_key(|&(index, count)| (count, std::cmp::Reverse(index)))
-            .and_then(|(index, count)| Some((evaluation.get(index)?.name.as_str(), count as f64 / own.len() as f64)));
-        let equal = programs.get(&normalised_code(&sample.code)).copied();
+            .and_then(|(index, count)| Some((self.names.get(index)?.as_str(), count as f64 / own.len() as f64)));
+        let equal = self.programs.get(&normalised_code(&sample.code));
+        let equal = equal.and_then(|&index| self.names.get(index)).map(String::as_str);
         let share = most.map_or(0.0, |(_, share)| share);
         match (equal, most) {
-            (None, None) => continue,
-            (None, Some((name, share))) if share <= MOST => {
-                report.partial += 1;
-                if report.largest.as_ref().is_none_or(|(_, _, largest)| share > *largest) {
-                    report.largest = Some((sample.name.clone(), name.to_owned(), share));
-                }
-            }
-            (Some(name), _) | (None, Some((name, _))) => {
-                report.copies += 1;
-                report.found.push(Overlap {
-                    sample: sample.name.clone(),
-                    problem: name.to_owned(),
-                    equal_code: equal.is_some(),
-                    share,
-                });
-            }
+            (None, None) => None,
+            (None, Some((name, share))) if share <= MOST => Some(Shared::Partial(name.to_owned(), share)),
+            (Some(name), _) | (None, Some((name, _))) => Some(Shared::Copy(Overlap {
+                sample: sample.name.clone(),
+                problem: name.to_owned(),
+                equal_code: equal.is_some(),
+                share,
+            })),
         }
     }
-    report
+}
+
+/// Adds what another comparison found.
+impl std::ops::AddAssign for OverlapReport {
+    fn add_assign(&mut self, other: Self) {
+        let share = |largest: &Option<(String, String, f64)>| largest.as_ref().map_or(0.0, |(.., share)| *share);
+        if share(&other.largest) > share(&self.largest) {
+            self.largest = other.largest;
+        }
+        self.checked += other.checked;
+        self.copies += other.copies;
+        self.partial += other.partial;
+        self.found.extend(other.found);
+    }
+}
+
+/// The functions and classes of a Python file, each from its first line (decorators included) to the
+/// next statement without indentation: a file with many programs hides each of them. Those of fewer
+/// than an n-gram's tokens are left out.
+pub fn parts(file: &Example) -> Vec<Example> {
+    let defines = |line: &str| {
+        ["def ", "async def ", "class "]
+            .iter()
+            .any(|start| line.starts_with(start))
+    };
+    let mut parts: Vec<(usize, Vec<&str>)> = Vec::new();
+    for (number, line) in (1..).zip(file.code.lines()) {
+        let begins = line.starts_with(|c: char| !c.is_whitespace() && !")]}#".contains(c));
+        let decorated = parts
+            .last()
+            .is_some_and(|(_, lines)| lines.iter().all(|line| line.starts_with('@')));
+        match parts.last_mut() {
+            Some((_, lines)) if !begins || decorated => lines.push(line),
+            _ => parts.push((number, vec![line])),
+        }
+    }
+    parts
+        .into_iter()
+        .filter(|(_, lines)| lines.iter().any(|line| defines(line)))
+        .map(|(number, lines)| Example {
+            name: format!("{}:{number}", file.name),
+            code: lines.join("\n"),
+            ..file.clone()
+        })
+        .filter(|part| normalised_code(&part.code).len() >= N)
+        .collect()
 }
 
 /// A program's lexical tokens without comments: equal for copies that differ in layout only.
@@ -147,15 +253,15 @@ pub fn normalised_code(code: &str) -> Vec<String> {
 /// Distinct n-grams of task and code, each as a 64-bit hash.
 fn grams(task: &str, code: &str) -> HashSet<u64> {
     let code = without_comments(code);
-    let tokens: Vec<&str> = lexical(task).chain(lexical(&code)).collect();
-    tokens
-        .windows(N)
-        .map(|gram| {
-            let mut hasher = DefaultHasher::new();
-            gram.hash(&mut hasher);
-            hasher.finish()
-        })
-        .collect()
+    // Each token is hashed once, and an n-gram is a hash of hashes.
+    let tokens: Vec<u64> = lexical(task).chain(lexical(&code)).map(hashed).collect();
+    tokens.windows(N).map(hashed).collect()
+}
+
+fn hashed<T: Hash + ?Sized>(value: &T) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Words (letters, digits, underscore) whole, other visible characters one by one.

@@ -34,23 +34,12 @@ fn plus_file(name: &str) -> Option<(PlusSet, &str)> {
 /// # Errors
 /// [`DataError::UnknownBuiltin`] for another name; as [`plus::load`] for a file.
 pub fn problems(benchmark: &str) -> Result<Vec<EvaluationProblem>, DataError> {
-    let of_mbpp = |name: &str, problems: Vec<mbpp::Problem>| -> Vec<EvaluationProblem> {
-        problems
-            .iter()
-            .filter(|p| mbpp::within(p.task_id, mbpp::TEST_TASKS))
-            .map(|p| EvaluationProblem {
-                name: format!("{name}/{}", p.task_id),
-                task: mbpp::content(p),
-                code: p.code.clone(),
-            })
-            .collect()
-    };
     if let Some((set, file)) = plus_file(benchmark) {
         return Ok(plus::evaluation_problems(&plus::load(Path::new(file), set)?.0, set));
     }
     Ok(match benchmark {
-        "mbpp" => of_mbpp("mbpp", mbpp::load("builtin:mbpp")?),
-        "sanitized" => of_mbpp("mbpp-sanitized", mbpp::load_sanitized("builtin:mbpp", false)?),
+        "mbpp" => mbpp_test("mbpp", &mbpp::load("builtin:mbpp")?),
+        "sanitized" => mbpp_test("mbpp-sanitized", &mbpp::load_sanitized("builtin:mbpp", false)?),
         "humaneval" => humaneval::load("builtin:humaneval", false)?
             .iter()
             .flat_map(of_humaneval)
@@ -68,6 +57,17 @@ pub fn problems(benchmark: &str) -> Result<Vec<EvaluationProblem>, DataError> {
         }
         other => return Err(DataError::UnknownBuiltin { name: other.to_owned() }),
     })
+}
+
+/// The test split among MBPP's problems, under `name`.
+pub(super) fn mbpp_test(name: &str, problems: &[mbpp::Problem]) -> Vec<EvaluationProblem> {
+    let test = problems.iter().filter(|p| mbpp::within(p.task_id, mbpp::TEST_TASKS));
+    test.map(|p| EvaluationProblem {
+        name: format!("{name}/{}", p.task_id),
+        task: mbpp::content(p),
+        code: p.code.clone(),
+    })
+    .collect()
 }
 
 /// With the docstring and without it.

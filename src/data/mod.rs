@@ -25,7 +25,7 @@ pub mod plus;
 pub(crate) mod seeded;
 mod special;
 mod splits;
-mod text;
+pub(crate) mod text;
 mod tokenizer;
 mod tokenizer_class;
 

@@ -1,8 +1,8 @@
 //! From the recipe's section `data` to a training and a validation set.
 
 use super::{
-    Choice, DataConfig, DataError, Dataset, EvaluationProblem, Example, OverlapReport, PromptStyle, Tokenized,
-    Tokenizer, decontaminate, mbpp, pairs, special, text,
+    Choice, DataConfig, DataError, Dataset, Example, OverlapReport, PromptStyle, Tokenized, Tokenizer, decontaminate,
+    evaluation, mbpp, pairs, special, text,
 };
 use serde::Serialize;
 use std::{
@@ -126,8 +126,8 @@ impl Splits {
     /// `data.text` without any problems: every [`HELD_OUT`]th document is held out, or the last of fewer.
     fn text_alone(config: &DataConfig, tokenizer: &Tokenizer) -> Result<Self, DataError> {
         let texts = text::load(&config.text)?;
-        let evaluation = evaluation_problems(&mbpp::load("builtin:mbpp")?);
-        let overlap = decontaminate::check(&texts, &evaluation, config.i_know_this_trains_on_evaluation_data)?;
+        let overlap = overlap(&[], &[], &texts)?;
+        let overlap = decontaminate::refuse_copies(overlap, config.i_know_this_trains_on_evaluation_data)?;
         let read = text::tokenized(&texts, tokenizer, config.seq_len, 0)?;
         let tokens = TokenReport::new(
             tokenizer,
@@ -183,10 +183,9 @@ impl Splits {
         };
         let train = set("training data", config.train_tasks, &config.exclude_tasks)?;
         let valid = set("validation data", config.valid_tasks, &[])?;
-        let evaluation = evaluation_problems(problems);
+        let overlap = overlap(problems, &train, texts)?;
         let allowed = config.i_know_this_trains_on_evaluation_data;
-        let compared: Vec<Example> = train.iter().chain(texts).cloned().collect();
-        let overlap = decontaminate::check(&compared, &evaluation, allowed)?;
+        let overlap = decontaminate::refuse_copies(overlap, allowed)?;
         // Prompts are the chat template's or plain; text files are plain in any case.
         let prompts = match config.prompt {
             PromptStyle::Chat => tokenizer.clone().for_chat(),
@@ -208,15 +207,17 @@ impl Splits {
     }
 }
 
-/// What no training document may repeat: MBPP's test split.
-fn evaluation_problems(problems: &[mbpp::Problem]) -> Vec<EvaluationProblem> {
-    let test = problems.iter().filter(|p| mbpp::within(p.task_id, mbpp::TEST_TASKS));
-    test.map(|p| EvaluationProblem {
-        name: format!("mbpp/{}", p.task_id),
-        task: mbpp::content(p),
-        code: p.code.clone(),
-    })
-    .collect()
+/// What examples and texts share with every benchmark's evaluation problems, and with the test tasks
+/// of the data's own `problems`.
+fn overlap(problems: &[mbpp::Problem], examples: &[Example], texts: &[Example]) -> Result<OverlapReport, DataError> {
+    let mut all = evaluation::mbpp_test("mbpp", problems);
+    for benchmark in evaluation::BENCHMARKS {
+        all.extend(evaluation::problems(benchmark)?);
+    }
+    let index = decontaminate::Index::of(&all);
+    let mut report = index.compare(examples, 1);
+    report += index.compare_texts(texts);
+    Ok(report)
 }
 
 fn check_ranges(config: &DataConfig) -> Result<(), DataError> {

@@ -1,7 +1,7 @@
 use crate::data::{
-    DataConfig, DataError, EvaluationProblem, Example, Tokenizer,
-    decontaminate::{check, normalised_code},
-    load, mbpp, pairs,
+    DataConfig, DataError, EvaluationProblem, Example, Splits, Tokenizer,
+    decontaminate::{check, normalised_code, parts},
+    evaluation, load, mbpp, pairs,
 };
 use std::collections::BTreeSet;
 
@@ -104,4 +104,120 @@ fn the_default_exclusions_are_exactly_what_the_rule_names_in_mbpp() {
         samples.retain(|s| s.problem != problem);
     }
     assert_eq!(named.into_iter().collect::<Vec<_>>(), config.exclude_tasks);
+}
+
+/// A training configuration with these files as `data.text`.
+fn with_text(files: &[std::path::PathBuf]) -> DataConfig {
+    DataConfig {
+        text: files.iter().map(|file| file.display().to_string()).collect(),
+        train_tasks: (602, 607),
+        valid_tasks: (511, 513),
+        seq_len: 4096,
+        ..DataConfig::default()
+    }
+}
+
+#[test]
+fn text_is_compared_with_every_benchmark() {
+    let tokenizer = Tokenizer::builtin_micro().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let humaneval = crate::data::humaneval::load("builtin:humaneval", false).unwrap();
+    let contest = evaluation::problems("contest").unwrap();
+    let mbpp = evaluation::problems("mbpp").unwrap();
+    // The longest solution: a part of a file of its own has to have some n-grams.
+    let longest = |problems: &[EvaluationProblem]| {
+        let problem = problems.iter().max_by_key(|p| normalised_code(&p.code).len()).unwrap();
+        (problem.name.clone(), problem.code.clone())
+    };
+    let sources = [
+        (
+            "humaneval/0".to_owned(),
+            format!("{}{}", humaneval[0].prompt, humaneval[0].canonical_solution),
+        ),
+        longest(&contest),
+        longest(&mbpp),
+    ];
+    for (number, (problem, code)) in sources.iter().enumerate() {
+        let file = dir.path().join(format!("alone-{number}.py"));
+        std::fs::write(&file, code).unwrap();
+        let mut config = with_text(&[file]);
+        let error = Splits::problems(&config, &tokenizer).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("alone-{number}.py may not be trained on")),
+            "{problem}: {error}"
+        );
+        assert!(error.contains("the evaluation problem "), "{problem}: {error}");
+        assert!(error.contains("data.i_know_this_trains_on_evaluation_data"), "{error}");
+        config.i_know_this_trains_on_evaluation_data = true;
+        let splits = Splits::problems(&config, &tokenizer).unwrap();
+        assert!(splits.overlap.copies > 0, "{problem}");
+    }
+
+    // Among 163 others in one file, each is a small part of it.
+    let all: Vec<String> = humaneval
+        .iter()
+        .map(|p| format!("{}{}\n\n", p.prompt, p.canonical_solution))
+        .collect();
+    let file = dir.path().join("all.py");
+    std::fs::write(&file, all.concat()).unwrap();
+    let mut config = with_text(&[file]);
+    let error = Splits::problems(&config, &tokenizer).unwrap_err().to_string();
+    assert!(error.contains("all.py:") && error.contains("humaneval/"), "{error}");
+    config.i_know_this_trains_on_evaluation_data = true;
+    let splits = Splits::problems(&config, &tokenizer).unwrap();
+    let found: BTreeSet<&str> = splits.overlap.found.iter().map(|o| o.problem.as_str()).collect();
+    assert!(found.len() >= 150, "{}", found.len());
+
+    // And a program that is nobody's trains.
+    let file = dir.path().join("own.py");
+    std::fs::write(
+        &file,
+        "def fib(n):\n    a, b = 0, 1\n    for _ in range(n):\n        a, b = b, a + b\n    return a\n",
+    )
+    .unwrap();
+    assert_eq!(
+        Splits::problems(&with_text(&[file]), &tokenizer)
+            .unwrap()
+            .overlap
+            .copies,
+        0
+    );
+}
+
+#[test]
+fn labelled_solutions_are_compared_with_every_benchmark() {
+    let tokenizer = Tokenizer::builtin_micro().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let own = concat!(env!("CARGO_MANIFEST_DIR"), "/data/mbpp");
+    for file in ["mbpp.jsonl", "mbpp_pairs.jsonl"] {
+        std::fs::copy(format!("{own}/{file}"), dir.path().join(file)).unwrap();
+    }
+    let source = dir.path().display().to_string();
+    let config = DataConfig {
+        source: source.clone(),
+        ..DataConfig::default()
+    };
+    assert_eq!(Splits::solutions(&config, &tokenizer).unwrap().overlap.copies, 0);
+    // A solution of HumanEval/2 as one of task 601.
+    let row = r#"{"task_id": 601, "code": "def truncate_number(number: float) -> float:\n    return number % 1.0\n", "is_correct": false, "mutation": "other"}"#;
+    let pairs = dir.path().join("mbpp_pairs.jsonl");
+    let text = std::fs::read_to_string(&pairs).unwrap();
+    std::fs::write(&pairs, format!("{text}{row}\n")).unwrap();
+    let error = Splits::solutions(&config, &tokenizer).unwrap_err().to_string();
+    assert!(error.contains("mbpp/601/") && error.contains("humaneval/2"), "{error}");
+}
+
+#[test]
+fn a_file_is_cut_into_its_functions_and_classes() {
+    let body = "    return one + two + three + four + five + six\n";
+    let file = sample(
+        "",
+        &format!(
+            "import os\n\n@cache\ndef f(one, two, three):\n{body}\nx = 1\n# c\nclass C:\n    def g(self, a, b, c, d):\n    {body}\n\ndef h(): pass\n"
+        ),
+    );
+    let parts = parts(&file);
+    let names: Vec<&str> = parts.iter().map(|part| part.name.as_str()).collect();
+    assert_eq!(names, ["mine:3", "mine:9"], "h has fewer tokens than an n-gram");
+    assert!(parts[0].code.starts_with("@cache\ndef f") && !parts[0].code.contains('x'));
 }
