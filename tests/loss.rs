@@ -307,6 +307,7 @@ fn learned(dtype: DType, needs: Needs, over: WeightGroup, heads: HeadOrder) -> V
     };
     let module = WeightedMtp::new(model.clone(), None, weigher, assets).with_heads(heads);
     let step = StepBatch {
+        labelled: Vec::new(),
         micro: vec![batch(), batch()],
         heads_only: false,
     };

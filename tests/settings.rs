@@ -590,7 +590,12 @@ fn scorer() -> impl Strategy<Value = ScorerConfig> {
         .prop_map(
             |(reward, spread, (gamma, lambda_gae, lr, value_weight), loss, (zero, joint), n, value_head)| {
                 ScorerConfig::Critic(CriticConfig {
-                    reward,
+                    // Pairs are of right and wrong solutions, whatever else says how good they are.
+                    reward: if loss == CriticLoss::Pairwise {
+                        Reward::Verified
+                    } else {
+                        reward
+                    },
                     spread,
                     gamma,
                     lambda_gae,
@@ -599,6 +604,7 @@ fn scorer() -> impl Strategy<Value = ScorerConfig> {
                     value: if joint { ValueUse::Joint } else { ValueUse::Frozen },
                     epochs: n.0,
                     max_steps: n.1,
+                    patience: n.1 / 9,
                     batch: n.2,
                     lr,
                     value_weight,

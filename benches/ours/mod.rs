@@ -28,6 +28,7 @@ impl Ours {
     pub fn new(model: MtpLlama, rows: usize, len: usize, state: StatePrecision) -> Self {
         let micro = vec![batch(rows, len, model.config().vocab_size)];
         let step = StepBatch {
+            labelled: Vec::new(),
             micro,
             heads_only: false,
         };

@@ -63,6 +63,17 @@ impl ValueHead {
         }
     }
 
+    /// The same head on `device`, one with autodiff, where all its tensors learn. They are made anew
+    /// there: a tensor that is moved stays outside of autodiff, and would never learn.
+    pub fn trainable(self, device: &Device) -> Self {
+        Self {
+            weight_0: learning(&self.weight_0, device),
+            bias_0: learning(&self.bias_0, device),
+            weight_2: learning(&self.weight_2, device),
+            bias_2: learning(&self.bias_2, device),
+        }
+    }
+
     /// Values `[B, S]` of hidden states `[B, S, D]`.
     pub fn forward(&self, hidden: Tensor<3>) -> Tensor<2> {
         let [batch, seq, d] = hidden.dims();
@@ -134,6 +145,13 @@ impl ValueHead {
 fn param<const D: usize>(spec: &TensorSpec, values: Vec<f32>, device: &Device) -> Param<Tensor<D>> {
     let tensor = Tensor::from_data(TensorData::new(values, spec.shape.clone()), device);
     Param::initialized(param_id(&spec.name), tensor).set_require_grad(true)
+}
+
+fn learning<const D: usize>(param: &Param<Tensor<D>>, device: &Device) -> Param<Tensor<D>> {
+    let tensor = param.val();
+    let dtype = tensor.dtype();
+    let tensor = Tensor::from_data(tensor.into_data(), (device, dtype));
+    Param::initialized(param.id, tensor).set_require_grad(true)
 }
 
 fn outgoing<const D: usize>(spec: TensorSpec, param: &Param<Tensor<D>>) -> Outgoing<'_> {

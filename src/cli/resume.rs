@@ -74,6 +74,12 @@ pub(super) fn find(
     }
 }
 
+/// The seed of the run in `dir`: resuming draws what the run would have drawn.
+pub(super) fn seed(dir: &Path) -> Option<u64> {
+    let text = std::fs::read_to_string(dir.join("run.json")).ok()?;
+    serde_json::from_str::<Value>(&text).ok()?["seed"].as_u64()
+}
+
 fn name_of(dir: &Path) -> String {
     dir.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -40,7 +40,9 @@ pub struct Args {
     /// Tags of the run, separated by commas (run.tags).
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     tags: Option<Vec<String>>,
-    /// Go on with a run: its name, `auto` for the newest unfinished one, or s3://BUCKET/PREFIX/NAME.
+    /// Resume a run: its name, `auto` for the newest unfinished one, or s3://BUCKET/PREFIX/NAME. Other
+    /// settings than the run's are refused, but for its length, checkpoints and a few more
+    /// (docs/training.md).
     #[arg(long, value_name = "auto|RUN|URL")]
     resume: Option<String>,
     /// Optimizer steps (train.steps).
@@ -109,10 +111,19 @@ fn prepare(args: Args, output: &Output) -> Result<TrainRequest, Failure> {
         // The run's own settings, under whatever was given now: what differs is refused later.
         let run = &found.dir;
         let own = args.settings.under(run.join("config.yaml"), run.join("recipe.yaml"));
-        settings = load(&match &found.copied_to {
-            Some(url) => own.over(vec![format!("storage.runs={url}")]),
-            None => own,
-        })?;
+        let given = load(&own)?.config.seed;
+        let seed = resume::seed(run);
+        let kept = seed.map(|seed| format!("seed={seed}"));
+        let copied_to = found.copied_to.as_ref().map(|url| format!("storage.runs={url}"));
+        settings = load(&own.over(kept.into_iter().chain(copied_to).collect()))?;
+        // What `--set` says comes after, and is refused with the other settings that differ.
+        if seed.is_some_and(|seed| seed != given && settings.config.seed == seed) {
+            eprintln!(
+                "seed {given} is not used: {} keeps its own, {}",
+                run.display(),
+                settings.config.seed
+            );
+        }
     }
     let resume = found.map(|found| found.dir);
     name_checkpoints(&mut settings, &runs)?;

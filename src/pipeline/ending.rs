@@ -11,7 +11,10 @@ use std::time::Instant;
 pub(super) fn note_failure(run: &RunDir, error: &PipelineError) {
     let step = match error {
         PipelineError::Train(
-            TrainError::Step { step, .. } | TrainError::Diverged { step, .. } | TrainError::Fallbacks { step, .. },
+            TrainError::Step { step, .. }
+            | TrainError::Diverged { step, .. }
+            | TrainError::Fallbacks { step, .. }
+            | TrainError::Failed { step, .. },
         ) => *step,
         _ => 0,
     };

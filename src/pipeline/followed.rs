@@ -27,8 +27,10 @@ const FILES: &[(&str, &str)] = &[
     ("metrics.jsonl", "metrics.jsonl"),
     ("weights.jsonl", "weights/weights.jsonl"),
     ("tokens.jsonl", "weights/tokens.jsonl"),
+    ("steps.jsonl", "steps.jsonl"),
     ("samples.jsonl", "samples/samples.jsonl"),
     ("critic/report.json", "critic/report.json"),
+    ("critic/metrics.jsonl", "critic/metrics.jsonl"),
 ];
 
 /// Opens the run's trackers and says what the run is.

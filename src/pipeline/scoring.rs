@@ -5,14 +5,15 @@ use crate::scorer::{
     CriticConfig, CriticScorer, Position, Pseudo, Random, Reward, Rho1, Rho1Config, Scorer, ScorerConfig, ScoringTime,
     SequenceReward, Shuffled, Uniform, Verified,
 };
-use wmtp_model::{LoadOptions, MtpLlama, RewardModel, ValueHead};
+use crate::train::CurrentHead;
+use wmtp_model::{LoadOptions, MtpLlama, RewardModel};
 
 /// Builds the recipe's scorer. `value` is what the value stage made, for the critic.
 pub fn scorer(
     request: &TrainRequest,
     prepared: &Prepared,
     base: &MtpLlama,
-    value: Option<&ValueHead>,
+    value: Option<&CurrentHead>,
 ) -> Result<Box<dyn Scorer>, PipelineError> {
     build(&request.recipe.scorer, request, prepared, base, value)
 }
@@ -22,7 +23,7 @@ fn build(
     request: &TrainRequest,
     prepared: &Prepared,
     base: &MtpLlama,
-    value: Option<&ValueHead>,
+    value: Option<&CurrentHead>,
 ) -> Result<Box<dyn Scorer>, PipelineError> {
     Ok(match config {
         ScorerConfig::Uniform(_) => Box::new(Uniform),

@@ -1,15 +1,80 @@
 //! Data sets as the learner's source of steps.
 
+use super::{PipelineError, train::Prepared};
 use crate::{
-    data::{Batch, Dataset, StepShape},
+    data::{Batch, Dataset, Splits, StepShape},
+    scorer::CriticConfig,
     train::{StepBatch, StepSource},
 };
 use std::sync::Arc;
+
+/// Epochs of labelled solutions are numbered from here, so that they are not drawn as the value stage's.
+const FIRST_EPOCH: usize = 1 << 31;
+
+/// The labelled solutions of each training step, for a value head that learns along: whole problems in
+/// an order that the seed draws, as many as give `scorer.batch` solutions.
+pub struct LabelledSteps {
+    data: Dataset,
+    seed: u64,
+    batch: usize,
+    micro_batch: usize,
+}
+
+impl LabelledSteps {
+    /// The solutions to the training tasks.
+    ///
+    /// # Errors
+    /// There are none, or all have the same label: a value head would learn a constant.
+    pub fn new(config: &CriticConfig, prepared: &Prepared, seed: u64) -> Result<Self, PipelineError> {
+        let data = Splits::solutions(&prepared.data, &prepared.tokenizer)?.train;
+        let has = |right: bool| {
+            data.documents()
+                .iter()
+                .any(|d| d.reward.is_some_and(|r| (r > 0.5) == right))
+        };
+        if !(has(true) && has(false)) {
+            return Err(PipelineError::Setting(
+                "`scorer.value` is `joint`, but the labelled solutions are all right or all wrong; take data with both, or `scorer.value: frozen`".into(),
+            ));
+        }
+        Ok(Self {
+            data,
+            seed,
+            batch: config.batch,
+            micro_batch: prepared.shape.micro_batch,
+        })
+    }
+
+    /// The solutions.
+    pub fn data(&self) -> &Dataset {
+        &self.data
+    }
+
+    /// Those of step `index` of training epoch `epoch`: a function of these two, so that training
+    /// resumes anywhere. Each training epoch begins with an order of its own; where it is longer than
+    /// one pass over the solutions, further ones follow.
+    fn step(&self, epoch: usize, index: usize) -> Vec<Batch> {
+        let mut left = index;
+        for pass in 0.. {
+            let number = FIRST_EPOCH + (epoch << 10) + pass;
+            let steps = self
+                .data
+                .epoch_by_problem(self.seed, number, self.batch, self.micro_batch);
+            match left.checked_sub(steps.len()) {
+                Some(rest) if !steps.is_empty() => left = rest,
+                _ => return steps.step(left),
+            }
+        }
+        Vec::new()
+    }
+}
 
 /// Training epochs, shuffled and packed anew each.
 pub struct TrainSteps {
     /// The documents.
     pub data: Arc<Dataset>,
+    /// Of the value loss, if there is one.
+    pub labelled: Option<LabelledSteps>,
     /// Seed of the order.
     pub seed: u64,
     /// Rows in a step.
@@ -22,9 +87,10 @@ impl StepSource for TrainSteps {
     }
 
     fn steps<'a>(&'a self, epoch: usize, start: usize) -> Box<dyn Iterator<Item = StepBatch> + 'a> {
-        let epoch = self.data.epoch(self.seed, epoch, self.shape);
-        Box::new((start..epoch.len()).map(move |i| StepBatch {
-            micro: epoch.step(i),
+        let steps = self.data.epoch(self.seed, epoch, self.shape);
+        Box::new((start..steps.len()).map(move |i| StepBatch {
+            micro: steps.step(i),
+            labelled: self.labelled.as_ref().map(|l| l.step(epoch, i)).unwrap_or_default(),
             heads_only: false,
         }))
     }
@@ -40,8 +106,8 @@ impl StepSource for ValidSteps {
 
     fn steps<'a>(&'a self, _epoch: usize, start: usize) -> Box<dyn Iterator<Item = StepBatch> + 'a> {
         Box::new(self.0.iter().skip(start).map(|batch| StepBatch {
-            heads_only: false,
             micro: vec![batch.clone()],
+            ..StepBatch::default()
         }))
     }
 }

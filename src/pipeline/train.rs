@@ -6,20 +6,21 @@ use super::{
     ending::{note_failure, summary, write_report},
     followed,
     mirror::{self, Copy, CopySummary},
-    scoring::scorer,
+    resume::{Resumed, recipe_id, resume},
+    scoring::{reward, scorer},
     sources::{Sources, check_same_model, load_trained},
-    steps::{TrainSteps, ValidSteps},
+    steps::{LabelledSteps, TrainSteps, ValidSteps},
 };
 use crate::{
     data::{DataConfig, SpecialInText, Splits, StepShape, TokenReport, Tokenizer},
     scorer::{Normaliser, Reward, Rho1, Scorer, ScorerConfig, ValueUse},
     settings::{Config, Pipeline, Recipe, has_random_weights},
     stop::Stop,
-    track::{self, Event, RunDir, Tracker, TrackingSummary},
+    track::{self, RunDir, Tracker, TrackingSummary},
     train::{
-        Assets, CheckpointStore, Dashboard, GradientScale, JointValue, Lines, LoraAssets, Mirror, Plan,
-        PrecisionConfig, Progress, Quiet, Samples, StatePrecision, StepLoader, StepSource, StepStrategy, TrainError,
-        Trainable, TrainerState, Weigher, WeightedMtp, adamw, assign_stable_ids, hex,
+        Assets, CheckpointStore, CurrentHead, Dashboard, GradientScale, JointValue, Lines, LoraAssets, Mirror, Plan,
+        PrecisionConfig, Progress, Quiet, Samples, StatePrecision, StepLoader, StepNames, StepSource, StepStrategy,
+        TrainError, Trainable, TrainerState, Weigher, WeightedMtp, adamw, assign_stable_ids, hex,
     },
 };
 use burn::{
@@ -255,19 +256,23 @@ pub fn train_tracked(
     let model = load_trained(request)?;
     let model_hash = request.sources.hash()?;
     let given_head = given_value_head(request, &model_hash)?;
-    let recipe_hash = hex(&Sha256::digest(format!(
-        "{}\n{}",
-        request.algorithm.name(),
-        request.recipe_yaml
-    )));
-    let fresh = TrainerState::new(recipe_hash.clone(), prepared.splits.train.hash().into());
+    let recipe_id = recipe_id(request.algorithm.name(), &request.recipe_yaml);
+    let fresh = TrainerState::new(recipe_id, prepared.splits.train.hash().into());
 
-    let (run, start, from) = match &request.resume {
+    let Resumed {
+        run,
+        state: start,
+        from,
+    } = match &request.resume {
         Some(dir) => {
             check_same_model(dir, &model_hash, &request.sources)?;
-            continue_run(dir, &fresh)?
+            resume(dir, request, &prepared, &fresh)?
         }
-        None => (create_run(request, &prepared, &model_hash)?, fresh, None),
+        None => Resumed {
+            run: create_run(request, &prepared, &model_hash)?,
+            state: fresh,
+            from: None,
+        },
     };
     let run = followed::begin(run, request, trackers, start.metrics_bytes)?;
     let trained = Training {
@@ -353,17 +358,28 @@ impl Training<'_> {
             .as_ref()
             .map_or(request.algorithm.name(), |own| own.name())
             .to_string();
+        let current = value.as_ref().map(|(head, _)| CurrentHead::new(head.clone()));
         let scorer = match own {
             Some(own) => own,
-            None => scorer(request, prepared, &model.valid(), value.as_ref().map(|(head, _)| head))?,
+            None => scorer(request, prepared, &model.valid(), current.as_ref())?,
         };
         let joint = value.filter(|(_, critic)| critic.value == ValueUse::Joint);
+        let labelled = match &joint {
+            Some((_, critic)) => Some(LabelledSteps::new(critic, prepared, request.seed)?),
+            None => None,
+        };
+        let joint_value = match (&joint, current) {
+            (Some((_, critic)), Some(current)) => {
+                Some(JointValue::new(critic.clone(), current, reward(critic, request)?))
+            }
+            _ => None,
+        };
         let weigher = Weigher::new(
             scorer,
             Normaliser::new(request.recipe.weights.clone())?,
             request.recipe.weights.over,
             request.recipe.loss.clone(),
-            joint.as_ref().map(|(_, critic)| JointValue { config: critic.clone() }),
+            joint_value,
         );
         let value_lr = joint.as_ref().map(|(_, critic)| critic.lr);
         let assets = Assets {
@@ -375,7 +391,7 @@ impl Training<'_> {
                 alpha: l.alpha,
             }),
         };
-        let value: Option<ValueHead> = joint.map(|(head, _)| head.fork(&model.device()));
+        let value: Option<ValueHead> = joint.map(|(head, _)| head.trainable(&model.device()));
         let module = WeightedMtp::new(model, value, weigher, assets).with_heads(request.recipe.train.heads);
         let module = assign_stable_ids(module);
         let plan = Plan {
@@ -393,6 +409,7 @@ impl Training<'_> {
             module,
             plan,
             prepared,
+            labelled,
             run.clone(),
             store,
             start,
@@ -403,8 +420,13 @@ impl Training<'_> {
         // What a run that failed has saved is worth as much.
         let step = fitted.as_ref().map_or(begun, |state| state.step);
         let copy = mirror::finish(request, copying.as_deref(), run, step)?;
+        let state = fitted?;
+        if let Some(problem) = state.failed.clone().filter(|_| state.finished) {
+            let step = state.step;
+            return Err(TrainError::Failed { step, problem }.into());
+        }
         Ok(Trained {
-            state: fitted?,
+            state,
             value: value_report,
             copy,
         })
@@ -417,6 +439,7 @@ fn fit<M: Trainable>(
     module: M,
     plan: Plan,
     prepared: &Prepared,
+    labelled: Option<LabelledSteps>,
     run: RunDir,
     store: CheckpointStore,
     start: TrainerState,
@@ -426,8 +449,10 @@ fn fit<M: Trainable>(
     if start.finished {
         return Ok(start);
     }
+    let names = StepNames::of(&prepared.splits.train, labelled.as_ref().map(LabelledSteps::data));
     let source: Arc<dyn StepSource> = Arc::new(TrainSteps {
         data: Arc::new(prepared.splits.train.clone()),
+        labelled,
         seed: request.seed,
         shape: prepared.shape,
     });
@@ -439,6 +464,7 @@ fn fit<M: Trainable>(
     let samples = Samples::choose(&plan.train.record, &prepared.splits, &prepared.tokenizer)?;
     let strategy = StepStrategy::new(plan, loader.clone(), run, store, start, from, progress)
         .with_samples(samples)
+        .with_names(names)
         .with_stop(request.stop.clone());
     let strategy = Arc::new(strategy);
     let training = SupervisedTraining::new(&directory, Arc::new(loader), Arc::new(valid))
@@ -510,7 +536,8 @@ fn create_run(request: &TrainRequest, prepared: &Prepared, model_hash: &str) -> 
             "data": request.recipe.data.source,
             "data_sha256": prepared.splits.train.hash(),
             "chat_date": request.recipe.data.chat_date,
-            "recipe_sha256": hex(&Sha256::digest(&request.recipe_yaml)),
+            "recipe_sha256": sha256(&request.recipe_yaml),
+            "recipe_id": recipe_id(request.algorithm.name(), &request.recipe_yaml),
             "documents": report.documents,
             "documents_too_long": report.dropped.iter().map(|(name, tokens)| serde_json::json!({"name": name, "tokens": tokens})).collect::<Vec<_>>(),
             "response_tokens": report.response_tokens,
@@ -522,55 +549,17 @@ fn create_run(request: &TrainRequest, prepared: &Prepared, model_hash: &str) -> 
     Ok(run)
 }
 
+/// Lower-case hexadecimal SHA-256.
+pub(super) fn sha256(text: &str) -> String {
+    hex(&Sha256::digest(text))
+}
+
 /// Distinguishes the run from all others, wherever it is continued.
 fn uid() -> String {
     use std::hash::{BuildHasher, RandomState};
     // The keys of a RandomState are the operating system's.
     let random = || RandomState::new().hash_one(jiff::Timestamp::now().as_nanosecond());
     format!("{:016x}{:016x}", random(), random())
-}
-
-/// The run, the state to go on with and the checkpoint that it lies in.
-fn continue_run(dir: &Path, fresh: &TrainerState) -> Result<(RunDir, TrainerState, Option<PathBuf>), PipelineError> {
-    let parent = dir.parent().unwrap_or(dir);
-    let run = RunDir::open(parent, &dir.to_string_lossy())?;
-    let store = CheckpointStore::open(run.checkpoints())?;
-    let mut problems = Vec::new();
-    let found = store.newest(&mut |problem| problems.push(problem.to_string()));
-    for problem in &problems {
-        run.event(&Event {
-            step: 0,
-            event: "damaged-checkpoint",
-            reason: problem.clone(),
-        })?;
-        eprintln!("warning: {problem}");
-    }
-    let (path, state) = match found {
-        Ok(found) => found,
-        // Killed before its first checkpoint: it starts anew, under its own name.
-        Err(crate::train::CheckpointError::None { damaged, .. }) if damaged.is_empty() => {
-            return Ok((run, fresh.clone(), None));
-        }
-        Err(error) => return Err(error.into()),
-    };
-    if state.recipe != fresh.recipe {
-        return Err(PipelineError::Setting(format!(
-            "`{}` was made by another recipe or pipeline; resume it with the same ones, or start a new run",
-            path.display()
-        )));
-    }
-    if state.data != fresh.data {
-        return Err(PipelineError::Setting(format!(
-            "the training data are not those of `{}` (another data set, tokenizer or wmtp version); start a new run",
-            path.display()
-        )));
-    }
-    run.event(&Event {
-        step: state.step,
-        event: "resume",
-        reason: format!("from {} at step {}", path.display(), state.step),
-    })?;
-    Ok((run, state, Some(path)))
 }
 
 /// What shows the run's progress.

@@ -3,16 +3,17 @@
 use crate::{
     data::Batch,
     scorer::{ScorerError, SequenceReward, Values},
+    train::CurrentHead,
 };
 use burn::tensor::Tensor;
-use wmtp_model::{RewardModel, ValueHead};
+use wmtp_model::RewardModel;
 
-/// A frozen value head.
-pub struct HeadValues(pub ValueHead);
+/// A value head, frozen or as it is at each step.
+pub struct HeadValues(pub CurrentHead);
 
 impl Values for HeadValues {
     fn values(&self, hidden: &Tensor<3>) -> Vec<f32> {
-        let values = self.0.forward(hidden.clone());
+        let values = self.0.get().forward(hidden.clone());
         crate::train::loss::to_f32(values.flatten(0, 1))
     }
 }

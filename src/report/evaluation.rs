@@ -310,6 +310,12 @@ pub fn value_stage(run: &Run) -> Vec<(String, String)> {
         ("Explained variance", number(&held_out["explained_variance"])),
         ("AUROC of the response's mean value", number(&held_out["auroc_mean"])),
         ("AUROC of the last value", number(&held_out["auroc_last"])),
+        ("AUROC of minus the model's own CE", number(&held_out["auroc_ce"])),
+        (
+            "Pairs of one problem in order, by the mean value",
+            number(&held_out["within_mean"]),
+        ),
+        ("The same, by minus the model's own CE", number(&held_out["within_ce"])),
     ];
     let rows = rows
         .into_iter()

@@ -120,11 +120,14 @@ pub struct CriticConfig {
     pub epochs: usize,
     /// Stage 1: at most so many optimizer steps (0: no limit).
     pub max_steps: usize,
-    /// Stage 1: solutions in one optimizer step.
+    /// Stage 1: held-out evaluations (two an epoch) without a better order of right and wrong solutions
+    /// before it stops and keeps the best head; 0 never stops, and keeps the last one.
+    pub patience: usize,
+    /// Labelled solutions in one optimizer step: of stage 1, and of a `joint` value head in stage 2.
     pub batch: usize,
     /// Stage 1's learning rate, and stage 2's for a `joint` value head.
     pub lr: f64,
-    /// Weight of the value loss beside the token loss with `value: joint`.
+    /// What the value loss is multiplied by before the token loss is added, with `value: joint`.
     pub value_weight: f64,
     /// A finished value head's file, or the directory that holds it: stage 1 is skipped.
     pub value_head: Option<String>,
@@ -142,6 +145,7 @@ impl Default for CriticConfig {
             value: ValueUse::Frozen,
             epochs: 1,
             max_steps: 0,
+            patience: 0,
             batch: 16,
             lr: 1e-3,
             value_weight: 0.1,
@@ -204,7 +208,8 @@ pub enum InitialValue {
 pub enum ValueUse {
     /// As stage 1 left it.
     Frozen,
-    /// Part of the trained module; it keeps learning.
+    /// Part of the trained module: it keeps learning, from labelled solutions of its own, and scores are
+    /// made with it as it is at each step.
     Joint,
 }
 

@@ -104,6 +104,11 @@ pub trait Scorer: Send {
         })
     }
 
+    /// Changes the scores of the micro-batches whose weights are made together, all `[B * S]`: one
+    /// micro-batch, or with `weights.over: step` all of an optimizer step. Called after
+    /// [`Scorer::score`] or [`Scorer::explain`] of each, for scorers that must see the whole group.
+    fn rearrange(&mut self, _batches: &[Batch], _scores: &mut [Vec<f32>]) {}
+
     /// How these scores become weights.
     fn policy(&self) -> Policy {
         Policy::Softmax
@@ -130,25 +135,6 @@ pub enum ScorerError {
         document: String,
         /// What is wrong with it, starting with a verb.
         problem: String,
-    },
-    /// Too many groups of tokens had a score that is not finite.
-    #[error(
-        "scorer `{scorer}`: {fallbacks} of {groups} groups had a score that is not finite (weights.max_fallback_share is \
-         {max_share}), the latest at token {position} of {document}; the model may have diverged, look at its losses"
-    )]
-    Fallbacks {
-        /// The scorer's name.
-        scorer: String,
-        /// Groups that fell back to weight 1 so far.
-        fallbacks: usize,
-        /// Groups so far.
-        groups: usize,
-        /// Document of the latest.
-        document: String,
-        /// Token of the latest within its document.
-        position: usize,
-        /// The setting.
-        max_share: f64,
     },
     /// The scorer's own model or file is not usable.
     #[error("scorer `{scorer}`: {problem}")]

@@ -4,8 +4,8 @@
 //! group has the same weights, on other tokens. (With `rho1.mode: select` and equal scores, which
 //! of the equal ones is kept follows position after the permutation; the weights are the same
 //! still.) With `weights.over: document` scores are permuted within each document. With
-//! `weights.over: step` the group is wider than a scorer sees, and scores are permuted over all
-//! response tokens of the micro-batch.
+//! `weights.over: step` they are permuted over all response tokens of the optimizer step, whatever
+//! the size of its micro-batches.
 
 use super::{Explained, Needs, Policy, ScoreInput, Scorer, ScorerError, WeightGroup};
 use crate::data::Batch;
@@ -42,41 +42,71 @@ impl Scorer for Shuffled {
         self.of.policy()
     }
 
+    /// Over a step, the scores stay where they are until [`Scorer::rearrange`].
     fn score(&mut self, input: &ScoreInput<'_>) -> Result<Vec<f32>, ScorerError> {
-        let scores = self.of.score(input)?;
-        Ok(self.permuted(scores, input.batch))
+        let mut scores = self.of.score(input)?;
+        self.permute_documents(input.batch, &mut scores);
+        Ok(scores)
     }
 
     /// With the scores where they were before, and what they were made of.
     fn explain(&mut self, input: &ScoreInput<'_>) -> Result<Explained, ScorerError> {
-        let Explained { scores, mut figures } = self.of.explain(input)?;
+        let Explained {
+            mut scores,
+            mut figures,
+        } = self.of.explain(input)?;
         figures.insert(0, ("score_before", scores.clone()));
-        Ok(Explained {
-            scores: self.permuted(scores, input.batch),
-            figures,
-        })
+        self.permute_documents(input.batch, &mut scores);
+        Ok(Explained { scores, figures })
+    }
+
+    fn rearrange(&mut self, batches: &[Batch], scores: &mut [Vec<f32>]) {
+        self.of.rearrange(batches, scores);
+        if self.over == WeightGroup::Step {
+            self.permute(batches, scores);
+        }
     }
 }
 
 impl Shuffled {
-    fn permuted(&self, mut scores: Vec<f32>, batch: &Batch) -> Vec<f32> {
-        let groups: Vec<_> = match self.over {
-            WeightGroup::Document => batch.documents.chunks(1).collect(),
-            WeightGroup::Step => vec![batch.documents.as_slice()],
-        };
-        for group in groups {
-            let places: Vec<usize> = group.iter().flat_map(|d| d.response(batch.seq_len)).collect();
-            let mut values: Vec<f32> = places.iter().filter_map(|&i| scores.get(i).copied()).collect();
-            let purpose: Vec<u64> = std::iter::once(0x5f1e)
-                .chain(group.iter().map(|d| d.sample as u64))
-                .collect();
-            values.shuffle(&mut generator(self.seed, &purpose));
-            for (index, value) in places.into_iter().zip(values) {
-                if let Some(score) = scores.get_mut(index) {
+    /// Permutes the scores of each document, if the groups are documents.
+    fn permute_documents(&self, batch: &Batch, scores: &mut [f32]) {
+        if self.over == WeightGroup::Step {
+            return;
+        }
+        for document in &batch.documents {
+            let places: Vec<usize> = document.response(batch.seq_len).collect();
+            let values = places.iter().filter_map(|&i| scores.get(i).copied()).collect();
+            for (place, value) in places.into_iter().zip(self.drawn(values, &[document.sample])) {
+                if let Some(score) = scores.get_mut(place) {
                     *score = value;
                 }
             }
         }
-        scores
+    }
+
+    /// Permutes the scores of all response tokens of `batches`.
+    fn permute(&self, batches: &[Batch], scores: &mut [Vec<f32>]) {
+        let documents = batches
+            .iter()
+            .enumerate()
+            .flat_map(|(b, batch)| batch.documents.iter().map(move |document| (b, batch.seq_len, document)));
+        let samples: Vec<usize> = documents.clone().map(|(.., document)| document.sample).collect();
+        let places: Vec<(usize, usize)> = documents
+            .flat_map(|(b, seq_len, document)| document.response(seq_len).map(move |i| (b, i)))
+            .filter(|&(b, i)| scores.get(b).is_some_and(|scores| i < scores.len()))
+            .collect();
+        let values = places.iter().map(|&(b, i)| scores[b][i]).collect();
+        for ((b, i), value) in places.into_iter().zip(self.drawn(values, &samples)) {
+            scores[b][i] = value;
+        }
+    }
+
+    /// `values` in the order that seed and samples draw.
+    fn drawn(&self, mut values: Vec<f32>, samples: &[usize]) -> Vec<f32> {
+        let samples = samples.iter().map(|&sample| sample as u64);
+        let purpose: Vec<u64> = std::iter::once(0x5f1e).chain(samples).collect();
+        values.shuffle(&mut generator(self.seed, &purpose));
+        values
     }
 }

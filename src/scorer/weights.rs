@@ -301,36 +301,23 @@ impl Stats {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FallbackTally {
     /// Groups seen.
-    pub groups: usize,
+    pub groups: u64,
     /// Groups that fell back to weight 1.
-    pub fallbacks: usize,
+    pub fallbacks: u64,
 }
 
 impl FallbackTally {
-    /// Adds a step.
-    ///
-    /// # Errors
-    /// [`ScorerError::Fallbacks`] when the share of fallbacks so far is above `max_share`, naming
-    /// the latest. Before 1 / `max_share` groups were seen, one fallback alone is not held against
-    /// the run (unless `max_share` is 0).
-    pub fn add(&mut self, report: &WeightsReport, max_share: f64, scorer: &str) -> Result<(), ScorerError> {
-        self.groups += report.groups;
-        self.fallbacks += report.fallbacks.len();
+    /// Adds a step. False if it had fallbacks and their share so far is above `max_share`. Before
+    /// 1 / `max_share` groups were seen, one fallback alone is allowed (unless `max_share` is 0): with
+    /// `weights.over: step` a run begins with one group a step.
+    pub fn add(&mut self, groups: usize, fallbacks: usize, max_share: f64) -> bool {
+        self.groups += groups as u64;
+        self.fallbacks += fallbacks as u64;
         let allowed = if max_share > 0.0 {
             (max_share * self.groups as f64).max(1.0)
         } else {
             0.0
         };
-        match report.fallbacks.last() {
-            Some(last) if self.fallbacks as f64 > allowed => Err(ScorerError::Fallbacks {
-                scorer: scorer.to_owned(),
-                fallbacks: self.fallbacks,
-                groups: self.groups,
-                document: last.document.clone(),
-                position: last.position,
-                max_share,
-            }),
-            _ => Ok(()),
-        }
+        fallbacks == 0 || self.fallbacks as f64 <= allowed
     }
 }

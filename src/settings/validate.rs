@@ -5,7 +5,7 @@
 use super::{Config, Recipe, TaskChoice};
 use crate::{
     data::{Clock, DataConfig, PromptStyle, SpecialInText},
-    scorer::{CriticConfig, Reward, Rho1Config, Rho1Mode, Rho1Score, ScorerConfig},
+    scorer::{CriticConfig, CriticLoss, Reward, Rho1Config, Rho1Mode, Rho1Score, ScorerConfig},
     train::BatchingConfig,
 };
 
@@ -272,6 +272,11 @@ impl Recipe {
         check.when(!in_unit(critic.lambda_gae), &key("lambda_gae"), "must be from 0 to 1");
         check.when(!positive(critic.lr), &key("lr"), "must be above 0");
         check.when(critic.batch == 0, &key("batch"), "must be 1 or more");
+        check.when(
+            critic.loss == CriticLoss::Pairwise && critic.reward != Reward::Verified,
+            &key("loss"),
+            "is `pairwise`, which compares right with wrong solutions: take `reward: verified`, or another loss",
+        );
         check.when(
             critic.epochs == 0 && critic.max_steps == 0 && blank(critic.value_head.as_deref()),
             &key("epochs"),

@@ -61,6 +61,9 @@ pub struct TrainerState {
     pub recorded: Option<Recorded>,
     /// True once training has ended.
     pub finished: bool,
+    /// Why a run whose steps are all done failed: none of them was applied, say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
     /// SHA-256 of the resolved recipe: another recipe does not continue this run.
     pub recipe: String,
     /// SHA-256 of the tokenised training data.
@@ -74,6 +77,9 @@ pub struct Recorded {
     pub weights_bytes: u64,
     /// Size of `tokens.jsonl`.
     pub tokens_bytes: u64,
+    /// Size of `steps.jsonl`.
+    #[serde(default)]
+    pub steps_bytes: u64,
     /// Step of its newest lines.
     pub step: usize,
     /// Tokens that had been read then.

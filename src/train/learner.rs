@@ -6,11 +6,11 @@ use super::{
     grads::{self, accumulate},
     loss::{HeadStates, head_ce, loss_rows, rows_of, term_weights, token_ce, weighted_loss},
     tally::Tally,
-    value::joint_value_loss,
+    value::JointValue,
 };
 use crate::{
     data::Batch,
-    scorer::{CriticConfig, Normaliser, Policy, ScoreInput, Scorer, ScorerError, WeightGroup, WeightsReport},
+    scorer::{Normaliser, Policy, ScoreInput, Scorer, ScorerError, WeightGroup, WeightsReport},
 };
 use burn::{
     module::Module,
@@ -22,10 +22,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wmtp_model::{Companions, MtpLlama, ValueHead};
 
 /// Everything that one optimizer step is computed from.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct StepBatch {
     /// The micro-batches, in order.
     pub micro: Vec<Batch>,
+    /// Labelled solutions, right and wrong ones, for the value loss; empty where no value head learns.
+    pub labelled: Vec<Batch>,
     /// Only heads 2..H learn from it (`train.head_warmup`).
     pub heads_only: bool,
 }
@@ -62,13 +64,6 @@ pub struct LoraAssets {
     pub rank: usize,
     /// Scale numerator.
     pub alpha: f64,
-}
-
-/// A value head that learns along with the model (`critic.value: joint`).
-#[derive(Clone, Debug)]
-pub struct JointValue {
-    /// The critic's settings: discount, spread, loss weight.
-    pub config: CriticConfig,
 }
 
 /// The scorer, the normaliser and the loss's settings, shared by all clones of the module.
@@ -108,12 +103,18 @@ impl Weigher {
         }
     }
 
+    /// The value head's part, where it learns along.
+    pub(super) fn joint(&self) -> Option<&JointValue> {
+        self.joint.as_ref()
+    }
+
     fn scorer(&self) -> MutexGuard<'_, Box<dyn Scorer>> {
         self.scorer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Weights of micro-batches from their scores.
-    pub(super) fn weights(&self, policy: &Policy, batches: &[Batch], scores: &[Vec<f32>]) -> WeightsReport {
+    /// Weights of micro-batches from their scores, which are put in the scorer's order for the group.
+    pub(super) fn weights(&self, policy: &Policy, batches: &[Batch], scores: &mut [Vec<f32>]) -> WeightsReport {
+        self.scorer().rearrange(batches, scores);
         self.normaliser.weights(policy, batches, scores)
     }
 }
@@ -160,7 +161,7 @@ impl WeightedMtp {
     /// at all.
     pub(super) fn rows_before_weights(&self, batch: &Batch, scores_are_known: bool) -> Option<Vec<usize>> {
         let needs = self.weigher.scorer().needs();
-        if self.weigher.joint.is_some() || (needs.hidden && !scores_are_known) {
+        if needs.hidden && !scores_are_known {
             Some((0..batch.tokens.len()).collect())
         } else {
             (needs.ce && !scores_are_known).then(|| rows_of(&batch.valid(1)))
@@ -217,6 +218,7 @@ impl WeightedMtp {
         if denominator == 0 {
             return Ok((grads, tally.output));
         }
+        self.renew_value();
         let model = if step.heads_only {
             self.model.clone().only_extra_heads_learn()
         } else {
@@ -252,12 +254,13 @@ impl WeightedMtp {
                         ..head.clone()
                     });
                     let (scores, policy) = self.score(batch, detached, unembedding.clone().inner())?;
-                    own = self.weigher.weights(&policy, std::slice::from_ref(batch), &[scores]);
+                    own = self
+                        .weigher
+                        .weights(&policy, std::slice::from_ref(batch), &mut [scores]);
                     tally.add_weights(&own, std::slice::from_ref(batch));
                     &own.weights[0]
                 }
             };
-            let mut value_loss = self.value_loss(batch, head1.as_ref(), denominator)?;
             let terms = term_weights(batch, weights, model.n_heads(), &self.weigher.loss);
             for group in groups {
                 // Head 1 with the trunk at rest has nothing to learn.
@@ -280,14 +283,8 @@ impl WeightedMtp {
                     model.compute(),
                 );
                 tally.add_loss(batch, &terms, &rows, out.loss.clone(), out.ce);
-                let (mut total, mut learns) = (out.loss, learns);
-                if let (Some(loss), Some(joint)) = (value_loss.take(), &self.weigher.joint) {
-                    tally.add_value(loss.clone());
-                    total = total + loss.mul_scalar(joint.config.value_weight);
-                    learns = true;
-                }
                 if learns {
-                    let mut all = total.backward();
+                    let mut all = out.loss.backward();
                     forward.take(&mut all);
                     self.collect(all, forward.embedded.as_ref(), batch, &mut grads);
                 }
@@ -296,29 +293,21 @@ impl WeightedMtp {
                 self.collect(all, forward.embedded.as_ref(), batch, &mut grads);
             }
         }
+        tally.output.value_loss = self.learn_value(&model, step, cut, &mut grads)?;
         if let Some(report) = &ahead {
             tally.add_weights(report, &self.unpadded(step));
         }
         Ok((grads, tally.finish()))
     }
 
-    /// The value head's loss where it learns along, from head 1 everywhere.
-    fn value_loss(
-        &self,
-        batch: &Batch,
-        head1: Option<&HeadStates>,
-        denominator: usize,
-    ) -> Result<Option<Tensor<1>>, ScorerError> {
-        let (Some(value), Some(joint), Some(head1)) = (&self.value, &self.weigher.joint, head1) else {
-            return Ok(None);
-        };
-        let size = self.model.config().hidden_size;
-        let hidden = head1.states.clone().reshape([batch.rows, batch.seq_len, size]);
-        joint_value_loss(value, hidden, batch, &joint.config, denominator).map(Some)
-    }
-
     /// Adds what a backward pass found to `grads`; the embedded tokens' part goes to the embedding.
-    fn collect(&self, mut all: Gradients, embedded: Option<&Tensor<2>>, batch: &Batch, grads: &mut GradientsParams) {
+    pub(super) fn collect(
+        &self,
+        mut all: Gradients,
+        embedded: Option<&Tensor<2>>,
+        batch: &Batch,
+        grads: &mut GradientsParams,
+    ) {
         let rows = embedded.and_then(|embedded| embedded.grad_remove(&mut all));
         let mut fresh = GradientsParams::from_grads(all, self);
         if let Some(rows) = rows {
@@ -342,7 +331,7 @@ impl WeightedMtp {
             scores.push(of_batch);
             policy = of_scorer;
         }
-        Ok(self.weigher.weights(&policy, &batches, &scores))
+        Ok(self.weigher.weights(&policy, &batches, &mut scores))
     }
 
     /// All micro-batches of a step as [`unpadded`] makes them.

@@ -135,6 +135,7 @@ impl WeightedMtp {
     /// What scorer and heads make of `batches`. With `weights.over: step` these documents are taken for a
     /// step. A scorer that can't score them is named in the result.
     pub(super) fn observed(&self, batches: &[Batch]) -> Vec<Observed> {
+        self.renew_value();
         let plain = self.valid();
         let model = &plain.model;
         let device = model.unembedding().device();
@@ -167,9 +168,11 @@ impl WeightedMtp {
             });
             ce.push(heads.collect::<Vec<_>>());
         }
-        let weights = explained.map(|(all, policy)| {
-            let scores: Vec<Vec<f32>> = all.iter().map(|one| one.scores.clone()).collect();
-            (plain.weigher.weights(&policy, &batches, &scores).weights, all)
+        let weights = explained.map(|(mut all, policy)| {
+            let mut scores: Vec<Vec<f32>> = all.iter_mut().map(|one| std::mem::take(&mut one.scores)).collect();
+            let weights = plain.weigher.weights(&policy, &batches, &mut scores).weights;
+            all.iter_mut().zip(scores).for_each(|(one, scores)| one.scores = scores);
+            (weights, all)
         });
         let mut observed = Vec::new();
         for (i, (batch, ce)) in batches.iter().zip(&ce).enumerate() {

@@ -18,7 +18,8 @@ use std::sync::{
 };
 use wmtp_kernels::adamw::{AdamWState as Step, AdamWStep, adamw_step};
 
-/// AdamW with decoupled weight decay, none on norms and embeddings (section 6). Gradients are
+/// AdamW with decoupled weight decay, none on norms, embeddings and a value head that is trained along
+/// (section 6; stage 1 decays nothing of a value head either). Gradients are
 /// multiplied by what `scale` says at the step: clipping by the global norm costs no pass of its own.
 pub fn adamw(config: &OptimConfig, scale: &GradientScale) -> Result<ModuleOptimizer, String> {
     let with_decay = |weight_decay: f64| FusedAdamW {
@@ -26,7 +27,7 @@ pub fn adamw(config: &OptimConfig, scale: &GradientScale) -> Result<ModuleOptimi
         weight_decay,
         scale: scale.clone(),
     };
-    let undecayed = ParamGroup::from_regex("norm|embed").map_err(|e| format!("{e:?}"))?;
+    let undecayed = ParamGroup::from_regex("norm|embed|^value\\.").map_err(|e| format!("{e:?}"))?;
     Ok(ModuleOptimizer::from(with_decay(config.weight_decay)).with_group(undecayed, with_decay(0.0), None))
 }
 

@@ -107,11 +107,6 @@ impl Tally {
         }
     }
 
-    pub fn add_value(&mut self, loss: Tensor<1>) {
-        let loss = to_f32(loss).iter().map(|&l| f64::from(l)).sum::<f64>();
-        *self.output.value_loss.get_or_insert(0.0) += loss;
-    }
-
     pub fn add_weights(&mut self, report: &WeightsReport, batches: &[Batch]) {
         self.output.groups += report.groups;
         self.output.fallbacks += report.fallbacks.len();

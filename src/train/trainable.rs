@@ -44,7 +44,7 @@ impl Trainable for WeightedMtp {
         };
         if self.value.is_some() {
             let head = ValueHead::load(&dir.join(VALUE_HEAD), &assets.model_hash, &device).map_err(text)?;
-            self.value = Some(head);
+            self.value = Some(head.trainable(&device));
         }
         Ok(assign_stable_ids(self))
     }

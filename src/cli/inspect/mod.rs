@@ -1,22 +1,23 @@
 //! `wmtp inspect`: the settings as they would be used, what training data shares with benchmarks, and
-//! what a model's heads are worth on a text.
+//! what a model's heads are worth on a text, and what a run's steps were trained on.
 
 mod heads;
+mod steps;
 
 use super::{Failure, Output, SettingsArgs, common::data_source};
 use crate::{
     data::{
-        Example, OverlapReport, PromptStyle, Tokenizer,
-        decontaminate::compare,
+        DataError, Example, OverlapReport, PromptStyle, Tokenizer,
+        decontaminate::Index,
         evaluation::{self, BENCHMARKS},
-        mbpp,
+        mbpp, pairs, text,
     },
     settings::{Pipeline, Settings},
 };
 use serde_json::json;
-use std::{fmt::Write, path::PathBuf};
+use std::{fmt::Write, io::ErrorKind::NotFound, path::PathBuf};
 
-/// `wmtp inspect <recipe|data|heads>`.
+/// `wmtp inspect <recipe|data|heads|steps>`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -31,6 +32,8 @@ enum What {
     Data(DataArgs),
     /// Cross-entropy, accuracy and calibration of every head on a held-out text.
     Heads(heads::HeadsArgs),
+    /// The documents that a run's steps were trained on.
+    Steps(steps::StepsArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -61,6 +64,7 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
         What::Recipe(args) => recipe(&args, output),
         What::Data(args) => data(&args, output),
         What::Heads(args) => heads::heads(args, output),
+        What::Steps(args) => steps::steps(&args, output),
     }
 }
 
@@ -89,11 +93,21 @@ fn data(args: &DataArgs, output: &Output) -> Result<(), Failure> {
     for file in &args.file {
         samples.extend(evaluation::samples(file)?);
     }
+    let mut texts = Vec::new();
     let what = match args.file.as_slice() {
         [] => {
+            let data = &settings.recipe.data;
             samples = training_tasks(&settings, output)?;
-            let (first, last) = settings.recipe.data.train_tasks;
-            format!("tasks {first}-{last} of {}", settings.recipe.data.source)
+            texts = text::load(&data.text)?;
+            let (first, last) = data.train_tasks;
+            let files = match texts.len() {
+                0 => String::new(),
+                n => format!(", and {n} file(s) of data.text"),
+            };
+            format!(
+                "tasks {first}-{last} of {} with their labelled solutions{files}",
+                data.source
+            )
         }
         files => files
             .iter()
@@ -103,27 +117,32 @@ fn data(args: &DataArgs, output: &Output) -> Result<(), Failure> {
     };
     let mut reports = Vec::new();
     for name in names {
-        reports.push((name, compare(&samples, &evaluation::problems(name)?)));
+        let index = Index::of(&evaluation::problems(name)?);
+        let mut report = index.compare(&samples, 1);
+        report += index.compare_texts(&texts);
+        reports.push((name, report));
     }
+    let compared = samples.len() + texts.len();
     let copies: usize = reports.iter().map(|(_, report)| report.copies).sum();
     let by_name: serde_json::Map<String, serde_json::Value> = reports
         .iter()
         .map(|(name, report)| Ok(((*name).to_owned(), serde_json::to_value(report)?)))
         .collect::<Result<_, serde_json::Error>>()?;
     output.result(
-        &json!({"data": what, "samples": samples.len(), "copies": copies, "benchmarks": by_name}),
+        &json!({"data": what, "samples": compared, "copies": copies, "benchmarks": by_name}),
         &for_people(&what, &reports),
     )?;
     if copies > 0 {
         return Err(Failure::Found(format!(
             "{copies} of {} comparisons found a copy of an evaluation problem: leave those samples out of training",
-            samples.len() * reports.len()
+            compared * reports.len()
         )));
     }
     Ok(())
 }
 
-/// What the recipe trains on, without the tasks that it excludes.
+/// What the recipe trains on, without the tasks that it excludes: references and labelled solutions,
+/// where there are some.
 fn training_tasks(settings: &Settings, output: &Output) -> Result<Vec<Example>, Failure> {
     let config = &settings.recipe.data;
     let source = data_source(&config.source, &settings.config, output)?;
@@ -134,7 +153,19 @@ fn training_tasks(settings: &Settings, output: &Output) -> Result<Vec<Example>, 
     };
     // Task and code are compared, not the prompt around them: any style and tokenizer will do.
     let tokenizer = Tokenizer::builtin_micro()?;
-    Ok(mbpp::examples(&problems, wanted, PromptStyle::ZeroShot, &tokenizer)?)
+    let mut examples = mbpp::examples(&problems, wanted, PromptStyle::ZeroShot, &tokenizer)?;
+    let solutions = match pairs::load(&source) {
+        Err(DataError::Read { source, .. }) if source.kind() == NotFound => Vec::new(),
+        solutions => solutions?,
+    };
+    examples.extend(pairs::examples(
+        &solutions,
+        &problems,
+        wanted,
+        PromptStyle::ZeroShot,
+        &tokenizer,
+    )?);
+    Ok(examples)
 }
 
 fn for_people(what: &str, reports: &[(&str, OverlapReport)]) -> String {

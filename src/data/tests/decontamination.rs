@@ -219,5 +219,5 @@ fn a_file_is_cut_into_its_functions_and_classes() {
     let parts = parts(&file);
     let names: Vec<&str> = parts.iter().map(|part| part.name.as_str()).collect();
     assert_eq!(names, ["mine:3", "mine:9"], "h has fewer tokens than an n-gram");
-    assert!(parts[0].code.starts_with("@cache\ndef f") && !parts[0].code.contains('x'));
+    assert!(parts[0].code.starts_with("@cache\ndef f") && !parts[0].code.contains("x = 1"));
 }

@@ -3,13 +3,46 @@
 //! Sums over tokens are divided by a count that the caller gives, so that the micro-batches of a
 //! step add up to the mean over the step.
 
-use super::CriticTargets;
-use crate::data::Batch;
+use super::{CriticTargets, targets};
+use crate::{
+    data::Batch,
+    scorer::{CriticConfig, CriticLoss},
+    train::loss::to_f32,
+};
 use burn::tensor::{Tensor, TensorData, activation::log_sigmoid};
 use std::collections::BTreeMap;
 
 /// Where Huber's loss turns from square to linear.
 const HUBER_DELTA: f32 = 1.0;
+
+/// The loss of one step over all its micro-batches, as `scorer.loss` says: values `[B, S]`, batch and
+/// rewards R of its documents for each. `[1]`; None if there is nothing to compare.
+pub fn of_step(
+    values: Vec<Tensor<2>>,
+    batches: &[Batch],
+    rewards: &[Vec<f32>],
+    config: &CriticConfig,
+) -> Option<Tensor<1>> {
+    let of_batch = match config.loss {
+        CriticLoss::Pairwise => return pairwise(&values, batches, rewards).map(|(loss, _)| loss),
+        CriticLoss::Huber => huber,
+        CriticLoss::Mse => mse,
+    };
+    let targets: Vec<_> = values
+        .iter()
+        .zip(batches)
+        .zip(rewards)
+        .map(|((values, batch), rewards)| {
+            let current = to_f32(values.clone().inner().flatten(0, 1));
+            targets(batch, &current, rewards, config)
+        })
+        .collect();
+    let denominator = targets.iter().map(count).sum();
+    let losses = values.into_iter().zip(&targets);
+    losses
+        .map(|(values, targets)| of_batch(values, targets, denominator))
+        .reduce(|a, b| a + b)
+}
 
 /// Tokens that the loss of a micro-batch runs over.
 pub fn count(targets: &CriticTargets) -> usize {

@@ -2,7 +2,7 @@ use super::input;
 use crate::{
     data::{Batch, Dataset, Tokenized},
     scorer::{
-        CriticConfig, InitialValue, ScoreInput, Scorer, Spread,
+        CriticConfig, CriticLoss, InitialValue, ScoreInput, Scorer, Spread,
         critic::{
             CriticScorer, CriticTargets, Observations, Pseudo, SequenceReward, Values, Verified, loss, report::auroc,
             targets, values,
@@ -294,25 +294,98 @@ fn the_pseudo_reward_is_minus_the_mean_loss() {
 fn the_report_tells_a_perfect_critic_from_a_blind_one() {
     let (batches, rewards) = batches();
     let config = CriticConfig::default();
-    let report = |value: &dyn Fn(&Batch) -> Vec<f32>| {
+    let report = |value: &dyn Fn(&Batch) -> Vec<f32>, config: &CriticConfig| {
         let mut seen = Observations::default();
         for (batch, rewards) in batches.iter().zip(&rewards) {
-            seen.add(batch, &value(batch), rewards, &config);
+            let values = value(batch);
+            let ce: Vec<f32> = values.iter().map(|v| -v).collect();
+            seen.add(batch, &values, &ce, rewards, config);
         }
-        seen.report().unwrap()
+        seen.report(config).unwrap()
     };
-    let perfect = report(&|b| targets(b, &[0.0; 8], &Verified.rewards(b, None).unwrap(), &config).targets);
-    assert_eq!((perfect.documents, perfect.tokens, perfect.value_loss), (5, 19, 0.0));
+    let perfect = report(
+        &|b| targets(b, &[0.0; 8], &Verified.rewards(b, None).unwrap(), &config).targets,
+        &config,
+    );
+    assert_eq!(
+        (perfect.documents, perfect.tokens, perfect.value_loss),
+        (5, 19, Some(0.0))
+    );
     assert_eq!(
         (perfect.explained_variance, perfect.auroc_mean, perfect.auroc_last),
         (Some(1.0), Some(1.0), Some(1.0))
     );
-    // Always one half: squared error 1/4, no variance explained, no order.
-    let blind = report(&|_| vec![0.5; 8]);
+    // The cross-entropy given is minus the value: the same order.
     assert_eq!(
-        (blind.value_loss, blind.auroc_mean, blind.auroc_last),
-        (0.25, Some(0.5), Some(0.5))
+        (
+            perfect.within_mean,
+            perfect.within_last,
+            perfect.within_ce,
+            perfect.auroc_ce
+        ),
+        (Some(1.0), Some(1.0), Some(1.0), Some(1.0))
+    );
+    // Always one half: squared error 1/4, no variance explained, no order.
+    let blind = report(&|_| vec![0.5; 8], &config);
+    assert_eq!(
+        (blind.value_loss, blind.auroc_mean, blind.auroc_last, blind.within_mean),
+        (Some(0.25), Some(0.5), Some(0.5), Some(0.5))
     );
     assert!(blind.explained_variance.unwrap().abs() < 1e-12);
-    assert_eq!(Observations::default().report(), None);
+    assert_eq!(Observations::default().report(&config), None);
+
+    // V of a head that learned from pairs has no scale: no figure compares it with the return.
+    let pairwise = CriticConfig {
+        loss: CriticLoss::Pairwise,
+        ..CriticConfig::default()
+    };
+    let blind = report(&|_| vec![7.5; 8], &pairwise);
+    assert_eq!((blind.value_loss, blind.explained_variance), (None, None));
+    // -log sigmoid(0) is ln 2.
+    assert!((blind.pairwise_loss.unwrap() - 2f64.ln()).abs() < 1e-12);
+}
+
+/// Problems of unlike difficulty: all of one are above all of the other, so AUROC over both says little
+/// of the order within each.
+#[test]
+fn pairs_are_compared_within_their_problem() {
+    let document = |sample: usize, problem: u32, right: bool| Tokenized {
+        sample,
+        name: format!("doc/{sample}"),
+        problem,
+        tokens: vec![1, 2],
+        prompt_len: 1,
+        reward: Some(f32::from(u8::from(right))),
+    };
+    let documents = vec![
+        document(0, 1, true),
+        document(1, 1, false),
+        document(2, 1, false),
+        document(3, 2, true),
+        document(4, 2, false),
+    ];
+    let batch = Dataset::from_tokenized(documents, 10, true)
+        .unwrap()
+        .in_order(1)
+        .remove(0);
+    // Values of the response tokens 0.9 | 0.8, 0.95 | 0.2 | 0.1: 2 of 3 pairs are in order, one by a
+    // tie in the second set of figures.
+    let value = |of: [f32; 5]| of.iter().flat_map(|&v| [0.0, v]).collect::<Vec<f32>>();
+    let values = value([0.9, 0.8, 0.95, 0.2, 0.1]);
+    let ce = value([1.0, 1.0, 2.0, 4.0, 5.0]);
+    let config = CriticConfig::default();
+    let mut seen = Observations::default();
+    seen.add(&batch, &values, &ce, &[1.0, 0.0, 0.0, 1.0, 0.0], &config);
+    let report = seen.report(&config).unwrap();
+    assert!((report.within_mean.unwrap() - 2.0 / 3.0).abs() < 1e-12);
+    assert!((report.within_ce.unwrap() - 2.5 / 3.0).abs() < 1e-12);
+    // Right 0.9, 0.2 against wrong 0.8, 0.95, 0.1: 3 of 6 pairs.
+    assert!((report.auroc_mean.unwrap() - 0.5).abs() < 1e-12);
+    let pairwise = CriticConfig {
+        loss: CriticLoss::Pairwise,
+        ..CriticConfig::default()
+    };
+    let losses = [0.1f64, -0.05, 0.1].map(|d| (1.0 + (-d).exp()).ln());
+    let mean = losses.iter().sum::<f64>() / 3.0;
+    assert!((seen.report(&pairwise).unwrap().pairwise_loss.unwrap() - mean).abs() < 1e-6);
 }

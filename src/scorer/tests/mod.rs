@@ -10,6 +10,11 @@ use crate::scorer::ScoreInput;
 
 /// A batch with all documents, given as (prompt length, response length), in rows of `seq_len`.
 fn batch(sizes: &[(usize, usize)], seq_len: usize) -> Batch {
+    dataset(sizes, seq_len).in_order(usize::MAX).remove(0)
+}
+
+/// Documents as [`batch`] takes them.
+fn dataset(sizes: &[(usize, usize)], seq_len: usize) -> Dataset {
     let documents = sizes
         .iter()
         .enumerate()
@@ -22,10 +27,7 @@ fn batch(sizes: &[(usize, usize)], seq_len: usize) -> Batch {
             reward: None,
         })
         .collect();
-    Dataset::from_tokenized(documents, seq_len, true)
-        .unwrap()
-        .in_order(usize::MAX)
-        .remove(0)
+    Dataset::from_tokenized(documents, seq_len, true).unwrap()
 }
 
 fn input<'a>(batch: &'a Batch, ce: Option<&'a [f32]>) -> ScoreInput<'a> {

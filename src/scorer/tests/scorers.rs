@@ -68,11 +68,10 @@ fn shuffling_moves_weights_inside_groups_and_keeps_them_all() {
             };
             let normaliser = Normaliser::new(config).unwrap();
             let weigh = |scorer: &mut dyn Scorer| {
-                let scores = scorer.score(&input(&batch, None)).unwrap();
-                normaliser
-                    .weights(&policy, std::slice::from_ref(&batch), &[scores])
-                    .weights
-                    .remove(0)
+                let mut scores = [scorer.score(&input(&batch, None)).unwrap()];
+                let batches = std::slice::from_ref(&batch);
+                scorer.rearrange(batches, &mut scores);
+                normaliser.weights(&policy, batches, &scores).weights.remove(0)
             };
             let plain = weigh(&mut Position);
             let mut shuffled = Shuffled::new(Box::new(Position), over, 5);
@@ -99,6 +98,37 @@ fn shuffling_moves_weights_inside_groups_and_keeps_them_all() {
         (shuffled.name(), shuffled.policy()),
         ("shuffled random", Policy::Softmax)
     );
+}
+
+/// A permutation inside each micro-batch would keep how much a micro-batch weighs, and would be another
+/// one for other micro-batches of the same step.
+#[test]
+fn shuffling_over_a_step_reaches_all_its_micro_batches_alike() {
+    let sizes = [(2, 30), (1, 25), (1, 20), (3, 31)];
+    let rows = |micro_batch| super::dataset(&sizes, 34).in_order(micro_batch);
+    let scores = |batches: &[Batch], over| {
+        let mut scorer = Shuffled::new(Box::new(Position), over, 5);
+        let score = batches.iter().map(|batch| scorer.score(&input(batch, None)).unwrap());
+        let mut scores: Vec<Vec<f32>> = score.collect();
+        scorer.rearrange(batches, &mut scores);
+        scores
+    };
+    let (four, one) = (rows(1), rows(4));
+    assert_eq!((four.len(), one.len()), (4, 1));
+    let of_four = scores(&four, WeightGroup::Step);
+    assert_eq!(of_four.concat(), scores(&one, WeightGroup::Step)[0]);
+
+    // All scores of the step are there once, but not each micro-batch's own.
+    let plain: Vec<Vec<f32>> = four
+        .iter()
+        .map(|batch| Position.score(&input(batch, None)).unwrap())
+        .collect();
+    let of = |scores: &[Vec<f32>], b: usize| sorted(response(&four[b], &scores[b], 0));
+    let all = |scores: &[Vec<f32>]| sorted((0..4).flat_map(|b| of(scores, b)).collect());
+    assert_eq!(all(&of_four), all(&plain));
+    assert!((0..4).all(|b| of(&of_four, b) != of(&plain, b)));
+    let in_documents = scores(&four, WeightGroup::Document);
+    assert!((0..4).all(|b| of(&in_documents, b) == of(&plain, b)));
 }
 
 fn rho1(config: Rho1Config) -> Result<Rho1, ScorerError> {

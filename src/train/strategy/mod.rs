@@ -11,7 +11,7 @@ mod session;
 mod validation;
 
 use super::{
-    CheckpointError, CheckpointStore, FallbackConfig, Observed, OptimConfig, Samples, StepBatch, StepLoader,
+    CheckpointError, CheckpointStore, FallbackConfig, Observed, OptimConfig, Samples, StepBatch, StepLoader, StepNames,
     StepOutput, TrainConfig, TrainerState,
     optimizer::GradientScale,
     progress::Progress,
@@ -90,17 +90,29 @@ pub enum TrainError {
     },
     /// Too many groups fell back to weight 1.
     #[error(
-        "step {step}: {share:.1}% of the weight groups had non-finite scores (scorer `{scorer}`, first in {first}), more than `weights.max_fallback_share` allows"
+        "step {step}: {fallbacks} of {groups} weight groups had non-finite scores (scorer `{scorer}`, first in {first}), more than `weights.max_fallback_share` {max_share} allows"
     )]
     Fallbacks {
         /// Optimizer step.
         step: usize,
-        /// Share in percent.
-        share: f64,
+        /// Groups that fell back to weight 1 so far.
+        fallbacks: u64,
+        /// Groups so far.
+        groups: u64,
+        /// The setting.
+        max_share: f64,
         /// The scorer's name.
         scorer: String,
         /// Document and token of the first one.
         first: String,
+    },
+    /// All steps are done, and the run is good for nothing.
+    #[error("training failed: {problem}")]
+    Failed {
+        /// Optimizer steps.
+        step: usize,
+        /// What is wrong, and what to do.
+        problem: String,
     },
     /// burn-train reported an error of its own.
     #[error("the training loop failed: {0}")]
@@ -116,7 +128,7 @@ pub struct Plan {
     pub train: TrainConfig,
     /// What happens when a step fails.
     pub fallback: FallbackConfig,
-    /// The value head's learning rate, where it is trained along.
+    /// The value head's peak learning rate, where it is trained along.
     pub value_lr: Option<f64>,
     /// Optimizer steps in all.
     pub total_steps: usize,
@@ -144,6 +156,16 @@ impl Plan {
             Some(step) => learning_rate(&self.optim, step, self.total_steps - heads),
         }
     }
+
+    /// The value head's learning rate at an optimizer step (from 0), where it is trained along: the
+    /// schedule of `optim` from its own peak over all steps, a head warm-up or not.
+    pub fn value_rate(&self, step: usize) -> Option<f64> {
+        let optim = OptimConfig {
+            lr: self.value_lr?,
+            ..self.optim.clone()
+        };
+        Some(learning_rate(&optim, step, self.total_steps))
+    }
 }
 
 /// The strategy; hand it to burn-train as `TrainingStrategy::Custom`.
@@ -157,6 +179,7 @@ pub struct StepStrategy {
     progress: Arc<dyn Progress>,
     stop: Stop,
     samples: Samples,
+    names: StepNames,
     outcome: Mutex<Option<Result<TrainerState, TrainError>>>,
 }
 
@@ -182,6 +205,7 @@ impl StepStrategy {
             progress,
             stop: Stop::default(),
             samples: Samples::default(),
+            names: StepNames::default(),
             outcome: Mutex::new(None),
         }
     }
@@ -197,6 +221,13 @@ impl StepStrategy {
     #[must_use]
     pub fn with_stop(mut self, stop: Stop) -> Self {
         self.stop = stop;
+        self
+    }
+
+    /// The same, with the names of the documents for `steps.jsonl`.
+    #[must_use]
+    pub fn with_names(mut self, names: StepNames) -> Self {
+        self.names = names;
         self
     }
 

@@ -2,11 +2,12 @@
 //! token by token. Nothing of it reaches the training.
 
 use super::{TrainError, Trainable, session::Session};
-use crate::train::{Observed, Recorded, StepOutput, histogram};
+use crate::train::{Observed, Recorded, STEPS_FILE, StepDocuments, StepOutput, histogram};
 use serde::Serialize;
 use serde_json::json;
 use std::time::Instant;
 
+const METRICS: &str = "metrics.jsonl";
 const WEIGHTS: &str = "weights.jsonl";
 const TOKENS: &str = "tokens.jsonl";
 
@@ -29,8 +30,10 @@ impl<M: Trainable> Session<'_, M> {
     /// A new run: nothing recorded, and what the model is before the first step.
     pub(super) fn begin_records(&mut self) -> Result<(), TrainError> {
         let run = &self.strategy.run;
-        run.truncate(WEIGHTS, 0)?;
-        run.truncate(TOKENS, 0)?;
+        // A process that was killed before the first checkpoint may have left some.
+        for file in [METRICS, STEPS_FILE, WEIGHTS, TOKENS] {
+            run.truncate(file, 0)?;
+        }
         self.state.recorded = Some(Recorded::default());
         self.sample()
     }
@@ -40,6 +43,7 @@ impl<M: Trainable> Session<'_, M> {
         if let Some(recorded) = &self.state.recorded {
             self.strategy.run.truncate(WEIGHTS, recorded.weights_bytes)?;
             self.strategy.run.truncate(TOKENS, recorded.tokens_bytes)?;
+            self.strategy.run.truncate(STEPS_FILE, recorded.steps_bytes)?;
         }
         Ok(())
     }
@@ -50,6 +54,17 @@ impl<M: Trainable> Session<'_, M> {
         let recorded = self.state.recorded.get_or_insert_default();
         recorded.weights_bytes = run.size(WEIGHTS);
         recorded.tokens_bytes = run.size(TOKENS);
+        recorded.steps_bytes = run.size(STEPS_FILE);
+    }
+
+    /// What the step that was just done was trained on, after the names of all documents.
+    pub(super) fn record_documents(&self, mut step: StepDocuments) -> Result<(), TrainError> {
+        let run = &self.strategy.run;
+        if run.size(STEPS_FILE) == 0 {
+            run.append(STEPS_FILE, &self.strategy.names)?;
+        }
+        (step.step, step.epoch) = (self.state.step, self.state.epoch + 1);
+        Ok(run.append(STEPS_FILE, &step)?)
     }
 
     /// The histogram of a step's weights, if it is one whose is written: the first, every n-th, the last.

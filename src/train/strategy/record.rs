@@ -24,9 +24,20 @@ struct MetricsLine {
     value_loss: Option<f64>,
     grad_norm: Option<f64>,
     lr: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_lr: Option<f64>,
     applied: bool,
     tok_s: f64,
     mem: Option<u64>,
+}
+
+/// The learning rates of a step.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rates {
+    /// The model's.
+    pub lr: f64,
+    /// The value head's, where it is trained along.
+    pub value_lr: Option<f64>,
 }
 
 impl<M: Trainable> Session<'_, M> {
@@ -34,7 +45,7 @@ impl<M: Trainable> Session<'_, M> {
         &self,
         item: &StepOutput,
         norm: f64,
-        lr: f64,
+        Rates { lr, value_lr }: Rates,
         applied: bool,
         seconds: f64,
     ) -> Result<(), TrainError> {
@@ -58,6 +69,7 @@ impl<M: Trainable> Session<'_, M> {
             value_loss: item.value_loss.and_then(finite),
             grad_norm: finite(norm),
             lr,
+            value_lr,
             applied,
             tok_s: item.tokens as f64 / seconds,
             mem: crate::track::peak_memory(),

@@ -1,8 +1,9 @@
 //! One run of the loop: steps, updates, skips, returns to a checkpoint, and what is due after a step.
 
-use super::{StepStrategy, TrainError, Trainable};
+use super::{StepStrategy, TrainError, Trainable, record::Rates};
+use crate::scorer::FallbackTally;
 use crate::train::{
-    StepBatch, StepOutput, TrainerState, grads,
+    StepBatch, StepDocuments, StepOutput, TrainerState, grads,
     optimizer::{GradientScale, adamw, clip_factor, rates},
 };
 use burn::{
@@ -39,6 +40,7 @@ impl<M: Trainable> Session<'_, M> {
             self.cut_back()?;
         } else {
             self.begin_records()?;
+            self.validate_first()?;
             self.save()?;
         }
         // Also when all steps are done: a run killed before its last validation still owes it.
@@ -74,12 +76,15 @@ impl<M: Trainable> Session<'_, M> {
                 self.state.epoch += 1;
                 self.state.step_in_epoch = 0;
             }
+            // Where a validation between the steps stopped the run, it was the last one.
             let stopped_early = self.state.finished;
             let ended = self.state.step >= plan.total_steps || stopped_early;
             let improved = (plan.train.validate_every == 0 || ended) && !stopped_early && self.validate()?;
             self.event(LearnerEvent::EndEpoch(epoch + 1));
-            self.state.finished = ended;
-            if ended {
+            // This validation may have stopped the run, too: what it set stays.
+            self.state.finished |= ended;
+            if self.state.finished {
+                self.state.failed = self.failure();
                 self.record_last_tokens()?;
             }
             self.save()?;
@@ -96,6 +101,11 @@ impl<M: Trainable> Session<'_, M> {
         let started = Instant::now();
         batch.heads_only = self.state.step < plan.train.head_warmup.steps;
         let dump = batch.clone();
+        let documents = StepDocuments {
+            documents: StepDocuments::numbers(&dump.micro),
+            labelled: StepDocuments::numbers(&dump.labelled),
+            ..StepDocuments::default()
+        };
         let TrainOutput { grads, item } = TrainStep::step(self.model(), batch);
         if let Some(problem) = item.failure {
             return Err(TrainError::Step {
@@ -105,6 +115,7 @@ impl<M: Trainable> Session<'_, M> {
         }
         self.check_fallbacks(&item)?;
         let lr = self.state.lr_scale * plan.learning_rate(self.state.step);
+        let value_lr = plan.value_rate(self.state.step).map(|rate| self.state.lr_scale * rate);
         let norm = grads::global_norm(self.model(), &grads);
         let problem = if item.response_tokens == 0 {
             Some("no response token in the step".to_string())
@@ -119,8 +130,7 @@ impl<M: Trainable> Session<'_, M> {
         match problem {
             None => {
                 self.clip.set(clip_factor(norm, plan.optim.clip_norm));
-                let value = plan.value_lr.map(|v| v * lr / plan.optim.lr);
-                self.update(rates(lr, value).map_err(TrainError::Loop)?, grads);
+                self.update(rates(lr, value_lr).map_err(TrainError::Loop)?, grads);
                 self.state.skipped_in_a_row = 0;
             }
             Some(problem) => {
@@ -132,7 +142,8 @@ impl<M: Trainable> Session<'_, M> {
         self.state.step_in_epoch += 1;
         self.state.tokens += item.tokens as u64;
         let seconds = started.elapsed().as_secs_f64().max(1e-9);
-        self.record(&item, norm, lr, applied, seconds)?;
+        self.record(&item, norm, Rates { lr, value_lr }, applied, seconds)?;
+        self.record_documents(documents)?;
         self.record_weights(&item)?;
         let progress = Progress::new(self.state.step_in_epoch, items, Some("steps".into()));
         let iteration = Some(self.state.step);
@@ -229,17 +240,35 @@ impl<M: Trainable> Session<'_, M> {
         Ok(())
     }
 
+    /// Why a run that has ended failed, although it did not stop on the way.
+    fn failure(&self) -> Option<String> {
+        let (step, skipped, valid_loss) = (self.state.step, self.state.skipped, self.state.valid_loss);
+        if step > 0 && skipped >= step {
+            return Some(format!(
+                "none of the {step} steps was applied (see `events.jsonl`); check the model's weights and the data"
+            ));
+        }
+        valid_loss.filter(|loss| !loss.is_finite()).map(|loss| {
+            format!("the validation loss is {loss} after {step} steps; lower `optim.lr` or check the model's weights")
+        })
+    }
+
     fn check_fallbacks(&mut self, item: &StepOutput) -> Result<(), TrainError> {
-        self.state.groups += item.groups as u64;
-        self.state.fallbacks += item.fallbacks as u64;
+        let mut tally = FallbackTally {
+            groups: self.state.groups,
+            fallbacks: self.state.fallbacks,
+        };
+        let within = tally.add(item.groups, item.fallbacks, self.strategy.plan.max_fallback_share);
+        (self.state.groups, self.state.fallbacks) = (tally.groups, tally.fallbacks);
         let Some(first) = &item.first_fallback else {
             return Ok(());
         };
-        let share = self.state.fallbacks as f64 / self.state.groups.max(1) as f64;
-        if share > self.strategy.plan.max_fallback_share {
+        if !within {
             return Err(TrainError::Fallbacks {
                 step: self.state.step,
-                share: 100.0 * share,
+                fallbacks: tally.fallbacks,
+                groups: tally.groups,
+                max_share: self.strategy.plan.max_fallback_share,
                 scorer: self.strategy.plan.scorer.clone(),
                 first: first.clone(),
             });
