@@ -120,7 +120,7 @@ fn a_model_that_does_not_fit_is_named() {
     room.refuses(&train("mute"), 2, &["tokenizer.json"]);
 
     room.model("vocabulary", json!({"vocab_size": 300}));
-    room.refuses(&train("vocabulary"), 2, &["vocabulary", "300"]);
+    room.refuses(&train("vocabulary"), 2, &["has the token", "300 embeddings"]);
     room.nothing_written();
 }
 

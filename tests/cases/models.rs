@@ -412,3 +412,72 @@ fn a_run_is_resumed_from_another_directory() {
     assert!(said.contains("`models/tiny`") && said.contains("--base DIR"), "{said}");
     crate::common::succeed(&mut case.command(&[&resume[..], &["--base", "away/base"]].concat()));
 }
+
+/// `wmtp train` for two steps with a rate that changes nothing, on a few problems.
+fn train(case: &Case, args: &[&str]) {
+    let common = [
+        "--plain",
+        "--max-steps",
+        "2",
+        "--set",
+        "data.valid_tasks=[511, 520]",
+        "--set",
+        "data.train_tasks=[601, 610]",
+        "--set",
+        "data.seq_len=512",
+        "--set",
+        "model.mtp.n_heads=1",
+        "--set",
+        "optim.lr=1e-9",
+    ];
+    crate::common::succeed(&mut case.command(&[&["train"], args, &common].concat()));
+}
+
+#[test]
+fn training_starts_from_an_adapter() {
+    let case = Case::new("peft-qv-only").with("peft-base");
+    train(&case, &["baseline", "--model", "adapter", "--run-name", "all"]);
+    let within = |model: &str| {
+        let ce = case.mean_ce(model);
+        assert!((ce - 7.782408).abs() < 1e-4, "{model}: {ce}");
+    };
+    within("runs/all/checkpoints/last");
+    let lora = ["baseline", "--model", "adapter", "--run-name", "factors", "--set"];
+    train(&case, &[&lora[..], &["train.lora={rank: 4, alpha: 8}"]].concat());
+    within("runs/factors/checkpoints/last");
+    let said = case.refused(
+        2,
+        &[&["train"], &lora[..], &["train.lora={rank: 8, alpha: 8}"]].concat(),
+    );
+    assert!(said.contains("`train.lora` rank 8 and scale 1"), "{said}");
+}
+
+#[test]
+fn offline_scores_are_made_anew_for_another_computation() {
+    let case = Case::new("peft-qv-only").with("peft-base");
+    let scores = || {
+        let files = fs::read_dir(case.path("cache")).expect("a cache").flatten();
+        files
+            .filter(|file| file.file_name().to_string_lossy().starts_with("scores-"))
+            .count()
+    };
+    let run = |name: &str| {
+        let rho1 = ["rho1", "--model", "../peft-base", "--run-name", name];
+        let offline = ["--set", "scorer.when=offline", "--set", "model.reference=adapter"];
+        train(&case, &[&rho1[..], &offline].concat());
+    };
+    run("first");
+    run("again");
+    assert_eq!(scores(), 1);
+    // The same tensors, and another epsilon; then another rotation.
+    edit(&case, "../peft-base/config.json", |config| {
+        config["rms_norm_eps"] = json!(1e-3)
+    });
+    run("epsilon");
+    assert_eq!(scores(), 2);
+    edit(&case, "../peft-base/config.json", |config| {
+        config["rope_parameters"] = json!({"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4});
+    });
+    run("rotation");
+    assert_eq!(scores(), 3);
+}
