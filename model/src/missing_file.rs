@@ -64,12 +64,11 @@ fn instead_of_config(dir: &Path) -> Option<String> {
         Some("is a run's directory: give one of its checkpoints, such as `checkpoints/best`".into())
     } else if has("snapshots") && has("refs") {
         Some("is a hub cache's entry: give a directory below its `snapshots`".into())
-    } else if let Some(name) = names.iter().find(|name| name.ends_with(".gguf")) {
-        Some(format!(
-            "has `{name}` and no `config.json`: GGUF is not read, take the files that it was made from"
-        ))
     } else {
-        None
+        let gguf = names.iter().find(|name| name.ends_with(".gguf"))?;
+        Some(format!(
+            "has `{gguf}` and no `config.json`: GGUF is not read, take the files that it was made from"
+        ))
     }
 }
 
