@@ -166,7 +166,7 @@ fn accumulation_changes_no_loss() {
             home,
             "baseline",
             name,
-            &[set, &["train.steps=3", "train.epochs=3"]].concat(),
+            &[set, &["train.steps=3", "optim.lr=1e-4"]].concat(),
         ));
         let lines = lines(&home.join("runs").join(name).join("metrics.jsonl"));
         lines.iter().filter_map(|line| line["loss"].as_f64()).collect()
@@ -232,8 +232,7 @@ fn one_bad_score_at_the_beginning_stops_no_run() {
             sources: ModelSources {
                 data: settings.recipe.data.source.clone(),
                 base: micro_model(&cache, &device).expect("the micro model"),
-                reference: None,
-                reward: None,
+                ..ModelSources::default()
             },
             device,
             device_name,

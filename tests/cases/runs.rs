@@ -102,7 +102,7 @@ fn resume_more_steps() {
     // A rate that does not depend on the number of steps: then the run that was trained further is the
     // one that was that long from the beginning.
     let constant = [
-        "optim={warmup: 0, min_lr_ratio: 1}",
+        "optim={lr: 0.0001, warmup: 0, min_lr_ratio: 1}",
         "batching={micro_batch: 2, accumulate: 1}",
     ];
     succeed(&mut case.command(&train("whole", "8", &constant)));

@@ -7,7 +7,7 @@ mod steps;
 use super::{Failure, Output, SettingsArgs, common::data_source};
 use crate::{
     data::{
-        DataError, Example, OverlapReport, PromptStyle, Tokenizer,
+        DataConfig, DataError, Example, OverlapReport, PromptStyle, Tokenizer,
         decontaminate::Index,
         evaluation::{self, BENCHMARKS},
         mbpp, pairs, text,
@@ -145,6 +145,9 @@ fn data(args: &DataArgs, output: &Output) -> Result<(), Failure> {
 /// where there are some.
 fn training_tasks(settings: &Settings, output: &Output) -> Result<Vec<Example>, Failure> {
     let config = &settings.recipe.data;
+    if config.source == DataConfig::NO_PROBLEMS {
+        return Ok(Vec::new());
+    }
     let source = data_source(&config.source, &settings.config, output)?;
     let problems = mbpp::load(&source)?;
     let wanted = |id: u32| {
