@@ -1,28 +1,38 @@
 """Sample by sample: ours against evalplus', on the base inputs and on the added ones.
 
-    compare_plus.py OURS.jsonl THEIRS.jsonl
+    compare_plus.py OURS.jsonl THEIRS.jsonl DIFFERING.jsonl [PATIENT.jsonl]
 
-Both files have the samples of each problem in the same order. A difference in which either side ran out of
-time is named as such; any other makes the exit code 1.
+OURS and THEIRS have the samples of each problem in the same order. Samples with another verdict are written to
+DIFFERING. PATIENT has evalplus' verdicts on those with ten times the time for a call. A difference is one of time
+limits if a side says `timeout`, or if evalplus' patient verdict agrees with ours. Any other makes the exit code 1.
 """
 import json
+import os
 import sys
 from collections import Counter, defaultdict
 
 
+def rows(path):
+    with open(path) as file:
+        return [json.loads(line) for line in file]
+
+
 def by_problem(path):
     samples = defaultdict(list)
-    with open(path) as rows:
-        for line in rows:
-            row = json.loads(line)
-            samples[row["task_id"]].append(row)
+    for row in rows(path):
+        samples[row["task_id"]].append(row)
     return samples
 
 
 def main():
-    ours, theirs = map(by_problem, sys.argv[1:])
+    ours_path, theirs_path, differing_path, *patient_path = sys.argv[1:]
+    ours, theirs = by_problem(ours_path), by_problem(theirs_path)
+    patient = {}
+    if patient_path and os.path.exists(patient_path[0]):
+        patient = {(row["task_id"], row["solution"]): row for row in rows(patient_path[0])}
     assert ours.keys() == theirs.keys(), "the files have different problems"
-    table, by_time, other, count, references = defaultdict(Counter), [], [], 0, Counter()
+    table, references, differing = defaultdict(Counter), Counter(), {}
+    by_time, other, count = [], [], 0
     for task_id, mine in ours.items():
         assert len(mine) == len(theirs[task_id]), f"{task_id} has {len(mine)} and {len(theirs[task_id])} samples"
         for a, b in zip(mine, theirs[task_id]):
@@ -34,10 +44,19 @@ def main():
                 table[name][pair] += 1
                 if b["kind"] == "reference":
                     references[name, pair] += 1
-                if pair[0] != pair[1]:
-                    late = result == "timeout" or status == "timeout"
-                    line = f"  {task_id} ({b['kind']}), {name}: ours {result}, theirs {status}"
-                    (by_time if late else other).append(line)
+                if pair[0] == pair[1]:
+                    continue
+                differing[task_id, a["solution"]] = b
+                line = f"  {task_id} ({b['kind']}), {name}: ours {result}, theirs {status}"
+                later = patient.get((task_id, a["solution"]))
+                if later is not None:
+                    line += f", with more time {later[f'{name}_status']}"
+                late = "timeout" in (result, status)
+                agrees = later is not None and pair[0] == (later[f"{name}_status"] == "pass")
+                (by_time if late or agrees else other).append(line)
+    with open(differing_path, "w") as file:
+        for row in differing.values():
+            file.write(json.dumps({key: row[key] for key in ("task_id", "solution", "kind")}) + "\n")
     print(f"{count} samples of {len(ours)} problems")
     for name in ("base", "plus"):
         t = table[name]
@@ -45,7 +64,8 @@ def main():
               f"only theirs {t[False, True]}; of the references both pass {references[name, (True, True)]}, "
               f"both fail {references[name, (False, False)]}")
     print(f"differences by time limits: {len(by_time)}; others: {len(other)}")
-    print("\n".join(by_time + other))
+    if by_time or other:
+        print("\n".join(by_time + other))
     if other:
         raise SystemExit("ours and theirs differ")
 

@@ -33,7 +33,13 @@ both() { # data set, file, mutants
     "$wmtp" eval "$1+" --data "$2" --predictions "$samples" --no-verdict-cache --output "$work/$1-plus-run" \
         --json > "$work/$1-plus.json"
     cat "$work/$1-plus-run"/*/samples.jsonl > "$work/$1-plus-ours.jsonl"
-    python3 "$here/compare_plus.py" "$work/$1-plus-ours.jsonl" "$work/$1-plus-theirs.jsonl" || status=1
+    local files=("$work/$1-plus-ours.jsonl" "$work/$1-plus-theirs.jsonl" "$work/$1-plus-differing.jsonl")
+    if ! python3 "$here/compare_plus.py" "${files[@]}"; then
+        # Which of them are differences of time limits?
+        PYTHONHASHSEED=0 "$python" "$here/evalplus_judge.py" "$1" "$2" "${files[2]}" "$work/$1-plus-patient.jsonl" \
+            --patient
+        python3 "$here/compare_plus.py" "${files[@]}" "$work/$1-plus-patient.jsonl" || status=1
+    fi
 }
 both humaneval "$1" "${3:-500}"
 both mbpp "$2" "${3:-500}"
