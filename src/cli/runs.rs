@@ -1,7 +1,7 @@
 //! Models that are named by a run: `auto`, or a run's directory.
 
 use super::Failure;
-use crate::storage::Location;
+use crate::{storage::Location, track::newest};
 use std::path::{Path, PathBuf};
 
 /// The checkpoint that `auto` (the newest run in `runs`) or a run's directory stands for: its best, else
@@ -47,19 +47,6 @@ fn checkpoint(run: &Path) -> Option<PathBuf> {
         .map(|name| run.join("checkpoints").join(name))
         .into_iter()
         .find(holds_model)
-}
-
-/// The run in `runs` that was started last, of those for which `wanted` holds; of several that started
-/// together the later name.
-pub(super) fn newest(runs: &Path, wanted: impl Fn(&Path) -> bool) -> Option<PathBuf> {
-    let started = |run: &Path| std::fs::metadata(run.join("run.json")).and_then(|m| m.modified()).ok();
-    std::fs::read_dir(runs)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|run| wanted(run))
-        .max_by_key(|run| (started(run), run.clone()))
 }
 
 #[cfg(test)]

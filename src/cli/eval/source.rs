@@ -5,12 +5,12 @@ use crate::{
         Failure, Model, ModelSource, Output,
         base::Place,
         common::{generation_dtype, open_device, open_model, resolve_model},
-        runs::newest,
     },
     data::{PromptStyle, Tokenizer},
     eval::{Benchmark, EvalError, EvalRequest, Predictions},
     pipeline::{ModelGenerator, weights_hash},
     settings::Settings,
+    track::newest,
 };
 use serde_json::Value;
 use std::path::{Path, PathBuf};

@@ -345,7 +345,7 @@ impl<'a> Interpreter<'a> {
             Expr::Test(inner, name, arguments) => {
                 let value = self.eval(inner, scope)?;
                 let given = self.arguments(arguments, scope)?;
-                Value::Bool(super::tests_of::test(name, &value, given)?)
+                Value::Bool(super::predicates::test(name, &value, given)?)
             }
         })
     }

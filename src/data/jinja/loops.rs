@@ -35,11 +35,8 @@ impl Interpreter<'_> {
         });
         let mut rounds = 0;
         loop {
-            let next = match state.ahead.borrow_mut().pop_front() {
-                Some(next) => Some(next),
-                None => None,
-            };
-            let next = match next {
+            let ahead = state.ahead.borrow_mut().pop_front();
+            let next = match ahead {
                 Some(next) => Some(next),
                 None => self.fetch(&state)?,
             };

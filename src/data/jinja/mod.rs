@@ -33,9 +33,9 @@ mod methods;
 mod numbers;
 mod operators;
 mod parser;
+mod predicates;
 mod sequences;
 mod strings;
-mod tests_of;
 mod text;
 mod value;
 

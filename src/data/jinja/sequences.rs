@@ -171,7 +171,7 @@ pub fn chosen(interpreter: &mut Interpreter<'_>, name: &str, value: Value, mut g
             continue;
         }
         let holds = match &function {
-            Some(function) => super::tests_of::test(function, &tested, given)?,
+            Some(function) => super::predicates::test(function, &tested, given)?,
             None => tested.truth(),
         };
         if holds != name.starts_with("reject") {
