@@ -86,7 +86,7 @@ impl Interpreter<'_> {
         }
         if *kwargs && !is_parameter("kwargs") {
             let pairs = given.named.drain(..).map(|(name, value)| (Value::Str(name), value));
-            scope.set("kwargs", Value::Dict(Rc::new(pairs.collect())));
+            scope.set("kwargs", Value::dict(pairs.collect()));
         } else if let Some((unknown, _)) = given.named.first() {
             return Err(format!("macro `{name}` has no parameter `{unknown}`"));
         }

@@ -6,7 +6,7 @@ use super::{
     filters, functions, methods,
     operators::{binary, compare, slice, unsuited},
     text::{bounded, str_of},
-    value::{Closure, Fallible, LARGEST_TEXT, Value, insert, too_large},
+    value::{Closure, DEEPEST_VALUE, Depth, Fallible, LARGEST_TEXT, Value, insert, too_large},
 };
 use std::{cell::RefCell, rc::Rc};
 
@@ -97,6 +97,8 @@ pub struct Interpreter<'a> {
     steps: usize,
     depth: usize,
     pub line: usize,
+    /// Scopes that hold a macro, which holds them.
+    scopes_of_macros: Vec<Rc<Scope>>,
 }
 
 impl<'a> Interpreter<'a> {
@@ -106,6 +108,7 @@ impl<'a> Interpreter<'a> {
             steps: 0,
             depth: 0,
             line: 1,
+            scopes_of_macros: Vec::new(),
         }
     }
 
@@ -116,11 +119,13 @@ impl<'a> Interpreter<'a> {
             context.set(&name, value);
         }
         let mut out = String::new();
-        self.run(body, &Scope::new(Some(context)), &mut out)
-            .map_err(|problem| JinjaError {
-                line: self.line,
-                problem,
-            })?;
+        let rendered = self.run(body, &Scope::new(Some(context)), &mut out);
+        // Else they would keep each other, and stay.
+        for scope in self.scopes_of_macros.drain(..) {
+            scope.names.borrow_mut().clear();
+        }
+        let line = self.line;
+        rendered.map_err(|problem| JinjaError { line, problem })?;
         Ok(out)
     }
 
@@ -199,6 +204,7 @@ impl<'a> Interpreter<'a> {
                     scope: scope.clone(),
                 };
                 scope.set(&definition.name, Value::Macro(Rc::new(closure)));
+                self.scopes_of_macros.push(scope.clone());
             }
             Kind::Call(function, arguments, body) => {
                 let function = self.eval(function, scope)?;
@@ -235,7 +241,11 @@ impl<'a> Interpreter<'a> {
 
     pub fn eval(&mut self, expr: &Expr, scope: &Rc<Scope>) -> Fallible<Value> {
         self.step()?;
-        self.deeper(|this| this.expression(expr, scope))
+        let value = self.deeper(|this| this.expression(expr, scope))?;
+        if value.depth() > DEEPEST_VALUE {
+            return Err(format!("a value of more than {DEEPEST_VALUE} levels"));
+        }
+        Ok(value)
     }
 
     pub fn all(&mut self, exprs: &[Expr], scope: &Rc<Scope>) -> Fallible<Vec<Value>> {
@@ -257,7 +267,7 @@ impl<'a> Interpreter<'a> {
                     let (key, value) = (self.eval(key, scope)?, self.eval(value, scope)?);
                     insert(&mut pairs, key, value)?;
                 }
-                Value::Dict(Rc::new(pairs))
+                Value::dict(pairs)
             }
             Expr::Not(inner) => Value::Bool(!self.eval(inner, scope)?.truth()),
             Expr::And(left, right) => {

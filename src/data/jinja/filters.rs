@@ -66,6 +66,9 @@ pub const NAMES: [&str; 54] = [
     "xmlattr",
 ];
 
+/// Widest indentation.
+const WIDEST: usize = 1 << 16;
+
 /// `value|name(…)`.
 pub fn apply(interpreter: &mut Interpreter<'_>, name: &str, value: Value, given: Given) -> Fallible<Value> {
     match name {
@@ -212,13 +215,13 @@ fn textual(name: &str, value: Value, given: Given) -> Fallible<Value> {
             let values = match (given.positional.is_empty(), given.named.is_empty()) {
                 (false, false) => return Err("`format` takes positional or named arguments, not both".into()),
                 (_, true) => Value::tuple(given.positional),
-                _ => Value::Dict(Rc::new(
+                _ => Value::dict(
                     given
                         .named
                         .into_iter()
                         .map(|(name, value)| (Value::Str(name), value))
                         .collect(),
-                )),
+                ),
             };
             format::percent(&text, &values)?.into()
         }
@@ -277,7 +280,10 @@ fn indent(text: &str, width: Option<Value>, first: bool, blank: bool) -> Fallibl
         Some(Value::Str(text)) => text.to_string(),
         width => {
             let width = usize::try_from(whole(width, 4, "indent")?).unwrap_or(0);
-            " ".repeat(width.min(1 << 16))
+            if width > WIDEST {
+                return Err(super::value::too_large());
+            }
+            " ".repeat(width)
         }
     };
     let text = format!("{text}\n");
@@ -314,12 +320,16 @@ fn to_json(
         Some(Value::Str(indent)) => Some(indent.to_string()),
         Some(width) => {
             let width = width.as_int().ok_or("`indent` of `tojson` is a number or a text")?;
-            Some(" ".repeat(usize::try_from(width).unwrap_or(0).min(1 << 10)))
+            let width = usize::try_from(width).unwrap_or(0);
+            if width > WIDEST {
+                return Err(super::value::too_large());
+            }
+            Some(" ".repeat(width))
         }
     };
     let (item_separator, key_separator) = match separators {
         None | Some(Value::None) => (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned()),
-        Some(pair) => match pair.elements().map(|items| items.as_slice()) {
+        Some(pair) => match pair.elements() {
             Some([Value::Str(item), Value::Str(key)]) => (item.to_string(), key.to_string()),
             _ => return Err("`separators` of `tojson` are two texts".into()),
         },

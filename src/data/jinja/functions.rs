@@ -3,7 +3,7 @@
 use super::{
     ast::Name,
     eval::{Given, Interpreter},
-    value::{Fallible, Value, insert, range_length},
+    value::{DEEPEST_VALUE, Depth, Fallible, Value, insert, range_length},
 };
 use std::{cell::RefCell, rc::Rc};
 
@@ -37,7 +37,7 @@ pub fn call(interpreter: &Interpreter<'_>, name: &str, given: Given) -> Fallible
             for key in keys.ok_or("`dict.fromkeys` needs keys")?.elements_of()? {
                 insert(&mut pairs, key, value.clone())?;
             }
-            Ok(Value::Dict(Rc::new(pairs)))
+            Ok(Value::dict(pairs))
         }
         "namespace" => {
             let Value::Dict(pairs) = dictionary(given)? else {
@@ -71,6 +71,9 @@ pub fn set_field(fields: &mut Vec<(Name, Value)>, name: &str, value: Value) -> F
         return Err(format!(
             "a namespace cannot hold `{name}`: names must not begin with `_`"
         ));
+    }
+    if value.depth() >= DEEPEST_VALUE - 50 {
+        return Err(format!("a namespace cannot hold a `{}` this deep", value.kind()));
     }
     match fields.iter_mut().find(|(there, _)| &**there == name) {
         Some((_, old)) => *old = value,
@@ -114,5 +117,5 @@ fn dictionary(given: Given) -> Fallible<Value> {
     for (name, value) in given.named {
         insert(&mut pairs, Value::Str(name), value)?;
     }
-    Ok(Value::Dict(Rc::new(pairs)))
+    Ok(Value::dict(pairs))
 }

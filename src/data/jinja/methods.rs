@@ -5,7 +5,7 @@ use super::{
     format,
     strings::{cased, expand_tabs, is, padded, replace, split_lines, split_space, strip},
     text::bounded,
-    value::{Fallible, Value, find},
+    value::{Fallible, Items, Value, find},
 };
 use std::rc::Rc;
 
@@ -162,7 +162,7 @@ fn sequence_method(value: &Value, items: &[Value], name: &str, given: Given) -> 
     Value::int(found)
 }
 
-fn dict_method(pairs: &Rc<Vec<(Value, Value)>>, name: &str, given: Given) -> Fallible<Value> {
+fn dict_method(pairs: &Rc<Items<(Value, Value)>>, name: &str, given: Given) -> Fallible<Value> {
     match name {
         "get" => {
             if !given.named.is_empty() {
@@ -177,7 +177,7 @@ fn dict_method(pairs: &Rc<Vec<(Value, Value)>>, name: &str, given: Given) -> Fal
         "fromkeys" => Err("`fromkeys` of a dictionary is not supported; use `dict.fromkeys`".into()),
         _ => {
             let [] = given.bind(name, [])?;
-            let view = |kind, items: Vec<Value>| Value::View(kind, Rc::new(items));
+            let view = |kind, items: Vec<Value>| Value::View(kind, Items::new(items));
             Ok(match name {
                 "copy" => Value::Dict(pairs.clone()),
                 "keys" => view("dict_keys", pairs.iter().map(|(key, _)| key.clone()).collect()),

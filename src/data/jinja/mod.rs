@@ -41,7 +41,6 @@ mod value;
 
 pub use clock::Clock;
 
-use std::rc::Rc;
 use value::Value;
 
 /// What is wrong with a template, and where.
@@ -99,7 +98,7 @@ fn from_json(value: &serde_json::Value) -> Result<Value, JinjaError> {
                 .iter()
                 .map(|(name, value)| Ok((Value::from(name.as_str()), from_json(value)?)))
                 .collect();
-            Value::Dict(Rc::new(pairs?))
+            Value::dict(pairs?)
         }
     })
 }

@@ -126,7 +126,7 @@ pub fn binary(operator: Operator, left: &Value, right: &Value) -> Fallible<Value
                 .as_int()
                 .and_then(|times| usize::try_from(times).ok())
                 .unwrap_or(0);
-            let elements = items.elements().map(|items| items.as_slice()).unwrap_or_default();
+            let elements = items.elements().unwrap_or_default();
             if elements
                 .len()
                 .checked_mul(times)

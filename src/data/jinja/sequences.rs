@@ -7,9 +7,12 @@ use super::{
     methods,
     operators::binary,
     text::{bounded, str_of},
-    value::{Fallible, LARGEST_TEXT, Value, find},
+    value::{Fallible, Items, LARGEST_TEXT, Value, find},
 };
-use std::{cmp::Ordering, rc::Rc};
+use std::cmp::Ordering;
+
+/// Largest argument of `batch` and `slice`.
+const MOST_PARTS: usize = 1 << 16;
 
 /// `first`, `last`, `length`, `list`, `items`, `reverse`, `batch` and `slice`.
 pub fn apply(name: &str, value: Value, given: Given) -> Fallible<Value> {
@@ -17,7 +20,9 @@ pub fn apply(name: &str, value: Value, given: Given) -> Fallible<Value> {
         "batch" | "slice" => {
             let [count, fill] = given.bind(name, ["linecount", "fill_with"])?;
             let count = usize::try_from(whole(count, 0, name)?).ok().filter(|count| *count > 0);
-            let count = count.ok_or_else(|| format!("`{name}` needs a number above 0"))?;
+            let count = count
+                .filter(|count| *count <= MOST_PARTS)
+                .ok_or_else(|| format!("`{name}` needs a number from 1 to {MOST_PARTS}"))?;
             let fill = fill.filter(|fill| !matches!(fill, Value::None));
             let items = value.elements_of()?;
             Value::iter(if name == "batch" {
@@ -70,7 +75,7 @@ pub fn apply(name: &str, value: Value, given: Given) -> Fallible<Value> {
 fn batches(items: Vec<Value>, count: usize, fill: Option<Value>) -> Vec<Value> {
     let mut found: Vec<Vec<Value>> = items.chunks(count).map(<[Value]>::to_vec).collect();
     if let (Some(fill), Some(last)) = (fill, found.last_mut()) {
-        while last.len() < count && last.len() < 1 << 16 {
+        while last.len() < count {
             last.push(fill.clone());
         }
     }
@@ -78,7 +83,6 @@ fn batches(items: Vec<Value>, count: usize, fill: Option<Value>) -> Vec<Value> {
 }
 
 fn slices(items: Vec<Value>, count: usize, fill: Option<Value>) -> Vec<Value> {
-    let count = count.min(1 << 16);
     let (each, extra) = (items.len() / count, items.len() % count);
     let mut rest = items.into_iter();
     (0..count)
@@ -283,7 +287,7 @@ pub fn ordered(interpreter: &mut Interpreter<'_>, name: &str, value: Value, give
                     Some(first) if !case_sensitive => follow(interpreter, first, Some(&attribute), default.as_ref())?,
                     _ => key,
                 };
-                found.push(Value::Group(Rc::new(vec![key, Value::list(items)])));
+                found.push(Value::Group(Items::new(vec![key, Value::list(items)])));
             }
             Ok(Value::list(found))
         }

@@ -24,14 +24,14 @@ pub enum Value {
     Str(Rc<str>),
     /// `markupsafe.Markup`, what `safe` and `escape` return.
     Markup(Rc<str>),
-    List(Rc<Vec<Value>>),
-    Tuple(Rc<Vec<Value>>),
+    List(Rc<Items<Value>>),
+    Tuple(Rc<Items<Value>>),
     /// What `groupby` yields: a tuple of `grouper` and `list`.
-    Group(Rc<Vec<Value>>),
+    Group(Rc<Items<Value>>),
     /// In the order of insertion.
-    Dict(Rc<Vec<(Value, Value)>>),
+    Dict(Rc<Items<(Value, Value)>>),
     /// `dict_keys`, `dict_values` or `dict_items`.
-    View(&'static str, Rc<Vec<Value>>),
+    View(&'static str, Rc<Items<Value>>),
     /// start, stop, step.
     Range(i64, i64, i64),
     /// A generator or another iterator, which is used up by the first loop over it.
@@ -42,6 +42,55 @@ pub enum Value {
     Function(&'static str),
     Macro(Rc<Closure>),
     Loop(Rc<LoopState>),
+}
+
+/// Deepest nesting of a value: printing, comparing and dropping one take stack for every level.
+pub const DEEPEST_VALUE: usize = 200;
+
+/// Elements of a container, and how deep it is nested.
+pub struct Items<T> {
+    items: Vec<T>,
+    depth: usize,
+}
+
+impl<T: Depth> Items<T> {
+    pub fn new(items: Vec<T>) -> Rc<Self> {
+        let depth = 1 + items.iter().map(T::depth).max().unwrap_or(0);
+        Rc::new(Self { items, depth })
+    }
+}
+
+impl<T> std::ops::Deref for Items<T> {
+    type Target = Vec<T>;
+
+    fn deref(&self) -> &Vec<T> {
+        &self.items
+    }
+}
+
+/// Levels of containers in a value.
+pub trait Depth {
+    fn depth(&self) -> usize;
+}
+
+impl Depth for Value {
+    fn depth(&self) -> usize {
+        match self {
+            Self::List(items) | Self::Tuple(items) | Self::Group(items) | Self::View(_, items) => items.depth,
+            Self::Dict(pairs) => pairs.depth,
+            Self::Iter(items) => 1 + items.borrow().iter().map(Self::depth).max().unwrap_or(0),
+            Self::Method(value, _) => 1 + value.depth(),
+            // What these hold may change or is not looked at: none of them goes into a namespace.
+            Self::Namespace(_) | Self::Macro(_) | Self::Loop(_) => DEEPEST_VALUE - 50,
+            _ => 0,
+        }
+    }
+}
+
+impl Depth for (Value, Value) {
+    fn depth(&self) -> usize {
+        self.0.depth().max(self.1.depth())
+    }
 }
 
 /// A macro, or the body of a `call` block, and the scope it was defined in.
@@ -82,11 +131,15 @@ impl From<String> for Value {
 
 impl Value {
     pub fn list(items: Vec<Self>) -> Self {
-        Self::List(Rc::new(items))
+        Self::List(Items::new(items))
     }
 
     pub fn tuple(items: Vec<Self>) -> Self {
-        Self::Tuple(Rc::new(items))
+        Self::Tuple(Items::new(items))
+    }
+
+    pub fn dict(pairs: Vec<(Self, Self)>) -> Self {
+        Self::Dict(Items::new(pairs))
     }
 
     pub fn iter(items: Vec<Self>) -> Self {
@@ -153,7 +206,7 @@ impl Value {
     }
 
     /// The elements of a list or tuple.
-    pub fn elements(&self) -> Option<&Rc<Vec<Self>>> {
+    pub fn elements(&self) -> Option<&[Self]> {
         match self {
             Self::List(items) | Self::Tuple(items) | Self::Group(items) => Some(items),
             _ => None,

@@ -84,6 +84,13 @@ fn work_is_bounded() {
         "{{ 'a'.ljust(999999999) }}",
         "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
         "{{ 2 ** 99999 }}",
+        // Dropping or comparing a value takes stack for every level of it.
+        "{% set ns = namespace(x=[]) %}{% for i in range(90000) %}{% set ns.x = [ns.x] %}{% endfor %}",
+        "{% set ns = namespace(x=1) %}{% for i in range(90000) %}{% set ns.x = {'a': ns.x} %}{% endfor %}",
+        "{% set ns = namespace(x=1) %}{% for i in range(90000) %}{% set ns.x = namespace(p=ns.x) %}{% endfor %}",
+        "{{ 'a'|batch(9999999999, 'x')|list }}",
+        "{{ [1]|slice(99999999)|list }}",
+        "{{ 'a\\nb'|indent(99999999) }}",
         deep.as_str(),
         not.as_str(),
         minus.as_str(),
