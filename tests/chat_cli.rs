@@ -3,16 +3,21 @@
 
 mod common;
 
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 use common::{json, succeed, wmtp};
 use serde_json::Value;
 use std::{
     fs,
-    io::{Read, Write},
+    io::Write,
     path::Path,
     process::{Command, Stdio},
 };
-use wmtp::pipeline::micro_model;
+use wmtp::{
+    data::Tokenizer,
+    eval::{GenerationRequest, Stop},
+    pipeline::{ModelGenerator, micro_model, open_model},
+};
+use wmtp_model::Sampling;
 
 const TEMPLATE: &str = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}";
 
@@ -75,32 +80,60 @@ fn streamed_text_is_that_of_the_document() {
     }
 }
 
-/// The first text is there while the rest is still to come.
+/// Every text that is shown begins the next one, and the last is the result.
 #[test]
 fn text_comes_as_it_is_written() {
     let home = tempfile::tempdir().unwrap();
-    chat_model(home.path());
-    let mut child = wmtp(home.path())
-        .args([
-            "generate",
-            "--model",
-            "model",
-            "--prompt",
-            "begin",
-            "--max-new-tokens",
-            "400",
-        ])
-        .stdout(Stdio::piped())
-        .spawn()
+    let dir = micro_model(home.path(), &Device::flex()).unwrap();
+    let model = open_model(&dir, None, Some(1), DType::F32, &Device::flex()).unwrap();
+    let generator = ModelGenerator::new(model, Tokenizer::load(&dir).unwrap(), Sampling::greedy(40));
+    let request = |prompt: &str| GenerationRequest {
+        prompt: prompt.into(),
+        seed: 1,
+        temperature: 0.0,
+    };
+    let mut shown: Vec<String> = Vec::new();
+    let mut result = None;
+    generator
+        .write_watched(
+            &[request("def f(x):")],
+            &Stop::Strings(&[]),
+            &mut |_, text| {
+                shown.push(text.to_owned());
+                false
+            },
+            &mut |_, written| {
+                result = Some(written);
+                Ok(())
+            },
+        )
         .unwrap();
-    let mut out = child.stdout.take().unwrap();
-    let mut reads = 0;
-    let mut buffer = [0; 4096];
-    while out.read(&mut buffer).unwrap() > 0 {
-        reads += 1;
-    }
-    assert!(child.wait().unwrap().success());
-    assert!(reads > 3, "{reads} reads");
+    let result = result.unwrap();
+    assert_eq!(shown.len(), result.tokens.len());
+    assert!(
+        shown
+            .iter()
+            .all(|text| !text.contains('\u{fffd}') || result.text.contains('\u{fffd}'))
+    );
+    shown.push(result.text);
+    assert!(shown.windows(2).all(|pair| pair[1].starts_with(&pair[0])), "{shown:?}");
+
+    // A cancelled text ends at once and keeps what it has.
+    let mut result = None;
+    generator
+        .write_watched(
+            &[request("def f(x):")],
+            &Stop::Strings(&[]),
+            &mut |_, text| text.len() >= 3,
+            &mut |_, written| {
+                result = Some(written);
+                Ok(())
+            },
+        )
+        .unwrap();
+    let result = result.unwrap();
+    assert_eq!(result.finish, "stop");
+    assert!(result.text.len() >= 3 && result.tokens.len() < 40, "{result:?}");
 }
 
 #[test]
@@ -214,7 +247,7 @@ fn a_run_stands_for_its_best_checkpoint() {
     // Training names the checkpoint in its plan, and so in the recipe that it keeps.
     let plan = wmtp(home.path())
         .args(["train", "rho1", "--dry-run", "--json", "--model", "model"])
-        .args(["--set", "model.reference=runs/mine", "--set", "data.seq_len=64"])
+        .args(["--set", "model.reference=runs/mine"])
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&plan.stderr).into_owned();
