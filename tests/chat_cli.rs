@@ -161,10 +161,7 @@ fn a_conversation_goes_through_the_models_template() {
     fs::write(&file, messages.to_string()).unwrap();
     assert_eq!(prompt(&["--messages", "turns.json"]), expected);
     // From standard input, without the newline at its end.
-    let (ok, stdout, _) = piped(
-        generate(home.path(), &["--chat", "--json"]).arg("--max-new-tokens=1"),
-        "Hi\n",
-    );
+    let (ok, stdout, _) = piped(&mut generate(home.path(), &["--chat", "--json"]), "Hi\n");
     assert!(ok);
     let document: Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(document["prompt"], "<user>Hi\n<assistant>");
