@@ -217,17 +217,20 @@ fn sources(
     let (wants_reference, wants_reward) = wants(&settings.recipe.scorer);
     let wanted = |name: &Option<String>, wanted: bool| name.clone().filter(|_| wanted);
     let of = |name: Option<String>, key: &str| name.map(|uri| place(&uri, key)).transpose();
+    // The model comes last: a built-in one is written to the cache, which a refusal must not leave behind.
+    let data = data_source(&settings.recipe.data.source, config, output)?;
     let reference = of(wanted(&names.reference, wants_reference), "reference")?.map(Place::split);
     let (reference, reference_adapter) = reference.map_or((None, None), |(base, adapter)| (Some(base), adapter));
-    let (model, adapter) = place(&names.base, "model")?.split();
+    // A reward model's directory is taken as it is: adapters of such models are refused.
+    let reward = of(wanted(&names.reward, wants_reward), "reward")?.map(|place| place.dir);
+    let (base, adapter) = place(&names.base, "model")?.split();
     Ok(Sources {
-        data: data_source(&settings.recipe.data.source, config, output)?,
-        base: model,
+        data,
+        base,
         adapter,
         reference,
         reference_adapter,
-        // A reward model's directory is taken as it is: adapters of such models are refused.
-        reward: of(wanted(&names.reward, wants_reward), "reward")?.map(|place| place.dir),
+        reward,
     })
 }
 
