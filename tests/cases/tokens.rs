@@ -399,3 +399,64 @@ fn accumulated_rows_that_begin_with_bos_give_the_loss_of_one_batch() {
         assert!(((whole - parts) / whole).abs() < 1e-6, "{whole} {parts}");
     }
 }
+
+/// Both read the trained model's ids: they need its tokenizer and a position for every token of a row.
+#[test]
+fn the_reward_model_and_the_reference_are_checked_like_the_trained_model() {
+    let case = Case::new("text-data");
+    let micro = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("data/micro");
+    let companion = case.path("companion");
+    fs::create_dir(&companion).unwrap();
+    let copy = |name: &str| fs::copy(micro.join(name), companion.join(name)).unwrap();
+    copy("config.json");
+    let critic = [
+        "train",
+        "critic",
+        "--dry-run",
+        "--model",
+        "builtin:micro",
+        "--set",
+        "scorer.reward=reward_model",
+        "--set",
+        "model.reward=companion",
+    ];
+    let rho1 = [
+        "train",
+        "rho1",
+        "--dry-run",
+        "--model",
+        "builtin:micro",
+        "--set",
+        "model.reference=companion",
+    ];
+    for args in [&critic[..], &rho1] {
+        let message = case.refused(2, args);
+        assert!(message.contains("companion/tokenizer.json"), "{message}");
+    }
+    ["tokenizer.json", "tokenizer_config.json", "generation_config.json"].map(copy);
+    for args in [&critic[..], &rho1] {
+        assert!(case.run(args).status.success());
+    }
+    let edit = |name: &str, change: &dyn Fn(&mut Value)| {
+        let path = companion.join(name);
+        let mut value: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        change(&mut value);
+        fs::write(&path, value.to_string()).unwrap();
+    };
+    edit("config.json", &|config| config["max_position_embeddings"] = 256.into());
+    for (args, what) in [(&critic[..], "reward model"), (&rho1, "reference model")] {
+        let message = case.refused(2, args);
+        let expected = format!("`data.seq_len` is 512, but the {what} in");
+        assert!(
+            message.contains(&expected) && message.contains("256 positions"),
+            "{message}"
+        );
+    }
+    edit("tokenizer.json", &|tokenizer| {
+        tokenizer["model"]["merges"].as_array_mut().unwrap().swap(0, 1);
+    });
+    for args in [&critic[..], &rho1] {
+        let message = case.refused(2, args);
+        assert!(message.contains("do not have the same tokenizer"), "{message}");
+    }
+}
