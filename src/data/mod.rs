@@ -22,6 +22,7 @@ pub mod own;
 mod pack;
 pub mod pairs;
 pub mod plus;
+pub(crate) mod python_json;
 pub(crate) mod seeded;
 mod special;
 mod splits;

@@ -22,7 +22,6 @@ mod pcg64;
 mod plus;
 mod predictions;
 mod profile;
-mod python_json;
 mod request;
 mod run;
 mod stop;

@@ -1,13 +1,22 @@
 //! JSON as Python's `json` module writes and reads it: with `NaN`, `Infinity` and halves of surrogate
 //! pairs, none of which RFC 8259 has.
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// Reads a JSON text. `NaN` and infinities become null, the half of a surrogate pair becomes U+FFFD.
 ///
 /// # Errors
 /// What serde_json says of a text that is no JSON with these replaced either.
-pub(super) fn parse(text: &str) -> Result<Value, serde_json::Error> {
+pub(crate) fn parse(text: &str) -> Result<Value, serde_json::Error> {
+    parse_as(text)
+}
+
+/// The same for any type.
+///
+/// # Errors
+/// As [`parse`].
+pub(crate) fn parse_as<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
     serde_json::from_str(text).or_else(|error| match replaced(text) {
         Some(text) => serde_json::from_str(&text).map_err(|_| error),
         None => Err(error),
