@@ -4,9 +4,8 @@
 //!
 //! A row has no expected values: they are what its reference solution returns (`eval::plus`).
 
-use super::{DataError, EvaluationProblem, file::TextFile};
-use serde::Deserialize;
-use serde_json::Value;
+use super::{DataError, EvaluationProblem, file::TextFile, python_json};
+use serde::{Deserialize, de::IgnoredAny};
 use std::{collections::BTreeSet, path::Path};
 
 /// Tasks of MBPP from this one on are for training (Austin et al. 2021, section 2.1), and MBPP+ has
@@ -92,8 +91,9 @@ struct Row {
     prompt: String,
     entry_point: String,
     canonical_solution: String,
-    base_input: Vec<Value>,
-    plus_input: Vec<Value>,
+    // Lists of arguments: numbers of any size, which only Python reads.
+    base_input: Vec<Vec<IgnoredAny>>,
+    plus_input: Vec<Vec<IgnoredAny>>,
     atol: f64,
 }
 
@@ -117,7 +117,7 @@ fn parse(file: &str, text: &str, set: PlusSet) -> Result<Vec<Problem>, DataError
             line,
             problem,
         };
-        let fields: Row = serde_json::from_str(row).map_err(|error| {
+        let fields: Row = python_json::parse_as(row).map_err(|error| {
             wrong(format!(
                 "not a row of {} in its published form: {error}",
                 set.published()
@@ -151,13 +151,6 @@ fn parse(file: &str, text: &str, set: PlusSet) -> Result<Vec<Problem>, DataError
                 "`entry_point` is `{}`, which is no name of a function",
                 fields.entry_point
             )));
-        }
-        for (field, inputs) in [("base_input", &fields.base_input), ("plus_input", &fields.plus_input)] {
-            if let Some(at) = inputs.iter().position(|input| !input.is_array()) {
-                return Err(wrong(format!(
-                    "`{field}[{at}]` is no list: each input is the list of a call's arguments"
-                )));
-            }
         }
         problems.push(Problem {
             number,
@@ -219,7 +212,11 @@ mod tests {
     #[test]
     fn rows_are_sorted_and_kept_as_they_stand() {
         let (second, first) = (
-            row("Mbpp/601", "f", "[[1e-6, 123456789012345678901234567890]]"),
+            row(
+                "Mbpp/601",
+                "f",
+                "[[1e-6, 1e999, -Infinity, 123456789012345678901234567890]]",
+            ),
             row("Mbpp/2", "g", "[]"),
         );
         let problems = parse("f", &format!("{second}\n\n{first}\n"), PlusSet::Mbpp).unwrap();
@@ -241,7 +238,10 @@ mod tests {
                 "line 1: `task_id` is `HumanEval/1`, and mbpp+'s are like `Mbpp/12`",
             ),
             (row("Mbpp/1", "f g", "[]"), "line 1: `entry_point` is `f g`"),
-            (row("Mbpp/1", "f", "[[1], 2]"), "line 1: `base_input[1]` is no list"),
+            (
+                row("Mbpp/1", "f", "[[1], 2]"),
+                "invalid type: integer `2`, expected a sequence",
+            ),
             (row("Mbpp/1", "f", "7"), "line 1: not a row of MbppPlus.jsonl.gz"),
             (
                 row("Mbpp/1", "f", "[]").replace("\"p\"", "\" \""),
