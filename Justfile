@@ -21,6 +21,10 @@ agreement *ARGS:
     cargo build --release --locked
     bash tests/agreement/run.sh {{ARGS}}
 
+# the JSON Schemas of the settings files, as they are in configs/schema
+schemas:
+    for file in config recipe sweep; do cargo run --release --locked -- schema $file > configs/schema/$file.schema.json; done
+
 # format
 fmt:
     cargo fmt --all

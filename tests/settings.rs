@@ -8,9 +8,10 @@ use wmtp::{
         Spread, ValueUse,
     },
     settings::{
-        Config, Pipeline, RESERVED_VARIABLES, Recipe, Settings, Sources, config_schema, has_random_weights,
-        recipe_schema,
+        Config, Pipeline, RESERVED_VARIABLES, Recipe, Settings, Sources, config_schema, for_editors,
+        has_random_weights, recipe_schema,
     },
+    sweep::sweep_schema,
     track::TrackerKind,
     train::{LoraConfig, WeightBy},
 };
@@ -688,5 +689,16 @@ proptest! {
         let path = files.write("config.yaml", &config.to_yaml());
         let again = Sources::new(None).config(&path).load().map_err(|e| TestCaseError::fail(e.to_string()))?;
         prop_assert_eq!(again.config, config);
+    }
+}
+
+/// Editors read these files (`# yaml-language-server: $schema=...` in `configs/*.yaml`).
+#[test]
+fn the_schemas_in_configs_are_the_programs() {
+    for (name, schema) in [("config", config_schema()), ("recipe", recipe_schema()), ("sweep", sweep_schema())] {
+        let path = format!("{}/configs/schema/{name}.schema.json", env!("CARGO_MANIFEST_DIR"));
+        let kept = std::fs::read_to_string(&path).unwrap();
+        let kept: serde_json::Value = serde_json::from_str(&kept).unwrap();
+        assert!(kept == for_editors(schema, name), "{path} is old: run `just schemas`");
     }
 }
