@@ -182,9 +182,19 @@ fn a_conversation_goes_through_the_models_template() {
 #[test]
 fn a_model_without_a_template_says_so() {
     let home = tempfile::tempdir().unwrap();
+    chat_model(home.path());
+    let model = home.path().join("model");
+    fs::remove_file(model.join("chat_template.jinja")).unwrap();
+    let config = model.join("tokenizer_config.json");
+    let mut json: Value = serde_json::from_str(&fs::read_to_string(&config).unwrap()).unwrap();
+    json.as_object_mut().unwrap().remove("chat_template");
+    fs::write(&config, json.to_string()).unwrap();
     for verb in [&["generate", "--chat", "--prompt", "x"][..], &["chat"]] {
-        let (ok, _, error) = piped(wmtp(home.path()).args(verb).args(["--model", "builtin:micro"]), "x\n");
-        assert!(!ok && error.contains("chat template of "), "{error}");
+        let (ok, _, error) = piped(wmtp(home.path()).args(verb).args(["--model", "model"]), "x\n");
+        assert!(
+            !ok && error.contains("chat template of model: there is none"),
+            "{error}"
+        );
     }
 }
 
