@@ -1,4 +1,4 @@
-//! The training loop by steps: burn-train's events, metrics, dashboard and interruption around
+//! The training loop by steps: burn-train's events, metrics and interruption around
 //! steps, accumulation, clipping, schedule, fallback and checkpoints of our own.
 //!
 //! The strategy owns model, optimizer and schedule (burn-train's learner clones the model at every
