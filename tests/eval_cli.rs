@@ -179,7 +179,7 @@ fn a_dry_run_estimates_and_writes_nothing() {
         "--speed",
         "1000",
     ]);
-    assert_eq!(paper["samples"], 500 * 200 * 6);
+    assert_eq!(paper["samples"], 500 * 200 * 4);
     let less = home.json(&[
         "mbpp",
         "--model",

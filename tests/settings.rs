@@ -645,7 +645,8 @@ fn recipe() -> impl Strategy<Value = Recipe> {
             recipe.model.base = texts.0;
             recipe.model.reference = Some(texts.1);
             recipe.model.reward = Some(texts.2);
-            recipe.run.tags = texts.3;
+            // A tag has a name: nothing but `=` and blanks would be refused.
+            recipe.run.tags = texts.3.into_iter().map(|tag| format!("t{tag}")).collect();
             (
                 recipe.optim.lr,
                 recipe.optim.beta1,
@@ -695,7 +696,11 @@ proptest! {
 /// Editors read these files (`# yaml-language-server: $schema=...` in `configs/*.yaml`).
 #[test]
 fn the_schemas_in_configs_are_the_programs() {
-    for (name, schema) in [("config", config_schema()), ("recipe", recipe_schema()), ("sweep", sweep_schema())] {
+    for (name, schema) in [
+        ("config", config_schema()),
+        ("recipe", recipe_schema()),
+        ("sweep", sweep_schema()),
+    ] {
         let path = format!("{}/configs/schema/{name}.schema.json", env!("CARGO_MANIFEST_DIR"));
         let kept = std::fs::read_to_string(&path).unwrap();
         let kept: serde_json::Value = serde_json::from_str(&kept).unwrap();
