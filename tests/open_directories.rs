@@ -196,7 +196,8 @@ fn an_adapter_is_merged_kept_and_hashed_with_its_heads() {
         (Some(1), Some("adapter"))
     );
     assert!(!home.join("adapter/mtp_adapter.safetensors").exists());
-    assert!(largest_gap(&score(home, &home.join("adapter")), &adapted[..1]) < 1e-5);
+    // The base has heads of its own, which an adapter without factors for them leaves as they are.
+    assert!(largest_gap(&score(home, &home.join("adapter"))[..1], &adapted[..1]) < 1e-5);
 
     // What an evaluation or a promotion names changes with the heads, too.
     let hash = wmtp::pipeline::weights_hash(&last).expect("a hash");

@@ -68,7 +68,7 @@ refused() {
     local why=$1 out
     shift
     if out=$("$@" 2>&1); then fail "passed, but must not: $why"; fi
-    say "refused as it must be: $why: $(tail -1 <<<"$out" | cut -c1-160)"
+    say "refused as it must be: $why: $(grep -E "FAILED|[Ee]rror" <<<"$out" | tail -1 | cut -c1-160)"
 }
 
 printf 'def add(a, b):\n    return a + b\n\n\nprint([add(i, 2 * i) for i in range(10)])\n' >"$work/text.py"
