@@ -53,6 +53,16 @@ impl Companions {
         self
     }
 
+    /// The same, with this content of one of [`COMPANIONS`]; another name changes nothing.
+    #[must_use]
+    pub fn with(mut self, name: &str, bytes: Vec<u8>) -> Self {
+        if let Some(name) = COMPANIONS.into_iter().find(|known| *known == name) {
+            self.0.retain(|(own, _)| *own != name);
+            self.0.push((name, bytes));
+        }
+        self
+    }
+
     /// Whether the file with this name is among them.
     pub fn has(&self, name: &str) -> bool {
         self.0.iter().any(|(own, _)| *own == name)

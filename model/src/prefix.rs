@@ -125,7 +125,8 @@ mod tests {
             "lm_head.weight",
         ];
         assert_eq!(renamed(&standard), Ok(None));
-        let writers: [(&str, &dyn Fn(&str) -> String); 7] = [
+        type Writer<'a> = (&'a str, &'a dyn Fn(&str) -> String);
+        let writers: [Writer<'_>; 7] = [
             ("base model", &|name| name.replace("model.", "")),
             ("compile", &|name| format!("_orig_mod.{name}")),
             ("compiled layers", &|name| {

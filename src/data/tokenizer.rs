@@ -409,11 +409,18 @@ impl Tokenizer {
         for (name, text) in self.files.iter().filter(|(name, _)| name != TOKENIZER_CONFIG) {
             write(name, text)?;
         }
-        let config = self.files.iter().find(|(name, _)| name == TOKENIZER_CONFIG);
-        match self.choice.written(config.map(|(_, text)| text.as_str())) {
-            Some(text) => write(TOKENIZER_CONFIG, &text),
+        match self.config_file() {
+            Some((name, text)) => write(name, &text),
             None => Ok(()),
         }
+    }
+
+    /// Name and text of `tokenizer_config.json` as it came, with the choice of special tokens that is in
+    /// force where that is not `auto`. None where there is neither.
+    pub fn config_file(&self) -> Option<(&'static str, String)> {
+        let config = self.files.iter().find(|(name, _)| name == TOKENIZER_CONFIG);
+        let text = self.choice.written(config.map(|(_, text)| text.as_str()))?;
+        Some((TOKENIZER_CONFIG, text))
     }
 
     pub(super) fn wrong(&self, error: tokenizers::Error) -> DataError {

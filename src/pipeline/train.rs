@@ -383,7 +383,7 @@ impl Training<'_> {
         );
         let value_lr = joint.as_ref().map(|(_, critic)| critic.lr);
         let assets = Assets {
-            companions: Companions::read(&request.sources.base)?,
+            companions: companions(request, &prepared.tokenizer)?,
             model_hash,
             lora: request.recipe.train.lora.as_ref().map(|l| LoraAssets {
                 base: request.sources.base_name(&request.recipe.model.base),
@@ -611,6 +611,15 @@ fn announce(request: &TrainRequest, prepared: &Prepared, run: &RunDir) {
     for line in token_lines(&prepared.splits.tokens, &prepared.tokenizer) {
         eprintln!("{line}");
     }
+}
+
+/// The base model's files for the checkpoints, with what training decided about special tokens.
+fn companions(request: &TrainRequest, tokenizer: &Tokenizer) -> Result<Companions, PipelineError> {
+    let files = Companions::read(request.sources.tokenizer())?.or(Companions::read(&request.sources.base)?);
+    Ok(match tokenizer.config_file() {
+        Some((name, text)) => files.with(name, text.into_bytes()),
+        None => files,
+    })
 }
 
 /// What a reader of the log should know of special tokens and of text files left out.

@@ -1,10 +1,7 @@
 //! Benchmarks with a stand-in for a model that writes the reference solutions as token ids, through
 //! tokenizers of several kinds: prompt ids, new ids, text, stop, sandboxed verdict. Needs `python3`.
 
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::HashMap, path::Path};
 use wmtp::{
     data::{PromptStyle, Tokenizer, humaneval, mbpp},
     eval::{Benchmark, EvalRequest, HumanEval, Mbpp, MbppVariant, Source, sandbox::Sandbox},
@@ -80,7 +77,7 @@ fn passed(
     let reference = Reference::new(&tokenizer, texts);
     let sampling = Sampling::greedy(4096);
     let mut generator = ModelGenerator::new(reference, tokenizer, sampling);
-    let mut request = EvalRequest::new(tasks, PathBuf::from(home.path().join("run")));
+    let mut request = EvalRequest::new(tasks, home.path().join("run"));
     request.temperatures = vec![0.0];
     request.max_new_tokens = 4096;
     // The machine may be busy; the programs are right.

@@ -433,7 +433,9 @@ fn the_reward_model_and_the_reference_are_checked_like_the_trained_model() {
         let message = case.refused(2, args);
         assert!(message.contains("companion/tokenizer.json"), "{message}");
     }
-    ["tokenizer.json", "tokenizer_config.json", "generation_config.json"].map(copy);
+    for name in ["tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
+        copy(name);
+    }
     for args in [&critic[..], &rho1] {
         assert!(case.run(args).status.success());
     }

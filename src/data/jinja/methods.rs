@@ -225,7 +225,7 @@ fn bound(value: &Option<Value>, method: &str) -> Fallible<Option<i64>> {
 
 /// `text[start:end]` in bytes, and the number of characters before it. None where `start` is past
 /// the end.
-fn window<'t>(text: &'t str, start: Option<i64>, end: Option<i64>) -> Option<(&'t str, usize)> {
+fn window(text: &str, start: Option<i64>, end: Option<i64>) -> Option<(&str, usize)> {
     let length = text.chars().count() as i64;
     let place = |bound: i64| if bound < 0 { (bound + length).max(0) } else { bound };
     let start = place(start.unwrap_or(0));

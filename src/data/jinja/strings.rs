@@ -251,14 +251,16 @@ pub fn is(text: &str, method: &str) -> Fallible<bool> {
         "isalpha" => all(char::is_ascii_alphabetic, letter),
         "isalnum" => all(char::is_ascii_alphanumeric, letter),
         "islower" | "isupper" => {
-            let (wanted, other): (fn(char) -> bool, fn(char) -> bool) = match method {
-                "islower" => (char::is_lowercase, char::is_uppercase),
-                _ => (char::is_uppercase, char::is_lowercase),
-            };
+            let lower = |c: char| c.is_lowercase();
+            let upper = |c: char| c.is_uppercase();
+            let (has_lower, has_upper) = (text.chars().any(lower), text.chars().any(upper));
             if text.chars().any(|c| !c.is_ascii() && has_own_titlecase(c)) {
                 return Err(unsure());
             }
-            Ok(text.chars().any(wanted) && !text.chars().any(other))
+            Ok(match method {
+                "islower" => has_lower && !has_upper,
+                _ => has_upper && !has_lower,
+            })
         }
         _ if !text.is_ascii() => Err(unsure()),
         "isidentifier" => Ok(text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')

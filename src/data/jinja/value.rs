@@ -11,6 +11,9 @@ pub type Fallible<T> = Result<T, String>;
 pub const LARGEST_TEXT: usize = 64 << 20;
 pub const LARGEST_LIST: usize = 1 << 20;
 
+/// Names and values of a namespace, in the order of insertion.
+type Fields = Vec<(Rc<str>, Value)>;
+
 /// A Python value. Containers are shared, never changed: the sandbox that transformers renders in
 /// refuses methods that change them.
 #[derive(Clone)]
@@ -36,7 +39,7 @@ pub enum Value {
     Range(i64, i64, i64),
     /// A generator or another iterator, which is used up by the first loop over it.
     Iter(Rc<RefCell<VecDeque<Value>>>),
-    Namespace(Rc<RefCell<Vec<(Rc<str>, Value)>>>),
+    Namespace(Rc<RefCell<Fields>>),
     /// A method bound to its value.
     Method(Rc<Value>, Rc<str>),
     Function(&'static str),
