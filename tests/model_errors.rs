@@ -202,6 +202,6 @@ fn runs_are_neither_overwritten_nor_continued_with_another_recipe() {
     room.refuses(
         &["train", "baseline", "--resume", "one", "--set", "optim.lr=0.5"],
         2,
-        &["another recipe"],
+        &["`optim.lr` is 0.0001", "and 0.5 now"],
     );
 }
