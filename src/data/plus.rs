@@ -5,7 +5,10 @@
 //! A row has no expected values: they are what its reference solution returns (`eval::plus`).
 
 use super::{DataError, EvaluationProblem, file::TextFile, python_json};
-use serde::{Deserialize, de::IgnoredAny};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor},
+};
 use std::{collections::BTreeSet, path::Path};
 
 /// Tasks of MBPP from this one on are for training (Austin et al. 2021, section 2.1), and MBPP+ has
@@ -91,10 +94,42 @@ struct Row {
     prompt: String,
     entry_point: String,
     canonical_solution: String,
-    // Lists of arguments: numbers of any size, which only Python reads.
-    base_input: Vec<Vec<IgnoredAny>>,
-    plus_input: Vec<Vec<IgnoredAny>>,
+    base_input: Inputs,
+    plus_input: Inputs,
     atol: f64,
+}
+
+/// How many inputs a field has: a list of lists of arguments, or `{}` for none, as Mbpp/793 has it. Only Python
+/// reads the arguments, which may be numbers of any size.
+struct Inputs(usize);
+
+impl<'de> Deserialize<'de> for Inputs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Lists;
+        impl<'de> Visitor<'de> for Lists {
+            type Value = Inputs;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a list with a list of arguments for each call")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Inputs, A::Error> {
+                let mut count = 0;
+                while list.next_element::<Vec<IgnoredAny>>()?.is_some() {
+                    count += 1;
+                }
+                Ok(Inputs(count))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Inputs, A::Error> {
+                match map.next_key::<IgnoredAny>()? {
+                    None => Ok(Inputs(0)),
+                    Some(_) => Err(de::Error::invalid_type(Unexpected::Map, &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(Lists)
+    }
 }
 
 /// Reads and checks a file's problems, in order of their numbers.
@@ -159,7 +194,7 @@ fn parse(file: &str, text: &str, set: PlusSet) -> Result<Vec<Problem>, DataError
             entry_point: fields.entry_point,
             canonical_solution: fields.canonical_solution,
             atol: fields.atol,
-            inputs: [fields.base_input.len(), fields.plus_input.len()],
+            inputs: [fields.base_input.0, fields.plus_input.0],
             row: row.to_owned(),
             line,
         });
@@ -217,7 +252,7 @@ mod tests {
                 "f",
                 "[[1e-6, 1e999, -Infinity, 123456789012345678901234567890]]",
             ),
-            row("Mbpp/2", "g", "[]"),
+            row("Mbpp/2", "g", "{}"),
         );
         let problems = parse("f", &format!("{second}\n\n{first}\n"), PlusSet::Mbpp).unwrap();
         assert_eq!(
@@ -225,6 +260,7 @@ mod tests {
             [(2, 3), (601, 1)]
         );
         assert_eq!((&problems[1].row, problems[1].inputs), (&second, [1, 0]));
+        assert_eq!(problems[0].inputs, [0, 0]);
         let compared = evaluation_problems(&problems, PlusSet::Mbpp);
         assert_eq!(compared.len(), 1, "tasks from 601 on are for training");
         assert_eq!(compared[0].name, "mbpp+/2");
@@ -241,6 +277,10 @@ mod tests {
             (
                 row("Mbpp/1", "f", "[[1], 2]"),
                 "invalid type: integer `2`, expected a sequence",
+            ),
+            (
+                row("Mbpp/1", "f", r#"{"a": [1]}"#),
+                "invalid type: map, expected a list with a list of arguments for each call",
             ),
             (row("Mbpp/1", "f", "7"), "line 1: not a row of MbppPlus.jsonl.gz"),
             (
