@@ -84,7 +84,13 @@ fn endless_output_is_cut_on_both_streams() {
         let source = format!("import sys\nwhile True: sys.{stream}.write('x' * 5000)");
         let outcome = run_with(&source, b"", &limits);
         assert_eq!(outcome.status, Status::OutputLimit, "{stream}");
-        assert_eq!(outcome.stdout.len() + outcome.stderr.len(), 1000);
+        // A program may find its pipe closed before it is killed, and say so on the other stream.
+        let (endless, other) = match stream {
+            "stdout" => (&outcome.stdout, &outcome.stderr),
+            _ => (&outcome.stderr, &outcome.stdout),
+        };
+        assert_eq!(endless.len(), 1000, "{stream}");
+        assert!(other.len() <= 1000, "{stream}");
     }
     let exactly = run_with("print('x' * 999)", b"", &limits);
     assert_eq!((exactly.status, exactly.stdout.len()), (Status::Exit(0), 1000));
