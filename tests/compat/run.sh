@@ -11,7 +11,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-target=${CARGO_TARGET_DIR:-target}
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 here=tests/compat
 # Its source distribution holds llama.cpp with the converters.
 llama_cpp_source=llama-cpp-python==0.3.36
@@ -19,7 +19,8 @@ say() { printf 'compat: %s\n' "$*" >&2; }
 fail() { say "FAILED: $*"; exit 1; }
 
 if [[ -n ${COMPAT_PYTHON:-} ]]; then
-    python=$COMPAT_PYTHON
+    python=$(command -v "$COMPAT_PYTHON") || fail "COMPAT_PYTHON=$COMPAT_PYTHON is not an interpreter"
+    python=$(realpath -s "$python")
 else
     venv=$target/compat-venv
     python=$venv/bin/python
