@@ -126,6 +126,11 @@ static LONG_VERSION: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
+/// The command line as clap knows it, for the reference page.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// The program: parses, runs, reports.
 pub fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
