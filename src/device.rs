@@ -5,7 +5,7 @@
 //! on a machine without a GPU. CUDA and wgpu devices are created lazily and fail only in use, so
 //! they are looked for (enumerated) before they are handed out.
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Element, Tensor, TensorReadError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
@@ -326,6 +326,27 @@ fn numbered(backend: Backend, kind: burn::tensor::DeviceType) -> Vec<(Available,
             )
         })
         .collect()
+}
+
+/// A tensor's values could not be read from its device.
+#[derive(Debug, thiserror::Error)]
+#[error("reading a tensor from its device failed: {0}")]
+pub struct ReadError(#[from] TensorReadError);
+
+/// A tensor's values on the host, row-major.
+///
+/// # Errors
+/// The device failed while it computed or copied them.
+pub fn to_vec<E: Element, const D: usize>(tensor: Tensor<D>) -> Result<Vec<E>, ReadError> {
+    Ok(tensor.try_into_vec_as::<E>()?)
+}
+
+/// The same as f32.
+///
+/// # Errors
+/// As [`to_vec`].
+pub fn to_f32<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, ReadError> {
+    to_vec(tensor)
 }
 
 #[cfg(test)]

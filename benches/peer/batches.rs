@@ -72,14 +72,13 @@ pub fn read(path: &Path) -> Steps {
     let settings = lines.next().expect("a line of settings");
     let optim = serde_json::from_value(settings["optim"].clone()).expect("settings of AdamW");
     let step = |line: Value| StepBatch {
-        labelled: Vec::new(),
-        micro: line["micro"]
+        micro_batches: line["micro"]
             .as_array()
             .expect("micro-batches")
             .iter()
             .map(from_json)
             .collect(),
-        heads_only: false,
+        ..StepBatch::default()
     };
     Steps {
         optim,

@@ -54,7 +54,7 @@ fn training_step(mode: &str, options: &Options) {
             _ => Recompute::None,
         },
         heads: match options.get("--heads") {
-            Some(&"in-turn") => HeadOrder::InTurn,
+            Some(&"in-turn") => HeadOrder::Sequential,
             _ => HeadOrder::Together,
         },
         ..TrainConfig::default()

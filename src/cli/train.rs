@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     data::{PromptStyle, Tokenizer},
-    pipeline::{self, PipelineError, PlanReport, Show, Sources, TrainRequest, TrainSummary},
+    pipeline::{self, Experiment, PipelineError, PlanReport, Show, Sources, TrainSummary, default_name},
     scorer::ScorerConfig,
     settings::{Pipeline, Settings, expand_home},
     stop::Stop,
@@ -61,38 +61,40 @@ pub struct Args {
 
 /// Trains, or prints the plan.
 pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
-    let dry_run = args.dry_run;
-    let request = prepare(args, output)?;
+    let (dry_run, pipeline) = (args.dry_run, args.pipeline);
+    let (experiment, run_dir) = prepare(args, output)?;
     if dry_run {
-        let plan = pipeline::plan(&request)?;
+        let plan = experiment.plan()?;
         return output.result(&serde_json::to_value(&plan)?, &plan_text(&plan));
     }
-    request
-        .stop
-        .on_signals()
+    let stop = Stop::default();
+    stop.on_signals()
         .map_err(|e| Failure::failed(format!("cannot listen to signals: {e}")))?;
-    let summary = match pipeline::train(&request) {
+    let resume = format!("wmtp train {} --resume {}", pipeline.name(), run_dir.display());
+    let summary = match experiment.stop(stop.clone()).run() {
         Err(error @ PipelineError::Stopped) => {
-            return Err(Failure::failed(format!("{error}: {}", resume_command(&request))));
+            return Err(Failure::failed(format!("{error}: {resume}")));
         }
         trained => trained?,
     };
-    output.result(&serde_json::to_value(&summary)?, &summary_text(&summary, &request))?;
-    if request.stop.is_asked() && !summary.finished {
-        let saved = if request.stop.saves() {
+    output.result(&serde_json::to_value(&summary)?, &summary_text(&summary, &resume))?;
+    if stop.is_asked() && !summary.finished {
+        let saved = if stop.saves() {
             "a checkpoint is saved"
         } else {
             "no checkpoint was saved, so the newest one before counts"
         };
         return Err(Failure::Found(format!(
             "asked to stop after step {}: {saved}; continue with --resume {}",
-            summary.steps, request.run_name
+            summary.steps,
+            run_dir.file_name().unwrap_or_default().display()
         )));
     }
     Ok(())
 }
 
-fn prepare(args: Args, output: &Output) -> Result<TrainRequest, Failure> {
+/// The experiment, and the directory of its run.
+fn prepare(args: Args, output: &Output) -> Result<(Experiment, PathBuf), Failure> {
     let load = |settings: &SettingsArgs| {
         settings
             .sources(Some(args.pipeline))
@@ -143,35 +145,22 @@ fn prepare(args: Args, output: &Output) -> Result<TrainRequest, Failure> {
             .map(|n| n.to_string_lossy().into_owned())
             .unwrap_or_default(),
         (None, Some(name)) => name.clone(),
-        (None, None) => format!(
-            "{}-{}",
-            args.pipeline.name(),
-            jiff::Zoned::now().strftime("%Y%m%d-%H%M%S")
-        ),
+        (None, None) => default_name(args.pipeline),
     };
     let copy = match &settings.config.storage.runs {
         Some(url) if !args.dry_run => Some(copy(url, &run_name, resume.is_none(), &settings)?),
         _ => None,
     };
     let dashboard = std::io::stdout().is_terminal() && !output.is_json() && !args.plain;
-    Ok(TrainRequest {
-        algorithm: args.pipeline,
-        seed: settings.config.seed,
-        device,
-        device_name,
-        sources,
-        cache: expand_home(&settings.config.paths.cache),
-        output: runs,
-        run_name,
-        resume,
-        copy,
-        config_yaml: settings.config.to_yaml(),
-        recipe_yaml: settings.recipe.to_yaml(),
-        show: if dashboard { Show::Dashboard } else { Show::Lines },
-        stop: Stop::default(),
-        config: settings.config,
-        recipe: settings.recipe,
-    })
+    let run_dir = runs.join(&run_name);
+    let experiment = Experiment::from(settings)
+        .device(device_name, device)
+        .sources(sources)
+        .run_name(run_name)
+        .resume(resume)
+        .copy(copy)
+        .show(if dashboard { Show::Dashboard } else { Show::Lines });
+    Ok((experiment, run_dir))
 }
 
 /// Puts the checkpoint in the place of a run or `auto`, so that the recipe that is kept names it.
@@ -346,7 +335,7 @@ fn plan_text(plan: &PlanReport) -> String {
 }
 
 /// What was learned, where it is and what to do next.
-fn summary_text(summary: &TrainSummary, request: &TrainRequest) -> String {
+fn summary_text(summary: &TrainSummary, resume: &str) -> String {
     let skipped = match summary.skipped {
         0 => String::new(),
         n => format!(" ({n} not applied)"),
@@ -376,26 +365,18 @@ fn summary_text(summary: &TrainSummary, request: &TrainRequest) -> String {
         let state = if copy.complete { "" } else { " (incomplete)" };
         say("copied to", vec![format!("{}{state}", copy.url)]);
     }
-    say("next", next(summary, request));
+    say("next", next(summary, resume));
     lines.join("\n")
 }
 
 /// Commands that follow a run.
-fn next(summary: &TrainSummary, request: &TrainRequest) -> Vec<String> {
+fn next(summary: &TrainSummary, resume: &str) -> Vec<String> {
     if summary.finished {
         vec![
             format!("wmtp eval mbpp --model {}", summary.checkpoint.display()),
             format!("wmtp report {}", summary.run_dir.display()),
         ]
     } else {
-        vec![resume_command(request)]
+        vec![resume.to_owned()]
     }
-}
-
-fn resume_command(request: &TrainRequest) -> String {
-    format!(
-        "wmtp train {} --resume {}",
-        request.algorithm.name(),
-        request.output.join(&request.run_name).display()
-    )
 }

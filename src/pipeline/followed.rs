@@ -1,7 +1,7 @@
 //! What a run's trackers are told when it begins and when it ends; in between, its directory tells
 //! them what is written.
 
-use super::{PipelineError, TrainRequest};
+use super::{PipelineError, request::Request};
 use crate::{
     settings::{Config, Recipe},
     track::{
@@ -36,7 +36,7 @@ const FILES: &[(&str, &str)] = &[
 /// Opens the run's trackers and says what the run is.
 pub(super) fn begin(
     run: RunDir,
-    request: &TrainRequest,
+    request: &Request,
     trackers: Vec<Box<dyn Tracker>>,
     metrics_bytes: u64,
 ) -> Result<RunDir, PipelineError> {
@@ -113,7 +113,7 @@ fn files(tracking: &Tracking, dir: &Path) {
 
 /// Says how the run ended (`state`: where it stands, None if it failed), waits for its trackers, and
 /// tells people what is left to deliver.
-pub(super) fn end(run: &RunDir, request: &TrainRequest, state: Option<&TrainerState>) -> Option<TrackingSummary> {
+pub(super) fn end(run: &RunDir, request: &Request, state: Option<&TrainerState>) -> Option<TrackingSummary> {
     let tracking = run.tracking();
     if !tracking.is_on() {
         return None;

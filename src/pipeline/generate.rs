@@ -3,13 +3,13 @@
 use super::PipelineError;
 use crate::{
     data::{Batch, DataError, Detokenizer, Document, Tokenizer},
+    device::to_f32,
     eval::{Completion, Done, EvalError, GenerationRequest, Generator, PromptLength, Stop},
     train::{
-        loss::{HeadStates, head_ce},
+        loss::{HeadHidden, HeadTargets, head_ce},
         packed,
     },
 };
-use burn::tensor::Tensor;
 use serde::Serialize;
 use std::{cell::RefCell, collections::HashMap};
 use wmtp_model::{Decoding, Effort, Finish, Generation, ModelError, MtpLlama, Request, Sampling, Totals};
@@ -331,16 +331,17 @@ pub fn score_text(model: &MtpLlama, tokenizer: &Tokenizer, text: &str) -> Result
             last = Some(hidden.clone().narrow(1, n - 1, 1));
         }
         let mut of_head = head_ce(
-            HeadStates::everywhere(k, hidden),
+            HeadHidden::everywhere(k, hidden),
+            &HeadTargets::of(&batch, k),
             model.unembedding(),
             &batch,
             model.compute(),
-        );
+        )?;
         of_head.truncate(n.saturating_sub(k));
         ce.push(of_head);
     }
     let logits = match last {
-        Some(last) => last_logits(model, last),
+        Some(last) => to_f32(model.logits(last))?,
         None => Vec::new(),
     };
     let mut order: Vec<usize> = (0..logits.len()).collect();
@@ -352,10 +353,6 @@ pub fn score_text(model: &MtpLlama, tokenizer: &Tokenizer, text: &str) -> Result
         top20_ids: order.iter().map(|&i| i as u32).collect(),
         top20_logits: order.iter().map(|&i| logits[i]).collect(),
     })
-}
-
-fn last_logits(model: &MtpLlama, hidden: Tensor<3>) -> Vec<f32> {
-    crate::train::loss::to_f32(model.logits(hidden).flatten(0, 2))
 }
 
 /// A text as one document, everything after the first token a response.

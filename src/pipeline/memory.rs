@@ -12,7 +12,7 @@
 
 use crate::{
     settings::Recipe,
-    train::{HeadOrder, PrecisionConfig, Recompute, StatePrecision},
+    train::{HeadOrder, PrecisionConfig, Recompute, state_bytes},
 };
 use serde::{Deserialize, Serialize};
 use wmtp_model::LlamaConfig;
@@ -62,7 +62,7 @@ pub struct MemoryEstimate {
     pub weights: u64,
     /// Gradients of what is trained; twice where several micro-batches make a step.
     pub gradients: u64,
-    /// Both moments of AdamW.
+    /// The optimizer's state.
     pub optimizer: u64,
     /// What a micro-batch keeps for its backward pass.
     pub activations: u64,
@@ -84,7 +84,7 @@ pub fn estimate(
     let s = Sizes::new(config, recipe);
     let trained = s.adapters.unwrap_or(s.parameters);
     let weights = s.parameters * s.weight + s.adapters.map_or(0, |n| n * s.weight) + reference * F32;
-    let optimizer = 2 * trained * s.state;
+    let optimizer = state_bytes(&recipe.optim, trained);
     let gradients = trained * s.gradient;
     let before = if accumulates { gradients } else { 0 };
     let activations = s.activations(&micro_batch);
@@ -137,10 +137,9 @@ struct Sizes {
     parameters: usize,
     layer_matrices: usize,
     adapters: Option<usize>,
-    /// Bytes of a weight, of an element of a gradient, of a moment, of a kept activation.
+    /// Bytes of a weight, of an element of a gradient, of a kept activation.
     weight: usize,
     gradient: usize,
-    state: usize,
     kept: usize,
     recompute: bool,
     in_turn: bool,
@@ -174,10 +173,9 @@ impl Sizes {
             adapters,
             weight: bytes(train.precision == PrecisionConfig::PureBf16),
             gradient: bytes(rounded && adapters.is_none()),
-            state: bytes(recipe.optim.state == StatePrecision::Bf16),
             kept: bytes(rounded),
             recompute: train.recompute == Recompute::Block,
-            in_turn: train.heads == HeadOrder::InTurn,
+            in_turn: train.heads == HeadOrder::Sequential,
         }
     }
 

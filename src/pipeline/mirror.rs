@@ -1,6 +1,6 @@
 //! A run's copy on S3: started with the run, waited for at its end.
 
-use super::{PipelineError, TrainRequest};
+use super::{PipelineError, request::Request};
 use crate::{
     storage::{Ended, RemoteRun, RunMirror},
     track::{Event, RunDir},
@@ -43,7 +43,7 @@ impl Mirror for RunMirror {
 }
 
 /// Starts copying, if that was asked for.
-pub(super) fn start(request: &TrainRequest, run: &RunDir) -> Result<Option<Arc<RunMirror>>, PipelineError> {
+pub(super) fn start(request: &Request, run: &RunDir) -> Result<Option<Arc<RunMirror>>, PipelineError> {
     let Some(copy) = &request.copy else { return Ok(None) };
     let log = run.clone();
     let report = Box::new(move |step, event, reason: String| {
@@ -60,7 +60,7 @@ pub(super) fn start(request: &TrainRequest, run: &RunDir) -> Result<Option<Arc<R
 
 /// Waits until everything is there, or long enough.
 pub(super) fn finish(
-    request: &TrainRequest,
+    request: &Request,
     mirror: Option<&RunMirror>,
     run: &RunDir,
     step: usize,

@@ -5,31 +5,33 @@
 //! reference model, `critic` first learns a value head and then weighs by value differences.
 
 mod builtin;
-mod critic;
 mod ending;
 mod error;
+mod experiment;
 mod export;
 mod followed;
 mod generate;
 mod heads;
-mod learn_value;
 mod learned;
 mod memory;
 mod mirror;
 mod offline;
 mod open;
 mod plan;
-mod reference;
+mod request;
 mod resume;
 mod scoring;
+mod scoring_models;
 mod sources;
+mod start;
 mod steps;
 mod train;
-mod values;
+mod value_stage;
 
 pub use builtin::micro_model;
-pub use critic::ValueReport;
 pub use error::PipelineError;
+pub(crate) use experiment::default_name;
+pub use experiment::{Experiment, TrainSummary};
 pub use export::export_merged;
 pub use followed::{describe, sync, weights_hash};
 pub use generate::{ModelGenerator, ScoreReport, TokenWriter, Written, score_text};
@@ -38,6 +40,7 @@ pub use learned::Learned;
 pub use memory::{MemoryEstimate, MicroBatch};
 pub use mirror::{Copy, CopySummary};
 pub use open::open_model;
-pub use plan::{PlanReport, ValueStagePlan, plan};
+pub use plan::{PlanReport, ValueStagePlan};
+pub use request::Show;
 pub use sources::Sources;
-pub use train::{Show, TrainRequest, TrainSummary, train, train_tracked, train_with};
+pub use value_stage::ValueReport;

@@ -1,14 +1,21 @@
 //! rho1's scores made once, before training, and kept in the cache: no second model is in memory
 //! while training.
 
-use super::{PipelineError, TrainRequest, reference::ModelCe, train::Prepared};
-use crate::scorer::{CachedScores, Needs, Offline, Rho1, Rho1Config, ScoreInput, Scorer, TokenCe};
+use super::{
+    PipelineError,
+    request::{Prepared, Request},
+    scoring_models::ModelCe,
+};
+use crate::{
+    data::Batch,
+    scorer::{CachedScores, Needs, Rho1, Rho1Config, ScoreInput, Scorer, TokenCe},
+};
 use wmtp_model::{LlamaConfig, ModelError, MtpLlama};
 
 /// The scores from the cache, or made now. `base` is the model that training starts from.
 pub fn scores(
     config: &Rho1Config,
-    request: &TrainRequest,
+    request: &Request,
     prepared: &Prepared,
     base: &MtpLlama,
     load: impl Fn() -> Result<MtpLlama, ModelError>,
@@ -18,14 +25,15 @@ pub fn scores(
     let settings = key_settings(config, request)?;
     let data = prepared.splits.train.hash();
     let key = CachedScores::key(data, &[&hashes[0], &hashes[1]], &settings);
-    let mut scorer = Rho1::new(config, Box::new(ModelCe::new(load()?)))?;
-    if let Some(cached) = CachedScores::load(&request.cache, &key)? {
-        return Ok(Box::new(Offline::new(&scorer, cached)));
+    if let Some(cached) = CachedScores::load(&request.cache(), &key)? {
+        return Ok(Box::new(Rho1::cached(config, cached)?));
     }
+    let mut scorer = Rho1::new(config, Box::new(ModelCe::new(load()?)))?;
+    let ragged = base.attends_by_document();
     let base = ModelCe::new(base.clone());
     let mut cached = CachedScores::new(key);
     for batch in prepared.splits.train.in_order(prepared.shape.micro_batch) {
-        let batch = base.unpadded(&batch);
+        let batch: Batch = if ragged { batch.ragged() } else { batch };
         let ce = base.token_ce(&batch)?;
         debug_assert_eq!(
             scorer.needs(),
@@ -42,13 +50,13 @@ pub fn scores(
         })?;
         cached.add(&batch, &scores);
     }
-    cached.save(&request.cache)?;
-    Ok(Box::new(Offline::new(&scorer, cached)))
+    cached.save(&request.cache())?;
+    Ok(Box::new(Rho1::cached(config, cached)?))
 }
 
 /// Everything but weights and data that the scores depend on: the scorer's settings, what the two
 /// models compute from their weights, and in which precision.
-fn key_settings(config: &Rho1Config, request: &TrainRequest) -> Result<String, PipelineError> {
+fn key_settings(config: &Rho1Config, request: &Request) -> Result<String, PipelineError> {
     let [base, reference] = [Some(request.sources.config()?), request.sources.reference_config()?];
     let settings = serde_json::json!({
         "scorer": config,

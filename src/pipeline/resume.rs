@@ -1,13 +1,17 @@
 //! A run that is resumed: what must be as it was, what may change, and what is written down of it.
 
-use super::{PipelineError, TrainRequest, train::Prepared};
+use super::{
+    PipelineError,
+    request::{Prepared, Request},
+};
 use crate::{
     data::StepShape,
-    settings::{Recipe, Sources},
+    settings::{Pipeline, Recipe, Sources},
     track::{Event, RunDir, flatten, write_atomically},
-    train::{CheckpointError, CheckpointStore, TrainerState},
+    train::{CheckpointError, CheckpointStore, TrainerState, hex},
 };
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -55,7 +59,7 @@ type Changes = BTreeMap<String, [String; 2]>;
 /// A setting or data set that is not the run's, by its name; no usable checkpoint.
 pub(super) fn resume(
     dir: &Path,
-    request: &TrainRequest,
+    request: &Request,
     prepared: &Prepared,
     fresh: &TrainerState,
 ) -> Result<Resumed, PipelineError> {
@@ -157,7 +161,7 @@ impl Record {
         let recipe_id = match json["recipe_id"].as_str() {
             Some(id) => id.to_owned(),
             // It was never resumed with other settings.
-            None => recipe_id(algorithm, &yaml),
+            None => id_of(algorithm, &yaml),
         };
         Ok(Self {
             recipe: recipe.map_err(|e| wrong("recipe.yaml", e.to_string()))?.recipe,
@@ -168,14 +172,14 @@ impl Record {
     }
 
     /// What differs from the run's settings, all of which may.
-    fn check(&self, request: &TrainRequest) -> Result<Changes, PipelineError> {
+    fn check(&self, request: &Request) -> Result<Changes, PipelineError> {
         let of_run = |key: &str| match &self.json[key] {
             Value::String(text) => text.clone(),
             other => other.to_string(),
         };
         let same = [
-            ("the pipeline", of_run("algorithm"), request.algorithm.name().to_owned()),
-            ("`seed`", of_run("seed"), request.seed.to_string()),
+            ("the pipeline", of_run("algorithm"), request.pipeline.name().to_owned()),
+            ("`seed`", of_run("seed"), request.seed().to_string()),
         ];
         for (what, before, now) in same {
             if before != now {
@@ -231,7 +235,7 @@ impl Record {
     fn write(
         &self,
         run: &RunDir,
-        request: &TrainRequest,
+        request: &Request,
         prepared: &Prepared,
         state: &TrainerState,
         changes: &Changes,
@@ -240,7 +244,7 @@ impl Record {
         json["recipe_id"] = self.recipe_id.clone().into();
         json["steps"] = prepared.total_steps.into();
         if !changes.is_empty() {
-            json["recipe_sha256"] = super::train::sha256(&request.recipe_yaml).into();
+            json["recipe_sha256"] = sha256(&request.recipe.to_yaml()).into();
         }
         let entry = json!({
             "time": jiff::Timestamp::now().to_string(),
@@ -256,15 +260,24 @@ impl Record {
         }
         run.write_json("run.json", &json)?;
         if !changes.is_empty() {
-            write_atomically(&self.dir.join("recipe.yaml"), request.recipe_yaml.as_bytes())?;
+            write_atomically(&self.dir.join("recipe.yaml"), request.recipe.to_yaml().as_bytes())?;
         }
         Ok(())
     }
 }
 
 /// What a run's checkpoints name as their recipe.
-pub(super) fn recipe_id(algorithm: &str, recipe_yaml: &str) -> String {
-    super::train::sha256(&format!("{algorithm}\n{recipe_yaml}"))
+pub(super) fn recipe_id(pipeline: Pipeline, recipe: &Recipe) -> String {
+    id_of(pipeline.name(), &recipe.to_yaml())
+}
+
+fn id_of(algorithm: &str, recipe_yaml: &str) -> String {
+    sha256(&format!("{algorithm}\n{recipe_yaml}"))
+}
+
+/// Lower-case hexadecimal SHA-256.
+pub(super) fn sha256(text: &str) -> String {
+    hex(&Sha256::digest(text))
 }
 
 fn refuse<T>(problem: String) -> Result<T, PipelineError> {

@@ -1,16 +1,23 @@
 //! From a recipe's scorer to the object that scores.
 
-use super::{PipelineError, TrainRequest, offline, reference::ModelCe, sources, train::Prepared, values};
-use crate::scorer::{
-    CriticConfig, CriticScorer, Position, Pseudo, Random, Reward, Rho1, Rho1Config, Scorer, ScorerConfig, ScoringTime,
-    SequenceReward, Shuffled, Uniform, Verified,
+use super::{
+    PipelineError, offline,
+    request::{Prepared, Request},
+    scoring_models::{HeadValues, ModelCe, ModelReward},
+    sources,
 };
-use crate::train::CurrentHead;
+use crate::{
+    scorer::{
+        CriticConfig, CriticScorer, Position, Pseudo, Random, Reward, Rho1, Rho1Config, Scorer, ScorerConfig,
+        ScoringTime, SequenceReward, Shuffled, Uniform, Verified,
+    },
+    train::CurrentHead,
+};
 use wmtp_model::{LoadOptions, MtpLlama, RewardModel};
 
 /// Builds the recipe's scorer. `value` is what the value stage made, for the critic.
 pub fn scorer(
-    request: &TrainRequest,
+    request: &Request,
     prepared: &Prepared,
     base: &MtpLlama,
     value: Option<&CurrentHead>,
@@ -20,25 +27,25 @@ pub fn scorer(
 
 fn build(
     config: &ScorerConfig,
-    request: &TrainRequest,
+    request: &Request,
     prepared: &Prepared,
     base: &MtpLlama,
     value: Option<&CurrentHead>,
 ) -> Result<Box<dyn Scorer>, PipelineError> {
     Ok(match config {
         ScorerConfig::Uniform(_) => Box::new(Uniform),
-        ScorerConfig::Random(_) => Box::new(Random::new(request.seed)),
+        ScorerConfig::Random(_) => Box::new(Random::new(request.seed())),
         ScorerConfig::Position(_) => Box::new(Position),
         ScorerConfig::Shuffled(shuffled) => {
             let of = build(&shuffled.of, request, prepared, base, value)?;
-            Box::new(Shuffled::new(of, request.recipe.weights.over, request.seed))
+            Box::new(Shuffled::new(of, request.recipe.weights.over, request.seed()))
         }
         ScorerConfig::Rho1(config) => rho1(config, request, prepared, base)?,
         ScorerConfig::Critic(config) => {
-            let head = value.ok_or_else(|| PipelineError::Setting("the critic has no value head".into()))?;
+            let head = value.ok_or_else(|| PipelineError::Internal("the critic has no value head"))?;
             Box::new(CriticScorer::new(
                 config.clone(),
-                Box::new(values::HeadValues(head.clone())),
+                Box::new(HeadValues(head.clone())),
                 reward(config, request)?,
             ))
         }
@@ -46,7 +53,7 @@ fn build(
 }
 
 /// Where the sequence rewards of the trained documents come from.
-pub fn reward(config: &CriticConfig, request: &TrainRequest) -> Result<Box<dyn SequenceReward>, PipelineError> {
+pub fn reward(config: &CriticConfig, request: &Request) -> Result<Box<dyn SequenceReward>, PipelineError> {
     Ok(match config.reward {
         Reward::Verified => Box::new(Verified),
         Reward::Pseudo => Box::new(Pseudo),
@@ -54,14 +61,14 @@ pub fn reward(config: &CriticConfig, request: &TrainRequest) -> Result<Box<dyn S
             let dir = request.sources.reward.as_ref().ok_or_else(|| {
                 PipelineError::Setting("`scorer.reward` is `reward_model`, which needs `model.reward`: set it to the reward model's directory".into())
             })?;
-            Box::new(values::ModelReward(RewardModel::load(dir, &request.device)?))
+            Box::new(ModelReward(RewardModel::load(dir, &request.device)?))
         }
     })
 }
 
 fn rho1(
     config: &Rho1Config,
-    request: &TrainRequest,
+    request: &Request,
     prepared: &Prepared,
     base: &MtpLlama,
 ) -> Result<Box<dyn Scorer>, PipelineError> {

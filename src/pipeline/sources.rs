@@ -1,7 +1,11 @@
 //! The models of a run as directories of this machine, and what is read from them.
 
-use super::{PipelineError, TrainRequest, weights_hash};
-use crate::{settings::HeadInit, storage::Location, train::hex};
+use super::{PipelineError, weights_hash};
+use crate::{
+    settings::{HeadInit, Recipe},
+    storage::Location,
+    train::hex,
+};
 use burn::tensor::Device;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -132,27 +136,32 @@ pub(super) fn load(
 
 /// The model on the training device, with its adapters if the recipe wants them: new ones, or those
 /// of the adapter that training starts from.
-pub(super) fn load_trained(request: &TrainRequest) -> Result<MtpLlama, PipelineError> {
-    let mtp = &request.recipe.model.mtp;
+pub(super) fn load_trained(
+    recipe: &Recipe,
+    seed: u64,
+    sources: &Sources,
+    device: &Device,
+) -> Result<MtpLlama, PipelineError> {
+    let mtp = &recipe.model.mtp;
     let options = LoadOptions {
         n_heads: Some(mtp.n_heads),
         head_init: match mtp.init {
             HeadInit::CopyLast => wmtp_model::HeadInit::CopyLast,
             HeadInit::Random => wmtp_model::HeadInit::Random,
         },
-        seed: request.seed,
-        dtype: request.recipe.train.dtype(),
+        seed,
+        dtype: recipe.train.dtype(),
     };
     // burn computes cheap element-wise results again in the backward pass instead of keeping them:
     // at SmolLM2's shape that is both smaller and faster (benches/train_step.rs).
-    let device = request.device.clone().autodiff().gradient_checkpointing();
-    let compute = request.recipe.train.compute();
-    let Sources { base, adapter, .. } = &request.sources;
-    let Some(lora) = &request.recipe.train.lora else {
+    let device = device.clone().autodiff().gradient_checkpointing();
+    let compute = recipe.train.compute();
+    let Sources { base, adapter, .. } = sources;
+    let Some(lora) = &recipe.train.lora else {
         return Ok(load(base, adapter.as_deref(), &options, &device)?.with_compute(compute));
     };
     let model = wmtp_model::load(base, &options, &device)?.with_compute(compute);
-    let model = wmtp_model::apply_lora(model, lora.rank, lora.alpha, request.seed);
+    let model = wmtp_model::apply_lora(model, lora.rank, lora.alpha, seed);
     Ok(match adapter {
         Some(adapter) => wmtp_model::continue_adapter(model, base, adapter, lora.rank, lora.alpha)?,
         None => model,

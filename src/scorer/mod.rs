@@ -15,7 +15,7 @@ mod shuffled;
 mod uniform;
 pub mod weights;
 
-use crate::data::Batch;
+use crate::{data::Batch, device::ReadError};
 use burn::tensor::Tensor;
 
 pub use config::{
@@ -29,7 +29,7 @@ pub use random::Random;
 pub use rho1::{Rho1, TokenCe};
 pub use shuffled::Shuffled;
 pub use uniform::Uniform;
-pub use weights::{Fallback, FallbackTally, Normaliser, WeightsReport};
+pub use weights::{Fallback, FallbackTally, Normaliser, WeightStats, WeightsReport};
 
 /// What a scorer wants computed for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,7 +49,9 @@ pub struct ScoreInput<'a> {
     /// Cross-entropy in nats **of token j** (that is CE_1 at position j - 1), `[B * S]`, 0 where
     /// valid_1(j - 1) does not hold; present if asked for.
     pub ce: Option<&'a [f32]>,
-    /// Optimizer step, from 0: `random` and `shuffled` draw from (seed, sample) only, never from it.
+    /// Optimizer step, from 0. Scores that are made once, before training, are made at step 0; documents
+    /// for reports are explained at the number of steps done. `random` and `shuffled` draw from
+    /// (seed, sample) only, never from it.
     pub step: usize,
 }
 
@@ -136,6 +138,9 @@ pub enum ScorerError {
         /// What is wrong with it, starting with a verb.
         problem: String,
     },
+    /// A device failed to hand over what was computed.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// The scorer's own model or file is not usable.
     #[error("scorer `{scorer}`: {problem}")]
     Setup {

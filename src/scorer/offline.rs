@@ -204,11 +204,11 @@ pub struct Offline {
 }
 
 impl Offline {
-    /// The scores that `of` gave, under its name and policy.
-    pub fn new(of: &dyn Scorer, scores: CachedScores) -> Self {
+    /// The scores that the scorer `name` gave, which become weights by `policy`.
+    pub fn new(name: &str, policy: Policy, scores: CachedScores) -> Self {
         Self {
-            name: of.name().to_owned(),
-            policy: of.policy(),
+            name: name.to_owned(),
+            policy,
             scores,
         }
     }

@@ -3,7 +3,9 @@
 //! Compares losses only; it loads no model. `CE_base` comes with the input (the model being
 //! trained; for `when: offline` the one that training starts from), `CE_ref` from a [`TokenCe`].
 
-use super::{Explained, Needs, Policy, Rho1Config, Rho1Mode, Rho1Score, ScoreInput, Scorer, ScorerError};
+use super::{
+    CachedScores, Explained, Needs, Offline, Policy, Rho1Config, Rho1Mode, Rho1Score, ScoreInput, Scorer, ScorerError,
+};
 use crate::data::{Batch, Tokenizer};
 
 const NAME: &str = "rho1";
@@ -32,29 +34,20 @@ impl Rho1 {
     /// # Errors
     /// `score: abs_excess` with `mode: select`, `top_p` outside (0, 1], `emphasis` below 1.
     pub fn new(config: &Rho1Config, reference: Box<dyn TokenCe>) -> Result<Self, ScorerError> {
-        let Rho1Config { top_p, emphasis, .. } = *config;
-        if !(top_p > 0.0 && top_p <= 1.0) {
-            return Err(setup(format!(
-                "`scorer.top_p` is {top_p}; it is a share above 0 and at most 1"
-            )));
-        }
-        if !(emphasis >= 1.0 && emphasis.is_finite()) {
-            return Err(setup(format!("`scorer.emphasis` is {emphasis}; it is at least 1")));
-        }
-        let (score, policy) = match (config.mode, config.score) {
-            (Rho1Mode::Weighted, score) => (score.unwrap_or(Rho1Score::AbsExcess), Policy::Lift { top_p, emphasis }),
-            (Rho1Mode::Select, None | Some(Rho1Score::Excess)) => (Rho1Score::Excess, Policy::Select { top_p }),
-            (Rho1Mode::Select, Some(Rho1Score::AbsExcess)) => {
-                return Err(setup(
-                    "`scorer.mode: select` selects by `excess`; leave `scorer.score` out".into(),
-                ));
-            }
-        };
+        let (score, policy) = resolve(config)?;
         Ok(Self {
             score,
             policy,
             reference,
         })
+    }
+
+    /// The scorer that looks up what this one scored before (`when: offline`): it needs no reference model.
+    ///
+    /// # Errors
+    /// As [`Rho1::new`].
+    pub fn cached(config: &Rho1Config, scores: CachedScores) -> Result<Offline, ScorerError> {
+        Ok(Offline::new(NAME, resolve(config)?.1, scores))
     }
 
     /// Checks that the reference model reads text as the trained one does.
@@ -63,6 +56,26 @@ impl Rho1 {
     /// Tokenizers that differ in content, naming both.
     pub fn check_tokenizers(trained: &Tokenizer, reference: &Tokenizer) -> Result<(), ScorerError> {
         trained.check_same(reference).map_err(|e| setup(e.to_string()))
+    }
+}
+
+/// What is compared, and how scores become weights.
+fn resolve(config: &Rho1Config) -> Result<(Rho1Score, Policy), ScorerError> {
+    let Rho1Config { top_p, emphasis, .. } = *config;
+    if !(top_p > 0.0 && top_p <= 1.0) {
+        return Err(setup(format!(
+            "`scorer.top_p` is {top_p}; it is a share above 0 and at most 1"
+        )));
+    }
+    if !(emphasis >= 1.0 && emphasis.is_finite()) {
+        return Err(setup(format!("`scorer.emphasis` is {emphasis}; it is at least 1")));
+    }
+    match (config.mode, config.score) {
+        (Rho1Mode::Weighted, score) => Ok((score.unwrap_or(Rho1Score::AbsExcess), Policy::Lift { top_p, emphasis })),
+        (Rho1Mode::Select, None | Some(Rho1Score::Excess)) => Ok((Rho1Score::Excess, Policy::Select { top_p })),
+        (Rho1Mode::Select, Some(Rho1Score::AbsExcess)) => Err(setup(
+            "`scorer.mode: select` selects by `excess`; leave `scorer.score` out".into(),
+        )),
     }
 }
 

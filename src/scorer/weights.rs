@@ -26,7 +26,7 @@ pub struct Fallback {
     pub position: usize,
 }
 
-/// The weights of an optimizer step and what can be said of them.
+/// The weights of an optimizer step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WeightsReport {
     /// One vector `[B * S]` a micro-batch; 1 for tokens outside responses.
@@ -35,15 +35,39 @@ pub struct WeightsReport {
     pub groups: usize,
     /// Groups that fell back to weight 1.
     pub fallbacks: Vec<Fallback>,
-    /// Mean weight of the response tokens; 1 if there are none.
+}
+
+/// Statistics of the weights of some response tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct WeightStats {
+    /// Mean, 1 up to 1e-4.
     pub mean: f64,
-    /// Smallest weight of a response token; 1 if there are none.
+    /// Smallest.
     pub min: f64,
-    /// Largest weight of a response token; 1 if there are none.
+    /// Largest.
     pub max: f64,
-    /// Entropy of the weights as a distribution over the response tokens, divided by its largest
-    /// value, log n: 1 for uniform weights, near 0 if few tokens carry all.
+    /// Entropy of w / sum w over the log of their number: 1 for equal weights, near 0 if few tokens
+    /// carry all.
     pub entropy: f64,
+}
+
+impl WeightStats {
+    /// Statistics of `weights`; None if there are none.
+    pub fn of(weights: &[f32]) -> Option<Self> {
+        if weights.is_empty() {
+            return None;
+        }
+        let n = weights.len() as f64;
+        let w = || weights.iter().map(|&w| f64::from(w));
+        let sum: f64 = w().sum();
+        let entropy: f64 = w().filter(|&w| w > 0.0).map(|w| -(w / sum) * (w / sum).ln()).sum();
+        Some(Self {
+            mean: sum / n,
+            min: w().fold(f64::INFINITY, f64::min),
+            max: w().fold(f64::NEG_INFINITY, f64::max),
+            entropy: if n > 1.0 { entropy / n.ln() } else { 1.0 },
+        })
+    }
 }
 
 /// One document of the step: which micro-batch, and where.
@@ -57,8 +81,8 @@ impl Normaliser {
     /// With the recipe's section `weights`.
     ///
     /// # Errors
-    /// Settings under which no weights exist: `eps < 1 < w_max`, `eps >= 0` and `temperature > 0`
-    /// must hold.
+    /// Settings under which no weights exist: `0 < eps < 1 < w_max` and `temperature > 0` must
+    /// hold.
     pub fn new(config: WeightsConfig) -> Result<Self, ScorerError> {
         let WeightsConfig {
             eps,
@@ -109,14 +133,9 @@ impl Normaliser {
                 Err(fallback) => fallbacks.push(fallback),
             }
         }
-        let stats = Stats::of(&members, &weights);
         WeightsReport {
             groups: groups.len(),
             fallbacks,
-            mean: stats.mean,
-            min: stats.min,
-            max: stats.max,
-            entropy: stats.entropy,
             weights,
         }
     }
@@ -255,46 +274,6 @@ fn select(scores: &[f64], top_p: f64) -> Vec<f64> {
         }
     }
     weights
-}
-
-struct Stats {
-    mean: f64,
-    min: f64,
-    max: f64,
-    entropy: f64,
-}
-
-impl Stats {
-    fn of(members: &[Member], weights: &[Vec<f32>]) -> Self {
-        let values = || {
-            members.iter().flat_map(|m| {
-                let range = m.document.response(m.seq_len);
-                let row = weights.get(m.batch).and_then(|w| w.get(range)).unwrap_or_default();
-                row.iter().map(|&w| f64::from(w))
-            })
-        };
-        let n = values().count();
-        let sum: f64 = values().sum();
-        if n == 0 || sum <= 0.0 {
-            return Self {
-                mean: 1.0,
-                min: 1.0,
-                max: 1.0,
-                entropy: 1.0,
-            };
-        }
-        let nats: f64 = values()
-            .map(|w| w / sum)
-            .filter(|&p| p > 0.0)
-            .map(|p| -p * p.ln())
-            .sum();
-        Self {
-            mean: sum / n as f64,
-            min: values().fold(f64::INFINITY, f64::min),
-            max: values().fold(f64::NEG_INFINITY, f64::max),
-            entropy: if n == 1 { 1.0 } else { nats / (n as f64).ln() },
-        }
-    }
 }
 
 /// Counts fallbacks over a run and stops it when they are no exception any more.

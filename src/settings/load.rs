@@ -39,6 +39,12 @@ impl Pipeline {
         }
     }
 
+    /// The pipeline that trains with this scorer.
+    pub fn of(scorer: &ScorerConfig) -> Self {
+        let fits = |pipeline: &Self| pipeline.check_scorer(scorer).is_ok();
+        [Self::Critic, Self::Rho1].into_iter().find(fits).unwrap_or_default()
+    }
+
     /// `wmtp train rho1` trains with rho1; baseline takes the controls.
     ///
     /// # Errors
@@ -364,17 +370,6 @@ fn known_sections(layer: &Layer, config: &Schema, recipe: &Schema) -> Result<(),
         return Err(config.unknown_section(recipe, key, place));
     }
     Ok(())
-}
-
-impl Settings {
-    /// Writes `config.yaml` and `recipe.yaml`, as resolved, into `dir`.
-    ///
-    /// # Errors
-    /// What the file system says.
-    pub fn write(&self, dir: &Path) -> std::io::Result<()> {
-        std::fs::write(dir.join("config.yaml"), self.config.to_yaml())?;
-        std::fs::write(dir.join("recipe.yaml"), self.recipe.to_yaml())
-    }
 }
 
 /// Reads a settings file of another kind than config and recipe, whose keys `schema` knows.

@@ -135,7 +135,7 @@ pub struct TrainConfig {
     pub checkpoint: CheckpointConfig,
     /// Validate every n steps (0: once at the end of every epoch).
     pub validate_every: usize,
-    /// What is written down for reports, beside the metrics.
+    /// What is written down for reports, in addition to the metrics.
     pub record: RecordConfig,
 }
 
@@ -163,8 +163,8 @@ impl Default for TrainConfig {
 pub enum PrecisionConfig {
     /// Nothing.
     F32,
-    /// The factors of matrix products and, without low-rank adapters, the matrices' gradients; weights stay f32. On flex,
-    /// fast where the CPU has AVX-512 with bf16.
+    /// The factors of matrix products and, without low-rank adapters, the matrices' gradients; weights stay
+    /// f32. On flex, fast where the CPU has AVX-512 with bf16.
     Bf16,
     /// The same and the weights themselves; updates are rounded stochastically. Half the memory of
     /// weights and gradients; `optim.state: bf16` halves that of the optimizer. Not with low-rank adapters.
@@ -187,7 +187,7 @@ pub enum StatePrecision {
 pub enum Recompute {
     /// Norms only.
     None,
-    /// Everything but the inputs of the halves of each decoder layer.
+    /// Everything but the inputs of the sublayers of each decoder layer.
     Block,
 }
 
@@ -197,8 +197,10 @@ pub enum Recompute {
 pub enum HeadOrder {
     /// One for all: the unembedding's gradient is summed once.
     Together,
-    /// One for each, then the trunk's: only one head's activations are there at a time.
-    InTurn,
+    /// Sequential heads: one for each, then the trunk's. Only one head's activations are in memory at a
+    /// time.
+    #[serde(rename = "in-turn")]
+    Sequential,
 }
 
 impl TrainConfig {
@@ -279,7 +281,7 @@ pub struct CheckpointConfig {
     pub every: usize,
     /// `last` is renewed every n steps; 0: at validations and at the end only.
     pub last_every: usize,
-    /// Keep at most so many `step-*` checkpoints; 0: all.
+    /// Number of `step-*` checkpoints to keep; 0: all.
     pub keep: usize,
     /// Keep the checkpoint with the best validation loss.
     pub best: bool,
@@ -319,14 +321,14 @@ impl Default for CheckpointConfig {
     }
 }
 
-/// Recipe section `train.record`: what reports show beside the metrics. Nothing of it changes what is
-/// trained.
+/// Recipe section `train.record`: what reports show in addition to the metrics. Nothing of it changes what
+/// is trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RecordConfig {
     /// A histogram of the step's weights into `weights.jsonl` every n steps; 0: none.
     pub weights_every: usize,
-    /// So many training documents, and as many held-out ones, go token by token into `tokens.jsonl` at
+    /// Number of training documents, and of held-out ones, that go token by token into `tokens.jsonl` at
     /// the start, at validations (where that costs less than 1% of the training) and at the end; 0: none.
     pub documents: usize,
     /// Documents with more tokens are not taken for that; where too few are short enough, the shortest are.

@@ -1,5 +1,5 @@
 use super::{batch, response};
-use crate::scorer::{FallbackTally, Normaliser, Policy, WeightGroup, WeightsConfig, weights::normalise};
+use crate::scorer::{FallbackTally, Normaliser, Policy, WeightGroup, WeightStats, WeightsConfig, weights::normalise};
 use proptest::{prelude::*, sample::select};
 use serde_json::Value;
 
@@ -155,8 +155,10 @@ proptest! {
         }
         // Prompts and padding are untouched.
         prop_assert!(weights.iter().zip(&batch.response).all(|(&w, &r)| r || w == 1.0));
-        prop_assert!(report.entropy <= 1.0 + 1e-9 && report.entropy >= 0.0);
-        prop_assert!(report.min <= report.mean && report.mean <= report.max);
+        let all: Vec<f32> = (0..batch.documents.len()).flat_map(|d| response(&batch, weights, d)).collect();
+        let stats = WeightStats::of(&all).unwrap();
+        prop_assert!(stats.entropy <= 1.0 + 1e-9 && stats.entropy >= 0.0);
+        prop_assert!(stats.min <= stats.mean && stats.mean <= stats.max);
     }
 
     #[test]
@@ -226,19 +228,27 @@ fn missing_scores_fall_back_and_empty_steps_are_empty() {
     let report = normaliser.weights(&Policy::Softmax, &[batch(&[(1, 3)], 8)], &[]);
     assert_eq!((report.groups, report.fallbacks.len()), (1, 1));
     let report = normaliser.weights(&Policy::Softmax, &[], &[]);
-    assert_eq!((report.groups, report.mean, report.entropy), (0, 1.0, 1.0));
+    assert_eq!((report.groups, report.fallbacks.len()), (0, 0));
+    assert_eq!(WeightStats::of(&[]), None);
 }
 
 #[test]
-fn statistics_are_of_response_tokens_only() {
+fn statistics_of_weights_are_those_worked_out_by_hand() {
     let normaliser = Normaliser::new(WeightsConfig::default()).unwrap();
     let batch = batch(&[(3, 4)], 16);
     let mut scores = vec![0.0; 16];
     scores[5] = 1.0;
-    let report = normaliser.weights(&Policy::Select { top_p: 0.5 }, &[batch], &[scores]);
+    let report = normaliser.weights(&Policy::Select { top_p: 0.5 }, std::slice::from_ref(&batch), &[scores]);
+    let stats = WeightStats::of(&response(&batch, &report.weights[0], 0)).unwrap();
     // Two of four tokens weigh 2: entropy ln 2 of ln 4.
-    assert_eq!((report.mean, report.min, report.max), (1.0, 0.0, 2.0));
-    assert!((report.entropy - 0.5).abs() < 1e-12);
+    assert_eq!((stats.mean, stats.min, stats.max), (1.0, 0.0, 2.0));
+    assert!((stats.entropy - 0.5).abs() < 1e-12);
+    // 1/4, 1/4, 1/2 of the sum: 1.5 ln 2 of ln 3.
+    let stats = WeightStats::of(&[0.75, 0.75, 1.5]).unwrap();
+    assert_eq!((stats.mean, stats.min, stats.max), (1.0, 0.75, 1.5));
+    assert!((stats.entropy - 1.5 * 2f64.ln() / 3f64.ln()).abs() < 1e-12);
+    let one = WeightStats::of(&[1.0]).unwrap();
+    assert_eq!((one.mean, one.min, one.max, one.entropy), (1.0, 1.0, 1.0, 1.0));
 }
 
 #[test]

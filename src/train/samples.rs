@@ -2,12 +2,14 @@
 
 use super::{
     RecordConfig, WeightedMtp,
-    forward::{Forward, unpadded},
-    loss::{head_ce, rows_of},
+    forward::Forward,
+    loss::{HeadTargets, head_ce},
+    weighting::FrozenHead,
 };
 use crate::{
     data::{Batch, DataError, Dataset, Document, Splits, Tokenized, Tokenizer},
-    scorer::{Explained, Policy, ScoreInput, Scorer, ScorerError},
+    device::ReadError,
+    scorer::{Explained, ScoreInput, Scorer, ScorerError},
 };
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
@@ -41,20 +43,29 @@ pub struct Split {
 
 impl Samples {
     /// Chooses `train.record.documents` of either split, evenly spread over those that are not longer
-    /// than `max_tokens` (the shortest, if too few are): always the same ones for the same data.
+    /// than `max_tokens` (the shortest, if too few are): always the same ones for the same data. With
+    /// `ragged`, batches are packed without padding.
     ///
     /// # Errors
     /// Tokens that the tokenizer's decoder refuses.
-    pub fn choose(record: &RecordConfig, splits: &Splits, tokenizer: &Tokenizer) -> Result<Self, DataError> {
+    pub fn choose(
+        record: &RecordConfig,
+        splits: &Splits,
+        tokenizer: &Tokenizer,
+        ragged: bool,
+    ) -> Result<Self, DataError> {
         if record.documents == 0 {
             return Ok(Self::default());
         }
-        Ok(Self {
-            splits: vec![
-                split("train", &splits.train, record, 0, tokenizer)?,
-                split("valid", &splits.valid, record, HELD_OUT, tokenizer)?,
-            ],
-        })
+        let mut splits = vec![
+            split("train", &splits.train, record, 0, tokenizer)?,
+            split("valid", &splits.valid, record, HELD_OUT, tokenizer)?,
+        ];
+        if ragged {
+            let batches = splits.iter_mut().flat_map(|split| &mut split.batches);
+            batches.for_each(|batch| *batch = batch.ragged());
+        }
+        Ok(Self { splits })
     }
 
     /// Tokens that looking at them reads.
@@ -132,45 +143,46 @@ pub struct Observed {
 }
 
 impl WeightedMtp {
-    /// What scorer and heads make of `batches`. With `weights.over: step` these documents are taken for a
-    /// step. A scorer that can't score them is named in the result.
-    pub(super) fn observed(&self, batches: &[Batch]) -> Vec<Observed> {
+    /// What scorer and heads make of `batches` after `step` optimizer steps. With `weights.over: step`
+    /// these documents are taken for a step. A scorer that can't score them is named in the result.
+    pub(super) fn observed(&self, batches: &[Batch], step: usize) -> Result<Vec<Observed>, ReadError> {
         self.renew_value();
         let plain = self.valid();
         let model = &plain.model;
         let device = model.unembedding().device();
-        let batches: Vec<Batch> = batches
-            .iter()
-            .map(|batch| unpadded(model, batch).into_owned())
-            .collect();
-        let mut explained: Result<(Vec<Explained>, Policy), ScorerError> = Ok((Vec::new(), Policy::Softmax));
+        let mut explained: Result<Vec<Explained>, ScorerError> = Ok(Vec::new());
         let mut ce = Vec::with_capacity(batches.len());
-        for batch in &batches {
+        for batch in batches {
             let forward = Forward::of(model, batch, &device, false);
-            if let Ok((all, policy)) = &mut explained {
-                let head1 = plain
-                    .rows_before_weights(batch, false)
-                    .map(|rows| forward.head(1, rows));
+            let targets = HeadTargets::of_heads(batch, model.n_heads());
+            if let Ok(all) = &mut explained {
+                let hidden = plain.weighting.hidden(&forward, &targets[0]);
+                let head = FrozenHead {
+                    unembedding: model.unembedding(),
+                    compute: model.compute(),
+                };
                 let explain = |scorer: &mut dyn Scorer, input: &ScoreInput<'_>| {
-                    *policy = scorer.policy();
                     // A scorer that takes it for granted that documents are training documents may panic
                     // at others. That is no reason to end a training that it could score.
                     catch_unwind(AssertUnwindSafe(|| scorer.explain(input))).unwrap_or_else(|_| Err(panicked(scorer)))
                 };
-                match plain.ask(batch, head1, model.unembedding(), explain) {
+                match plain
+                    .weighting
+                    .with_scorer(head, batch, step, hidden, &targets[0], explain)
+                {
                     Ok(one) => all.push(one),
                     Err(error) => explained = Err(error),
                 }
             }
-            let heads = (1..=model.n_heads()).map(|k| {
-                let head = forward.head(k, rows_of(&batch.valid(k)));
-                head_ce(head, model.unembedding(), batch, model.compute())
+            let heads = (1..).zip(&targets).map(|(k, targets)| {
+                let head = forward.head(k, targets.positions.clone());
+                head_ce(head, targets, model.unembedding(), batch, model.compute())
             });
-            ce.push(heads.collect::<Vec<_>>());
+            ce.push(heads.collect::<Result<Vec<_>, _>>()?);
         }
-        let weights = explained.map(|(mut all, policy)| {
+        let weights = explained.map(|mut all| {
             let mut scores: Vec<Vec<f32>> = all.iter_mut().map(|one| std::mem::take(&mut one.scores)).collect();
-            let weights = plain.weigher.weights(&policy, &batches, &mut scores).weights;
+            let weights = plain.weighting.weights(batches, &mut scores).weights;
             all.iter_mut().zip(scores).for_each(|(one, scores)| one.scores = scores);
             (weights, all)
         });
@@ -189,7 +201,7 @@ impl WeightedMtp {
                 observed.push(seen);
             }
         }
-        observed
+        Ok(observed)
     }
 }
 
@@ -216,8 +228,8 @@ impl Observed {
 
     fn add_scores(&mut self, document: &Document, batch: &Batch, weights: &[f32], explained: &Explained) {
         let of = |values: &[f32]| -> Vec<Option<f64>> {
-            let places = document.response(batch.seq_len);
-            places.map(|i| values.get(i).copied().and_then(short)).collect()
+            let positions = document.response(batch.seq_len);
+            positions.map(|i| values.get(i).copied().and_then(short)).collect()
         };
         self.weight = of(weights);
         self.scores.insert("score".into(), of(&explained.scores));

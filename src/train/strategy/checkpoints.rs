@@ -1,25 +1,21 @@
 //! Checkpoints of a session: written, kept, read back.
 
-use super::{TrainError, Trainable, session::Session};
-use crate::train::{CheckpointError, Kept};
+use super::session::Session;
+use crate::train::{CheckpointError, Kept, Stage, TrainError, Trainable};
 use std::path::Path;
 
 impl<M: Trainable> Session<'_, M> {
     pub(super) fn restore(&mut self, from: &Path) -> Result<(), TrainError> {
-        let content = |problem: String| CheckpointError::Content {
+        let content = |error: &dyn std::error::Error| CheckpointError::Content {
             path: from.into(),
-            problem,
+            problem: error.to_string(),
         };
         self.optimizer = None;
         if let Some(model) = self.model.take() {
-            self.model = Some(model.read(from).map_err(content)?);
+            self.model = Some(model.read(from).map_err(|e| content(&e))?);
         }
         let optimizer = self.fresh_optimizer()?;
-        self.optimizer = Some(
-            optimizer
-                .load(from.join("optimizer.bpk"))
-                .map_err(|e| content(e.to_string()))?,
-        );
+        self.optimizer = Some(optimizer.load(from.join("optimizer.bpk")).map_err(|e| content(&e))?);
         Ok(())
     }
 
@@ -28,17 +24,19 @@ impl<M: Trainable> Session<'_, M> {
         let (Some(model), Some(optimizer)) = (&self.model, &self.optimizer) else {
             return Ok(());
         };
-        self.state.metrics_bytes = self.strategy.run.size("metrics.jsonl");
-        let path = self.strategy.store.save(&self.state, |dir| {
-            let content = |problem: String| CheckpointError::Content {
+        self.state.metrics_bytes = self.setup.run.size(self.setup.plan.stage.metrics_file());
+        let path = self.setup.store.save(&self.state, |dir| {
+            let content = |error: &dyn std::error::Error| CheckpointError::Content {
                 path: dir.into(),
-                problem,
+                problem: error.to_string(),
             };
-            model.write(dir).map_err(content)?;
-            optimizer
-                .save(dir.join("optimizer.bpk"))
-                .map_err(|e| content(e.to_string()))
+            model.write(dir).map_err(|e| content(&e))?;
+            optimizer.save(dir.join("optimizer.bpk")).map_err(|e| content(&e))
         })?;
+        if self.setup.plan.stage == Stage::Value {
+            // They are gone when the stage ends: nothing that a reader of the events would look for.
+            return Ok(());
+        }
         self.log(
             "checkpoint",
             format!("step {} saved as {}", self.state.step, path.display()),
@@ -47,7 +45,7 @@ impl<M: Trainable> Session<'_, M> {
 
     /// Called right after `save`: `last` is the state whose loss was just found the best.
     pub(super) fn keep_best(&self) -> Result<(), TrainError> {
-        if self.strategy.plan.train.checkpoint.best {
+        if self.setup.plan.train.checkpoint.best {
             self.keep("best")?;
         }
         Ok(())
@@ -55,8 +53,8 @@ impl<M: Trainable> Session<'_, M> {
 
     /// Keeps `last` under another name, with what the recipe wants of it.
     pub(super) fn keep(&self, name: &str) -> Result<(), TrainError> {
-        let content = Kept::from(&self.strategy.plan.train.checkpoint);
-        self.strategy.store.keep(name, content)?;
+        let content = Kept::from(&self.setup.plan.train.checkpoint);
+        self.setup.store.keep(name, content)?;
         Ok(())
     }
 }

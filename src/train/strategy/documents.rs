@@ -1,19 +1,20 @@
-//! What a session records for reports beside the metrics: histograms of weights, and a few documents
-//! token by token. Nothing of it reaches the training.
+//! What a session records for reports in addition to the metrics: the documents of every step, histograms
+//! of weights, and a few documents token by token. Nothing of it reaches the training.
 
-use super::{TrainError, Trainable, session::Session};
-use crate::train::{Observed, Recorded, STEPS_FILE, StepDocuments, StepOutput, histogram};
+use super::session::Session;
+use crate::train::{
+    Observed, Recorded, STEPS_FILE, Stage, StepDocuments, StepOutput, TrainError, Trainable, histogram,
+};
 use serde::Serialize;
 use serde_json::json;
 use std::time::Instant;
 
-const METRICS: &str = "metrics.jsonl";
 const WEIGHTS: &str = "weights.jsonl";
 const TOKENS: &str = "tokens.jsonl";
 
-/// So many times as many tokens must have been trained as looking at the samples reads. A step does three
-/// times a forward pass's work or, where small matrices make a few documents dear, somewhat more than once:
-/// this is less than 1% of it in either case.
+/// Ratio of trained tokens to tokens that recording the samples reads. A step costs three forward passes
+/// or, where small matrices make a few documents expensive, somewhat more than one: recording takes less
+/// than 1% of the training in either case.
 const TRAINED_PER_SAMPLED: u64 = 100;
 
 /// One line of `tokens.jsonl`.
@@ -29,9 +30,13 @@ struct TokensLine<'a> {
 impl<M: Trainable> Session<'_, M> {
     /// A new run: nothing recorded, and what the model is before the first step.
     pub(super) fn begin_records(&mut self) -> Result<(), TrainError> {
-        let run = &self.strategy.run;
+        let run = &self.setup.run;
         // A process that was killed before the first checkpoint may have left some.
-        for file in [METRICS, STEPS_FILE, WEIGHTS, TOKENS] {
+        run.truncate(self.setup.plan.stage.metrics_file(), 0)?;
+        if self.setup.plan.stage == Stage::Value {
+            return Ok(());
+        }
+        for file in [STEPS_FILE, WEIGHTS, TOKENS] {
             run.truncate(file, 0)?;
         }
         self.state.recorded = Some(Recorded::default());
@@ -40,17 +45,22 @@ impl<M: Trainable> Session<'_, M> {
 
     /// A resumed run: what came after the checkpoint will be written again.
     pub(super) fn cut_back(&self) -> Result<(), TrainError> {
+        let metrics = self.setup.plan.stage.metrics_file();
+        self.setup.run.truncate(metrics, self.state.metrics_bytes)?;
         if let Some(recorded) = &self.state.recorded {
-            self.strategy.run.truncate(WEIGHTS, recorded.weights_bytes)?;
-            self.strategy.run.truncate(TOKENS, recorded.tokens_bytes)?;
-            self.strategy.run.truncate(STEPS_FILE, recorded.steps_bytes)?;
+            self.setup.run.truncate(WEIGHTS, recorded.weights_bytes)?;
+            self.setup.run.truncate(TOKENS, recorded.tokens_bytes)?;
+            self.setup.run.truncate(STEPS_FILE, recorded.steps_bytes)?;
         }
         Ok(())
     }
 
     /// Called before a checkpoint is written.
     pub(super) fn note_records(&mut self) {
-        let run = &self.strategy.run;
+        if self.setup.plan.stage == Stage::Value {
+            return;
+        }
+        let run = &self.setup.run;
         let recorded = self.state.recorded.get_or_insert_default();
         recorded.weights_bytes = run.size(WEIGHTS);
         recorded.tokens_bytes = run.size(TOKENS);
@@ -59,9 +69,12 @@ impl<M: Trainable> Session<'_, M> {
 
     /// What the step that was just done was trained on, after the names of all documents.
     pub(super) fn record_documents(&self, mut step: StepDocuments) -> Result<(), TrainError> {
-        let run = &self.strategy.run;
+        if self.setup.plan.stage == Stage::Value {
+            return Ok(());
+        }
+        let run = &self.setup.run;
         if run.size(STEPS_FILE) == 0 {
-            run.append(STEPS_FILE, &self.strategy.names)?;
+            run.append(STEPS_FILE, &self.setup.names)?;
         }
         (step.step, step.epoch) = (self.state.step, self.state.epoch + 1);
         Ok(run.append(STEPS_FILE, &step)?)
@@ -69,12 +82,12 @@ impl<M: Trainable> Session<'_, M> {
 
     /// The histogram of a step's weights, if it is one whose is written: the first, every n-th, the last.
     pub(super) fn record_weights(&self, item: &StepOutput) -> Result<(), TrainError> {
-        let (step, every) = (self.state.step, self.strategy.plan.train.record.weights_every);
-        let due = step == 1 || step == self.strategy.plan.total_steps || (every > 0 && step.is_multiple_of(every));
+        let (step, every) = (self.state.step, self.setup.plan.train.record.weights_every);
+        let due = step == 1 || step == self.setup.plan.total_steps || (every > 0 && step.is_multiple_of(every));
         if every == 0 || !due || item.weight_counts.is_empty() {
             return Ok(());
         }
-        let run = &self.strategy.run;
+        let run = &self.setup.run;
         if run.size(WEIGHTS) == 0 {
             run.append(WEIGHTS, &json!({"edges": histogram::edges()}))?;
         }
@@ -84,7 +97,7 @@ impl<M: Trainable> Session<'_, M> {
     /// The samples token by token, if enough was trained since they were last looked at.
     pub(super) fn record_tokens(&mut self) -> Result<(), TrainError> {
         let since = self.state.recorded.as_ref().map_or(0, |recorded| recorded.tokens);
-        if self.state.tokens.saturating_sub(since) < TRAINED_PER_SAMPLED * self.strategy.samples.tokens() {
+        if self.state.tokens.saturating_sub(since) < TRAINED_PER_SAMPLED * self.setup.samples.tokens() {
             return Ok(());
         }
         self.sample()
@@ -104,12 +117,12 @@ impl<M: Trainable> Session<'_, M> {
     }
 
     fn sample(&mut self) -> Result<(), TrainError> {
-        if self.strategy.samples.is_empty() {
+        if self.setup.samples.is_empty() {
             return Ok(());
         }
         let (step, started) = (self.state.step, Instant::now());
-        for split in &self.strategy.samples.splits {
-            let observed = self.model().observe(&split.batches);
+        for split in &self.setup.samples.splits {
+            let observed = self.model().observe(&split.batches, step)?;
             for (tokens, observed) in split.tokens.iter().zip(&observed) {
                 let line = TokensLine {
                     step,
@@ -117,7 +130,7 @@ impl<M: Trainable> Session<'_, M> {
                     tokens,
                     observed,
                 };
-                self.strategy.run.append(TOKENS, &line)?;
+                self.setup.run.append(TOKENS, &line)?;
             }
         }
         tracing::debug!(step, seconds = started.elapsed().as_secs_f64(), "recorded the samples");

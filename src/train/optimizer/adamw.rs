@@ -1,65 +1,33 @@
 //! AdamW as the recipe wants it, over a whole module.
 
-use super::{OptimConfig, StatePrecision};
+use super::{GradientScale, PatternError, pattern};
+use crate::train::{OptimConfig, StatePrecision};
 use burn::{
-    module::ParamGroup,
-    optim::{
-        AdamWState, AdaptiveMomentumState, LearningRate, ModuleOptimizer, Optimizer,
-        lr_scheduler::{
-            constant::ConstantLr,
-            module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler},
-        },
-    },
+    optim::{AdamWState, AdaptiveMomentumState, LearningRate, ModuleOptimizer, Optimizer},
     tensor::{DType, Device, Tensor},
-};
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
 };
 use wmtp_kernels::adamw::{AdamWState as Step, AdamWStep, adamw_step};
 
 /// AdamW with decoupled weight decay, none on norms, embeddings and a value head that is trained along
 /// (section 6; stage 1 decays nothing of a value head either). Gradients are
 /// multiplied by what `scale` says at the step: clipping by the global norm costs no pass of its own.
-pub fn adamw(config: &OptimConfig, scale: &GradientScale) -> Result<ModuleOptimizer, String> {
+pub(super) fn build(config: &OptimConfig, scale: &GradientScale) -> Result<ModuleOptimizer, PatternError> {
     let with_decay = |weight_decay: f64| FusedAdamW {
         config: config.clone(),
         weight_decay,
         scale: scale.clone(),
     };
-    let undecayed = ParamGroup::from_regex("norm|embed|^value\\.").map_err(|e| format!("{e:?}"))?;
+    let undecayed = pattern("norm|embed|^value\\.")?;
     Ok(ModuleOptimizer::from(with_decay(config.weight_decay)).with_group(undecayed, with_decay(0.0), None))
 }
 
-/// What the optimizer multiplies all gradients by; 1 at first. Clones share it.
-#[derive(Clone, Debug)]
-pub struct GradientScale(Arc<AtomicU64>);
-
-impl Default for GradientScale {
-    fn default() -> Self {
-        Self(Arc::new(AtomicU64::new(1f64.to_bits())))
-    }
-}
-
-impl GradientScale {
-    /// Sets the factor for the steps that follow.
-    pub fn set(&self, factor: f64) {
-        self.0.store(factor.to_bits(), Ordering::Relaxed);
-    }
-
-    fn get(&self) -> f64 {
-        f64::from_bits(self.0.load(Ordering::Relaxed))
-    }
-}
-
-/// The factor that brings gradients of global norm `norm` down to `clip_norm`; 1 where they are below
-/// it, or where it is 0, which means no clipping.
-pub fn clip_factor(norm: f64, clip_norm: f64) -> f64 {
-    if clip_norm > 0.0 && norm > clip_norm {
-        clip_norm / norm
-    } else {
-        1.0
-    }
+/// Bytes of the state of so many trained parameters: two moments each.
+pub(super) fn state_bytes(config: &OptimConfig, parameters: usize) -> usize {
+    2 * parameters
+        * match config.state {
+            StatePrecision::F32 => 4,
+            StatePrecision::Bf16 => 2,
+        }
 }
 
 /// burn's AdamW, with the same state, as one pass over each parameter in place.
@@ -133,25 +101,9 @@ impl Optimizer for FusedAdamW {
     }
 }
 
-/// One learning rate for the model, another for the value head where there is one.
-pub fn rates(model: f64, value: Option<f64>) -> Result<ModuleLearningRate, String> {
-    let Some(value) = value else { return Ok(model.into()) };
-    let head = ParamGroup::from_regex("^value\\.").map_err(|e| format!("{e:?}"))?;
-    Ok(ModuleLrScheduler::new(ConstantLr::from(model))
-        .with_group(head, ConstantLr::from(value))
-        .step())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn gradients_above_the_norm_are_brought_down_to_it() {
-        assert_eq!(clip_factor(4.0, 1.0), 0.25);
-        assert_eq!(clip_factor(0.5, 1.0), 1.0);
-        assert_eq!(clip_factor(4.0, 0.0), 1.0);
-    }
 
     /// With b2 = 0 and a large epsilon a step is lr times the gradient over epsilon: scaled, and
     /// scaled anew at the next step.

@@ -1,11 +1,12 @@
 //! What a session writes down: a line of metrics a step, and events with their reasons.
 
-use super::{TrainError, Trainable, session::Session};
+use super::session::{Rates, Session};
 use crate::{
     track::Event,
-    train::{StepOutput, TrainStepDone},
+    train::{Stage, StepOutput, TrainError, TrainStepDone, Trainable, ValueStep},
 };
 use serde::Serialize;
+use serde_json::json;
 
 /// One line of `metrics.jsonl`.
 #[derive(Serialize)]
@@ -31,17 +32,41 @@ struct MetricsLine {
     mem: Option<u64>,
 }
 
-/// The learning rates of a step.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Rates {
-    /// The model's.
-    pub lr: f64,
-    /// The value head's, where it is trained along.
-    pub value_lr: Option<f64>,
-}
-
 impl<M: Trainable> Session<'_, M> {
+    /// A step's line of metrics, and the same for people.
     pub(super) fn record(
+        &self,
+        item: &StepOutput,
+        norm: f64,
+        rates: Rates,
+        applied: bool,
+        seconds: f64,
+    ) -> Result<(), TrainError> {
+        match self.setup.plan.stage {
+            Stage::Value => self.record_value(item, norm, rates.lr, applied),
+            Stage::Weighted => self.record_weighted(item, norm, rates, applied, seconds),
+        }
+    }
+
+    fn record_value(&self, item: &StepOutput, norm: f64, lr: f64, applied: bool) -> Result<(), TrainError> {
+        let (step, loss) = (self.state.step, item.loss);
+        // A number that is not finite becomes null.
+        let mut line = json!({"step": step, "loss": loss, "grad_norm": norm, "lr": lr});
+        if !applied {
+            line["applied"] = false.into();
+        }
+        self.setup.run.append(Stage::Value.metrics_file(), &line)?;
+        self.setup.progress.value_step(&ValueStep {
+            step,
+            total: self.setup.plan.total_steps,
+            loss,
+            norm,
+            lr,
+        });
+        Ok(())
+    }
+
+    fn record_weighted(
         &self,
         item: &StepOutput,
         norm: f64,
@@ -74,21 +99,27 @@ impl<M: Trainable> Session<'_, M> {
             tok_s: item.tokens as f64 / seconds,
             mem: crate::track::peak_memory(),
         };
-        self.strategy.progress.step(&TrainStepDone {
+        self.setup.progress.step(&TrainStepDone {
             step: self.state.step,
-            total: self.strategy.plan.total_steps,
+            total: self.setup.plan.total_steps,
             item,
             norm,
             lr,
             tok_s: line.tok_s,
             memory: line.mem,
         });
-        Ok(self.strategy.run.metrics(self.state.step, &line)?)
+        Ok(self.setup.run.metrics(self.state.step, &line)?)
     }
 
+    /// Writes an event down and shows it. Those of the value stage have one name: reports count the
+    /// weighted stage's by theirs.
     pub(super) fn log(&self, event: &'static str, reason: String) -> Result<(), TrainError> {
-        self.strategy.progress.event(event, &reason);
-        Ok(self.strategy.run.event(&Event {
+        let (event, reason) = match self.setup.plan.stage {
+            Stage::Value => ("value-stage", format!("{event}: {reason}")),
+            Stage::Weighted => (event, reason),
+        };
+        self.setup.progress.event(event, &reason);
+        Ok(self.setup.run.event(&Event {
             step: self.state.step,
             event,
             reason,

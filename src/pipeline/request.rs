@@ -1,0 +1,173 @@
+//! What a run is asked to do, with its data and sizes loaded and checked.
+
+use super::{Copy, PipelineError, Sources};
+use crate::{
+    data::{DataConfig, Splits, StepShape, Tokenizer},
+    scorer::{Reward, Rho1, ScorerConfig},
+    settings::{Config, Pipeline, Recipe, expand_home},
+    stop::Stop,
+    train::{PrecisionConfig, StatePrecision},
+};
+use burn::tensor::Device;
+use std::path::{Path, PathBuf};
+use wmtp_model::LlamaConfig;
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Show {
+    /// The dashboard; standard output must be a terminal.
+    Dashboard,
+    /// Lines on standard error.
+    Lines,
+}
+
+/// A training run with everything that it needs found.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    pub pipeline: Pipeline,
+    pub config: Config,
+    pub recipe: Recipe,
+    /// Where it runs, without autodiff.
+    pub device: Device,
+    /// The device's name, for the record.
+    pub device_name: String,
+    pub sources: Sources,
+    pub run_name: String,
+    /// The directory of the run that is resumed.
+    pub resume: Option<PathBuf>,
+    pub copy: Option<Copy>,
+    pub show: Show,
+    pub stop: Stop,
+}
+
+impl Request {
+    /// Seed of everything that is drawn.
+    pub fn seed(&self) -> u64 {
+        self.config.seed
+    }
+
+    /// Where scores made once are kept.
+    pub fn cache(&self) -> PathBuf {
+        expand_home(&self.config.paths.cache)
+    }
+
+    /// Parent of the run directory.
+    pub fn runs(&self) -> PathBuf {
+        expand_home(&self.config.paths.runs)
+    }
+}
+
+/// Data, sizes and model of a run, loaded and checked; nothing has been written yet.
+pub(super) struct Prepared {
+    pub tokenizer: Tokenizer,
+    pub data: DataConfig,
+    pub splits: Splits,
+    pub config: LlamaConfig,
+    /// Heads that the checkpoint does not have and that are made for it.
+    pub new_heads: usize,
+    pub shape: StepShape,
+    pub total_steps: usize,
+    pub epochs: usize,
+}
+
+pub(super) fn prepare(request: &Request) -> Result<Prepared, PipelineError> {
+    let recipe = &request.recipe;
+    let mut config = request.sources.config()?;
+    let tokenizer = recipe
+        .data
+        .dated(Tokenizer::load(request.sources.tokenizer())?)
+        .with_choice(recipe.data.choice())?
+        .for_model(config.vocab_size)?;
+    let new_heads = recipe.model.mtp.n_heads.saturating_sub(config.n_heads);
+    config.n_heads = recipe.model.mtp.n_heads;
+    check_positions("model", &request.sources.base, &config, recipe.data.seq_len)?;
+    let tokenizer = check_companions(request, tokenizer)?;
+    let rounds = recipe.train.precision != PrecisionConfig::F32 || recipe.optim.state != StatePrecision::F32;
+    if recipe.train.precision == PrecisionConfig::PureBf16 && recipe.train.lora.is_some() {
+        return Err(PipelineError::Setting(
+            "`train.precision: pure-bf16` is for full fine-tuning and `train.lora` is set; take `bf16` with adapters"
+                .into(),
+        ));
+    }
+    if rounds && request.device_name != "flex" {
+        return Err(PipelineError::Setting(format!(
+            "`train.precision` and `optim.state` other than f32 work on flex only so far, and this run is on {}; leave them out, or take --device flex",
+            request.device_name
+        )));
+    }
+    if recipe.loss.filter > 0.0 && request.device_name != "flex" {
+        return Err(PipelineError::Setting(format!(
+            "`loss.filter` works on flex only so far, and this run is on {}; set it to 0, or take --device flex",
+            request.device_name
+        )));
+    }
+    let data = DataConfig {
+        source: request.sources.data.clone(),
+        ..recipe.data.clone()
+    };
+    let splits = Splits::problems(&data, &tokenizer)?;
+    let b = &recipe.batching;
+    let shape = StepShape::new(b.micro_batch, b.accumulate, b.tokens_per_step, recipe.data.seq_len)?;
+    let in_epochs = splits.train.num_steps(request.seed(), recipe.train.epochs, shape);
+    let total_steps = recipe.train.steps.unwrap_or(in_epochs);
+    let per_epoch = splits.train.epoch(request.seed(), 0, shape).len().max(1);
+    let epochs = if recipe.train.steps.is_some() {
+        total_steps.div_ceil(per_epoch)
+    } else {
+        recipe.train.epochs
+    };
+    Ok(Prepared {
+        tokenizer,
+        data,
+        splits,
+        config,
+        new_heads,
+        shape,
+        total_steps,
+        epochs,
+    })
+}
+
+/// Checks the models that read the trained model's token ids: rho1's reference and the critic's reward
+/// model need the same tokenizer, an embedding for each id and room for a row. Loud and early: another
+/// tokenizer would compare different tokens. Returns the tokenizer, limited to ids that all models have.
+fn check_companions(request: &Request, mut tokenizer: Tokenizer) -> Result<Tokenizer, PipelineError> {
+    let seq_len = request.recipe.data.seq_len;
+    let scorer = innermost(&request.recipe.scorer);
+    let sources = &request.sources;
+    let reference = sources.reference_tokenizer().zip(sources.reference_config()?);
+    if let (ScorerConfig::Rho1(_), Some((reference, config))) = (scorer, reference) {
+        Rho1::check_tokenizers(&tokenizer, &Tokenizer::load(reference)?)?;
+        tokenizer = tokenizer.also_for_model(config.vocab_size)?;
+        check_positions("reference model", reference, &config, seq_len)?;
+    }
+    if let (ScorerConfig::Critic(critic), Some(reward)) = (scorer, &request.sources.reward)
+        && critic.reward == Reward::RewardModel
+    {
+        tokenizer.check_same(&Tokenizer::load(reward)?)?;
+        let config = LlamaConfig::read(reward)?;
+        tokenizer = tokenizer.also_for_model(config.vocab_size)?;
+        check_positions("reward model", reward, &config, seq_len)?;
+    }
+    Ok(tokenizer)
+}
+
+/// A model must have a position for every token of a row.
+fn check_positions(what: &str, dir: &Path, config: &LlamaConfig, seq_len: usize) -> Result<(), PipelineError> {
+    if seq_len <= config.max_position_embeddings {
+        return Ok(());
+    }
+    Err(PipelineError::Setting(format!(
+        "`data.seq_len` is {seq_len}, but the {what} in `{}` was made for at most {} positions; lower it",
+        dir.display(),
+        config.max_position_embeddings
+    )))
+}
+
+/// The scorer under any `shuffled`.
+pub(super) fn innermost(config: &ScorerConfig) -> &ScorerConfig {
+    match config {
+        ScorerConfig::Shuffled(shuffled) => innermost(&shuffled.of),
+        other => other,
+    }
+}

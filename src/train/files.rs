@@ -1,0 +1,57 @@
+//! What of a [`WeightedMtp`] goes into a checkpoint, and back.
+
+use super::{Observed, StepOutput, Trainable, VALUE_HEAD_FILE, Validation, WeightedMtp, assign_stable_ids};
+use crate::{data::Batch, device::ReadError};
+use burn::module::Module;
+use std::path::Path;
+use wmtp_model::{LoadOptions, ModelError, SaveDtype, ValueHead};
+
+impl Trainable for WeightedMtp {
+    fn write(&self, dir: &Path) -> Result<(), ModelError> {
+        let assets = self.assets();
+        // Plain tensors: reading parameters with autodiff on can keep graphs alive.
+        let plain = self.valid();
+        match &assets.lora {
+            Some(lora) => {
+                wmtp_model::save_adapter(&plain.model, dir, &lora.base, lora.rank, lora.alpha)?;
+            }
+            // In the type that training keeps, so that nothing is rounded and nothing pretends to be finer.
+            None => wmtp_model::save(&plain.model, dir, SaveDtype::of(plain.model.dtype()))?,
+        }
+        if let Some(value) = &plain.value {
+            value.save(&dir.join(VALUE_HEAD_FILE), &assets.model_hash)?;
+        }
+        assets.companions.write(dir)
+    }
+
+    fn read(mut self, dir: &Path) -> Result<Self, ModelError> {
+        let device = self.model.device();
+        let assets = self.assets().clone();
+        let compute = self.model.compute();
+        self.model = match &assets.lora {
+            Some(_) => wmtp_model::load_adapter(self.model, dir)?,
+            None => {
+                let options = LoadOptions {
+                    n_heads: Some(self.model.n_heads()),
+                    dtype: self.model.dtype(),
+                    ..LoadOptions::default()
+                };
+                let model = wmtp_model::load(dir, &options, &device)?;
+                model.with_compute(compute)
+            }
+        };
+        if self.value.is_some() {
+            let head = ValueHead::load(&dir.join(VALUE_HEAD_FILE), &assets.model_hash, &device)?;
+            self.value = Some(head.trainable(&device));
+        }
+        Ok(assign_stable_ids(self))
+    }
+
+    fn validation(&self, outputs: &[StepOutput]) -> Option<Validation> {
+        (!outputs.is_empty()).then(|| Validation::mean_loss(outputs))
+    }
+
+    fn observe(&self, batches: &[Batch], step: usize) -> Result<Vec<Observed>, ReadError> {
+        self.observed(batches, step)
+    }
+}
