@@ -1,6 +1,6 @@
 //! AdamW as the recipe wants it, over a whole module.
 
-use super::{GradientScale, PatternError, pattern};
+use super::{GradientScale, Kind, PatternError, pattern};
 use crate::train::{OptimConfig, StatePrecision};
 use burn::{
     optim::{AdamWState, AdaptiveMomentumState, LearningRate, ModuleOptimizer, Optimizer},
@@ -9,25 +9,29 @@ use burn::{
 use wmtp_kernels::adamw::{AdamWState as Step, AdamWStep, adamw_step};
 
 /// AdamW with decoupled weight decay, none on norms, embeddings and a value head that is trained along
-/// (section 6; stage 1 decays nothing of a value head either). Gradients are
-/// multiplied by what `scale` says at the step: clipping by the global norm costs no pass of its own.
-pub(super) fn build(config: &OptimConfig, scale: &GradientScale) -> Result<ModuleOptimizer, PatternError> {
-    let with_decay = |weight_decay: f64| FusedAdamW {
-        config: config.clone(),
-        weight_decay,
-        scale: scale.clone(),
-    };
-    let undecayed = pattern("norm|embed|^value\\.")?;
-    Ok(ModuleOptimizer::from(with_decay(config.weight_decay)).with_group(undecayed, with_decay(0.0), None))
-}
+/// (section 6; the value stage decays nothing of a value head either). The factor that clips gradients by
+/// their global norm is applied inside the update: it costs no pass of its own.
+pub(super) struct AdamW;
 
-/// Bytes of the state of so many trained parameters: two moments each.
-pub(super) fn state_bytes(config: &OptimConfig, parameters: usize) -> usize {
-    2 * parameters
-        * match config.state {
-            StatePrecision::F32 => 4,
-            StatePrecision::Bf16 => 2,
-        }
+impl Kind for AdamW {
+    fn build(&self, config: &OptimConfig, scale: &GradientScale) -> Result<ModuleOptimizer, PatternError> {
+        let with_decay = |weight_decay: f64| FusedAdamW {
+            config: config.clone(),
+            weight_decay,
+            scale: scale.clone(),
+        };
+        let undecayed = pattern("norm|embed|^value\\.")?;
+        Ok(ModuleOptimizer::from(with_decay(config.weight_decay)).with_group(undecayed, with_decay(0.0), None))
+    }
+
+    /// Two moments of each parameter.
+    fn state_bytes(&self, config: &OptimConfig, parameters: usize) -> usize {
+        2 * parameters
+            * match config.state {
+                StatePrecision::F32 => 4,
+                StatePrecision::Bf16 => 2,
+            }
+    }
 }
 
 /// burn's AdamW, with the same state, as one pass over each parameter in place.

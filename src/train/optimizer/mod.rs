@@ -1,4 +1,4 @@
-//! Optimizers: one file and one entry in [`optimizer`] and [`state_bytes`] each.
+//! Optimizers: one file and one entry in [`kind`] each.
 
 mod adamw;
 
@@ -18,17 +18,32 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-/// The optimizer that the recipe names. It multiplies gradients by what `scale` says at each step.
+/// An optimizer of the recipe: how it is built for a module, and what its state costs.
+trait Kind {
+    /// Over a whole module, with the groups of parameters that it treats differently. It multiplies
+    /// gradients by what `scale` says at each step.
+    fn build(&self, config: &OptimConfig, scale: &GradientScale) -> Result<ModuleOptimizer, PatternError>;
+
+    /// Bytes of its state for this number of trained parameters.
+    fn state_bytes(&self, config: &OptimConfig, parameters: usize) -> usize;
+}
+
+/// The only place that names an optimizer. There is one, so the recipe has no setting for it.
+fn kind(_config: &OptimConfig) -> &'static dyn Kind {
+    &adamw::AdamW
+}
+
+/// The recipe's optimizer. It multiplies gradients by what `scale` says at each step.
 ///
 /// # Errors
 /// A pattern of parameter names that burn refuses.
 pub fn optimizer(config: &OptimConfig, scale: &GradientScale) -> Result<ModuleOptimizer, PatternError> {
-    adamw::build(config, scale)
+    kind(config).build(config, scale)
 }
 
-/// Bytes of its state for so many trained parameters.
+/// Bytes of its state for this number of trained parameters.
 pub fn state_bytes(config: &OptimConfig, parameters: usize) -> usize {
-    adamw::state_bytes(config, parameters)
+    kind(config).state_bytes(config, parameters)
 }
 
 /// burn refused a pattern of parameter names.
