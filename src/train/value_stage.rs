@@ -251,7 +251,7 @@ mod tests {
             auroc_ce: Some(0.1 + 0.2),
             within_ce: Some(0.0),
         };
-        let (first, second) = (0.255_319_744_348_526_0_f64, 1.0 / 3.0);
+        let (first, second) = (0.1 + 0.7, 1.0 / 3.0);
         let lines = [
             json!({"step": 1, "loss": first, "grad_norm": 0.5, "lr": 1e-3}),
             json!({"step": 2, "loss": f64::NAN, "grad_norm": f64::NAN, "lr": 1e-3, "applied": false}),
