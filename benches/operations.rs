@@ -16,7 +16,7 @@ use wmtp_kernels::Precision;
 use wmtp_kernels::adamw::{AdamWState, AdamWStep, adamw_step};
 use wmtp_kernels::host::rotary::Turn;
 use wmtp_kernels::host::{self, Store, attention::Heads};
-use wmtp_kernels::product::{View, product};
+use wmtp_gemm::{MatrixView, matmul};
 use wmtp_kernels::row_sums::add_rows;
 
 const B: usize = 2;
@@ -257,11 +257,11 @@ fn products(criterion: &mut Criterion) {
         };
         let ours = || {
             let (mut y, mut d_x, mut d_w) = (vec![0.0; N * F], vec![0.0; N * D], vec![0.0; F * D]);
-            let weight = View::strided(stored.floats(), [F, D], [D, 1]);
-            let (x, above) = (View::rows(&x, [N, D]), View::rows(&above, [N, F]));
-            product(&mut y, F, false, x, weight.transposed(), precision);
-            product(&mut d_x, D, false, above, weight, precision);
-            product(&mut d_w, D, false, above.transposed(), x, precision);
+            let weight = MatrixView::strided(stored.floats(), [F, D], [D, 1]);
+            let (x, above) = (MatrixView::row_major(&x, [N, D]), MatrixView::row_major(&above, [N, F]));
+            matmul(&mut y, F, false, x, weight.transposed(), precision);
+            matmul(&mut d_x, D, false, above, weight, precision);
+            matmul(&mut d_w, D, false, above.transposed(), x, precision);
             vec![y, d_x, d_w]
         };
         compare(criterion, &format!("product {precision:?}"), bound, ours, plain);

@@ -19,7 +19,7 @@ use rayon::prelude::*;
 use std::{hint::black_box, time::Instant};
 use wmtp::train::{PrecisionConfig, StatePrecision, TrainConfig};
 use wmtp_kernels::host::{Store, attention, attention::Heads, rms_norm, rotary, swiglu};
-use wmtp_kernels::product::{View, product};
+use wmtp_gemm::{MatrixView, matmul};
 use wmtp_kernels::{
     Accuracy, Precision,
     adamw::{AdamWState, AdamWStep, adamw_step},
@@ -101,8 +101,8 @@ fn limits(precision: Precision) -> Limits {
         seconds.fold(f64::MAX, f64::min)
     };
     let multiply = best(Box::new(|| {
-        let right = View::rows(&right, [F, D]).transposed();
-        product(&mut to, F, false, View::rows(&left, [N, D]), right, precision);
+        let right = MatrixView::row_major(&right, [F, D]).transposed();
+        matmul(&mut to, F, false, MatrixView::row_major(&left, [N, D]), right, precision);
     }));
     let large = vec![1.0f32; 1 << 27];
     let read = (0..5).map(|_| {
@@ -131,22 +131,22 @@ fn products(parts: &mut Vec<Part>, [out, inner]: [usize; 2], layers: usize, prec
     const COPIES: usize = 16;
     let weights = values(COPIES * out * inner, 0.05);
     let (rows, above) = (values(N * inner, 1.0), values(N * out, 1.0));
-    let weight = |i: usize| View::rows(&weights[i % COPIES * out * inner..][..out * inner], [out, inner]);
-    let (rows, above) = (View::rows(&rows, [N, inner]), View::rows(&above, [N, out]));
+    let weight = |i: usize| MatrixView::row_major(&weights[i % COPIES * out * inner..][..out * inner], [out, inner]);
+    let (rows, above) = (MatrixView::row_major(&rows, [N, inner]), MatrixView::row_major(&above, [N, out]));
     let mut to_rows = vec![0.0; N * out];
     let mut to_above = vec![0.0; N * inner];
     // Touched before, as the memory of a step is after the first one.
     let mut to_weight = values(COPIES * out * inner, 1.0);
     let seconds = [
         timed(repetitions, |i| {
-            product(&mut to_rows, out, false, rows, weight(i).transposed(), precision);
+            matmul(&mut to_rows, out, false, rows, weight(i).transposed(), precision);
         }),
         timed(repetitions, |i| {
-            product(&mut to_above, inner, false, above, weight(i), precision);
+            matmul(&mut to_above, inner, false, above, weight(i), precision);
         }),
         timed(repetitions, |i| {
             let to = &mut to_weight[i % COPIES * out * inner..][..out * inner];
-            product(to, inner, false, above.transposed(), rows, precision);
+            matmul(to, inner, false, above.transposed(), rows, precision);
         }),
     ];
     let names = ["products, forward", "products, for rows", "products, for weights"];

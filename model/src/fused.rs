@@ -18,7 +18,7 @@ use burn::{backend::TensorMetadata, tensor::DType};
 use {
     crate::blocks::flex,
     burn::{backend::ops::FloatTensorOps, tensor::Shape},
-    wmtp_kernels::product::{FEW, Precision, View, product, rows_by_weight},
+    wmtp_gemm::{SKINNY_MAX_ROWS, Precision, MatrixView, matmul, matmul_skinny},
 };
 
 /// The operation as burn's dispatch sees it.
@@ -47,15 +47,15 @@ impl LayerOps for burn::backend::Flex {
         let (rows, matrix) = (flex::values(&x), flex::weight(&weight));
         let (n, out, inner) = (x.shape()[0], weight.shape()[0], weight.shape()[1]);
         let mut to = vec![0.0; n * out];
-        if n <= FEW {
-            rows_by_weight(&mut to, rows, matrix, [n, out, inner]);
+        if n <= SKINNY_MAX_ROWS {
+            matmul_skinny(&mut to, rows, matrix, [n, out, inner]);
         } else {
-            let matrix = View::strided(matrix, [out, inner], [inner, 1]).transposed();
-            product(
+            let matrix = MatrixView::strided(matrix, [out, inner], [inner, 1]).transposed();
+            matmul(
                 &mut to,
                 out,
                 false,
-                View::rows(rows, [n, inner]),
+                MatrixView::row_major(rows, [n, inner]),
                 matrix,
                 Precision::F32,
             );

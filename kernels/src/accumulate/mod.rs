@@ -47,7 +47,7 @@ fn plain<B: Backend>(total: FloatTensor<B>, new: FloatTensor<B>) -> FloatTensor<
 #[cfg(feature = "flex")]
 impl AccumulateOps for burn::backend::Flex {
     fn accumulate(mut total: FloatTensor<Self>, new: FloatTensor<Self>) -> FloatTensor<Self> {
-        use crate::product::Floats;
+        use wmtp_gemm::FloatSlice;
         use burn::tensor::DType;
 
         let is_slice = |dtype: DType| matches!(dtype, DType::F32 | DType::BF16);
@@ -63,8 +63,8 @@ impl AccumulateOps for burn::backend::Flex {
         let start = new.layout().start_offset();
         let range = start..start + new.shape().num_elements();
         let values = match new.dtype() {
-            DType::BF16 => Floats::Bf16(&new.storage()[range]),
-            _ => Floats::F32(&new.storage()[range]),
+            DType::BF16 => FloatSlice::Bf16(&new.storage()[range]),
+            _ => FloatSlice::F32(&new.storage()[range]),
         };
         crate::host::accumulate::add(total.storage_mut(), values);
         total

@@ -24,7 +24,7 @@ pub mod cube;
 
 use crate::backends::{cast, implement_plainly, wide};
 #[cfg(feature = "flex")]
-use crate::{host::FloatsMut, product::Floats};
+use crate::{host::FloatSliceMut, product::FloatSlice};
 use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension, tensor::FloatTensor};
 use burn::tensor::{DType, Tensor};
 
@@ -143,8 +143,8 @@ impl AdamWOps for burn::backend::Flex {
             }
         }
         let gradient = match gradient.dtype() {
-            DType::BF16 => Floats::Bf16(gradient.storage()),
-            _ => Floats::F32(gradient.storage()),
+            DType::BF16 => FloatSlice::Bf16(gradient.storage()),
+            _ => FloatSlice::F32(gradient.storage()),
         };
         crate::host::adamw::update(
             floats_mut(&mut parameter),
@@ -158,10 +158,10 @@ impl AdamWOps for burn::backend::Flex {
 
 /// The memory of a dense f32 or bf16 tensor, to be overwritten.
 #[cfg(feature = "flex")]
-fn floats_mut(tensor: &mut burn::backend::flex::FlexTensor) -> FloatsMut<'_> {
+fn floats_mut(tensor: &mut burn::backend::flex::FlexTensor) -> FloatSliceMut<'_> {
     match tensor.dtype() {
-        DType::BF16 => FloatsMut::Bf16(tensor.storage_mut()),
-        _ => FloatsMut::F32(tensor.storage_mut()),
+        DType::BF16 => FloatSliceMut::Bf16(tensor.storage_mut()),
+        _ => FloatSliceMut::F32(tensor.storage_mut()),
     }
 }
 

@@ -6,9 +6,9 @@
 //! step repeats bit for bit. Source: Zamirai et al. 2021, Revisiting BFloat16 Training, arXiv
 //! 2010.06192; the hash is the finalizer of Appleby's MurmurHash3.
 
-use super::vectorised;
+use super::vectorized;
 use crate::adamw::AdamWStep;
-use crate::product::Floats;
+use wmtp_gemm::FloatSlice;
 use half::bf16;
 use rayon::prelude::*;
 
@@ -17,7 +17,7 @@ const BLOCK: usize = 1 << 14;
 
 /// Values of one of the two storage types, to be overwritten.
 #[derive(Debug)]
-pub enum FloatsMut<'a> {
+pub enum FloatSliceMut<'a> {
     /// 4 bytes a value.
     F32(&'a mut [f32]),
     /// 2 bytes a value.
@@ -65,19 +65,19 @@ impl Stored for bf16 {
 ///
 /// # Panics
 /// If the moments differ in type.
-pub fn update(weight: FloatsMut<'_>, moments: [FloatsMut<'_>; 2], gradient: Floats<'_>, step: &AdamWStep) {
-    fn with_moments<W: Stored, G: Stored>(w: &mut [W], moments: [FloatsMut<'_>; 2], g: &[G], step: &AdamWStep) {
+pub fn update(weight: FloatSliceMut<'_>, moments: [FloatSliceMut<'_>; 2], gradient: FloatSlice<'_>, step: &AdamWStep) {
+    fn with_moments<W: Stored, G: Stored>(w: &mut [W], moments: [FloatSliceMut<'_>; 2], g: &[G], step: &AdamWStep) {
         match moments {
-            [FloatsMut::F32(m), FloatsMut::F32(v)] => run(w, m, v, g, step),
-            [FloatsMut::Bf16(m), FloatsMut::Bf16(v)] => run(w, m, v, g, step),
+            [FloatSliceMut::F32(m), FloatSliceMut::F32(v)] => run(w, m, v, g, step),
+            [FloatSliceMut::Bf16(m), FloatSliceMut::Bf16(v)] => run(w, m, v, g, step),
             _ => panic!("adamw_step: the moments differ in type"),
         }
     }
     match (weight, gradient) {
-        (FloatsMut::F32(w), Floats::F32(g)) => with_moments(w, moments, g, step),
-        (FloatsMut::F32(w), Floats::Bf16(g)) => with_moments(w, moments, g, step),
-        (FloatsMut::Bf16(w), Floats::F32(g)) => with_moments(w, moments, g, step),
-        (FloatsMut::Bf16(w), Floats::Bf16(g)) => with_moments(w, moments, g, step),
+        (FloatSliceMut::F32(w), FloatSlice::F32(g)) => with_moments(w, moments, g, step),
+        (FloatSliceMut::F32(w), FloatSlice::Bf16(g)) => with_moments(w, moments, g, step),
+        (FloatSliceMut::Bf16(w), FloatSlice::F32(g)) => with_moments(w, moments, g, step),
+        (FloatSliceMut::Bf16(w), FloatSlice::Bf16(g)) => with_moments(w, moments, g, step),
     }
 }
 
@@ -101,7 +101,7 @@ fn run<W: Stored, M: Stored, G: Stored>(
         .enumerate()
         .for_each(|(block, (((weight, first), second), gradient))| {
             let start = (block * BLOCK) as u32;
-            vectorised(
+            vectorized(
                 #[inline(always)]
                 || {
                     let elements = weight.iter_mut().zip(first).zip(second).zip(gradient);
@@ -182,8 +182,8 @@ mod tests {
         let (mut first, mut second) = (vec![bf16::ZERO; N], vec![bf16::ZERO; N]);
         let gradient = vec![bf16::from_f32(4.0); N];
         for i in 1..=64 {
-            let moments = [FloatsMut::Bf16(&mut first), FloatsMut::Bf16(&mut second)];
-            update(FloatsMut::Bf16(&mut weight), moments, Floats::Bf16(&gradient), &step(i));
+            let moments = [FloatSliceMut::Bf16(&mut first), FloatSliceMut::Bf16(&mut second)];
+            update(FloatSliceMut::Bf16(&mut weight), moments, FloatSlice::Bf16(&gradient), &step(i));
         }
         let mean = weight.iter().map(|w| f64::from(w.wide())).sum::<f64>() / N as f64;
         // The standard deviation of one element's walk is below 64^0.5 * 2^-9; of the mean of 4096, 2.5e-4.

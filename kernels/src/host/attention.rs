@@ -12,8 +12,8 @@
 //! After Dao et al. 2022 (FlashAttention, arXiv 2205.14135), whose blocks over keys are not needed
 //! at a host's cache sizes.
 
-use super::{exp::exp_not_positive, vectorised};
-use crate::product::{Floats, Precision, View, product_here};
+use super::{exp::exp_not_positive, vectorized};
+use wmtp_gemm::{FloatSlice, Precision, MatrixView, matmul_single_threaded};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -61,12 +61,12 @@ struct Task<'a> {
     heads: Heads,
     kv: usize,
     rows: Range<usize>,
-    qkv: Floats<'a>,
+    qkv: FloatSlice<'a>,
     precision: Precision,
 }
 
 impl<'a> Task<'a> {
-    fn all(qkv: Floats<'a>, heads: Heads, documents: &[Range<usize>], precision: Precision) -> Vec<Self> {
+    fn all(qkv: FloatSlice<'a>, heads: Heads, documents: &[Range<usize>], precision: Precision) -> Vec<Self> {
         let of = |rows: &Range<usize>| {
             let rows = rows.clone();
             (0..heads.kv_heads).map(move |kv| Task {
@@ -81,26 +81,26 @@ impl<'a> Task<'a> {
     }
 
     /// `rows` of the document (from its start) of a head that starts at `column`.
-    fn view(&self, rows: Range<usize>, column: usize) -> View<'a> {
+    fn view(&self, rows: Range<usize>, column: usize) -> MatrixView<'a> {
         let (stride, width) = (self.heads.row(), self.heads.width);
         let start = (self.rows.start + rows.start) * stride + column;
         let end = start + (rows.len() - 1) * stride + width;
         let data = match self.qkv {
-            Floats::F32(values) => Floats::F32(&values[start..end]),
-            Floats::Bf16(values) => Floats::Bf16(&values[start..end]),
+            FloatSlice::F32(values) => FloatSlice::F32(&values[start..end]),
+            FloatSlice::Bf16(values) => FloatSlice::Bf16(&values[start..end]),
         };
-        View::strided(data, [rows.len(), width], [stride, 1])
+        MatrixView::strided(data, [rows.len(), width], [stride, 1])
     }
 
     fn query_column(&self, group: usize) -> usize {
         (self.kv * self.heads.groups() + group) * self.heads.width
     }
 
-    fn keys(&self, rows: Range<usize>) -> View<'a> {
+    fn keys(&self, rows: Range<usize>) -> MatrixView<'a> {
         self.view(rows, self.heads.keys() + self.kv * self.heads.width)
     }
 
-    fn values(&self, rows: Range<usize>) -> View<'a> {
+    fn values(&self, rows: Range<usize>) -> MatrixView<'a> {
         self.view(rows, self.heads.values() + self.kv * self.heads.width)
     }
 
@@ -114,7 +114,7 @@ impl<'a> Task<'a> {
     fn shares(&self, block: &Range<usize>, group: usize, shares: &mut [f32]) {
         let keys = block.end;
         let queries = self.view(block.clone(), self.query_column(group));
-        product_here(
+        matmul_single_threaded(
             shares,
             keys,
             false,
@@ -132,7 +132,7 @@ impl<'a> Task<'a> {
 
 /// Attention of rows `qkv` `[N, heads.row()]`, `documents` the rows of each document; rows of no
 /// document get 0. Returns `[N, heads * width]`.
-pub fn forward(qkv: Floats<'_>, heads: Heads, documents: &[Range<usize>], precision: Precision) -> Vec<f32> {
+pub fn forward(qkv: FloatSlice<'_>, heads: Heads, documents: &[Range<usize>], precision: Precision) -> Vec<f32> {
     let (n, width) = (qkv.len() / heads.row(), heads.keys());
     let tasks = Task::all(qkv, heads, documents, precision);
     let part = heads.groups() * heads.width;
@@ -146,8 +146,8 @@ pub fn forward(qkv: Floats<'_>, heads: Heads, documents: &[Range<usize>], precis
                 for group in 0..heads.groups() {
                     task.shares(&block, group, shares);
                     let to = &mut mixed[block.start * part + group * heads.width..];
-                    let shares = View::rows(shares, [block.len(), block.end]);
-                    product_here(to, part, false, shares, task.values(0..block.end), precision);
+                    let shares = MatrixView::row_major(shares, [block.len(), block.end]);
+                    matmul_single_threaded(to, part, false, shares, task.values(0..block.end), precision);
                 }
             }
             mixed
@@ -165,7 +165,7 @@ pub fn forward(qkv: Floats<'_>, heads: Heads, documents: &[Range<usize>], precis
 /// The gradient of `qkv` for the gradient `upstream` `[N, heads * width]` of [`forward`]'s result;
 /// `[N, heads.row()]`.
 pub fn backward(
-    qkv: Floats<'_>,
+    qkv: FloatSlice<'_>,
     heads: Heads,
     documents: &[Range<usize>],
     upstream: &[f32],
@@ -189,20 +189,20 @@ pub fn backward(
                     task.shares(&block, group, shares);
                     let start = (task.rows.start + block.start) * heads.keys() + task.query_column(group);
                     let end = start + (block.len() - 1) * heads.keys() + width;
-                    let d_mixed = Floats::F32(&upstream[start..end]);
-                    let d_mixed = View::strided(d_mixed, [block.len(), width], [heads.keys(), 1]);
+                    let d_mixed = FloatSlice::F32(&upstream[start..end]);
+                    let d_mixed = MatrixView::strided(d_mixed, [block.len(), width], [heads.keys(), 1]);
                     let shape = [block.len(), keys];
-                    let turned = View::rows(shares, shape).transposed();
-                    product_here(&mut gradient[part + width..], row, true, turned, d_mixed, precision);
+                    let turned = MatrixView::row_major(shares, shape).transposed();
+                    matmul_single_threaded(&mut gradient[part + width..], row, true, turned, d_mixed, precision);
                     let values = task.values(0..keys).transposed();
-                    product_here(d_shares, keys, false, d_mixed, values, precision);
+                    matmul_single_threaded(d_shares, keys, false, d_mixed, values, precision);
                     let rows = shares.chunks_exact(keys).zip(d_shares.chunks_exact_mut(keys));
                     rows.for_each(|(share, d_share)| d_softmax(share, d_share));
-                    let d_scores = View::rows(d_shares, shape);
+                    let d_scores = MatrixView::row_major(d_shares, shape);
                     let to = &mut gradient[block.start * row + group * width..];
-                    product_here(to, row, false, d_scores, task.keys(0..keys), precision);
+                    matmul_single_threaded(to, row, false, d_scores, task.keys(0..keys), precision);
                     let queries = task.view(block.clone(), task.query_column(group));
-                    product_here(
+                    matmul_single_threaded(
                         &mut gradient[part..],
                         row,
                         true,
@@ -229,7 +229,7 @@ pub fn backward(
 
 /// Scores become shares.
 pub(super) fn softmax(scores: &mut [f32]) {
-    vectorised(
+    vectorized(
         #[inline(always)]
         || {
             let mut lanes = [f32::NEG_INFINITY; LANES];
@@ -254,7 +254,7 @@ pub(super) fn softmax(scores: &mut [f32]) {
 
 /// The gradient of the shares becomes that of the scores.
 fn d_softmax(shares: &[f32], gradient: &mut [f32]) {
-    vectorised(
+    vectorized(
         #[inline(always)]
         || {
             let mut sums = [0.0f32; LANES];

@@ -2,7 +2,7 @@
 
 /// e^x for x <= 0 in f32: relative error below 2e-7 down to x = -87, exactly 0 below that (where
 /// the true value is under 1.7e-38); not-a-number stays so. Branch-free, so that it vectorises; called
-/// inside of [`super::vectorised`], where a multiply-add is one instruction.
+/// inside of [`super::vectorized`], where a multiply-add is one instruction.
 ///
 /// x = n ln 2 + r with |r| <= ln 2 / 2, e^x = 2^n e^r; ln 2 in two parts (Cody and Waite 1980), the
 /// polynomial for e^r with the coefficients of the Cephes library's expf (Moshier).

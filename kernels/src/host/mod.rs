@@ -19,7 +19,7 @@ pub mod swiglu;
 #[cfg(test)]
 mod tests;
 
-pub use adamw::FloatsMut;
+pub use adamw::FloatSliceMut;
 pub(crate) use store::widen;
 pub use store::{Store, rounded, rounded_away};
 
@@ -28,6 +28,6 @@ pub(crate) const ROWS_PER_BLOCK: usize = 16;
 
 /// Runs `loops`, compiled for the widest vectors that the machine has.
 #[inline(always)]
-pub(crate) fn vectorised<R>(loops: impl FnOnce() -> R) -> R {
+pub(crate) fn vectorized<R>(loops: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(loops)
 }

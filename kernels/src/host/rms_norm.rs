@@ -3,7 +3,7 @@
 //! `y = w * x / r` with `r = sqrt(mean(x^2) + eps)`. With `n = x / r` and `u = w * dy`,
 //! `dx = (u - n * mean(u * n)) / r` and `dw = sum over rows of dy * n`.
 
-use super::{ROWS_PER_BLOCK, vectorised};
+use super::{ROWS_PER_BLOCK, vectorized};
 use rayon::prelude::*;
 
 /// Partial sums of a row, enough for the widest vectors.
@@ -15,7 +15,7 @@ pub fn forward(x: &[f32], weight: &[f32], eps: f32, to: &mut [f32]) {
     to.par_chunks_mut(ROWS_PER_BLOCK * d)
         .zip(x.par_chunks(ROWS_PER_BLOCK * d))
         .for_each(|(to, x)| {
-            vectorised(
+            vectorized(
                 #[inline(always)]
                 || {
                     for (to, x) in to.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
@@ -39,7 +39,7 @@ pub fn backward(x: &[f32], weight: &[f32], eps: f32, upstream: &[f32], d_x: &mut
         .zip(upstream.par_chunks(block))
         .map(|((d_x, x), upstream)| {
             let mut d_weight = vec![0.0; d];
-            vectorised(
+            vectorized(
                 #[inline(always)]
                 || {
                     let rows = d_x

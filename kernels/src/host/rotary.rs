@@ -1,7 +1,7 @@
 //! Rotary position embedding (Su et al. 2021, arXiv 2104.09864) with Hugging Face's halves: value i
 //! of a head turns together with value i + W / 2.
 
-use super::{ROWS_PER_BLOCK, vectorised};
+use super::{ROWS_PER_BLOCK, vectorized};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -22,7 +22,7 @@ pub fn rotate(rows: &mut [f32], stride: usize, heads: Range<usize>, half: usize,
         .zip(cos.par_chunks(ROWS_PER_BLOCK * half))
         .zip(sin.par_chunks(ROWS_PER_BLOCK * half))
         .for_each(|((rows, cos), sin)| {
-            vectorised(
+            vectorized(
                 #[inline(always)]
                 || {
                     let tables = cos.chunks_exact(half).zip(sin.chunks_exact(half));

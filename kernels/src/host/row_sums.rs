@@ -1,6 +1,6 @@
 //! [`crate::row_sums`] on slices.
 
-use super::FloatsMut;
+use super::FloatSliceMut;
 use super::store::{narrow, widen};
 
 /// Adds `rows`, of `columns` values each, to the rows `ids` of `to`; those of one id are summed in
@@ -8,10 +8,10 @@ use super::store::{narrow, widen};
 ///
 /// # Panics
 /// If an id is outside of `to`.
-pub fn add(mut to: FloatsMut<'_>, columns: usize, ids: &[i64], rows: &[f32]) {
+pub fn add(mut to: FloatSliceMut<'_>, columns: usize, ids: &[i64], rows: &[f32]) {
     let count = match &to {
-        FloatsMut::F32(to) => to.len(),
-        FloatsMut::Bf16(to) => to.len(),
+        FloatSliceMut::F32(to) => to.len(),
+        FloatSliceMut::Bf16(to) => to.len(),
     } / columns.max(1);
     let mut order: Vec<usize> = (0..ids.len()).collect();
     order.sort_by_key(|i| ids[*i]);
@@ -24,16 +24,16 @@ pub fn add(mut to: FloatsMut<'_>, columns: usize, ids: &[i64], rows: &[f32]) {
         );
         let range = id as usize * columns..(id as usize + 1) * columns;
         match &mut to {
-            FloatsMut::F32(to) => sum.copy_from_slice(&to[range.clone()]),
-            FloatsMut::Bf16(to) => widen(&to[range.clone()], &mut sum),
+            FloatSliceMut::F32(to) => sum.copy_from_slice(&to[range.clone()]),
+            FloatSliceMut::Bf16(to) => widen(&to[range.clone()], &mut sum),
         }
         for i in same {
             let row = &rows[i * columns..(i + 1) * columns];
             sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
         }
         match &mut to {
-            FloatsMut::F32(to) => to[range].copy_from_slice(&sum),
-            FloatsMut::Bf16(to) => narrow(&sum, &mut to[range]),
+            FloatSliceMut::F32(to) => to[range].copy_from_slice(&sum),
+            FloatSliceMut::Bf16(to) => narrow(&sum, &mut to[range]),
         }
     }
 }

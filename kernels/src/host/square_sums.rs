@@ -1,7 +1,7 @@
 //! [`crate::square_sums`] on slices.
 
-use super::vectorised;
-use crate::product::Floats;
+use super::vectorized;
+use wmtp_gemm::FloatSlice;
 use rayon::prelude::*;
 
 /// Partial sums of a row.
@@ -11,10 +11,10 @@ const LANES: usize = 32;
 const VALUES_PER_TASK: usize = 1 << 14;
 
 /// The sum of squares of each row of `columns` values.
-pub fn of_rows(values: Floats<'_>, columns: usize) -> Vec<f32> {
+pub fn of_rows(values: FloatSlice<'_>, columns: usize) -> Vec<f32> {
     match values {
-        Floats::F32(values) => sums(values, columns, |x| *x),
-        Floats::Bf16(values) => sums(values, columns, |x| f32::from_bits(u32::from(x.to_bits()) << 16)),
+        FloatSlice::F32(values) => sums(values, columns, |x| *x),
+        FloatSlice::Bf16(values) => sums(values, columns, |x| f32::from_bits(u32::from(x.to_bits()) << 16)),
     }
 }
 
@@ -26,7 +26,7 @@ fn sums<T: Sync>(values: &[T], columns: usize, wide: impl Fn(&T) -> f32 + Sync) 
         .par_chunks(columns)
         .with_min_len(VALUES_PER_TASK.div_ceil(columns))
         .map(|row| {
-            vectorised(
+            vectorized(
                 #[inline(always)]
                 || {
                     let mut lanes = [0.0f32; LANES];

@@ -1,7 +1,7 @@
 //! Values that wait for the backward pass.
 
-use super::vectorised;
-use crate::product::{Floats, Precision};
+use super::vectorized;
+use wmtp_gemm::{FloatSlice, Precision};
 use half::bf16;
 use rayon::prelude::*;
 
@@ -27,10 +27,10 @@ impl Store {
     }
 
     /// The values, for a product.
-    pub fn floats(&self) -> Floats<'_> {
+    pub fn floats(&self) -> FloatSlice<'_> {
         match self {
-            Self::F32(values) => Floats::F32(values),
-            Self::Bf16(values) => Floats::Bf16(values),
+            Self::F32(values) => FloatSlice::F32(values),
+            Self::Bf16(values) => FloatSlice::Bf16(values),
         }
     }
 
@@ -77,7 +77,7 @@ pub fn rounded_away(mut values: Vec<f32>) -> Vec<bf16> {
 
 /// Rounds to the nearest even bf16; not-a-number stays so.
 pub(crate) fn narrow(from: &[f32], to: &mut [bf16]) {
-    vectorised(
+    vectorized(
         #[inline(always)]
         || {
             for (to, from) in to.iter_mut().zip(from) {
@@ -92,7 +92,7 @@ pub(crate) fn narrow(from: &[f32], to: &mut [bf16]) {
 
 /// The same values in f32.
 pub(crate) fn widen(from: &[bf16], to: &mut [f32]) {
-    vectorised(
+    vectorized(
         #[inline(always)]
         || {
             for (to, from) in to.iter_mut().zip(from) {

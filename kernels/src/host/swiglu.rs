@@ -1,6 +1,6 @@
 //! SwiGLU (Shazeer 2020, arXiv 2002.05202): `silu(gate) * up`, `silu(g) = g * sigmoid(g)`.
 
-use super::{exp::exp_not_positive, vectorised};
+use super::{exp::exp_not_positive, vectorized};
 use rayon::prelude::*;
 
 /// Values that are computed at a time.
@@ -11,7 +11,7 @@ pub fn forward(gate: &mut [f32], up: &[f32]) {
     gate.par_chunks_mut(BLOCK)
         .zip(up.par_chunks(BLOCK))
         .for_each(|(gate, up)| {
-            vectorised(
+            vectorized(
                 #[inline(always)]
                 || {
                     for (gate, up) in gate.iter_mut().zip(up) {
@@ -29,7 +29,7 @@ pub fn backward(gate: &mut [f32], up: &mut [f32], upstream: &mut [f32]) {
         .zip(up.par_chunks_mut(BLOCK))
         .zip(upstream.par_chunks_mut(BLOCK))
         .for_each(|((gate, up), upstream)| {
-            vectorised(
+            vectorized(
                 #[inline(always)]
                 || {
                     for ((gate, up), upstream) in gate.iter_mut().zip(up).zip(upstream) {

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::adamw::AdamWStep;
-use crate::product::{Floats, Precision};
+use wmtp_gemm::{FloatSlice, Precision};
 use crate::test_values::values;
 use attention::Heads;
 use rotary::Turn;
@@ -156,10 +156,10 @@ fn attention_and_its_gradient() {
     for (heads, n, documents) in cases {
         let qkv: Vec<f32> = values(n * heads.row(), 7).iter().map(|x| 2.0 * x).collect();
         let upstream = values(n * heads.keys(), 8);
-        let y = attention::forward(Floats::F32(&qkv), heads, &documents, Precision::F32);
+        let y = attention::forward(FloatSlice::F32(&qkv), heads, &documents, Precision::F32);
         let expected = attention_f64(&wide(&qkv), heads, &documents);
         assert_close("y", &y, &expected, 1e-6);
-        let d = attention::backward(Floats::F32(&qkv), heads, &documents, &upstream, Precision::F32);
+        let d = attention::backward(FloatSlice::F32(&qkv), heads, &documents, &upstream, Precision::F32);
         let expected = differences(&qkv, &upstream, |qkv| attention_f64(qkv, heads, &documents));
         assert_close("d qkv", &d, &expected, 1e-5);
         // In bf16 against f64 on the same rounded inputs.
@@ -186,7 +186,7 @@ fn scores_of_any_size_stay_finite() {
     };
     // Scores of 1e4 * 1e4: the largest key takes everything.
     let qkv = [1e4, 1.0, 1.0, 1e4, 1e4, 2.0, 1e4, -1e4, 3.0];
-    let y = attention::forward(Floats::F32(&qkv), heads, std::slice::from_ref(&(0..3)), Precision::F32);
+    let y = attention::forward(FloatSlice::F32(&qkv), heads, std::slice::from_ref(&(0..3)), Precision::F32);
     assert_eq!(y, [1.0, 2.0, 2.0]);
 }
 
@@ -207,8 +207,8 @@ fn adamw_follows_its_formula() {
             step: time as u32,
             gradient_scale: 0.5,
         };
-        let moments = [FloatsMut::F32(&mut m), FloatsMut::F32(&mut v)];
-        adamw::update(FloatsMut::F32(&mut w), moments, Floats::F32(&g), &update);
+        let moments = [FloatSliceMut::F32(&mut m), FloatSliceMut::F32(&mut v)];
+        adamw::update(FloatSliceMut::F32(&mut w), moments, FloatSlice::F32(&g), &update);
         for i in 0..n {
             let g = 0.5 * f64::from(g[i]);
             me[i] = 0.9 * me[i] + 0.1 * g;

@@ -56,7 +56,7 @@ fn plain<B: Backend>(matrix: FloatTensor<B>, ids: IntTensor<B>, rows: FloatTenso
 #[cfg(feature = "flex")]
 impl RowSumsOps for burn::backend::Flex {
     fn add_rows(mut matrix: FloatTensor<Self>, ids: IntTensor<Self>, rows: FloatTensor<Self>) -> FloatTensor<Self> {
-        use crate::host::{FloatsMut, row_sums};
+        use crate::host::{FloatSliceMut, row_sums};
         use burn::tensor::DType;
 
         if !matches!(matrix.dtype(), DType::F32 | DType::BF16) {
@@ -72,8 +72,8 @@ impl RowSumsOps for burn::backend::Flex {
         }
         let columns = matrix.shape()[1];
         let to = match matrix.dtype() {
-            DType::BF16 => FloatsMut::Bf16(matrix.storage_mut()),
-            _ => FloatsMut::F32(matrix.storage_mut()),
+            DType::BF16 => FloatSliceMut::Bf16(matrix.storage_mut()),
+            _ => FloatSliceMut::F32(matrix.storage_mut()),
         };
         row_sums::add(to, columns, &ids, rows);
         matrix

@@ -5,7 +5,7 @@
 
 use crate::backends::{cast, implement_beside_flex, wide};
 #[cfg(feature = "flex")]
-use crate::product::Floats;
+use wmtp_gemm::FloatSlice;
 use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension, tensor::FloatTensor};
 use burn::tensor::{DType, Shape, Tensor};
 
@@ -37,8 +37,8 @@ impl SquareSumsOps for burn::backend::Flex {
         let start = x.layout().start_offset();
         let range = start..start + rows * columns;
         let values = match x.dtype() {
-            DType::BF16 => Floats::Bf16(&x.storage()[range]),
-            _ => Floats::F32(&x.storage()[range]),
+            DType::BF16 => FloatSlice::Bf16(&x.storage()[range]),
+            _ => FloatSlice::F32(&x.storage()[range]),
         };
         let sums = crate::host::square_sums::of_rows(values, columns);
         burn::backend::flex::FlexTensor::from_data(burn::tensor::TensorData::new(sums, [rows]))

@@ -235,7 +235,7 @@ mod on_host {
     use super::*;
     use crate::Precision;
     use crate::host::rounded_away;
-    use crate::product::{Floats, View};
+    use wmtp_gemm::{FloatSlice, MatrixView};
     use burn::tensor::TensorData;
 
     /// Reads the upstream gradient, and leaves the multiplication out when it is exactly one.
@@ -308,9 +308,9 @@ mod on_host {
         let mut found = if unembedding.dtype() == DType::BF16 {
             let layout = unembedding.layout();
             let (shape, strides) = (layout.shape(), layout.strides());
-            let values = Floats::Bf16(&unembedding.storage()[layout.start_offset()..]);
+            let values = FloatSlice::Bf16(&unembedding.storage()[layout.start_offset()..]);
             let strides = [strides[0] as usize, strides[1] as usize];
-            let table = Table::Bf16(View::strided(values, [shape[0], shape[1]], strides));
+            let table = Table::Bf16(MatrixView::strided(values, [shape[0], shape[1]], strides));
             run::<Flex, f32>(hidden, table, &rows, how, &device)
         } else {
             let unembedding = cast::<Flex>(unembedding, DType::F32);

@@ -12,7 +12,7 @@ mod matrix;
 use super::extension::Wanted;
 use super::rows::{KeptRow, rows_per_chunk};
 use crate::Accuracy;
-use crate::host::vectorised;
+use crate::host::vectorized;
 pub(super) use exp::Real;
 pub(super) use matrix::{Matrix, Table};
 use rayon::prelude::*;
@@ -84,7 +84,7 @@ pub(super) fn loss_and_gradients<T: Real>(
             .with_min_len(LOGITS_PER_TASK.div_ceil(v))
             .for_each(|((padded, row), ce)| {
                 let logits = &mut padded[..v];
-                *ce = vectorised(
+                *ce = vectorized(
                     #[inline(always)]
                     || {
                         if wanted == Wanted::NOTHING {

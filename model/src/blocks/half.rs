@@ -3,26 +3,26 @@
 use super::Plan;
 use wmtp_kernels::{
     host::{Store, attention, rms_norm, rotary, swiglu},
-    product::{Floats, View, product},
+    product::{FloatSlice, MatrixView, product},
 };
 
 /// The weights of the attention half: norm `[D]`, matrices `[out, in]` in either type.
 #[derive(Clone, Copy)]
 pub struct Attention<'a> {
     pub norm: &'a [f32],
-    pub q: Floats<'a>,
-    pub k: Floats<'a>,
-    pub v: Floats<'a>,
-    pub o: Floats<'a>,
+    pub q: FloatSlice<'a>,
+    pub k: FloatSlice<'a>,
+    pub v: FloatSlice<'a>,
+    pub o: FloatSlice<'a>,
 }
 
 /// The weights of the feed-forward half.
 #[derive(Clone, Copy)]
 pub struct FeedForward<'a> {
     pub norm: &'a [f32],
-    pub gate: Floats<'a>,
-    pub up: Floats<'a>,
-    pub down: Floats<'a>,
+    pub gate: FloatSlice<'a>,
+    pub up: FloatSlice<'a>,
+    pub down: FloatSlice<'a>,
 }
 
 /// What a half keeps for its backward pass beside its input: queries, keys and values with the mixed
@@ -44,19 +44,19 @@ fn normal(x: &[f32], norm: &[f32], plan: &Plan) -> Vec<f32> {
 }
 
 /// `weight [out, in]` as a matrix of rows of `inner` values.
-fn matrix(weight: Floats<'_>, inner: usize) -> View<'_> {
-    View::strided(weight, [weight.len() / inner, inner], [inner, 1])
+fn matrix(weight: FloatSlice<'_>, inner: usize) -> MatrixView<'_> {
+    MatrixView::strided(weight, [weight.len() / inner, inner], [inner, 1])
 }
 
 /// `rows [N, in]` times the transpose of `weight [out, in]`.
-fn linear(to: &mut [f32], stride: usize, add: bool, rows: View<'_>, weight: Floats<'_>, plan: &Plan) {
+fn linear(to: &mut [f32], stride: usize, add: bool, rows: MatrixView<'_>, weight: FloatSlice<'_>, plan: &Plan) {
     let inner = rows.shape()[1];
     let weight = matrix(weight, inner);
     product(to, stride, add, rows, weight.transposed(), plan.precision);
 }
 
 /// The gradient `[out, in]` of a weight: upstream `[N, out]` transposed times `rows [N, in]`.
-fn of_weight(wanted: bool, upstream: View<'_>, rows: View<'_>, plan: &Plan) -> Option<Store> {
+fn of_weight(wanted: bool, upstream: MatrixView<'_>, rows: MatrixView<'_>, plan: &Plan) -> Option<Store> {
     let ([_, out], [_, inner]) = (upstream.shape(), rows.shape());
     wanted.then(|| {
         let mut to = vec![0.0; out * inner];
@@ -66,7 +66,7 @@ fn of_weight(wanted: bool, upstream: View<'_>, rows: View<'_>, plan: &Plan) -> O
 }
 
 /// `to (+)= upstream [N, out] * weight [out, in]`.
-fn of_rows(to: &mut [f32], add: bool, upstream: View<'_>, weight: Floats<'_>, plan: &Plan) {
+fn of_rows(to: &mut [f32], add: bool, upstream: MatrixView<'_>, weight: FloatSlice<'_>, plan: &Plan) {
     let inner = weight.len() / upstream.shape()[1];
     product(to, inner, add, upstream, matrix(weight, inner), plan.precision);
 }
@@ -76,7 +76,7 @@ impl Attention<'_> {
     fn inner(&self, x: &[f32], plan: &Plan) -> (Store, Vec<f32>) {
         let (d, heads) = (self.norm.len(), plan.heads);
         let h = normal(x, self.norm, plan);
-        let h = View::rows(&h, [x.len() / d, d]);
+        let h = MatrixView::row_major(&h, [x.len() / d, d]);
         let stride = heads.row();
         let mut qkv = vec![0.0; x.len() / d * stride];
         for (column, weight) in [(0, self.q), (heads.keys(), self.k), (heads.values(), self.v)] {
@@ -94,7 +94,7 @@ impl Attention<'_> {
         let mixed = Store::new(mixed, plan.precision);
         let (d, width) = (self.norm.len(), plan.heads.keys());
         let mut y = x.to_vec();
-        let rows = View::strided(mixed.floats(), [x.len() / d, width], [width, 1]);
+        let rows = MatrixView::strided(mixed.floats(), [x.len() / d, width], [width, 1]);
         linear(&mut y, d, true, rows, self.o, plan);
         (y, [qkv, mixed])
     }
@@ -114,8 +114,8 @@ impl Attention<'_> {
             let (qkv, mixed) = self.inner(x, plan);
             [qkv, Store::new(mixed, plan.precision)]
         });
-        let up = View::rows(upstream, [n, d]);
-        let mixed = View::strided(mixed.floats(), [n, width], [width, 1]);
+        let up = MatrixView::row_major(upstream, [n, d]);
+        let mixed = MatrixView::strided(mixed.floats(), [n, width], [width, 1]);
         let d_o = of_weight(wanted[3], up, mixed, plan);
         let mut d_mixed = vec![0.0; n * width];
         of_rows(&mut d_mixed, false, up, self.o, plan);
@@ -124,11 +124,11 @@ impl Attention<'_> {
         rotate(&mut d_qkv, plan, rotary::Turn::Back);
 
         let h = normal(x, self.norm, plan);
-        let h = View::rows(&h, [n, d]);
+        let h = MatrixView::row_major(&h, [n, d]);
         let mut d_h = vec![0.0; n * d];
         let part = |column: usize, width: usize| {
             let end = column + (n - 1) * stride + width;
-            View::strided(Floats::F32(&d_qkv[column..end]), [n, width], [stride, 1])
+            MatrixView::strided(FloatSlice::F32(&d_qkv[column..end]), [n, width], [stride, 1])
         };
         let kv_width = heads.kv_heads * heads.width;
         let parts = [
@@ -170,7 +170,7 @@ impl FeedForward<'_> {
         let h = normal(x, self.norm, plan);
         [self.gate, self.up].map(|weight| {
             let mut to = vec![0.0; n * width];
-            linear(&mut to, width, false, View::rows(&h, [n, d]), weight, plan);
+            linear(&mut to, width, false, MatrixView::row_major(&h, [n, d]), weight, plan);
             to
         })
     }
@@ -184,7 +184,7 @@ impl FeedForward<'_> {
         swiglu::forward(&mut gate, &up);
         let kept = kept.map(|gate| [gate, Store::new(up, plan.precision)]);
         let mut y = x.to_vec();
-        linear(&mut y, d, true, View::rows(&gate, [n, width]), self.down, plan);
+        linear(&mut y, d, true, MatrixView::row_major(&gate, [n, width]), self.down, plan);
         (y, kept)
     }
 
@@ -203,17 +203,17 @@ impl FeedForward<'_> {
             Some(kept) => kept.map(Store::into_f32),
             None => self.inner(x, plan),
         };
-        let above = View::rows(upstream, [n, d]);
+        let above = MatrixView::row_major(upstream, [n, d]);
         let mut inner = vec![0.0; n * width];
         of_rows(&mut inner, false, above, self.down, plan);
         // Gate and up become their gradients, `inner` the product that `down` was applied to.
         swiglu::backward(&mut gate, &mut up, &mut inner);
-        let d_down = of_weight(wanted[2], above, View::rows(&inner, [n, width]), plan);
+        let d_down = of_weight(wanted[2], above, MatrixView::row_major(&inner, [n, width]), plan);
         drop(inner);
 
         let h = normal(x, self.norm, plan);
-        let h = View::rows(&h, [n, d]);
-        let (d_gate, d_up) = (View::rows(&gate, [n, width]), View::rows(&up, [n, width]));
+        let h = MatrixView::row_major(&h, [n, d]);
+        let (d_gate, d_up) = (MatrixView::row_major(&gate, [n, width]), MatrixView::row_major(&up, [n, width]));
         let mut d_h = vec![0.0; n * d];
         of_rows(&mut d_h, false, d_gate, self.gate, plan);
         of_rows(&mut d_h, true, d_up, self.up, plan);

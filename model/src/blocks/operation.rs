@@ -152,7 +152,7 @@ pub(crate) mod flex {
     use super::*;
     use burn::backend::{Flex, TensorMetadata, flex::FlexTensor};
     use burn::tensor::{DType, Shape, TensorData};
-    use wmtp_kernels::{Precision, host::Store, product::Floats};
+    use wmtp_kernels::{Precision, host::Store, product::FloatSlice};
 
     impl BlockOps for Flex {
         fn attention_block(
@@ -191,13 +191,13 @@ pub(crate) mod flex {
     }
 
     /// Values of a dense weight, f32 or bf16.
-    pub(crate) fn weight(tensor: &FlexTensor) -> Floats<'_> {
+    pub(crate) fn weight(tensor: &FlexTensor) -> FloatSlice<'_> {
         match tensor.dtype() {
             DType::BF16 => {
                 let start = tensor.layout().start_offset();
-                Floats::Bf16(&tensor.storage()[start..start + tensor.shape().num_elements()])
+                FloatSlice::Bf16(&tensor.storage()[start..start + tensor.shape().num_elements()])
             }
-            _ => Floats::F32(values(tensor)),
+            _ => FloatSlice::F32(values(tensor)),
         }
     }
 

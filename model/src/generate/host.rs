@@ -450,7 +450,7 @@ mod tests {
                 (&drafts[122..], &drafts_a),
             ];
             for (found, expected) in pairs {
-                if wmtp_kernels::product::has_avx512_bf16() {
+                if wmtp_gemm::has_avx512_bf16() {
                     assert_eq!(found, expected, "{dtype:?}");
                 } else {
                     println!("NOT RUN bit for bit: this machine has no AVX-512 with bf16");
@@ -504,7 +504,7 @@ mod tests {
                     close && found.len() == expected.len(),
                     "{dtype:?}: {found:?} {expected:?}"
                 );
-                if wmtp_kernels::product::has_avx512_bf16() {
+                if wmtp_gemm::has_avx512_bf16() {
                     assert_eq!(found, expected, "{dtype:?}");
                 }
             }

@@ -12,7 +12,7 @@ use crate::layers::DecoderLayer;
 use crate::rope::angles;
 use wmtp_kernels::host::cached::{KeyValues, attend};
 use wmtp_kernels::host::{attention::Heads, rms_norm, rotary, swiglu};
-use wmtp_kernels::product::{Floats, Output, Precision, View, product, rows_by_weight, rows_by_weights};
+use wmtp_gemm::{FloatSlice, Output, Precision, MatrixView, matmul, matmul_skinny, matmul_skinny_many};
 
 /// Queries of a head that are attended with at a time, over all query heads that share its keys.
 const QUERIES: usize = 64;
@@ -44,7 +44,7 @@ impl Matrix {
         })
     }
 
-    fn values(&self) -> Floats<'_> {
+    fn values(&self) -> FloatSlice<'_> {
         flex::weight(&self.tensor)
     }
 
@@ -52,8 +52,8 @@ impl Matrix {
     pub fn push_row(&self, index: usize, to: &mut Vec<f32>) {
         let range = index * self.inner..(index + 1) * self.inner;
         match self.values() {
-            Floats::F32(values) => to.extend_from_slice(&values[range]),
-            Floats::Bf16(values) => to.extend(values[range].iter().map(|x| x.to_f32())),
+            FloatSlice::F32(values) => to.extend_from_slice(&values[range]),
+            FloatSlice::Bf16(values) => to.extend(values[range].iter().map(|x| x.to_f32())),
         }
     }
 
@@ -76,15 +76,15 @@ fn times<const M: usize>(matrices: [&Matrix; M], x: &[f32], rows: Rows) -> [Vec<
             weight: matrix.values(),
             n: matrix.out,
         });
-        rows_by_weights(&mut outputs.collect::<Vec<_>>(), x, [n, inner]);
+        matmul_skinny_many(&mut outputs.collect::<Vec<_>>(), x, [n, inner]);
         return all;
     }
     for (matrix, to) in matrices.iter().zip(&mut all) {
         if rows == Rows::Few {
-            rows_by_weight(to, x, matrix.values(), [n, matrix.out, inner]);
+            matmul_skinny(to, x, matrix.values(), [n, matrix.out, inner]);
         } else {
-            let right = View::strided(matrix.values(), [matrix.out, inner], [inner, 1]).transposed();
-            product(to, matrix.out, false, View::rows(x, [n, inner]), right, Precision::F32);
+            let right = MatrixView::strided(matrix.values(), [matrix.out, inner], [inner, 1]).transposed();
+            matmul(to, matrix.out, false, MatrixView::row_major(x, [n, inner]), right, Precision::F32);
         }
     }
     all

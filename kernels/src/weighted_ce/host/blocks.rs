@@ -24,9 +24,9 @@ use super::super::rows::{CHUNK_BYTES, KeptRow, even_rows};
 use super::filter::Filtered;
 use super::{Found, Matrix};
 use crate::host::exp::exp_not_positive;
-use crate::host::vectorised;
+use crate::host::vectorized;
 use crate::memory::large_pages;
-use crate::product::{Floats, PackedColumns, Precision, View, product, product_here};
+use wmtp_gemm::{FloatSlice, PackedRight, Precision, MatrixView, matmul, matmul_single_threaded};
 use half::bf16;
 use rayon::prelude::*;
 
@@ -58,7 +58,7 @@ pub(super) trait Kept: Copy + Send + Sync + 'static {
     fn wide(self) -> f32;
 
     /// As `product` reads them.
-    fn floats(values: &[Self]) -> Floats<'_>;
+    fn floats(values: &[Self]) -> FloatSlice<'_>;
 }
 
 impl Kept for f32 {
@@ -76,8 +76,8 @@ impl Kept for f32 {
         self
     }
 
-    fn floats(values: &[Self]) -> Floats<'_> {
-        Floats::F32(values)
+    fn floats(values: &[Self]) -> FloatSlice<'_> {
+        FloatSlice::F32(values)
     }
 }
 
@@ -98,8 +98,8 @@ impl Kept for bf16 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
 
-    fn floats(values: &[Self]) -> Floats<'_> {
-        Floats::Bf16(values)
+    fn floats(values: &[Self]) -> FloatSlice<'_> {
+        FloatSlice::Bf16(values)
     }
 }
 
@@ -128,7 +128,7 @@ struct Chunk<'a, K> {
 /// As [`super::loss_and_gradients`]; at least one gradient is wanted.
 pub(super) fn loss_and_gradients<K: Kept>(
     hidden: Matrix<'_, f32>,
-    unembedding: View<'_>,
+    unembedding: MatrixView<'_>,
     rows: &[KeptRow],
     wanted: Wanted,
     filter: f64,
@@ -168,7 +168,7 @@ pub(super) fn loss_and_gradients<K: Kept>(
             largest: &mut largest[..lanes * parts],
             sums: &mut sums[..lanes * parts],
         };
-        let row_sums = chunk.exponentials(View::rows(&x[..r * d], [r, d]), unembedding);
+        let row_sums = chunk.exponentials(MatrixView::row_major(&x[..r * d], [r, d]), unembedding);
         for (row, found) in kept.iter().zip(&row_sums) {
             let row_ce = found.sum.ln() + f64::from(found.largest) - f64::from(found.label);
             loss += row.weight * row_ce;
@@ -185,7 +185,7 @@ pub(super) fn loss_and_gradients<K: Kept>(
         } else {
             let d_x = &mut d_x[..if wanted.hidden { STRIPES * r * d } else { 0 }];
             // An even number of rows: two values of bf16 are multiplied at a time.
-            let even = View::rows(&x[..lanes * d], [lanes, d]).rows_from(0, r.next_multiple_of(2));
+            let even = MatrixView::row_major(&x[..lanes * d], [lanes, d]).rows(0, r.next_multiple_of(2));
             chunk.multiply(
                 &row_sums,
                 even,
@@ -219,9 +219,9 @@ struct Stripe<'a, K> {
 
 impl<K: Kept> Chunk<'_, K> {
     /// Fills in the exponentials and their sums from `x` `[rows, D]` and `unembedding` `[V, D]`.
-    fn exponentials(&mut self, x: View<'_>, unembedding: View<'_>) -> Vec<RowSum> {
+    fn exponentials(&mut self, x: MatrixView<'_>, unembedding: MatrixView<'_>) -> Vec<RowSum> {
         let (lanes, v, rows) = (self.lanes, self.vocabulary, self.rows);
-        let x = PackedColumns::new(x.transposed(), K::PRECISION);
+        let x = PackedRight::new(x.transposed(), K::PRECISION);
         // Rows of a distance that is no power of two do not crowd into a few sets of the cache.
         let stride = lanes + LANES;
         let labels: Vec<Vec<(usize, f32)>> = self
@@ -239,13 +239,13 @@ impl<K: Kept> Chunk<'_, K> {
                     .zip(sums.chunks_mut(lanes));
                 for (first, ((exponentials, largest), sums)) in (block * WIDTH..v).step_by(PART).zip(parts) {
                     let count = exponentials.len() / lanes;
-                    x.times(&mut logits, stride, false, unembedding.rows_from(first, count));
+                    x.times(&mut logits, stride, false, unembedding.rows(first, count));
                     let here = rows.iter().enumerate().filter_map(|(i, row)| {
                         let at = row.target.checked_sub(first).filter(|at| *at < count)?;
                         Some((i, logits[at * stride + i]))
                     });
                     labels.extend(here);
-                    vectorised(
+                    vectorized(
                         #[inline(always)]
                         || take_exponentials(&logits, stride, exponentials, largest, sums),
                     );
@@ -291,7 +291,7 @@ impl<K: Kept> Chunk<'_, K> {
                     self.factors(token / PART, found, &mut factors);
                 }
                 let exponentials = &self.exponentials[token * lanes..][..lanes];
-                vectorised(
+                vectorized(
                     #[inline(always)]
                     || {
                         for ((to, value), factor) in values.iter_mut().zip(exponentials).zip(&factors) {
@@ -327,8 +327,8 @@ impl<K: Kept> Chunk<'_, K> {
     fn multiply(
         &mut self,
         found: &[RowSum],
-        x: View<'_>,
-        unembedding: View<'_>,
+        x: MatrixView<'_>,
+        unembedding: MatrixView<'_>,
         d_x: &mut [f32],
         d_unembedding: Option<&mut [f32]>,
         accumulate: bool,
@@ -337,7 +337,7 @@ impl<K: Kept> Chunk<'_, K> {
         let blocks = v.div_ceil(WIDTH).div_ceil(STRIPES);
         let exponentials = std::mem::take(&mut self.exponentials);
         let chunk = &*self;
-        let packed_x = d_unembedding.is_some().then(|| PackedColumns::new(x, K::PRECISION));
+        let packed_x = d_unembedding.is_some().then(|| PackedRight::new(x, K::PRECISION));
         let mut of_x = d_x.chunks_mut(r * d);
         let mut of_w = d_unembedding.map(|to| to.chunks_mut(blocks * WIDTH * d));
         let mut stripes: Vec<Stripe<'_, K>> = exponentials
@@ -353,21 +353,21 @@ impl<K: Kept> Chunk<'_, K> {
         let used = stripes.len();
         // With more threads than stripes all of them share the products.
         let many = rayon::current_num_threads() > STRIPES;
-        let multiply = if many { product } else { product_here };
+        let multiply = if many { product } else { matmul_single_threaded };
         stripes.par_iter_mut().with_max_len(1).for_each(|stripe| {
             for (i, values) in stripe.exponentials.chunks_mut(lanes * WIDTH).enumerate() {
                 let (block, width) = (stripe.first_block + i, values.len() / lanes);
                 chunk.scale(values, block, found);
-                let gradient = |rows| View::strided(K::floats(values), [width, rows], [lanes, 1]);
+                let gradient = |rows| MatrixView::strided(K::floats(values), [width, rows], [lanes, 1]);
                 if let Some(d_x) = &mut stripe.d_x {
-                    let table = unembedding.rows_from(block * WIDTH, width);
+                    let table = unembedding.rows(block * WIDTH, width);
                     multiply(d_x, d, i > 0, gradient(r).transposed(), table, K::PRECISION);
                 }
                 if let (Some(to), Some(x)) = (&mut stripe.d_unembedding, &packed_x) {
                     let to = &mut to[i * WIDTH * d..][..width * d];
                     if many {
                         to.par_chunks_mut(PART * d).enumerate().for_each(|(part, to)| {
-                            let rows = gradient(even).rows_from(part * PART, to.len() / d);
+                            let rows = gradient(even).rows(part * PART, to.len() / d);
                             x.times(to, d, accumulate, rows);
                         });
                     } else {
@@ -391,7 +391,7 @@ impl<K: Kept> Chunk<'_, K> {
         let mut factors = vec![0.0; lanes];
         for (part, values) in (block * PARTS..).zip(values.chunks_mut(PART * lanes)) {
             self.factors(part, found, &mut factors);
-            vectorised(
+            vectorized(
                 #[inline(always)]
                 || {
                     for values in values.chunks_exact_mut(lanes) {

@@ -9,7 +9,7 @@ use super::matrix::{self, Matrix, Table};
 use super::{Found, blocks};
 use crate::Accuracy;
 use crate::host::exp::exp_not_positive;
-use crate::product::{Precision, View, product};
+use wmtp_gemm::{Precision, MatrixView, matmul};
 use std::ops::{Add, Mul, Sub};
 
 /// Independent partial sums, enough for the widest vectors.
@@ -53,7 +53,7 @@ pub(in super::super) trait Real:
     );
 
     /// `to = left * right` with the right factor in bf16, for f32.
-    fn multiply_bf16(to: &mut [Self], to_stride: usize, left: Matrix<'_, Self>, right: View<'_>, precision: Precision);
+    fn multiply_bf16(to: &mut [Self], to_stride: usize, left: Matrix<'_, Self>, right: MatrixView<'_>, precision: Precision);
 
     /// [`super::blocks::loss_and_gradients`], for f32; f64 has none.
     fn in_blocks(
@@ -148,11 +148,11 @@ impl Real for f32 {
         right: Matrix<'_, Self>,
         precision: Precision,
     ) {
-        product(to, to_stride, accumulate, left.view(), right.view(), precision);
+        matmul(to, to_stride, accumulate, left.view(), right.view(), precision);
     }
 
-    fn multiply_bf16(to: &mut [Self], to_stride: usize, left: Matrix<'_, Self>, right: View<'_>, precision: Precision) {
-        product(to, to_stride, false, left.view(), right, precision);
+    fn multiply_bf16(to: &mut [Self], to_stride: usize, left: Matrix<'_, Self>, right: MatrixView<'_>, precision: Precision) {
+        matmul(to, to_stride, false, left.view(), right, precision);
     }
 
     fn in_blocks(
@@ -199,7 +199,7 @@ impl Real for f64 {
         matrix::multiply(to, to_stride, accumulate, left, right);
     }
 
-    fn multiply_bf16(_: &mut [Self], _: usize, _: Matrix<'_, Self>, _: View<'_>, _: Precision) {
+    fn multiply_bf16(_: &mut [Self], _: usize, _: Matrix<'_, Self>, _: MatrixView<'_>, _: Precision) {
         unreachable!("hidden states in f64 have an unembedding in f64")
     }
 

@@ -20,8 +20,8 @@
 //! drops blocks of them; dropping them without their sum loses 7 times as much of dX.
 
 use super::super::rows::KeptRow;
-use crate::host::vectorised;
-use crate::product::View;
+use crate::host::vectorized;
+use wmtp_gemm::View;
 use rayon::prelude::*;
 
 /// Kept elements are larger than this times the tolerance times the chunk's mean weight.
@@ -116,7 +116,7 @@ impl Filtered {
     }
 
     /// The gradient times `unembedding` `[V, D]`, to `to` `[rows, D]`.
-    pub fn times(&self, unembedding: View<'_>, to: &mut [f32]) {
+    pub fn times(&self, unembedding: MatrixView<'_>, to: &mut [f32]) {
         let (r, d) = (self.row_shares.len(), unembedding.shape()[1]);
         let slices: Vec<Vec<f32>> = (0..d.div_ceil(SLICE))
             .into_par_iter()
@@ -129,7 +129,7 @@ impl Filtered {
                 for (number, range) in self.ranges.iter().enumerate() {
                     for (j, sum) in range.sums.iter().enumerate() {
                         unembedding.copy_from_row(number * COLUMNS + j, first, &mut w[..count]);
-                        vectorised(
+                        vectorized(
                             #[inline(always)]
                             || {
                                 add(&mut rest, &w, *sum);
@@ -168,7 +168,7 @@ impl Filtered {
                         // Fresh memory that is read before it is written costs two page faults.
                         to.fill(0.0);
                     }
-                    vectorised(
+                    vectorized(
                         #[inline(always)]
                         || {
                             add(to, &rest, *sum);
@@ -221,7 +221,7 @@ fn look(
             squares += f64::from(labels[i]).powi(2);
             values[i] = 0.0;
         }
-        let [sum, of_rest, of_kept] = vectorised(
+        let [sum, of_rest, of_kept] = vectorized(
             #[inline(always)]
             || rest_of(values, &mut row_sums, bound, |i, value| kept.push((i as u32, value))),
         );

@@ -1,7 +1,7 @@
-//! A matrix view on a slice, and the product of two of them. For f64; f32 takes [`crate::product`].
+//! A matrix view on a slice, and the product of two of them. For f64; f32 takes [`wmtp_gemm`].
 
 use super::exp::Real;
-use crate::product::{Floats, Precision, View};
+use wmtp_gemm::{FloatSlice, Precision, MatrixView};
 
 /// A read-only `[rows, columns]` view with strides, in elements.
 #[derive(Debug, Clone, Copy)]
@@ -13,8 +13,8 @@ pub(in super::super) struct Matrix<'a, T> {
 
 impl<'a> Matrix<'a, f32> {
     /// The same view for the products of this crate.
-    pub fn view(self) -> View<'a> {
-        View::strided(Floats::F32(self.data), self.shape, self.strides)
+    pub fn view(self) -> MatrixView<'a> {
+        MatrixView::strided(FloatSlice::F32(self.data), self.shape, self.strides)
     }
 }
 
@@ -24,12 +24,12 @@ pub(in super::super) enum Table<'a, T> {
     /// In the same type.
     Same(Matrix<'a, T>),
     /// In bf16; for f32 alone.
-    Bf16(View<'a>),
+    Bf16(MatrixView<'a>),
 }
 
 impl<'a> Table<'a, f32> {
     /// The same for the products of this crate.
-    pub fn view(self) -> View<'a> {
+    pub fn view(self) -> MatrixView<'a> {
         match self {
             Self::Same(matrix) => matrix.view(),
             Self::Bf16(view) => view,

@@ -1,37 +1,39 @@
-//! The product on AVX-512: up to four rows with one line of the weight after another, or up to eight
-//! with two.
+//! The product on AVX-512: up to four rows with one weight row after another, or up to eight rows with two.
 //!
-//! A line is read once from memory, in steps of 32 values; a single stream is what the processor's own
-//! prefetching follows best. Where the multiplications of several rows hold it up, lines are fetched
-//! ahead; from five rows on two lines share each row that is read. An element's sum has one order in
-//! all of these. The sums of four lines are taken across their vectors together. A bf16 value becomes
-//! f32 by 16 zero bits behind it, so of a vector the odd values need a mask and the even ones a shift;
-//! the rows are rearranged once to match: of each 32 values the even ones first.
+//! A weight row is read from memory once, in steps of 32 values; a single stream is what the hardware
+//! prefetcher follows best. From three rows on, where multiplications delay it, weight rows are prefetched in
+//! software; from five rows on, two weight rows share each load of a row. An element's sum has one order in all
+//! of these. The sums of four weight rows are reduced across their vectors together. A bf16 value becomes f32
+//! by 16 zero bits behind it, so of a vector of bf16 the odd values need a mask and the even ones a shift; the
+//! rows are rearranged once to match: of each 32 values the even ones first.
 
-use super::{Floats, TILE};
+use super::TILE;
+use crate::FloatSlice;
 use half::bf16;
 use std::arch::x86_64::*;
 use std::borrow::Cow;
 
-/// Rows are filled up to a multiple of so many values.
+/// Values of a step; rows are padded to a multiple of it.
 const STEP: usize = 32;
 
-/// Rows that are multiplied at a time, at most: their sums with two lines stay in registers.
-const MOST: usize = 8;
+/// Rows that are multiplied at a time, at most: their sums with two weight rows fit the registers.
+const MAX_ROWS: usize = 8;
 
-/// From so many rows on lines are fetched ahead, by so many bytes.
-const FETCHED_FROM: usize = 3;
-const AHEAD: usize = 1 << 12;
+/// Number of rows from which weight rows are prefetched in software.
+const PREFETCH_MIN_ROWS: usize = 3;
 
-/// Each row filled up with zeros to a multiple of 32 values; for a weight of bf16 values every 32
-/// rearranged, the even ones first.
-pub fn arranged<'a>(rows: &'a [f32], weight: Floats<'_>, k: usize) -> Cow<'a, [f32]> {
+/// Bytes that the prefetch is ahead.
+const PREFETCH_DISTANCE: usize = 1 << 12;
+
+/// Each row padded with zeros to a multiple of 32 values; for a bf16 weight every 32 values are rearranged, the
+/// even ones first.
+pub fn rearrange<'a>(rows: &'a [f32], weight: FloatSlice<'_>, k: usize) -> Cow<'a, [f32]> {
     let padded = k.next_multiple_of(STEP);
     let mut to = vec![0.0; rows.len() / k * padded];
     for (to, row) in to.chunks_exact_mut(padded).zip(rows.chunks_exact(k)) {
         match weight {
-            Floats::F32(_) => to[..k].copy_from_slice(row),
-            Floats::Bf16(_) => {
+            FloatSlice::F32(_) => to[..k].copy_from_slice(row),
+            FloatSlice::Bf16(_) => {
                 for (to, step) in to.chunks_exact_mut(STEP).zip(row.chunks(STEP)) {
                     for (l, value) in step.iter().enumerate() {
                         to[l % 2 * (STEP / 2) + l / 2] = *value;
@@ -54,18 +56,19 @@ macro_rules! by_rows {
             5 => $kernel::<5, 2>($($arguments),*),
             6 => $kernel::<6, 2>($($arguments),*),
             7 => $kernel::<7, 2>($($arguments),*),
-            _ => $kernel::<MOST, 2>($($arguments),*),
+            _ => $kernel::<MAX_ROWS, 2>($($arguments),*),
         }
     };
 }
-/// See [`super::Kernel`]; the rows as [`arranged`] leaves them. Only for machines with AVX-512 F, BW
-/// and VL, which `super::rows_by_weight` has made sure of.
-pub fn multiply(to: &mut [f32], rows: &[f32], weight: Floats<'_>, [first, count]: [usize; 2], [r, k]: [usize; 2]) {
+
+/// See [`super::Kernel`]; the rows as [`rearrange`] leaves them. Only for machines with AVX-512 F, BW and VL,
+/// which `super::matmul_skinny_many` has checked.
+pub fn multiply(to: &mut [f32], rows: &[f32], weight: FloatSlice<'_>, [first, count]: [usize; 2], [r, k]: [usize; 2]) {
     let padded = k.next_multiple_of(STEP);
     assert!(k > 0 && rows.len() == r * padded && to.len() == r * count);
-    let lines = first * k..(first + count) * k;
+    let range = first * k..(first + count) * k;
     // As even as possible: nine rows are five and four, not eight and one.
-    let group = r.div_ceil(r.div_ceil(MOST)).max(1);
+    let group = r.div_ceil(r.div_ceil(MAX_ROWS)).max(1);
     for j in (0..count).step_by(TILE) {
         let some = TILE.min(count - j);
         for (i, rows) in rows.chunks(group * padded).enumerate() {
@@ -73,12 +76,12 @@ pub fn multiply(to: &mut [f32], rows: &[f32], weight: Floats<'_>, [first, count]
             // SAFETY: the machine has been checked.
             unsafe {
                 match weight {
-                    Floats::F32(values) => {
-                        let tile = &values[lines.clone()][j * k..(j + some) * k];
+                    FloatSlice::F32(values) => {
+                        let tile = &values[range.clone()][j * k..(j + some) * k];
                         by_rows!(multiply_f32, rows.len() / padded, to, [j, count], rows, tile, k, i == 0);
                     }
-                    Floats::Bf16(values) => {
-                        let tile = &values[lines.clone()][j * k..(j + some) * k];
+                    FloatSlice::Bf16(values) => {
+                        let tile = &values[range.clone()][j * k..(j + some) * k];
                         by_rows!(
                             multiply_bf16,
                             rows.len() / padded,
@@ -99,41 +102,42 @@ pub fn multiply(to: &mut [f32], rows: &[f32], weight: Floats<'_>, [first, count]
 macro_rules! kernel {
     (
         $(#[$doc:meta])* $name:ident, $T:ty,
-        |$line:ident, $mask:ident| $load:expr
+        |$weight:ident, $mask:ident| $load:expr
     ) => {
         $(#[$doc])*
-        /// `tile` are up to four lines, whose results lie from column `at[0]` on in rows of `at[1]`.
+        /// `tile` are up to four weight rows; their results start at `column` of the rows of `to`, which are
+        /// `stride` apart.
         ///
         /// # Safety
         /// The machine has AVX-512 F, BW and VL.
         #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-        unsafe fn $name<const R: usize, const L: usize>(
+        unsafe fn $name<const R: usize, const W: usize>(
             to: &mut [f32],
             [column, stride]: [usize; 2],
             rows: &[f32],
             tile: &[$T],
             k: usize,
-            fetch: bool,
+            prefetch: bool,
         ) {
             let (padded, some) = (k.next_multiple_of(STEP), tile.len() / k);
             assert!(rows.len() == R * padded && some <= TILE && tile.len() == some * k);
-            let fetch = fetch && R >= FETCHED_FROM;
+            let prefetch = prefetch && R >= PREFETCH_MIN_ROWS;
             let mut found = [[_mm512_setzero_ps(); TILE]; R];
-            for first in (0..some).step_by(L) {
-                // Beyond the last line the last one again: its sums are not written.
-                let lines: [*const $T; L] = std::array::from_fn(|l| tile[(first + l).min(some - 1) * k..].as_ptr());
-                let mut sums = [[_mm512_setzero_ps(); L]; R];
+            for first in (0..some).step_by(W) {
+                // Beyond the last weight row the last one again: its sums are not written.
+                let starts: [*const $T; L] = std::array::from_fn(|l| tile[(first + l).min(some - 1) * k..].as_ptr());
+                let mut sums = [[_mm512_setzero_ps(); W]; R];
                 let mut at = 0;
                 while at < k {
                     let $mask = u32::MAX >> (STEP - (k - at).min(STEP));
-                    // SAFETY: `at` plus the step is at most `padded`, the length of each row; lanes
-                    // of a line from `k` on are masked out, and a prefetch reads nothing.
+                    // SAFETY: `at` plus the step is at most `padded`, the length of each row; lanes of a
+                    // weight row from `k` on are masked out, and a prefetch reads nothing.
                     unsafe {
-                        let mut values = [[_mm512_setzero_ps(); 2]; L];
-                        for (values, line) in values.iter_mut().zip(lines) {
-                            let $line = line.add(at);
-                            if fetch {
-                                let ahead = $line.cast::<u8>().wrapping_add(AHEAD);
+                        let mut values = [[_mm512_setzero_ps(); 2]; W];
+                        for (values, start) in values.iter_mut().zip(starts) {
+                            let $weight = start.add(at);
+                            if prefetch {
+                                let ahead = $weight.cast::<u8>().wrapping_add(PREFETCH_DISTANCE);
                                 for i in 0..STEP * size_of::<$T>() / 64 {
                                     _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64 * i).cast());
                                 }
@@ -169,19 +173,19 @@ macro_rules! kernel {
 }
 
 kernel!(
-    /// R rows times lines of f32 values.
+    /// R rows times weight rows of f32 values.
     multiply_f32, f32,
-    |line, mask| [
-        _mm512_maskz_loadu_ps(mask as u16, line),
-        _mm512_maskz_loadu_ps((mask >> 16) as u16, line.wrapping_add(STEP / 2)),
+    |weight, mask| [
+        _mm512_maskz_loadu_ps(mask as u16, weight),
+        _mm512_maskz_loadu_ps((mask >> 16) as u16, weight.wrapping_add(STEP / 2)),
     ]
 );
 
 kernel!(
-    /// R rows, of every 32 values the even ones first, times lines of bf16 values.
+    /// R rows, of every 32 values the even ones first, times weight rows of bf16 values.
     multiply_bf16, bf16,
-    |line, mask| {
-        let values = _mm512_maskz_loadu_epi16(mask, line.cast());
+    |weight, mask| {
+        let values = _mm512_maskz_loadu_epi16(mask, weight.cast());
         let odd = _mm512_and_si512(values, _mm512_set1_epi32(0xffff_0000_u32 as i32));
         [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(values)), _mm512_castsi512_ps(odd)]
     }
@@ -198,8 +202,8 @@ fn summed([a, b, c, d]: [__m512; TILE]) -> __m128 {
         _mm512_shuffle_ps::<0b01_00_01_00>(ab, cd),
         _mm512_shuffle_ps::<0b11_10_11_10>(ab, cd),
     );
-    let halves = _mm256_add_ps(_mm512_castps512_ps256(all), upper_half(all));
-    _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps::<1>(halves))
+    let half = _mm256_add_ps(_mm512_castps512_ps256(all), upper_half(all));
+    _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps::<1>(half))
 }
 
 /// The upper half; AVX-512 F alone has it for f64 only.

@@ -1,66 +1,66 @@
-//! Rearranges a factor so that the kernels read it front to back.
+//! Packs rows of a factor so that the kernels read them front to back.
 //!
-//! A factor is a set of *lines* (rows of the left factor, columns of the right one), each K values
-//! long. Sixteen lines are packed together, a [`Unit`] after another, 32 bits each. What is beyond
-//! the end of a line, or beyond the last line, is 0.
+//! Both factors are packed along K: rows of the left factor, columns (rows of the transpose) of the right one.
+//! A packed row is a sequence of 32-bit [`Lane`]s. Sixteen rows are interleaved: lane 0 of all of them, then
+//! lane 1, and so on. Lanes beyond the end of a row, and rows beyond the last one, are 0.
 
-use super::{Floats, View};
+use crate::{FloatSlice, MatrixView};
 use half::bf16;
 use std::arch::x86_64::*;
 
-/// Lines that are packed together.
+/// Rows that are packed together: the 32-bit lanes of a vector.
 pub const GROUP: usize = 16;
 
-/// What 32 bits of a packed line hold.
+/// What a 32-bit lane of a packed row holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unit {
-    /// A value as it is, in f32.
-    Value,
+pub enum Lane {
+    /// A value in f32.
+    F32,
     /// A value rounded to bf16, in f32.
-    Rounded,
-    /// Two values that lie one after the other along K, rounded to bf16.
-    Pair,
+    RoundedF32,
+    /// Two values that follow one another along K, rounded to bf16.
+    Bf16Pair,
 }
 
-impl Unit {
-    /// Values of a line that make one unit.
+impl Lane {
+    /// Values of a row in one lane.
     pub fn values(self) -> usize {
         match self {
-            Self::Value | Self::Rounded => 1,
-            Self::Pair => 2,
+            Self::F32 | Self::RoundedF32 => 1,
+            Self::Bf16Pair => 2,
         }
     }
 }
 
-/// Packs rows `line..line + 16` of `lines` `[count, K]`, values `from..to` of each, and hands unit u
-/// of all sixteen to `store(u, _)`.
+/// Packs rows `first..first + 16` of `rows` `[count, K]`, values `from..to` of each, interleaved: calls
+/// `store(u, _)` with lane u of all sixteen.
 ///
 /// # Safety
-/// The machine has AVX-512 F, BW, VL and BF16; `line` is below the number of rows and
-/// `from < to <= K`. `View` guarantees that all elements lie inside its slice.
+/// The machine has AVX-512 F, BW, VL and BF16; `first` is below the number of rows and `from < to <= K`.
+/// `MatrixView` guarantees that all elements lie inside its slice.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub unsafe fn pack(
-    lines: View<'_>,
-    line: usize,
+pub unsafe fn pack_interleaved(
+    rows: MatrixView<'_>,
+    first: usize,
     [from, to]: [usize; 2],
-    unit: Unit,
+    lane: Lane,
     mut store: impl FnMut(usize, __m512i),
 ) {
-    let count = (lines.shape[0] - line).min(GROUP);
-    let [down, along] = lines.strides;
+    let count = (rows.shape[0] - first).min(GROUP);
+    let [row_stride, stride] = rows.strides;
     let length = to - from;
-    let units = length.div_ceil(unit.values());
-    let rounds = unit == Unit::Rounded;
-    let start = line * down + from * along;
+    let lanes = length.div_ceil(lane.values());
+    let rounds = lane == Lane::RoundedF32;
+    let start = first * row_stride + from * stride;
     let some = first_16(count);
-    // SAFETY: every address below is that of an element [line + i, from + j] with i < count and
+    // SAFETY: every address below is that of an element [first + i, from + j] with i < count and
     // j < length, or is masked out.
     unsafe {
-        match (along, down, unit, lines.data) {
-            // Values of a line lie side by side: sixteen units of sixteen lines at a time.
-            (1, _, Unit::Value | Unit::Rounded, Floats::F32(data)) => {
+        match (stride, row_stride, lane, rows.data) {
+            // Rows are contiguous: a transpose of sixteen lanes of sixteen rows at a time.
+            (1, _, Lane::F32 | Lane::RoundedF32, FloatSlice::F32(data)) => {
                 let load = |i: usize, u: usize| {
-                    let at = data.as_ptr().add(start + i * down + u);
+                    let at = data.as_ptr().add(start + i * row_stride + u);
                     let values = _mm512_maskz_loadu_ps(first_16(length - u), at);
                     if rounds {
                         rounded(values)
@@ -68,36 +68,36 @@ pub unsafe fn pack(
                         _mm512_castps_si512(values)
                     }
                 };
-                transposed(units, count, load, store);
+                transposed(lanes, count, load, store);
             }
-            (1, _, Unit::Value | Unit::Rounded, Floats::Bf16(data)) => {
+            (1, _, Lane::F32 | Lane::RoundedF32, FloatSlice::Bf16(data)) => {
                 let load = |i: usize, u: usize| {
-                    let at = data.as_ptr().add(start + i * down + u);
+                    let at = data.as_ptr().add(start + i * row_stride + u);
                     widened(_mm256_maskz_loadu_epi16(first_16(length - u), at.cast()))
                 };
-                transposed(units, count, load, store);
+                transposed(lanes, count, load, store);
             }
-            (1, _, Unit::Pair, Floats::F32(data)) => {
+            (1, _, Lane::Bf16Pair, FloatSlice::F32(data)) => {
                 let load = |i: usize, u: usize| {
-                    let at = data.as_ptr().add(start + i * down + 2 * u);
+                    let at = data.as_ptr().add(start + i * row_stride + 2 * u);
                     let left = length - 2 * u;
                     let low = _mm512_maskz_loadu_ps(first_16(left), at);
                     let high = _mm512_maskz_loadu_ps(first_16(left.saturating_sub(16)), at.wrapping_add(16));
                     std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
                 };
-                transposed(units, count, load, store);
+                transposed(lanes, count, load, store);
             }
-            (1, _, Unit::Pair, Floats::Bf16(data)) => {
+            (1, _, Lane::Bf16Pair, FloatSlice::Bf16(data)) => {
                 let load = |i: usize, u: usize| {
-                    let at = data.as_ptr().add(start + i * down + 2 * u);
+                    let at = data.as_ptr().add(start + i * row_stride + 2 * u);
                     _mm512_maskz_loadu_epi16(first_32(length - 2 * u), at.cast())
                 };
-                transposed(units, count, load, store);
+                transposed(lanes, count, load, store);
             }
-            // The lines lie side by side.
-            (_, 1, Unit::Value | Unit::Rounded, Floats::F32(data)) => {
-                for u in 0..units {
-                    let values = _mm512_maskz_loadu_ps(some, data.as_ptr().add(start + u * along));
+            // Columns are contiguous: a vector holds the same lane of sixteen rows.
+            (_, 1, Lane::F32 | Lane::RoundedF32, FloatSlice::F32(data)) => {
+                for u in 0..lanes {
+                    let values = _mm512_maskz_loadu_ps(some, data.as_ptr().add(start + u * stride));
                     store(
                         u,
                         if rounds {
@@ -108,115 +108,122 @@ pub unsafe fn pack(
                     );
                 }
             }
-            (_, 1, Unit::Value | Unit::Rounded, Floats::Bf16(data)) => {
-                for u in 0..units {
-                    let at = data.as_ptr().add(start + u * along);
+            (_, 1, Lane::F32 | Lane::RoundedF32, FloatSlice::Bf16(data)) => {
+                for u in 0..lanes {
+                    let at = data.as_ptr().add(start + u * stride);
                     store(u, widened(_mm256_maskz_loadu_epi16(some, at.cast())));
                 }
             }
-            (_, 1, Unit::Pair, Floats::F32(data)) => {
+            (_, 1, Lane::Bf16Pair, FloatSlice::F32(data)) => {
                 let load = |j: usize| {
                     let values = if j < length {
-                        _mm512_maskz_loadu_ps(some, data.as_ptr().add(start + j * along))
+                        _mm512_maskz_loadu_ps(some, data.as_ptr().add(start + j * stride))
                     } else {
                         _mm512_setzero_ps()
                     };
                     std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(values))
                 };
-                for u in 0..units {
+                for u in 0..lanes {
                     store(u, pairs(load(2 * u), load(2 * u + 1)));
                 }
             }
-            (_, 1, Unit::Pair, Floats::Bf16(data)) => {
+            (_, 1, Lane::Bf16Pair, FloatSlice::Bf16(data)) => {
                 let load = |j: usize| {
                     if j < length {
-                        _mm256_maskz_loadu_epi16(some, data.as_ptr().add(start + j * along).cast())
+                        _mm256_maskz_loadu_epi16(some, data.as_ptr().add(start + j * stride).cast())
                     } else {
                         _mm256_setzero_si256()
                     }
                 };
-                for u in 0..units {
+                for u in 0..lanes {
                     store(u, pairs(load(2 * u), load(2 * u + 1)));
                 }
             }
             _ => {
-                let value = |i: usize, j: usize| lines.at(line + i, from + j);
+                let value = |i: usize, j: usize| rows.at(first + i, from + j);
                 let rounded = |i: usize, j: usize| {
                     let value = if j < length { value(i, j) } else { 0.0 };
                     u32::from(bf16::from_f32(value).to_bits())
                 };
-                for u in 0..units {
-                    let mut lanes = [0u32; GROUP];
-                    for (i, lane) in lanes.iter_mut().enumerate().take(count) {
-                        *lane = match unit {
-                            Unit::Value => value(i, u).to_bits(),
-                            Unit::Rounded => rounded(i, u) << 16,
-                            Unit::Pair => rounded(i, 2 * u) | rounded(i, 2 * u + 1) << 16,
+                for u in 0..lanes {
+                    let mut packed = [0u32; GROUP];
+                    for (i, packed) in packed.iter_mut().enumerate().take(count) {
+                        *packed = match lane {
+                            Lane::F32 => value(i, u).to_bits(),
+                            Lane::RoundedF32 => rounded(i, u) << 16,
+                            Lane::Bf16Pair => rounded(i, 2 * u) | rounded(i, 2 * u + 1) << 16,
                         };
                     }
-                    store(u, _mm512_loadu_si512(lanes.as_ptr().cast()));
+                    store(u, _mm512_loadu_si512(packed.as_ptr().cast()));
                 }
             }
         }
     }
 }
 
-/// Whether values `from..to` of every line lie in memory as the units that the kernels multiply.
-pub fn lies_in_units(lines: View<'_>, [from, to]: [usize; 2], unit: Unit) -> bool {
-    let [down, along] = lines.strides;
-    along == 1
-        && down > 0
-        && match (lines.data, unit) {
-            (Floats::F32(_), Unit::Value) => true,
-            (Floats::Bf16(_), Unit::Pair) => down % 2 == 0 && (to - from) % 2 == 0,
+/// Whether values `from..to` of every row are contiguous in memory in the format of `lane`, so that the kernels
+/// can read the rows in place.
+pub fn is_in_place(rows: MatrixView<'_>, [from, to]: [usize; 2], lane: Lane) -> bool {
+    let [row_stride, stride] = rows.strides;
+    stride == 1
+        && row_stride > 0
+        && match (rows.data, lane) {
+            (FloatSlice::F32(_), Lane::F32) => true,
+            (FloatSlice::Bf16(_), Lane::Bf16Pair) => row_stride % 2 == 0 && (to - from) % 2 == 0,
             _ => false,
         }
 }
 
-/// Lays lines `line..line + count` (16 at most), whose values lie side by side, one after another at
-/// `to`, values `range` of each as units; the lines that there are not, are zeros.
+/// Packs contiguous rows `first..first + count` (16 at most), values `from..until` of each, row-major at `to`:
+/// one row after another, not interleaved. Missing rows are zeros.
 ///
 /// # Safety
-/// As [`pack`], and the lines exist; `to` has room for sixteen times the units of a line.
+/// As [`pack_interleaved`], and the rows exist; `to` has room for sixteen packed rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub unsafe fn lay(lines: View<'_>, [line, count]: [usize; 2], [from, until]: [usize; 2], unit: Unit, to: *mut u32) {
+pub unsafe fn pack_row_major(
+    rows: MatrixView<'_>,
+    [first, count]: [usize; 2],
+    [from, until]: [usize; 2],
+    lane: Lane,
+    to: *mut u32,
+) {
     let length = until - from;
-    let units = length.div_ceil(unit.values());
-    // SAFETY: every address read is that of an element of a line, or masked out; every one written lies
-    // in the units of a line.
+    let lanes = length.div_ceil(lane.values());
+    // SAFETY: every address read is that of an element of a row, or masked out; every one written lies in the
+    // room of a packed row.
     unsafe {
         for i in 0..GROUP {
-            let to = to.add(i * units);
+            let to = to.add(i * lanes);
             if i >= count {
-                to.write_bytes(0, units);
+                to.write_bytes(0, lanes);
                 continue;
             }
-            let start = (line + i) * lines.strides[0] + from;
-            for u in (0..units).step_by(GROUP) {
-                let values = u * unit.values();
+            let start = (first + i) * rows.strides[0] + from;
+            for u in (0..lanes).step_by(GROUP) {
+                let values = u * lane.values();
                 let left = length - values;
-                let packed = match (unit, lines.data) {
-                    (Unit::Value, Floats::F32(data)) => {
+                let packed = match (lane, rows.data) {
+                    (Lane::F32, FloatSlice::F32(data)) => {
                         _mm512_castps_si512(_mm512_maskz_loadu_ps(first_16(left), data.as_ptr().add(start + values)))
                     }
-                    (Unit::Rounded, Floats::F32(data)) => {
+                    (Lane::RoundedF32, FloatSlice::F32(data)) => {
                         rounded(_mm512_maskz_loadu_ps(first_16(left), data.as_ptr().add(start + values)))
                     }
-                    (Unit::Value | Unit::Rounded, Floats::Bf16(data)) => widened(_mm256_maskz_loadu_epi16(
+                    (Lane::F32 | Lane::RoundedF32, FloatSlice::Bf16(data)) => widened(_mm256_maskz_loadu_epi16(
                         first_16(left),
                         data.as_ptr().add(start + values).cast(),
                     )),
-                    (Unit::Pair, Floats::F32(data)) => {
+                    (Lane::Bf16Pair, FloatSlice::F32(data)) => {
                         let at = data.as_ptr().add(start + values);
                         let low = _mm512_maskz_loadu_ps(first_16(left), at);
                         let high = _mm512_maskz_loadu_ps(first_16(left.saturating_sub(16)), at.wrapping_add(16));
                         std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
                     }
-                    (Unit::Pair, Floats::Bf16(data)) => {
+                    (Lane::Bf16Pair, FloatSlice::Bf16(data)) => {
                         _mm512_maskz_loadu_epi16(first_32(left), data.as_ptr().add(start + values).cast())
                     }
                 };
-                _mm512_mask_storeu_epi32(to.add(u).cast(), first_16(units - u), packed);
+                _mm512_mask_storeu_epi32(to.add(u).cast(), first_16(lanes - u), packed);
             }
         }
     }
@@ -257,23 +264,23 @@ fn pairs(low: __m256i, high: __m256i) -> __m512i {
     )
 }
 
-/// Loads sixteen units of `count` lines at a time and stores them unit by unit.
+/// Loads sixteen lanes of `count` rows at a time, transposes them and stores them lane by lane.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 #[inline]
 fn transposed(
-    units: usize,
+    lanes: usize,
     count: usize,
     load: impl Fn(usize, usize) -> __m512i,
     mut store: impl FnMut(usize, __m512i),
 ) {
-    for u in (0..units).step_by(GROUP) {
-        let mut lines = [_mm512_setzero_si512(); GROUP];
-        for (i, line) in lines.iter_mut().enumerate().take(count) {
-            *line = load(i, u);
+    for u in (0..lanes).step_by(GROUP) {
+        let mut rows = [_mm512_setzero_si512(); GROUP];
+        for (i, row) in rows.iter_mut().enumerate().take(count) {
+            *row = load(i, u);
         }
-        let packed = transpose(lines);
-        for (i, unit) in packed.into_iter().enumerate().take(units - u) {
-            store(u + i, unit);
+        let packed = transpose(rows);
+        for (i, lane) in packed.into_iter().enumerate().take(lanes - u) {
+            store(u + i, lane);
         }
     }
 }

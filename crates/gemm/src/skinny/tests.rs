@@ -5,16 +5,16 @@ use crate::test_values::values;
 use half::bf16;
 use proptest::prelude::*;
 
-/// Both ways that this machine has, by name.
-fn ways() -> Vec<(&'static str, Arranged, Kernel)> {
-    let mut ways: Vec<(&'static str, Arranged, Kernel)> = vec![("portable", portable::arranged, portable::multiply)];
+/// The implementations that this machine can run, by name.
+fn implementations() -> Vec<(&'static str, Rearrange, Kernel)> {
+    let mut all: Vec<(&'static str, Rearrange, Kernel)> = vec![("portable", portable::rearrange, portable::multiply)];
     #[cfg(target_arch = "x86_64")]
-    if super::super::detected() {
-        ways.push(("avx512", avx512::arranged, avx512::multiply));
+    if crate::detected() {
+        all.push(("avx512", avx512::rearrange, avx512::multiply));
     } else {
         println!("NOT RUN: this machine has no AVX-512 with bf16, only the portable loop is tested");
     }
-    ways
+    all
 }
 
 fn on_threads(threads: usize, task: impl FnOnce() + Send) {
@@ -26,35 +26,35 @@ fn on_threads(threads: usize, task: impl FnOnce() + Send) {
 fn multiply(
     to: &mut [f32],
     rows: &[f32],
-    weight: Floats<'_>,
+    weight: FloatSlice<'_>,
     [r, n, k]: [usize; 3],
-    arranged: Arranged,
+    rearrange: Rearrange,
     kernel: Kernel,
 ) {
-    super::multiply(&mut [Output { to, weight, n }], rows, [r, k], arranged, kernel);
+    super::multiply(&mut [SkinnyOutput { to, weight, n }], rows, [r, k], rearrange, kernel);
 }
 
 #[test]
 fn several_weights_at_once_are_what_they_are_one_by_one() {
     let (r, k) = (5, 70);
     let rows = values(r * k, 1);
-    for (name, arranged, kernel) in ways() {
+    for (name, rearrange, kernel) in implementations() {
         let weights: Vec<Vec<f32>> = [3, 0, 600, 41].iter().map(|n| values(n * k, 2 + *n as u64)).collect();
         let mut together: Vec<Vec<f32>> = weights.iter().map(|w| vec![f32::NAN; w.len() / k * r]).collect();
-        let mut outputs: Vec<Output<'_>> = weights
+        let mut outputs: Vec<SkinnyOutput<'_>> = weights
             .iter()
             .zip(&mut together)
-            .map(|(weight, to)| Output {
+            .map(|(weight, to)| SkinnyOutput {
                 to,
-                weight: Floats::F32(weight),
+                weight: FloatSlice::F32(weight),
                 n: weight.len() / k,
             })
             .collect();
-        super::multiply(&mut outputs, &rows, [r, k], arranged, kernel);
+        super::multiply(&mut outputs, &rows, [r, k], rearrange, kernel);
         for (weight, together) in weights.iter().zip(&together) {
             let n = weight.len() / k;
             let mut alone = vec![f32::NAN; r * n];
-            multiply(&mut alone, &rows, Floats::F32(weight), [r, n, k], arranged, kernel);
+            multiply(&mut alone, &rows, FloatSlice::F32(weight), [r, n, k], rearrange, kernel);
             assert_eq!(&alone, together, "{name}");
         }
     }
@@ -66,18 +66,18 @@ fn weights_of_one_product_have_one_type() {
     let (mut a, mut b) = ([0.0], [0.0]);
     let short = [bf16::ONE];
     let mut outputs = [
-        Output {
+        SkinnyOutput {
             to: &mut a,
-            weight: Floats::F32(&[1.0]),
+            weight: FloatSlice::F32(&[1.0]),
             n: 1,
         },
-        Output {
+        SkinnyOutput {
             to: &mut b,
-            weight: Floats::Bf16(&short),
+            weight: FloatSlice::Bf16(&short),
             n: 1,
         },
     ];
-    rows_by_weights(&mut outputs, &[1.0], [1, 1]);
+    matmul_skinny_many(&mut outputs, &[1.0], [1, 1]);
 }
 
 fn check([r, n, k]: [usize; 3], in_bf16: bool) {
@@ -85,13 +85,13 @@ fn check([r, n, k]: [usize; 3], in_bf16: bool) {
     let exact = values(n * k, 11 + n as u64);
     let short: Vec<bf16> = exact.iter().map(|x| bf16::from_f32(*x)).collect();
     let weight = if in_bf16 {
-        Floats::Bf16(&short)
+        FloatSlice::Bf16(&short)
     } else {
-        Floats::F32(&exact)
+        FloatSlice::F32(&exact)
     };
-    for (name, arranged, kernel) in ways() {
+    for (name, rearrange, kernel) in implementations() {
         let mut to = vec![f32::NAN; r * n];
-        on_threads(1, || multiply(&mut to, &rows, weight, [r, n, k], arranged, kernel));
+        on_threads(1, || multiply(&mut to, &rows, weight, [r, n, k], rearrange, kernel));
         for i in 0..r {
             for j in 0..n {
                 let terms = (0..k).map(|l| f64::from(rows[i * k + l]) * f64::from(weight.at(j * k + l)));
@@ -104,11 +104,11 @@ fn check([r, n, k]: [usize; 3], in_bf16: bool) {
             }
         }
         let mut again = vec![f32::NAN; r * n];
-        on_threads(3, || multiply(&mut again, &rows, weight, [r, n, k], arranged, kernel));
+        on_threads(3, || multiply(&mut again, &rows, weight, [r, n, k], rearrange, kernel));
         assert_eq!(to, again, "{name}: one thread and three");
         // The last row alone is what it is among the others.
         let mut alone = vec![f32::NAN; n];
-        multiply(&mut alone, &rows[(r - 1) * k..], weight, [1, n, k], arranged, kernel);
+        multiply(&mut alone, &rows[(r - 1) * k..], weight, [1, n, k], rearrange, kernel);
         assert_eq!(to[(r - 1) * n..], alone, "{name}: a row alone");
     }
 }
@@ -154,9 +154,9 @@ fn a_product_worked_out_by_hand() {
         1.0, 0.0, 1.0, 0.0, 2.0, 0.0, 1.0, 1.0, 1.0, -1.0, 0.0, 0.0, 0.0, 0.0, 0.5,
     ];
     let short = weight.map(bf16::from_f32);
-    for weight in [Floats::F32(&weight), Floats::Bf16(&short)] {
+    for weight in [FloatSlice::F32(&weight), FloatSlice::Bf16(&short)] {
         let mut to = [7.0; 10];
-        rows_by_weight(&mut to, &rows, weight, [2, 5, 3]);
+        matmul_skinny(&mut to, &rows, weight, [2, 5, 3]);
         assert_eq!(to, [4.0, 4.0, 6.0, -1.0, 1.5, 10.0, 10.0, 15.0, -4.0, 3.0]);
     }
 }
@@ -164,22 +164,22 @@ fn a_product_worked_out_by_hand() {
 #[test]
 fn nothing_to_sum_gives_zeros_and_no_rows_give_nothing() {
     let mut to = [3.0; 4];
-    rows_by_weight(&mut to, &[], Floats::F32(&[]), [2, 2, 0]);
+    matmul_skinny(&mut to, &[], FloatSlice::F32(&[]), [2, 2, 0]);
     assert_eq!(to, [0.0; 4]);
-    rows_by_weight(&mut [], &[], Floats::F32(&[1.0, 2.0]), [0, 1, 2]);
-    rows_by_weight(&mut [], &[1.0, 2.0], Floats::Bf16(&[]), [1, 0, 2]);
+    matmul_skinny(&mut [], &[], FloatSlice::F32(&[1.0, 2.0]), [0, 1, 2]);
+    matmul_skinny(&mut [], &[1.0, 2.0], FloatSlice::Bf16(&[]), [1, 0, 2]);
 }
 
-/// What is infinite or not a number in a row or a line stays in its own results.
+/// Infinities and NaNs of a row or a weight row reach its own results only.
 #[test]
 fn infinities_do_not_spread() {
-    for (name, arranged, kernel) in ways() {
+    for (name, rearrange, kernel) in implementations() {
         let mut rows = vec![1.0; 2 * 33];
         rows[33 + 32] = f32::INFINITY;
         let mut weight = vec![1.0; 5 * 33];
         weight[4 * 33] = f32::NAN;
         let mut to = [0.0; 10];
-        multiply(&mut to, &rows, Floats::F32(&weight), [2, 5, 33], arranged, kernel);
+        multiply(&mut to, &rows, FloatSlice::F32(&weight), [2, 5, 33], rearrange, kernel);
         assert_eq!(to[..4], [33.0; 4], "{name}");
         assert_eq!(to[5..9], [f32::INFINITY; 4], "{name}");
         assert!(to[4].is_nan() && to[9].is_nan(), "{name}");
@@ -189,5 +189,5 @@ fn infinities_do_not_spread() {
 #[test]
 #[should_panic(expected = "[2, 3] times the transpose of [4, 3] with 6, 11 and 8 elements")]
 fn a_weight_of_another_size_is_refused() {
-    rows_by_weight(&mut [0.0; 8], &[0.0; 6], Floats::F32(&[0.0; 11]), [2, 4, 3]);
+    matmul_skinny(&mut [0.0; 8], &[0.0; 6], FloatSlice::F32(&[0.0; 11]), [2, 4, 3]);
 }

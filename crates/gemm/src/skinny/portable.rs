@@ -1,34 +1,34 @@
-//! The product for every machine, compiled for its widest vectors.
+//! The product for every machine, compiled for its widest SIMD vectors.
 
-use super::Floats;
-use crate::host::vectorised;
+use crate::FloatSlice;
+use crate::simd::{to_f32, vectorized};
 use std::borrow::Cow;
 
-/// Sums that are taken side by side, so that they fit one vector.
+/// Partial sums of a dot product: the lanes of a vector.
 const LANES: usize = 16;
 
 /// The rows as they are.
-pub fn arranged<'a>(rows: &'a [f32], _: Floats<'_>, _: usize) -> Cow<'a, [f32]> {
+pub fn rearrange<'a>(rows: &'a [f32], _: FloatSlice<'_>, _: usize) -> Cow<'a, [f32]> {
     Cow::Borrowed(rows)
 }
 
 /// See [`super::Kernel`].
-pub fn multiply(to: &mut [f32], rows: &[f32], weight: Floats<'_>, [first, count]: [usize; 2], [_, k]: [usize; 2]) {
+pub fn multiply(to: &mut [f32], rows: &[f32], weight: FloatSlice<'_>, [first, count]: [usize; 2], [_, k]: [usize; 2]) {
     let mut widened = vec![0.0; k];
-    vectorised(|| {
+    vectorized(|| {
         for j in 0..count {
             let range = (first + j) * k..(first + j + 1) * k;
-            let line = match weight {
-                Floats::F32(values) => &values[range],
-                Floats::Bf16(values) => {
+            let weight_row = match weight {
+                FloatSlice::F32(values) => &values[range],
+                FloatSlice::Bf16(values) => {
                     for (to, value) in widened.iter_mut().zip(&values[range]) {
-                        *to = f32::from_bits(u32::from(value.to_bits()) << 16);
+                        *to = to_f32(*value);
                     }
                     &widened[..]
                 }
             };
             for (i, row) in rows.chunks_exact(k).enumerate() {
-                to[i * count + j] = dot(row, line);
+                to[i * count + j] = dot(row, weight_row);
             }
         }
     });

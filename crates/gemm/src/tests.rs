@@ -1,7 +1,10 @@
 //! Products against sums in f64, in every layout, at sizes around those of tiles and blocks.
 
 use super::*;
+#[cfg(target_arch = "x86_64")]
+use crate::avx512::Lane;
 use crate::test_values::values;
+use half::bf16;
 use proptest::prelude::*;
 
 /// A factor: its values row by row, and the same in memory with gaps of not-a-number.
@@ -15,10 +18,10 @@ struct Factor {
 }
 
 impl Factor {
-    /// `lie` 0 and 3: rows one after another; 1: columns one after another; 2: every value apart.
-    fn new(shape: [usize; 2], seed: u64, lie: usize, as_bf16: bool) -> Self {
+    /// `layout` 0 and 3: contiguous rows; 1: contiguous columns; 2: every value apart.
+    fn new(shape: [usize; 2], seed: u64, layout: usize, as_bf16: bool) -> Self {
         let [rows, columns] = shape;
-        let strides = [[columns + 3, 1], [1, rows + 5], [2 * columns + 1, 2], [columns + 4, 1]][lie];
+        let strides = [[columns + 3, 1], [1, rows + 5], [2 * columns + 1, 2], [columns + 4, 1]][layout];
         let exact = values(rows * columns, seed);
         let mut stored = vec![f32::NAN; (rows - 1) * strides[0] + (columns - 1) * strides[1] + 1];
         for (index, value) in exact.iter().enumerate() {
@@ -34,13 +37,13 @@ impl Factor {
         }
     }
 
-    fn view(&self) -> View<'_> {
+    fn view(&self) -> MatrixView<'_> {
         let data = if self.as_bf16 {
-            Floats::Bf16(&self.short)
+            FloatSlice::Bf16(&self.short)
         } else {
-            Floats::F32(&self.stored)
+            FloatSlice::F32(&self.stored)
         };
-        View::strided(data, self.shape, self.strides)
+        MatrixView::strided(data, self.shape, self.strides)
     }
 
     /// The value that takes part in the product.
@@ -51,7 +54,7 @@ impl Factor {
     }
 }
 
-type Multiply = fn(&mut [f32], usize, bool, [View<'_>; 2], Precision, Threads);
+type Multiply = fn(&mut [f32], usize, bool, [MatrixView<'_>; 2], Precision, Threads);
 
 /// Largest error of `0.5 + left * right` relative to the sum of its terms' magnitudes.
 fn error(multiply: Multiply, left: &Factor, right: &Factor, precision: Precision) -> f64 {
@@ -73,7 +76,7 @@ fn error(multiply: Multiply, left: &Factor, right: &Factor, precision: Precision
         true,
         [left.view(), right.view()],
         precision,
-        Threads::This,
+        Threads::Calling,
     );
     assert_eq!(to, again, "one thread and all of them");
     let mut worst = 0.0f64;
@@ -90,49 +93,49 @@ fn error(multiply: Multiply, left: &Factor, right: &Factor, precision: Precision
     worst
 }
 
-/// The ways to multiply that this machine has.
-fn ways() -> Vec<(&'static str, Multiply)> {
-    let mut ways: Vec<(&'static str, Multiply)> = vec![("portable", portable::product)];
+/// The implementations that this machine can run, by name.
+fn implementations() -> Vec<(&'static str, Multiply)> {
+    let mut all: Vec<(&'static str, Multiply)> = vec![("portable", portable::matmul)];
     #[cfg(target_arch = "x86_64")]
     if detected() {
-        ways.push(("avx512, pairs", |to, stride, add, factors, precision, threads| {
-            let unit = [pack::Unit::Value, pack::Unit::Pair][usize::from(precision == Precision::Bf16)];
-            avx512::product(to, stride, add, factors, unit, threads)
+        all.push(("avx512, pairs", |to, stride, add, factors, precision, threads| {
+            let lane = [Lane::F32, Lane::Bf16Pair][usize::from(precision == Precision::Bf16)];
+            avx512::matmul(to, stride, add, factors, lane, threads)
         }));
-        ways.push((
+        all.push((
             "avx512, right packed before, pairs",
             |to, stride, add, [left, right], precision, _| {
-                let unit = [pack::Unit::Value, pack::Unit::Pair][usize::from(precision == Precision::Bf16)];
-                avx512::PackedColumns::new(right, unit).multiply(to, stride, add, [left, right], unit)
+                let lane = [Lane::F32, Lane::Bf16Pair][usize::from(precision == Precision::Bf16)];
+                avx512::PackedRight::new(right, lane).multiply(to, stride, add, [left, right], lane)
             },
         ));
-        ways.push((
+        all.push((
             "avx512, right packed before, rounded",
             |to, stride, add, [left, right], precision, _| {
-                let unit = [pack::Unit::Value, pack::Unit::Rounded][usize::from(precision == Precision::Bf16)];
-                avx512::PackedColumns::new(right, unit).multiply(to, stride, add, [left, right], unit)
+                let lane = [Lane::F32, Lane::RoundedF32][usize::from(precision == Precision::Bf16)];
+                avx512::PackedRight::new(right, lane).multiply(to, stride, add, [left, right], lane)
             },
         ));
-        ways.push(("avx512, rounded", |to, stride, add, factors, precision, threads| {
-            let unit = [pack::Unit::Value, pack::Unit::Rounded][usize::from(precision == Precision::Bf16)];
-            avx512::product(to, stride, add, factors, unit, threads)
+        all.push(("avx512, rounded", |to, stride, add, factors, precision, threads| {
+            let lane = [Lane::F32, Lane::RoundedF32][usize::from(precision == Precision::Bf16)];
+            avx512::matmul(to, stride, add, factors, lane, threads)
         }));
     } else {
         println!("NOT RUN: this machine has no AVX-512 with bf16, only the portable products are tested");
     }
-    ways
+    all
 }
 
-fn check(shape: [usize; 3], lies: [usize; 2], as_bf16: [bool; 2]) {
+fn check(shape: [usize; 3], layouts: [usize; 2], as_bf16: [bool; 2]) {
     let [m, n, k] = shape;
-    let left = Factor::new([m, k], 3 + k as u64, lies[0], as_bf16[0]);
-    let right = Factor::new([k, n], 11 + n as u64, lies[1], as_bf16[1]);
-    for (name, multiply) in ways() {
+    let left = Factor::new([m, k], 3 + k as u64, layouts[0], as_bf16[0]);
+    let right = Factor::new([k, n], 11 + n as u64, layouts[1], as_bf16[1]);
+    for (name, multiply) in implementations() {
         for precision in [Precision::F32, Precision::Bf16] {
             let error = error(multiply, &left, &right, precision);
             assert!(
                 error < 1e-6,
-                "{name}, {precision:?}, {shape:?}, {lies:?}, {as_bf16:?}: {error:e}"
+                "{name}, {precision:?}, {shape:?}, {layouts:?}, {as_bf16:?}: {error:e}"
             );
         }
     }
@@ -152,10 +155,10 @@ fn sizes_around_the_tile_and_the_blocks() {
         [3, 5, 1537],
         [50, 4, 1601],
     ] {
-        for lies in [[0, 0], [0, 1], [1, 0], [1, 1], [2, 2], [3, 0]] {
-            check(shape, lies, [false, false]);
-            check(shape, lies, [true, false]);
-            check(shape, lies, [true, true]);
+        for layouts in [[0, 0], [0, 1], [1, 0], [1, 1], [2, 2], [3, 0]] {
+            check(shape, layouts, [false, false]);
+            check(shape, layouts, [true, false]);
+            check(shape, layouts, [true, true]);
         }
     }
 }
@@ -163,8 +166,8 @@ fn sizes_around_the_tile_and_the_blocks() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
     #[test]
-    fn any_size(m in 1usize..70, n in 1usize..110, k in 1usize..90, lies in [0usize..4, 0usize..4], as_bf16: [bool; 2]) {
-        check([m, n, k], lies, as_bf16);
+    fn any_size(m in 1usize..70, n in 1usize..110, k in 1usize..90, layouts in [0usize..4, 0usize..4], as_bf16: [bool; 2]) {
+        check([m, n, k], layouts, as_bf16);
     }
 }
 
@@ -173,12 +176,15 @@ proptest! {
 fn a_product_worked_out_by_hand() {
     let left = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
     let right = [1.0, 0.0, 0.0, 1.0, 1.0, 1.0];
-    let (left, right) = (View::rows(&left, [3, 2]).transposed(), View::rows(&right, [3, 2]));
+    let (left, right) = (
+        MatrixView::row_major(&left, [3, 2]).transposed(),
+        MatrixView::row_major(&right, [3, 2]),
+    );
     for precision in [Precision::F32, Precision::Bf16] {
         let mut to = [100.0f32; 4];
-        product(&mut to, 2, false, left, right, precision);
+        matmul(&mut to, 2, false, left, right, precision);
         assert_eq!(to, [6.0, 8.0, 8.0, 10.0]);
-        product(&mut to, 2, true, left, right, precision);
+        matmul(&mut to, 2, true, left, right, precision);
         assert_eq!(to, [12.0, 16.0, 16.0, 20.0]);
     }
 }
@@ -187,16 +193,19 @@ fn a_product_worked_out_by_hand() {
 #[test]
 fn inputs_are_rounded_to_the_nearest_even_bf16() {
     let left = [1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0];
-    for (_, multiply) in ways() {
+    for (_, multiply) in implementations() {
         for (value, rounded) in [(left[0], 1.0), (left[1], 1.0 + 1.0 / 64.0)] {
             let mut to = [0.0];
             multiply(
                 &mut to,
                 1,
                 false,
-                [View::rows(&[value], [1, 1]), View::rows(&[1.0], [1, 1])],
+                [
+                    MatrixView::row_major(&[value], [1, 1]),
+                    MatrixView::row_major(&[1.0], [1, 1]),
+                ],
                 Precision::Bf16,
-                Threads::This,
+                Threads::Calling,
             );
             assert_eq!(to, [rounded]);
         }
@@ -206,21 +215,21 @@ fn inputs_are_rounded_to_the_nearest_even_bf16() {
 #[test]
 fn nothing_to_sum_gives_zeros() {
     let mut to = [3.0f32; 2];
-    product(
+    matmul(
         &mut to,
         2,
         true,
-        View::rows(&[], [1, 0]),
-        View::rows(&[], [0, 2]),
+        MatrixView::row_major(&[], [1, 0]),
+        MatrixView::row_major(&[], [0, 2]),
         Precision::F32,
     );
     assert_eq!(to, [3.0, 3.0]);
-    product(
+    matmul(
         &mut to,
         2,
         false,
-        View::rows(&[], [1, 0]),
-        View::rows(&[], [0, 2]),
+        MatrixView::row_major(&[], [1, 0]),
+        MatrixView::row_major(&[], [0, 2]),
         Precision::F32,
     );
     assert_eq!(to, [0.0, 0.0]);
@@ -229,21 +238,21 @@ fn nothing_to_sum_gives_zeros() {
 #[test]
 #[should_panic(expected = "does not fit")]
 fn a_view_outside_its_slice_is_refused() {
-    View::strided(Floats::F32(&[0.0; 5]), [3, 2], [2, 1]);
+    MatrixView::strided(FloatSlice::F32(&[0.0; 5]), [3, 2], [2, 1]);
 }
 
 #[test]
 #[should_panic(expected = "[3, 2] times [3, 2] is not a product")]
 fn shapes_that_do_not_fit_are_refused() {
     let data = [0.0f32; 6];
-    let matrix = View::rows(&data, [3, 2]);
-    product(&mut [0.0; 9], 3, false, matrix, matrix, Precision::F32);
+    let matrix = MatrixView::row_major(&data, [3, 2]);
+    matmul(&mut [0.0; 9], 3, false, matrix, matrix, Precision::F32);
 }
 
 #[test]
 #[should_panic(expected = "3 rows of 3, 3 apart, do not fit into 8 elements")]
 fn a_result_larger_than_its_slice_is_refused() {
     let data = [0.0f32; 6];
-    let matrix = View::rows(&data, [3, 2]);
-    product(&mut [0.0; 8], 3, false, matrix, matrix.transposed(), Precision::F32);
+    let matrix = MatrixView::row_major(&data, [3, 2]);
+    matmul(&mut [0.0; 8], 3, false, matrix, matrix.transposed(), Precision::F32);
 }

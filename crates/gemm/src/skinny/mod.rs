@@ -1,72 +1,73 @@
-//! Few rows times the transpose of a weight, at the speed at which memory delivers the weight.
+//! Few rows times the transpose of a weight, at memory bandwidth.
 //!
-//! `to [R, N] = rows [R, K] * weight [N, K]^T` is what generation with a cache consists of: R is the
-//! number of sequences. A weight of f32 or bf16 values is then read for a handful of multiplications
-//! each, so nothing is packed or copied: each of its rows is read once, front to back, by one thread,
-//! and multiplied with all R rows while it is in the first cache. bf16 values are widened to f32,
-//! which is exact; rows, products and sums are f32.
+//! `to [R, N] = rows [R, K] * weight [N, K]^T`. Decoding with a KV cache consists of such products; R is the
+//! number of sequences. Each value of the weight is used in R multiplications only, so nothing is packed or
+//! copied: one thread reads each row of the weight once, front to back, and multiplies it with all R rows while
+//! it is in the L1 cache. bf16 values are widened to f32, which is exact; rows, products and sums are f32.
 //!
-//! Every element of the result is summed in an order that depends on K alone: it is the same for any
-//! number of threads and whatever other rows are multiplied beside it. As in [`super`], machines
-//! without AVX-512 and `WMTP_PORTABLE=1` take a portable loop with another order.
+//! Every element of the result is summed in an order that depends on K alone: it is the same for any number of
+//! threads and whatever other rows are in the batch. Machines without AVX-512 (and `WMTP_PORTABLE=1`) use a
+//! portable loop with another order.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod portable;
+#[cfg(test)]
+mod tests;
 
-use super::Floats;
+use crate::FloatSlice;
 use rayon::prelude::*;
 
-/// Rows up to which this is faster than [`super::product`], which packs both factors.
-pub const FEW: usize = 32;
+/// Rows up to which this is faster than [`crate::matmul`], which packs both factors.
+pub const SKINNY_MAX_ROWS: usize = 32;
 
-/// Lines (rows of the weight) that are multiplied at a time.
+/// Rows of the weight that are multiplied at a time.
 const TILE: usize = 4;
 
-/// Bytes of the weight that a task reads: large beside the cost of a task, small beside a matrix.
+/// Bytes of the weight that a task reads: large against the cost of a task, small against a matrix.
 const TASK_BYTES: usize = 1 << 16;
 
 /// Multiplies all rows with rows `first..first + count` of the weight; result `[R, count]`.
-type Kernel = fn(&mut [f32], &[f32], Floats<'_>, [usize; 2], [usize; 2]);
+type Kernel = fn(&mut [f32], &[f32], FloatSlice<'_>, [usize; 2], [usize; 2]);
 
-/// `to [R, N] = rows [R, K] * weight [N, K]^T`, all row by row without gaps; `shape` is `[R, N, K]`.
-/// On all threads of the current rayon pool. Any R is right; above [`FEW`] it is slower than
-/// [`super::product`].
+/// `to [R, N] = rows [R, K] * weight [N, K]^T`, all row-major without gaps; `shape` is `[R, N, K]`. On all
+/// threads of the current rayon pool. Any R is allowed; above [`SKINNY_MAX_ROWS`] it is slower than
+/// [`crate::matmul`].
 ///
 /// # Panics
 /// If a slice's length does not fit its shape.
-pub fn rows_by_weight(to: &mut [f32], rows: &[f32], weight: Floats<'_>, [r, n, k]: [usize; 3]) {
-    rows_by_weights(&mut [Output { to, weight, n }], rows, [r, k]);
+pub fn matmul_skinny(to: &mut [f32], rows: &[f32], weight: FloatSlice<'_>, [r, n, k]: [usize; 3]) {
+    matmul_skinny_many(&mut [SkinnyOutput { to, weight, n }], rows, [r, k]);
 }
 
-/// A weight `[n, K]`, and where its results `[R, n]` go.
-pub struct Output<'a> {
+/// A weight `[n, K]` and the buffer for its results `[R, n]`.
+pub struct SkinnyOutput<'a> {
     /// `[R, n]`.
     pub to: &'a mut [f32],
     /// `[n, K]`.
-    pub weight: Floats<'a>,
-    /// Lines of the weight.
+    pub weight: FloatSlice<'a>,
+    /// Rows of the weight.
     pub n: usize,
 }
 
-/// [`rows_by_weight`] of the same rows `[R, K]` with several weights of one type: one division of
-/// work among the threads instead of several.
+/// [`matmul_skinny`] of the same rows `[R, K]` with several weights of one type: the work is divided among the
+/// threads once instead of several times.
 ///
 /// # Panics
 /// If a slice's length does not fit its shape, or weights have different types.
-pub fn rows_by_weights(outputs: &mut [Output<'_>], rows: &[f32], [r, k]: [usize; 2]) {
+pub fn matmul_skinny_many(outputs: &mut [SkinnyOutput<'_>], rows: &[f32], [r, k]: [usize; 2]) {
     #[cfg(target_arch = "x86_64")]
-    if super::has_avx512_bf16() {
-        return multiply(outputs, rows, [r, k], avx512::arranged, avx512::multiply);
+    if crate::has_avx512_bf16() {
+        return multiply(outputs, rows, [r, k], avx512::rearrange, avx512::multiply);
     }
-    multiply(outputs, rows, [r, k], portable::arranged, portable::multiply);
+    multiply(outputs, rows, [r, k], portable::rearrange, portable::multiply);
 }
 
-/// How a kernel wants the rows: `(rows, weight, K)`.
-type Arranged = for<'a> fn(&'a [f32], Floats<'_>, usize) -> std::borrow::Cow<'a, [f32]>;
+/// Rearranges the rows for a kernel: `(rows, weight, K)`.
+type Rearrange = for<'a> fn(&'a [f32], FloatSlice<'_>, usize) -> std::borrow::Cow<'a, [f32]>;
 
-fn multiply(outputs: &mut [Output<'_>], rows: &[f32], [r, k]: [usize; 2], arranged: Arranged, kernel: Kernel) {
-    for Output { to, weight, n } in outputs.iter() {
+fn multiply(outputs: &mut [SkinnyOutput<'_>], rows: &[f32], [r, k]: [usize; 2], rearrange: Rearrange, kernel: Kernel) {
+    for SkinnyOutput { to, weight, n } in outputs.iter() {
         assert!(
             rows.len() == r * k && weight.len() == n * k && to.len() == r * n,
             "[{r}, {k}] times the transpose of [{n}, {k}] with {}, {} and {} elements",
@@ -90,14 +91,14 @@ fn multiply(outputs: &mut [Output<'_>], rows: &[f32], [r, k]: [usize; 2], arrang
         outputs.iter_mut().for_each(|output| output.to.fill(0.0));
         return;
     }
-    let rows = arranged(rows, first, k);
+    let rows = rearrange(rows, first, k);
     let bytes = match first {
-        Floats::F32(_) => 4,
-        Floats::Bf16(_) => 2,
+        FloatSlice::F32(_) => 4,
+        FloatSlice::Bf16(_) => 2,
     };
     let share = (TASK_BYTES / (k * bytes)).next_multiple_of(TILE).max(TILE);
     let mut tasks = Vec::new();
-    for Output { to, weight, n } in outputs {
+    for SkinnyOutput { to, weight, n } in outputs {
         let columns = Columns {
             data: to.as_mut_ptr(),
             shape: [r, *n],
@@ -143,6 +144,3 @@ impl Columns {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

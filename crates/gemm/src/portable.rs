@@ -1,15 +1,15 @@
-//! The products on machines without AVX-512: the `gemm` crate, in f32.
+//! Products on machines without AVX-512: the `gemm` crate, in f32.
 
-use super::{Floats, Precision, Threads, View};
+use super::{FloatSlice, MatrixView, Precision, Threads};
 use half::bf16;
 use std::borrow::Cow;
 
-/// See [`super::product`], which has checked the shapes.
-pub fn product(
+/// See [`super::matmul`], which has checked the shapes.
+pub fn matmul(
     to: &mut [f32],
     to_stride: usize,
     accumulate: bool,
-    [left, right]: [View<'_>; 2],
+    [left, right]: [MatrixView<'_>; 2],
     precision: Precision,
     threads: Threads,
 ) {
@@ -19,8 +19,8 @@ pub fn product(
     let signed = |strides: [usize; 2]| strides.map(|stride| stride as isize);
     let ([left_down, left_right], [right_down, right_right]) = (signed(left_strides), signed(right_strides));
     // SAFETY: `gemm` reads both factors and writes `to` at i * row stride + j * column stride for
-    // i, j within the shapes. `View::strided` has checked that these lie inside the views' slices
-    // (copies are row-major of the same shape), `super::product` that the result lies inside `to`,
+    // i, j within the shapes. `MatrixView::strided` has checked that these lie inside the views' slices
+    // (copies are row-major of the same shape), `super::matmul` that the result lies inside `to`,
     // which is borrowed exclusively and so overlaps neither factor.
     unsafe {
         gemm::gemm(
@@ -44,20 +44,20 @@ pub fn product(
             false,
             match threads {
                 Threads::All => gemm::Parallelism::Rayon(0),
-                Threads::This => gemm::Parallelism::None,
+                Threads::Calling => gemm::Parallelism::None,
             },
         );
     }
 }
 
 /// The view's values as f32, rounded to bf16 if asked for, and the strides at which they lie.
-fn f32s<'a>(view: View<'a>, precision: Precision) -> (Cow<'a, [f32]>, [usize; 2]) {
+fn f32s<'a>(view: MatrixView<'a>, precision: Precision) -> (Cow<'a, [f32]>, [usize; 2]) {
     let rounded = |x: f32| match precision {
         Precision::F32 => x,
         Precision::Bf16 => bf16::from_f32(x).to_f32(),
     };
     match (view.data, precision) {
-        (Floats::F32(data), Precision::F32) => (Cow::Borrowed(data), view.strides),
+        (FloatSlice::F32(data), Precision::F32) => (Cow::Borrowed(data), view.strides),
         _ => {
             let [rows, columns] = view.shape;
             let values = (0..rows).flat_map(|i| (0..columns).map(move |j| rounded(view.at(i, j))));
