@@ -13,7 +13,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use half::bf16;
 use rayon::prelude::*;
 use std::{hint::black_box, path::Path, time::Instant};
-use wmtp_gemm::{FloatSlice, Precision, MatrixView, matmul, matmul_skinny};
+use wmtp_gemm::{FloatSlice, MatrixView, Precision, matmul, matmul_skinny};
 use wmtp_model::{Decoding, LoadOptions, Request, Sampling};
 
 /// Bytes that a timing reads at least, in f32; half of it in bf16.

@@ -36,7 +36,7 @@ fn main() {
 
 /// The training step, on a file's batches or on one and the same batch.
 fn training_step(mode: &str, options: &Options) {
-    wmtp_kernels::keep_freed_memory(); // as the program does
+    wmtp_kernels::disable_malloc_trim(); // as the program does
     let train = TrainConfig {
         precision: match mode {
             "f32" => PrecisionConfig::F32,

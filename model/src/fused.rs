@@ -14,11 +14,12 @@ use burn::backend::{
     tensor::FloatTensor,
 };
 use burn::{backend::TensorMetadata, tensor::DType};
+use wmtp_kernels::cast;
 #[cfg(feature = "flex")]
 use {
     crate::blocks::flex,
     burn::{backend::ops::FloatTensorOps, tensor::Shape},
-    wmtp_gemm::{SKINNY_MAX_ROWS, Precision, MatrixView, matmul, matmul_skinny},
+    wmtp_gemm::{MatrixView, Precision, SKINNY_MAX_ROWS, matmul, matmul_skinny},
 };
 
 /// The operation as burn's dispatch sees it.
@@ -86,23 +87,14 @@ impl<B: LayerOps> Backward<B, 2> for LinearBackward {
         let (x, weight, dtype) = ops.state;
         if let (Some(node), Some(weight)) = (x_node, weight) {
             let weight = checkpointer.retrieve_node_output::<FloatTensor<B>>(weight);
-            let weight = in_type::<B>(weight, upstream.dtype());
+            let weight = cast::<B>(weight, upstream.dtype());
             grads.register::<B>(node.id, B::float_matmul(upstream.clone(), weight));
         }
         if let (Some(node), Some(x)) = (weight_node, x) {
             let x = checkpointer.retrieve_node_output::<FloatTensor<B>>(x);
             let gradient = B::float_matmul(B::float_transpose(upstream), x);
-            grads.register::<B>(node.id, in_type::<B>(gradient, dtype));
+            grads.register::<B>(node.id, cast::<B>(gradient, dtype));
         }
-    }
-}
-
-/// `tensor` as `dtype`; itself where it is that already.
-fn in_type<B: Backend>(tensor: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
-    if tensor.dtype() == dtype {
-        tensor
-    } else {
-        B::float_cast(tensor, dtype.into())
     }
 }
 

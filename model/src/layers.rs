@@ -149,17 +149,17 @@ impl DecoderLayer {
         let [before, between] = norms;
         let attention = [q_proj, k_proj, v_proj, o_proj].map(|linear| linear.weight.val());
         let feed_forward = [gate_proj, up_proj, down_proj].map(|linear| linear.weight.val());
-        let of_rows = |x: Tensor<2>| match rows {
+        let select_rows = |x: Tensor<2>| match rows {
             Some(rows) => x.select(0, rows),
             None => x,
         };
         match &ctx.way {
             Way::Host(plan) => {
-                let x = of_rows(blocks::attention(x, before, attention, plan));
+                let x = select_rows(blocks::attention(x, before, attention, plan));
                 blocks::feed_forward(x, between, feed_forward, plan)
             }
             Way::Device(batch) => {
-                let x = of_rows(batch.attention(x, before, attention));
+                let x = select_rows(batch.attention(x, before, attention));
                 batch.feed_forward(x, between, feed_forward)
             }
         }

@@ -6,7 +6,6 @@
 #![deny(missing_docs)]
 
 mod attention;
-mod backward;
 mod blocks;
 mod companions;
 mod config;

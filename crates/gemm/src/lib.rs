@@ -18,20 +18,21 @@
 //! smaller factor is packed once for all threads, the larger one panel by panel. A left factor whose rows are
 //! contiguous is read in place.
 //!
-//! [`skinny`] has the products of few rows, which are bound by memory. This crate depends on no tensor library.
+//! [`matmul_skinny`] multiplies few rows, which is bound by memory bandwidth. This crate depends on no tensor library.
 #![deny(missing_docs)]
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod portable;
 pub mod simd;
-pub mod skinny;
+mod skinny;
 #[cfg(test)]
 mod test_values;
 #[cfg(test)]
 mod tests;
 mod view;
 
+pub use skinny::{SKINNY_MAX_ROWS, SkinnyOutput, matmul_skinny, matmul_skinny_many};
 use std::sync::OnceLock;
 pub use view::{FloatSlice, FloatSliceMut, MatrixView};
 
@@ -155,10 +156,10 @@ fn multiply(
     }
     #[cfg(target_arch = "x86_64")]
     if has_avx512_bf16() {
-        avx512::product(to, to_stride, accumulate, [left, right], lane(precision), threads);
+        avx512::matmul(to, to_stride, accumulate, [left, right], lane(precision), threads);
         return;
     }
-    portable::product(to, to_stride, accumulate, [left, right], precision, threads);
+    portable::matmul(to, to_stride, accumulate, [left, right], precision, threads);
 }
 
 /// Whether the AVX-512 kernels run: the machine has AVX-512 F, BW, VL and BF16, and `WMTP_PORTABLE` is not `1`.

@@ -2,7 +2,6 @@
 
 use super::Plan;
 use super::half::{Attention, FeedForward, Kept};
-use crate::backward::register;
 use burn::backend::{
     Autodiff, Backend,
     autodiff::{
@@ -14,6 +13,7 @@ use burn::backend::{
     tensor::FloatTensor,
 };
 use std::sync::Arc;
+use wmtp_kernels::register_gradients;
 
 /// The halves of a decoder layer as burn's dispatch sees them; only flex has them.
 #[backend_extension(Autodiff, Flex: cfg(feature = "flex"))]
@@ -83,7 +83,7 @@ impl<B: HostBlocks> Backward<B, 6> for AttentionBackward {
     type State = State<B, 6>;
 
     fn backward(self, ops: Ops<Self::State, 6>, grads: &mut Gradients, _: &mut Checkpointer) {
-        register::<B, _, _>(ops, grads, |state, upstream, wanted| {
+        register_gradients::<B, _, _>(ops, grads, |state, upstream, wanted| {
             B::attention_gradients(&state.inputs, state.kept, upstream, wanted, &state.plan)
         });
     }
@@ -96,7 +96,7 @@ impl<B: HostBlocks> Backward<B, 5> for FeedForwardBackward {
     type State = State<B, 5>;
 
     fn backward(self, ops: Ops<Self::State, 5>, grads: &mut Gradients, _: &mut Checkpointer) {
-        register::<B, _, _>(ops, grads, |state, upstream, wanted| {
+        register_gradients::<B, _, _>(ops, grads, |state, upstream, wanted| {
             B::feed_forward_gradients(&state.inputs, state.kept, upstream, wanted, &state.plan)
         });
     }
@@ -152,7 +152,8 @@ pub(crate) mod flex {
     use super::*;
     use burn::backend::{Flex, TensorMetadata, flex::FlexTensor};
     use burn::tensor::{DType, Shape, TensorData};
-    use wmtp_kernels::{Precision, host::Store, product::FloatSlice};
+    use wmtp_gemm::{FloatSlice, Precision};
+    use wmtp_kernels::SavedActivations;
 
     impl BlockOps for Flex {
         fn attention_block(
@@ -211,10 +212,10 @@ pub(crate) mod flex {
         FlexTensor::from_data(TensorData::new(values, shape))
     }
 
-    fn stored(values: Store, shape: Shape) -> FlexTensor {
+    fn stored(values: SavedActivations, shape: Shape) -> FlexTensor {
         match values {
-            Store::F32(values) => tensor(values, shape),
-            Store::Bf16(values) => FlexTensor::from_data(TensorData::new(values, shape)),
+            SavedActivations::F32(values) => tensor(values, shape),
+            SavedActivations::Bf16(values) => FlexTensor::from_data(TensorData::new(values, shape)),
         }
     }
 
@@ -248,7 +249,11 @@ pub(crate) mod flex {
             DType::BF16 => Precision::Bf16,
             _ => Precision::F32,
         };
-        let vectors = [Store::F32(found.x), Store::new(found.norm, as_norm)].map(Some);
+        let vectors = [
+            SavedActivations::F32(found.x),
+            SavedActivations::new(found.norm, as_norm),
+        ]
+        .map(Some);
         let mut all = vectors.into_iter().chain(found.matrices);
         std::array::from_fn(|i| {
             let values = all.next().flatten().filter(|_| wanted[i])?;

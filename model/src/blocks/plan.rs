@@ -4,7 +4,7 @@ use crate::attention::Compute;
 use crate::config::LlamaConfig;
 use crate::rope::angles;
 use std::ops::Range;
-use wmtp_kernels::{Precision, host::attention::Heads};
+use wmtp_kernels::{Precision, attention::flex::Heads};
 
 /// Documents, rotary tables and sizes of one batch.
 #[derive(Debug)]

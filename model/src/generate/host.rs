@@ -8,14 +8,14 @@ use super::engine::{Engine, Piece, Span, Stay};
 use super::host_layer::{HostLayer, Matrix, Part, Rope, Rows, Shape, mixed, normal, vector};
 use crate::attention::is_flex;
 use crate::llama::MtpLlama;
-use wmtp_kernels::host::{attention::Heads, cached::KeyValues};
+use wmtp_kernels::attention::{flex::Heads, kv_cache::KvCache};
 
 /// Keys and values of a piece: by layer (those seen through head 1, then heads 2..H), by key head.
 struct Kept {
     parent: Option<Piece>,
     /// Tokens of all pieces before.
     before: usize,
-    layers: Vec<Vec<KeyValues>>,
+    layers: Vec<Vec<KvCache>>,
 }
 
 impl Kept {
@@ -23,7 +23,7 @@ impl Kept {
         self.layers
             .get(layer)
             .and_then(|heads| heads.first())
-            .map_or(0, KeyValues::len)
+            .map_or(0, KvCache::len)
     }
 }
 
@@ -94,8 +94,8 @@ impl Host {
     }
 
     /// Keys and values of a layer's key head for all of a text up to this piece.
-    fn text(&self, piece: Piece, layer: usize, kv: usize) -> Vec<&KeyValues> {
-        let mut found: Vec<&KeyValues> = std::iter::successors(self.kept(piece), |kept| self.kept(kept.parent?))
+    fn text(&self, piece: Piece, layer: usize, kv: usize) -> Vec<&KvCache> {
+        let mut found: Vec<&KvCache> = std::iter::successors(self.kept(piece), |kept| self.kept(kept.parent?))
             .filter_map(|kept| kept.layers.get(layer)?.get(kv))
             .collect();
         found.reverse();
@@ -335,7 +335,7 @@ impl Engine for Host {
             parent,
             before: 0,
             layers: (0..layers)
-                .map(|_| (0..kv_heads).map(|_| KeyValues::new(width)).collect())
+                .map(|_| (0..kv_heads).map(|_| KvCache::new(width)).collect())
                 .collect(),
         };
         match self.pieces.iter().position(Option::is_none) {

@@ -10,9 +10,11 @@ use crate::blocks::flex;
 use crate::config::LlamaConfig;
 use crate::layers::DecoderLayer;
 use crate::rope::angles;
-use wmtp_kernels::host::cached::{KeyValues, attend};
-use wmtp_kernels::host::{attention::Heads, rms_norm, rotary, swiglu};
-use wmtp_gemm::{FloatSlice, Output, Precision, MatrixView, matmul, matmul_skinny, matmul_skinny_many};
+use wmtp_gemm::{FloatSlice, MatrixView, Precision, SkinnyOutput, matmul, matmul_skinny, matmul_skinny_many};
+use wmtp_kernels::attention::flex::Heads;
+use wmtp_kernels::attention::kv_cache::{KvCache, attend};
+use wmtp_kernels::rotary::{self, Rotation};
+use wmtp_kernels::{rms_norm, swiglu};
 
 /// Queries of a head that are attended with at a time, over all query heads that share its keys.
 const QUERIES: usize = 64;
@@ -71,7 +73,7 @@ fn times<const M: usize>(matrices: [&Matrix; M], x: &[f32], rows: Rows) -> [Vec<
     let inner = matrices[0].inner;
     let n = x.len() / inner;
     if rows == Rows::Few && of_one_type {
-        let outputs = matrices.iter().zip(&mut all).map(|(matrix, to)| Output {
+        let outputs = matrices.iter().zip(&mut all).map(|(matrix, to)| SkinnyOutput {
             to,
             weight: matrix.values(),
             n: matrix.out,
@@ -84,7 +86,14 @@ fn times<const M: usize>(matrices: [&Matrix; M], x: &[f32], rows: Rows) -> [Vec<
             matmul_skinny(to, x, matrix.values(), [n, matrix.out, inner]);
         } else {
             let right = MatrixView::strided(matrix.values(), [matrix.out, inner], [inner, 1]).transposed();
-            matmul(to, matrix.out, false, MatrixView::row_major(x, [n, inner]), right, Precision::F32);
+            matmul(
+                to,
+                matrix.out,
+                false,
+                MatrixView::row_major(x, [n, inner]),
+                right,
+                Precision::F32,
+            );
         }
     }
     all
@@ -119,19 +128,19 @@ impl Rope {
         }
     }
 
-    fn turn_keys(&self, keys: &mut [f32], Heads { kv_heads, width, .. }: Heads) {
-        turn(keys, kv_heads, width, &self.keys);
+    fn rotate_keys(&self, keys: &mut [f32], Heads { kv_heads, width, .. }: Heads) {
+        rotate(keys, kv_heads, width, &self.keys);
     }
 
-    fn turn_queries(&self, queries: &mut [f32], Heads { heads, width, .. }: Heads) {
-        turn(queries, heads, width, &self.queries);
+    fn rotate_queries(&self, queries: &mut [f32], Heads { heads, width, .. }: Heads) {
+        rotate(queries, heads, width, &self.queries);
     }
 }
 
 /// Turns rows of so many heads.
-fn turn(rows: &mut [f32], heads: usize, width: usize, [cos, sin]: &[Vec<f32>; 2]) {
+fn rotate(rows: &mut [f32], heads: usize, width: usize, [cos, sin]: &[Vec<f32>; 2]) {
     let half = width / 2;
-    rotary::rotate(rows, heads * width, 0..heads, half, [cos, sin], rotary::Turn::Forward);
+    rotary::flex::rotate(rows, heads * width, 0..heads, half, [cos, sin], Rotation::Forward);
 }
 
 /// Rows of a batch that belong to one text, and how many tokens of it come before them.
@@ -178,22 +187,22 @@ impl HostLayer {
     /// normalised rows `h`.
     pub fn queries_keys_values(&self, h: &[f32], rope: &Rope, shape: &Shape, rows: Rows) -> [Vec<f32>; 3] {
         let [mut q, mut k, v] = times([&self.q, &self.k, &self.v], h, rows);
-        rope.turn_queries(&mut q, shape.heads);
-        rope.turn_keys(&mut k, shape.heads);
+        rope.rotate_queries(&mut q, shape.heads);
+        rope.rotate_keys(&mut k, shape.heads);
         [q, k, v]
     }
 
     /// The keys and values alone.
     pub fn keys_values(&self, h: &[f32], rope: &Rope, shape: &Shape, rows: Rows) -> [Vec<f32>; 2] {
         let [mut k, v] = times([&self.k, &self.v], h, rows);
-        rope.turn_keys(&mut k, shape.heads);
+        rope.rotate_keys(&mut k, shape.heads);
         [k, v]
     }
 
     /// The queries alone.
     pub fn queries(&self, h: &[f32], rope: &Rope, shape: &Shape, rows: Rows) -> Vec<f32> {
         let mut q = self.q.times(h, rows);
-        rope.turn_queries(&mut q, shape.heads);
+        rope.rotate_queries(&mut q, shape.heads);
         q
     }
 
@@ -203,7 +212,7 @@ impl HostLayer {
         add(x, &self.o.times(mixed, rows));
         let h = normal(x, &self.between, shape);
         let [mut gate, up] = times([&self.gate, &self.up], &h, rows);
-        swiglu::forward(&mut gate, &up);
+        swiglu::flex::forward(&mut gate, &up);
         add(x, &self.down.times(&gate, rows));
     }
 }
@@ -211,7 +220,7 @@ impl HostLayer {
 /// The rows of `x` `[N, D]`, normalised.
 pub fn normal(x: &[f32], weight: &[f32], shape: &Shape) -> Vec<f32> {
     let mut to = vec![0.0; x.len()];
-    rms_norm::forward(x, weight, shape.eps, &mut to);
+    rms_norm::flex::forward(x, weight, shape.eps, &mut to);
     to
 }
 
@@ -225,7 +234,7 @@ pub fn mixed<'a>(
     queries: &[f32],
     parts: &[Part],
     heads: Heads,
-    kept: impl Fn(usize, usize) -> Vec<&'a KeyValues> + Sync,
+    kept: impl Fn(usize, usize) -> Vec<&'a KvCache> + Sync,
 ) -> Vec<f32> {
     let (groups, width) = (heads.heads / heads.kv_heads, heads.width);
     let (row, at_a_time) = (heads.heads * width, (QUERIES / groups).max(1));

@@ -230,7 +230,7 @@ impl<'a> Schedule<'a> {
 
         let vocabulary = logits.len() / fed.iter().map(Fed::rows).sum::<usize>().max(1);
         let mut rest = &logits[..];
-        let of_rows: Vec<&[f32]> = fed
+        let row_logits: Vec<&[f32]> = fed
             .iter()
             .map(|fed| {
                 let (own, others) = rest.split_at(fed.rows() * vocabulary);
@@ -241,7 +241,7 @@ impl<'a> Schedule<'a> {
         let choices: Vec<_> = self
             .running
             .par_iter_mut()
-            .zip(of_rows)
+            .zip(row_logits)
             .map(|(running, logits)| running.row.judge(logits))
             .collect();
 

@@ -8,7 +8,7 @@ use burn::backend::{
 use burn::tensor::Shape;
 use wmtp_kernels::attention::{Attended, AttentionBackend, Inputs as Scored};
 use wmtp_kernels::rms_norm::RmsNormBackend;
-use wmtp_kernels::rotary::Turn;
+use wmtp_kernels::rotary::Rotation;
 
 /// Sizes of a layer's attention, and the norms' epsilon.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -53,7 +53,7 @@ pub(super) fn linear<B: Backend>(rows: FloatTensor<B>, weight: FloatTensor<B>) -
 
 /// The gradient `[out, in]` of a weight, if it is wanted: `upstream` `[N, out]` transposed times `rows`
 /// `[N, in]`.
-pub(super) fn of_weight<B: Backend>(
+pub(super) fn weight_gradient<B: Backend>(
     wanted: bool,
     upstream: &FloatTensor<B>,
     rows: &FloatTensor<B>,
@@ -82,9 +82,9 @@ impl<B: LayerBackend> Inputs<B> {
         B::float_reshape(B::float_swap_dims(split, 1, 2), rows)
     }
 
-    fn turn(&self, x: FloatTensor<B>, turn: Turn) -> FloatTensor<B> {
+    fn rotate(&self, x: FloatTensor<B>, rotation: Rotation) -> FloatTensor<B> {
         let [cos, sin] = self.rope.clone();
-        B::turn(x, cos, sin, turn)
+        B::rotate(x, cos, sin, rotation)
     }
 
     fn scored(&self, q: FloatTensor<B>, k: FloatTensor<B>, v: FloatTensor<B>) -> Scored<B> {
@@ -102,7 +102,7 @@ impl<B: LayerBackend> Inputs<B> {
         let h = self.normal();
         let [_, _, q, k, v, _] = self.tensors.clone();
         let [q, k, v] = [q, k, v].map(|weight| self.split(linear::<B>(h.clone(), weight)));
-        let (q, k) = (self.turn(q, Turn::Forward), self.turn(k, Turn::Forward));
+        let (q, k) = (self.rotate(q, Rotation::Forward), self.rotate(k, Rotation::Forward));
         let attended = <B as AttentionBackend>::forward(self.scored(q.clone(), k.clone(), v.clone()));
         Kept { q, k, v, attended }
     }
@@ -126,18 +126,18 @@ impl<B: LayerBackend> Inputs<B> {
         let Kept { q, k, v, attended } = kept.unwrap_or_else(|| self.inner());
         let [x, norm, q_weight, k_weight, v_weight, o_weight] = self.tensors.clone();
         let mixed = self.join(attended.out.clone());
-        let d_o = of_weight::<B>(wanted[5], &upstream, &mixed);
+        let d_o = weight_gradient::<B>(wanted[5], &upstream, &mixed);
         drop(mixed);
         let d_mixed = self.split(B::float_matmul(upstream.clone(), o_weight));
         let [d_q, d_k, d_v] = <B as AttentionBackend>::backward(self.scored(q, k, v), attended, d_mixed);
-        let d_q = self.join(self.turn(d_q, Turn::Back));
-        let d_k = self.join(self.turn(d_k, Turn::Back));
+        let d_q = self.join(self.rotate(d_q, Rotation::Inverse));
+        let d_k = self.join(self.rotate(d_k, Rotation::Inverse));
         let d_v = self.join(d_v);
 
         let h = self.normal();
-        let of_q = of_weight::<B>(wanted[2], &d_q, &h);
-        let of_k = of_weight::<B>(wanted[3], &d_k, &h);
-        let of_v = of_weight::<B>(wanted[4], &d_v, &h);
+        let of_q = weight_gradient::<B>(wanted[2], &d_q, &h);
+        let of_k = weight_gradient::<B>(wanted[3], &d_k, &h);
+        let of_v = weight_gradient::<B>(wanted[4], &d_v, &h);
         drop(h);
         let d_h = B::float_add(B::float_matmul(d_q, q_weight), B::float_matmul(d_k, k_weight));
         let d_h = B::float_add(d_h, B::float_matmul(d_v, v_weight));

@@ -1,7 +1,7 @@
 //! The feed-forward half: forward, and backward from what forward kept.
 
 use super::LayerBackend;
-use super::attention::{linear, of_weight};
+use super::attention::{linear, weight_gradient};
 use burn::backend::{Backend, tensor::FloatTensor};
 use wmtp_kernels::rms_norm::RmsNormBackend;
 use wmtp_kernels::swiglu::SwigluBackend;
@@ -55,8 +55,8 @@ impl<B: LayerBackend> Inputs<B> {
         });
         let d_product = B::float_matmul(upstream.clone(), down);
         let (d_gate, d_up) = <B as SwigluBackend>::backward(gate, up, d_product);
-        let of_gate = of_weight::<B>(wanted[2], &d_gate, &h);
-        let of_up = of_weight::<B>(wanted[3], &d_up, &h);
+        let of_gate = weight_gradient::<B>(wanted[2], &d_gate, &h);
+        let of_up = weight_gradient::<B>(wanted[3], &d_up, &h);
         drop(h);
         let d_h = B::float_add(B::float_matmul(d_gate, gate_weight), B::float_matmul(d_up, up_weight));
         let (d_x, d_norm) = <B as RmsNormBackend>::backward(x, norm, d_h, self.eps);

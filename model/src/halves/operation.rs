@@ -2,7 +2,6 @@
 #![allow(clippy::too_many_arguments)] // burn's dispatch takes tensors one by one
 
 use super::{LayerBackend, Sizes, attention, feed_forward};
-use crate::backward::register;
 use burn::backend::{
     Autodiff, Backend,
     autodiff::{
@@ -13,6 +12,7 @@ use burn::backend::{
     backend_extension,
     tensor::{FloatTensor, IntTensor},
 };
+use wmtp_kernels::register_gradients;
 
 /// The halves of a decoder layer as burn's dispatch sees them.
 #[backend_extension(
@@ -104,7 +104,7 @@ impl<B: LayerBackend> Backward<B, 6> for AttentionBackward {
     type State = (attention::Inputs<B>, Option<attention::Kept<B>>);
 
     fn backward(self, ops: Ops<Self::State, 6>, grads: &mut Gradients, _: &mut Checkpointer) {
-        register::<B, _, _>(ops, grads, |(inputs, kept), upstream, wanted| {
+        register_gradients::<B, _, _>(ops, grads, |(inputs, kept), upstream, wanted| {
             inputs.backward(kept, upstream, wanted)
         });
     }
@@ -117,7 +117,7 @@ impl<B: LayerBackend> Backward<B, 5> for FeedForwardBackward {
     type State = (feed_forward::Inputs<B>, Option<feed_forward::Kept<B>>);
 
     fn backward(self, ops: Ops<Self::State, 5>, grads: &mut Gradients, _: &mut Checkpointer) {
-        register::<B, _, _>(ops, grads, |(inputs, kept), upstream, wanted| {
+        register_gradients::<B, _, _>(ops, grads, |(inputs, kept), upstream, wanted| {
             inputs.backward(kept, upstream, wanted)
         });
     }

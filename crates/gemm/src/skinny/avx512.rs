@@ -125,7 +125,7 @@ macro_rules! kernel {
             let mut found = [[_mm512_setzero_ps(); TILE]; R];
             for first in (0..some).step_by(W) {
                 // Beyond the last weight row the last one again: its sums are not written.
-                let starts: [*const $T; L] = std::array::from_fn(|l| tile[(first + l).min(some - 1) * k..].as_ptr());
+                let starts: [*const $T; W] = std::array::from_fn(|l| tile[(first + l).min(some - 1) * k..].as_ptr());
                 let mut sums = [[_mm512_setzero_ps(); W]; R];
                 let mut at = 0;
                 while at < k {

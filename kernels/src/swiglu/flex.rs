@@ -1,7 +1,8 @@
-//! SwiGLU (Shazeer 2020, arXiv 2002.05202): `silu(gate) * up`, `silu(g) = g * sigmoid(g)`.
+//! SwiGLU on slices, in place.
 
-use super::{exp::exp_not_positive, vectorized};
+use crate::simd::exp_not_positive;
 use rayon::prelude::*;
+use wmtp_gemm::simd::vectorized;
 
 /// Values that are computed at a time.
 const BLOCK: usize = 1 << 13;
@@ -22,8 +23,8 @@ pub fn forward(gate: &mut [f32], up: &[f32]) {
         });
 }
 
-/// `gate` and `up` become their gradients, `upstream` (the gradient of the result) the result
-/// itself, which the caller needs for the gradient of the next weight.
+/// `gate` and `up` become their gradients, and `upstream` (the gradient of the result) becomes the result itself,
+/// which the caller needs for the gradient of the next weight.
 pub fn backward(gate: &mut [f32], up: &mut [f32], upstream: &mut [f32]) {
     gate.par_chunks_mut(BLOCK)
         .zip(up.par_chunks_mut(BLOCK))

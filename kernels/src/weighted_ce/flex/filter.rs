@@ -1,36 +1,35 @@
-//! The filter: only logits whose weighted gradient is large take part in the products one by one,
-//! all others together as one matrix of rank one.
+//! The filter: only logits whose weighted gradient is large take part in the products individually, all others
+//! together as one matrix of rank one.
 //!
-//! With g the chunk's weighted gradients of the logits, `w_i (p - onehot)`, an element is *kept* if
-//! it is a label or larger than [`BOUND`] times the tolerance times the mean weight. The rest T, all
-//! probabilities of no consequence one by one but not in sum, is replaced by the product of its row
-//! and column sums over its total, which has the same row sums and, with weights of one sign, the
-//! same column sums. What that leaves out is known before anything is skipped:
+//! With g the chunk's weighted gradients of the logits, `w_i (p - onehot)`, an element is *kept* if it is a label or
+//! larger than [`BOUND`] times the tolerance times the mean weight. The rest T, probabilities that are negligible
+//! individually but not in sum, is replaced by the product of its row and column sums over its total, which has the
+//! same row sums and, with weights of one sign, the same column sums. The error is bounded before anything is skipped:
 //!
 //! ```text
 //! |T - r c^T / m|_F <= |T|_F + |r| |c| / m
 //! ```
 //!
-//! and if this is more than the tolerance times `|g|_F`, or if there are so many kept elements that
-//! whole products are cheaper, the chunk is computed whole. So the tolerance bounds the relative
-//! error of the weighted gradient of the logits; [`BOUND`] was chosen so that on hidden states of a
-//! real model dX and dW stay within the tolerance as well.
+//! If the bound exceeds the tolerance times `|g|_F`, or if more than one element in [`KEPT_ONE_IN`] is kept and dense
+//! products are cheaper, all elements of the chunk are computed. So the tolerance bounds the relative error of the
+//! weighted gradient of the logits; [`BOUND`] was chosen so that on hidden states of a real model dX and dW stay within
+//! the tolerance as well.
 //!
-//! Skipping small probabilities is Cut Cross-Entropy's (Wijmans et al. 2024, arXiv:2411.09009), which
-//! drops blocks of them; dropping them without their sum loses 7 times as much of dX.
+//! Skipping small probabilities is the idea of Cut Cross-Entropy (Wijmans et al. 2024, arXiv:2411.09009), which drops
+//! blocks of them; dropping them without their sum makes the error of dX 7 times as large.
 
-use super::super::rows::KeptRow;
-use crate::host::vectorized;
-use wmtp_gemm::View;
+use crate::weighted_ce::rows::KeptRow;
 use rayon::prelude::*;
+use wmtp_gemm::MatrixView;
+use wmtp_gemm::simd::vectorized;
 
 /// Kept elements are larger than this times the tolerance times the chunk's mean weight.
 const BOUND: f64 = 1.0 / 200.0;
 
-/// A chunk of which a larger share is kept than one in this many is computed whole.
+/// All elements of a chunk are computed if more than one in this many is kept.
 const KEPT_ONE_IN: usize = 8;
 
-/// Columns that are looked through, or whose rows of dW are computed, by one task.
+/// Columns that one task scans, or whose rows of dW it computes.
 const COLUMNS: usize = 1536;
 
 /// Columns of dX that one task computes.
@@ -40,7 +39,7 @@ const SLICE: usize = 96;
 const LANES: usize = 16;
 
 /// The kept elements of a chunk's gradient and the sums of all others.
-pub(in super::super) struct Filtered {
+pub(super) struct Filtered {
     /// For each range of `COLUMNS` columns.
     ranges: Vec<Range>,
     /// Sums of the rows of T, with the sign of the row's weight, over the total: `[rows]`.
@@ -57,8 +56,8 @@ struct Range {
     sums: Vec<f32>,
 }
 
-/// What one task finds.
-struct Looked {
+/// What one task scans.
+struct Scanned {
     range: Range,
     row_sums: Vec<f64>,
     squares_of_rest: f64,
@@ -66,10 +65,9 @@ struct Looked {
 }
 
 impl Filtered {
-    /// Looks through a chunk's gradient. `each(first, count, read)` hands the gradients of `count` tokens
-    /// from `first` on, one after another, to `read`: a value for each row (and zeros to the end of a
-    /// vector); at a row's own label its value counts for nothing and `labels` has the right one. None
-    /// where the chunk has to be computed whole.
+    /// Scans a chunk's gradient. `each(first, count, read)` calls `read` with the gradients of `count` tokens from
+    /// `first` on in order: a value for each row (and zeros to the end of a vector). The value at a row's own label is
+    /// ignored; `labels` has the right one. `None` where all elements have to be computed.
     pub fn new(
         rows: &[KeptRow],
         labels: &[f32],
@@ -79,18 +77,18 @@ impl Filtered {
     ) -> Option<Self> {
         let mean = rows.iter().map(|row| row.weight.abs()).sum::<f64>() / rows.len() as f64;
         let bound = (tolerance * BOUND * mean) as f32;
-        let looked: Option<Vec<Looked>> = (0..vocabulary.div_ceil(COLUMNS))
+        let scanned: Option<Vec<Scanned>> = (0..vocabulary.div_ceil(COLUMNS))
             .into_par_iter()
             .map(|task| {
                 let first = task * COLUMNS;
                 let width = COLUMNS.min(vocabulary - first);
-                look(rows, labels, [first, width], bound, |read| each(first, width, read))
+                scan(rows, labels, [first, width], bound, |read| each(first, width, read))
             })
             .collect();
-        let looked = looked?;
+        let scanned = scanned?;
         let mut row_sums = vec![0.0; rows.len()];
         let (mut squares_of_rest, mut squares, mut squares_of_sums) = (0.0, 0.0, 0.0);
-        for part in &looked {
+        for part in &scanned {
             row_sums
                 .iter_mut()
                 .zip(&part.row_sums)
@@ -106,11 +104,11 @@ impl Filtered {
             0.0
         };
         let error = squares_of_rest.sqrt() + rank_one;
-        // Not-a-number is computed whole, and comes out where it belongs.
+        // A chunk with a NaN is computed as a whole, and the NaN reaches its own row.
         let small = error <= tolerance * squares.sqrt();
         let share = |(sum, row): (f64, &KeptRow)| (sum.copysign(row.weight) / total.max(f64::MIN_POSITIVE)) as f32;
         small.then(|| Self {
-            ranges: looked.into_iter().map(|part| part.range).collect(),
+            ranges: scanned.into_iter().map(|part| part.range).collect(),
             row_shares: row_sums.into_iter().zip(rows).map(share).collect(),
         })
     }
@@ -195,14 +193,14 @@ fn add(to: &mut [f32], values: &[f32], factor: f32) {
     to.iter_mut().zip(values).for_each(|(to, value)| *to += factor * value);
 }
 
-/// Looks through `width` columns from `first` on; none if too many elements are kept.
-fn look(
+/// Scans `width` columns from `first` on; `None` if too many elements are kept.
+fn scan(
     rows: &[KeptRow],
     labels: &[f32],
     [first, width]: [usize; 2],
     bound: f32,
     each: impl Fn(&mut dyn FnMut(usize, &mut [f32])),
-) -> Option<Looked> {
+) -> Option<Scanned> {
     let mut own: Vec<(usize, usize)> = (rows.iter().enumerate())
         .filter(|(_, row)| (first..first + width).contains(&row.target))
         .map(|(i, row)| (row.target, i))
@@ -233,7 +231,7 @@ fn look(
     if kept.len() > rows.len() * width / KEPT_ONE_IN {
         return None;
     }
-    Some(Looked {
+    Some(Scanned {
         range: Range { starts, kept, sums },
         row_sums: row_sums.iter().take(rows.len()).map(|sum| f64::from(*sum)).collect(),
         squares_of_rest,

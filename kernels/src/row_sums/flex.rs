@@ -1,18 +1,39 @@
-//! [`crate::row_sums`] on slices.
+//! The sum on flex, in place.
 
-use super::FloatSliceMut;
-use super::store::{narrow, widen};
+use super::{RowSumsOps, plain};
+use crate::backends::cast;
+use crate::backends::flex_memory::{dense, floats_mut, is_supported};
+use burn::backend::{
+    Flex, TensorMetadata,
+    tensor::{FloatTensor, IntTensor},
+};
+use burn::tensor::DType;
+use wmtp_gemm::FloatSliceMut;
+use wmtp_gemm::simd::{narrow, widen};
+
+impl RowSumsOps for Flex {
+    fn add_rows(matrix: FloatTensor<Self>, ids: IntTensor<Self>, rows: FloatTensor<Self>) -> FloatTensor<Self> {
+        if !is_supported(matrix.dtype()) {
+            return plain::<Self>(matrix, ids, rows);
+        }
+        let ids: Vec<i64> = ids.into_data().iter::<i64>().collect();
+        let rows = cast::<Self>(rows, DType::F32).to_contiguous();
+        let start = rows.layout().start_offset();
+        let rows = &rows.storage::<f32>()[start..start + rows.shape().num_elements()];
+        let mut matrix = dense(matrix);
+        let columns = matrix.shape()[1];
+        add(floats_mut(&mut matrix), columns, &ids, rows);
+        matrix
+    }
+}
 
 /// Adds `rows`, of `columns` values each, to the rows `ids` of `to`; those of one id are summed in
 /// f32, in their order, and added once.
 ///
 /// # Panics
 /// If an id is outside of `to`.
-pub fn add(mut to: FloatSliceMut<'_>, columns: usize, ids: &[i64], rows: &[f32]) {
-    let count = match &to {
-        FloatSliceMut::F32(to) => to.len(),
-        FloatSliceMut::Bf16(to) => to.len(),
-    } / columns.max(1);
+fn add(mut to: FloatSliceMut<'_>, columns: usize, ids: &[i64], rows: &[f32]) {
+    let count = to.len() / columns.max(1);
     let mut order: Vec<usize> = (0..ids.len()).collect();
     order.sort_by_key(|i| ids[*i]);
     let mut sum = vec![0.0f32; columns];

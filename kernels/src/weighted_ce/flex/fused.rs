@@ -1,67 +1,67 @@
-//! The loss and its gradients in f32, or with products in bf16: the logits of a chunk never exist.
+//! The loss and its gradients in f32, or with products in bf16, without materialised logits.
 //!
-//! While a block of logits is still in the cache of the thread that has multiplied it, its largest
-//! value and its sum of exponentials are found for every row in f32, and only the exponentials,
-//! relative to the block's own largest value, are kept. With products in bf16 they are kept in bf16:
-//! half the memory of logits, so twice the rows for the same room, and half the passes over the
-//! unembedding and its gradient. Relative to their own block's maximum no exponential loses more than
-//! bf16's 2^-9, whatever the logits' magnitude. When all blocks of a row are known, a block after the
-//! other is scaled in place to the gradient `weight * (softmax - onehot)` and multiplied into dX and
-//! dW while it is near.
+//! While a block of logits is in the cache of the thread that computed it, the maximum and the sum of exponentials of
+//! every row are computed in f32, and only the exponentials, relative to the block's own maximum, are stored. With
+//! products in bf16 they are stored in bf16: half the memory of logits, so twice the rows in the same memory, and
+//! half the passes over the unembedding and its gradient. Relative to their own block's maximum no exponential loses
+//! more than bf16's 2^-9, whatever the logits' magnitude. When all blocks of a row are known, one block after another
+//! is scaled in place to the gradient `weight * (softmax - onehot)` and multiplied into dX and dW while it is in the
+//! cache.
 //!
-//! Logits and what becomes of them lie column by column: `[V, rows]`. So the unembedding is the left
-//! factor of the logits and the gradient that of dW, which the products read as they lie; and rows are
-//! the lanes of a vector wherever something is summed over the vocabulary.
+//! Logits, and later their gradient, are stored column by column: `[V, rows]`. So the unembedding is the left factor
+//! of the logits and the gradient that of dW, which the products read in place; and rows are the SIMD lanes wherever
+//! sums run over the vocabulary.
 //!
-//! The vocabulary is cut into [`STRIPES`] for the second pass, each with a dX of its own, which are added
-//! up in order at the end: the threads meet once for each chunk, and the result does not depend on them.
+//! The second pass cuts the vocabulary into [`STRIPES`], each with a dX of its own; these are added in order at the
+//! end. So the threads synchronise once for each chunk, and the result does not depend on their number.
 //!
-//! The cross-entropies are those of the f32 logits, not of rounded ones. Online log-sum-exp over
-//! blocks after Milakov and Gimelshein 2018, arXiv:1805.02867.
+//! The cross-entropies are those of the f32 logits, not of rounded ones. Online log-sum-exp over blocks after Milakov
+//! and Gimelshein 2018, arXiv:1805.02867.
 
-use super::super::extension::Wanted;
-use super::super::rows::{CHUNK_BYTES, KeptRow, even_rows};
+use super::LossOutput;
 use super::filter::Filtered;
-use super::{Found, Matrix};
-use crate::host::exp::exp_not_positive;
-use crate::host::vectorized;
-use crate::memory::large_pages;
-use wmtp_gemm::{FloatSlice, PackedRight, Precision, MatrixView, matmul, matmul_single_threaded};
+use crate::memory::advise_huge_pages;
+use crate::simd::exp_not_positive;
+use crate::weighted_ce::contract::RequestedGradients;
+use crate::weighted_ce::rows::{CHUNK_BYTES, KeptRow, even_rows};
 use half::bf16;
 use rayon::prelude::*;
+use wmtp_gemm::simd::{to_bf16_fast, to_f32, vectorized};
+use wmtp_gemm::{FloatSlice, MatrixView, PackedRight, Precision, matmul, matmul_single_threaded};
 
 /// Tokens of the vocabulary in one task of the first pass and one product of the second.
 const WIDTH: usize = 768;
 
-/// Tokens with a largest value of their own.
+/// Tokens with a maximum of their own.
 const PART: usize = 96;
 
 /// Parts of a block.
 const PARTS: usize = WIDTH / PART;
 
-/// Parts of the vocabulary that are multiplied into gradients of their own.
+/// Parts of the vocabulary that are multiplied into gradients of their own. Two and not four: the memory saved is that
+/// of 512 rows a chunk in bf16 instead of 416.
 const STRIPES: usize = 2;
 
-/// The type in which exponentials, and then the gradient, are kept and multiplied.
-pub(super) trait Kept: Copy + Send + Sync + 'static {
-    /// Rows of a chunk, at most.
+/// The type in which exponentials, and then the gradient, are stored and multiplied.
+pub(super) trait Storage: Copy + Send + Sync + 'static {
+    /// Maximum rows of a chunk.
     const ROWS: usize;
     /// The precision of the products.
     const PRECISION: Precision;
     /// 0
     const ZERO: Self;
 
-    /// The nearest value; `value` is finite or not-a-number.
+    /// The nearest value.
     fn nearest(value: f32) -> Self;
 
     /// The same value.
     fn wide(self) -> f32;
 
-    /// As `product` reads them.
+    /// For the products.
     fn floats(values: &[Self]) -> FloatSlice<'_>;
 }
 
-impl Kept for f32 {
+impl Storage for f32 {
     const ROWS: usize = 256;
     const PRECISION: Precision = Precision::F32;
     const ZERO: Self = 0.0;
@@ -81,21 +81,19 @@ impl Kept for f32 {
     }
 }
 
-impl Kept for bf16 {
+impl Storage for bf16 {
     const ROWS: usize = 512;
     const PRECISION: Precision = Precision::Bf16;
     const ZERO: Self = Self::ZERO;
 
-    /// To the nearest even.
     #[inline(always)]
     fn nearest(value: f32) -> Self {
-        let bits = value.to_bits();
-        Self::from_bits((bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16) as u16)
+        to_bf16_fast(value)
     }
 
     #[inline(always)]
     fn wide(self) -> f32 {
-        f32::from_bits(u32::from(self.to_bits()) << 16)
+        to_f32(self)
     }
 
     fn floats(values: &[Self]) -> FloatSlice<'_> {
@@ -103,10 +101,10 @@ impl Kept for bf16 {
     }
 }
 
-/// A row's log-sum-exp, taken apart, and its label's logit.
+/// A row's log-sum-exp, as maximum and sum, and its label's logit.
 #[derive(Debug, Clone, Copy, Default)]
-struct RowSum {
-    largest: f32,
+struct RowStats {
+    max: f32,
     sum: f64,
     label: f32,
 }
@@ -114,50 +112,50 @@ struct RowSum {
 /// One chunk of rows.
 struct Chunk<'a, K> {
     rows: &'a [KeptRow],
-    /// The rows and so many more that they fill vectors; what belongs to those beyond is 0 in the end.
+    /// Row count rounded up to the SIMD width; padding lanes contribute zero.
     lanes: usize,
     vocabulary: usize,
     /// `[V, lanes]`
     exponentials: &'a mut [K],
-    /// Largest logits of the parts, `[parts, lanes]`.
-    largest: &'a mut [f32],
+    /// Maximum logits of the parts, `[parts, lanes]`.
+    max: &'a mut [f32],
     /// Sums of their exponentials, relative to that.
     sums: &'a mut [f32],
 }
 
-/// As [`super::loss_and_gradients`]; at least one gradient is wanted.
-pub(super) fn loss_and_gradients<K: Kept>(
-    hidden: Matrix<'_, f32>,
+/// `hidden` `[N, D]`, `unembedding` `[V, D]`; at least one gradient is requested.
+pub(super) fn loss_and_gradients<K: Storage>(
+    hidden: MatrixView<'_>,
     unembedding: MatrixView<'_>,
     rows: &[KeptRow],
-    wanted: Wanted,
+    requested: RequestedGradients,
     filter: f64,
-) -> Found<f32> {
-    let (n, d, v) = (hidden.rows(), hidden.columns(), unembedding.shape()[0]);
+) -> LossOutput {
+    let ([n, d], [v, _]) = (hidden.shape(), unembedding.shape());
     let mut loss = 0.0;
     let mut ce = vec![0.0; n];
-    let mut d_hidden = wanted.hidden.then(|| vec![0.0; n * d]);
-    let mut d_unembedding = wanted.unembedding.then(|| vec![0.0; v * d]);
+    let mut d_hidden = requested.hidden.then(|| vec![0.0; n * d]);
+    let mut d_unembedding = requested.unembedding.then(|| vec![0.0; v * d]);
 
     // Reused by all chunks.
     let chunk_rows = even_rows(rows.len(), CHUNK_BYTES / (v * size_of::<K>()), K::ROWS);
-    let most_lanes = chunk_rows.next_multiple_of(LANES);
-    let mut x = vec![0.0; most_lanes * d];
-    let mut d_x = vec![0.0; if wanted.hidden { STRIPES * chunk_rows * d } else { 0 }];
-    let mut exponentials = vec![K::ZERO; most_lanes * v];
+    let max_lanes = chunk_rows.next_multiple_of(LANES);
+    let mut x = vec![0.0; max_lanes * d];
+    let mut d_x = vec![0.0; if requested.hidden { STRIPES * chunk_rows * d } else { 0 }];
+    let mut exponentials = vec![K::ZERO; max_lanes * v];
     let parts = v.div_ceil(PART);
-    large_pages(&exponentials);
+    advise_huge_pages(&exponentials);
     if let Some(d_unembedding) = &d_unembedding {
-        large_pages(d_unembedding);
+        advise_huge_pages(d_unembedding);
     }
-    let mut largest = vec![0.0; most_lanes * parts];
-    let mut sums = vec![0.0; most_lanes * parts];
+    let mut max = vec![0.0; max_lanes * parts];
+    let mut sums = vec![0.0; max_lanes * parts];
 
     for (number, kept) in rows.chunks(chunk_rows).enumerate() {
         let r = kept.len();
         let lanes = r.next_multiple_of(LANES);
         for (row, to) in kept.iter().zip(x.chunks_exact_mut(d)) {
-            hidden.copy_row(row.index, to);
+            hidden.copy_from_row(row.index, 0, to);
         }
         x[r * d..].fill(0.0);
         let mut chunk = Chunk {
@@ -165,29 +163,29 @@ pub(super) fn loss_and_gradients<K: Kept>(
             lanes,
             vocabulary: v,
             exponentials: &mut exponentials[..lanes * v],
-            largest: &mut largest[..lanes * parts],
+            max: &mut max[..lanes * parts],
             sums: &mut sums[..lanes * parts],
         };
-        let row_sums = chunk.exponentials(MatrixView::row_major(&x[..r * d], [r, d]), unembedding);
-        for (row, found) in kept.iter().zip(&row_sums) {
-            let row_ce = found.sum.ln() + f64::from(found.largest) - f64::from(found.label);
+        let row_stats = chunk.exponentials(MatrixView::row_major(&x[..r * d], [r, d]), unembedding);
+        for (row, stats) in kept.iter().zip(&row_stats) {
+            let row_ce = stats.sum.ln() + f64::from(stats.max) - f64::from(stats.label);
             loss += row.weight * row_ce;
             ce[row.index] = row_ce as f32;
         }
-        let filtered = (filter > 0.0).then(|| chunk.filtered(&row_sums, filter)).flatten();
+        let filtered = (filter > 0.0).then(|| chunk.filtered(&row_stats, filter)).flatten();
         if let Some(filtered) = &filtered {
-            if wanted.hidden {
+            if requested.hidden {
                 filtered.times(unembedding, &mut d_x[..r * d]);
             }
             if let Some(d_unembedding) = &mut d_unembedding {
                 filtered.transposed_times(&x[..r * d], d, d_unembedding, number > 0);
             }
         } else {
-            let d_x = &mut d_x[..if wanted.hidden { STRIPES * r * d } else { 0 }];
-            // An even number of rows: two values of bf16 are multiplied at a time.
+            let d_x = &mut d_x[..if requested.hidden { STRIPES * r * d } else { 0 }];
+            // An even number of rows: two bf16 values make a lane.
             let even = MatrixView::row_major(&x[..lanes * d], [lanes, d]).rows(0, r.next_multiple_of(2));
             chunk.multiply(
-                &row_sums,
+                &row_stats,
                 even,
                 unembedding,
                 d_x,
@@ -201,7 +199,7 @@ pub(super) fn loss_and_gradients<K: Kept>(
             }
         }
     }
-    Found {
+    LossOutput {
         loss: loss as f32,
         ce,
         d_hidden,
@@ -209,7 +207,7 @@ pub(super) fn loss_and_gradients<K: Kept>(
     }
 }
 
-/// Some blocks of the vocabulary and what is computed of them.
+/// Some blocks of the vocabulary and their results.
 struct Stripe<'a, K> {
     first_block: usize,
     exponentials: &'a mut [K],
@@ -217,29 +215,29 @@ struct Stripe<'a, K> {
     d_unembedding: Option<&'a mut [f32]>,
 }
 
-impl<K: Kept> Chunk<'_, K> {
-    /// Fills in the exponentials and their sums from `x` `[rows, D]` and `unembedding` `[V, D]`.
-    fn exponentials(&mut self, x: MatrixView<'_>, unembedding: MatrixView<'_>) -> Vec<RowSum> {
+impl<K: Storage> Chunk<'_, K> {
+    /// Computes the exponentials and their sums from `x` `[rows, D]` and `unembedding` `[V, D]`.
+    fn exponentials(&mut self, x: MatrixView<'_>, unembedding: MatrixView<'_>) -> Vec<RowStats> {
         let (lanes, v, rows) = (self.lanes, self.vocabulary, self.rows);
         let x = PackedRight::new(x.transposed(), K::PRECISION);
-        // Rows of a distance that is no power of two do not crowd into a few sets of the cache.
+        // A row distance that is no power of two spreads the rows over the sets of the cache.
         let stride = lanes + LANES;
         let labels: Vec<Vec<(usize, f32)>> = self
             .exponentials
             .par_chunks_mut(lanes * WIDTH)
-            .zip(self.largest.par_chunks_mut(lanes * PARTS))
+            .zip(self.max.par_chunks_mut(lanes * PARTS))
             .zip(self.sums.par_chunks_mut(lanes * PARTS))
             .enumerate()
-            .map(|(block, ((exponentials, largest), sums))| {
+            .map(|(block, ((exponentials, max), sums))| {
                 let mut logits = vec![0.0; PART * stride];
                 let mut labels = Vec::new();
                 let parts = exponentials
                     .chunks_mut(lanes * PART)
-                    .zip(largest.chunks_mut(lanes))
+                    .zip(max.chunks_mut(lanes))
                     .zip(sums.chunks_mut(lanes));
-                for (first, ((exponentials, largest), sums)) in (block * WIDTH..v).step_by(PART).zip(parts) {
+                for (first, ((exponentials, max), sums)) in (block * WIDTH..v).step_by(PART).zip(parts) {
                     let count = exponentials.len() / lanes;
-                    x.times(&mut logits, stride, false, unembedding.rows(first, count));
+                    x.matmul(&mut logits, stride, false, unembedding.rows(first, count));
                     let here = rows.iter().enumerate().filter_map(|(i, row)| {
                         let at = row.target.checked_sub(first).filter(|at| *at < count)?;
                         Some((i, logits[at * stride + i]))
@@ -247,48 +245,48 @@ impl<K: Kept> Chunk<'_, K> {
                     labels.extend(here);
                     vectorized(
                         #[inline(always)]
-                        || take_exponentials(&logits, stride, exponentials, largest, sums),
+                        || take_exponentials(&logits, stride, exponentials, max, sums),
                     );
                 }
                 labels
             })
             .collect();
-        let mut found = vec![RowSum::default(); rows.len()];
+        let mut stats = vec![RowStats::default(); rows.len()];
         for (i, label) in labels.into_iter().flatten() {
-            found[i].label = label;
+            stats[i].label = label;
         }
-        let (largest, sums) = (&*self.largest, &*self.sums);
-        found
+        let (max, sums) = (&*self.max, &*self.sums);
+        stats
             .par_iter_mut()
             .with_min_len(32)
             .enumerate()
-            .for_each(|(i, found)| {
-                let largest = || largest[i..].iter().step_by(lanes);
-                found.largest = largest().fold(f32::MIN, |most, part| most.max(*part));
-                found.sum = sums[i..]
+            .for_each(|(i, stats)| {
+                let max = || max[i..].iter().step_by(lanes);
+                stats.max = max().fold(f32::MIN, |lane_max, part| lane_max.max(*part));
+                stats.sum = sums[i..]
                     .iter()
                     .step_by(lanes)
-                    .zip(largest())
-                    .map(|(sum, largest)| f64::from(*sum) * f64::from(largest - found.largest).exp())
+                    .zip(max())
+                    .map(|(sum, max)| f64::from(*sum) * f64::from(max - stats.max).exp())
                     .sum();
             });
-        found
+        stats
     }
 
     /// The gradient without its small elements, read from the exponentials.
-    fn filtered(&self, found: &[RowSum], tolerance: f64) -> Option<Filtered> {
+    fn filtered(&self, stats: &[RowStats], tolerance: f64) -> Option<Filtered> {
         let lanes = self.lanes;
-        let labels = found
+        let labels = stats
             .iter()
             .enumerate()
-            .map(|(i, found)| self.at_target(i, found) as f32);
+            .map(|(i, stats)| self.at_target(i, stats) as f32);
         let labels: Vec<f32> = labels.collect();
         Filtered::new(self.rows, &labels, self.vocabulary, tolerance, |first, count, read| {
             let mut values = vec![0.0; lanes];
             let mut factors = vec![0.0; lanes];
             for token in first..first + count {
                 if token == first || token % PART == 0 {
-                    self.factors(token / PART, found, &mut factors);
+                    self.factors(token / PART, stats, &mut factors);
                 }
                 let exponentials = &self.exponentials[token * lanes..][..lanes];
                 vectorized(
@@ -304,29 +302,29 @@ impl<K: Kept> Chunk<'_, K> {
         })
     }
 
-    /// What the exponentials of the rows in `part` are multiplied by.
-    fn factors(&self, part: usize, found: &[RowSum], to: &mut [f32]) {
-        let largest = &self.largest[part * self.lanes..];
-        for (((to, largest), found), row) in to.iter_mut().zip(largest).zip(found).zip(self.rows) {
-            let below = largest - found.largest;
-            *to = (row.weight / found.sum * f64::from(below).exp()) as f32;
+    /// The factors that turn the exponentials of `part` into the gradient, one a row.
+    fn factors(&self, part: usize, stats: &[RowStats], to: &mut [f32]) {
+        let max = &self.max[part * self.lanes..];
+        for (((to, max), stats), row) in to.iter_mut().zip(max).zip(stats).zip(self.rows) {
+            let below = max - stats.max;
+            *to = (row.weight / stats.sum * f64::from(below).exp()) as f32;
         }
         to[self.rows.len()..].fill(0.0);
     }
 
     /// Row `i`'s gradient at its label.
-    fn at_target(&self, i: usize, found: &RowSum) -> f64 {
+    fn at_target(&self, i: usize, stats: &RowStats) -> f64 {
         // (p - 1) as (e - sum) / sum: no cancellation when p is near 1.
-        let e = f64::from(found.label - found.largest).exp();
-        self.rows[i].weight * ((e - found.sum) / found.sum)
+        let e = f64::from(stats.label - stats.max).exp();
+        self.rows[i].weight * ((e - stats.sum) / stats.sum)
     }
 
-    /// Turns the exponentials into the gradient, and that into dX of the chunk, `[rows, D]` at the
-    /// start of `d_x` (which has room for one a stripe), and dW. `x` has the rows, and one of zeros
-    /// where their number is odd. What is not wanted is empty or none.
+    /// Turns the exponentials into the gradient, and multiplies it into dX of the chunk, `[rows, D]` at the start of
+    /// `d_x` (which has room for one a stripe), and dW. `x` has the rows, and a row of zeros where their number is
+    /// odd. Gradients that are not requested are empty or `None`.
     fn multiply(
         &mut self,
-        found: &[RowSum],
+        stats: &[RowStats],
         x: MatrixView<'_>,
         unembedding: MatrixView<'_>,
         d_x: &mut [f32],
@@ -338,26 +336,26 @@ impl<K: Kept> Chunk<'_, K> {
         let exponentials = std::mem::take(&mut self.exponentials);
         let chunk = &*self;
         let packed_x = d_unembedding.is_some().then(|| PackedRight::new(x, K::PRECISION));
-        let mut of_x = d_x.chunks_mut(r * d);
-        let mut of_w = d_unembedding.map(|to| to.chunks_mut(blocks * WIDTH * d));
+        let mut d_x_parts = d_x.chunks_mut(r * d);
+        let mut d_w_parts = d_unembedding.map(|to| to.chunks_mut(blocks * WIDTH * d));
         let mut stripes: Vec<Stripe<'_, K>> = exponentials
             .chunks_mut(blocks * WIDTH * lanes)
             .enumerate()
             .map(|(i, exponentials)| Stripe {
                 first_block: i * blocks,
                 exponentials,
-                d_x: of_x.next(),
-                d_unembedding: of_w.as_mut().and_then(Iterator::next),
+                d_x: d_x_parts.next(),
+                d_unembedding: d_w_parts.as_mut().and_then(Iterator::next),
             })
             .collect();
         let used = stripes.len();
         // With more threads than stripes all of them share the products.
         let many = rayon::current_num_threads() > STRIPES;
-        let multiply = if many { product } else { matmul_single_threaded };
+        let multiply = if many { matmul } else { matmul_single_threaded };
         stripes.par_iter_mut().with_max_len(1).for_each(|stripe| {
             for (i, values) in stripe.exponentials.chunks_mut(lanes * WIDTH).enumerate() {
                 let (block, width) = (stripe.first_block + i, values.len() / lanes);
-                chunk.scale(values, block, found);
+                chunk.scale(values, block, stats);
                 let gradient = |rows| MatrixView::strided(K::floats(values), [width, rows], [lanes, 1]);
                 if let Some(d_x) = &mut stripe.d_x {
                     let table = unembedding.rows(block * WIDTH, width);
@@ -368,10 +366,10 @@ impl<K: Kept> Chunk<'_, K> {
                     if many {
                         to.par_chunks_mut(PART * d).enumerate().for_each(|(part, to)| {
                             let rows = gradient(even).rows(part * PART, to.len() / d);
-                            x.times(to, d, accumulate, rows);
+                            x.matmul(to, d, accumulate, rows);
                         });
                     } else {
-                        x.times(to, d, accumulate, gradient(even));
+                        x.matmul(to, d, accumulate, gradient(even));
                     }
                 }
             }
@@ -386,11 +384,11 @@ impl<K: Kept> Chunk<'_, K> {
     }
 
     /// Scales the exponentials `[width, lanes]` of `block` to their gradient.
-    fn scale(&self, values: &mut [K], block: usize, found: &[RowSum]) {
+    fn scale(&self, values: &mut [K], block: usize, stats: &[RowStats]) {
         let lanes = self.lanes;
         let mut factors = vec![0.0; lanes];
         for (part, values) in (block * PARTS..).zip(values.chunks_mut(PART * lanes)) {
-            self.factors(part, found, &mut factors);
+            self.factors(part, stats, &mut factors);
             vectorized(
                 #[inline(always)]
                 || {
@@ -402,64 +400,63 @@ impl<K: Kept> Chunk<'_, K> {
                 },
             );
         }
-        for (i, (row, found)) in self.rows.iter().zip(found).enumerate() {
+        for (i, (row, stats)) in self.rows.iter().zip(stats).enumerate() {
             let target = row.target.checked_sub(block * WIDTH);
             if let Some(to) = target.and_then(|at| values.get_mut(at * lanes + i)) {
-                *to = K::nearest(self.at_target(i, found) as f32);
+                *to = K::nearest(self.at_target(i, stats) as f32);
             }
         }
     }
 }
 
-/// From `logits` `[count, lanes]`, whose rows are `stride` apart: for each lane the largest one and the sum
-/// of the exponentials relative to it, and those to `to` `[count, lanes]`. Not-a-number makes the sum
-/// not-a-number.
+/// From `logits` `[count, lanes]`, whose rows are `stride` apart: for each lane the maximum and the sum of the
+/// exponentials relative to it, and the exponentials to `to` `[count, lanes]`. A NaN makes the sum a NaN.
 #[inline(always)]
-fn take_exponentials<K: Kept>(logits: &[f32], stride: usize, to: &mut [K], largest: &mut [f32], sums: &mut [f32]) {
-    let lanes = largest.len();
+fn take_exponentials<K: Storage>(logits: &[f32], stride: usize, to: &mut [K], max: &mut [f32], sums: &mut [f32]) {
+    let lanes = max.len();
     let mut first = 0;
     while first + WIDE <= lanes {
-        exponentials_of_lanes::<K, WIDE>(first, logits, stride, to, largest, sums);
+        exponentials_of_lanes::<K, WIDE>(first, logits, stride, to, max, sums);
         first += WIDE;
     }
     while first < lanes {
-        exponentials_of_lanes::<K, LANES>(first, logits, stride, to, largest, sums);
+        exponentials_of_lanes::<K, LANES>(first, logits, stride, to, max, sums);
         first += LANES;
     }
 }
 
 /// [`take_exponentials`] of `N` lanes from `first` on.
 #[inline(always)]
-fn exponentials_of_lanes<K: Kept, const N: usize>(
+fn exponentials_of_lanes<K: Storage, const N: usize>(
     first: usize,
     logits: &[f32],
     stride: usize,
     to: &mut [K],
-    largest: &mut [f32],
+    max: &mut [f32],
     sums: &mut [f32],
 ) {
-    let lanes = largest.len();
-    let mut most = [f32::MIN; N];
+    let lanes = max.len();
+    let mut lane_max = [f32::MIN; N];
     for row in logits.chunks(stride).take(to.len() / lanes) {
-        for (most, value) in most.iter_mut().zip(&row[first..first + N]) {
-            *most = if *value > *most { *value } else { *most };
+        for (lane_max, value) in lane_max.iter_mut().zip(&row[first..first + N]) {
+            *lane_max = if *value > *lane_max { *value } else { *lane_max };
         }
     }
     let mut sum = [0.0f32; N];
     for (row, to) in logits.chunks(stride).zip(to.chunks_exact_mut(lanes)) {
         let (row, to) = (&row[first..first + N], &mut to[first..first + N]);
-        for (((sum, to), value), most) in sum.iter_mut().zip(to).zip(row).zip(&most) {
-            let e = exp_not_positive(*value - *most);
+        for (((sum, to), value), lane_max) in sum.iter_mut().zip(to).zip(row).zip(&lane_max) {
+            let e = exp_not_positive(*value - *lane_max);
             *sum += e;
             *to = K::nearest(e);
         }
     }
-    largest[first..first + N].copy_from_slice(&most);
+    max[first..first + N].copy_from_slice(&lane_max);
     sums[first..first + N].copy_from_slice(&sum);
 }
 
-/// Lanes that are computed together where there are so many: two lines of the cache at a time.
+/// Lanes that are computed together where there are at least as many: whole cache lines in f32 and in bf16.
 const WIDE: usize = 64;
 
-/// Lanes that are computed together.
+/// Lanes that are computed together otherwise.
 const LANES: usize = 16;

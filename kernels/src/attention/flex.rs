@@ -1,30 +1,31 @@
-//! Causal softmax attention with grouped queries inside documents, never holding S x S scores.
+//! Causal softmax attention with grouped queries inside documents, on slices, without S x S scores.
 //!
-//! For query i and key j of one document, j <= i: `p_ij = softmax_j(q_i . k_j)`, `o_i = sum_j p_ij
-//! v_j`; the scale is expected on the queries. Queries are taken 64 at a time; their scores over the
-//! keys before them are all that exists. The backward pass makes them again:
+//! For query i and key j of one document, j <= i: `p_ij = softmax_j(q_i . k_j)`, `o_i = sum_j p_ij v_j`; the queries
+//! are already scaled. Queries are processed in blocks of 64; only a block's scores over the keys before it exist at a
+//! time. The backward pass recomputes them:
 //!
 //! ```text
 //! dv_j = sum_i p_ij do_i     dp_ij = do_i . v_j     ds_ij = p_ij (dp_ij - sum_l p_il dp_il)
 //! dq_i = sum_j ds_ij k_j     dk_j = sum_i ds_ij q_i
 //! ```
 //!
-//! After Dao et al. 2022 (FlashAttention, arXiv 2205.14135), whose blocks over keys are not needed
-//! at a host's cache sizes.
+//! After Dao et al. 2022 (FlashAttention, arXiv 2205.14135); its blocks over keys are not needed at the cache sizes of
+//! CPUs.
 
-use super::{exp::exp_not_positive, vectorized};
-use wmtp_gemm::{FloatSlice, Precision, MatrixView, matmul_single_threaded};
+use crate::simd::exp_not_positive;
 use rayon::prelude::*;
 use std::ops::Range;
+use wmtp_gemm::simd::vectorized;
+use wmtp_gemm::{FloatSlice, MatrixView, Precision, matmul_single_threaded};
 
-/// Queries that are taken at a time.
+/// Queries of a block.
 const QUERIES: usize = 64;
 
-/// Partial sums of a row.
+/// Partial sums of a row: the lanes of the widest vectors.
 const LANES: usize = 16;
 
-/// Where the heads lie in a row of queries, keys and values: `heads` queries of `width` values, then
-/// `kv_heads` keys, then as many values. Head h reads key head `h / (heads / kv_heads)`.
+/// The layout of a row of queries, keys and values: `heads` queries of `width` values, then `kv_heads` keys, then as
+/// many values. Head h reads key head `h / (heads / kv_heads)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heads {
     /// Query heads.
@@ -41,12 +42,12 @@ impl Heads {
         (self.heads + 2 * self.kv_heads) * self.width
     }
 
-    /// Where the keys start in a row.
+    /// Column of the first key in a row.
     pub fn keys(&self) -> usize {
         self.heads * self.width
     }
 
-    /// Where the values start in a row.
+    /// Column of the first value in a row.
     pub fn values(&self) -> usize {
         (self.heads + self.kv_heads) * self.width
     }
@@ -56,7 +57,7 @@ impl Heads {
     }
 }
 
-/// One document and one key head: what a task works on.
+/// A task: one document and one key head.
 struct Task<'a> {
     heads: Heads,
     kv: usize,
@@ -85,11 +86,7 @@ impl<'a> Task<'a> {
         let (stride, width) = (self.heads.row(), self.heads.width);
         let start = (self.rows.start + rows.start) * stride + column;
         let end = start + (rows.len() - 1) * stride + width;
-        let data = match self.qkv {
-            FloatSlice::F32(values) => FloatSlice::F32(&values[start..end]),
-            FloatSlice::Bf16(values) => FloatSlice::Bf16(&values[start..end]),
-        };
-        MatrixView::strided(data, [rows.len(), width], [stride, 1])
+        MatrixView::strided(self.qkv.slice(start..end), [rows.len(), width], [stride, 1])
     }
 
     fn query_column(&self, group: usize) -> usize {
@@ -111,18 +108,18 @@ impl<'a> Task<'a> {
     }
 
     /// Softmax `[block, keys]` of a block of queries over all keys up to its last query.
-    fn shares(&self, block: &Range<usize>, group: usize, shares: &mut [f32]) {
+    fn probabilities(&self, block: &Range<usize>, group: usize, probabilities: &mut [f32]) {
         let keys = block.end;
         let queries = self.view(block.clone(), self.query_column(group));
         matmul_single_threaded(
-            shares,
+            probabilities,
             keys,
             false,
             queries,
             self.keys(0..keys).transposed(),
             self.precision,
         );
-        for (i, row) in shares.chunks_exact_mut(keys).enumerate() {
+        for (i, row) in probabilities.chunks_exact_mut(keys).enumerate() {
             let (seen, hidden) = row.split_at_mut(block.start + i + 1);
             softmax(seen);
             hidden.fill(0.0);
@@ -136,26 +133,26 @@ pub fn forward(qkv: FloatSlice<'_>, heads: Heads, documents: &[Range<usize>], pr
     let (n, width) = (qkv.len() / heads.row(), heads.keys());
     let tasks = Task::all(qkv, heads, documents, precision);
     let part = heads.groups() * heads.width;
-    let mixed: Vec<Vec<f32>> = tasks
+    let attended: Vec<Vec<f32>> = tasks
         .par_iter()
         .map(|task| {
-            let mut mixed = vec![0.0; task.rows.len() * part];
-            let mut shares = vec![0.0; QUERIES.min(task.rows.len()) * task.rows.len()];
+            let mut attended = vec![0.0; task.rows.len() * part];
+            let mut probabilities = vec![0.0; QUERIES.min(task.rows.len()) * task.rows.len()];
             for block in task.blocks() {
-                let shares = &mut shares[..block.len() * block.end];
+                let probabilities = &mut probabilities[..block.len() * block.end];
                 for group in 0..heads.groups() {
-                    task.shares(&block, group, shares);
-                    let to = &mut mixed[block.start * part + group * heads.width..];
-                    let shares = MatrixView::row_major(shares, [block.len(), block.end]);
-                    matmul_single_threaded(to, part, false, shares, task.values(0..block.end), precision);
+                    task.probabilities(&block, group, probabilities);
+                    let to = &mut attended[block.start * part + group * heads.width..];
+                    let probabilities = MatrixView::row_major(probabilities, [block.len(), block.end]);
+                    matmul_single_threaded(to, part, false, probabilities, task.values(0..block.end), precision);
                 }
             }
-            mixed
+            attended
         })
         .collect();
     let mut to = vec![0.0; n * width];
-    for (task, mixed) in tasks.iter().zip(&mixed) {
-        for (row, from) in task.rows.clone().zip(mixed.chunks_exact(part)) {
+    for (task, attended) in tasks.iter().zip(&attended) {
+        for (row, from) in task.rows.clone().zip(attended.chunks_exact(part)) {
             to[row * width + task.kv * part..][..part].copy_from_slice(from);
         }
     }
@@ -183,22 +180,31 @@ pub fn backward(
             let mut scratch = vec![0.0; 2 * QUERIES.min(length) * length];
             for block in task.blocks() {
                 let (size, keys) = (block.len() * block.end, block.end);
-                let (shares, d_shares) = scratch.split_at_mut(size);
-                let d_shares = &mut d_shares[..size];
+                let (probabilities, d_probabilities) = scratch.split_at_mut(size);
+                let d_probabilities = &mut d_probabilities[..size];
                 for group in 0..heads.groups() {
-                    task.shares(&block, group, shares);
+                    task.probabilities(&block, group, probabilities);
                     let start = (task.rows.start + block.start) * heads.keys() + task.query_column(group);
                     let end = start + (block.len() - 1) * heads.keys() + width;
-                    let d_mixed = FloatSlice::F32(&upstream[start..end]);
-                    let d_mixed = MatrixView::strided(d_mixed, [block.len(), width], [heads.keys(), 1]);
+                    let d_attended = FloatSlice::F32(&upstream[start..end]);
+                    let d_attended = MatrixView::strided(d_attended, [block.len(), width], [heads.keys(), 1]);
                     let shape = [block.len(), keys];
-                    let turned = MatrixView::row_major(shares, shape).transposed();
-                    matmul_single_threaded(&mut gradient[part + width..], row, true, turned, d_mixed, precision);
+                    let transposed = MatrixView::row_major(probabilities, shape).transposed();
+                    matmul_single_threaded(
+                        &mut gradient[part + width..],
+                        row,
+                        true,
+                        transposed,
+                        d_attended,
+                        precision,
+                    );
                     let values = task.values(0..keys).transposed();
-                    matmul_single_threaded(d_shares, keys, false, d_mixed, values, precision);
-                    let rows = shares.chunks_exact(keys).zip(d_shares.chunks_exact_mut(keys));
-                    rows.for_each(|(share, d_share)| d_softmax(share, d_share));
-                    let d_scores = MatrixView::row_major(d_shares, shape);
+                    matmul_single_threaded(d_probabilities, keys, false, d_attended, values, precision);
+                    let rows = probabilities
+                        .chunks_exact(keys)
+                        .zip(d_probabilities.chunks_exact_mut(keys));
+                    rows.for_each(|(probability, d_probability)| d_softmax(probability, d_probability));
+                    let d_scores = MatrixView::row_major(d_probabilities, shape);
                     let to = &mut gradient[block.start * row + group * width..];
                     matmul_single_threaded(to, row, false, d_scores, task.keys(0..keys), precision);
                     let queries = task.view(block.clone(), task.query_column(group));
@@ -227,7 +233,7 @@ pub fn backward(
     to
 }
 
-/// Scores become shares.
+/// Scores become probabilities.
 pub(super) fn softmax(scores: &mut [f32]) {
     vectorized(
         #[inline(always)]
@@ -247,24 +253,24 @@ pub(super) fn softmax(scores: &mut [f32]) {
                 }
             }
             let scale = 1.0 / sums.iter().sum::<f32>();
-            scores.iter_mut().for_each(|share| *share *= scale);
+            scores.iter_mut().for_each(|probability| *probability *= scale);
         },
     );
 }
 
-/// The gradient of the shares becomes that of the scores.
-fn d_softmax(shares: &[f32], gradient: &mut [f32]) {
+/// The gradient of the probabilities becomes that of the scores.
+fn d_softmax(probabilities: &[f32], gradient: &mut [f32]) {
     vectorized(
         #[inline(always)]
         || {
             let mut sums = [0.0f32; LANES];
-            for (shares, gradient) in shares.chunks(LANES).zip(gradient.chunks(LANES)) {
-                for ((sum, p), d) in sums.iter_mut().zip(shares).zip(gradient) {
+            for (probabilities, gradient) in probabilities.chunks(LANES).zip(gradient.chunks(LANES)) {
+                for ((sum, p), d) in sums.iter_mut().zip(probabilities).zip(gradient) {
                     *sum += p * d;
                 }
             }
             let total = sums.iter().sum::<f32>();
-            for (p, d) in shares.iter().zip(gradient) {
+            for (p, d) in probabilities.iter().zip(gradient) {
                 *d = p * (*d - total);
             }
         },

@@ -1,38 +1,37 @@
-//! Softmax attention of new queries over keys and values that are kept, one key head at a time.
+//! Softmax attention of new queries over a KV cache, one key head at a time: what decoding does at every token.
 //!
-//! What generation with a cache does at every token. Keys and values may lie in several pieces, one
-//! after the other: those of a prefix that other texts share, then a text's own. Every result is
-//! summed up in an order that depends on the number of keys alone, so it is the same to the last bit
-//! however the keys are cut into pieces, and whatever other queries are computed beside it.
+//! Keys and values may lie in several segments in order: those of a shared prefix, then a sequence's own. Every
+//! result is summed in an order that depends on the number of keys alone, so it is bit-identical however the keys are
+//! cut into segments and whatever other queries are computed in the same call.
 //!
-//! Keys lie in blocks of sixteen, the first value of all of them, then the second: sixteen scores are
-//! one vector, and no sum has to be taken across one.
+//! Keys are stored in blocks of sixteen, transposed: the first value of all sixteen, then the second. So sixteen
+//! scores are one vector, and no sum runs across the lanes of a vector.
 
-use super::attention::softmax;
+use super::flex::softmax;
 use pulp::{Arch, Simd, WithSimd};
 
-/// Keys in a block, and values in a vector.
+/// Keys of a block; lanes of a vector.
 const LANES: usize = 16;
 
-/// Queries that are computed together at most.
-const TOGETHER: usize = 8;
+/// Maximum queries that are computed together.
+const GROUP: usize = 8;
 
-/// Keys whose values stay in the first cache while a group of queries passes over them.
-const KEYS_AT_A_TIME: usize = 64;
+/// Keys whose values stay in the L1 cache while a group of queries is multiplied with them.
+const KEYS_PER_PASS: usize = 64;
 
-/// Keys and values of one head that grow at the end.
+/// The cached keys and values of one head; appended to at the end.
 #[derive(Debug, Clone)]
-pub struct KeyValues {
+pub struct KvCache {
     width: usize,
     length: usize,
     /// Block by block `[width][16]`.
     keys: Vec<[f32; LANES]>,
-    /// Row by row, each filled up with zeros to whole vectors.
+    /// Row-major, each row padded with zeros to whole vectors.
     values: Vec<[f32; LANES]>,
 }
 
-impl KeyValues {
-    /// None yet, of `width` values each.
+impl KvCache {
+    /// An empty cache for keys and values of `width` values.
     pub fn new(width: usize) -> Self {
         Self {
             width,
@@ -57,7 +56,7 @@ impl KeyValues {
         self.width.div_ceil(LANES)
     }
 
-    /// Makes room for `more` keys beyond those that are there, and no more than that.
+    /// Reserves memory for exactly `more` further keys.
     pub fn reserve(&mut self, more: usize) {
         let length = self.length + more;
         let blocks = length.div_ceil(LANES) * self.width;
@@ -66,7 +65,7 @@ impl KeyValues {
         self.values.reserve_exact(rows.saturating_sub(self.values.len()));
     }
 
-    /// Adds a key and its value. Without room the room grows by a quarter.
+    /// Appends a key and its value. Without free capacity, capacity grows by a quarter.
     ///
     /// # Panics
     /// If one of them has another width.
@@ -98,7 +97,7 @@ impl KeyValues {
         self.length += 1;
     }
 
-    /// Adds the first `count` keys and values of `other`.
+    /// Appends the first `count` keys and values of `other`.
     ///
     /// # Panics
     /// If it has fewer or they have another width.
@@ -113,7 +112,7 @@ impl KeyValues {
         }
     }
 
-    /// Forgets all but the first `length`; the room stays.
+    /// Drops all but the first `length` keys; capacity stays.
     pub fn truncate(&mut self, length: usize) {
         if length < self.length {
             self.length = length;
@@ -123,20 +122,19 @@ impl KeyValues {
     }
 }
 
-/// Attention of `queries` `[Q, W]`, already scaled, over `kept`, one piece after the other, into `to`
-/// `[Q, W]`. Query i sees the first `seen[i]` keys, at least one. `scratch` is memory that the next
-/// call may use again.
+/// Attention of `queries` `[Q, W]`, already scaled, over the segments of `cache` in order, into `to` `[Q, W]`. Query i
+/// sees the first `seen[i]` keys, at least one. `scratch` is memory that the next call may reuse.
 ///
 /// # Panics
 /// If the sizes do not fit together, or a query sees no key or more than there are.
-pub fn attend(queries: &[f32], seen: &[usize], kept: &[&KeyValues], scratch: &mut Vec<f32>, to: &mut [f32]) {
-    let Some(width) = kept.first().map(|piece| piece.width) else {
+pub fn attend(queries: &[f32], seen: &[usize], cache: &[&KvCache], scratch: &mut Vec<f32>, to: &mut [f32]) {
+    let Some(width) = cache.first().map(|segment| segment.width) else {
         assert!(seen.is_empty(), "{} queries without a key", seen.len());
         return;
     };
-    let all: usize = kept.iter().map(|piece| piece.length).sum();
+    let all: usize = cache.iter().map(|segment| segment.length).sum();
     assert!(
-        queries.len() == seen.len() * width && to.len() == queries.len() && kept.iter().all(|k| k.width == width),
+        queries.len() == seen.len() * width && to.len() == queries.len() && cache.iter().all(|k| k.width == width),
         "{} queries of {width} with {} values and {} results",
         seen.len(),
         queries.len(),
@@ -147,46 +145,46 @@ pub fn attend(queries: &[f32], seen: &[usize], kept: &[&KeyValues], scratch: &mu
         "queries that see {seen:?} of {all} keys"
     );
     let last = seen.iter().copied().max().unwrap_or(0);
-    // A whole block is written at a time, wherever it starts.
+    // A block of scores is written as a whole, wherever it starts.
     let stride = last + LANES;
     scratch.resize(seen.len() * stride, 0.0);
     let sizes = [width, last, stride];
-    let groups = |i: usize| i..(i + TOGETHER).min(seen.len());
-    for group in (0..seen.len()).step_by(TOGETHER).map(groups) {
+    let groups = |i: usize| i..(i + GROUP).min(seen.len());
+    for group in (0..seen.len()).step_by(GROUP).map(groups) {
         let queries = &queries[group.start * width..group.end * width];
         let scores = &mut scratch[group.start * stride..group.end * stride];
         let to = &mut to[group.start * width..group.end * width];
         let seen = &seen[group.clone()];
         match group.len() {
-            1 => attend_group::<1>(queries, seen, kept, sizes, scores, to),
-            2 => attend_group::<2>(queries, seen, kept, sizes, scores, to),
-            3 => attend_group::<3>(queries, seen, kept, sizes, scores, to),
-            4 => attend_group::<4>(queries, seen, kept, sizes, scores, to),
-            5 => attend_group::<5>(queries, seen, kept, sizes, scores, to),
-            6 => attend_group::<6>(queries, seen, kept, sizes, scores, to),
-            7 => attend_group::<7>(queries, seen, kept, sizes, scores, to),
-            _ => attend_group::<TOGETHER>(queries, seen, kept, sizes, scores, to),
+            1 => attend_group::<1>(queries, seen, cache, sizes, scores, to),
+            2 => attend_group::<2>(queries, seen, cache, sizes, scores, to),
+            3 => attend_group::<3>(queries, seen, cache, sizes, scores, to),
+            4 => attend_group::<4>(queries, seen, cache, sizes, scores, to),
+            5 => attend_group::<5>(queries, seen, cache, sizes, scores, to),
+            6 => attend_group::<6>(queries, seen, cache, sizes, scores, to),
+            7 => attend_group::<7>(queries, seen, cache, sizes, scores, to),
+            _ => attend_group::<GROUP>(queries, seen, cache, sizes, scores, to),
         }
     }
 }
 
-/// [`attend`] of Q queries; keys from `last` on are seen by none.
+/// [`attend`] of Q queries; no query sees keys from `last` on.
 fn attend_group<const Q: usize>(
     queries: &[f32],
     seen: &[usize],
-    kept: &[&KeyValues],
+    cache: &[&KvCache],
     [width, last, stride]: [usize; 3],
     scores: &mut [f32],
     to: &mut [f32],
 ) {
-    // One value of all queries after another.
-    let turned: Vec<[f32; Q]> = (0..width)
+    // Transposed: the first value of all queries, then the second.
+    let transposed: Vec<[f32; Q]> = (0..width)
         .map(|w| std::array::from_fn(|q| queries[q * width + w]))
         .collect();
     let arch = Arch::new();
     arch.dispatch(Scores {
-        queries: &turned,
-        kept,
+        queries: &transposed,
+        cache,
         last,
         stride,
         scores,
@@ -197,23 +195,23 @@ fn attend_group<const Q: usize>(
         hidden.fill(0.0);
     }
     let vectors = width.div_ceil(LANES);
-    let mut mixed = vec![0.0; Q * vectors * LANES];
-    arch.dispatch(Mix::<Q> {
-        shares: scores,
-        kept,
+    let mut attended = vec![0.0; Q * vectors * LANES];
+    arch.dispatch(WeightedValues::<Q> {
+        probabilities: scores,
+        cache,
         last,
         stride,
-        to: &mut mixed,
+        to: &mut attended,
     });
-    for (to, mixed) in to.chunks_exact_mut(width).zip(mixed.chunks_exact(vectors * LANES)) {
-        to.copy_from_slice(&mixed[..width]);
+    for (to, attended) in to.chunks_exact_mut(width).zip(attended.chunks_exact(vectors * LANES)) {
+        to.copy_from_slice(&attended[..width]);
     }
 }
 
-/// Scores of Q queries, value by value, with all keys before `last`.
+/// Scores of Q queries with all keys before `last`.
 struct Scores<'a, const Q: usize> {
     queries: &'a [[f32; Q]],
-    kept: &'a [&'a KeyValues],
+    cache: &'a [&'a KvCache],
     last: usize,
     stride: usize,
     scores: &'a mut [f32],
@@ -227,9 +225,9 @@ impl<const Q: usize> WithSimd for Scores<'_, Q> {
         let parts = LANES / S::F32_LANES;
         let width = self.queries.len();
         let mut from = 0;
-        for piece in self.kept {
-            let count = piece.length.min(self.last - from);
-            let blocks = piece.keys[..count.div_ceil(LANES) * width].chunks_exact(width.max(1));
+        for segment in self.cache {
+            let count = segment.length.min(self.last - from);
+            let blocks = segment.keys[..count.div_ceil(LANES) * width].chunks_exact(width.max(1));
             for (i, block) in blocks.enumerate() {
                 let (block, _) = S::as_simd_f32s(block.as_flattened());
                 for part in 0..parts {
@@ -240,7 +238,7 @@ impl<const Q: usize> WithSimd for Scores<'_, Q> {
                         }
                     }
                     for (row, sums) in self.scores.chunks_exact_mut(self.stride).zip(sums) {
-                        // What lies beyond the last key of a piece the next piece writes over.
+                        // The next segment overwrites the scores beyond the last key of this one.
                         let to = &mut row[from + i * LANES + part * S::F32_LANES..][..S::F32_LANES];
                         simd.partial_store_f32s(to, sums);
                     }
@@ -251,23 +249,23 @@ impl<const Q: usize> WithSimd for Scores<'_, Q> {
     }
 }
 
-/// The values, each times its share, added up for Q queries, in rows of whole vectors.
-struct Mix<'a, const Q: usize> {
-    shares: &'a [f32],
-    kept: &'a [&'a KeyValues],
+/// The sum of the values weighted by the attention probabilities, for Q queries, in rows of whole vectors.
+struct WeightedValues<'a, const Q: usize> {
+    probabilities: &'a [f32],
+    cache: &'a [&'a KvCache],
     last: usize,
     stride: usize,
     to: &'a mut [f32],
 }
 
-impl<const Q: usize> WithSimd for Mix<'_, Q> {
+impl<const Q: usize> WithSimd for WeightedValues<'_, Q> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self {
-            shares,
-            kept,
+            probabilities,
+            cache,
             last,
             stride,
             to,
@@ -275,20 +273,21 @@ impl<const Q: usize> WithSimd for Mix<'_, Q> {
         let row = to.len() / Q / S::F32_LANES;
         let (to, _) = S::as_mut_simd_f32s(to);
         let mut from = 0;
-        for piece in kept {
-            let count = piece.length.min(last - from);
-            let (values, _) = S::as_simd_f32s(piece.values.as_flattened());
-            for first in (0..count).step_by(KEYS_AT_A_TIME) {
-                let keys = KEYS_AT_A_TIME.min(count - first);
+        for segment in cache {
+            let count = segment.length.min(last - from);
+            let (values, _) = S::as_simd_f32s(segment.values.as_flattened());
+            for first in (0..count).step_by(KEYS_PER_PASS) {
+                let keys = KEYS_PER_PASS.min(count - first);
                 let values = &values[first * row..(first + keys) * row];
-                let shares: [&[f32]; Q] = std::array::from_fn(|q| &shares[q * stride + from + first..][..keys]);
+                let probabilities: [&[f32]; Q] =
+                    std::array::from_fn(|q| &probabilities[q * stride + from + first..][..keys]);
                 let mut at = 0;
                 while at + 2 <= row {
-                    columns::<S, Q, 2>(simd, &shares, values, [row, at], to);
+                    columns::<S, Q, 2>(simd, &probabilities, values, [row, at], to);
                     at += 2;
                 }
                 if at < row {
-                    columns::<S, Q, 1>(simd, &shares, values, [row, at], to);
+                    columns::<S, Q, 1>(simd, &probabilities, values, [row, at], to);
                 }
             }
             from += count;
@@ -296,11 +295,11 @@ impl<const Q: usize> WithSimd for Mix<'_, Q> {
     }
 }
 
-/// Adds C vectors from `at` on of each row of `values`, times its share for each of Q queries.
+/// Adds C vectors from `at` on of each row of `values`, weighted by its probability for each of Q queries.
 #[inline(always)]
 fn columns<S: Simd, const Q: usize, const C: usize>(
     simd: S,
-    shares: &[&[f32]; Q],
+    probabilities: &[&[f32]; Q],
     values: &[S::f32s],
     [row, at]: [usize; 2],
     to: &mut [S::f32s],
@@ -309,9 +308,9 @@ fn columns<S: Simd, const Q: usize, const C: usize>(
     for (t, values) in values.chunks_exact(row).enumerate() {
         let values: [S::f32s; C] = std::array::from_fn(|c| values[at + c]);
         for q in 0..Q {
-            let share = simd.splat_f32s(shares[q][t]);
+            let probability = simd.splat_f32s(probabilities[q][t]);
             for c in 0..C {
-                sums[q][c] = simd.mul_add_e_f32s(share, values[c], sums[q][c]);
+                sums[q][c] = simd.mul_add_e_f32s(probability, values[c], sums[q][c]);
             }
         }
     }
@@ -328,27 +327,33 @@ mod tests {
     use crate::test_values::values;
     use proptest::prelude::*;
 
-    /// `lengths` keys in each piece.
-    fn pieces(lengths: &[usize], width: usize, seed: u64) -> Vec<KeyValues> {
+    /// `lengths` keys in each segment.
+    fn segments(lengths: &[usize], width: usize, seed: u64) -> Vec<KvCache> {
         let all: usize = lengths.iter().sum();
         let (keys, kept) = (values(all * width, seed), values(all * width, seed + 1));
         let mut rows = keys.chunks_exact(width).zip(kept.chunks_exact(width));
         lengths
             .iter()
             .map(|length| {
-                let mut piece = KeyValues::new(width);
+                let mut segment = KvCache::new(width);
                 rows.by_ref()
                     .take(*length)
-                    .for_each(|(key, value)| piece.push(key, value));
-                piece
+                    .for_each(|(key, value)| segment.push(key, value));
+                segment
             })
             .collect()
     }
 
-    fn attended(queries: &[f32], seen: &[usize], pieces: &[KeyValues]) -> Vec<f32> {
+    fn attended(queries: &[f32], seen: &[usize], segments: &[KvCache]) -> Vec<f32> {
         let mut to = vec![f32::NAN; queries.len()];
         let mut scratch = vec![f32::NAN; 7];
-        attend(queries, seen, &pieces.iter().collect::<Vec<_>>(), &mut scratch, &mut to);
+        attend(
+            queries,
+            seen,
+            &segments.iter().collect::<Vec<_>>(),
+            &mut scratch,
+            &mut to,
+        );
         to
     }
 
@@ -380,18 +385,18 @@ mod tests {
     fn check(lengths: &[usize], seen: &[usize], width: usize) {
         let count: usize = lengths.iter().sum();
         let queries = values(seen.len() * width, 5);
-        let found = attended(&queries, seen, &pieces(lengths, width, 9));
+        let found = attended(&queries, seen, &segments(lengths, width, 9));
         for (found, expected) in found.iter().zip(expected(&queries, seen, count, width, 9)) {
             assert!(
                 (f64::from(*found) - expected).abs() < 3e-6,
                 "{lengths:?}, {seen:?}, width {width}: {found} instead of {expected}"
             );
         }
-        // In one piece, and each query alone.
-        assert_eq!(found, attended(&queries, seen, &pieces(&[count], width, 9)));
+        // In one segment, and each query alone.
+        assert_eq!(found, attended(&queries, seen, &segments(&[count], width, 9)));
         for (i, seen) in seen.iter().enumerate() {
             let alone = &queries[i * width..(i + 1) * width];
-            let alone = attended(alone, &[*seen], &pieces(lengths, width, 9));
+            let alone = attended(alone, &[*seen], &segments(lengths, width, 9));
             assert_eq!(found[i * width..(i + 1) * width], alone, "query {i} alone");
         }
     }
@@ -424,7 +429,7 @@ mod tests {
 
     #[test]
     fn what_was_cut_off_is_forgotten() {
-        let mut short = pieces(&[40], 20, 3).remove(0);
+        let mut short = segments(&[40], 20, 3).remove(0);
         let whole = short.clone();
         for (cut, queries) in [(39, 1), (17, 2), (16, 1), (1, 4)] {
             short.truncate(cut);
@@ -448,6 +453,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "queries that see [4] of 3 keys")]
     fn no_query_sees_more_than_there_is() {
-        attended(&values(8, 1), &[4], &pieces(&[3], 8, 1));
+        attended(&values(8, 1), &[4], &segments(&[3], 8, 1));
     }
 }

@@ -1,12 +1,13 @@
-//! RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467) of rows.
+//! RMSNorm of rows on slices.
 //!
 //! `y = w * x / r` with `r = sqrt(mean(x^2) + eps)`. With `n = x / r` and `u = w * dy`,
 //! `dx = (u - n * mean(u * n)) / r` and `dw = sum over rows of dy * n`.
 
-use super::{ROWS_PER_BLOCK, vectorized};
+use crate::simd::ROWS_PER_BLOCK;
 use rayon::prelude::*;
+use wmtp_gemm::simd::vectorized;
 
-/// Partial sums of a row, enough for the widest vectors.
+/// Partial sums of a row: the lanes of the widest vectors.
 const LANES: usize = 16;
 
 /// `to` = the norm of the rows of `x`, both `[N, D]`; `weight` `[D]`.
@@ -52,9 +53,9 @@ pub fn backward(x: &[f32], weight: &[f32], eps: f32, upstream: &[f32], d_x: &mut
                         for ((((d_x, x), u), w), d_w) in
                             d_x.iter_mut().zip(x).zip(upstream).zip(weight).zip(&mut d_weight)
                         {
-                            let normal = x * scale;
-                            *d_w += u * normal;
-                            *d_x += (u * w - normal * along) * scale;
+                            let normed = x * scale;
+                            *d_w += u * normed;
+                            *d_x += (u * w - normed * along) * scale;
                         }
                     }
                 },

@@ -1,27 +1,43 @@
-//! [`crate::adamw`] on slices: one pass over each parameter in place.
+//! The step on flex: one pass over each parameter in place.
 //!
-//! What is stored in bf16 is rounded *stochastically*: up with the probability that makes the stored
-//! value right on average. Rounding to the nearest would lose every update below 2^-9 of a value, and
-//! with it most of training. The choice is a hash of the step and the element's index, so a repeated
-//! step repeats bit for bit. Source: Zamirai et al. 2021, Revisiting BFloat16 Training, arXiv
-//! 2010.06192; the hash is the finalizer of Appleby's MurmurHash3.
+//! Values stored in bf16 are rounded *stochastically*: up with the probability that makes the stored value right on
+//! average. Rounding to the nearest would lose every update below 2^-9 of a value, and with it most of training. The
+//! choice is a hash of the step and the element's index, so a repeated step repeats bit for bit. Source: Zamirai et
+//! al. 2021, Revisiting BFloat16 Training, arXiv 2010.06192; the hash is the finalizer of Appleby's MurmurHash3.
 
-use super::vectorized;
-use crate::adamw::AdamWStep;
-use wmtp_gemm::FloatSlice;
+use super::{AdamWOps, AdamWStep, plain};
+use crate::backends::flex_memory::{dense, floats, floats_mut, is_supported};
+use burn::backend::{Flex, tensor::FloatTensor};
 use half::bf16;
 use rayon::prelude::*;
+use wmtp_gemm::simd::{to_f32, vectorized};
+use wmtp_gemm::{FloatSlice, FloatSliceMut};
 
 /// Values that are updated at a time.
 const BLOCK: usize = 1 << 14;
 
-/// Values of one of the two storage types, to be overwritten.
-#[derive(Debug)]
-pub enum FloatSliceMut<'a> {
-    /// 4 bytes a value.
-    F32(&'a mut [f32]),
-    /// 2 bytes a value.
-    Bf16(&'a mut [bf16]),
+impl AdamWOps for Flex {
+    fn adamw_step(
+        parameter: FloatTensor<Self>,
+        moment_1: FloatTensor<Self>,
+        moment_2: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let dtypes = [&parameter, &moment_1, &moment_2, &gradient].map(|tensor| tensor.dtype());
+        if !dtypes.into_iter().all(is_supported) || dtypes[1] != dtypes[2] {
+            return plain::step::<Self>(parameter, moment_1, moment_2, gradient, step);
+        }
+        let [mut parameter, mut moment_1, mut moment_2, gradient] =
+            [parameter, moment_1, moment_2, gradient].map(dense);
+        update(
+            floats_mut(&mut parameter),
+            [floats_mut(&mut moment_1), floats_mut(&mut moment_2)],
+            floats(&gradient),
+            &step,
+        );
+        (parameter, moment_1, moment_2)
+    }
 }
 
 /// A storage type.
@@ -46,7 +62,7 @@ impl Stored for f32 {
 impl Stored for bf16 {
     #[inline(always)]
     fn wide(self) -> f32 {
-        f32::from_bits(u32::from(self.to_bits()) << 16)
+        to_f32(self)
     }
 
     #[inline(always)]
@@ -65,7 +81,12 @@ impl Stored for bf16 {
 ///
 /// # Panics
 /// If the moments differ in type.
-pub fn update(weight: FloatSliceMut<'_>, moments: [FloatSliceMut<'_>; 2], gradient: FloatSlice<'_>, step: &AdamWStep) {
+pub(super) fn update(
+    weight: FloatSliceMut<'_>,
+    moments: [FloatSliceMut<'_>; 2],
+    gradient: FloatSlice<'_>,
+    step: &AdamWStep,
+) {
     fn with_moments<W: Stored, G: Stored>(w: &mut [W], moments: [FloatSliceMut<'_>; 2], g: &[G], step: &AdamWStep) {
         match moments {
             [FloatSliceMut::F32(m), FloatSliceMut::F32(v)] => run(w, m, v, g, step),
@@ -89,7 +110,7 @@ fn run<W: Stored, M: Stored, G: Stored>(
     step: &AdamWStep,
 ) {
     let (b1, b2) = (step.beta_1 as f32, step.beta_2 as f32);
-    let (stay_1, stay_2) = ((1.0 - step.beta_1) as f32, (1.0 - step.beta_2) as f32);
+    let (one_minus_b1, one_minus_b2) = ((1.0 - step.beta_1) as f32, (1.0 - step.beta_2) as f32);
     let (size, correction) = (step.step_size() as f32, step.correction_2() as f32);
     let (keep, eps, scale) = (step.shrink() as f32, step.epsilon as f32, step.gradient_scale as f32);
     let seed = hash(step.step);
@@ -109,8 +130,8 @@ fn run<W: Stored, M: Stored, G: Stored>(
                         let random = hash(start.wrapping_add(i as u32) ^ seed);
                         let again = random.wrapping_mul(0x9e37_79b9);
                         let g = g.wide() * scale;
-                        let first = b1 * m.wide() + stay_1 * g;
-                        let second = b2 * v.wide() + stay_2 * (g * g);
+                        let first = b1 * m.wide() + one_minus_b1 * g;
+                        let second = b2 * v.wide() + one_minus_b2 * (g * g);
                         let moved = w.wide() * keep - size * first / ((second * correction).sqrt() + eps);
                         w.put(moved, random as u16);
                         m.put(first, (random >> 16) as u16);
@@ -183,7 +204,12 @@ mod tests {
         let gradient = vec![bf16::from_f32(4.0); N];
         for i in 1..=64 {
             let moments = [FloatSliceMut::Bf16(&mut first), FloatSliceMut::Bf16(&mut second)];
-            update(FloatSliceMut::Bf16(&mut weight), moments, FloatSlice::Bf16(&gradient), &step(i));
+            update(
+                FloatSliceMut::Bf16(&mut weight),
+                moments,
+                FloatSlice::Bf16(&gradient),
+                &step(i),
+            );
         }
         let mean = weight.iter().map(|w| f64::from(w.wide())).sum::<f64>() / N as f64;
         // The standard deviation of one element's walk is below 64^0.5 * 2^-9; of the mean of 4096, 2.5e-4.

@@ -1,8 +1,12 @@
-//! [`crate::square_sums`] on slices.
+//! The sums on flex, without a copy.
 
-use super::vectorized;
-use wmtp_gemm::FloatSlice;
+use super::{SquareSumsOps, plain};
+use crate::backends::flex_memory::{floats, is_supported};
+use burn::backend::{Flex, TensorMetadata, flex::FlexTensor, tensor::FloatTensor};
+use burn::tensor::TensorData;
 use rayon::prelude::*;
+use wmtp_gemm::FloatSlice;
+use wmtp_gemm::simd::{to_f32, vectorized};
 
 /// Partial sums of a row.
 const LANES: usize = 32;
@@ -10,11 +14,22 @@ const LANES: usize = 32;
 /// Values that a thread takes at least.
 const VALUES_PER_TASK: usize = 1 << 14;
 
+impl SquareSumsOps for Flex {
+    fn row_square_sums(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        if !is_supported(x.dtype()) {
+            return plain::<Self>(x);
+        }
+        let x = x.to_contiguous();
+        let [rows, columns] = x.shape().dims();
+        FlexTensor::from_data(TensorData::new(row_sums(floats(&x), columns), [rows]))
+    }
+}
+
 /// The sum of squares of each row of `columns` values.
-pub fn of_rows(values: FloatSlice<'_>, columns: usize) -> Vec<f32> {
+fn row_sums(values: FloatSlice<'_>, columns: usize) -> Vec<f32> {
     match values {
         FloatSlice::F32(values) => sums(values, columns, |x| *x),
-        FloatSlice::Bf16(values) => sums(values, columns, |x| f32::from_bits(u32::from(x.to_bits()) << 16)),
+        FloatSlice::Bf16(values) => sums(values, columns, |x| to_f32(*x)),
     }
 }
 

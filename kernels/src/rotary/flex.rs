@@ -1,23 +1,22 @@
-//! Rotary position embedding (Su et al. 2021, arXiv 2104.09864) with Hugging Face's halves: value i
-//! of a head turns together with value i + W / 2.
+//! The rotation on slices, in place.
 
-use super::{ROWS_PER_BLOCK, vectorized};
+use super::Rotation;
+use crate::simd::ROWS_PER_BLOCK;
 use rayon::prelude::*;
 use std::ops::Range;
+use wmtp_gemm::simd::vectorized;
 
-/// Which way to turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
-    /// By the position's angle.
-    Forward,
-    /// Back: what the gradient takes.
-    Back,
-}
-
-/// Turns `heads` of the heads of every row of `rows` `[N, stride]` in place, `2 * half` values each;
-/// `cos` and `sin` `[N, half]`. Tables times a factor scale along with it.
-pub fn rotate(rows: &mut [f32], stride: usize, heads: Range<usize>, half: usize, [cos, sin]: [&[f32]; 2], turn: Turn) {
-    let sign = if turn == Turn::Forward { 1.0 } else { -1.0 };
+/// Rotates `heads` of the heads of every row of `rows` `[N, stride]` in place, `2 * half` values each; `cos` and
+/// `sin` are `[N, half]`. A factor in the tables scales the heads as well.
+pub fn rotate(
+    rows: &mut [f32],
+    stride: usize,
+    heads: Range<usize>,
+    half: usize,
+    [cos, sin]: [&[f32]; 2],
+    rotation: Rotation,
+) {
+    let sign = rotation.sign();
     rows.par_chunks_mut(ROWS_PER_BLOCK * stride)
         .zip(cos.par_chunks(ROWS_PER_BLOCK * half))
         .zip(sin.par_chunks(ROWS_PER_BLOCK * half))
