@@ -140,7 +140,7 @@ impl FromStr for Choice {
         };
         let Some(backend) = Backend::ALL.into_iter().find(|b| b.name() == word) else {
             let names = std::iter::once("auto").chain(Backend::ALL.into_iter().map(Backend::name));
-            return Err(unknown(crate::settings::suggestion(word, names)));
+            return Err(unknown(crate::suggest::suggestion(word, names)));
         };
         match index {
             None => Ok(Self::Backend(backend, 0)),

@@ -11,13 +11,17 @@ pub mod cli;
 pub mod data;
 pub mod device;
 pub mod eval;
-pub mod machine;
+
+pub mod paths;
 pub mod pipeline;
+pub mod redact;
 pub mod report;
+pub mod run;
 pub mod scorer;
 pub mod settings;
 pub mod stop;
 pub mod storage;
+pub mod suggest;
 pub mod sweep;
 pub mod track;
 pub mod train;

@@ -5,7 +5,7 @@ mod support;
 use std::path::{Path, PathBuf};
 use support::hub::{Behaviour, COMMIT, Server};
 use wmtp::{
-    settings::PathsConfig,
+    paths::PathsConfig,
     storage::{Endpoint, Kind, Storage, StorageConfig, StorageError, Transfer},
 };
 

@@ -9,6 +9,7 @@ use super::{
     common::{model_dir, resolve_model},
 };
 use crate::{
+    run::RunRecord,
     settings::Config,
     storage::{Location, StorageError},
 };
@@ -150,14 +151,11 @@ pub(super) fn of_run(
         uri: uri.to_owned(),
         source: super::ModelSource::Directory(dir),
     };
-    let record: Value = std::fs::read(run.join("run.json"))
-        .ok()
-        .and_then(|text| serde_json::from_slice(&text).ok())
+    let places = RunRecord::read(run)
+        .and_then(|record| record.places)
         .unwrap_or_default();
-    let then = record["places"][key]
-        .as_str()
-        .map(PathBuf::from)
-        .filter(|dir| dir.is_dir());
+    let then = places.get(key).cloned().flatten();
+    let then = then.map(PathBuf::from).filter(|dir| dir.is_dir());
     if let Some(found) = then.or_else(|| above(Path::new(uri), run)) {
         tracing::info!(model = uri, directory = %found.display(), "found where the run had it");
         return Ok(directory(found));

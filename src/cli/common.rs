@@ -4,7 +4,8 @@ use super::{Failure, Output, base::Place, runs, suggest};
 use crate::{
     data::{DataConfig, Tokenizer},
     device,
-    settings::{Config, EvalPrecision, Pipeline, Settings, Sources, expand_home},
+    paths::expand_home,
+    settings::{Config, EvalPrecision, Pipeline, Settings, Sources},
     storage::{Kind, Location, Storage},
 };
 use burn::tensor::{DType, Device};
@@ -259,7 +260,7 @@ pub(super) fn open_model(
     output: &Output,
 ) -> Result<(MtpLlama, Tokenizer), Failure> {
     let place = Place::of(model, &settings.config, device, output)?;
-    let loaded = crate::pipeline::open_model(&place.dir, place.base.as_deref(), heads, dtype, device)?;
+    let loaded = crate::pipeline::load_model(&place.dir, place.base.as_deref(), heads, dtype, device)?;
     let tokenizer = Tokenizer::load(place.tokenizer())?
         .with_choice(settings.recipe.data.choice())?
         .for_model(loaded.config().vocab_size)?;

@@ -7,8 +7,9 @@ use super::{Failure, Output, SettingsArgs};
 use crate::{
     device::{self, Available, Backend},
     eval::sandbox::{Limits, Options, Program, Runner, Sandbox, Status},
-    machine::Machine,
-    settings::{Config, expand_home},
+    paths::expand_home,
+    run::Machine,
+    settings::Config,
     storage::RemoteRuns,
     track::{self, TrackerKind},
 };

@@ -2,10 +2,11 @@
 
 use super::{Failure, Output, SettingsArgs};
 use crate::{
+    paths::expand_home,
     report::{self, ReportError, Run},
-    settings::expand_home,
+    run::{RunRecord, is_run, newest},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use std::path::{Path, PathBuf};
 
 /// `wmtp report RUN [RUN…]`.
@@ -69,7 +70,7 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
 /// A run by name, by directory, or the newest training run.
 fn find(name: &str, parent: &Path) -> Result<PathBuf, Failure> {
     if name == "auto" {
-        return crate::track::newest(parent, is_training).ok_or_else(|| {
+        return newest(parent, is_training).ok_or_else(|| {
             Failure::usage(format!(
                 "{} holds no training run: give one's directory",
                 parent.display()
@@ -118,14 +119,12 @@ fn arms_named(name: &str, parent: &Path) -> Vec<PathBuf> {
         found.push(sweep.join(name));
         found.extend(subdirectories(&sweep.join("evals")).iter().map(|arm| arm.join(name)));
     }
-    found.retain(|dir| dir.join("run.json").is_file());
+    found.retain(|dir| is_run(dir));
     found
 }
 
 fn is_training(run: &Path) -> bool {
-    let text = std::fs::read_to_string(run.join("run.json")).ok();
-    let record: Option<Value> = text.and_then(|text| serde_json::from_str(&text).ok());
-    record.is_some_and(|record| record["kind"] != "evaluation")
+    RunRecord::read(run).is_some_and(|record| !record.is_evaluation())
 }
 
 fn text(runs: &[Run]) -> String {

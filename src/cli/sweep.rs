@@ -2,12 +2,12 @@
 
 use super::{Failure, Output, SettingsArgs};
 use crate::{
+    run::write_atomically,
     stop::Stop,
     sweep::{
-        self, ArmPlan, Followed, Limits, Overlay, Parallel, ParallelWord, Ran, Status, Sweep, SweepError, Table,
+        self, ArmPlan, Limits, Overlay, Parallel, ParallelWord, Ran, Status, Sweep, SweepError, Table, TrackedSweep,
         job_lines, write_table,
     },
-    track::write_atomically,
 };
 use serde_json::json;
 use std::{fmt::Write, path::PathBuf};
@@ -87,15 +87,15 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
         None => (0..sweep.arms.len()).collect(),
         Some(name) => vec![sweep.named(name).ok_or_else(|| no_such_arm(&sweep, name))?],
     };
-    let followed = Followed::begin(&sweep)?;
+    let tracked = TrackedSweep::begin(&sweep)?;
     let ran = work(&sweep, &arms)?;
     if args.arm.is_some() {
-        followed.leave();
+        tracked.leave();
         return one_arm(&sweep, &arms, &ran, output);
     }
     let table = Table::of_run(&sweep, &ran)?;
     write(&sweep, &table)?;
-    followed.end(&table);
+    tracked.end(&table);
     finish(&sweep, &table, output)
 }
 

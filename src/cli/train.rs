@@ -9,9 +9,11 @@ use super::{
 };
 use crate::{
     data::{PromptStyle, Tokenizer},
+    paths::expand_home,
     pipeline::{self, Experiment, PipelineError, PlanReport, Show, Sources, TrainSummary, default_name},
+    run::file,
     scorer::ScorerConfig,
-    settings::{Pipeline, Settings, expand_home},
+    settings::{Pipeline, Settings},
     stop::Stop,
     storage::RemoteRuns,
 };
@@ -112,7 +114,7 @@ fn prepare(args: Args, output: &Output) -> Result<(Experiment, PathBuf), Failure
     if let Some(found) = &found {
         // The run's own settings, under whatever was given now: what differs is refused later.
         let run = &found.dir;
-        let own = args.settings.under(run.join("config.yaml"), run.join("recipe.yaml"));
+        let own = args.settings.under(run.join(file::CONFIG), run.join(file::RECIPE));
         let given = load(&own)?.config.seed;
         let seed = resume::seed(run);
         let kept = seed.map(|seed| format!("seed={seed}"));
@@ -147,8 +149,8 @@ fn prepare(args: Args, output: &Output) -> Result<(Experiment, PathBuf), Failure
         (None, Some(name)) => name.clone(),
         (None, None) => default_name(args.pipeline),
     };
-    let copy = match &settings.config.storage.runs {
-        Some(url) if !args.dry_run => Some(copy(url, &run_name, resume.is_none(), &settings)?),
+    let upload = match &settings.config.storage.runs {
+        Some(url) if !args.dry_run => Some(upload(url, &run_name, resume.is_none(), &settings)?),
         _ => None,
     };
     let dashboard = std::io::stdout().is_terminal() && !output.is_json() && !args.plain;
@@ -158,7 +160,7 @@ fn prepare(args: Args, output: &Output) -> Result<(Experiment, PathBuf), Failure
         .sources(sources)
         .run_name(run_name)
         .resume(resume)
-        .copy(copy)
+        .upload(upload)
         .show(if dashboard { Show::Dashboard } else { Show::Lines });
     Ok((experiment, run_dir))
 }
@@ -234,11 +236,11 @@ fn wants(scorer: &ScorerConfig) -> (bool, bool) {
 }
 
 /// Where the run is copied to while it trains.
-fn copy(url: &str, name: &str, is_new: bool, settings: &Settings) -> Result<pipeline::Copy, Failure> {
+fn upload(url: &str, name: &str, is_new: bool, settings: &Settings) -> Result<pipeline::RunUpload, Failure> {
     let storage = &settings.config.storage;
     let to = RemoteRuns::open(url, storage)?.run(name);
     if is_new {
-        match to.read("run.json") {
+        match to.read(file::RECORD) {
             Ok(None) => {}
             Ok(Some(_)) => {
                 return Err(Failure::usage(format!(
@@ -249,7 +251,7 @@ fn copy(url: &str, name: &str, is_new: bool, settings: &Settings) -> Result<pipe
             Err(error) => eprintln!("warning: {error}; checkpoints will be copied as soon as that works"),
         }
     }
-    Ok(pipeline::Copy {
+    Ok(pipeline::RunUpload {
         to,
         wait: Duration::from_secs(storage.upload.wait_seconds),
     })
@@ -361,9 +363,9 @@ fn summary_text(summary: &TrainSummary, resume: &str) -> String {
     say("learned", learned);
     say("checkpoint", vec![summary.checkpoint.display().to_string()]);
     say("page", vec![summary.report.display().to_string()]);
-    if let Some(copy) = &summary.copy {
-        let state = if copy.complete { "" } else { " (incomplete)" };
-        say("copied to", vec![format!("{}{state}", copy.url)]);
+    if let Some(upload) = &summary.upload {
+        let state = if upload.complete { "" } else { " (incomplete)" };
+        say("copied to", vec![format!("{}{state}", upload.url)]);
     }
     say("next", next(summary, resume));
     lines.join("\n")

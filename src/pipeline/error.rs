@@ -1,10 +1,11 @@
 use crate::{
     data::DataError,
     device::{DeviceError, ReadError},
+    run::{CheckpointError, RunError},
     scorer::ScorerError,
     storage::StorageError,
-    track::{RunError, SetupError},
-    train::{CheckpointError, TrainError},
+    track::SetupError,
+    train::TrainError,
 };
 use std::{io, path::PathBuf};
 use wmtp_model::ModelError;

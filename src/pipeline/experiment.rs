@@ -1,24 +1,26 @@
 //! An experiment from settings to checkpoints, as a builder.
 
 use super::{
-    Copy, CopySummary, PipelineError, PlanReport, Show, Sources,
-    ending::{note_failure, summary, write_report},
-    followed, micro_model, plan,
+    PipelineError, PlanReport, RunUpload, Show, Sources, UploadSummary,
+    finish::{note_failure, summary, write_report},
+    micro_model, plan,
     request::{Request, prepare},
     resume::{Resumed, recipe_id, resume},
     sources::{check_same_model, load_trained},
     start::create_run,
+    tracking,
     train::Training,
     value_stage::given_value_head,
 };
 use crate::{
     device,
+    paths::expand_home,
+    run::TrainerState,
     scorer::Scorer,
-    settings::{Pipeline, Settings, expand_home},
+    settings::{Pipeline, Settings},
     stop::Stop,
     storage::Location,
     track::{self, Tracker, TrackingSummary},
-    train::TrainerState,
 };
 use burn::tensor::Device;
 use serde::Serialize;
@@ -60,9 +62,9 @@ pub struct TrainSummary {
     /// How far the run's trackers are; None if it has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tracking: Option<TrackingSummary>,
-    /// The run's copy.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub copy: Option<CopySummary>,
+    /// What became of the upload.
+    #[serde(rename = "copy", skip_serializing_if = "Option::is_none")]
+    pub upload: Option<UploadSummary>,
 }
 
 /// A training run that is being put together.
@@ -82,7 +84,7 @@ pub struct Experiment {
     sources: Option<Sources>,
     run_name: Option<String>,
     resume: Option<PathBuf>,
-    copy: Option<Copy>,
+    upload: Option<RunUpload>,
     show: Show,
     stop: Stop,
     scorer: Option<Box<dyn Scorer>>,
@@ -98,7 +100,7 @@ impl From<Settings> for Experiment {
             sources: None,
             run_name: None,
             resume: None,
-            copy: None,
+            upload: None,
             show: Show::Lines,
             stop: Stop::default(),
             scorer: None,
@@ -135,8 +137,8 @@ impl Experiment {
     }
 
     /// Uploads the run while it trains.
-    pub fn copy(mut self, copy: Option<Copy>) -> Self {
-        self.copy = copy;
+    pub fn upload(mut self, upload: Option<RunUpload>) -> Self {
+        self.upload = upload;
         self
     }
 
@@ -213,7 +215,7 @@ impl Experiment {
             sources,
             run_name,
             resume: self.resume,
-            copy: self.copy,
+            upload: self.upload,
             show: self.show,
             stop: self.stop,
         };
@@ -283,7 +285,7 @@ fn run(
             from: None,
         },
     };
-    let run = followed::begin(run, request, trackers, start.metrics_bytes)?;
+    let (run, tracking) = tracking::begin(run, request, trackers, start.metrics_bytes)?;
     let trained = Training {
         request,
         prepared: &prepared,
@@ -300,11 +302,16 @@ fn run(
     }
     let timed = run.add_time(started.elapsed().as_secs_f64());
     write_report(&run);
-    let tracking = followed::end(&run, request, trained.as_ref().ok().map(|trained| &trained.state));
+    let tracking = tracking::end(
+        &tracking,
+        &run,
+        request,
+        trained.as_ref().ok().map(|trained| &trained.state),
+    );
     let trained = trained?;
     timed?;
     Ok(TrainSummary {
-        copy: trained.copy,
+        upload: trained.upload,
         ..summary(&run, &trained.state, started, trained.value, tracking)
     })
 }

@@ -5,18 +5,16 @@
 //! reference model, `critic` first learns a value head and then weighs by value differences.
 
 mod builtin;
-mod ending;
 mod error;
 mod experiment;
 mod export;
-mod followed;
+mod finish;
 mod generate;
 mod heads;
 mod learned;
+mod load_model;
 mod memory;
-mod mirror;
 mod offline;
-mod open;
 mod plan;
 mod request;
 mod resume;
@@ -25,7 +23,9 @@ mod scoring_models;
 mod sources;
 mod start;
 mod steps;
+mod tracking;
 mod train;
+mod upload;
 mod value_stage;
 
 pub use builtin::micro_model;
@@ -33,14 +33,14 @@ pub use error::PipelineError;
 pub(crate) use experiment::default_name;
 pub use experiment::{Experiment, TrainSummary};
 pub use export::export_merged;
-pub use followed::{describe, sync, weights_hash};
 pub use generate::{ModelGenerator, ScoreReport, TokenWriter, Written, score_text};
 pub use heads::{BINS, Bin, HeadFigures, HeadsReport, judge_heads};
 pub use learned::Learned;
+pub use load_model::load_model;
 pub use memory::{MemoryEstimate, MicroBatch};
-pub use mirror::{Copy, CopySummary};
-pub use open::open_model;
 pub use plan::{PlanReport, ValueStagePlan};
 pub use request::Show;
 pub use sources::Sources;
+pub use tracking::{describe, sync, weights_hash};
+pub use upload::{RunUpload, UploadSummary};
 pub use value_stage::ValueReport;

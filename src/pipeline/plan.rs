@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     data::{Batch, Splits, TokenReport},
-    machine,
+    run,
     scorer::{CriticConfig, ScorerConfig, ScoringTime},
     settings::has_random_weights,
 };
@@ -136,7 +136,7 @@ pub(super) fn plan(request: &Request) -> Result<PlanReport, PipelineError> {
         validation_documents: prepared.splits.valid.report().documents,
         estimated_peak_memory: memory.peak,
         memory,
-        machine_memory: on_processor.then(machine::memory_limit).flatten(),
+        machine_memory: on_processor.then(run::memory_limit).flatten(),
         run_dir: request.runs().join(&request.run_name),
         warnings: Vec::new(),
     };

@@ -1,10 +1,11 @@
 //! What a run is asked to do, with its data and sizes loaded and checked.
 
-use super::{Copy, PipelineError, Sources};
+use super::{PipelineError, RunUpload, Sources};
 use crate::{
     data::{DataConfig, Splits, StepShape, Tokenizer},
+    paths::expand_home,
     scorer::{Reward, Rho1, ScorerConfig},
-    settings::{Config, Pipeline, Recipe, expand_home},
+    settings::{Config, Pipeline, Recipe},
     stop::Stop,
     train::{PrecisionConfig, StatePrecision},
 };
@@ -35,7 +36,7 @@ pub(super) struct Request {
     pub run_name: String,
     /// The directory of the run that is resumed.
     pub resume: Option<PathBuf>,
-    pub copy: Option<Copy>,
+    pub upload: Option<RunUpload>,
     pub show: Show,
     pub stop: Stop,
 }

@@ -6,11 +6,10 @@ use super::{
 };
 use crate::{
     data::StepShape,
+    run::{CheckpointError, CheckpointStore, Event, Resumption, RunDir, RunRecord, TrainerState, file, hex},
     settings::{Pipeline, Recipe, Sources},
-    track::{Event, RunDir, flatten, write_atomically},
-    train::{CheckpointError, CheckpointStore, TrainerState, hex},
+    track::flatten,
 };
-use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -131,7 +130,7 @@ pub(super) fn resume(
 /// What the run's directory says that the run is.
 struct Record {
     /// `run.json`.
-    json: Value,
+    json: RunRecord,
     recipe: Recipe,
     /// What its checkpoints name as their recipe.
     recipe_id: String,
@@ -152,19 +151,20 @@ impl Record {
         let wrong = |name: &str, problem: String| {
             PipelineError::Setting(format!("`{}` can't be used: {problem}", dir.join(name).display()))
         };
-        let json: Value = serde_json::from_str(&text("run.json")?).map_err(|e| wrong("run.json", e.to_string()))?;
-        let yaml = text("recipe.yaml")?;
-        let algorithm = json["algorithm"].as_str().unwrap_or_default();
+        let json: RunRecord =
+            serde_json::from_str(&text(file::RECORD)?).map_err(|e| wrong(file::RECORD, e.to_string()))?;
+        let yaml = text(file::RECIPE)?;
+        let algorithm = json.algorithm.as_deref().unwrap_or_default();
         // Keys that the run's version did not have are as its pipeline has them now.
-        let pipeline = serde_json::from_value(json["algorithm"].clone()).ok();
-        let recipe = Sources::new(pipeline).recipe(dir.join("recipe.yaml")).load();
-        let recipe_id = match json["recipe_id"].as_str() {
-            Some(id) => id.to_owned(),
+        let pipeline = serde_json::from_value(algorithm.into()).ok();
+        let recipe = Sources::new(pipeline).recipe(dir.join(file::RECIPE)).load();
+        let recipe_id = match &json.recipe_id {
+            Some(id) => id.clone(),
             // It was never resumed with other settings.
             None => id_of(algorithm, &yaml),
         };
         Ok(Self {
-            recipe: recipe.map_err(|e| wrong("recipe.yaml", e.to_string()))?.recipe,
+            recipe: recipe.map_err(|e| wrong(file::RECIPE, e.to_string()))?.recipe,
             recipe_id,
             json,
             dir: dir.to_owned(),
@@ -173,13 +173,12 @@ impl Record {
 
     /// What differs from the run's settings, all of which may.
     fn check(&self, request: &Request) -> Result<Changes, PipelineError> {
-        let of_run = |key: &str| match &self.json[key] {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
+        let null = || "null".to_owned();
+        let algorithm = self.json.algorithm.clone().unwrap_or_else(null);
+        let seed = self.json.seed.map_or_else(null, |seed| seed.to_string());
         let same = [
-            ("the pipeline", of_run("algorithm"), request.pipeline.name().to_owned()),
-            ("`seed`", of_run("seed"), request.seed().to_string()),
+            ("the pipeline", algorithm, request.pipeline.name().to_owned()),
+            ("`seed`", seed, request.seed().to_string()),
         ];
         for (what, before, now) in same {
             if before != now {
@@ -218,7 +217,7 @@ impl Record {
             return refuse(format!(
                 "`{}` was made with another recipe than `{}` says; put the run's own recipe back, or start a new run",
                 path.display(),
-                self.dir.join("recipe.yaml").display()
+                self.dir.join(file::RECIPE).display()
             ));
         }
         if state.data != fresh.data {
@@ -240,27 +239,24 @@ impl Record {
         state: &TrainerState,
         changes: &Changes,
     ) -> Result<(), PipelineError> {
-        let mut json = self.json.clone();
-        json["recipe_id"] = self.recipe_id.clone().into();
-        json["steps"] = prepared.total_steps.into();
+        let recipe_yaml = request.recipe.to_yaml();
+        let recipe_sha256 = (!changes.is_empty()).then(|| sha256(&recipe_yaml));
+        let resumption = Resumption {
+            time: jiff::Timestamp::now().to_string(),
+            step: state.step,
+            wmtp: env!("CARGO_PKG_VERSION").into(),
+            commit: option_env!("WMTP_COMMIT").map(str::to_owned),
+            device: request.device_name.clone(),
+            changed: changes.clone(),
+        };
+        run.note_resumption(
+            &self.recipe_id,
+            prepared.total_steps,
+            recipe_sha256.as_deref(),
+            &resumption,
+        )?;
         if !changes.is_empty() {
-            json["recipe_sha256"] = sha256(&request.recipe.to_yaml()).into();
-        }
-        let entry = json!({
-            "time": jiff::Timestamp::now().to_string(),
-            "step": state.step,
-            "wmtp": env!("CARGO_PKG_VERSION"),
-            "commit": option_env!("WMTP_COMMIT"),
-            "device": request.device_name,
-            "changed": changes,
-        });
-        match json["resumed"].as_array_mut() {
-            Some(resumed) => resumed.push(entry),
-            None => json["resumed"] = json!([entry]),
-        }
-        run.write_json("run.json", &json)?;
-        if !changes.is_empty() {
-            write_atomically(&self.dir.join("recipe.yaml"), request.recipe.to_yaml().as_bytes())?;
+            run.write_text(file::RECIPE, &recipe_yaml)?;
         }
         Ok(())
     }

@@ -2,13 +2,16 @@
 
 use super::{PipelineError, weights_hash};
 use crate::{
+    run::{RunRecord, file::RECORD, hex},
     settings::{HeadInit, Recipe},
     storage::Location,
-    train::hex,
 };
 use burn::tensor::Device;
 use sha2::{Digest, Sha256};
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 use wmtp_model::{LlamaConfig, LoadOptions, ModelError, MtpLlama};
 
 /// Local directories of the models that a recipe names.
@@ -75,13 +78,16 @@ impl Sources {
     }
 
     /// Where everything was found, as absolute paths, for `run.json`.
-    pub fn places(&self) -> serde_json::Value {
+    pub fn places(&self) -> BTreeMap<String, Option<String>> {
         let place = |path: Option<&PathBuf>| path.map(|path| absolute(path).display().to_string());
-        serde_json::json!({
-            "model": place(Some(self.adapter.as_ref().unwrap_or(&self.base))),
-            "reference": place(self.reference_adapter.as_ref().or(self.reference.as_ref())),
-            "reward": place(self.reward.as_ref()),
-        })
+        let model = self.adapter.as_ref().unwrap_or(&self.base);
+        let reference = self.reference_adapter.as_ref().or(self.reference.as_ref());
+        let places = [
+            ("model", place(Some(model))),
+            ("reference", place(reference)),
+            ("reward", place(self.reward.as_ref())),
+        ];
+        places.map(|(key, place)| (key.to_owned(), place)).into()
     }
 
     /// What the adapters of a run name as their base: a path of this machine in full, so that it is
@@ -170,15 +176,15 @@ pub(super) fn load_trained(
 
 /// Refuses to resume the run in `dir` from another model than the one with which it was started.
 pub(super) fn check_same_model(dir: &Path, hash: &str, sources: &Sources) -> Result<(), PipelineError> {
-    let path = dir.join("run.json");
+    let path = dir.join(RECORD);
     let text = std::fs::read(&path).map_err(|source| PipelineError::Io {
         what: "reading",
         path: path.clone(),
         source,
     })?;
-    let run: serde_json::Value = serde_json::from_slice(&text)
+    let record: RunRecord = serde_json::from_slice(&text)
         .map_err(|e| PipelineError::Setting(format!("`{}` is not JSON: {e}", path.display())))?;
-    match run["model_sha256"].as_str() {
+    match record.model_sha256.as_deref() {
         Some(then) if then != hash => Err(PipelineError::Setting(format!(
             "the model in `{}` has other weights than the one that `{}` was started from: give that one with --base DIR",
             sources.adapter.as_ref().unwrap_or(&sources.base).display(),

@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{
     data::{SpecialInText, TokenReport, Tokenizer},
+    run::{LongDocument, Machine, RunDir, RunRecord, file},
     settings::has_random_weights,
-    track::RunDir,
     train::{Dashboard, Lines, Progress},
 };
 use std::sync::Arc;
@@ -17,38 +17,41 @@ use wmtp_model::Companions;
 pub(super) fn create_run(request: &Request, prepared: &Prepared, model_hash: &str) -> Result<RunDir, PipelineError> {
     let recipe_yaml = request.recipe.to_yaml();
     let run = RunDir::create(&request.runs(), &request.run_name)?;
-    run.write_text("config.yaml", &request.config.to_yaml())?;
-    run.write_text("recipe.yaml", &recipe_yaml)?;
+    run.write_text(file::CONFIG, &request.config.to_yaml())?;
+    run.write_text(file::RECIPE, &recipe_yaml)?;
     let report = prepared.splits.train.report();
-    run.write_json(
-        "run.json",
-        &serde_json::json!({
-            "format": 1,
-            "uid": uid(),
-            "name": request.run_name,
-            "algorithm": request.pipeline,
-            "started": jiff::Timestamp::now().to_string(),
-            "wmtp": env!("CARGO_PKG_VERSION"),
-            "commit": option_env!("WMTP_COMMIT"),
-            "device": request.device_name,
-            "environment": crate::machine::Machine::here(),
-            "seed": request.seed(),
-            "model": request.recipe.model.base,
-            "model_sha256": model_hash,
-            "places": request.sources.places(),
-            "data": request.recipe.data.source,
-            "data_sha256": prepared.splits.train.hash(),
-            "chat_date": request.recipe.data.chat_date,
-            "recipe_sha256": sha256(&recipe_yaml),
-            "recipe_id": recipe_id(request.pipeline, &request.recipe),
-            "documents": report.documents,
-            "documents_too_long": report.dropped.iter().map(|(name, tokens)| serde_json::json!({"name": name, "tokens": tokens})).collect::<Vec<_>>(),
-            "response_tokens": report.response_tokens,
-            "tokens": prepared.splits.tokens,
-            "steps": prepared.total_steps,
-            "random_weights": has_random_weights(&request.recipe.model.base),
-        }),
-    )?;
+    let too_long = report.dropped.iter().map(|(name, tokens)| LongDocument {
+        name: name.clone(),
+        tokens: *tokens,
+    });
+    let record = RunRecord {
+        format: Some(1),
+        uid: Some(uid()),
+        name: Some(request.run_name.clone()),
+        algorithm: Some(request.pipeline.name().into()),
+        started: Some(jiff::Timestamp::now().to_string()),
+        wmtp: Some(env!("CARGO_PKG_VERSION").into()),
+        commit: Some(option_env!("WMTP_COMMIT").map(str::to_owned)),
+        device: Some(request.device_name.clone()),
+        environment: Some(Machine::here()),
+        seed: Some(request.seed()),
+        model: Some(request.recipe.model.base.clone()),
+        model_sha256: Some(model_hash.into()),
+        places: Some(request.sources.places()),
+        data: Some(request.recipe.data.source.clone()),
+        data_sha256: Some(prepared.splits.train.hash().into()),
+        chat_date: Some(request.recipe.data.chat_date.clone()),
+        recipe_sha256: Some(sha256(&recipe_yaml)),
+        recipe_id: Some(recipe_id(request.pipeline, &request.recipe)),
+        documents: Some(report.documents),
+        documents_too_long: Some(too_long.collect()),
+        response_tokens: Some(report.response_tokens),
+        tokens: Some(serde_json::to_value(&prepared.splits.tokens).unwrap_or_default()),
+        steps: Some(prepared.total_steps),
+        random_weights: Some(has_random_weights(&request.recipe.model.base)),
+        ..RunRecord::default()
+    };
+    run.write_json(file::RECORD, &record)?;
     Ok(run)
 }
 

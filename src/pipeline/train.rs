@@ -1,20 +1,20 @@
 //! The weighted stage of a run that has its directory: module, scorer and loop put together.
 
 use super::{
-    CopySummary, PipelineError, ValueReport, mirror,
+    PipelineError, UploadSummary, ValueReport,
     request::{Prepared, Request, innermost},
     scoring::{reward, scorer},
     start::{announce, companions, show},
     steps::{LabelledSteps, TrainSteps, ValidSteps},
+    upload,
     value_stage::{ValueStage, value_stage},
 };
 use crate::{
+    run::{CheckpointStore, Mirror, RunDir, TrainerState},
     scorer::{CriticConfig, Normaliser, Scorer, ScorerConfig, ValueUse},
-    track::RunDir,
     train::{
-        Assets, CheckpointStore, CurrentHead, JointValue, LoraAssets, Mirror, Plan, Progress, Samples, SessionSetup,
-        Stage, StepLoader, StepNames, StepSource, TokenWeighting, TrainError, TrainerState, WeightedMtp,
-        assign_stable_ids, train,
+        Assets, CurrentHead, JointValue, LoraAssets, Plan, Progress, Samples, SessionSetup, Stage, StepLoader,
+        StepSource, TokenWeighting, TrainError, WeightedMtp, assign_stable_ids, step_names, train,
     },
 };
 use burn::module::Module;
@@ -39,7 +39,7 @@ pub(super) struct Training<'a> {
 pub(super) struct Trained {
     pub state: TrainerState,
     pub value: Option<ValueReport>,
-    pub copy: Option<CopySummary>,
+    pub upload: Option<UploadSummary>,
 }
 
 impl Training<'_> {
@@ -47,8 +47,8 @@ impl Training<'_> {
     pub fn run(mut self, own: Option<Box<dyn Scorer>>) -> Result<Trained, PipelineError> {
         let (request, prepared, run) = (self.request, self.prepared, self.run);
         let store = CheckpointStore::open(run.checkpoints())?;
-        let copying = mirror::start(request, run)?;
-        let store = store.with_mirror(copying.clone().map(|mirror| mirror as Arc<dyn Mirror>));
+        let uploading = upload::start(request, run)?;
+        let store = store.with_mirror(uploading.clone().map(|mirror| mirror as Arc<dyn Mirror>));
         announce(request, prepared, run);
         let progress = show(request)?;
         let ragged = self.model.attends_by_document();
@@ -58,7 +58,7 @@ impl Training<'_> {
         progress.close();
         // The checkpoints of a run that failed are copied, too.
         let step = fitted.as_ref().map_or(begun, |state| state.step);
-        let copy = mirror::finish(request, copying.as_deref(), run, step)?;
+        let upload = upload::finish(request, uploading.as_deref(), run, step)?;
         let state = fitted?;
         if let Some(problem) = state.failed.clone().filter(|_| state.finished) {
             let step = state.step;
@@ -67,7 +67,7 @@ impl Training<'_> {
         Ok(Trained {
             state,
             value: value_report,
-            copy,
+            upload,
         })
     }
 
@@ -149,7 +149,7 @@ impl Training<'_> {
         };
         let value: Option<ValueHead> = joint.map(|(head, _)| head.trainable(&self.model.device()));
         let module = WeightedMtp::new(self.model, value, weighting, assets).with_heads(recipe.train.heads);
-        let names = StepNames::of(&prepared.splits.train, labelled.as_ref().map(LabelledSteps::data));
+        let names = step_names(&prepared.splits.train, labelled.as_ref().map(LabelledSteps::data));
         let steps: Arc<dyn StepSource> = Arc::new(TrainSteps {
             data: Arc::new(prepared.splits.train.clone()),
             labelled,

@@ -10,12 +10,11 @@ use super::{
 };
 use crate::{
     data::{Dataset, Splits},
+    run::{CheckpointError, CheckpointStore, Event, RunDir, TrainerState, file, hex, verify},
     scorer::{CriticConfig, ScorerConfig, critic::CriticReport},
-    track::{Event, RunDir},
     train::{
-        CheckpointConfig, CheckpointError, CheckpointStore, EarlyStoppingConfig, OptimConfig, Plan, Progress, Samples,
-        SessionSetup, Stage, StepLoader, StepNames, TrainConfig, TrainError, TrainerState, VALUE_HEAD_FILE,
-        ValueLearner, ValueMetrics, hex, train, verify,
+        CheckpointConfig, EarlyStoppingConfig, OptimConfig, Plan, Progress, Samples, SessionSetup, Stage, StepLoader,
+        TrainConfig, TrainError, ValueLearner, ValueMetrics, train,
     },
 };
 use burn::module::Module;
@@ -76,12 +75,12 @@ pub(super) fn value_stage(
         progress,
         ..
     } = stage;
-    let dir = run.path().join("critic");
-    let file = dir.join(VALUE_HEAD_FILE);
+    let dir = run.file(file::VALUE_STAGE);
+    let head_file = dir.join(file::VALUE_HEAD);
     // The report is written after the head, so it says that the head is whole.
-    if dir.join("report.json").is_file() {
+    if run.file(file::VALUE_STAGE_REPORT).is_file() {
         remove_checkpoints(&dir)?;
-        return Ok((ValueHead::load(&file, model_hash, &request.device)?, None));
+        return Ok((ValueHead::load(&head_file, model_hash, &request.device)?, None));
     }
     fs::create_dir_all(&dir).map_err(io("making", &dir))?;
     let splits = Splits::solutions(&prepared.data, &prepared.tokenizer)?;
@@ -91,7 +90,7 @@ pub(super) fn value_stage(
         "value stage: {} labelled solutions, {total_steps} steps",
         splits.train.report().documents
     ));
-    let store = CheckpointStore::open(dir.join("checkpoints"))?;
+    let store = CheckpointStore::open(dir.join(file::CHECKPOINTS))?;
     let fresh = TrainerState::new(stage.recipe_id.into(), splits.train.hash().into());
     let (start, resume) = newest(stage, &store, fresh)?;
     let model = stage.model.valid();
@@ -120,7 +119,7 @@ pub(super) fn value_stage(
         progress: progress.clone(),
         stop: request.stop.clone(),
         samples: Samples::default(),
-        names: StepNames::default(),
+        names: Default::default(),
     };
     let state = train(learner, setup, config.epochs)?;
     if !state.finished {
@@ -210,20 +209,20 @@ fn finish(
     config: &CriticConfig,
     dir: &Path,
 ) -> Result<(ValueHead, Option<ValueReport>), PipelineError> {
-    let checkpoints = dir.join("checkpoints");
-    let best = checkpoints.join("best");
+    let checkpoints = dir.join(file::CHECKPOINTS);
+    let best = checkpoints.join(file::BEST);
     let kept = if config.patience > 0 && best.is_dir() {
         best
     } else {
-        checkpoints.join("last")
+        checkpoints.join(file::LAST)
     };
     let kept_step = verify(&kept)?.step;
     let (request, hash) = (stage.request, stage.model_hash);
-    let head = ValueHead::load(&kept.join(VALUE_HEAD_FILE), hash, &request.device)?;
-    let file = dir.join(VALUE_HEAD_FILE);
-    head.save(&file, hash)?;
-    let bytes = fs::read(&file).map_err(io("reading", &file))?;
-    let metrics = stage.run.path().join(Stage::Value.metrics_file());
+    let head = ValueHead::load(&kept.join(file::VALUE_HEAD), hash, &request.device)?;
+    let head_file = dir.join(file::VALUE_HEAD);
+    head.save(&head_file, hash)?;
+    let bytes = fs::read(&head_file).map_err(io("reading", &head_file))?;
+    let metrics = stage.run.file(Stage::Value.metrics_file());
     let metrics = ValueMetrics::read(&fs::read_to_string(&metrics).map_err(io("reading", &metrics))?);
     let losses = &metrics.losses;
     let tail = &losses[losses.len() - losses.len().div_ceil(10)..];
@@ -237,7 +236,7 @@ fn finish(
         held_out: of_kept.map(|(_, report)| report.clone()),
         value_head_sha256: hex(&Sha256::digest(bytes)),
     };
-    stage.run.write_json("critic/report.json", &report)?;
+    stage.run.write_json(file::VALUE_STAGE_REPORT, &report)?;
     stage.run.event(&Event {
         step: 0,
         event: "value-stage",
@@ -251,7 +250,7 @@ fn finish(
 }
 
 fn remove_checkpoints(dir: &Path) -> Result<(), PipelineError> {
-    let checkpoints = dir.join("checkpoints");
+    let checkpoints = dir.join(file::CHECKPOINTS);
     match fs::remove_dir_all(&checkpoints) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io("removing", &checkpoints)(error)),
         _ => Ok(()),
@@ -278,14 +277,14 @@ pub(super) fn given_value_head(request: &Request, model_hash: &str) -> Result<Op
     let ScorerConfig::Critic(critic) = innermost(&request.recipe.scorer) else {
         return Ok(None);
     };
-    let Some(file) = &critic.value_head else {
+    let Some(path) = &critic.value_head else {
         return Ok(None);
     };
-    let file = PathBuf::from(file);
-    let file = if file.is_dir() {
-        file.join(VALUE_HEAD_FILE)
+    let path = PathBuf::from(path);
+    let path = if path.is_dir() {
+        path.join(file::VALUE_HEAD)
     } else {
-        file
+        path
     };
-    Ok(Some(ValueHead::load(&file, model_hash, &request.device)?))
+    Ok(Some(ValueHead::load(&path, model_hash, &request.device)?))
 }

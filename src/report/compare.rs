@@ -2,13 +2,13 @@
 
 use super::{
     ReportError, evaluation, figures,
-    findings::{Level, findings, percent},
+    findings::{Level, findings},
     page::{Pages, render, started, state},
     paired::{self, Comparison},
     plot::PlotError,
     run::{Run, visible},
     settings,
-    summary::{Unit, final_figures},
+    summary::{Unit, final_figures, percent},
 };
 use crate::eval::paired::{Difference, Test};
 use minijinja::context;
@@ -206,13 +206,9 @@ fn score_table(scores: &[(String, Vec<evaluation::Score>)]) -> Vec<Row> {
     let text = |scores: &[evaluation::Score], label: &str| {
         let score = scores.iter().find(|score| score.label == label)?;
         let interval = score.interval.map_or(String::new(), |[low, high]| {
-            format!(
-                " ({} to {})",
-                super::findings::percent(low),
-                super::findings::percent(high)
-            )
+            format!(" ({} to {})", percent(low), percent(high))
         });
-        Some(format!("{}{interval}", super::findings::percent(score.value)))
+        Some(format!("{}{interval}", percent(score.value)))
     };
     let cells = |label: &str| {
         let texts: Vec<String> = scores

@@ -1,20 +1,13 @@
 //! Evaluations of a run's checkpoints: kept in the run's directory, and shown with their intervals.
 
 use super::{
-    EVALUATIONS, ReportError,
-    findings::percent,
-    paired,
     plot::{Bar, BarChart, Chart, PlotError},
     run::{Evaluation, Run, visible},
-    summary::duration,
+    summary::{duration, percent},
 };
 use crate::eval::passk::with_width;
 use serde::Serialize;
 use serde_json::Value;
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
 
 /// One line of the table: a benchmark at a temperature.
 #[derive(Clone, Debug, Serialize)]
@@ -247,52 +240,6 @@ pub fn chart(runs: &[(String, Vec<Score>)]) -> Result<Option<String>, PlotError>
     chart.html().map(Some)
 }
 
-/// The run whose checkpoint a model directory is, with the checkpoint's name.
-pub fn run_of(model: &Path) -> Option<(PathBuf, String)> {
-    let model = model.canonicalize().ok()?;
-    let checkpoints = model
-        .parent()
-        .filter(|dir| dir.file_name().is_some_and(|name| name == "checkpoints"))?;
-    let run = checkpoints.parent().filter(|run| run.join("run.json").is_file())?;
-    Some((run.to_owned(), model.file_name()?.to_string_lossy().into_owned()))
-}
-
-/// Keeps an evaluation's result (`wmtp eval --json`) in the directory of the run whose checkpoint
-/// `model` is, so that the run's directory says everything about it. Returns the run's directory; None
-/// where the model is no run's checkpoint.
-///
-/// # Errors
-/// A file that can't be written.
-pub fn keep(model: &Path, result: &Value) -> Result<Option<PathBuf>, ReportError> {
-    let Some((run, checkpoint)) = run_of(model) else {
-        return Ok(None);
-    };
-    let trainer = fs::read_to_string(model.join("trainer.json")).ok();
-    let state: Value = trainer
-        .and_then(|text| serde_json::from_str(&text).ok())
-        .unwrap_or_default();
-    let mut kept = result.clone();
-    if let Some(object) = kept.as_object_mut() {
-        object.insert("checkpoint".into(), checkpoint.into());
-        object.insert("step".into(), state["step"].clone());
-    }
-    let name = result["run_dir"].as_str().and_then(|dir| Path::new(dir).file_name());
-    let name = name.map_or("evaluation".into(), |name| name.to_string_lossy().into_owned());
-    let dir = run.join(EVALUATIONS);
-    let path = dir.join(format!("{name}.json"));
-    let failed = |source| ReportError::Write {
-        path: path.clone(),
-        source,
-    };
-    fs::create_dir_all(&dir).map_err(failed)?;
-    let text = format!("{kept:#}\n");
-    crate::track::write_atomically(&path, text.as_bytes()).map_err(|e| failed(std::io::Error::other(e)))?;
-    if let Some(made) = result["run_dir"].as_str() {
-        paired::keep(&Path::new(made).join("samples.jsonl"), &dir, &name)?;
-    }
-    Ok(Some(run))
-}
-
 /// What the critic's value stage learned, as rows of a table.
 pub fn value_stage(run: &Run) -> Vec<(String, String)> {
     let Some(report) = &run.value_stage else {
@@ -382,21 +329,5 @@ mod tests {
         let scores = pass_at_1(&run);
         assert_eq!(scores.len(), 2);
         assert!(scores.iter().any(|score| score.value == 0.5) && !scores.iter().any(|score| score.value == 0.07));
-    }
-
-    #[test]
-    fn a_result_is_kept_in_the_run_whose_checkpoint_it_is_of() {
-        let home = tempfile::tempdir().unwrap();
-        let model = home.path().join("run/checkpoints/best");
-        fs::create_dir_all(&model).unwrap();
-        assert!(keep(&model, &example()).unwrap().is_none(), "no run.json: no run");
-        fs::write(home.path().join("run/run.json"), "{}").unwrap();
-        fs::write(model.join("trainer.json"), r#"{"step": 42}"#).unwrap();
-        let run = keep(&model, &example()).unwrap().unwrap();
-        let text = fs::read_to_string(run.join("evaluations/eval-mbpp-1.json")).unwrap();
-        let kept: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!((&kept["checkpoint"], &kept["step"]), (&"best".into(), &42.into()));
-        assert_eq!(kept["temperatures"], example()["temperatures"]);
-        assert!(keep(home.path(), &example()).unwrap().is_none());
     }
 }

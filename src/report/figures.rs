@@ -2,8 +2,9 @@
 
 use super::{
     plot::{Chart, HeatMap, LineChart, Mark, PlotError, Scale, Series},
-    run::{HistogramLine, Run, StepLine, ValidLine},
+    run::Run,
 };
+use crate::run::{HistogramLine, StepLine, ValidLine};
 
 /// Means of `values` over windows of about a twentieth of the run, at every point; what is not finite is
 /// left out of them.
@@ -210,7 +211,7 @@ fn cap(run: &Run) -> Vec<(f64, String)> {
 pub fn weights(run: &Run) -> Result<Option<String>, PlotError> {
     let used = |bin: &usize| {
         let mut lines = run.histograms.iter();
-        lines.any(|line| line.counts.get(*bin).is_some_and(|&count| count > 0.0))
+        lines.any(|line| line.counts.get(*bin).is_some_and(|&count| count > 0))
     };
     let bins = run.edges.len().saturating_sub(1);
     let (Some(first), Some(last)) = ((0..bins).find(used), (0..bins).rev().find(used)) else {
@@ -219,8 +220,8 @@ pub fn weights(run: &Run) -> Result<Option<String>, PlotError> {
     // A bin of room at both ends, and at least a few: a single bin would fill the sheet.
     let (from, to) = (first.saturating_sub(3), (last + 4).min(bins));
     let column = |line: &HistogramLine| {
-        let counts = line.counts.get(from..to).unwrap_or_default().to_vec();
-        (line.step as f64, counts)
+        let counts = line.counts.get(from..to).unwrap_or_default().iter();
+        (line.step as f64, counts.map(|&count| count as f64).collect())
     };
     let map = HeatMap {
         title: "Weights of the response tokens".into(),

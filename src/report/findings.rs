@@ -6,7 +6,9 @@
 use super::{
     figures::{ends, median},
     run::Run,
+    summary::percent,
 };
+use crate::run::{RunDir, file::BEST};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -71,9 +73,7 @@ fn of_events(run: &Run) -> Vec<Finding> {
         ));
     } else if !run.finished() {
         let last = run.steps.last().map_or(0, |line| line.step);
-        let of = run.record["steps"]
-            .as_u64()
-            .map_or(String::new(), |steps| format!(" of {steps}"));
+        let of = run.record.steps.map_or(String::new(), |steps| format!(" of {steps}"));
         let how = if count("interrupted") > 0 {
             "was interrupted"
         } else {
@@ -222,13 +222,11 @@ const CHANCE: f64 = 0.6;
 
 fn of_weights(run: &Run) -> Vec<Finding> {
     let mut found = Vec::new();
-    let groups = |key: &str| {
-        run.trainer
-            .as_ref()
-            .and_then(|state| state[key].as_f64())
-            .unwrap_or(0.0)
-    };
-    let share = groups("fallbacks") / groups("groups").max(1.0);
+    let (fallbacks, groups) = run
+        .trainer
+        .as_ref()
+        .map_or((0, 0), |state| (state.fallbacks, state.groups));
+    let share = fallbacks as f64 / (groups as f64).max(1.0);
     if share > 0.0 {
         let level = if share > FALLBACKS { Level::Warning } else { Level::Note };
         found.push(finding(
@@ -256,7 +254,7 @@ fn of_weights(run: &Run) -> Vec<Finding> {
         .get("scorer.kind")
         .and_then(Value::as_str)
         .unwrap_or_default();
-    let spread = |line: &super::run::StepLine| Some(line.weight_max? - line.weight_min?);
+    let spread = |line: &crate::run::StepLine| Some(line.weight_max? - line.weight_min?);
     let widest = run
         .steps
         .iter()
@@ -290,8 +288,8 @@ fn of_weights(run: &Run) -> Vec<Finding> {
 const TOO_LONG: f64 = 0.05;
 
 fn of_data(run: &Run) -> Vec<Finding> {
-    let kept = run.record["documents"].as_f64().unwrap_or(0.0);
-    let dropped = run.record["documents_too_long"].as_array().map_or(0, Vec::len) as f64;
+    let kept = run.record.documents.unwrap_or(0) as f64;
+    let dropped = run.record.documents_too_long.as_ref().map_or(0, Vec::len) as f64;
     let share = dropped / (kept + dropped).max(1.0);
     if share <= TOO_LONG {
         return Vec::new();
@@ -322,7 +320,10 @@ fn of_evaluations(run: &Run) -> Vec<Finding> {
                 Level::Note,
                 "not-evaluated",
                 "No checkpoint of this run has been evaluated.",
-                format!("wmtp eval mbpp --model {}", run.dir.join("checkpoints/best").display()),
+                format!(
+                    "wmtp eval mbpp --model {}",
+                    RunDir::at(&run.dir).checkpoint(BEST).display()
+                ),
             ));
         }
         return found;
@@ -401,18 +402,6 @@ fn of_evaluations(run: &Run) -> Vec<Finding> {
         "Repeat it with other seeds before arms are compared.",
     ));
     found
-}
-
-/// A share in percent, with the digits that it needs.
-pub fn percent(share: f64) -> String {
-    let percent = 100.0 * share;
-    if percent == 0.0 || percent.abs() >= 9.95 {
-        format!("{percent:.0}%")
-    } else if percent.abs() >= 0.095 {
-        format!("{percent:.1}%")
-    } else {
-        format!("{percent:.2}%")
-    }
 }
 
 #[cfg(test)]

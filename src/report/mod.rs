@@ -5,11 +5,12 @@
 //! network. Whatever is missing or damaged in a run is named in its report; only a directory that is no
 //! run's is an error. Knows nothing of how a run is trained.
 
+pub mod card;
 mod compare;
 pub mod evaluation;
 mod figures;
 pub mod findings;
-mod lines;
+pub mod outcomes;
 mod page;
 pub mod paired;
 pub mod plot;
@@ -25,9 +26,6 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
-
-/// Subdirectory of a run that holds the results of its evaluations.
-pub const EVALUATIONS: &str = "evaluations";
 
 /// Where a report was written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -107,7 +105,7 @@ fn save(pages: &page::Pages, dir: &Path, name: &str) -> Result<Written, ReportEr
     };
     fs::create_dir_all(dir).map_err(failed(dir))?;
     for (path, text) in [(&written.markdown, &pages.markdown), (&written.html, &pages.html)] {
-        crate::track::write_atomically(path, text.as_bytes()).map_err(|e| failed(path)(std::io::Error::other(e)))?;
+        crate::run::write_atomically(path, text.as_bytes()).map_err(|e| failed(path)(std::io::Error::other(e)))?;
     }
     Ok(written)
 }

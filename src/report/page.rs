@@ -4,11 +4,12 @@ use super::{
     ReportError, evaluation, figures,
     findings::{Finding, findings},
     plot::PlotError,
-    run::{EventLine, Run, visible},
+    run::{Run, visible},
     samples::{self, Sample},
     settings::{self, Setting},
     summary::{self, CurveRow, final_figures},
 };
+use crate::run::EventLine;
 use minijinja::{AutoEscape, Environment, context};
 use serde::Serialize;
 use serde_json::Value;
@@ -70,7 +71,7 @@ pub fn pages(run: &Run) -> Result<Pages, ReportError> {
     let (routine, told): (Vec<&EventLine>, Vec<&EventLine>) = run
         .events
         .iter()
-        .partition(|event| ROUTINE.contains(&event.event.as_str()));
+        .partition(|event| ROUTINE.contains(&event.event.as_ref()));
     let curves: Vec<CurveRow> = summary::curves(run);
     let found: Vec<Finding> = findings(run).into_iter().map(clean).collect();
     let stage = evaluation::value_stage(run);
@@ -232,8 +233,8 @@ pub(super) fn state(run: &Run) -> &'static str {
         .events
         .iter()
         .rev()
-        .find(|event| ["failed", "interrupted"].contains(&event.event.as_str()));
-    match (run.finished(), stopped.map(|event| event.event.as_str())) {
+        .find(|event| ["failed", "interrupted"].contains(&event.event.as_ref()));
+    match (run.finished(), stopped.map(|event| event.event.as_ref())) {
         (true, _) => "finished",
         (false, Some("failed")) => "failed",
         (false, Some(_)) => "interrupted",
@@ -299,7 +300,7 @@ fn tiles(run: &Run) -> Vec<Tile> {
         })
         .collect();
     for score in evaluation::pass_at_1(run) {
-        let percent = super::findings::percent;
+        let percent = super::summary::percent;
         let interval = score.interval.map_or(String::new(), |[low, high]| {
             format!("95%: {} to {}", percent(low), percent(high))
         });
@@ -330,7 +331,8 @@ fn environment(run: &Run) -> Vec<Pair> {
             rows.push(Pair::new(label, value));
         }
     }
-    for (key, value) in run.record["environment"].as_object().into_iter().flatten() {
+    let environment = serde_json::to_value(&run.record.environment).unwrap_or_default();
+    for (key, value) in environment.as_object().into_iter().flatten() {
         let text = match (key.as_str(), value) {
             ("memory_bytes", value) => value.as_f64().map(|bytes| summary::shown(bytes, summary::Unit::Bytes)),
             (_, Value::String(text)) => Some(visible(text)),

@@ -1,6 +1,8 @@
 //! A run directory read back: what is there, and in words what is not or can't be read.
 
-pub use super::lines::{EventLine, HistogramLine, StepLine, TokensLine, ValidLine};
+use crate::run::{
+    EdgesLine, EventLine, HistogramLine, MetricsLine, RunRecord, StepLine, TokensLine, TrainerState, ValidLine, file,
+};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::{
@@ -55,7 +57,7 @@ pub struct Run {
     /// Whether this is an evaluation's directory: it has one evaluation and nothing of a training run.
     pub evaluation: bool,
     /// `run.json`.
-    pub record: Value,
+    pub record: RunRecord,
     /// Steps in order.
     pub steps: Vec<StepLine>,
     /// Validations in order.
@@ -73,7 +75,7 @@ pub struct Run {
     /// What the critic's value stage learned.
     pub value_stage: Option<Value>,
     /// `trainer.json` of the newest checkpoint.
-    pub trainer: Option<Value>,
+    pub trainer: Option<TrainerState>,
     /// `recipe.yaml` by dotted key.
     pub recipe: BTreeMap<String, Value>,
     /// `config.yaml` by dotted key.
@@ -110,13 +112,14 @@ impl Run {
             dir: dir.into(),
             problem,
         };
-        let text = fs::read_to_string(dir.join("run.json")).map_err(|error| match error.kind() {
+        let text = fs::read_to_string(dir.join(file::RECORD)).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound if dir.is_dir() => none("it holds no run.json".into()),
             io::ErrorKind::NotFound => none("there is no such directory".into()),
             _ => none(format!("its run.json can't be read: {error}")),
         })?;
-        let record: Value = serde_json::from_str(&text).map_err(|e| none(format!("its run.json is not JSON: {e}")))?;
-        if record["kind"] == "evaluation" {
+        let record: RunRecord =
+            serde_json::from_str(&text).map_err(|e| none(format!("its run.json is not JSON: {e}")))?;
+        if record.is_evaluation() {
             return Self::read_evaluation(dir, record).map_err(none);
         }
         let mut run = Self {
@@ -125,32 +128,29 @@ impl Run {
             ..Self::default()
         };
         run.read_metrics();
-        run.events = run.lines("events.jsonl", true);
+        run.events = run.lines(file::EVENTS, true);
         run.read_weights();
-        run.tokens = run.lines("tokens.jsonl", run.recorded("train.record.documents"));
-        run.recipe = run.yaml("recipe.yaml");
-        run.config = run.yaml("config.yaml");
-        run.value_stage = run.json("critic/report.json", false);
-        run.trainer = run.json("checkpoints/last/trainer.json", true);
+        run.tokens = run.lines(file::TOKENS, run.recorded("train.record.documents"));
+        run.recipe = run.yaml(file::RECIPE);
+        run.config = run.yaml(file::CONFIG);
+        run.value_stage = run.json(file::VALUE_STAGE_REPORT, false);
+        run.trainer = run.json(&format!("{}/{}/{}", file::CHECKPOINTS, file::LAST, file::TRAINER), true);
         run.read_evaluations();
         Ok(run)
     }
 
     /// An evaluation's own directory.
-    fn read_evaluation(dir: &Path, mut record: Value) -> Result<Self, String> {
-        let text = fs::read_to_string(dir.join("eval.json")).map_err(|e| {
+    fn read_evaluation(dir: &Path, mut record: RunRecord) -> Result<Self, String> {
+        let text = fs::read_to_string(dir.join(file::EVAL)).map_err(|e| {
             format!("it is an evaluation, and its eval.json can't be read ({e}): resume it with `wmtp eval … --resume`")
         })?;
         let report: Value = serde_json::from_str(&text)
             .map_err(|e| format!("it is an evaluation, and its eval.json is not JSON: {e}"))?;
-        for (key, value) in [
-            ("model", &report["origin"]["model"]),
-            ("model_sha256", &report["origin"]["model_hash"]),
-            ("data", &report["origin"]["predictions"]),
-            ("seed", &report["seed"]),
-        ] {
-            record[key] = value.clone();
-        }
+        let origin = |key: &str| report["origin"][key].as_str().map(str::to_owned);
+        record.model = origin("model");
+        record.model_sha256 = origin("model_hash");
+        record.data = origin("predictions");
+        record.seed = report["seed"].as_u64();
         let mut run = Self {
             dir: dir.into(),
             evaluation: true,
@@ -159,21 +159,22 @@ impl Run {
         };
         let name = run.name();
         run.evaluations.push(Evaluation { name, report });
-        run.recipe = run.yaml("recipe.yaml");
-        run.config = run.yaml("config.yaml");
+        run.recipe = run.yaml(file::RECIPE);
+        run.config = run.yaml(file::CONFIG);
         Ok(run)
     }
 
     /// The run's name.
     pub fn name(&self) -> String {
         let directory = || self.dir.file_name().map(|name| name.to_string_lossy().into_owned());
-        let named = self.record["name"].as_str().map(str::to_owned);
+        let named = self.record.name.clone();
         visible(&named.or_else(directory).unwrap_or_default())
     }
 
     /// A text of `run.json`.
     pub fn text(&self, key: &str) -> Option<String> {
-        match &self.record[key] {
+        let record = serde_json::to_value(&self.record).unwrap_or_default();
+        match &record[key] {
             Value::Null => None,
             Value::String(text) => Some(visible(text)),
             other => Some(other.to_string()),
@@ -192,7 +193,7 @@ impl Run {
 
     /// Whether training came to its end.
     pub fn finished(&self) -> bool {
-        self.trainer.as_ref().is_some_and(|state| state["finished"] == true)
+        self.trainer.as_ref().is_some_and(|state| state.finished)
     }
 
     /// Events of one kind.
@@ -220,40 +221,38 @@ impl Run {
     }
 
     fn read_metrics(&mut self) {
-        for line in self.lines::<Value>("metrics.jsonl", true) {
-            let wrong = if line.get("valid_loss").is_some() {
-                serde_json::from_value(line)
-                    .map(|line| self.validations.push(line))
-                    .err()
-            } else {
-                serde_json::from_value(line).map(|line| self.steps.push(line)).err()
-            };
-            if let Some(error) = wrong {
-                self.problems.push(format!(
-                    "`metrics.jsonl` has a line that is no step and no validation: {error}"
-                ));
+        for line in self.lines::<Value>(file::METRICS, true) {
+            match MetricsLine::parse(line) {
+                Ok(MetricsLine::Step(line)) => self.steps.push(line),
+                Ok(MetricsLine::Valid(line)) => self.validations.push(line),
+                Err(error) => self.problems.push(format!(
+                    "`{}` has a line that is no step and no validation: {error}",
+                    file::METRICS
+                )),
             }
         }
     }
 
     fn read_weights(&mut self) {
-        for line in self.lines::<Value>("weights.jsonl", self.recorded("train.record.weights_every")) {
-            if let Some(edges) = line.get("edges") {
-                self.edges = serde_json::from_value(edges.clone()).unwrap_or_default();
+        for line in self.lines::<Value>(file::WEIGHTS, self.recorded("train.record.weights_every")) {
+            if line.get("edges").is_some() {
+                self.edges = serde_json::from_value::<EdgesLine>(line).unwrap_or_default().edges;
             } else if let Ok(line) = serde_json::from_value(line) {
                 self.histograms.push(line);
             }
         }
         let bins = self.edges.len().saturating_sub(1);
         if self.histograms.iter().any(|line| line.counts.len() != bins) {
-            self.problems
-                .push("`weights.jsonl` has histograms that do not fit the edges of its bins".into());
+            self.problems.push(format!(
+                "`{}` has histograms that do not fit the edges of its bins",
+                file::WEIGHTS
+            ));
             self.histograms.clear();
         }
     }
 
     fn read_evaluations(&mut self) {
-        let entries = fs::read_dir(self.dir.join(super::EVALUATIONS))
+        let entries = fs::read_dir(self.dir.join(file::EVALUATIONS))
             .into_iter()
             .flatten()
             .flatten();
@@ -264,7 +263,7 @@ impl Run {
         // Their names end with the time.
         names.sort();
         for file in names {
-            let path = format!("{}/{file}", super::EVALUATIONS);
+            let path = format!("{}/{file}", file::EVALUATIONS);
             if let Some(report) = self.json(&path, true) {
                 let name = file.trim_end_matches(".json").to_owned();
                 self.evaluations.push(Evaluation { name, report });
@@ -272,7 +271,7 @@ impl Run {
         }
     }
 
-    fn json(&mut self, name: &str, wanted: bool) -> Option<Value> {
+    fn json<T: DeserializeOwned>(&mut self, name: &str, wanted: bool) -> Option<T> {
         let text = self.file(name, wanted)?;
         let parsed = serde_json::from_str(&text);
         if let Err(error) = &parsed {

@@ -1,6 +1,7 @@
 //! Documents with every token coloured by its weight.
 
-use super::run::{Run, TokensLine, visible};
+use super::run::{Run, visible};
+use crate::run::TokensLine;
 use serde::Serialize;
 
 /// Colours by weight: class, the weight below which it applies, and what the legend says.
@@ -82,28 +83,28 @@ pub fn samples(run: &Run) -> Vec<Sample> {
     let mut all: Vec<Sample> = Vec::new();
     let mut seen: Vec<(&str, &str)> = Vec::new();
     for line in &run.tokens {
-        let key = (line.split.as_str(), line.seen.document.as_str());
+        let key = (line.split.as_str(), line.observed.document.as_str());
         if seen.contains(&key) {
             continue;
         }
         seen.push(key);
-        let same = |other: &&TokensLine| (other.split.as_str(), other.seen.document.as_str()) == key;
+        let same = |other: &&TokensLine| (other.split.as_str(), other.observed.document.as_str()) == key;
         let last = run.tokens.iter().rev().find(same).filter(|last| last.step != line.step);
         let prompt: String = line
             .tokens
             .iter()
-            .take(line.seen.prompt_tokens)
+            .take(line.observed.prompt_tokens)
             .map(String::as_str)
             .collect();
         all.push(Sample {
-            document: visible(&line.seen.document),
+            document: visible(&line.observed.document),
             split: if line.split == "valid" { "held out" } else { "training" },
             prompt: visible(&prompt),
             response: visible(
                 &line
                     .tokens
                     .iter()
-                    .skip(line.seen.prompt_tokens)
+                    .skip(line.observed.prompt_tokens)
                     .map(String::as_str)
                     .collect::<String>(),
             ),
@@ -114,7 +115,7 @@ pub fn samples(run: &Run) -> Vec<Sample> {
 }
 
 fn moment(line: &TokensLine) -> Moment {
-    let seen = &line.seen;
+    let seen = &line.observed;
     let response: Vec<&String> = line.tokens.iter().skip(seen.prompt_tokens).collect();
     let tokens = response
         .iter()
@@ -149,7 +150,7 @@ fn moment(line: &TokensLine) -> Moment {
 }
 
 fn token(line: &TokensLine, i: usize, text: &str) -> Token {
-    let seen = &line.seen;
+    let seen = &line.observed;
     let weight = seen.weight.get(i).copied().flatten();
     let mut figures = vec![format!("token {}", quoted(text))];
     let mut add = |name: &str, value: Option<f64>| {

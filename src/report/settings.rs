@@ -22,7 +22,7 @@ pub struct Setting {
 /// All of a run's settings, recipe first, each with the default of its pipeline.
 pub fn settings(run: &Run) -> Vec<Setting> {
     let base = run.recipe.get("model.base").and_then(Value::as_str);
-    let mut all = compared(&run.recipe, &default_recipe(run.record["algorithm"].as_str(), base));
+    let mut all = compared(&run.recipe, &default_recipe(run.record.algorithm.as_deref(), base));
     let config = serde_json::to_value(Config::default()).unwrap_or_default();
     all.extend(compared(&run.config, &flattened(&config)));
     all
@@ -103,7 +103,6 @@ fn shown(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn run(pipeline: Pipeline, set: &[&str]) -> Run {
         let sources = set
@@ -112,7 +111,10 @@ mod tests {
         let settings = sources.load().unwrap();
         let read = |text: String| flattened(&crate::settings::yaml_to_json(&text).unwrap());
         Run {
-            record: json!({"algorithm": pipeline.name()}),
+            record: crate::run::RunRecord {
+                algorithm: Some(pipeline.name().into()),
+                ..Default::default()
+            },
             recipe: read(settings.recipe.to_yaml()),
             config: read(settings.config.to_yaml()),
             ..Run::default()

@@ -48,7 +48,7 @@ pub fn final_figures(run: &Run) -> Vec<Figure> {
             unit,
         });
     };
-    let last = |value: &dyn Fn(&super::run::StepLine) -> Option<f64>| {
+    let last = |value: &dyn Fn(&crate::run::StepLine) -> Option<f64>| {
         let values: Vec<f64> = run.steps.iter().filter_map(value).collect();
         ends(&values).map(|(_, last)| last).or(values.last().copied())
     };
@@ -183,6 +183,18 @@ pub fn duration(seconds: f64) -> String {
         s if s < 100.0 => format!("{s:.1} s"),
         s if s < 6000.0 => format!("{:.1} min", s / 60.0),
         s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+/// A share in percent, with the digits that it needs.
+pub fn percent(share: f64) -> String {
+    let percent = 100.0 * share;
+    if percent == 0.0 || percent.abs() >= 9.95 {
+        format!("{percent:.0}%")
+    } else if percent.abs() >= 0.095 {
+        format!("{percent:.1}%")
+    } else {
+        format!("{percent:.2}%")
     }
 }
 

@@ -330,7 +330,7 @@ fn with_credentials(value: &serde_json::Value, at: &str) -> Option<String> {
         }
     };
     match value {
-        Value::String(text) => crate::track::has_credentials(text).then(|| at.to_owned()),
+        Value::String(text) => crate::redact::has_credentials(text).then(|| at.to_owned()),
         Value::Array(items) => items.iter().find_map(|item| with_credentials(item, at)),
         Value::Object(fields) => fields
             .iter()

@@ -17,7 +17,7 @@ mod tree;
 mod validate;
 mod yaml;
 
-pub use config::{Config, PathsConfig, expand_home};
+pub use config::Config;
 pub use editor::for_editors;
 pub use error::SettingsError;
 pub use layer::RESERVED_VARIABLES;
@@ -25,7 +25,6 @@ pub use load::{Pipeline, Settings, Sources};
 pub(crate) use load::{flow_text, read_file};
 pub use random_weights::has_random_weights;
 pub use recipe::*;
-pub(crate) use schema::suggestion;
 pub use validate::Problem;
 
 /// Any YAML document as JSON, whatever its keys, for showing settings of other runs.

@@ -186,7 +186,7 @@ impl Value {
             Self::Int(i) => format!("the number {i}"),
             // With its point: `2.0` is what was written, and why it is no whole number.
             Self::Float(f) => format!("the number {f:?}"),
-            Self::Text(s) => format!("the text {:?}", shorten(&crate::track::redact(s))),
+            Self::Text(s) => format!("the text {:?}", shorten(&crate::redact::redact(s))),
             Self::List(items) => format!("a list of {}", items.len()),
             Self::Map(_) => "a map".into(),
         }

@@ -11,7 +11,6 @@ mod error;
 mod etag;
 mod hub;
 mod listing;
-mod manifest;
 mod remote;
 mod runs;
 mod s3;
@@ -19,7 +18,10 @@ mod send;
 mod size;
 mod uri;
 
-use crate::settings::{PathsConfig, expand_home};
+use crate::{
+    paths::{PathsConfig, expand_home},
+    run::{Manifest, file::MANIFEST},
+};
 use cache::{Cache, Keep};
 use hub::{Hub, is_commit};
 use listing::{Listing, Object, check_model, is_data_file, is_model_file};
@@ -31,7 +33,7 @@ pub use cache::{CacheEntry, Cleaned};
 pub use config::{CacheConfig, S3Config, StorageConfig, UploadConfig};
 pub use error::StorageError;
 pub use hub::Endpoint;
-pub use manifest::{FileHash, MANIFEST, Manifest};
+pub use remote::Transfer;
 pub use runs::{Ended, Fetched, RemoteRun, RemoteRuns, Report, RunMirror};
 pub use send::send_file;
 pub use size::ByteSize;
@@ -56,17 +58,6 @@ impl Kind {
             Self::Data => "data set",
         }
     }
-}
-
-/// A download or upload under way.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Transfer {
-    /// The file that is arriving.
-    pub file: String,
-    /// Bytes of all files so far.
-    pub done: u64,
-    /// Bytes of all files together, if they are known.
-    pub total: Option<u64>,
 }
 
 /// Finds and fetches.

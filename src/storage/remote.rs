@@ -8,6 +8,17 @@ use opendal::{
 };
 use std::{future::Future, ops::Range, sync::OnceLock, thread, time::Duration};
 
+/// A download or upload under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// The file that is arriving.
+    pub file: String,
+    /// Bytes of all files so far.
+    pub done: u64,
+    /// Bytes of all files together, if they are known.
+    pub total: Option<u64>,
+}
+
 /// The longest wait before a try.
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
 

@@ -6,10 +6,11 @@ use super::{
     expand::{Setting, settings},
 };
 use crate::{
-    settings::{
-        Config, EvalConfig, Pipeline, Recipe, RunConfig, Sources, expand_home, flow_text, read_file, suggestion,
-    },
-    train::{RecordConfig, TrainConfig, hex},
+    paths::expand_home,
+    run::{file, hex},
+    settings::{Config, EvalConfig, Pipeline, Recipe, RunConfig, Sources, flow_text, read_file},
+    suggest::suggestion,
+    train::{RecordConfig, TrainConfig},
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -337,12 +338,9 @@ impl Sweep {
         } else {
             let run = self.run_dir(arm);
             let section = serde_json::to_value(settings).unwrap_or_default();
-            args.extend([
-                "--model".into(),
-                text(&super::state::checkpoint(&run, evaluation.checkpoint)),
-            ]);
-            args.extend(["--config".into(), text(&run.join("config.yaml"))]);
-            args.extend(["--recipe".into(), text(&run.join("recipe.yaml"))]);
+            args.extend(["--model".into(), text(&evaluation.checkpoint.dir(&run))]);
+            args.extend(["--config".into(), text(&run.join(file::CONFIG))]);
+            args.extend(["--recipe".into(), text(&run.join(file::RECIPE))]);
             args.extend(["--set".into(), format!("eval={}", flow_text(&section))]);
         }
         args.extend(["--output".into(), text(&self.evals_dir(arm))]);

@@ -1,12 +1,16 @@
 use crate::{
     data::PromptStyle,
     eval::Profile,
+    run::{RunDir, file},
     settings::{Pipeline, TaskChoice, Temperatures},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 /// A sweep file, `sweep.*.yaml`: which settings are tried, with which seeds, and how they are compared.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -183,6 +187,17 @@ pub enum CheckpointName {
     Best,
     /// The last one.
     Last,
+}
+
+impl CheckpointName {
+    /// The checkpoint's directory in the run `run`.
+    pub fn dir(self, run: &Path) -> PathBuf {
+        let run = RunDir::at(run);
+        match self {
+            Self::Best => run.best_or_last(),
+            Self::Last => run.checkpoint(file::LAST),
+        }
+    }
 }
 
 /// How many arms run at once.

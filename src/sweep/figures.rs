@@ -4,7 +4,7 @@ use super::{
     arm::Arm,
     state::{ArmState, Eval, Train},
 };
-use crate::track::RunTiming;
+use crate::run::{MetricsLine, RunDir, file};
 use serde::Serialize;
 use serde_json::Value;
 use std::{
@@ -76,7 +76,7 @@ impl Cost {
 /// The figures of an arm as far as it is.
 pub fn figures(arm: &Arm, state: &ArmState) -> Figures {
     let mut figures = Figures::default();
-    let run = &state.run;
+    let run = RunDir::at(&state.run);
     if let Train::Done(trainer) | Train::Begun(Some(trainer)) = &state.train {
         figures.skipped = trainer.skipped;
         figures.rollbacks = trainer.rollbacks;
@@ -85,12 +85,12 @@ pub fn figures(arm: &Arm, state: &ArmState) -> Figures {
         keep(&mut figures.results, "valid_loss", trainer.valid_loss);
         keep(&mut figures.results, "best_valid_loss", trainer.best_loss);
     }
-    let lines = lines(&run.join("metrics.jsonl"));
+    let lines = lines(&run.file(file::METRICS));
     curves(&lines, &mut figures);
     if !matches!(state.train, Train::Done(_)) {
         figures.results.clear();
     }
-    let timing = RunTiming::read(run);
+    let timing = run.timing();
     let of_processes = timing.map_or(0.0, |t| t.seconds);
     figures.cost.train_seconds = Some(figures.cost.train_seconds.unwrap_or(0.0).max(of_processes)).filter(|s| *s > 0.0);
     let peak = timing.and_then(|t| t.peak_memory).map(|bytes| bytes as f64);
@@ -100,14 +100,14 @@ pub fn figures(arm: &Arm, state: &ArmState) -> Figures {
             of_evaluation(evaluation.benchmark.name(), dir, &mut figures);
         }
     }
-    let record = json(&run.join("run.json"));
-    let text = |key: &str| record[key].as_str().unwrap_or("unknown").to_owned();
-    figures.program = format!("{} ({})", text("wmtp"), text("commit"));
+    let record = run.record().unwrap_or_default();
+    let known = |text: Option<String>| text.unwrap_or_else(|| "unknown".into());
+    figures.program = format!("{} ({})", known(record.wmtp), known(record.commit.flatten()));
     figures.about = About {
-        model: text("model"),
-        data: text("data"),
-        device: text("device"),
-        started: text("started"),
+        model: known(record.model),
+        data: known(record.data),
+        device: known(record.device),
+        started: known(record.started),
     };
     figures
 }
@@ -135,26 +135,30 @@ fn lines(path: &PathBuf) -> Vec<Value> {
 fn curves(lines: &[Value], figures: &mut Figures) {
     let (mut seconds, mut tokens, mut before) = (0.0, 0.0, 0.0);
     let mut peak: Option<f64> = None;
-    for line in lines {
-        let step = line["step"].as_u64().unwrap_or(0) as usize;
-        if let Some(loss) = line["valid_loss"].as_f64() {
-            figures.valid_curve.push((step, loss));
-            for (k, ce) in line["valid_ce_heads"].as_array().into_iter().flatten().enumerate() {
-                keep(&mut figures.results, &format!("valid_ce_head_{}", k + 1), ce.as_f64());
+    for line in lines.iter().filter_map(|line| MetricsLine::parse(line.clone()).ok()) {
+        let line = match line {
+            MetricsLine::Valid(line) => {
+                if let Some(loss) = line.valid_loss {
+                    figures.valid_curve.push((line.step, loss));
+                    for (k, &ce) in line.valid_ce_heads.iter().enumerate() {
+                        keep(&mut figures.results, &format!("valid_ce_head_{}", k + 1), ce);
+                    }
+                }
+                continue;
             }
+            MetricsLine::Step(line) => line,
+        };
+        if let Some(ce) = line.ce(1) {
+            figures.train_curve.push((line.step, ce));
         }
-        if let Some(ce) = line["ce_head_1"].as_f64() {
-            figures.train_curve.push((step, ce));
-        }
-        if let (Some(total), Some(rate)) = (line["tokens"].as_f64(), line["tok_s"].as_f64())
-            && rate > 0.0
-        {
-            seconds += (total - before) / rate;
+        if line.tok_s > 0.0 {
+            let total = line.tokens as f64;
+            seconds += (total - before) / line.tok_s;
             tokens += total - before;
             before = total;
         }
-        if let Some(mem) = line["mem"].as_f64() {
-            peak = Some(peak.map_or(mem, |peak| peak.max(mem)));
+        if let Some(mem) = line.mem {
+            peak = Some(peak.map_or(mem as f64, |peak| peak.max(mem as f64)));
         }
     }
     figures.cost.peak_memory = peak;
@@ -165,15 +169,15 @@ fn curves(lines: &[Value], figures: &mut Figures) {
 }
 
 fn of_evaluation(name: &str, dir: &Path, figures: &mut Figures) {
-    let report = json(&dir.join("eval.json"));
+    let report = json(&dir.join(file::EVAL));
     if let Some(problems) = report["tasks"].as_u64().and_then(|n| usize::try_from(n).ok()) {
         figures.problems.insert(name.to_owned(), problems);
     }
     for (k, value) in report["pass_at_k"].as_object().into_iter().flatten() {
         keep(&mut figures.results, &format!("{name}.pass_at_{k}"), value.as_f64());
     }
-    if let Some(seconds) = json(&dir.join("timing.json"))["seconds"].as_f64() {
-        *figures.cost.eval_seconds.get_or_insert(0.0) += seconds;
+    if let Some(timing) = RunDir::at(dir).timing() {
+        *figures.cost.eval_seconds.get_or_insert(0.0) += timing.seconds;
     }
 }
 

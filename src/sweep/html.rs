@@ -102,7 +102,7 @@ fn minute(time: &str) -> String {
 /// A link to an arm's report, which lies under the page's directory; its name alone where it does not.
 fn arm_link(arm: &ArmRow, dir: &Path) -> String {
     let name = escaped(&arm.run_name);
-    let report = arm.run_dir.as_ref().map(|run| run.join("report.html"));
+    let report = arm.run_dir.as_ref().map(|run| run.join(crate::run::file::REPORT_HTML));
     let relative = report.filter(|report| report.is_file());
     let relative = relative.as_deref().and_then(|report| report.strip_prefix(dir).ok());
     match relative.and_then(Path::to_str) {

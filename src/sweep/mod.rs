@@ -14,7 +14,6 @@ mod draw;
 mod error;
 mod expand;
 mod figures;
-mod follow;
 mod html;
 mod jobs;
 mod name;
@@ -26,22 +25,23 @@ mod run;
 mod state;
 mod statistics;
 mod table;
+mod tracking;
 
 pub use arm::{Arm, Overlay, Sweep};
 pub use config::*;
 pub use error::SweepError;
 pub use expand::Setting;
 pub use figures::{Cost, Figures};
-pub use follow::Followed;
 pub use jobs::{job_lines, shell_line};
 pub use plan::{ArmPlan, limits, plans};
 pub use render::{duration, summary};
-pub use run::{End, Limits, Ran, run};
-pub use state::{ArmState, Eval, Step, Train, state, state_in};
+pub use run::{Limits, run};
+pub use state::{ArmState, End, Eval, Ran, Step, Train, state, state_in};
 pub use statistics::{Estimate, t_quantile_975};
 pub use table::{ArmRow, CostRow, Row, Status, Table};
+pub use tracking::TrackedSweep;
 
-use crate::track::write_atomically;
+use crate::run::write_atomically;
 use std::path::Path;
 
 /// Writes `sweep.md`, `sweep.json`, `sweep.csv`, `arms.csv`, the plots and `sweep.html` into a directory.

@@ -9,7 +9,7 @@ use super::{
     child::{Log, Process, last_error},
     config::OnFailure,
     resources::free_memory,
-    state::{ArmState, Step, Train, state},
+    state::{ArmState, End, Ran, Step, Train, state},
 };
 use crate::stop::Stop;
 use std::{
@@ -33,44 +33,6 @@ pub struct Limits {
     pub threads: Option<usize>,
     /// Bytes that must be free before a further arm starts; None doesn't look.
     pub memory: Option<u64>,
-}
-
-/// How an arm ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
-    /// Nothing is left to do.
-    Finished,
-    /// Why not.
-    Failed(String),
-    /// The sweep was asked to stop first.
-    Interrupted,
-}
-
-/// What a run of the sweep did.
-#[derive(Clone, Debug, Default)]
-pub struct Ran {
-    /// Arm number and end, in the order of the arms.
-    pub ends: Vec<(usize, End)>,
-    /// Arms that were finished before.
-    pub skipped: usize,
-}
-
-impl Ran {
-    /// The reason for which an arm failed.
-    pub fn failure(&self, arm: usize) -> Option<&str> {
-        self.ends.iter().find_map(|(n, end)| match end {
-            End::Failed(reason) if *n == arm => Some(reason.as_str()),
-            _ => None,
-        })
-    }
-
-    /// Arms that failed.
-    pub fn failed(&self) -> usize {
-        self.ends
-            .iter()
-            .filter(|(_, end)| matches!(end, End::Failed(_)))
-            .count()
-    }
 }
 
 /// Runs the arms with these numbers.

@@ -5,8 +5,7 @@ use super::{
     arm::{Arm, Sweep},
     figures::{Figures, figures},
     name::short_keys,
-    run::Ran,
-    state::{ArmState, Train, state, state_in},
+    state::{ArmState, Ran, Train, state, state_in},
     statistics::Estimate,
 };
 use crate::eval::passk::wilson95;

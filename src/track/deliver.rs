@@ -171,7 +171,7 @@ pub(super) struct Refusals {
 }
 
 /// What is delivered together.
-enum Parcel {
+enum Batch {
     Points(Vec<Point>),
     One(Record),
 }
@@ -221,17 +221,17 @@ impl Delivery {
             return Ok(false);
         }
         self.start()?;
-        let Some((parcel, end)) = self.next()? else {
+        let Some((batch, end)) = self.next()? else {
             return Ok(false);
         };
-        let sent = match self.hand_over(&parcel) {
+        let sent = match self.hand_over(&batch) {
             Ok(sent) => sent,
             Err(TrackError::Refused(problem)) => {
                 self.refusals.count += 1;
                 if self.refusals.count < Self::ATTEMPTS {
                     return Err(TrackError::Away(problem));
                 }
-                if matches!(&parcel, Parcel::Points(points) if points.len() > 1)
+                if matches!(&batch, Batch::Points(points) if points.len() > 1)
                     && end > self.refusals.single_until
                     && self.refusals.single_until <= self.ledger.cursor
                 {
@@ -289,7 +289,7 @@ impl Delivery {
     }
 
     /// What comes next: metric values of as many records as go together, or one other record.
-    fn next(&mut self) -> Result<Option<(Parcel, u64)>, TrackError> {
+    fn next(&mut self) -> Result<Option<(Batch, u64)>, TrackError> {
         let single = self.ledger.cursor < self.refusals.single_until;
         let most = if single { 1 } else { self.tracker.batch().max(1) };
         let (mut points, mut other, mut end) = (Vec::new(), None, self.ledger.cursor);
@@ -324,17 +324,17 @@ impl Delivery {
             }
         })?;
         Ok(match other {
-            Some(record) => Some((Parcel::One(record), end)),
-            None if end > self.ledger.cursor => Some((Parcel::Points(points), end)),
+            Some(record) => Some((Batch::One(record), end)),
+            None if end > self.ledger.cursor => Some((Batch::Points(points), end)),
             None => None,
         })
     }
 
     /// Returns the number of metric values sent.
-    fn hand_over(&mut self, parcel: &Parcel) -> Result<u64, TrackError> {
+    fn hand_over(&mut self, batch: &Batch) -> Result<u64, TrackError> {
         let again = self.again;
-        match parcel {
-            Parcel::Points(points) => {
+        match batch {
+            Batch::Points(points) => {
                 let there = self.there.as_ref();
                 let is_there = |p: &Point| p.series && there.and_then(|t| t.get(&p.key)).is_some_and(|&s| p.step <= s);
                 let new: Vec<Point> = points.iter().filter(|p| !is_there(p)).cloned().collect();
@@ -343,14 +343,14 @@ impl Delivery {
                 }
                 return Ok(new.len() as u64);
             }
-            Parcel::One(Record::Run(_) | Record::Metrics { .. }) => {}
-            Parcel::One(Record::Status { status, at }) => self.tracker.status(*status, *at)?,
-            Parcel::One(Record::Params { params }) => self.tracker.params(params)?,
-            Parcel::One(Record::Tags { tags }) => self.tracker.tags(tags)?,
-            Parcel::One(Record::Inputs { inputs }) => self.tracker.inputs(inputs)?,
-            Parcel::One(Record::Event(event)) => self.tracker.event(event)?,
-            Parcel::One(Record::Model(model)) => self.tracker.model(model)?,
-            Parcel::One(Record::Artifact(artifact)) => {
+            Batch::One(Record::Run(_) | Record::Metrics { .. }) => {}
+            Batch::One(Record::Status { status, at }) => self.tracker.status(*status, *at)?,
+            Batch::One(Record::Params { params }) => self.tracker.params(params)?,
+            Batch::One(Record::Tags { tags }) => self.tracker.tags(tags)?,
+            Batch::One(Record::Inputs { inputs }) => self.tracker.inputs(inputs)?,
+            Batch::One(Record::Event(event)) => self.tracker.event(event)?,
+            Batch::One(Record::Model(model)) => self.tracker.model(model)?,
+            Batch::One(Record::Artifact(artifact)) => {
                 let mut artifact = artifact.clone();
                 artifact.file = self.run_dir.join(&artifact.file);
                 // A checkpoint may have been pruned since.

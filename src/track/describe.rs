@@ -1,9 +1,10 @@
 //! From settings and a run's directory to its trackers.
 
 use super::{
-    Address, Mlflow, MlflowConfig, MlflowFiles, RunDir, RunError, RunInfo, Tracker, TrackerKind, Tracking,
-    TrackingConfig, figures,
+    Address, Mlflow, MlflowConfig, MlflowFiles, RunInfo, SetupError, Tracker, TrackerKind, Tracking, TrackingConfig,
+    figures,
 };
+use crate::run::{RunDir, RunError, RunRecord, file};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::{
@@ -11,11 +12,6 @@ use std::{
     io::{BufRead, BufReader},
     path::Path,
 };
-
-/// Trackers that can't be set up: one sentence that says what to set.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct SetupError(pub String);
 
 /// The trackers that `tracking.kinds` names.
 ///
@@ -59,26 +55,28 @@ pub fn ask_mlflow(config: &MlflowConfig) -> Result<String, String> {
 /// # Errors
 /// `run.json` can't be read.
 pub fn own_run(dir: &Path, config: &TrackingConfig) -> Result<RunInfo, RunError> {
-    let path = dir.join("run.json");
+    let path = dir.join(file::RECORD);
     let failed = RunError::io("reading", &path);
     let text = std::fs::read_to_string(&path).map_err(failed)?;
-    let json: Value = serde_json::from_str(&text).unwrap_or_default();
+    let record: RunRecord = serde_json::from_str(&text).unwrap_or_default();
     let dir = std::path::absolute(dir).map_err(RunError::io("finding", dir))?;
     let directory = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let text_of = |key: &str| json.get(key).and_then(Value::as_str).map(str::to_owned);
-    let algorithm = text_of("algorithm").unwrap_or_else(|| "unknown".into());
+    let algorithm = record.algorithm.unwrap_or_else(|| "unknown".into());
     // An evaluation says `eval-mbpp`.
     let (algorithm, data) = match algorithm.strip_prefix("eval-") {
         Some(benchmark) => ("eval".to_owned(), benchmark.to_owned()),
-        None => (algorithm, data_name(&text_of("data").unwrap_or_default())),
+        None => (algorithm, data_name(&record.data.unwrap_or_default())),
     };
-    let started = text_of("started")
+    let started = record
+        .started
         .and_then(|t| t.parse::<jiff::Timestamp>().ok())
         .map_or_else(super::now_millis, jiff::Timestamp::as_millisecond);
     Ok(RunInfo {
         // Runs made before there were uids are told apart by everything that is known of them.
-        uid: text_of("uid").unwrap_or_else(|| short_hash(&format!("{directory}\n{text}"))),
-        name: text_of("name").unwrap_or(directory),
+        uid: record
+            .uid
+            .unwrap_or_else(|| short_hash(&format!("{directory}\n{text}"))),
+        name: record.name.unwrap_or(directory),
         experiment: config
             .experiment
             .clone()
@@ -114,7 +112,7 @@ pub(crate) fn short_hash(text: &str) -> String {
 /// # Errors
 /// The file can't be read.
 pub fn import(tracking: &Tracking, run: &RunDir, bytes: u64) -> Result<(), RunError> {
-    let path = run.path().join("metrics.jsonl");
+    let path = run.file(file::METRICS);
     let file = match File::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),

@@ -2,13 +2,15 @@
 //! the end what is left.
 
 use super::{
-    RunError, TrackingConfig,
+    TrackingConfig,
     deliver::{Delivery, Ledger, Seen, Signal},
-    now_millis,
+    figures, now_millis,
     spool::{Reader, Record, Spool},
-    tracker::{Artifact, Happening, Input, Model, RunInfo, Status, Tracker},
+    tracker::{Artifact, Input, Model, RunEvent, RunInfo, Status, Tracker},
 };
+use crate::run::{Event, RunError, RunObserver, file};
 use serde::Serialize;
+use serde_json::Value;
 use std::{
     collections::BTreeMap,
     fs::{File, OpenOptions},
@@ -80,9 +82,6 @@ pub struct TrackerSummary {
 }
 
 impl Tracking {
-    /// Directory of a run's directory that holds the spool and how far each tracker is.
-    pub const DIR: &'static str = "tracking";
-
     /// Tells nobody.
     pub fn none() -> Self {
         Self::default()
@@ -97,7 +96,7 @@ impl Tracking {
         if trackers.is_empty() {
             return Ok(Self::none());
         }
-        let dir = run.dir.join(Self::DIR);
+        let dir = run.dir.join(file::TRACKING);
         std::fs::create_dir_all(&dir).map_err(RunError::io("making", &dir))?;
         let lock = lock(&dir)?;
         let mut spool = Spool::open(&dir, lock.is_some())?;
@@ -158,7 +157,7 @@ impl Tracking {
     }
 
     /// Whether this run was tracked before, by an earlier process.
-    pub fn goes_on(&self) -> bool {
+    pub fn resumed(&self) -> bool {
         self.0.as_ref().is_some_and(|inner| inner.writer().was_there)
     }
 
@@ -167,7 +166,7 @@ impl Tracking {
         self.append(|| Record::Params { params });
     }
 
-    /// Marks on the run.
+    /// Tags of the run.
     pub fn tags(&self, tags: BTreeMap<String, String>) {
         self.append(|| Record::Tags { tags });
     }
@@ -219,10 +218,10 @@ impl Tracking {
     /// Something that happened.
     pub fn event(&self, step: i64, event: &str, reason: &str) {
         self.append(|| {
-            Record::Event(Happening {
+            Record::Event(RunEvent {
                 step,
                 event: event.to_owned(),
-                reason: super::redact::redact(reason),
+                reason: crate::redact::redact(reason),
                 at: now_millis(),
             })
         });
@@ -324,6 +323,16 @@ impl Tracking {
         let mut writer = inner.writer();
         writer.write(&record);
         writer.spend(begun);
+    }
+}
+
+impl RunObserver for Tracking {
+    fn event(&self, event: &Event) {
+        Self::event(self, event.step as i64, event.event, &event.reason);
+    }
+
+    fn metrics(&self, step: usize, line: &Value) {
+        self.series(figures::series(line), step as i64, figures::values(line));
     }
 }
 

@@ -1,5 +1,9 @@
-use super::{CheckpointError, optimizer::PatternError};
-use crate::{device::ReadError, scorer::ScorerError, track::RunError};
+use super::optimizer::PatternError;
+use crate::{
+    device::ReadError,
+    run::{CheckpointError, RunError},
+    scorer::ScorerError,
+};
 use std::{path::PathBuf, sync::Arc};
 
 /// Why training ended early.

@@ -3,8 +3,12 @@
 //! Parameter ids must survive a restart: burn draws them at random, and the optimizer's record is keyed by
 //! them. [`assign_stable_ids`] makes each parameter's id from its path instead.
 
-use super::{Observed, StepOutput, Trainable, VALUE_HEAD_FILE, Validation, WeightedMtp};
-use crate::{data::Batch, device::ReadError};
+use super::{StepOutput, Trainable, Validation, WeightedMtp};
+use crate::{
+    data::Batch,
+    device::ReadError,
+    run::{Observed, file::VALUE_HEAD},
+};
 use burn::{
     module::{Module, ModuleMapper, Param, ParamId},
     tensor::Tensor,
@@ -26,7 +30,7 @@ impl Trainable for WeightedMtp {
             None => wmtp_model::save(&plain.model, dir, SaveDtype::of(plain.model.dtype()))?,
         }
         if let Some(value) = &plain.value {
-            value.save(&dir.join(VALUE_HEAD_FILE), &assets.model_hash)?;
+            value.save(&dir.join(VALUE_HEAD), &assets.model_hash)?;
         }
         assets.companions.write(dir)
     }
@@ -48,7 +52,7 @@ impl Trainable for WeightedMtp {
             }
         };
         if self.value.is_some() {
-            let head = ValueHead::load(&dir.join(VALUE_HEAD_FILE), &assets.model_hash, &device)?;
+            let head = ValueHead::load(&dir.join(VALUE_HEAD), &assets.model_hash, &device)?;
             self.value = Some(head.trainable(&device));
         }
         Ok(assign_stable_ids(self))

@@ -4,7 +4,6 @@
 //! stage; [`train`] trains either by optimizer steps and knows no scorer. Several devices, and fallbacks
 //! for memory and precision, are not here.
 
-mod checkpoint;
 mod config;
 mod dashboard;
 mod display;
@@ -31,7 +30,6 @@ mod trainable;
 mod value_stage;
 mod weighting;
 
-pub use checkpoint::{CheckpointError, CheckpointStore, Mirror, Recorded, TrainerState, hex, verify};
 pub use config::*;
 pub use dashboard::Dashboard;
 pub use display::Quiet;
@@ -45,11 +43,11 @@ pub use loader::{StepLoader, StepSource};
 pub use optimizer::{GradientScale, PatternError, clip_factor, optimizer, rates, state_bytes};
 pub use plan::{Plan, Stage};
 pub use progress::{Lines, Progress, TrainStepDone, ValueStep};
-pub use samples::{Observed, Samples};
+pub use samples::Samples;
 pub use schedule::learning_rate;
 pub use step::{StepBatch, StepOutput};
-pub use steps::{STEPS_FILE, StepDocuments, StepNames, read_steps};
+pub use steps::step_names;
 pub use strategy::{SessionSetup, train};
-pub use trainable::{Trainable, VALUE_HEAD_FILE, Validation};
+pub use trainable::{Trainable, Validation};
 pub use value_stage::{ValueLearner, ValueMetrics};
 pub use weighting::TokenWeighting;

@@ -4,6 +4,7 @@ use super::{
     FallbackConfig, OptimConfig, TrainConfig,
     schedule::{learning_rate, rise},
 };
+use crate::run::file;
 
 /// A stage of a run. Both are trained by one loop; this is where their files and settings differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,8 +19,8 @@ impl Stage {
     /// The file with a line for every step and every validation, in the run's directory.
     pub fn metrics_file(self) -> &'static str {
         match self {
-            Self::Value => "critic/metrics.jsonl",
-            Self::Weighted => "metrics.jsonl",
+            Self::Value => file::VALUE_STAGE_METRICS,
+            Self::Weighted => file::METRICS,
         }
     }
 

@@ -9,14 +9,11 @@ use super::{
 use crate::{
     data::{Batch, DataError, Dataset, Document, Splits, Tokenized, Tokenizer},
     device::ReadError,
+    run::Observed,
     scorer::{Explained, ScoreInput, Scorer, ScorerError},
 };
 use burn::module::Module;
-use serde::{Deserialize, Serialize};
-use std::{
-    collections::BTreeMap,
-    panic::{AssertUnwindSafe, catch_unwind},
-};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Added to the sample numbers of held-out documents, so that no scorer takes them for documents of the
 /// training set.
@@ -121,27 +118,6 @@ fn split(
     })
 }
 
-/// One document, token by token; the rest of a line of `tokens.jsonl`. All vectors of figures are over
-/// the response's tokens in order, null where a figure is not finite or there is none.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Observed {
-    /// The document's name.
-    pub document: String,
-    /// How many tokens are the prompt.
-    pub prompt_tokens: usize,
-    /// Every token's weight.
-    pub weight: Vec<Option<f64>>,
-    /// The scorer's `score`, and what it is made of.
-    pub scores: BTreeMap<String, Vec<Option<f64>>>,
-    /// Cross-entropy in nats of every token by each head, from head 1: that of head k is predicted from
-    /// k tokens before.
-    pub ce: Vec<Vec<Option<f64>>>,
-    /// Why there are neither weights nor scores.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub problem: Option<String>,
-}
-
 impl WeightedMtp {
     /// What scorer and heads make of `batches` after `step` optimizer steps. With `weights.over: step`
     /// these documents are taken for a step. A scorer that can't score them is named in the result.
@@ -192,9 +168,9 @@ impl WeightedMtp {
                 .as_ref()
                 .map(|(weights, all)| Some((weights.get(i)?, all.get(i)?)));
             for document in &batch.documents {
-                let mut seen = Observed::of(document, batch, ce);
+                let mut seen = cross_entropies(document, batch, ce);
                 match &own {
-                    Ok(Some((weights, explained))) => seen.add_scores(document, batch, weights, explained),
+                    Ok(Some((weights, explained))) => add_scores(&mut seen, document, batch, weights, explained),
                     Ok(None) => {}
                     Err(error) => seen.problem = Some(error.to_string()),
                 }
@@ -205,37 +181,35 @@ impl WeightedMtp {
     }
 }
 
-impl Observed {
-    /// With its cross-entropies only.
-    fn of(document: &Document, batch: &Batch, ce: &[Vec<f32>]) -> Self {
-        let first = document.row * batch.seq_len + document.start;
-        // CE_k at position t is that of token t + k, and t has to lie in this document.
-        let of_token = |ce: &[f32], k: usize, token: usize| {
-            let from = token.checked_sub(k).filter(|&from| from >= first)?;
-            short(*ce.get(from)?)
-        };
-        let of_head = |(ce, k): (&Vec<f32>, usize)| {
-            let tokens = document.response(batch.seq_len);
-            tokens.map(|token| of_token(ce, k, token)).collect()
-        };
-        Self {
-            document: document.name.clone(),
-            prompt_tokens: document.prompt_len,
-            ce: ce.iter().zip(1..).map(of_head).collect(),
-            ..Self::default()
-        }
+/// A document with its cross-entropies only.
+fn cross_entropies(document: &Document, batch: &Batch, ce: &[Vec<f32>]) -> Observed {
+    let first = document.row * batch.seq_len + document.start;
+    // CE_k at position t is that of token t + k, and t has to lie in this document.
+    let of_token = |ce: &[f32], k: usize, token: usize| {
+        let from = token.checked_sub(k).filter(|&from| from >= first)?;
+        short(*ce.get(from)?)
+    };
+    let of_head = |(ce, k): (&Vec<f32>, usize)| {
+        let tokens = document.response(batch.seq_len);
+        tokens.map(|token| of_token(ce, k, token)).collect()
+    };
+    Observed {
+        document: document.name.clone(),
+        prompt_tokens: document.prompt_len,
+        ce: ce.iter().zip(1..).map(of_head).collect(),
+        ..Observed::default()
     }
+}
 
-    fn add_scores(&mut self, document: &Document, batch: &Batch, weights: &[f32], explained: &Explained) {
-        let of = |values: &[f32]| -> Vec<Option<f64>> {
-            let positions = document.response(batch.seq_len);
-            positions.map(|i| values.get(i).copied().and_then(short)).collect()
-        };
-        self.weight = of(weights);
-        self.scores.insert("score".into(), of(&explained.scores));
-        for (name, values) in &explained.figures {
-            self.scores.insert((*name).into(), of(values));
-        }
+fn add_scores(seen: &mut Observed, document: &Document, batch: &Batch, weights: &[f32], explained: &Explained) {
+    let of = |values: &[f32]| -> Vec<Option<f64>> {
+        let positions = document.response(batch.seq_len);
+        positions.map(|i| values.get(i).copied().and_then(short)).collect()
+    };
+    seen.weight = of(weights);
+    seen.scores.insert("score".into(), of(&explained.scores));
+    for (name, values) in &explained.figures {
+        seen.scores.insert((*name).into(), of(values));
     }
 }
 

@@ -1,7 +1,12 @@
 //! What the training loop needs of a module.
 
-use super::{Observed, StepBatch, StepOutput};
-use crate::{data::Batch, device::ReadError, scorer::critic::CriticReport};
+use super::{StepBatch, StepOutput};
+use crate::{
+    data::Batch,
+    device::ReadError,
+    run::{Observed, ValidLine},
+    scorer::critic::CriticReport,
+};
 use burn::{
     module::Module,
     train::{InferenceStep, TrainStep},
@@ -9,9 +14,6 @@ use burn::{
 use serde_json::{Value, json};
 use std::{fmt::Display, path::Path};
 use wmtp_model::ModelError;
-
-/// Name of a value head's file, in checkpoints and where the value stage leaves it.
-pub const VALUE_HEAD_FILE: &str = "value_head.safetensors";
 
 /// A module that the training loop can train and checkpoint.
 pub trait Trainable:
@@ -95,7 +97,11 @@ impl Validation {
     /// Its line of metrics.
     pub(super) fn line(&self, step: usize) -> Value {
         match self {
-            Self::Loss { loss, ce_heads } => json!({"step": step, "valid_loss": loss, "valid_ce_heads": ce_heads}),
+            Self::Loss { loss, ce_heads } => json!(ValidLine {
+                step,
+                valid_loss: Some(*loss),
+                valid_ce_heads: ce_heads.iter().copied().map(Some).collect(),
+            }),
             Self::Values(report) => json!({"step": step, "held_out": report}),
         }
     }

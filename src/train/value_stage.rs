@@ -4,12 +4,12 @@
 //! are not finite, and exact resumption are the loop's.
 
 use super::{
-    StepBatch, StepOutput, Trainable, VALUE_HEAD_FILE, Validation, assign_stable_ids, forward::Forward,
-    joint_value::head_1_ce,
+    StepBatch, StepOutput, Trainable, Validation, assign_stable_ids, forward::Forward, joint_value::head_1_ce,
 };
 use crate::{
     data::Batch,
     device::to_f32,
+    run::file::VALUE_HEAD,
     scorer::{
         CriticConfig, ScorerError, SequenceReward,
         critic::{CriticReport, Observations, loss},
@@ -161,13 +161,13 @@ impl InferenceStep for ValueLearner {
 
 impl Trainable for ValueLearner {
     fn write(&self, dir: &Path) -> Result<(), ModelError> {
-        let file = dir.join(VALUE_HEAD_FILE);
+        let file = dir.join(VALUE_HEAD);
         self.value.valid().save(&file, &self.frozen.model_hash)
     }
 
     fn read(mut self, dir: &Path) -> Result<Self, ModelError> {
         let (hash, device) = (&self.frozen.model_hash, &self.frozen.autodiff);
-        let value = ValueHead::load(&dir.join(VALUE_HEAD_FILE), hash, device)?;
+        let value = ValueHead::load(&dir.join(VALUE_HEAD), hash, device)?;
         self.value = value.trainable(device);
         Ok(assign_stable_ids(self))
     }

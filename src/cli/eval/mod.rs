@@ -1,8 +1,8 @@
 //! `wmtp eval`: a model, or completions made elsewhere, on a benchmark.
 
-mod follow;
 mod show;
 mod source;
+mod tracking;
 mod training;
 
 use super::{
@@ -17,7 +17,9 @@ use crate::{
         parse_task_names,
         sandbox::{Limits, Options, Policy, Sandbox, SandboxError},
     },
-    settings::{Settings, TaskChoice, expand_home},
+    paths::expand_home,
+    run::file,
+    settings::{Settings, TaskChoice},
 };
 use show::Bar;
 use source::{Answers, Asked};
@@ -150,7 +152,7 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     let resumed = source::run_to_resume(args.resume.as_deref(), &runs, name)?;
     if let Some(run) = &resumed {
         // The run's own settings, under whatever was given now: what differs is refused later.
-        settings = load(&args.settings.under(run.join("config.yaml"), run.join("recipe.yaml")))?;
+        settings = load(&args.settings.under(run.join(file::CONFIG), run.join(file::RECIPE)))?;
     }
     writable(args.save_samples.as_deref())?;
     let speculative = args.speculative || resumed.as_deref().is_some_and(source::was_speculative);
@@ -192,8 +194,8 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     };
     request.training = training::training_tasks(benchmark.as_ref(), &request.tasks, model_dir.as_deref());
     request.files = vec![
-        ("config.yaml".into(), settings.config.to_yaml()),
-        ("recipe.yaml".into(), settings.recipe.to_yaml()),
+        (file::CONFIG.into(), settings.config.to_yaml()),
+        (file::RECIPE.into(), settings.recipe.to_yaml()),
     ];
     if let Answers::Model(generator) = &mut answers {
         let wanted = args.dry_run || args.profile == Some(Profile::Paper);
@@ -230,7 +232,7 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     if let (Some(model), Ok(result)) = (&model_dir, finished.to_json()) {
         keep_with_run(model, &result);
     }
-    if let Err(failure) = follow::follow(&finished, &settings) {
+    if let Err(failure) = tracking::log(&finished, &settings) {
         eprintln!(
             "warning: the run's trackers were not told of this evaluation: {}",
             failure.message()
@@ -242,7 +244,7 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
 /// Leaves the result with the run whose checkpoint was evaluated, and renews that run's report. What was
 /// evaluated stands in the evaluation's own directory, so that failing here is worth a warning only.
 fn keep_with_run(model: &Path, result: &serde_json::Value) {
-    let kept = crate::report::evaluation::keep(model, result);
+    let kept = crate::report::outcomes::keep(model, result);
     let renewed = kept.and_then(|run| run.map(|run| crate::report::write(&run, None)).transpose());
     if let Err(error) = renewed {
         eprintln!("warning: {error}");
@@ -257,7 +259,7 @@ fn report(
     output: &Output,
 ) -> Result<(), Failure> {
     if let Some(file) = save {
-        let from = finished.run_dir.join("samples.jsonl");
+        let from = finished.run_dir.join(file::SAMPLES);
         std::fs::copy(&from, file).map_err(|e| Failure::failed(format!("cannot write `{}`: {e}", file.display())))?;
     }
     let mut json = finished.to_json()?;

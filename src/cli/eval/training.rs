@@ -6,7 +6,7 @@ use crate::{
         Benchmark,
         training_tasks::{MBPP_TRAINING, TaskSet, TrainingTasks},
     },
-    report::evaluation::run_of,
+    report::outcomes::run_of,
     settings::yaml_to_json,
 };
 use serde_json::Value;
@@ -47,7 +47,7 @@ fn recipes(model: &Path) -> Vec<Value> {
         .filter(|_| all.len() < GENERATIONS)
         .and_then(|model| run_of(&model))
     {
-        let recipe = std::fs::read_to_string(run.join("recipe.yaml")).unwrap_or_default();
+        let recipe = std::fs::read_to_string(run.join(crate::run::file::RECIPE)).unwrap_or_default();
         let recipe = yaml_to_json(&recipe).unwrap_or_default();
         let base = recipe["model"]["base"].as_str().map(PathBuf::from);
         all.push(recipe["data"].clone());

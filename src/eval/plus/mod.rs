@@ -13,10 +13,11 @@ mod reference;
 
 use super::{
     Answer, Benchmark, EvalError, Judge, Judgement, Stop, Verdict,
-    benchmark::{Stages, normalised},
+    benchmark::normalised,
     extract,
     humaneval::functions,
     judge::Calls,
+    judgement::Stages,
     sandbox::map_bounded,
     verdict::{Candidate, HARNESS},
 };

@@ -22,6 +22,7 @@ mod record;
 mod report;
 
 use super::{Benchmark, EvalError, EvalRequest, Generator, Judge, Predictions, VerdictCache, sandbox::Runner};
+use crate::run::file;
 use judging::{Sink, judge_all};
 use serde_json::{Value, json};
 use std::{
@@ -129,7 +130,7 @@ pub fn run(
 
     let report = report::report(benchmark, request, runner, &groups);
     part.finish()?;
-    write_whole(&dir.join("eval.json"), &format!("{:#}\n", report.to_json()?))?;
+    write_whole(&dir.join(file::EVAL), &format!("{:#}\n", report.to_json()?))?;
     let finished = Finished {
         report,
         seconds: started.elapsed().as_secs_f64(),
@@ -138,7 +139,7 @@ pub fn run(
         cached_verdicts: cache.map_or(0, |cache| cache.hits()),
         run_dir: dir.clone(),
     };
-    write_whole(&dir.join("timing.json"), &format!("{:#}\n", finished.timing()))?;
+    write_whole(&dir.join(file::TIMING), &format!("{:#}\n", finished.timing()))?;
     part.remove()?;
     Ok(finished)
 }

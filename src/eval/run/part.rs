@@ -5,7 +5,7 @@
 //! reads back what is whole.
 
 use super::{jobs::Job, read_error, write_error};
-use crate::eval::EvalError;
+use crate::{eval::EvalError, run::file::SAMPLES};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::HashMap,
@@ -15,7 +15,12 @@ use std::{
 };
 
 const PART: &str = "samples.jsonl.part";
-const FINAL: &str = "samples.jsonl";
+const FINAL: &str = SAMPLES;
+
+/// The part file of the run in `dir`.
+pub(super) fn path(dir: &Path) -> PathBuf {
+    dir.join(PART)
+}
 
 /// A line of `samples.jsonl`. The first fields are human-eval's and evalplus', so that their tools
 /// read the file.

@@ -2,10 +2,9 @@
 
 use super::{read_error, write_whole};
 use crate::eval::{Benchmark, EvalError, EvalRequest, TooLong, VerdictCache, sandbox::Runner, verdict::HARNESS};
+use crate::run::{RunRecord, file};
 use serde_json::{Value, json};
 use std::path::Path;
-
-const FILE: &str = "run.json";
 
 /// Everything that decides `samples.jsonl` and `eval.json`.
 pub(super) fn asked_for(
@@ -46,7 +45,7 @@ pub(super) fn asked_for(
 /// Begins a new run in the request's directory, or makes sure that the one there is the same.
 pub(super) fn begin_or_go_on(request: &EvalRequest, asked: &Value) -> Result<(), EvalError> {
     let dir = &request.output;
-    let path = dir.join(FILE);
+    let path = dir.join(file::RECORD);
     let there = match std::fs::read_to_string(&path) {
         Ok(text) => Some(text),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
@@ -58,12 +57,13 @@ pub(super) fn begin_or_go_on(request: &EvalRequest, asked: &Value) -> Result<(),
             dir.display()
         ))),
         (None, true) => Err(EvalError::Request(format!(
-            "{} holds no evaluation that could go on: there is no {FILE}",
-            dir.display()
+            "{} holds no evaluation that could go on: there is no {}",
+            dir.display(),
+            file::RECORD
         ))),
         (Some(text), true) => {
             same(dir, &text, asked)?;
-            if dir.join("timing.json").exists() && !dir.join("samples.jsonl.part").exists() {
+            if dir.join(file::TIMING).exists() && !super::part::path(dir).exists() {
                 return Err(EvalError::Request(format!(
                     "the run in {} has ended: there is nothing to go on with, its report is eval.json",
                     dir.display()
@@ -75,23 +75,26 @@ pub(super) fn begin_or_go_on(request: &EvalRequest, asked: &Value) -> Result<(),
             for (name, text) in &request.files {
                 write_whole(&dir.join(name), text)?;
             }
-            let document = json!({
-                "kind": "evaluation",
-                "algorithm": format!("eval-{}", asked.get("benchmark").and_then(Value::as_str).unwrap_or_default()),
-                "version": env!("CARGO_PKG_VERSION"),
-                "request": asked,
-            });
-            write_whole(&path, &format!("{document:#}\n"))
+            let benchmark = asked.get("benchmark").and_then(Value::as_str).unwrap_or_default();
+            let record = RunRecord {
+                kind: Some(RunRecord::EVALUATION.into()),
+                algorithm: Some(format!("eval-{benchmark}")),
+                version: Some(env!("CARGO_PKG_VERSION").into()),
+                request: Some(asked.clone()),
+                ..RunRecord::default()
+            };
+            write_whole(&path, &format!("{:#}\n", json!(record)))
         }
     }
 }
 
 fn same(dir: &Path, text: &str, asked: &Value) -> Result<(), EvalError> {
-    let document: Value = serde_json::from_str(text).unwrap_or_default();
-    let Some(was) = document.get("request").and_then(Value::as_object) else {
+    let record: RunRecord = serde_json::from_str(text).unwrap_or_default();
+    let Some(was) = record.request.as_ref().and_then(Value::as_object) else {
         return Err(EvalError::Request(format!(
-            "{} is no evaluation: its {FILE} does not say what it was asked for",
-            dir.display()
+            "{} is no evaluation: its {} does not say what it was asked for",
+            dir.display(),
+            file::RECORD
         )));
     };
     let differs = asked

@@ -8,10 +8,10 @@ use super::{
     layout::{Layout, cache_error, sync_dir, write_json},
     lock::Lock,
 };
+use crate::run::FileHash;
 use crate::storage::{
     StorageError, Transfer, etag,
     listing::{Listing, Object, hex},
-    manifest::FileHash,
     remote::{Broken, Remote},
 };
 use sha2::{Digest, Sha256};

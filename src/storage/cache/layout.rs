@@ -1,6 +1,7 @@
 //! Where things lie in a cache.
 
-use super::super::{StorageError, listing::Object, manifest::FileHash, remote::Remote, s3::sha256};
+use super::super::{StorageError, listing::Object, remote::Remote, s3::sha256};
+use crate::run::FileHash;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     fs::{self, File},

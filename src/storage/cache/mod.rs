@@ -25,10 +25,10 @@ pub(super) use lock::Lock;
 use super::{
     ByteSize, StorageError, Transfer,
     listing::Listing,
-    manifest::FileHash,
     remote::{Broken, Remote},
     s3::sha256,
 };
+use crate::run::FileHash;
 use layout::{Reference, cache_error, read_json, temporary, write_json};
 use std::{
     collections::HashMap,

@@ -15,7 +15,7 @@
 mod layout;
 mod meta;
 
-use super::{Artifact, Happening, Input, Model, Point, RunInfo, Status, TrackError, Tracker, describe::short_hash};
+use super::{Artifact, Input, Model, Point, RunEvent, RunInfo, Status, TrackError, Tracker, describe::short_hash};
 use layout::Layout;
 use serde_json::{Value, json};
 use std::{
@@ -125,7 +125,7 @@ impl Tracker for MlflowFiles {
     }
 
     /// As at a server: the last one of each sort is a tag.
-    fn event(&mut self, event: &Happening) -> Result<(), TrackError> {
+    fn event(&mut self, event: &RunEvent) -> Result<(), TrackError> {
         let text = format!("step {}: {}", event.step, event.reason);
         self.run()?.write("tags", &format!("event.{}", event.event), &text)
     }

@@ -1,4 +1,7 @@
-use crate::track::{SetupError, redact, redact::credentials};
+use crate::{
+    redact::{credentials, redact},
+    track::SetupError,
+};
 use std::fmt;
 
 /// An MLflow server's address, and what opens it.

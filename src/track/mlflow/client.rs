@@ -282,5 +282,5 @@ fn cause(error: &reqwest::Error) -> String {
     while let Some(source) = cause.source() {
         cause = source;
     }
-    crate::track::redact(&cause.to_string())
+    crate::redact::redact(&cause.to_string())
 }

@@ -163,7 +163,7 @@ impl Board {
         self.advance(Stage::Value, at.step, at.total, now);
         (self.loss, self.lr, self.norm) = (Some(at.loss), Some(at.lr), Some(at.norm));
         self.value_loss.push(at.step, at.loss);
-        self.memory = crate::track::peak_memory();
+        self.memory = crate::run::peak_memory();
     }
 
     /// A step of training.

@@ -1,7 +1,13 @@
 //! Checkpoints of a session: written, kept, read back.
 
 use super::session::Session;
-use crate::train::{CheckpointError, Kept, Stage, TrainError, Trainable};
+use crate::{
+    run::{
+        CheckpointError,
+        file::{BEST, OPTIMIZER},
+    },
+    train::{Kept, Stage, TrainError, Trainable},
+};
 use std::path::Path;
 
 impl<M: Trainable> Session<'_, M> {
@@ -15,7 +21,7 @@ impl<M: Trainable> Session<'_, M> {
             self.model = Some(model.read(from).map_err(|e| content(&e))?);
         }
         let optimizer = self.fresh_optimizer()?;
-        self.optimizer = Some(optimizer.load(from.join("optimizer.bpk")).map_err(|e| content(&e))?);
+        self.optimizer = Some(optimizer.load(from.join(OPTIMIZER)).map_err(|e| content(&e))?);
         Ok(())
     }
 
@@ -31,7 +37,7 @@ impl<M: Trainable> Session<'_, M> {
                 problem: error.to_string(),
             };
             model.write(dir).map_err(|e| content(&e))?;
-            optimizer.save(dir.join("optimizer.bpk")).map_err(|e| content(&e))
+            optimizer.save(dir.join(OPTIMIZER)).map_err(|e| content(&e))
         })?;
         if self.setup.plan.stage == Stage::Value {
             // They are gone when the stage ends: nothing that a reader of the events would look for.
@@ -46,7 +52,7 @@ impl<M: Trainable> Session<'_, M> {
     /// Called right after `save`: `last` is the state whose loss was just found the best.
     pub(super) fn keep_best(&self) -> Result<(), TrainError> {
         if self.setup.plan.train.checkpoint.best {
-            self.keep("best")?;
+            self.keep(BEST)?;
         }
         Ok(())
     }
@@ -54,7 +60,7 @@ impl<M: Trainable> Session<'_, M> {
     /// Keeps `last` under another name, with what the recipe wants of it.
     pub(super) fn keep(&self, name: &str) -> Result<(), TrainError> {
         let content = Kept::from(&self.setup.plan.train.checkpoint);
-        self.setup.store.keep(name, content)?;
+        self.setup.store.keep(name, |last, kept| content.fill(last, kept))?;
         Ok(())
     }
 }

@@ -2,30 +2,19 @@
 //! of weights, and a few documents token by token. Nothing of it reaches the training.
 
 use super::session::Session;
-use crate::train::{
-    Observed, Recorded, STEPS_FILE, Stage, StepDocuments, StepOutput, TrainError, Trainable, histogram,
+use crate::{
+    run::{
+        EdgesLine, HistogramLine, Recorded, StepDocuments, TokensLine,
+        file::{STEPS, TOKENS, WEIGHTS},
+    },
+    train::{Stage, StepOutput, TrainError, Trainable, histogram},
 };
-use serde::Serialize;
-use serde_json::json;
 use std::time::Instant;
-
-const WEIGHTS: &str = "weights.jsonl";
-const TOKENS: &str = "tokens.jsonl";
 
 /// Ratio of trained tokens to tokens that recording the samples reads. A step costs three forward passes
 /// or, where small matrices make a few documents expensive, somewhat more than one: recording takes less
 /// than 1% of the training in either case.
 const TRAINED_PER_SAMPLED: u64 = 100;
-
-/// One line of `tokens.jsonl`.
-#[derive(Serialize)]
-struct TokensLine<'a> {
-    step: usize,
-    split: &'static str,
-    tokens: &'a [String],
-    #[serde(flatten)]
-    observed: &'a Observed,
-}
 
 impl<M: Trainable> Session<'_, M> {
     /// A new run: nothing recorded, and what the model is before the first step.
@@ -36,7 +25,7 @@ impl<M: Trainable> Session<'_, M> {
         if self.setup.plan.stage == Stage::Value {
             return Ok(());
         }
-        for file in [STEPS_FILE, WEIGHTS, TOKENS] {
+        for file in [STEPS, WEIGHTS, TOKENS] {
             run.truncate(file, 0)?;
         }
         self.state.recorded = Some(Recorded::default());
@@ -50,7 +39,7 @@ impl<M: Trainable> Session<'_, M> {
         if let Some(recorded) = &self.state.recorded {
             self.setup.run.truncate(WEIGHTS, recorded.weights_bytes)?;
             self.setup.run.truncate(TOKENS, recorded.tokens_bytes)?;
-            self.setup.run.truncate(STEPS_FILE, recorded.steps_bytes)?;
+            self.setup.run.truncate(STEPS, recorded.steps_bytes)?;
         }
         Ok(())
     }
@@ -64,7 +53,7 @@ impl<M: Trainable> Session<'_, M> {
         let recorded = self.state.recorded.get_or_insert_default();
         recorded.weights_bytes = run.size(WEIGHTS);
         recorded.tokens_bytes = run.size(TOKENS);
-        recorded.steps_bytes = run.size(STEPS_FILE);
+        recorded.steps_bytes = run.size(STEPS);
     }
 
     /// What the step that was just done was trained on, after the names of all documents.
@@ -73,11 +62,11 @@ impl<M: Trainable> Session<'_, M> {
             return Ok(());
         }
         let run = &self.setup.run;
-        if run.size(STEPS_FILE) == 0 {
-            run.append(STEPS_FILE, &self.setup.names)?;
+        if run.size(STEPS) == 0 {
+            run.append(STEPS, &self.setup.names)?;
         }
         (step.step, step.epoch) = (self.state.step, self.state.epoch + 1);
-        Ok(run.append(STEPS_FILE, &step)?)
+        Ok(run.append(STEPS, &step)?)
     }
 
     /// The histogram of a step's weights, if it is one whose is written: the first, every n-th, the last.
@@ -89,9 +78,15 @@ impl<M: Trainable> Session<'_, M> {
         }
         let run = &self.setup.run;
         if run.size(WEIGHTS) == 0 {
-            run.append(WEIGHTS, &json!({"edges": histogram::edges()}))?;
+            run.append(
+                WEIGHTS,
+                &EdgesLine {
+                    edges: histogram::edges(),
+                },
+            )?;
         }
-        Ok(run.append(WEIGHTS, &json!({"step": step, "counts": item.weight_counts}))?)
+        let counts = item.weight_counts.iter().map(|&count| count.into()).collect();
+        Ok(run.append(WEIGHTS, &HistogramLine { step, counts })?)
     }
 
     /// The samples token by token, if enough was trained since they were last looked at.
@@ -123,11 +118,11 @@ impl<M: Trainable> Session<'_, M> {
         let (step, started) = (self.state.step, Instant::now());
         for split in &self.setup.samples.splits {
             let observed = self.model().observe(&split.batches, step)?;
-            for (tokens, observed) in split.tokens.iter().zip(&observed) {
+            for (tokens, observed) in split.tokens.iter().zip(observed) {
                 let line = TokensLine {
                     step,
-                    split: split.name,
-                    tokens,
+                    split: split.name.into(),
+                    tokens: tokens.clone(),
                     observed,
                 };
                 self.setup.run.append(TOKENS, &line)?;

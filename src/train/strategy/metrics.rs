@@ -2,35 +2,10 @@
 
 use super::session::{Rates, Session};
 use crate::{
-    track::Event,
+    run::{Event, StepLine, peak_memory},
     train::{Stage, StepOutput, TrainError, TrainStepDone, Trainable, ValueStep},
 };
-use serde::Serialize;
 use serde_json::json;
-
-/// One line of `metrics.jsonl`.
-#[derive(Serialize)]
-struct MetricsLine {
-    step: usize,
-    tokens: u64,
-    loss: Option<f64>,
-    #[serde(flatten)]
-    ce: serde_json::Map<String, serde_json::Value>,
-    weight_mean: Option<f64>,
-    weight_min: Option<f64>,
-    weight_max: Option<f64>,
-    weight_entropy: Option<f64>,
-    weight_fallbacks: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value_loss: Option<f64>,
-    grad_norm: Option<f64>,
-    lr: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value_lr: Option<f64>,
-    applied: bool,
-    tok_s: f64,
-    mem: Option<u64>,
-}
 
 impl<M: Trainable> Session<'_, M> {
     /// A step's line of metrics, and the same for people.
@@ -75,17 +50,11 @@ impl<M: Trainable> Session<'_, M> {
         seconds: f64,
     ) -> Result<(), TrainError> {
         let finite = |x: f64| x.is_finite().then_some(x);
-        let ce = item
-            .ce_heads
-            .iter()
-            .enumerate()
-            .map(|(k, &ce)| (format!("ce_head_{}", k + 1), ce.into()))
-            .collect();
-        let line = MetricsLine {
+        let line = StepLine {
             step: self.state.step,
             tokens: self.state.tokens,
             loss: finite(item.loss),
-            ce,
+            other: StepLine::heads(&item.ce_heads),
             weight_mean: item.weights.map(|w| w.mean),
             weight_min: item.weights.map(|w| w.min),
             weight_max: item.weights.map(|w| w.max),
@@ -97,7 +66,7 @@ impl<M: Trainable> Session<'_, M> {
             value_lr,
             applied,
             tok_s: item.tokens as f64 / seconds,
-            mem: crate::track::peak_memory(),
+            mem: peak_memory(),
         };
         self.setup.progress.step(&TrainStepDone {
             step: self.state.step,

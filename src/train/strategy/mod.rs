@@ -11,9 +11,10 @@ mod session;
 mod validation;
 
 use super::{
-    Quiet, TrainError, Trainable, TrainerState,
+    Quiet, TrainError, Trainable,
     optimizer::{GradientScale, optimizer},
 };
+use crate::run::TrainerState;
 use burn::{
     optim::lr_scheduler::constant::ConstantLr,
     train::{

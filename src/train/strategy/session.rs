@@ -1,14 +1,14 @@
 //! One run of the loop: steps, updates, skips, returns to a checkpoint, and what is due after a step.
 
 use crate::{
+    run::{CheckpointStore, RunDir, StepDocuments, StepNames, TrainerState, file},
     scorer::FallbackTally,
     stop::Stop,
-    track::RunDir,
     train::{
-        CheckpointStore, Plan, Samples, Stage, StepBatch, StepDocuments, StepLoader, StepNames, StepOutput, TrainError,
-        Trainable, TrainerState, grads,
+        Plan, Samples, Stage, StepBatch, StepLoader, StepOutput, TrainError, Trainable, grads,
         optimizer::{GradientScale, clip_factor, optimizer, rates},
         progress,
+        steps::sample_numbers,
     },
 };
 use burn::{
@@ -144,8 +144,8 @@ impl<M: Trainable> Session<'_, M> {
         batch.heads_only = self.state.step < plan.train.head_warmup.steps;
         let dump = batch.clone();
         let documents = StepDocuments {
-            documents: StepDocuments::numbers(&dump.micro_batches),
-            labelled: StepDocuments::numbers(&dump.labelled),
+            documents: sample_numbers(&dump.micro_batches),
+            labelled: sample_numbers(&dump.labelled),
             ..StepDocuments::default()
         };
         let TrainOutput { grads, item } = TrainStep::step(self.model(), batch);
@@ -281,7 +281,7 @@ impl<M: Trainable> Session<'_, M> {
             self.keep_best()?;
         }
         if due(train.checkpoint.every, step) {
-            self.keep(&format!("step-{step:06}"))?;
+            self.keep(&format!("{}{step:06}", file::STEP_PREFIX))?;
             self.setup.store.prune(train.checkpoint.keep)?;
         }
         Ok(())

@@ -5,17 +5,18 @@ use crate::{
     cli::{Failure, track::run_with_settings},
     eval::{self, Finished},
     pipeline,
+    run::{RunDir, RunRecord, file, run_of_checkpoint},
     settings::Settings,
     track::{self, Input, Status, Tracking},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
 
 /// Tells the trackers of the run that was evaluated, or, of another model, those of a run of its own.
-pub(super) fn follow(finished: &Finished, settings: &Settings) -> Result<(), Failure> {
+pub(super) fn log(finished: &Finished, settings: &Settings) -> Result<(), Failure> {
     let evaluation = &finished.run_dir;
     let run = finished
         .report
@@ -39,9 +40,9 @@ pub(super) fn follow(finished: &Finished, settings: &Settings) -> Result<(), Fai
         .map_err(Failure::failed)?;
     match &run {
         // A run that was not tracked while it trained.
-        Some(checkpoint) if !tracking.goes_on() => {
+        Some(checkpoint) if !tracking.resumed() => {
             let (_, own) = run_with_settings(&checkpoint.run.to_string_lossy(), &SettingsArgs::default(), None)?;
-            let run = track::RunDir::open(dir, &dir.to_string_lossy()).map_err(Failure::failed)?;
+            let run = RunDir::open(dir, &dir.to_string_lossy()).map_err(Failure::failed)?;
             pipeline::describe(&tracking, dir, &own.config, &own.recipe);
             track::import(&tracking, &run, u64::MAX).map_err(Failure::failed)?;
             tracking.status(Status::Finished);
@@ -69,18 +70,12 @@ struct Checkpoint {
 /// The training run that a model's directory is a checkpoint of.
 fn evaluated(model: &Path) -> Option<Checkpoint> {
     let model = std::path::absolute(model).ok()?;
-    let run = model
-        .parent()
-        .filter(|parent| parent.ends_with("checkpoints"))?
-        .parent()?;
-    let read = |path: PathBuf| serde_json::from_str::<Value>(&std::fs::read_to_string(path).ok()?).ok();
-    let record = read(run.join("run.json"))?;
-    (record["kind"] != "evaluation").then(|| Checkpoint {
-        run: run.to_path_buf(),
-        name: model.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-        step: read(model.join("trainer.json"))
-            .and_then(|t| t["step"].as_i64())
-            .unwrap_or(0),
+    let run = RunDir::at(run_of_checkpoint(&model)?);
+    let name = model.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    (!run.record()?.is_evaluation()).then(|| Checkpoint {
+        step: run.trainer_state(&name).map_or(0, |state| state.step as i64),
+        run: run.path().to_path_buf(),
+        name,
     })
 }
 
@@ -124,11 +119,12 @@ fn tell(tracking: &Tracking, finished: &Finished, name: &str, checkpoint: Option
         format!("wmtp.eval.{benchmark}"),
         format!("pass@1 {:.4} ({low:.4} to {high:.4}){of}", report.pass_at_1),
     )]));
-    let record = std::fs::read_to_string(finished.run_dir.join("run.json")).unwrap_or_default();
-    let record: Value = serde_json::from_str(&record).unwrap_or_default();
+    let request = RunRecord::read(&finished.run_dir)
+        .and_then(|record| record.request)
+        .unwrap_or_default();
     tracking.inputs(vec![Input {
         name: format!("{benchmark}-{}", report.variant),
-        digest: record["request"]["problems"].as_str().unwrap_or_default().to_owned(),
+        digest: request["problems"].as_str().unwrap_or_default().to_owned(),
         source: report
             .origin
             .get("data")
@@ -137,17 +133,17 @@ fn tell(tracking: &Tracking, finished: &Finished, name: &str, checkpoint: Option
         context: "evaluation".into(),
         profile: json!({"tasks": report.tasks}),
     }]);
-    for file in [
-        "run.json",
-        "eval.json",
-        "timing.json",
-        "samples.jsonl",
-        "report.md",
-        "report.html",
+    for name_of_file in [
+        file::RECORD,
+        file::EVAL,
+        file::TIMING,
+        file::SAMPLES,
+        file::REPORT_MARKDOWN,
+        file::REPORT_HTML,
     ] {
-        let path = finished.run_dir.join(file);
+        let path = finished.run_dir.join(name_of_file);
         if path.is_file() {
-            tracking.artifact(&path, &format!("evaluations/{name}/{file}"));
+            tracking.artifact(&path, &format!("{}/{name}/{name_of_file}", file::EVALUATIONS));
         }
     }
 }

@@ -6,8 +6,11 @@ use super::{
     arm::Sweep,
     table::{Status, Table},
 };
-use crate::track::{self, SetupError, Tracking, TrackingConfig, flatten, metric_key, own_run, short_hash};
-use serde_json::{Value, json};
+use crate::{
+    run::{RunError, RunRecord, file},
+    track::{self, SOURCE_TAG, SetupError, Tracking, TrackingConfig, flatten, metric_key, own_run, short_hash},
+};
+use serde_json::Value;
 use std::{
     collections::BTreeMap,
     fs,
@@ -22,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(50);
 /// Files of the sweep's directory that trackers get at the end.
 const FILES: [&str; 7] = [
-    "run.json",
+    file::RECORD,
     "sweep.yaml",
     "sweep.md",
     "sweep.html",
@@ -33,12 +36,12 @@ const FILES: [&str; 7] = [
 
 /// Tells the sweep's trackers how it goes.
 #[derive(Debug)]
-pub struct Followed {
+pub struct TrackedSweep {
     tracking: Tracking,
     dir: PathBuf,
 }
 
-impl Followed {
+impl TrackedSweep {
     /// Begins, or goes on with, the sweep's own run where the config names trackers, and waits a little
     /// until they have it.
     ///
@@ -47,7 +50,7 @@ impl Followed {
     pub fn begin(sweep: &Sweep) -> Result<Self, SweepError> {
         let config = tracking_config(sweep);
         let trackers = track::trackers(&config).map_err(|SetupError(problem)| SweepError::Tracking(problem))?;
-        let other = |e: track::RunError| SweepError::Other(e.to_string());
+        let other = |e: RunError| SweepError::Other(e.to_string());
         if trackers.is_empty() {
             return Ok(Self {
                 tracking: Tracking::none(),
@@ -60,27 +63,27 @@ impl Followed {
         let info = own_run(&sweep.dir, &config).map_err(other)?;
         let tracking = Tracking::open(info, trackers, &config).map_err(other)?;
         tracking.status(track::Status::Running);
-        if !tracking.goes_on() {
+        if !tracking.resumed() {
             let file = serde_json::to_value(&sweep.config).unwrap_or_default();
             tracking.params(flatten(&file));
             let tags = [
-                ("mlflow.source.name", "wmtp sweep".to_owned()),
+                (SOURCE_TAG, "wmtp sweep".to_owned()),
                 ("sweep", sweep.name.clone()),
                 ("wmtp.arms", sweep.arms.len().to_string()),
             ];
             tracking.tags(tags.map(|(key, value)| (key.to_owned(), value)).into());
         }
-        let followed = Self {
+        let tracked = Self {
             tracking,
             dir: sweep.dir.clone(),
         };
-        followed.wait_until_known(&names);
-        Ok(followed)
+        tracked.wait_until_known(&names);
+        Ok(tracked)
     }
 
     fn wait_until_known(&self, trackers: &[String]) {
         let known = |name: &String| {
-            let ledger = self.dir.join(Tracking::DIR).join(format!("{name}.json"));
+            let ledger = self.dir.join(file::TRACKING).join(format!("{name}.json"));
             let text = fs::read_to_string(ledger).unwrap_or_default();
             serde_json::from_str::<Value>(&text).is_ok_and(|ledger| ledger["kept"]["run_id"].is_string())
         };
@@ -158,22 +161,25 @@ fn tracking_config(sweep: &Sweep) -> TrackingConfig {
 
 /// `run.json`, written once by whoever is first.
 fn record(sweep: &Sweep) -> Result<(), SweepError> {
-    let path = sweep.dir.join("run.json");
+    let path = sweep.dir.join(file::RECORD);
     if path.exists() {
         return Ok(());
     }
     let started = jiff::Timestamp::now().to_string();
-    let document = json!({
-        "format": 1,
-        "kind": "sweep",
-        "uid": short_hash(&format!("{}\n{started}\n{}", sweep.dir.display(), std::process::id())),
-        "name": sweep.name,
-        "algorithm": "sweep",
-        "started": started,
-        "wmtp": env!("CARGO_PKG_VERSION"),
-        "commit": option_env!("WMTP_COMMIT"),
-    });
-    write_new(&path, format!("{document:#}\n").as_bytes()).map_err(SweepError::io("writing", &path))
+    let uid = short_hash(&format!("{}\n{started}\n{}", sweep.dir.display(), std::process::id()));
+    let record = RunRecord {
+        format: Some(1),
+        kind: Some(RunRecord::SWEEP.into()),
+        uid: Some(uid),
+        name: Some(sweep.name.clone()),
+        algorithm: Some(RunRecord::SWEEP.into()),
+        started: Some(started),
+        wmtp: Some(env!("CARGO_PKG_VERSION").into()),
+        commit: Some(option_env!("WMTP_COMMIT").map(str::to_owned)),
+        ..RunRecord::default()
+    };
+    let text = serde_json::to_string_pretty(&record).unwrap_or_default();
+    write_new(&path, format!("{text}\n").as_bytes()).map_err(SweepError::io("writing", &path))
 }
 
 /// The whole file, or the one that another process has put there meanwhile.

@@ -4,138 +4,23 @@
 //! in the same move, so that at every instant a complete one exists. One whose files do not match
 //! their hashes is named and passed over, and the one before it is used.
 
-use super::kept::{self, Kept};
-use crate::{
-    storage::{FileHash, MANIFEST, Manifest},
-    track::{RunError, write_atomically},
+use super::{
+    CheckpointError, RunError, TrainerState,
+    file::{LAST, PREVIOUS, STEP_PREFIX, TRAINER},
+    manifest::{Manifest, entries, file_name, hash, sync_dir, write_manifest},
+    write_atomically,
 };
-use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
-    fmt,
-    fs::{self, File},
-    io,
+    fmt, fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
-
-const TRAINER: &str = "trainer.json";
-/// File of the optimizer's state.
-pub(super) const OPTIMIZER: &str = "optimizer.bpk";
-
-/// Everything beside weights and optimizer state that a resumed run needs.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct TrainerState {
-    /// Layout of this file.
-    pub format: u32,
-    /// Optimizer steps done, skipped ones included.
-    pub step: usize,
-    /// Epoch of the next step, from 0.
-    pub epoch: usize,
-    /// Steps of that epoch already done.
-    pub step_in_epoch: usize,
-    /// Tokens read.
-    pub tokens: u64,
-    /// Steps that were not applied.
-    pub skipped: usize,
-    /// Of those, how many in a row just now.
-    pub skipped_in_a_row: usize,
-    /// Returns to an earlier checkpoint.
-    pub rollbacks: usize,
-    /// Factor on the learning rate, halved by every rollback.
-    pub lr_scale: f64,
-    /// Groups weighed, and those among them that fell back to weight 1.
-    pub groups: u64,
-    /// See `groups`.
-    pub fallbacks: u64,
-    /// Best validation loss.
-    pub best_loss: Option<f64>,
-    /// Newest validation loss.
-    pub valid_loss: Option<f64>,
-    /// Validations since the best one.
-    pub validations_without_improvement: usize,
-    /// Size of `metrics.jsonl` when this was saved; a resumed run cuts it back to that.
-    pub metrics_bytes: u64,
-    /// What had been recorded beside the metrics; None in checkpoints of before that was.
-    #[serde(default)]
-    pub recorded: Option<Recorded>,
-    /// True once training has ended.
-    pub finished: bool,
-    /// Why a run whose steps are all done failed: none of them was applied, say.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failed: Option<String>,
-    /// SHA-256 of the resolved recipe: another recipe does not continue this run.
-    pub recipe: String,
-    /// SHA-256 of the tokenised training data.
-    pub data: String,
-}
-
-/// How far `weights.jsonl` and `tokens.jsonl` were; a resumed run cuts them back to that.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Recorded {
-    /// Size of `weights.jsonl`.
-    pub weights_bytes: u64,
-    /// Size of `tokens.jsonl`.
-    pub tokens_bytes: u64,
-    /// Size of `steps.jsonl`.
-    #[serde(default)]
-    pub steps_bytes: u64,
-    /// Step of its newest lines.
-    pub step: usize,
-    /// Tokens that had been read then.
-    pub tokens: u64,
-}
-
-impl TrainerState {
-    /// The state before the first step.
-    pub fn new(recipe: String, data: String) -> Self {
-        Self {
-            format: 1,
-            lr_scale: 1.0,
-            recipe,
-            data,
-            ..Self::default()
-        }
-    }
-}
 
 /// Is told of every checkpoint that is complete, as soon as it is in its place: something that copies
 /// it elsewhere, say. It must return at once, and what becomes of its copy is its own affair.
 pub trait Mirror: fmt::Debug + Send + Sync {
     /// The checkpoint `name` (`last`, `best`, `step-000500`) lies in `dir` now, until the next of this name.
     fn saved(&self, name: &str, dir: &Path);
-}
-
-/// A checkpoint that can't be written or read.
-#[derive(Debug, thiserror::Error)]
-pub enum CheckpointError {
-    /// The file system said no.
-    #[error(transparent)]
-    Io(#[from] RunError),
-    /// A file is not what the manifest says.
-    #[error("checkpoint `{}` is damaged: {problem}", path.display())]
-    Damaged {
-        /// The checkpoint.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
-    /// The model or optimizer in it can't be written or read.
-    #[error("checkpoint `{}`: {problem}", path.display())]
-    Content {
-        /// The checkpoint.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
-    /// Nothing usable is left.
-    #[error("no complete checkpoint under `{}`{}", dir.display(), if damaged.is_empty() { String::new() } else { format!(": {}", damaged.join("; ")) })]
-    None {
-        /// Where.
-        dir: PathBuf,
-        /// The damaged ones, a sentence each.
-        damaged: Vec<String>,
-    },
 }
 
 /// The checkpoints of one run.
@@ -187,7 +72,7 @@ impl CheckpointStore {
         write_atomically(&temporary.join(TRAINER), &json)?;
         write_manifest(&temporary, state.step, true)?;
 
-        let (last, previous) = (self.root.join("last"), self.root.join("previous"));
+        let (last, previous) = (self.root.join(LAST), self.root.join(PREVIOUS));
         if last.exists() {
             let old = self.temporary("old");
             remove_dir(&old)?;
@@ -201,22 +86,22 @@ impl CheckpointStore {
             rename(&temporary, &last)?;
         }
         sync_dir(&self.root)?;
-        self.tell("last", &last);
+        self.tell(LAST, &last);
         Ok(last)
     }
 
-    /// Keeps `last` under another name (`best`, `step-000500`): hard links, no second copy.
-    pub fn keep_last_as(&self, name: &str) -> Result<PathBuf, CheckpointError> {
-        self.keep(name, Kept::default())
-    }
-
-    /// The same with what `content` says: files that differ from those of `last` are written anew.
-    pub fn keep(&self, name: &str, content: Kept) -> Result<PathBuf, CheckpointError> {
-        let (last, kept) = (self.root.join("last"), self.root.join(name));
+    /// Keeps `last` under another name (`best`, `step-000500`). `fill` gets the directory of `last` and the
+    /// new one; [`link_files`] makes it a full checkpoint without a second copy on the disk.
+    pub fn keep(
+        &self,
+        name: &str,
+        fill: impl FnOnce(&Path, &Path) -> Result<(), CheckpointError>,
+    ) -> Result<PathBuf, CheckpointError> {
+        let (last, kept) = (self.root.join(LAST), self.root.join(name));
         let temporary = self.temporary(name);
         remove_dir(&temporary)?;
         fs::create_dir_all(&temporary).map_err(RunError::io("making", &temporary))?;
-        kept::fill(&last, &temporary, content)?;
+        fill(&last, &temporary)?;
         let old = self.temporary("old");
         remove_dir(&old)?;
         if kept.exists() {
@@ -232,7 +117,7 @@ impl CheckpointStore {
     pub fn prune(&self, keep: usize) -> Result<(), CheckpointError> {
         let mut steps: Vec<PathBuf> = entries(&self.root)?
             .into_iter()
-            .filter(|p| file_name(p).starts_with("step-"))
+            .filter(|p| file_name(p).starts_with(STEP_PREFIX))
             .collect();
         steps.sort();
         if keep > 0 {
@@ -254,10 +139,10 @@ impl CheckpointStore {
             if file_name(&path).starts_with('.') || !path.is_dir() {
                 continue;
             }
-            match read_manifest(&path) {
-                Ok(manifest) if !manifest.resumable => incomplete.push(kept::not_resumable(&path)),
+            match Manifest::read(&path) {
+                Ok(manifest) if !manifest.resumable => incomplete.push(not_resumable(&path)),
                 // At equal steps `last` is taken before its other names.
-                Ok(manifest) => candidates.push((manifest.step, file_name(&path) == "last", path)),
+                Ok(manifest) => candidates.push((manifest.step, file_name(&path) == LAST, path)),
                 Err(error) => damaged.push(error.to_string()),
             }
         }
@@ -288,7 +173,7 @@ impl CheckpointStore {
 
 /// Checks every file of a checkpoint against its manifest and reads the trainer's state.
 pub fn verify(path: &Path) -> Result<TrainerState, CheckpointError> {
-    let manifest = read_manifest(path)?;
+    let manifest = Manifest::read(path)?;
     let damaged = |problem: String| CheckpointError::Damaged {
         path: path.into(),
         problem,
@@ -316,62 +201,33 @@ pub fn verify(path: &Path) -> Result<TrainerState, CheckpointError> {
     serde_json::from_str(&text).map_err(|e| damaged(format!("`{TRAINER}`: {e}")))
 }
 
-pub(super) fn read_manifest(path: &Path) -> Result<Manifest, CheckpointError> {
-    let damaged = |problem: String| CheckpointError::Damaged {
-        path: path.into(),
-        problem,
-    };
-    let text =
-        fs::read_to_string(path.join(MANIFEST)).map_err(|_| damaged(format!("it has no readable `{MANIFEST}`")))?;
-    serde_json::from_str(&text).map_err(|e| damaged(format!("`{MANIFEST}`: {e}")))
-}
-
-pub(super) fn write_manifest(dir: &Path, step: usize, resumable: bool) -> Result<(), CheckpointError> {
-    let mut files = BTreeMap::new();
-    for path in entries(dir)? {
-        File::open(&path)
-            .and_then(|f| f.sync_all())
-            .map_err(RunError::io("flushing", &path))?;
-        files.insert(file_name(&path), hash(&path)?);
+/// Links the files of a checkpoint into the directory `to`, but those that `left_out` names and those that
+/// are there already. File systems without hard links get a copy.
+pub fn link_files(from: &Path, to: &Path, left_out: impl Fn(&str) -> bool) -> Result<(), CheckpointError> {
+    for file in entries(from)? {
+        let name = file_name(&file);
+        let target = to.join(&name);
+        if left_out(&name) || target.exists() {
+            continue;
+        }
+        if fs::hard_link(&file, &target).is_err() {
+            fs::copy(&file, &target).map_err(RunError::io("copying", &file))?;
+        }
     }
-    let manifest = Manifest {
-        format: 1,
-        step,
-        resumable,
-        files,
-    };
-    let json = serde_json::to_vec_pretty(&manifest).map_err(|e| CheckpointError::Content {
-        path: dir.into(),
-        problem: e.to_string(),
-    })?;
-    write_atomically(&dir.join(MANIFEST), &json)?;
-    sync_dir(dir)
+    Ok(())
 }
 
-fn hash(path: &Path) -> Result<FileHash, CheckpointError> {
-    Ok(FileHash::of(path).map_err(RunError::io("reading", path))?)
+/// Writes the manifest of a kept checkpoint that holds less than `from`, a full one: it can't be resumed.
+pub fn write_manifest_of_kept(from: &Path, to: &Path) -> Result<(), CheckpointError> {
+    write_manifest(to, Manifest::read(from)?.step, false)
 }
 
-/// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-pub(super) fn entries(dir: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
-    let read = || -> io::Result<Vec<PathBuf>> {
-        let mut paths = fs::read_dir(dir)?
-            .map(|e| e.map(|e| e.path()))
-            .collect::<io::Result<Vec<_>>>()?;
-        paths.sort();
-        Ok(paths)
-    };
-    Ok(read().map_err(RunError::io("reading", dir))?)
-}
-
-pub(super) fn file_name(path: &Path) -> String {
-    path.file_name()
-        .map(|n| n.to_string_lossy().into_owned())
-        .unwrap_or_default()
+/// Why a kept checkpoint is passed over, and what to do with it.
+fn not_resumable(path: &Path) -> String {
+    format!(
+        "`{}` holds the model without all of its training state and cannot be resumed: start a new run from it with `--model`",
+        path.display()
+    )
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), CheckpointError> {
@@ -383,12 +239,6 @@ fn remove_dir(path: &Path) -> Result<(), CheckpointError> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(RunError::io("removing", path)(e).into()),
         _ => Ok(()),
     }
-}
-
-fn sync_dir(path: &Path) -> Result<(), CheckpointError> {
-    Ok(File::open(path)
-        .and_then(|d| d.sync_all())
-        .map_err(RunError::io("flushing", path))?)
 }
 
 #[cfg(test)]
@@ -414,6 +264,10 @@ mod tests {
                 )?)
             })
             .unwrap();
+    }
+
+    fn keep(store: &CheckpointStore, name: &str) {
+        store.keep(name, |from, to| link_files(from, to, |_| false)).unwrap();
     }
 
     #[test]
@@ -464,7 +318,7 @@ mod tests {
         let (_dir, store) = store();
         for step in [100, 200, 300] {
             save(&store, step);
-            store.keep_last_as(&format!("step-{step:06}")).unwrap();
+            keep(&store, &format!("step-{step:06}"));
         }
         store.prune(2).unwrap();
         assert!(!store.root.join("step-000100").exists());
@@ -485,7 +339,7 @@ mod tests {
         let heard = Arc::new(Heard::default());
         let store = store.with_mirror(Some(heard.clone()));
         save(&store, 1);
-        store.keep_last_as("best").unwrap();
+        keep(&store, "best");
         save(&store, 2);
         let heard = heard.0.lock().unwrap();
         let expected = [("last", 1), ("best", 1), ("last", 2)].map(|(name, step)| (name.to_owned(), step));

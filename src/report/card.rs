@@ -1,8 +1,11 @@
 //! Model cards: what a promoted model is, from its run's files and from what its maker says.
 
-use crate::eval::passk::with_width;
+use crate::{
+    eval::passk::with_width,
+    run::{Manifest, RunRecord, TrainerState, file},
+};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{collections::BTreeMap, fmt::Write, path::Path};
 
 /// What only people know of a model.
@@ -54,12 +57,12 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// Directory of a run's directory that holds its evaluations' reports.
-    pub const DIR: &'static str = "evaluations";
-
     /// The evaluations kept in a run's directory, in the order of their names.
     pub fn of_run(dir: &Path) -> Vec<Self> {
-        let entries = std::fs::read_dir(dir.join(Self::DIR)).into_iter().flatten().flatten();
+        let entries = std::fs::read_dir(dir.join(file::EVALUATIONS))
+            .into_iter()
+            .flatten()
+            .flatten();
         let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
         paths.sort();
         paths
@@ -89,11 +92,11 @@ pub struct ModelCard<'a> {
     /// Hash of its weights.
     pub sha256: &'a str,
     /// `run.json`.
-    pub run: &'a Value,
+    pub run: &'a RunRecord,
     /// `trainer.json` of the checkpoint.
-    pub trainer: &'a Value,
+    pub trainer: &'a TrainerState,
     /// `manifest.json` of the checkpoint.
-    pub manifest: &'a Value,
+    pub manifest: &'a Manifest,
     /// `recipe.yaml`.
     pub recipe: &'a str,
     /// Evaluations of these weights, at least one.
@@ -108,7 +111,8 @@ impl ModelCard<'_> {
     /// # Errors
     /// Something is missing: an evaluation, intended use, limits or a licence.
     pub fn markdown(&self) -> Result<String, CardError> {
-        let run = |key: &str| plain(&self.run[key]);
+        let record = serde_json::to_value(self.run).unwrap_or_default();
+        let run = |key: &str| plain(&record[key]);
         let (base, data) = (run("model"), run("data"));
         let intended_use = self.given("intended_use", &self.fields.intended_use, None)?;
         let limits = self.given("limits", &self.fields.limits, None)?;
@@ -137,7 +141,7 @@ impl ModelCard<'_> {
             run("name"),
             run("started"),
             self.checkpoint,
-            plain(&self.trainer["step"]),
+            self.trainer.step,
             run("steps"),
             self.sha256,
             run("model_sha256"),
@@ -173,21 +177,22 @@ impl ModelCard<'_> {
                 );
             }
         }
-        let trainer = |key: &str| plain(&self.trainer[key]);
         let _ = write!(
             out,
             "\n## Training\n\n{} tokens read in {} steps, {} of them not applied, {} returns to an earlier checkpoint; \
              best validation loss {}.\n\n```yaml\n{}```\n\n## Files\n\n| file | SHA-256 |\n|---|---|\n",
-            trainer("tokens"),
-            trainer("step"),
-            trainer("skipped"),
-            trainer("rollbacks"),
-            trainer("best_loss"),
+            self.trainer.tokens,
+            self.trainer.step,
+            self.trainer.skipped,
+            self.trainer.rollbacks,
+            self.trainer
+                .best_loss
+                .map_or("unknown".into(), |loss| json!(loss).to_string()),
             self.recipe,
         );
-        for (name, entry) in self.manifest["files"].as_object().into_iter().flatten() {
-            if is_of_model(name) {
-                let _ = writeln!(out, "| `{name}` | `{}` |", plain(&entry["sha256"]));
+        for (name, entry) in &self.manifest.files {
+            if file::is_of_model(name) {
+                let _ = writeln!(out, "| `{name}` | `{}` |", entry.sha256);
             }
         }
         Ok(out)
@@ -203,11 +208,6 @@ impl ModelCard<'_> {
     }
 }
 
-/// Whether a checkpoint's file belongs to the model, and not to the training that made it.
-pub(crate) fn is_of_model(name: &str) -> bool {
-    !["optimizer.bpk", "trainer.json", "manifest.json"].contains(&name)
-}
-
 fn plain(value: &Value) -> String {
     match value {
         Value::Null => "unknown".into(),
@@ -219,7 +219,6 @@ fn plain(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn evaluation() -> Evaluation {
         serde_json::from_value(json!({
@@ -229,14 +228,20 @@ mod tests {
         .unwrap()
     }
 
+    fn read<T: serde::de::DeserializeOwned>(json: Value) -> T {
+        serde_json::from_value(json).unwrap()
+    }
+
     fn card(fields: &CardFields, evaluations: &[Evaluation], data: &str) -> Result<String, CardError> {
         ModelCard {
             name: "m",
             checkpoint: "best",
             sha256: "w",
-            run: &json!({"model": "builtin:micro", "data": data, "algorithm": "critic", "data_sha256": "d"}),
-            trainer: &json!({"step": 7}),
-            manifest: &json!({"files": {"model.safetensors": {"sha256": "f"}, "optimizer.bpk": {"sha256": "o"}}}),
+            run: &read(json!({"model": "builtin:micro", "data": data, "algorithm": "critic", "data_sha256": "d"})),
+            trainer: &read(json!({"step": 7})),
+            manifest: &read(json!({"format": 1, "step": 7, "files": {
+                "model.safetensors": {"bytes": 1, "sha256": "f"}, "optimizer.bpk": {"bytes": 1, "sha256": "o"},
+            }})),
             recipe: "scorer:\n  kind: critic\n",
             evaluations,
             fields,

@@ -2,8 +2,9 @@
 
 use super::{Learned, PipelineError, TrainSummary, ValueReport};
 use crate::{
-    track::{Event, RunDir, TrackingSummary, peak_memory},
-    train::{TrainError, TrainerState},
+    run::{Event, RunDir, TrainerState, file, peak_memory},
+    track::TrackingSummary,
+    train::TrainError,
 };
 use std::time::Instant;
 
@@ -43,14 +44,9 @@ pub(super) fn summary(
     value: Option<ValueReport>,
     tracking: Option<TrackingSummary>,
 ) -> TrainSummary {
-    let best = run.checkpoints().join("best");
     TrainSummary {
         run_dir: run.path().into(),
-        checkpoint: if best.is_dir() {
-            best
-        } else {
-            run.checkpoints().join("last")
-        },
+        checkpoint: run.best_or_last(),
         steps: state.step,
         skipped: state.skipped,
         tokens: state.tokens,
@@ -61,8 +57,8 @@ pub(super) fn summary(
         peak_memory: peak_memory(),
         value,
         learned: Learned::of(run),
-        report: run.path().join("report.html"),
+        report: run.file(file::REPORT_HTML),
         tracking,
-        copy: None,
+        upload: None,
     }
 }

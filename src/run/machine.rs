@@ -1,9 +1,10 @@
 //! The machine that a run is on, as far as the system tells: for the record, not for decisions.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What a reader of figures of speed wants to know.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Machine {
     /// Operating system and instruction set: `linux x86_64`.
     pub os: String,
@@ -34,6 +35,14 @@ pub fn memory_limit() -> Option<u64> {
     // A group without a limit says `max`.
     let limit = limit.and_then(|text| text.trim().parse().ok());
     [memory(), limit].into_iter().flatten().min()
+}
+
+/// The process's largest resident size so far in bytes, where the system tells (Linux).
+pub fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
 }
 
 fn memory() -> Option<u64> {

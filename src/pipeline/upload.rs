@@ -1,10 +1,9 @@
-//! A run's copy on S3: started with the run, waited for at its end.
+//! Uploads a run to S3: started with the run, waited for at its end.
 
 use super::{PipelineError, request::Request};
 use crate::{
+    run::{Event, Mirror, RunDir},
     storage::{Ended, RemoteRun, RunMirror},
-    track::{Event, RunDir},
-    train::Mirror,
 };
 use serde::Serialize;
 use std::{
@@ -16,18 +15,18 @@ use std::{
 /// How often the end of training says what it waits for.
 const SAY_EVERY: Duration = Duration::from_secs(5);
 
-/// Where a run is copied to while it trains.
+/// Where a run is uploaded to while it trains.
 #[derive(Clone, Debug)]
-pub struct Copy {
+pub struct RunUpload {
     /// The place.
     pub to: RemoteRun,
     /// The longest wait at the end of training.
     pub wait: Duration,
 }
 
-/// What became of the copy.
+/// What became of the upload.
 #[derive(Clone, Debug, Serialize)]
-pub struct CopySummary {
+pub struct UploadSummary {
     /// Where it is.
     pub url: String,
     /// Whether everything is there.
@@ -42,9 +41,9 @@ impl Mirror for RunMirror {
     }
 }
 
-/// Starts copying, if that was asked for.
+/// Starts the upload, if one is configured.
 pub(super) fn start(request: &Request, run: &RunDir) -> Result<Option<Arc<RunMirror>>, PipelineError> {
-    let Some(copy) = &request.copy else { return Ok(None) };
+    let Some(upload) = &request.upload else { return Ok(None) };
     let log = run.clone();
     let report = Box::new(move |step, event, reason: String| {
         eprintln!("warning: {reason}");
@@ -54,7 +53,7 @@ pub(super) fn start(request: &Request, run: &RunDir) -> Result<Option<Arc<RunMir
         }
     });
     let keep = request.recipe.train.checkpoint.keep;
-    let mirror = RunMirror::start(copy.to.clone(), run.path(), keep, report)?;
+    let mirror = RunMirror::start(upload.to.clone(), run.path(), keep, report)?;
     Ok(Some(Arc::new(mirror)))
 }
 
@@ -64,14 +63,14 @@ pub(super) fn finish(
     mirror: Option<&RunMirror>,
     run: &RunDir,
     step: usize,
-) -> Result<Option<CopySummary>, PipelineError> {
-    let (Some(copy), Some(mirror)) = (&request.copy, mirror) else {
+) -> Result<Option<UploadSummary>, PipelineError> {
+    let (Some(upload), Some(mirror)) = (&request.upload, mirror) else {
         return Ok(None);
     };
-    let url = copy.to.url();
+    let url = upload.to.url();
     let begun = Instant::now();
     let mut said = begun;
-    let ended = mirror.finish(copy.wait, &mut |transfer| {
+    let ended = mirror.finish(upload.wait, &mut |transfer| {
         if said.elapsed() >= SAY_EVERY {
             said = Instant::now();
             let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
@@ -103,7 +102,7 @@ pub(super) fn finish(
             reason,
         })?;
     }
-    Ok(Some(CopySummary {
+    Ok(Some(UploadSummary {
         url,
         complete: ended == Ended::Complete,
         waited_seconds,

@@ -10,7 +10,7 @@ use wmtp_model::{LoadOptions, MtpLlama};
 ///
 /// # Errors
 /// A directory that holds no model, or an adapter that does not fit its base.
-pub fn open_model(
+pub fn load_model(
     dir: &Path,
     base: Option<&Path>,
     heads: Option<usize>,

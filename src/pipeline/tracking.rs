@@ -3,12 +3,13 @@
 
 use super::{PipelineError, request::Request};
 use crate::{
+    redact::redact,
+    run::{Manifest, RunDir, TrainerState, file},
     settings::{Config, Recipe},
     track::{
-        self, CheckpointTracking, Input, Model, RunDir, Status, Tracker, Tracking, TrackingConfig, TrackingSummary,
-        flatten,
+        self, COMMIT_TAG, CheckpointTracking, Input, Model, SOURCE_TAG, Status, Tracker, Tracking, TrackingConfig,
+        TrackingSummary, flatten,
     },
-    train::TrainerState,
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -16,41 +17,42 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-/// Files of a run's directory that trackers get, and their names there.
+/// Files of a run's directory that trackers get, and the folder there that they go to.
 const FILES: &[(&str, &str)] = &[
-    ("run.json", "run.json"),
-    ("config.yaml", "config.yaml"),
-    ("recipe.yaml", "recipe.yaml"),
-    ("events.jsonl", "events.jsonl"),
-    ("metrics.jsonl", "metrics.jsonl"),
-    ("weights.jsonl", "weights/weights.jsonl"),
-    ("tokens.jsonl", "weights/tokens.jsonl"),
-    ("steps.jsonl", "steps.jsonl"),
-    ("samples.jsonl", "samples/samples.jsonl"),
-    ("critic/report.json", "critic/report.json"),
-    ("critic/metrics.jsonl", "critic/metrics.jsonl"),
+    (file::RECORD, ""),
+    (file::CONFIG, ""),
+    (file::RECIPE, ""),
+    (file::EVENTS, ""),
+    (file::METRICS, ""),
+    (file::WEIGHTS, "weights/"),
+    (file::TOKENS, "weights/"),
+    (file::STEPS, ""),
+    (file::SAMPLES, "samples/"),
+    (file::VALUE_STAGE_REPORT, ""),
+    (file::VALUE_STAGE_METRICS, ""),
 ];
 
-/// Opens the run's trackers and says what the run is.
+/// Opens the run's trackers and says what the run is. The trackers observe the run that is returned.
 pub(super) fn begin(
     run: RunDir,
     request: &Request,
     trackers: Vec<Box<dyn Tracker>>,
     metrics_bytes: u64,
-) -> Result<RunDir, PipelineError> {
+) -> Result<(RunDir, Tracking), PipelineError> {
     if trackers.is_empty() {
-        return Ok(run);
+        return Ok((run, Tracking::none()));
     }
     let config = &request.config.tracking;
     let tracking = Tracking::open(track::own_run(run.path(), config)?, trackers, config)?;
     tracking.status(Status::Running);
-    if !tracking.goes_on() {
+    if !tracking.resumed() {
         describe(&tracking, run.path(), &request.config, &request.recipe);
         track::import(&tracking, &run, metrics_bytes)?;
     }
-    Ok(run.tracked(tracking))
+    Ok((run.observed(Arc::new(tracking.clone())), tracking))
 }
 
 /// Parameters, tags, data and settings of the training run in `dir`.
@@ -60,12 +62,12 @@ pub fn describe(tracking: &Tracking, dir: &Path, config: &Config, recipe: &Recip
     let config_params = flatten(&json!({"config": json(serde_json::to_value(config))}));
     params.extend(config_params);
     tracking.params(params);
-    let run = read_json(&dir.join("run.json"));
-    let mut tags = BTreeMap::from([("mlflow.source.name".to_owned(), "wmtp train".to_owned())]);
+    let run = serde_json::to_value(RunDir::at(dir).record()).unwrap_or_default();
+    let mut tags = BTreeMap::from([(SOURCE_TAG.to_owned(), "wmtp train".to_owned())]);
     for (key, tag) in [
         ("algorithm", "wmtp.algorithm"),
         ("wmtp", "wmtp.version"),
-        ("commit", "mlflow.source.git.commit"),
+        ("commit", COMMIT_TAG),
         ("device", "wmtp.device"),
         ("seed", "wmtp.seed"),
         ("model", "wmtp.model"),
@@ -76,7 +78,7 @@ pub fn describe(tracking: &Tracking, dir: &Path, config: &Config, recipe: &Recip
     ] {
         match &run[key] {
             Value::Null => {}
-            Value::String(text) => drop(tags.insert(tag.to_owned(), track::redact(text))),
+            Value::String(text) => drop(tags.insert(tag.to_owned(), redact(text))),
             other => drop(tags.insert(tag.to_owned(), other.to_string())),
         }
     }
@@ -89,7 +91,7 @@ pub fn describe(tracking: &Tracking, dir: &Path, config: &Config, recipe: &Recip
     tracking.inputs(vec![Input {
         name: source.rsplit([':', '/']).next().unwrap_or(source).to_owned(),
         digest: run["data_sha256"].as_str().unwrap_or_default().to_owned(),
-        source: track::redact(source),
+        source: redact(source),
         context: "training".into(),
         profile: json!({"documents": run["documents"], "response_tokens": run["response_tokens"]}),
     }]);
@@ -98,13 +100,13 @@ pub fn describe(tracking: &Tracking, dir: &Path, config: &Config, recipe: &Recip
 
 /// Everything of the directory that trackers get, where it is there.
 fn files(tracking: &Tracking, dir: &Path) {
-    for (file, name) in FILES {
+    for (file, folder) in FILES {
         if dir.join(file).is_file() {
-            tracking.artifact(&dir.join(file), name);
+            tracking.artifact(&dir.join(file), &format!("{folder}{file}"));
         }
     }
     let run = dir.file_name().unwrap_or_default().to_string_lossy();
-    for (file, end) in [("report.md", "md"), ("report.html", "html")] {
+    for (file, end) in [(file::REPORT_MARKDOWN, "md"), (file::REPORT_HTML, "html")] {
         if dir.join(file).is_file() {
             tracking.artifact(&dir.join(file), &format!("reports/{run}.{end}"));
         }
@@ -113,12 +115,16 @@ fn files(tracking: &Tracking, dir: &Path) {
 
 /// Says how the run ended (`state`: where it stands, None if it failed), waits for its trackers, and
 /// tells people what is left to deliver.
-pub(super) fn end(run: &RunDir, request: &Request, state: Option<&TrainerState>) -> Option<TrackingSummary> {
-    let tracking = run.tracking();
+pub(super) fn end(
+    tracking: &Tracking,
+    run: &RunDir,
+    request: &Request,
+    state: Option<&TrainerState>,
+) -> Option<TrackingSummary> {
     if !tracking.is_on() {
         return None;
     }
-    let copy = request.copy.as_ref().map(|copy| copy.to.url());
+    let copy = request.upload.as_ref().map(|upload| upload.to.url());
     finish(tracking, run.path(), &request.config.tracking, state, copy.as_deref());
     let summary = tracking.close();
     for line in summary.left(run.path()) {
@@ -141,13 +147,12 @@ fn finish(tracking: &Tracking, dir: &Path, config: &TrackingConfig, state: Optio
 /// A link to each checkpoint (and to its copy below the URL `copy`), its files where they are to be
 /// sent, and the models of `best` and `last`.
 fn checkpoints(tracking: &Tracking, dir: &Path, what: CheckpointTracking, copy: Option<&str>) {
-    let root = dir.join("checkpoints");
-    let mut found: Vec<PathBuf> = fs::read_dir(&root)
+    let mut found: Vec<PathBuf> = fs::read_dir(RunDir::at(dir).checkpoints())
         .into_iter()
         .flatten()
         .flatten()
         .map(|entry| entry.path())
-        .filter(|path| path.join("manifest.json").is_file())
+        .filter(|path| path.join(file::MANIFEST).is_file())
         .collect();
     found.sort();
     for checkpoint in found {
@@ -157,19 +162,21 @@ fn checkpoints(tracking: &Tracking, dir: &Path, what: CheckpointTracking, copy: 
             .to_string_lossy()
             .into_owned();
         let at = match name.as_str() {
-            "best" | "last" => format!("checkpoints/{name}"),
-            "previous" => continue,
-            _ => format!("checkpoints/periodic/{name}"),
+            file::BEST | file::LAST => format!("{}/{name}", file::CHECKPOINTS),
+            file::PREVIOUS => continue,
+            _ => format!("{}/periodic/{name}", file::CHECKPOINTS),
         };
-        let manifest = read_json(&checkpoint.join("manifest.json"));
-        let step = manifest["step"].as_i64().unwrap_or(0);
-        let link = dir.join(Tracking::DIR).join(format!("{name}.link.json"));
+        let Ok(manifest) = Manifest::read(&checkpoint) else {
+            continue;
+        };
+        let step = manifest.step as i64;
+        let link = dir.join(file::TRACKING).join(format!("{name}.link.json"));
         let content = json!({
             "checkpoint": name,
             "step": step,
             "place": checkpoint,
-            "copy": copy.map(|url| format!("{url}/checkpoints/{name}")),
-            "files": manifest["files"],
+            "copy": copy.map(|url| format!("{url}/{}/{name}", file::CHECKPOINTS)),
+            "files": manifest.files,
         });
         match fs::write(&link, format!("{content:#}\n")) {
             Ok(()) => tracking.artifact(&link, &format!("{at}.json")),
@@ -178,10 +185,10 @@ fn checkpoints(tracking: &Tracking, dir: &Path, what: CheckpointTracking, copy: 
         if what == CheckpointTracking::Upload {
             tracking.artifacts(&checkpoint, &at);
         }
-        if ["best", "last"].contains(&name.as_str()) {
+        if [file::BEST, file::LAST].contains(&name.as_str()) {
             let mut tags = BTreeMap::from([("wmtp.place".to_owned(), checkpoint.display().to_string())]);
             if let Some(url) = copy {
-                tags.insert("wmtp.copy".into(), format!("{url}/checkpoints/{name}"));
+                tags.insert("wmtp.copy".into(), format!("{url}/{}/{name}", file::CHECKPOINTS));
             }
             if let Ok(hash) = weights_hash(&checkpoint) {
                 tags.insert("wmtp.model_sha256".into(), hash);
@@ -211,20 +218,7 @@ pub fn weights_hash(dir: &Path) -> Result<String, PipelineError> {
         })?;
         hash.update(&bytes);
     }
-    Ok(crate::train::hex(&hash.finalize()))
-}
-
-fn read_json(path: &Path) -> Value {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    serde_json::from_str(&text).unwrap_or_default()
-}
-
-fn track_name(run: &RunDir) -> String {
-    run.path()
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
+    Ok(crate::run::hex(&hash.finalize()))
 }
 
 /// Sends a finished or interrupted training run to trackers that it did not have, or not all of it:
@@ -243,13 +237,12 @@ pub fn sync(
         trackers,
         &config.tracking,
     )?;
-    if !tracking.goes_on() {
+    if !tracking.resumed() {
         describe(&tracking, run.path(), config, recipe);
         track::import(&tracking, run, u64::MAX)?;
-        let state = fs::read_to_string(run.path().join("checkpoints/last/trainer.json")).ok();
-        let state: Option<TrainerState> = state.and_then(|text| serde_json::from_str(&text).ok());
+        let state = run.trainer_state(file::LAST);
         let copy = config.storage.runs.as_ref();
-        let copy = copy.map(|runs| format!("{}/{}", runs.trim_end_matches('/'), track_name(run)));
+        let copy = copy.map(|runs| format!("{}/{}", runs.trim_end_matches('/'), run.name()));
         finish(&tracking, run.path(), &config.tracking, state.as_ref(), copy.as_deref());
     }
     Ok(tracking.close())
