@@ -32,6 +32,10 @@ pub const VARIABLES: &[(&str, &str)] = &[
         "number of threads for computing; all cores if it is not set",
     ),
     ("HF_ENDPOINT", "address of the model hub"),
+    (
+        "HF_HOME",
+        "directory of the cache of Hugging Face's own tools; `~/.cache/huggingface` if it is not set",
+    ),
     ("HF_TOKEN", "token for private models and data of the hub"),
     ("AWS_ACCESS_KEY_ID", "S3: key; without it requests are not signed"),
     ("AWS_SECRET_ACCESS_KEY", "S3: secret key"),
