@@ -106,20 +106,22 @@ fn environment() -> String {
 
 fn command_line() -> String {
     let mut page = format!("# Command line\n\n{NOTE}\n");
-    let mut command = wmtp::cli::command().term_width(100).disable_help_subcommand(true);
-    command.build();
-    commands(&mut command, "wmtp", &mut page);
+    commands(&wmtp::cli::command(), &mut vec!["wmtp".to_owned()], &mut page);
     page
 }
 
-/// The help of a command and of those below it.
-fn commands(command: &mut clap::Command, path: &str, page: &mut String) {
-    let help = command.render_long_help().to_string();
+/// What `--help` prints for a command and for those below it, at the width that it has without a terminal.
+fn commands(command: &clap::Command, path: &mut Vec<String>, page: &mut String) {
+    let line = path.iter().cloned().chain(["--help".to_owned()]);
+    let printed = wmtp::cli::command().term_width(100).try_get_matches_from(line);
+    let help = printed.err().map(|help| help.render().to_string()).unwrap_or_default();
     let help: Vec<&str> = help.lines().map(str::trim_end).collect();
-    let _ = write!(page, "\n## {path}\n\n```text\n{}\n```\n", help.join("\n").trim_end());
-    for below in command.get_subcommands_mut().filter(|below| below.get_name() != "help") {
-        let path = format!("{path} {}", below.get_name());
-        commands(below, &path, page);
+    let title = path.join(" ");
+    let _ = write!(page, "\n## {title}\n\n```text\n{}\n```\n", help.join("\n").trim_end());
+    for below in command.get_subcommands().filter(|below| below.get_name() != "help") {
+        path.push(below.get_name().to_owned());
+        commands(below, path, page);
+        path.pop();
     }
 }
 
