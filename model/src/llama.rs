@@ -10,9 +10,10 @@ use std::convert::Infallible;
 use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, module::embedding};
 
-use crate::attention::{AttentionContext, Compute, Packed, Way, on_host};
+use crate::compute::{Compute, Packed, on_slices};
 use crate::config::LlamaConfig;
-use crate::layers::{DecoderLayer, Linear, RmsNorm, Weight};
+use crate::decoder::{AttentionContext, DecoderLayer, Execution, Weight};
+use crate::linear::{Linear, RmsNorm, linear};
 use crate::names;
 use crate::random;
 
@@ -100,7 +101,7 @@ impl MtpLlama {
                 .chain((2..=config.n_heads).map(names::head_prefix))
                 .map(layer)
                 .collect::<Result<_, E>>()?,
-            norm: RmsNorm::new(vector(names::NORM)?, config.rms_norm_eps),
+            norm: RmsNorm::new(vector(names::NORM)?, config.layer_spec().norm.eps()),
             lm_head: if config.tie_word_embeddings {
                 None
             } else {
@@ -227,8 +228,8 @@ impl MtpLlama {
 
     /// [`MtpLlama::trunk`] on embedded tokens `[B * S, D]`.
     pub fn trunk_of(&self, embedded: Tensor<2>, ctx: &AttentionContext) -> Tensor<3> {
-        let x = match &ctx.way {
-            Way::Host(_) => embedded.cast(DType::F32),
+        let x = match &ctx.execution {
+            Execution::Slices(_) => embedded.cast(DType::F32),
             _ => embedded,
         };
         let x = self.layers.iter().fold(x, |x, layer| layer.forward(x, ctx, None));
@@ -272,7 +273,7 @@ impl MtpLlama {
     /// Whether attention on this model's device goes document by document, so that a batch without
     /// padding and in a single row costs no more than its tokens.
     pub fn attends_by_document(&self) -> bool {
-        on_host(self.dtype(), &self.device())
+        on_slices(self.dtype(), &self.device())
     }
 
     /// The unembedding `[V, D]`; the embedding itself where they are tied.
@@ -287,7 +288,7 @@ impl MtpLlama {
     pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
         let [batch, seq, d] = hidden.dims();
         let rows = hidden.reshape([batch * seq, d]).cast(self.decoded_dtype());
-        let logits = crate::ops::linear(rows, self.unembedding());
+        let logits = linear(rows, self.unembedding());
         logits.reshape([batch, seq, self.config.vocab_size])
     }
 

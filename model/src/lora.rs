@@ -14,9 +14,9 @@ use rand::RngExt;
 use serde_json::{Map, Value, json};
 
 use crate::config::LlamaConfig;
+use crate::decoder::Weight;
 use crate::error::{ModelError, Problems};
 use crate::fields::Fields;
-use crate::layers::Weight;
 use crate::llama::MtpLlama;
 use crate::names::TensorSpec;
 use crate::peft::Adapter;

@@ -10,10 +10,10 @@ use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::config::LlamaConfig;
+use crate::decoder::Weight;
 use crate::error::{ModelError, Problems};
 use crate::findings::{self, Finding};
 use crate::index::Indexed;
-use crate::layers::Weight;
 use crate::llama::{MtpLlama, random_weight};
 use crate::names::{self, TensorSpec};
 use crate::peft::Adapter;

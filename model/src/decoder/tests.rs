@@ -2,9 +2,9 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation};
 
-use crate::attention::{Compute, Packed};
+use crate::compute::{Compute, Packed};
 use crate::config::{LlamaConfig, RopeScaling};
-use crate::layers::Weight;
+use crate::decoder::Weight;
 use crate::llama::MtpLlama;
 use crate::random;
 use wmtp_kernels::Precision;

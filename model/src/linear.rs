@@ -1,9 +1,10 @@
-//! The linear map with a derivative of its own, which keeps of its two factors only what a gradient
-//! needs: with a frozen weight nothing but the weight. Whole layers are in [`crate::blocks`] and
-//! [`crate::halves`].
+//! Linear maps and norms, the two kinds of weights.
+//!
+//! The linear map has a derivative of its own, which saves of its two factors only what a gradient
+//! needs: with a frozen weight nothing but the weight. Whole layers are in [`crate::decoder`].
 
 use burn::backend::{
-    Autodiff, Backend,
+    Autodiff, Backend, Dispatch, TensorMetadata,
     autodiff::{
         NodeId,
         checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
@@ -13,16 +14,56 @@ use burn::backend::{
     backend_extension,
     tensor::FloatTensor,
 };
-use burn::{backend::TensorMetadata, tensor::DType};
-use wmtp_kernels::cast;
+use burn::module::{Module, Param};
+use burn::tensor::{DType, Tensor};
+use wmtp_kernels::{cast, rms_norm::rms_norm};
 #[cfg(feature = "flex")]
 use {
-    crate::blocks::flex,
+    crate::flex,
     burn::{backend::ops::FloatTensorOps, tensor::Shape},
     wmtp_gemm::{MatrixView, Precision, SKINNY_MAX_ROWS, matmul, matmul_skinny},
 };
 
-/// The operation as burn's dispatch sees it.
+/// A linear map without bias.
+#[derive(Module, Debug)]
+pub struct Linear {
+    /// `[out, in]`.
+    pub weight: Param<Tensor<2>>,
+}
+
+impl Linear {
+    /// Maps the rows of `x` `[N, in]` to `[N, out]`.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        linear(x, self.weight.val())
+    }
+}
+
+/// Root-mean-square norm.
+#[derive(Module, Debug)]
+pub struct RmsNorm {
+    /// `[D]`.
+    pub weight: Param<Tensor<1>>,
+    eps: f64,
+}
+
+impl RmsNorm {
+    pub(crate) fn new(weight: Param<Tensor<1>>, eps: f64) -> Self {
+        Self { weight, eps }
+    }
+
+    /// Normalises the rows of `x` `[N, D]`.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let weight = self.weight.val().cast(x.dtype());
+        rms_norm(x, weight, self.eps)
+    }
+}
+
+/// `x` `[N, in]` times the transpose of `weight` `[out, in]`.
+pub(crate) fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    Tensor::from_dispatch(Dispatch::linear_map(x.into_dispatch(), weight.into_dispatch()))
+}
+
+/// The linear map as burn's dispatch sees it.
 #[backend_extension(
     Autodiff,
     Flex: cfg(feature = "flex"),
@@ -30,17 +71,17 @@ use {
     LibTorch: cfg(feature = "tch"),
     Cube: cfg(any(feature = "wgpu", feature = "cuda"))
 )]
-pub trait LayerOps: Backend {
+pub trait LinearOps: Backend {
     /// `x` `[N, in]` times the transpose of `weight` `[out, in]`.
-    fn layer_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn linear_map(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::float_matmul(x, Self::float_transpose(weight))
     }
 }
 
 #[cfg(feature = "flex")]
-impl LayerOps for burn::backend::Flex {
-    /// Beside equal types also f32 rows with a bf16 weight: products and result are f32 then.
-    fn layer_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+impl LinearOps for burn::backend::Flex {
+    /// Accepts f32 rows with a bf16 weight in addition to equal types: products and result are f32 then.
+    fn linear_map(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         if x.dtype() != DType::F32 || !matches!(weight.dtype(), DType::F32 | DType::BF16) {
             return Self::float_matmul(x, Self::float_transpose(weight));
         }
@@ -66,19 +107,19 @@ impl LayerOps for burn::backend::Flex {
 }
 #[cfg(feature = "ndarray")]
 #[allow(deprecated)] // upstream deprecates it, and it still works
-impl LayerOps for burn::backend::NdArray {}
+impl LinearOps for burn::backend::NdArray {}
 #[cfg(feature = "tch")]
 #[allow(deprecated)] // upstream deprecates it, and it still works
-impl LayerOps for burn::backend::LibTorch {}
+impl LinearOps for burn::backend::LibTorch {}
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-impl LayerOps for burn::backend::Cube {}
+impl LinearOps for burn::backend::Cube {}
 
 #[derive(Debug)]
 struct LinearBackward;
 
-impl<B: LayerOps> Backward<B, 2> for LinearBackward {
-    /// `x` for the gradient of the weight and the reverse: a frozen side keeps nothing. And the
-    /// weight's type, which on flex may be narrower than the other's.
+impl<B: LinearOps> Backward<B, 2> for LinearBackward {
+    /// `x` for the gradient of the weight and the reverse: a frozen side saves nothing. And the
+    /// weight's type, which on flex may be narrower than that of `x`.
     type State = (Option<NodeId>, Option<NodeId>, DType);
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
@@ -98,8 +139,8 @@ impl<B: LayerOps> Backward<B, 2> for LinearBackward {
     }
 }
 
-impl<B: LayerOps, C: CheckpointStrategy> LayerOps for Autodiff<B, C> {
-    fn layer_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+impl<B: LinearOps, C: CheckpointStrategy> LinearOps for Autodiff<B, C> {
+    fn linear_map(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         let (x_tracked, weight_tracked) = (x.is_tracked(), weight.is_tracked());
         match LinearBackward
             .prepare::<C>([x.node(), weight.node()])
@@ -107,14 +148,14 @@ impl<B: LayerOps, C: CheckpointStrategy> LayerOps for Autodiff<B, C> {
             .stateful()
         {
             OpsKind::Tracked(mut prep) => {
-                let kept_x = weight_tracked.then(|| prep.checkpoint(&x));
-                let kept_weight = x_tracked.then(|| prep.checkpoint(&weight));
+                let saved_x = weight_tracked.then(|| prep.checkpoint(&x));
+                let saved_weight = x_tracked.then(|| prep.checkpoint(&weight));
                 prep.finish(
-                    (kept_x, kept_weight, weight.dtype()),
-                    B::layer_linear(x.into_primitive(), weight.into_primitive()),
+                    (saved_x, saved_weight, weight.dtype()),
+                    B::linear_map(x.into_primitive(), weight.into_primitive()),
                 )
             }
-            OpsKind::UnTracked(prep) => prep.finish(B::layer_linear(x.into_primitive(), weight.into_primitive())),
+            OpsKind::UnTracked(prep) => prep.finish(B::linear_map(x.into_primitive(), weight.into_primitive())),
         }
     }
 }
