@@ -21,7 +21,7 @@ use wmtp::{
         Assets, CurrentHead, JointValue, LossConfig, StepBatch, TokenWeighting, WeightedMtp, assign_stable_ids, packed,
     },
 };
-use wmtp_model::{Companions, LlamaConfig, LoadOptions, MtpLlama, ValueHead};
+use wmtp_model::{CausalLm, Companions, LlamaConfig, LoadOptions, MtpLlama, ValueHead};
 
 const SIZE: usize = 8;
 

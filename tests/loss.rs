@@ -15,7 +15,7 @@ use wmtp::{
         packed,
     },
 };
-use wmtp_model::{Companions, Compute, LlamaConfig, MtpLlama};
+use wmtp_model::{CausalLm, Companions, Compute, LlamaConfig, MtpLlama};
 
 fn tiny(heads: usize) -> LlamaConfig {
     let config = serde_json::json!({

@@ -2,7 +2,7 @@
 
 use super::{Arguments, Failure, Subject, greedy};
 use std::time::Instant;
-use wmtp_model::{Decoding, Generation, MtpLlama, Packed, generate_all};
+use wmtp_model::{CausalLm, Decoding, Generation, MtpLlama, Packed, generate_all};
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let subject = Subject::open(arguments)?;

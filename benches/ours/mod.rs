@@ -10,7 +10,7 @@ use wmtp::{
         TokenWeighting, WeightedMtp, assign_stable_ids, clip_factor, grads, learning_rate, optimizer, rates,
     },
 };
-use wmtp_model::{Companions, MtpLlama};
+use wmtp_model::{CausalLm, Companions, MtpLlama};
 
 /// A model under training.
 pub struct Ours {

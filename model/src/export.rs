@@ -9,6 +9,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use crate::causal_lm::CausalLm;
 use crate::companions::Companions;
 use crate::config::LlamaConfig;
 use crate::convert::read_object;

@@ -5,6 +5,7 @@
 
 #![deny(missing_docs)]
 
+mod causal_lm;
 mod companions;
 mod compute;
 mod config;
@@ -38,6 +39,7 @@ mod store;
 mod tensor_file;
 mod value_head;
 
+pub use causal_lm::CausalLm;
 pub use companions::{COMPANIONS, Companions};
 pub use compute::{Compute, Packed};
 pub use config::{LlamaConfig, RopeConfig, RopeScaling};

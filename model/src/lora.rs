@@ -13,6 +13,7 @@ use burn::tensor::{Tensor, TensorData};
 use rand::RngExt;
 use serde_json::{Map, Value, json};
 
+use crate::causal_lm::CausalLm;
 use crate::config::LlamaConfig;
 use crate::decoder::Weight;
 use crate::error::{ModelError, Problems};

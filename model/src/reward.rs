@@ -7,6 +7,7 @@ use std::path::Path;
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
+use crate::causal_lm::CausalLm;
 use crate::compute::Packed;
 use crate::config::LlamaConfig;
 use crate::error::ModelError;

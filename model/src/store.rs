@@ -9,6 +9,7 @@ use std::path::Path;
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
+use crate::causal_lm::CausalLm;
 use crate::config::LlamaConfig;
 use crate::decoder::Weight;
 use crate::error::{ModelError, Problems};

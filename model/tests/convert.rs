@@ -10,7 +10,9 @@ use burn::tensor::Device;
 use burn_store::pytorch_reader::PytorchReader;
 use common::{fixture, max_diff, values};
 use safetensors::SafeTensors;
-use wmtp_model::{Direction, LlamaConfig, LoadOptions, Packed, SaveDtype, convert, hf_to_meta, load, meta_to_hf, save};
+use wmtp_model::{
+    CausalLm, Direction, LlamaConfig, LoadOptions, Packed, SaveDtype, convert, hf_to_meta, load, meta_to_hf, save,
+};
 
 /// Name to (type, shape, bytes) of all tensors of the safetensors files among `names`.
 type Tensors = BTreeMap<String, (String, Vec<usize>, Vec<u8>)>;

@@ -5,8 +5,8 @@ mod common;
 use burn::tensor::{DType, Device};
 use common::tiny::{best, config, logits, prompt, request, run, with_heads};
 use wmtp_model::{
-    Decoding, Finish, Generation, HeadInit, LoadOptions, MtpLlama, Request, Sampling, SaveDtype, generate_all, load,
-    save,
+    CausalLm, Decoding, Finish, Generation, HeadInit, LoadOptions, MtpLlama, Request, Sampling, SaveDtype,
+    generate_all, load, save,
 };
 
 const WAYS: [DType; 2] = [DType::F64, DType::F32];

@@ -11,7 +11,7 @@ use crate::{
 use burn::tensor::{DType, Device};
 use clap::{ArgMatches, Args, FromArgMatches, ValueHint};
 use std::path::PathBuf;
-use wmtp_model::MtpLlama;
+use wmtp_model::{CausalLm, MtpLlama};
 
 /// `--config`, `--recipe`, `--set` and `--device`, on every verb that has settings.
 ///

@@ -12,7 +12,7 @@ use crate::{
 };
 use serde::Serialize;
 use std::{cell::RefCell, collections::HashMap};
-use wmtp_model::{Decoding, Effort, Finish, Generation, ModelError, MtpLlama, Request, Sampling, Totals};
+use wmtp_model::{CausalLm, Decoding, Effort, Finish, Generation, ModelError, MtpLlama, Request, Sampling, Totals};
 
 /// What continues token ids: a model, or a stand-in for one in a test.
 pub trait TokenWriter {
@@ -303,7 +303,7 @@ pub struct ScoreReport {
 }
 
 /// Scores a text with every head.
-pub fn score_text(model: &MtpLlama, tokenizer: &Tokenizer, text: &str) -> Result<ScoreReport, PipelineError> {
+pub fn score_text(model: &dyn CausalLm, tokenizer: &Tokenizer, text: &str) -> Result<ScoreReport, PipelineError> {
     let ids = tokenizer.document(text)?;
     if ids.is_empty() {
         return Err(PipelineError::Setting(

@@ -10,7 +10,7 @@ use crate::{
     data::Batch,
     scorer::{CachedScores, Needs, Rho1, Rho1Config, ScoreInput, Scorer, TokenCe},
 };
-use wmtp_model::{LlamaConfig, ModelError, MtpLlama};
+use wmtp_model::{CausalLm, LlamaConfig, ModelError, MtpLlama};
 
 /// The scores from the cache, or made now. `base` is the model that training starts from.
 pub fn scores(

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 use burn::tensor::Tensor;
-use wmtp_model::{MtpLlama, RewardModel};
+use wmtp_model::{CausalLm, MtpLlama, RewardModel};
 
 /// Head 1 of a frozen model.
 pub struct ModelCe {

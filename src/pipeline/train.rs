@@ -19,7 +19,7 @@ use crate::{
 };
 use burn::module::Module;
 use std::{path::PathBuf, sync::Arc};
-use wmtp_model::{MtpLlama, ValueHead};
+use wmtp_model::{CausalLm, MtpLlama, ValueHead};
 
 /// A run that has its directory.
 pub(super) struct Training<'a> {

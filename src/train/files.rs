@@ -15,7 +15,7 @@ use burn::{
 };
 use sha2::{Digest, Sha256};
 use std::path::Path;
-use wmtp_model::{LoadOptions, ModelError, SaveDtype, ValueHead};
+use wmtp_model::{CausalLm, LoadOptions, ModelError, SaveDtype, ValueHead};
 
 impl Trainable for WeightedMtp {
     fn write(&self, dir: &Path) -> Result<(), ModelError> {

@@ -3,11 +3,11 @@
 use super::loss::HeadHidden;
 use crate::data::Batch;
 use burn::tensor::{Device, Gradients, Tensor};
-use wmtp_model::{AttentionContext, MtpLlama, Packed};
+use wmtp_model::{AttentionContext, CausalLm, Packed};
 
 /// One forward pass through the trunk, from which heads are taken.
 pub(super) struct Forward<'a> {
-    model: &'a MtpLlama,
+    model: &'a dyn CausalLm,
     trunk: Tensor<3>,
     context: AttentionContext,
     /// The embedded tokens `[B * S, D]` where they are a leaf of the graph.
@@ -25,7 +25,7 @@ struct Leaf {
 impl<'a> Forward<'a> {
     /// With `cut_at_embedding`, the graph starts at the embedded tokens: their gradient is added to the
     /// embedding's afterwards, in place, where autodiff would make a second matrix of its size.
-    pub fn of(model: &'a MtpLlama, batch: &Batch, device: &Device, cut_at_embedding: bool) -> Self {
+    pub fn of(model: &'a dyn CausalLm, batch: &Batch, device: &Device, cut_at_embedding: bool) -> Self {
         let input = packed(batch, device);
         let context = model.context(&input);
         let embedded = cut_at_embedding.then(|| model.embedded(&input).require_grad());

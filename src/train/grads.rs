@@ -11,7 +11,7 @@ use burn::{
     tensor::{DType, Int, Tensor},
 };
 use wmtp_kernels::{Precision, row_sums::add_rows, square_sums::row_square_sums};
-use wmtp_model::MtpLlama;
+use wmtp_model::CausalLm;
 
 /// Adds `new` to `total`, parameter by parameter; f32 sums whatever the storage type.
 pub fn accumulate<M: Module>(module: &M, total: &mut GradientsParams, mut new: GradientsParams) {
@@ -44,7 +44,7 @@ fn add_one<const D: usize>(total: &mut GradientsParams, new: &mut GradientsParam
 
 /// Adds the gradient `rows` `[N, D]` of the embedded tokens `ids` to that of `model`'s embedding, which
 /// is there already where it serves as unembedding.
-pub fn add_embedded(grads: &mut GradientsParams, model: &MtpLlama, ids: Tensor<1, Int>, rows: Tensor<2>) {
+pub fn add_embedded(grads: &mut GradientsParams, model: &dyn CausalLm, ids: Tensor<1, Int>, rows: Tensor<2>) {
     let embedding = model.embedding_id();
     let of_embedding = grads.remove::<2>(embedding).unwrap_or_else(|| {
         let dtype = match model.compute().gradients {

@@ -19,7 +19,7 @@ use burn::{
     tensor::{Gradients, Tensor},
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use wmtp_model::{MtpLlama, ValueHead};
+use wmtp_model::{CausalLm, MtpLlama, ValueHead};
 
 /// The value head of this moment, which the scorer reads and training renews.
 #[derive(Clone, Debug)]
@@ -136,7 +136,7 @@ impl JointValue {
 }
 
 /// Cross-entropy of token j by head 1 of a frozen model, `[B * S]`, from its hidden states `[B, S, D]`.
-pub(super) fn head_1_ce(model: &MtpLlama, hidden: Tensor<3>, batch: &Batch) -> Result<Vec<f32>, ScorerError> {
+pub(super) fn head_1_ce(model: &dyn CausalLm, hidden: Tensor<3>, batch: &Batch) -> Result<Vec<f32>, ScorerError> {
     let head = HeadHidden::everywhere(1, hidden);
     let targets = HeadTargets::of(batch, 1);
     Ok(token_ce(head, &targets, model.unembedding(), batch, model.compute())?)

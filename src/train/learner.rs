@@ -19,7 +19,7 @@ use burn::{
     train::{InferenceStep, TrainOutput, TrainStep},
 };
 use std::{slice, sync::Arc};
-use wmtp_model::{Companions, MtpLlama, ValueHead};
+use wmtp_model::{CausalLm, Companions, MtpLlama, ValueHead};
 
 /// What a checkpoint holds in addition to the weights.
 #[derive(Clone, Debug)]

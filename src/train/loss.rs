@@ -7,7 +7,7 @@ use crate::{
 };
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use wmtp_kernels::{Accuracy, WeightedCrossEntropy, weighted_linear_cross_entropy_in};
-use wmtp_model::{AttentionContext, Compute, MtpLlama};
+use wmtp_model::{AttentionContext, CausalLm, Compute};
 
 /// What one head has to predict in a micro-batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -120,7 +120,7 @@ pub struct HeadHidden {
 impl HeadHidden {
     /// Head `k` at `positions`, in order. Nothing that only other positions need is computed.
     pub fn at(
-        model: &MtpLlama,
+        model: &dyn CausalLm,
         k: usize,
         trunk: Tensor<3>,
         context: &AttentionContext,

@@ -14,6 +14,7 @@ use crate::{
 };
 use burn::module::Module;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use wmtp_model::CausalLm;
 
 /// Added to the sample numbers of held-out documents, so that no scorer takes them for documents of the
 /// training set.

@@ -25,7 +25,7 @@ use std::{
     path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
-use wmtp_model::{ModelError, MtpLlama, ValueHead};
+use wmtp_model::{CausalLm, ModelError, MtpLlama, ValueHead};
 
 /// A value head under training, on a frozen model.
 #[derive(Module, Debug)]

@@ -11,7 +11,7 @@ use crate::{
 };
 use burn::tensor::Tensor;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use wmtp_model::{Compute, MtpLlama};
+use wmtp_model::{CausalLm, Compute};
 
 /// The scorer, the normaliser and the loss's settings, shared by all clones of the module.
 #[derive(Clone)]
@@ -117,7 +117,7 @@ impl TokenWeighting {
     /// the first backward pass, which costs a forward pass of its own. `model` is without autodiff.
     pub(super) fn weights_of_step(
         &self,
-        model: &MtpLlama,
+        model: &dyn CausalLm,
         batches: &[Batch],
         step: usize,
     ) -> Result<WeightsReport, ScorerError> {

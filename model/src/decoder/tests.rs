@@ -2,6 +2,7 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation};
 
+use crate::causal_lm::CausalLm;
 use crate::compute::{Compute, Packed};
 use crate::config::{LlamaConfig, RopeScaling};
 use crate::decoder::Weight;

@@ -9,11 +9,13 @@ use std::ops::Range;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, module::embedding};
 
 use super::engine::{Accepted, DraftSpan, Engine, SegmentId};
+use crate::causal_lm::CausalLm;
 use crate::decoder::{
     DecoderLayer, LayerWeights, NewTexts, TensorDecode, TensorKvCache, decode, decode_last, extend_caches,
 };
 use crate::linear::{Linear, RmsNorm};
 use crate::llama::MtpLlama;
+use wmtp_kernels::attention::flex::Heads;
 
 /// Most attention scores of one layer held at a time; longer prompts are read in shorter parts.
 const MOST_SCORES: usize = 1 << 24;
@@ -37,6 +39,7 @@ struct Stepped {
 pub struct TensorEngine<'a> {
     model: &'a MtpLlama,
     heads: usize,
+    attention: Heads,
     dtype: DType,
     device: Device,
     segments: Vec<Option<Text>>,
@@ -49,6 +52,7 @@ impl<'a> TensorEngine<'a> {
         Self {
             model,
             heads: if drafts { model.n_heads() } else { 1 },
+            attention: model.config().layer_spec().heads,
             dtype: model.decoded_dtype(),
             device: model.device(),
             segments: Vec::new(),
@@ -140,7 +144,7 @@ impl<'a> TensorEngine<'a> {
         let mut decoding = TensorDecode {
             new,
             caches: &mut caches,
-            heads: self.model.config().layer_spec().heads,
+            heads: self.attention,
         };
         task(&mut decoding, &layer.by_role())
     }

@@ -19,6 +19,7 @@ mod slices;
 
 use burn::module::Module;
 
+use crate::causal_lm::CausalLm;
 use crate::error::ModelError;
 use crate::llama::MtpLlama;
 use engine::Engine;

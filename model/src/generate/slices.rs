@@ -3,6 +3,7 @@
 //! The matrix products of all texts are computed together, attention for each on its own.
 
 use super::engine::{Accepted, DraftSpan, Engine, SegmentId};
+use crate::causal_lm::CausalLm;
 use crate::compute::is_flex;
 use crate::config::LlamaConfig;
 use crate::decoder::decode_slices::{
@@ -37,16 +38,13 @@ struct Weights {
     /// None where it is the embedding.
     unembedding: Option<Matrix>,
     norm: Vec<f32>,
+    /// Number of the trunk's layers; the next one is head 1.
+    trunk: usize,
     /// The trunk's layers, then head 1, then the others if they draft.
     layers: Vec<SliceWeights>,
 }
 
 impl Weights {
-    /// Layers of the trunk; the next one is head 1.
-    fn trunk(&self) -> usize {
-        self.config.num_hidden_layers - 1
-    }
-
     fn embedded(&self, spans: &[DraftSpan<'_>]) -> Vec<f32> {
         let mut x = Vec::new();
         for token in spans.iter().flat_map(|span| span.tokens) {
@@ -81,6 +79,7 @@ impl SliceEngine {
                 None => None,
             },
             norm: vector(&parts.norm.weight),
+            trunk: parts.trunk.len(),
             layers: layers.map(slice_weights).collect::<Option<_>>()?,
         };
         Some(Self {
@@ -92,7 +91,7 @@ impl SliceEngine {
 
     /// Heads 2..H that draft, by their index among the layers.
     fn drafting(&self) -> std::ops::Range<usize> {
-        self.weights.trunk() + 1..self.weights.layers.len()
+        self.weights.trunk + 1..self.weights.layers.len()
     }
 
     /// Runs `task` on the decoding of new tokens through layer `index`, with the layer's weights.
@@ -117,7 +116,7 @@ impl SliceEngine {
 
     /// The trunk's output for `x` `[N, D]`.
     fn trunk(&mut self, mut x: Vec<f32>, new: &NewTokens<'_>) -> Vec<f32> {
-        for index in 0..self.weights.trunk() {
+        for index in 0..self.weights.trunk {
             x = self.with_layer(index, new, |ops, layer| decode(ops, layer, x));
         }
         x
@@ -132,7 +131,7 @@ impl SliceEngine {
             last: None,
         };
         let x = self.trunk(self.weights.embedded(spans), &new);
-        for head in self.weights.trunk()..self.weights.layers.len() {
+        for head in self.weights.trunk..self.weights.layers.len() {
             self.with_layer(head, &new, |ops, layer| extend_caches(ops, layer, &x));
         }
     }
@@ -160,7 +159,7 @@ impl SliceEngine {
         };
         let trunk = self.trunk(self.weights.embedded(&all), &new);
         let x = trunk.clone();
-        let x = self.with_layer(self.weights.trunk(), &new, |ops, layer| decode(ops, layer, x));
+        let x = self.with_layer(self.weights.trunk, &new, |ops, layer| decode(ops, layer, x));
         self.stepped = Stepped {
             parts,
             spans: begin,
@@ -173,7 +172,7 @@ impl SliceEngine {
         let Stepped { parts, spans, trunk } = std::mem::take(&mut self.stepped);
         let d = self.weights.norm.len();
         // Trunk and head 1 have cached all tokens of the step.
-        let layers = self.weights.trunk() + 1;
+        let layers = self.weights.trunk + 1;
         let (mut rows, mut positions, mut committed) = (Vec::new(), Vec::new(), Vec::new());
         for (span, accepted) in spans.iter().zip(accepted) {
             let part = &parts[*span];

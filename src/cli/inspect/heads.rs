@@ -10,6 +10,7 @@ use crate::{
 };
 use burn::tensor::DType;
 use std::path::PathBuf;
+use wmtp_model::CausalLm;
 
 #[derive(Debug, clap::Args)]
 pub struct HeadsArgs {
