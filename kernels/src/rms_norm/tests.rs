@@ -26,7 +26,7 @@ fn rms_norm_and_its_gradients() {
         let of_x = differences(&x, &upstream, |x| rms_norm_f64(x, &wide(&weight), eps));
         let added: Vec<f64> = of_x.iter().map(|g| g + 1.0).collect();
         assert_close("dx", &d_x, &added, 1e-5);
-        let of_weight = differences(&weight, &upstream, |w| rms_norm_f64(&wide(&x), w, eps));
-        assert_close("dw", &d_weight, &of_weight, 1e-5);
+        let expected_weight_grad = differences(&weight, &upstream, |w| rms_norm_f64(&wide(&x), w, eps));
+        assert_close("dw", &d_weight, &expected_weight_grad, 1e-5);
     }
 }
