@@ -1,7 +1,7 @@
 //! An experiment from settings to checkpoints, as a builder.
 
 use super::{
-    PipelineError, PlanReport, RunUpload, Show, Sources, UploadSummary,
+    PipelineError, PlanReport, RunUpload, Show, Sources, TrainSummary,
     finish::{note_failure, summary, write_report},
     micro_model, plan,
     request::{Request, prepare},
@@ -20,52 +20,13 @@ use crate::{
     settings::{Pipeline, Settings},
     stop::Stop,
     storage::Location,
-    track::{self, Tracker, TrackingSummary},
+    track::{self, Tracker},
 };
 use burn::tensor::Device;
-use serde::Serialize;
 use std::{
     path::{Path, PathBuf},
     time::Instant,
 };
-
-/// How a training run ended.
-#[derive(Clone, Debug, Serialize)]
-pub struct TrainSummary {
-    /// The run's directory.
-    pub run_dir: PathBuf,
-    /// The checkpoint to use: `best` where there is one, else `last`.
-    pub checkpoint: PathBuf,
-    /// Optimizer steps in all.
-    pub steps: usize,
-    /// Of those, not applied.
-    pub skipped: usize,
-    /// Tokens read.
-    pub tokens: u64,
-    /// Newest validation loss (unweighted, mean over heads, nats).
-    pub valid_loss: Option<f64>,
-    /// Best validation loss.
-    pub best_loss: Option<f64>,
-    /// False if it was interrupted.
-    pub finished: bool,
-    /// Wall-clock seconds of this process.
-    pub seconds: f64,
-    /// Peak resident memory in bytes.
-    pub peak_memory: Option<u64>,
-    /// What the value stage learned.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub value: Option<super::ValueReport>,
-    /// First and last losses, and what the value head knows.
-    pub learned: super::Learned,
-    /// The run's page.
-    pub report: PathBuf,
-    /// How far the run's trackers are; None if it has none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tracking: Option<TrackingSummary>,
-    /// What became of the upload.
-    #[serde(rename = "copy", skip_serializing_if = "Option::is_none")]
-    pub upload: Option<UploadSummary>,
-}
 
 /// A training run that is being put together.
 ///

@@ -1,14 +1,53 @@
 //! What is left to do when training has ended, however it did: an event, the report, the summary.
 
-use super::{Learned, PipelineError, TrainSummary, ValueReport};
+use super::{Learned, PipelineError, UploadSummary, ValueReport};
 use crate::{
     run::{Event, RunDir, TrainerState, file, peak_memory},
     track::TrackingSummary,
     train::TrainError,
 };
-use std::time::Instant;
+use serde::Serialize;
+use std::{path::PathBuf, time::Instant};
 
-/// The error that ends a run, among its events. The error itself is what the caller hears of.
+/// How a training run ended.
+#[derive(Clone, Debug, Serialize)]
+pub struct TrainSummary {
+    /// The run's directory.
+    pub run_dir: PathBuf,
+    /// The checkpoint to use: `best` where there is one, else `last`.
+    pub checkpoint: PathBuf,
+    /// Optimizer steps in all.
+    pub steps: usize,
+    /// Of those, not applied.
+    pub skipped: usize,
+    /// Tokens read.
+    pub tokens: u64,
+    /// Newest validation loss (unweighted, mean over heads, nats).
+    pub valid_loss: Option<f64>,
+    /// Best validation loss.
+    pub best_loss: Option<f64>,
+    /// False if it was interrupted.
+    pub finished: bool,
+    /// Wall-clock seconds of this process.
+    pub seconds: f64,
+    /// Peak resident memory in bytes.
+    pub peak_memory: Option<u64>,
+    /// What the value stage learned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<ValueReport>,
+    /// First and last losses, and what the value head knows.
+    pub learned: Learned,
+    /// The run's page.
+    pub report: PathBuf,
+    /// How far the run's trackers are; None if it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tracking: Option<TrackingSummary>,
+    /// What became of the upload.
+    #[serde(rename = "copy", skip_serializing_if = "Option::is_none")]
+    pub upload: Option<UploadSummary>,
+}
+
+/// The error that ends a run, among its events. The caller gets the error itself.
 pub(super) fn note_failure(run: &RunDir, error: &PipelineError) {
     let step = match error {
         PipelineError::Train(

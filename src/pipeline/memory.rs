@@ -179,7 +179,7 @@ impl Sizes {
         }
     }
 
-    /// Of figures of all heads, what is there at the same time: the sum, or one head's.
+    /// Of figures of all heads, what is in memory at the same time: the sum, or one head's.
     fn of_heads(&self, each: impl Iterator<Item = usize>) -> usize {
         if self.in_turn {
             each.max().unwrap_or(0)
@@ -188,7 +188,7 @@ impl Sizes {
         }
     }
 
-    /// What the attention and feed-forward sublayers keep for a token besides their inputs.
+    /// What the attention and feed-forward sublayers keep for a token in addition to their inputs.
     fn sublayers(&self) -> [usize; 2] {
         if self.recompute {
             [0; 2]
@@ -227,7 +227,7 @@ impl Sizes {
         tokens * F32 * (self.f + again + 4 * self.d)
     }
 
-    /// The loss's chunk for so many rows in all.
+    /// Bytes of the loss's chunk for `rows` rows in all.
     fn loss_work(&self, rows: usize) -> usize {
         let most = CHUNK_ROWS[usize::from(self.kept == BF16)];
         let fit = (CHUNK_BYTES / (self.vocabulary * self.kept).max(1)).clamp(1, most);

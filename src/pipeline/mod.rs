@@ -2,7 +2,7 @@
 //! part works inside.
 //!
 //! `baseline` trains with a control scorer (uniform, random, shuffled, position), `rho1` against a
-//! reference model, `critic` first learns a value head and then weighs by value differences.
+//! reference model, `critic` first trains a value head and then weights tokens by value differences.
 
 mod builtin;
 mod error;
@@ -30,17 +30,18 @@ mod value_stage;
 
 pub use builtin::micro_model;
 pub use error::PipelineError;
+pub use experiment::Experiment;
 pub(crate) use experiment::default_name;
-pub use experiment::{Experiment, TrainSummary};
 pub use export::export_merged;
+pub use finish::TrainSummary;
 pub use generate::{ModelGenerator, ScoreReport, TokenWriter, Written, score_text};
 pub use heads::{BINS, Bin, HeadFigures, HeadsReport, judge_heads};
 pub use learned::Learned;
 pub use load_model::load_model;
 pub use memory::{MemoryEstimate, MicroBatch};
 pub use plan::{PlanReport, ValueStagePlan};
-pub use request::Show;
+pub use request::{RunUpload, Show};
 pub use sources::Sources;
 pub use tracking::{describe, sync, weights_hash};
-pub use upload::{RunUpload, UploadSummary};
+pub use upload::UploadSummary;
 pub use value_stage::ValueReport;

@@ -1,16 +1,20 @@
 //! What a run is asked to do, with its data and sizes loaded and checked.
 
-use super::{PipelineError, RunUpload, Sources};
+use super::{PipelineError, Sources};
 use crate::{
     data::{DataConfig, Splits, StepShape, Tokenizer},
     paths::expand_home,
     scorer::{Reward, Rho1, ScorerConfig},
     settings::{Config, Pipeline, Recipe},
     stop::Stop,
+    storage::RemoteRun,
     train::{PrecisionConfig, StatePrecision},
 };
 use burn::tensor::Device;
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use wmtp_model::LlamaConfig;
 
 /// How progress is shown.
@@ -20,6 +24,15 @@ pub enum Show {
     Dashboard,
     /// Lines on standard error.
     Lines,
+}
+
+/// Where a run is uploaded to while it trains.
+#[derive(Clone, Debug)]
+pub struct RunUpload {
+    /// The place.
+    pub to: RemoteRun,
+    /// The longest wait at the end of training.
+    pub wait: Duration,
 }
 
 /// A training run with everything that it needs found.

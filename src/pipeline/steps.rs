@@ -150,7 +150,7 @@ impl StepSource for ValueSteps {
 pub struct ValidSteps(Vec<Batch>);
 
 impl ValidSteps {
-    /// All documents of `data` in micro-batches of at most so many rows.
+    /// All documents of `data` in micro-batches of at most `micro_batch` rows.
     pub fn new(data: &Dataset, micro_batch: usize, ragged: bool) -> Self {
         Self(laid_out(data.in_order(micro_batch), ragged))
     }

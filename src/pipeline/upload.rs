@@ -3,7 +3,7 @@
 use super::{PipelineError, request::Request};
 use crate::{
     run::{Event, Mirror, RunDir},
-    storage::{Ended, RemoteRun, RunMirror},
+    storage::{Ended, RunMirror},
 };
 use serde::Serialize;
 use std::{
@@ -14,15 +14,6 @@ use std::{
 
 /// How often the end of training says what it waits for.
 const SAY_EVERY: Duration = Duration::from_secs(5);
-
-/// Where a run is uploaded to while it trains.
-#[derive(Clone, Debug)]
-pub struct RunUpload {
-    /// The place.
-    pub to: RemoteRun,
-    /// The longest wait at the end of training.
-    pub wait: Duration,
-}
 
 /// What became of the upload.
 #[derive(Clone, Debug, Serialize)]

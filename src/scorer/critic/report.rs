@@ -88,7 +88,7 @@ impl Observations {
         }
     }
 
-    /// Adds what others collected, after what is there.
+    /// Appends what `others` collected.
     pub fn append(&mut self, others: &Self) {
         self.values.extend(&others.values);
         self.returns.extend(&others.returns);

@@ -56,7 +56,7 @@ pub enum Stage {
     Value,
     /// Optimizer steps.
     Training,
-    /// Held-out documents are read: so many micro-batches of so many.
+    /// Validation: micro-batches done, and in all.
     Validating(usize, usize),
 }
 
