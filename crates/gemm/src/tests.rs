@@ -7,7 +7,7 @@ use crate::test_values::values;
 use half::bf16;
 use proptest::prelude::*;
 
-/// A factor: its values row by row, and the same in memory with gaps of not-a-number.
+/// A factor: its values row-major, and the same in memory with gaps of NaNs.
 struct Factor {
     shape: [usize; 2],
     strides: [usize; 2],

@@ -40,10 +40,10 @@ impl AdamWOps for Flex {
     }
 }
 
-/// A storage type.
+/// A storage type of parameters, moments and gradients.
 trait Stored: Copy + Send + Sync {
     fn wide(self) -> f32;
-    /// `value` stored; `random` decides where it lies between two values that can be.
+    /// Stores `value`; `random` decides the rounding between the two nearest values of the type.
     fn put(&mut self, value: f32, random: u16);
 }
 
@@ -67,8 +67,8 @@ impl Stored for bf16 {
 
     #[inline(always)]
     fn put(&mut self, value: f32, random: u16) {
-        // Adding below the last place that stays carries into it as often as it should. Infinities
-        // and not-a-number have nothing to be rounded.
+        // The random low bits carry into the last stored place with the right probability. Infinities and NaNs are
+        // truncated.
         let bits = value.to_bits();
         let rounded = bits.wrapping_add(u32::from(random));
         let bits = if value.is_finite() { rounded } else { bits };

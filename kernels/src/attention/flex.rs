@@ -170,7 +170,7 @@ pub fn backward(
 ) -> Vec<f32> {
     let (n, width, part) = (qkv.len() / heads.row(), heads.width, heads.groups() * heads.width);
     let tasks = Task::all(qkv, heads, documents, precision);
-    // Gradients of a task's queries, key and value, one after the other in each row.
+    // A row of the task's gradients: of its queries, its key and its value.
     let row = part + 2 * width;
     let gradients: Vec<Vec<f32>> = tasks
         .par_iter()

@@ -265,8 +265,8 @@ impl<'a> KBlock<'a> {
         [0, ROWS].map(|first| LeftRows::interleaved(room.wrapping_add(first * lanes)))
     }
 
-    /// Packs 16 rows of the left factor into two interleaved panels of 8, one after the other, at `to`, which
-    /// has room for 16 times `lanes`.
+    /// Packs 16 rows of the left factor into two consecutive interleaved panels of 8 at `to`, which has room for 16
+    /// times `lanes`.
     fn pack_rows(&self, row: usize, to: *mut u32) {
         let second = self.lanes * ROWS;
         // SAFETY: `crate::matmul` has checked the machine; callers take rows below the number of
