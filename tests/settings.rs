@@ -489,13 +489,10 @@ fn tracking_is_off_and_its_values_are_checked() {
     let settings = Sources::new(None).load().unwrap();
     assert!(!settings.config.tracking.is_on());
     let settings = Sources::new(None)
-        .set("tracking={kinds: [mlflow, files], mlflow: {uri: http://host:5000, batch: 100}}")
+        .set("tracking={kinds: [mlflow], mlflow: {uri: http://host:5000, batch: 100}}")
         .load()
         .unwrap();
-    assert_eq!(
-        settings.config.tracking.kinds,
-        [TrackerKind::Mlflow, TrackerKind::Files]
-    );
+    assert_eq!(settings.config.tracking.kinds, [TrackerKind::Mlflow]);
     for (bad, says) in [
         (
             "tracking.mlflow.batch=1001",
@@ -511,6 +508,30 @@ fn tracking_is_off_and_its_values_are_checked() {
         let said = problem(Sources::new(None).set(bad));
         assert!(said.contains(says), "{bad}: {said}");
     }
+}
+
+#[test]
+fn the_removed_file_tracker_is_named_with_its_place_and_what_to_do() {
+    let files = Files::new();
+    let named = files.write(
+        "named.yaml",
+        "tracking:\n  kinds: [mlflow, files]\n  files: {dir: mlruns}\n",
+    );
+    let said = problem(Sources::new(None).config(&named));
+    assert_eq!(
+        said,
+        format!(
+            "`tracking.kinds` names `files` (MLflow's file layout), which was removed: write [mlflow], or [] and send the run later with `wmtp track sync` (set in {} line 2)",
+            named.display()
+        )
+    );
+    let settings = Sources::new(None).config(&named).set("tracking.kinds=[mlflow]");
+    assert_eq!(settings.load().unwrap().config.tracking.kinds, [TrackerKind::Mlflow]);
+    // What every run directory has that was made while there was such a tracker.
+    let resolved = files.write("resolved.yaml", "tracking:\n  kinds: []\n  files:\n    dir: mlruns\n");
+    assert_eq!(Sources::new(None).config(resolved).load().unwrap(), Settings::default());
+    let said = problem(Sources::new(None).set("tracking.files.dir=x"));
+    assert!(said.contains("unknown key `tracking.files`"), "{said}");
 }
 
 #[test]

@@ -217,6 +217,7 @@ impl Sources {
         {
             layers.insert(built_in, layer);
         }
+        without_file_tracker(&mut layers)?;
         for layer in &layers {
             known_sections(layer, config, recipe)?;
         }
@@ -337,6 +338,33 @@ fn with_credentials(value: &serde_json::Value, at: &str) -> Option<String> {
             .find_map(|(key, value)| with_credentials(value, &below(key))),
         _ => None,
     }
+}
+
+/// Accepts what is left of the removed tracker `files`: the section `tracking.files` in the resolved
+/// settings of older run directories, and its name in `tracking.kinds` where a later source overrides it.
+fn without_file_tracker(layers: &mut [Layer]) -> Result<(), SettingsError> {
+    const KINDS: [&str; 2] = ["tracking", "kinds"];
+    let mut overridden = false;
+    for layer in layers.iter_mut().rev() {
+        if matches!(layer.origin, Origin::File(_)) {
+            layer.root.remove(&["tracking", "files"]);
+        }
+        let Some(Value::List(kinds)) = layer.root.get(&KINDS).map(|node| &node.value) else {
+            continue;
+        };
+        if kinds.iter().any(|kind| kind.value == Value::Text("files".into())) {
+            if !overridden {
+                let problem = Problem {
+                    key: KINDS.join("."),
+                    problem: "`tracking.kinds` names `files` (MLflow's file layout), which was removed: write [mlflow], or [] and send the run later with `wmtp track sync`".into(),
+                };
+                return Err(invalid(problem, std::slice::from_ref(layer)));
+            }
+            layer.root.remove(&KINDS);
+        }
+        overridden = true;
+    }
+    Ok(())
 }
 
 /// A config file holds no recipe section, and the reverse.

@@ -118,11 +118,6 @@ impl Config {
             "must be between 1 and 1000, which is the most that a server takes",
         );
         check.when(
-            tracking.files.dir.as_os_str().is_empty(),
-            "tracking.files.dir",
-            "must not be empty: write a directory, `mlruns` for the usual one",
-        );
-        check.when(
             tracking
                 .experiment
                 .as_ref()

@@ -1,6 +1,5 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
 
 /// Config section `tracking`: where runs are followed beside their own directory. Nowhere, unless
 /// `kinds` names something.
@@ -10,7 +9,7 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrackingConfig {
-    /// Any of `mlflow` (a server) and `files` (the directory `mlruns`); none if empty.
+    /// `[mlflow]` logs runs at an MLflow server; `[]` nowhere.
     pub kinds: Vec<TrackerKind>,
     /// The experiment that runs are filed under; `mtp/{algorithm}/{data set}` if left out.
     pub experiment: Option<String>,
@@ -25,8 +24,6 @@ pub struct TrackingConfig {
     pub wait_seconds: f64,
     /// The MLflow server.
     pub mlflow: MlflowConfig,
-    /// The file layout.
-    pub files: FilesConfig,
     /// More tags of the run: `key=value`, or a word.
     pub tags: Vec<String>,
 }
@@ -41,7 +38,6 @@ impl Default for TrackingConfig {
             interval_seconds: 1.0,
             wait_seconds: 30.0,
             mlflow: MlflowConfig::default(),
-            files: FilesConfig::default(),
             tags: Vec::new(),
         }
     }
@@ -53,8 +49,6 @@ impl Default for TrackingConfig {
 pub enum TrackerKind {
     /// An MLflow server, over HTTP.
     Mlflow,
-    /// MLflow's file layout.
-    Files,
 }
 
 /// What is kept of checkpoints.
@@ -86,20 +80,6 @@ impl Default for MlflowConfig {
             batch: 1000,
             timeout_seconds: 30.0,
         }
-    }
-}
-
-/// Config section `tracking.files`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct FilesConfig {
-    /// The directory, made if it is not there.
-    pub dir: PathBuf,
-}
-
-impl Default for FilesConfig {
-    fn default() -> Self {
-        Self { dir: "mlruns".into() }
     }
 }
 

@@ -1,7 +1,7 @@
 //! From settings and a run's directory to its trackers.
 
 use super::{
-    Address, Mlflow, MlflowConfig, MlflowFiles, RunInfo, SetupError, Tracker, TrackerKind, Tracking, TrackingConfig,
+    Address, Mlflow, MlflowConfig, RunInfo, SetupError, Tracker, TrackerKind, Tracking, TrackingConfig,
     figures,
 };
 use crate::run::{RunDir, RunError, RunRecord, file};
@@ -28,7 +28,6 @@ pub fn trackers(config: &TrackingConfig) -> Result<Vec<Box<dyn Tracker>>, SetupE
                     let address = Address::find(config.mlflow.uri.as_deref())?;
                     Box::new(Mlflow::new(address, &config.mlflow)?)
                 }
-                TrackerKind::Files => Box::new(MlflowFiles::new(&config.files.dir)),
             })
         })
         .collect()

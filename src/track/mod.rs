@@ -2,24 +2,22 @@
 //!
 //! `metrics.jsonl` and `events.jsonl` are written first, whatever else happens. A [`Tracking`] then
 //! appends the same to a spool in the run's directory, and a thread for each [`Tracker`] delivers it:
-//! to an MLflow server over HTTP ([`Mlflow`]), into MLflow's file layout ([`MlflowFiles`]), to one of
-//! your own, to several, or to none. The only place that speaks MLflow; it does not know training.
+//! to an MLflow server over HTTP ([`Mlflow`]), to one of your own, to several, or to none. The only
+//! place that speaks MLflow; it does not know training.
 
 mod config;
 mod deliver;
 mod describe;
 mod figures;
-mod files;
 mod mlflow;
 mod spool;
 mod tracker;
 mod tracking;
 
-pub use config::{CheckpointTracking, FilesConfig, MlflowConfig, TrackerKind, TrackingConfig};
+pub use config::{CheckpointTracking, MlflowConfig, TrackerKind, TrackingConfig};
 pub use describe::{ask_mlflow, import, own_run, trackers};
 pub(crate) use describe::{data_name, short_hash};
 pub use figures::{flatten, metric_key, series, values};
-pub use files::MlflowFiles;
 pub use mlflow::{Address, Mlflow, Registered, Registry, SourceRun, Stage};
 pub use tracker::{
     Artifact, COMMIT_TAG, Input, Model, Point, RunEvent, RunInfo, SOURCE_TAG, SetupError, Status, TrackError, Tracker,

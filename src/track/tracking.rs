@@ -65,7 +65,7 @@ pub struct TrackingSummary {
 /// How far a tracker is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct TrackerSummary {
-    /// `mlflow` or `files`.
+    /// The tracker's name, such as `mlflow`.
     pub name: String,
     /// Where it keeps things, without credentials.
     pub place: String,
