@@ -11,7 +11,8 @@ pub mod cli;
 pub mod data;
 pub mod device;
 pub mod eval;
-
+mod format;
+mod fs;
 pub mod paths;
 pub mod pipeline;
 pub mod redact;
@@ -19,6 +20,7 @@ pub mod report;
 pub mod run;
 pub mod scorer;
 pub mod settings;
+mod statistics;
 pub mod stop;
 pub mod storage;
 pub mod suggest;

@@ -4,6 +4,7 @@
 //! tensor is made; all that does not fit is listed in one error. Saving is deterministic: equal
 //! weights give equal bytes.
 
+use std::io::Write;
 use std::path::Path;
 
 use burn::module::{Module, Param};

@@ -115,6 +115,22 @@ fn query_rows_go_from_neighbouring_pairs_to_halves_and_back() {
     assert_eq!(rows, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
 }
 
+/// A mapped file can be used in place.
+#[test]
+fn every_entry_of_a_checkpoint_starts_at_a_multiple_of_64() {
+    let (hf, meta) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    meta_to_hf(&fixture("meta/tied"), hf.path()).unwrap();
+    hf_to_meta(hf.path(), meta.path()).unwrap();
+    let file = std::fs::File::open(meta.path().join("consolidated.pth")).unwrap();
+    let mut archive = zip::ZipArchive::new(file).unwrap();
+    assert!(archive.len() > 3);
+    for index in 0..archive.len() {
+        let entry = archive.by_index(index).unwrap();
+        assert_eq!(entry.data_start().unwrap() % 64, 0, "{}", entry.name().unwrap());
+        assert_eq!(entry.size(), entry.compressed_size());
+    }
+}
+
 #[test]
 fn what_torch_wrote_comes_back_as_it_was() {
     for name in ["untied", "tied"] {

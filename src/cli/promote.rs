@@ -4,7 +4,7 @@ use super::{Failure, Output, SettingsArgs, track::run_with_settings};
 use crate::{
     pipeline::weights_hash,
     report::card::{CardFields, Evaluation, ModelCard},
-    run::{RunDir, RunRecord, file, verify, write_atomically},
+    run::{RunDir, RunRecord, file, verify},
     settings::Settings,
     track::{self, Address, Registered, Registry, RunInfo, Stage, TrackError},
 };
@@ -84,8 +84,11 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     let registry = Registry::new(address, mlflow).map_err(Failure::usage)?;
     let registered = promote(&registry, &candidate, &name, stage, &card)?;
     let saved = serde_json::to_string_pretty(&fields)?;
-    write_atomically(&dir.join(FIELDS), saved.as_bytes()).map_err(Failure::failed)?;
-    write_atomically(&dir.join(CARD), card.as_bytes()).map_err(Failure::failed)?;
+    for (name, text) in [(FIELDS, &saved), (CARD, &card)] {
+        let path = dir.join(name);
+        crate::fs::write(&path, text.as_bytes())
+            .map_err(|e| Failure::failed(format!("cannot write `{}`: {e}", path.display())))?;
+    }
     output.result(
         &json!({
             "name": name,
@@ -272,9 +275,7 @@ fn check_name(name: &str) -> Result<(), Failure> {
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
-    let text =
-        std::fs::read_to_string(path).map_err(|e| Failure::usage(format!("cannot read `{}`: {e}", path.display())))?;
-    serde_json::from_str(&text).map_err(|e| Failure::usage(format!("`{}` is not JSON: {e}", path.display())))
+    crate::fs::read_json(path).map_err(|e| Failure::usage(format!("cannot read `{}`: {e}", path.display())))
 }
 
 /// A run that is not there is usage; a server that does not answer is not.

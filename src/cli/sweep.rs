@@ -2,7 +2,6 @@
 
 use super::{Failure, Output, SettingsArgs};
 use crate::{
-    run::write_atomically,
     stop::Stop,
     sweep::{
         self, ArmPlan, Limits, Overlay, Parallel, ParallelWord, Ran, Status, Sweep, SweepError, Table, TrackedSweep,
@@ -204,7 +203,9 @@ fn finish(sweep: &Sweep, table: &Table, output: &Output) -> Result<(), Failure> 
 fn write(sweep: &Sweep, table: &Table) -> Result<(), Failure> {
     write_table(table, &sweep.dir)?;
     let text = super::common::read_text(&sweep.path.to_string_lossy())?;
-    write_atomically(&sweep.dir.join("sweep.yaml"), text.as_bytes()).map_err(Failure::failed)
+    let path = sweep.dir.join("sweep.yaml");
+    crate::fs::write(&path, text.as_bytes())
+        .map_err(|e| Failure::failed(format!("cannot write `{}`: {e}", path.display())))
 }
 
 fn summary(sweep: &Sweep, table: &Table) -> String {
@@ -288,7 +289,7 @@ fn dry_run(sweep: &Sweep, speed: Option<f64>, output: &Output) -> Result<(), Fai
     let time = match (seconds, speed) {
         (Some(seconds), Some(speed)) => format!(
             "about {} of training at {speed:.0} tokens/s an arm",
-            sweep::duration(seconds)
+            crate::format::duration(seconds)
         ),
         _ => "their time is known once an arm has run, or with --speed".into(),
     };

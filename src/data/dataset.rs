@@ -7,7 +7,6 @@
 use super::{
     Batch, DataError, Document, Example, Tokenized, Tokenizer,
     pack::{first_fit, order},
-    tokenizer::hex,
 };
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -338,5 +337,5 @@ fn content_hash(documents: &[Tokenized]) -> String {
             hasher.update(token.to_le_bytes());
         }
     }
-    hex(&hasher.finalize())
+    hex::encode(hasher.finalize())
 }

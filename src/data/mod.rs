@@ -43,7 +43,6 @@ pub use mbpp::{Problem, load, prompt};
 pub use pairs::Solution;
 pub use special::Choice;
 pub use splits::{ShortFile, Splits, TokenReport};
-pub(crate) use tokenizer::hex;
 pub use tokenizer::{MICRO_CONFIG, Tokenizer};
 
 #[cfg(test)]

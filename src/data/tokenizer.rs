@@ -445,7 +445,7 @@ fn anchor(inner: &tokenizers::Tokenizer) -> Option<(u32, String)> {
 /// Written by the library with vocabulary in order of ids, without the post-processor.
 fn content_hash(inner: &tokenizers::Tokenizer) -> Result<String, String> {
     let text = inner.to_string(false).map_err(|e| e.to_string())?;
-    Ok(hex(&Sha256::digest(text.as_bytes())))
+    Ok(hex::encode(Sha256::digest(text.as_bytes())))
 }
 
 /// The date of this machine's time zone.
@@ -490,13 +490,4 @@ fn template(config: &Value) -> Option<String> {
             .map(str::to_owned),
         _ => None,
     }
-}
-
-/// Bytes as lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

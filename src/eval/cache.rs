@@ -6,10 +6,10 @@
 //! the machine is ([`Verdict::repeats`]) is not kept.
 
 use super::{Judgement, TestCount, Verdict};
+use crate::fs::{Fsync, replace};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
-    io::Write,
     path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
 };
@@ -52,7 +52,7 @@ impl VerdictCache {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
-        crate::data::hex(&hash.finalize())
+        hex::encode(hash.finalize())
     }
 
     /// The verdict under this name; one that cannot be read is not there.
@@ -102,11 +102,7 @@ impl VerdictCache {
         let path = self.path(key);
         let dir = path.parent().unwrap_or(&self.dir);
         std::fs::create_dir_all(dir)?;
-        let mut file = tempfile::NamedTempFile::new_in(dir)?;
-        file.write_all(bytes)?;
-        file.flush()?;
-        file.persist(path)?;
-        Ok(())
+        replace(&path, Fsync::No, |out| out.write_all(bytes))
     }
 
     /// Two levels, so that no directory gets too long.

@@ -55,7 +55,7 @@ impl Predictions {
                 path.display()
             )));
         }
-        let sha256 = crate::data::hex(&Sha256::digest(&bytes));
+        let sha256 = hex::encode(Sha256::digest(&bytes));
         let text = decoded(bytes).map_err(|what| EvalError::Request(format!("{} {what}", path.display())))?;
         let wanted: BTreeSet<u32> = tasks
             .map_or_else(|| benchmark.default_tasks(), <[u32]>::to_vec)

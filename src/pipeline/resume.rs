@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     data::StepShape,
-    run::{CheckpointError, CheckpointStore, Event, Resumption, RunDir, RunRecord, TrainerState, file, hex},
+    run::{CheckpointError, CheckpointStore, Event, Resumption, RunDir, RunRecord, TrainerState, file},
     settings::{Pipeline, Recipe, Sources},
     track::flatten,
 };
@@ -273,7 +273,7 @@ fn id_of(algorithm: &str, recipe_yaml: &str) -> String {
 
 /// Lower-case hexadecimal SHA-256.
 pub(super) fn sha256(text: &str) -> String {
-    hex(&Sha256::digest(text))
+    hex::encode(Sha256::digest(text))
 }
 
 fn refuse<T>(problem: String) -> Result<T, PipelineError> {

@@ -2,7 +2,7 @@
 
 use super::{PipelineError, weights_hash};
 use crate::{
-    run::{RunRecord, file::RECORD, hex},
+    run::{RunRecord, file::RECORD},
     settings::{HeadInit, Recipe},
     storage::Location,
 };
@@ -122,7 +122,7 @@ fn config(base: &Path, adapter: Option<&Path>) -> Result<LlamaConfig, ModelError
 fn hash(base: &Path, adapter: Option<&Path>) -> Result<String, PipelineError> {
     let base = wmtp_model::model_hash(base)?;
     Ok(match adapter {
-        Some(adapter) => hex(&Sha256::digest(format!("{base}\n{}", weights_hash(adapter)?))),
+        Some(adapter) => hex::encode(Sha256::digest(format!("{base}\n{}", weights_hash(adapter)?))),
         None => base,
     })
 }

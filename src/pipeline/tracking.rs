@@ -218,7 +218,7 @@ pub fn weights_hash(dir: &Path) -> Result<String, PipelineError> {
         })?;
         hash.update(&bytes);
     }
-    Ok(crate::run::hex(&hash.finalize()))
+    Ok(hex::encode(hash.finalize()))
 }
 
 /// Sends a finished or interrupted training run to trackers that it did not have, or not all of it:

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     data::{Dataset, Splits},
-    run::{CheckpointError, CheckpointStore, Event, RunDir, TrainerState, file, hex, verify},
+    run::{CheckpointError, CheckpointStore, Event, RunDir, TrainerState, file, verify},
     scorer::{CriticConfig, ScorerConfig, critic::CriticReport},
     train::{
         CheckpointConfig, EarlyStoppingConfig, OptimConfig, Plan, Progress, Samples, SessionSetup, Stage, StepLoader,
@@ -234,7 +234,7 @@ fn finish(
         first_loss: losses.first().copied().unwrap_or(f64::NAN),
         last_loss: tail.iter().sum::<f64>() / tail.len().max(1) as f64,
         held_out: of_kept.map(|(_, report)| report.clone()),
-        value_head_sha256: hex(&Sha256::digest(bytes)),
+        value_head_sha256: hex::encode(Sha256::digest(bytes)),
     };
     stage.run.write_json(file::VALUE_STAGE_REPORT, &report)?;
     stage.run.event(&Event {

@@ -3,9 +3,9 @@
 use super::{
     plot::{Bar, BarChart, Chart, PlotError},
     run::{Evaluation, Run, visible},
-    summary::{duration, percent},
+    summary::percent,
 };
-use crate::eval::passk::with_width;
+use crate::{eval::passk::with_width, format::duration};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ pub struct Row {
     pub benchmark: String,
     /// Which checkpoint, of which step.
     pub checkpoint: String,
-    /// How was sampled.
+    /// Sampling settings.
     pub sampling: String,
     /// pass@k with its interval, for every k.
     pub scores: String,
@@ -24,22 +24,22 @@ pub struct Row {
     pub without_suspect: String,
     /// Suspect passes.
     pub suspect: u64,
-    /// Samples that fail in one way or another.
+    /// Shares of failed samples by kind of failure.
     pub failures: String,
     /// Equal to the reference solution.
     pub exact: String,
-    /// What it took.
+    /// Duration and tokens.
     pub cost: String,
-    /// Where the samples are.
+    /// Place of the samples.
     pub run_dir: String,
-    /// Why the score is not one on unseen problems; empty where nothing is known.
+    /// Why the score is not one on unseen problems; empty if there is no known reason.
     pub seen: Vec<String>,
 }
 
 /// A score for charts and comparisons.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Score {
-    /// `mbpp, 500 problems, temperature 0.2`: what has to be equal for scores to be compared.
+    /// `mbpp, 500 problems, temperature 0.2`: must be equal for scores to be comparable.
     pub label: String,
     /// pass@1.
     pub value: f64,
@@ -136,7 +136,7 @@ fn scores(values: &Value, interval: impl Fn(&str) -> Option<[f64; 2]>) -> String
     all.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(", ")
 }
 
-/// The 95% interval of pass@k at a temperature, never without a width.
+/// The 95% interval of pass@k at a temperature; its width is never 0.
 fn interval(report: &Value, at: &Value, k: &str) -> Option<[f64; 2]> {
     let ends = &at["ci95_at_k"][k];
     let problems = usize::try_from(report["tasks"].as_u64()?).ok()?;
@@ -182,7 +182,7 @@ fn failures(shares: &Value) -> String {
     }
 }
 
-/// pass@1 of every evaluation at every temperature; of equal ones the newest.
+/// pass@1 of every evaluation at every temperature; of those with the same label the newest.
 pub fn pass_at_1(run: &Run) -> Vec<Score> {
     let mut all: Vec<Score> = Vec::new();
     for evaluation in &run.evaluations {
@@ -203,7 +203,7 @@ pub fn pass_at_1(run: &Run) -> Vec<Score> {
     all
 }
 
-/// pass@1 as bars: a row for each evaluation, in it one bar a run.
+/// pass@1 as bars: a group for each evaluation, with one bar per run.
 pub fn chart(runs: &[(String, Vec<Score>)]) -> Result<Option<String>, PlotError> {
     let mut labels: Vec<&str> = Vec::new();
     for score in runs.iter().flat_map(|(_, scores)| scores) {
@@ -270,7 +270,7 @@ pub fn value_stage(run: &Run) -> Vec<(String, String)> {
     rows.collect()
 }
 
-/// An `eval.json` as tests need one.
+/// An `eval.json` for tests.
 #[cfg(test)]
 pub fn example() -> Value {
     serde_json::json!({

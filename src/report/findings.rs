@@ -1,7 +1,7 @@
-//! "What went wrong, and next": stated rules over a run's events and figures.
+//! "What went wrong, and next": rules over a run's events and figures.
 //!
-//! Each rule is a function with its threshold beside it, and says what was seen and what to try. They
-//! find what often goes wrong; a run without findings may still be a bad one.
+//! Each rule is a function next to its threshold and gives an observation and an advice. The rules find
+//! frequent problems; a run without findings may still be a bad one.
 
 use super::{
     figures::{ends, median},
@@ -18,7 +18,7 @@ use serde_json::Value;
 pub enum Level {
     /// The result can't be used as it is.
     Problem,
-    /// The result should be looked at twice.
+    /// The result needs a check.
     Warning,
     /// Good to know.
     Note,
@@ -31,7 +31,7 @@ pub struct Finding {
     pub level: Level,
     /// The rule's name, for programs.
     pub rule: &'static str,
-    /// What was seen, with its figures.
+    /// The observation with its figures.
     pub seen: String,
     /// What to do next.
     pub next: String,
@@ -55,7 +55,7 @@ fn finding(level: Level, rule: &'static str, seen: impl Into<String>, next: impl
     }
 }
 
-/// Steps that were not applied are worth a warning from this share on.
+/// Share of steps that were not applied from which on it is a warning.
 const SKIPPED: f64 = 0.01;
 
 fn of_events(run: &Run) -> Vec<Finding> {
@@ -69,7 +69,7 @@ fn of_events(run: &Run) -> Vec<Finding> {
                 "Training stopped with an error at step {}: {}",
                 event.step, event.reason
             ),
-            "Do what the error says, then go on with `wmtp train … --resume`.",
+            "Do what the error says, then resume with `wmtp train … --resume`.",
         ));
     } else if !run.finished() {
         let last = run.steps.last().map_or(0, |line| line.step);
@@ -83,7 +83,7 @@ fn of_events(run: &Run) -> Vec<Finding> {
             Level::Warning,
             "unfinished",
             format!("The run {how}: {last} steps{of} are done."),
-            "Go on with `wmtp train … --resume`; figures at the end are those of an unfinished schedule.",
+            "Resume with `wmtp train … --resume`; the last figures are those of an unfinished schedule.",
         ));
     }
     let rollbacks = count("rollback");
@@ -113,7 +113,7 @@ fn of_events(run: &Run) -> Vec<Finding> {
                 run.steps.len(),
                 percent(share)
             ),
-            "A few are harmless; many mean that the learning rate is too high or a document is broken.",
+            "A few are harmless; many mean a too high learning rate or a broken document.",
         ));
     }
     let damaged = count("damaged-checkpoint");
@@ -139,13 +139,13 @@ fn of_events(run: &Run) -> Vec<Finding> {
 
 /// The training loss should end below this share of where it began.
 const FELL: f64 = 0.98;
-/// Over fewer steps nothing can be said.
+/// Minimum number of steps for this rule.
 const STEPS: usize = 20;
-/// A validation loss that ends so far above its lowest has risen.
+/// Ratio of the last to the lowest validation loss above which it counts as risen.
 const RISEN: f64 = 1.01;
-/// A gradient norm so many times its median is a spike.
+/// Ratio of a gradient norm to its median above which it is a spike.
 const SPIKE: f64 = 10.0;
-/// More steps clipped than this share: it is clipping that sets the step.
+/// Share of clipped steps above which clipping decides the step size.
 const CLIPPED: f64 = 0.9;
 
 fn of_losses(run: &Run) -> Vec<Finding> {
@@ -159,7 +159,7 @@ fn of_losses(run: &Run) -> Vec<Finding> {
             format!(
                 "Head 1's cross-entropy hardly fell: {first:.3} in the first tenth of the steps, {last:.3} in the last."
             ),
-            "Try a higher `optim.lr` or more epochs; look whether the prompts are what the model was trained on.",
+            "Try a higher `optim.lr` or more epochs; check that the prompts have the format that the model was trained on.",
         ));
     }
     let valid: Vec<(usize, f64)> = run
@@ -172,7 +172,7 @@ fn of_losses(run: &Run) -> Vec<Finding> {
             Level::Warning,
             "no-validation",
             "There was no validation.",
-            "Keep some documents held out (`data.valid_tasks`): without them nobody knows which checkpoint is best.",
+            "Keep some documents held out (`data.valid_tasks`): without them the best checkpoint is unknown.",
         ));
     }
     let best = valid.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1));
@@ -204,20 +204,23 @@ fn of_losses(run: &Run) -> Vec<Finding> {
         found.push(finding(
             Level::Note,
             "always-clipped",
-            format!("The gradient norm was above `optim.clip_norm` ({clip}) in {} of the steps.", percent(share)),
-            "The learning rate then means another thing than where gradients are small; compare arms with the same clipping.",
+            format!(
+                "The gradient norm was above `optim.clip_norm` ({clip}) in {} of the steps.",
+                percent(share)
+            ),
+            "Clipping then decides the step size, not the learning rate; compare arms with the same clipping.",
         ));
     }
     found
 }
 
-/// Groups that may have weight 1 for want of finite scores.
+/// Share of groups that may have weight 1 because a score is not finite.
 const FALLBACKS: f64 = 0.001;
 /// Below this entropy a few tokens carry the loss.
 const COLLAPSED: f64 = 0.7;
-/// Weights that differ by less are no weights.
+/// Weights that differ by less count as uniform.
 const FLAT: f64 = 0.01;
-/// A value head at or below this AUROC hardly knows more than chance.
+/// A value head at or below this AUROC is hardly better than chance.
 const CHANCE: f64 = 0.6;
 
 fn of_weights(run: &Run) -> Vec<Finding> {
@@ -236,7 +239,7 @@ fn of_weights(run: &Run) -> Vec<Finding> {
                 "{} of the groups of tokens had a score that was not finite, and weight 1 instead.",
                 percent(share)
             ),
-            "The first is named among the events; look at what the scorer makes of that document.",
+            "The first is named among the events; check the scorer on that document.",
         ));
     }
     let entropies: Vec<f64> = run.steps.iter().filter_map(|line| line.weight_entropy).collect();
@@ -308,8 +311,8 @@ fn of_data(run: &Run) -> Vec<Finding> {
 
 /// An interval wider than this tells arms apart only if they differ much.
 const WIDE: f64 = 0.1;
-/// More samples than this share that are no Python, run out of time, or write too much: it is not the
-/// ability to program that is measured.
+/// Share of samples that are no Python, time out or write too much above which the score does not measure
+/// the ability to program.
 const BROKEN: f64 = 0.2;
 
 fn of_evaluations(run: &Run) -> Vec<Finding> {
@@ -343,7 +346,7 @@ fn of_evaluations(run: &Run) -> Vec<Finding> {
                     percent(low),
                     percent(high)
                 ),
-                "Evaluate on more problems: more samples of the same problems narrow it little.",
+                "Evaluate on more problems: more samples of the same problems hardly narrow it.",
             ));
         }
         let seen = super::evaluation::seen(report);

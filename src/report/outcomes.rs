@@ -4,7 +4,7 @@ use super::{
     ReportError,
     run::{Evaluation, Run},
 };
-use crate::run::{RunDir, file, run_of_checkpoint, write_atomically};
+use crate::run::{RunDir, file, run_of_checkpoint};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{
@@ -55,7 +55,7 @@ pub fn keep(model: &Path, result: &Value) -> Result<Option<PathBuf>, ReportError
     };
     fs::create_dir_all(&dir).map_err(failed)?;
     let text = format!("{kept:#}\n");
-    write_atomically(&path, text.as_bytes()).map_err(|e| failed(std::io::Error::other(e)))?;
+    crate::fs::write(&path, text.as_bytes()).map_err(failed)?;
     if let Some(made) = result["run_dir"].as_str() {
         keep_outcomes(&Path::new(made).join(file::SAMPLES), &dir, &name)?;
     }
@@ -97,7 +97,7 @@ fn keep_outcomes(samples: &Path, dir: &Path, name: &str) -> Result<(), ReportErr
         out += &line;
         out.push('\n');
     }
-    write_atomically(&path, out.as_bytes()).map_err(|e| failed(std::io::Error::other(e)))
+    crate::fs::write(&path, out.as_bytes()).map_err(failed)
 }
 
 /// The outcomes of an evaluation: kept with the run, or where the evaluation was made.

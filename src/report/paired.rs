@@ -1,7 +1,7 @@
 //! Evaluations of two runs on the same problems, compared problem by problem.
 //!
-//! The statistics are [`crate::eval::paired`]'s; here the outcomes are found: in `samples.jsonl` of an
-//! evaluation's directory, or in the copy that a training run keeps (`evaluations/NAME.problems.jsonl`).
+//! The statistics are [`crate::eval::paired`]'s; this file finds the outcomes: in `samples.jsonl` of an
+//! evaluation's directory, or in the copy in a training run (`evaluations/NAME.problems.jsonl`).
 
 use super::{
     evaluation::{benchmark, sampling, seen},
@@ -68,7 +68,7 @@ pub fn compare(a: (&Run, &str), b: (&Run, &str)) -> (Vec<Comparison>, Vec<String
         let alone = of_a.iter().filter(|other| other.set() == one.set()).count() == 1;
         let other = match same_set.iter().find(|other| other.label() == one.label()) {
             Some(same) => same,
-            // A single one on either side: what else could be meant?
+            // A single evaluation on each side is compared whatever its label.
             None => match same_set.as_slice() {
                 [only] if alone => only,
                 _ => continue,

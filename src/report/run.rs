@@ -1,4 +1,4 @@
-//! A run directory read back: what is there, and in words what is not or can't be read.
+//! A run directory read back: its content, and a sentence for each file that is missing or unreadable.
 
 use crate::run::{
     EdgesLine, EventLine, HistogramLine, MetricsLine, RunRecord, StepLine, TokensLine, TrainerState, ValidLine, file,
@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Why there can be no report.
+/// A report that can't be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
     /// No training run.
@@ -22,7 +22,7 @@ pub enum ReportError {
         /// What is wrong with it.
         problem: String,
     },
-    /// A page that can't be put together.
+    /// A page that can't be rendered.
     #[error("the report of `{}` can't be made: {problem}", dir.display())]
     Page {
         /// The run.
@@ -30,7 +30,7 @@ pub enum ReportError {
         /// What went wrong.
         problem: String,
     },
-    /// The file system said no.
+    /// An I/O error.
     #[error("writing `{}` failed: {source}", path.display())]
     Write {
         /// Which file.
@@ -45,11 +45,11 @@ pub enum ReportError {
 pub struct Evaluation {
     /// File name without its extension.
     pub name: String,
-    /// What `eval.json` says, with `checkpoint`, `step` and the time it took.
+    /// The content of `eval.json`, with `checkpoint`, `step` and the duration.
     pub report: Value,
 }
 
-/// Everything that a run left behind.
+/// The content of a run directory.
 #[derive(Clone, Debug, Default)]
 pub struct Run {
     /// The directory.
@@ -85,8 +85,8 @@ pub struct Run {
 }
 
 impl Run {
-    /// Reads a run's directory. Only `run.json` has to be there; whatever else is absent or damaged is
-    /// named in [`Run::problems`].
+    /// Reads a run's directory. Only `run.json` is required; [`Run::problems`] names other files that are
+    /// missing or damaged.
     ///
     /// # Errors
     /// A directory that is none, or that holds no training run.
@@ -181,7 +181,7 @@ impl Run {
         }
     }
 
-    /// Heads that the metrics speak of.
+    /// Number of heads in the metrics.
     pub fn heads(&self) -> usize {
         let of_steps = self
             .steps
@@ -191,7 +191,7 @@ impl Run {
         of_steps.max(of_validations.unwrap_or(0))
     }
 
-    /// Whether training came to its end.
+    /// Whether training is finished.
     pub fn finished(&self) -> bool {
         self.trainer.as_ref().is_some_and(|state| state.finished)
     }
@@ -215,7 +215,7 @@ impl Run {
         seconds
     }
 
-    /// Whether a setting that turns a recording on is not 0 (it isn't in runs of before it was).
+    /// Whether a setting that enables a recording is not 0; absent (older runs) counts as enabled.
     fn recorded(&self, key: &str) -> bool {
         self.recipe.get(key).and_then(Value::as_u64).is_some_and(|n| n > 0)
     }
@@ -293,7 +293,7 @@ impl Run {
         }
     }
 
-    /// The lines of a file. The last one may be torn by a kill; any other that can't be read is counted.
+    /// The lines of a file. A kill may have truncated the last one; any other unreadable one is counted.
     fn lines<T: DeserializeOwned>(&mut self, name: &str, wanted: bool) -> Vec<T> {
         let Some(text) = self.file(name, wanted) else {
             return Vec::new();
@@ -320,7 +320,7 @@ impl Run {
 
     fn file(&mut self, name: &str, wanted: bool) -> Option<String> {
         match fs::read(self.dir.join(name)) {
-            // Damaged bytes make damaged lines, which are named one by one.
+            // Invalid UTF-8 makes invalid lines, which are counted.
             Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if wanted {
@@ -360,13 +360,13 @@ pub fn flattened(json: &Value) -> BTreeMap<String, Value> {
     all
 }
 
-/// A text in which characters that a page can't hold are replaced by pictures of them.
+/// A text with control characters replaced by their Unicode symbols.
 pub fn visible(text: &str) -> String {
     let picture = |c: char| match c {
         '\n' | '\t' => c,
         '\u{0}'..='\u{1f}' => char::from_u32(0x2400 + u32::from(c)).unwrap_or(char::REPLACEMENT_CHARACTER),
         '\u{7f}' => '\u{2421}',
-        // Controls, and what can turn the direction of the text that follows.
+        // Controls, and characters that change the direction of the text that follows.
         '\u{80}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{fffe}' | '\u{ffff}' => {
             char::REPLACEMENT_CHARACTER
         }

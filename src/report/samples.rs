@@ -4,7 +4,7 @@ use super::run::{Run, visible};
 use crate::run::TokensLine;
 use serde::Serialize;
 
-/// Colours by weight: class, the weight below which it applies, and what the legend says.
+/// Colours by weight: class, upper bound of the weight, and legend.
 const CLASSES: [(&str, f64, &str); 7] = [
     ("w0", 0.25, "below 0.25"),
     ("w1", 0.5, "0.25 to 0.5"),
@@ -22,11 +22,11 @@ const UNTRAINED: &str = "wz";
 pub struct Shade {
     /// CSS class.
     pub class: &'static str,
-    /// Which weights.
+    /// Range of weights.
     pub label: &'static str,
 }
 
-/// What the colours mean.
+/// The legend of the colours.
 pub fn legend() -> Vec<Shade> {
     let classes = CLASSES.iter().map(|&(class, _, label)| Shade { class, label });
     std::iter::once(Shade {
@@ -37,7 +37,7 @@ pub fn legend() -> Vec<Shade> {
     .collect()
 }
 
-/// A document at all moments that are shown.
+/// A document at all recorded steps that are shown.
 #[derive(Clone, Debug, Serialize)]
 pub struct Sample {
     /// Its name.
@@ -48,14 +48,14 @@ pub struct Sample {
     pub prompt: String,
     /// The tokens after that, which are.
     pub response: String,
-    /// At the start and at the end.
+    /// At the first and at the last recorded step.
     pub moments: Vec<Moment>,
 }
 
 /// A document after some steps.
 #[derive(Clone, Debug, Serialize)]
 pub struct Moment {
-    /// After so many steps.
+    /// Number of steps before it.
     pub step: usize,
     /// The response's tokens.
     pub tokens: Vec<Token>,
@@ -74,11 +74,11 @@ pub struct Token {
     pub class: &'static str,
     /// Its text, whitespace made visible.
     pub text: String,
-    /// Its figures, a line each.
+    /// Its figures, one per line.
     pub figures: String,
 }
 
-/// Every recorded document at its first and its last moment, training documents first.
+/// Every recorded document at its first and its last recorded step, training documents first.
 pub fn samples(run: &Run) -> Vec<Sample> {
     let mut all: Vec<Sample> = Vec::new();
     let mut seen: Vec<(&str, &str)> = Vec::new();
@@ -187,8 +187,8 @@ fn number(value: f64) -> String {
     format!("{value:.digits$}").replace('-', "\u{2212}")
 }
 
-/// A token's text as it stands in the page: line ends and tabs get a sign before them, and where there is
-/// nothing but spaces, they are dots.
+/// A token's text on the page: line ends and tabs are preceded by a sign, and a token of spaces alone is
+/// shown as dots.
 fn marked(text: &str) -> String {
     if text.is_empty() {
         // A part of a character that ends with a later token.

@@ -3,7 +3,7 @@ use serde::Serialize;
 use serde_json::Value;
 use std::{
     fmt,
-    fs::{self, File, OpenOptions},
+    fs::{self, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
     sync::Arc,
@@ -270,18 +270,7 @@ pub fn newest(parent: &Path, is: impl Fn(&Path) -> bool) -> Option<PathBuf> {
         .map(|(_, path)| path)
 }
 
-/// Writes under a temporary name, flushes to the disk, renames.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
-    let temporary = path.with_extension(format!("tmp-{}", std::process::id()));
-    let write = || {
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    };
-    write().map_err(|e| {
-        // Best effort: the error that matters is the one above.
-        let _ = fs::remove_file(&temporary);
-        RunError::io("writing", path)(e)
-    })
+/// [`crate::fs::write`], with an error that names the file.
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
+    crate::fs::write(path, bytes).map_err(RunError::io("writing", path))
 }

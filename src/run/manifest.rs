@@ -65,14 +65,9 @@ impl FileHash {
         }
         Ok(Self {
             bytes,
-            sha256: hex(&hasher.finalize()),
+            sha256: hex::encode(hasher.finalize()),
         })
     }
-}
-
-/// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 impl Manifest {
@@ -135,7 +130,5 @@ pub(super) fn file_name(path: &Path) -> String {
 }
 
 pub(super) fn sync_dir(path: &Path) -> Result<(), CheckpointError> {
-    Ok(File::open(path)
-        .and_then(|d| d.sync_all())
-        .map_err(RunError::io("flushing", path))?)
+    Ok(crate::fs::sync_dir(path).map_err(RunError::io("flushing", path))?)
 }

@@ -16,11 +16,12 @@ mod steps;
 mod trainer;
 
 pub use checkpoint::{CheckpointStore, Mirror, link_files, verify, write_manifest_of_kept};
-pub use dir::{RunDir, RunObserver, find, is_run, newest, run_of_checkpoint, write_atomically};
+pub(crate) use dir::write_atomically;
+pub use dir::{RunDir, RunObserver, find, is_run, newest, run_of_checkpoint};
 pub use error::{CheckpointError, RunError};
 pub use lines::{EdgesLine, Event, EventLine, HistogramLine, MetricsLine, Observed, StepLine, TokensLine, ValidLine};
 pub use machine::{Machine, memory_limit, peak_memory};
-pub use manifest::{FileHash, Manifest, hex};
+pub use manifest::{FileHash, Manifest};
 pub use record::{LongDocument, Resumption, RunRecord, RunTiming};
 pub use steps::{StepDocuments, StepNames, read_steps};
 pub use trainer::{Recorded, TrainerState};

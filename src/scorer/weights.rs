@@ -4,7 +4,10 @@
 //! no score of any kind can make a weight that is not finite.
 
 use super::{Policy, ScorerError, WeightGroup, WeightsConfig};
-use crate::data::{Batch, Document};
+use crate::{
+    data::{Batch, Document},
+    statistics::quantile,
+};
 
 /// Smallest divisor of the z-score.
 const MIN_STD: f64 = 1e-6;
@@ -193,7 +196,9 @@ pub(super) fn normalise(scores: &[f64], policy: &Policy, config: &WeightsConfig)
     };
     let mut logits: Vec<f64> = z.iter().map(|z| z / config.temperature).collect();
     if let Policy::Lift { top_p, emphasis } = *policy {
-        let q = quantile(&z, 1.0 - top_p);
+        let mut sorted = z.clone();
+        sorted.sort_by(f64::total_cmp);
+        let q = quantile(&sorted, 1.0 - top_p);
         for (logit, z) in logits.iter_mut().zip(&z) {
             let sigmoid = 1.0 / (1.0 + (-(z - q) / LIFT_WIDTH).exp());
             *logit += (1.0 + (emphasis - 1.0) * sigmoid).ln();
@@ -209,16 +214,6 @@ fn zscores(scores: &[f64]) -> Vec<f64> {
     let variance = scores.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / n;
     let std = variance.sqrt().max(MIN_STD);
     scores.iter().map(|s| (s - mean) / std).collect()
-}
-
-/// The q-quantile with linear interpolation between order statistics.
-fn quantile(values: &[f64], q: f64) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let at = q.clamp(0.0, 1.0) * sorted.len().saturating_sub(1) as f64;
-    let below = sorted.get(at.floor() as usize).copied().unwrap_or_default();
-    let above = sorted.get(at.ceil() as usize).copied().unwrap_or(below);
-    below + (above - below) * at.fract()
 }
 
 /// `clip(exp(a + b), eps, w_max)` with the b for which the mean is 1.

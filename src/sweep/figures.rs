@@ -1,10 +1,13 @@
-//! What a finished arm says: results, which repeat, and cost, which doesn't. Read from its directories.
+//! The figures of an arm, read from its directories: results (reproducible) and cost (not reproducible).
 
 use super::{
     arm::Arm,
     state::{ArmState, Eval, Train},
 };
-use crate::run::{MetricsLine, RunDir, file};
+use crate::{
+    fs::read_json,
+    run::{MetricsLine, RunDir, file},
+};
 use serde::Serialize;
 use serde_json::Value;
 use std::{
@@ -12,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Of one arm.
+/// The figures of one arm.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Figures {
     /// By name; losses in nats, pass@k from 0 to 1. Only finite numbers.
@@ -39,7 +42,7 @@ pub struct Figures {
     pub about: About,
 }
 
-/// What an arm was trained from.
+/// Origin of an arm's training.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct About {
     /// URI of the model.
@@ -52,28 +55,28 @@ pub struct About {
     pub started: String,
 }
 
-/// What an arm took.
+/// Cost of an arm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Cost {
-    /// Seconds of training: of its processes, loading and validation included. Of a process that was
-    /// killed the time is lost, but it is never less than what the steps took.
+    /// Wall-clock seconds of training, loading and validation included. The time of a killed process is
+    /// unknown; the sum of its steps is the lower bound.
     pub train_seconds: Option<f64>,
     /// Seconds of all evaluations.
     pub eval_seconds: Option<f64>,
-    /// Tokens a second, in training steps.
+    /// Throughput of training steps in tokens per second.
     pub tokens_per_second: Option<f64>,
-    /// Largest resident size in training, bytes.
+    /// Peak resident set size of training in bytes.
     pub peak_memory: Option<f64>,
 }
 
 impl Cost {
-    /// Seconds in all.
+    /// Seconds of training and evaluation.
     pub fn seconds(&self) -> Option<f64> {
         Some(self.train_seconds? + self.eval_seconds.unwrap_or(0.0))
     }
 }
 
-/// The figures of an arm as far as it is.
+/// The figures of an arm in its present state.
 pub fn figures(arm: &Arm, state: &ArmState) -> Figures {
     let mut figures = Figures::default();
     let run = RunDir::at(&state.run);
@@ -118,20 +121,20 @@ fn keep(results: &mut BTreeMap<String, f64>, name: &str, value: Option<f64>) {
     }
 }
 
+/// Null where there is no such file, or where it is not JSON.
 fn json(path: &Path) -> Value {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    serde_json::from_str(&text).unwrap_or_default()
+    read_json(path).unwrap_or_default()
 }
 
 fn lines(path: &PathBuf) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
-    // A line that a kill cut short is none.
+    // A line that a kill truncated is skipped.
     text.lines()
         .filter_map(|line| serde_json::from_str(line).ok())
         .collect()
 }
 
-/// Reads `metrics.jsonl`: a line a step, and a line a validation.
+/// Reads `metrics.jsonl`: one line per step and one per validation.
 fn curves(lines: &[Value], figures: &mut Figures) {
     let (mut seconds, mut tokens, mut before) = (0.0, 0.0, 0.0);
     let mut peak: Option<f64> = None;

@@ -1,4 +1,4 @@
-//! How far an arm is, read from its directories: the sweep remembers nothing by itself.
+//! Progress of an arm, read from its directories: the sweep keeps no state of its own.
 
 use super::{
     SweepError,
@@ -11,10 +11,10 @@ use crate::{
 };
 use std::path::{Path, PathBuf};
 
-/// What is there of an arm.
+/// State of an arm.
 #[derive(Clone, Debug)]
 pub struct ArmState {
-    /// Its run directory, there or not.
+    /// Its run directory, which need not exist.
     pub run: PathBuf,
     /// Its training.
     pub train: Train,
@@ -22,34 +22,34 @@ pub struct ArmState {
     pub evals: Vec<Eval>,
 }
 
-/// How far training is.
+/// State of training.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Train {
-    /// Not begun.
+    /// Not started.
     Missing,
-    /// Begun, and perhaps with a checkpoint.
+    /// Started, with the state of its last checkpoint if it has one.
     Begun(Option<TrainerState>),
-    /// Ended.
+    /// Finished.
     Done(TrainerState),
 }
 
-/// How far an evaluation is.
+/// State of an evaluation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Eval {
-    /// Not begun.
+    /// Not started.
     Missing,
-    /// Begun: the name of its directory.
+    /// Started: the name of its directory.
     Begun(String),
-    /// Ended: its directory.
+    /// Finished: its directory.
     Done(PathBuf),
 }
 
-/// What an arm needs next.
+/// The next step of an arm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Training; true: gone on with.
+    /// Training; true: resumed.
     Train(bool),
-    /// An evaluation by number, and the name of the one to go on with.
+    /// An evaluation by index, and the name of the one to resume.
     Eval(usize, Option<String>),
     /// Nothing.
     Nothing,
@@ -94,7 +94,7 @@ impl Ran {
 }
 
 impl ArmState {
-    /// What to do next.
+    /// The next step.
     pub fn next(&self) -> Step {
         match &self.train {
             Train::Missing => return Step::Train(false),
@@ -109,12 +109,12 @@ impl ArmState {
         open.unwrap_or(Step::Nothing)
     }
 
-    /// Whether nothing is left to do.
+    /// Whether all steps are done.
     pub fn is_finished(&self) -> bool {
         self.next() == Step::Nothing
     }
 
-    /// For people: `trained to step 3 of 8`.
+    /// A short description: `training stands at step 3`.
     pub fn describe(&self, arm: &Arm) -> String {
         match (&self.train, self.next()) {
             (Train::Missing, _) => "not begun".into(),
@@ -140,7 +140,7 @@ pub fn state(sweep: &Sweep, arm: &Arm) -> Result<ArmState, SweepError> {
     state_at(arm, &sweep.run_dir(arm), &sweep.evals_dir(arm))
 }
 
-/// The state of an arm whose directories these are.
+/// The state of an arm with these directories.
 pub(super) fn state_at(arm: &Arm, run: &Path, evals: &Path) -> Result<ArmState, SweepError> {
     let train = training(arm, run)?;
     let evals = (0..arm.evaluations.len())
@@ -156,8 +156,8 @@ pub(super) fn state_at(arm: &Arm, run: &Path, evals: &Path) -> Result<ArmState, 
     })
 }
 
-/// The state of an arm under one of these directories, whichever has most of it: sweeps' directories,
-/// directories of them, or the arm's own run directory.
+/// The state of an arm in the one of these directories that has the most of it: sweeps' directories, their
+/// parents, or the arm's run directory.
 ///
 /// # Errors
 /// As [`state`].
@@ -174,7 +174,7 @@ pub fn state_in(roots: &[PathBuf], arm: &Arm) -> Result<Option<ArmState>, SweepE
 }
 
 impl ArmState {
-    /// Grows with what is done.
+    /// Progress, for comparison: larger is further.
     fn progress(&self) -> (usize, usize) {
         let evals = self.evals.iter().filter(|e| matches!(e, Eval::Done(_))).count();
         match &self.train {

@@ -1,4 +1,4 @@
-//! The sweep as a run of its own in the trackers, with its arms' runs under it. Without tracking
+//! The sweep as a run of its own in the trackers, with its arms' runs nested under it. Without tracking
 //! nothing is written.
 
 use super::{
@@ -7,6 +7,7 @@ use super::{
     table::{Status, Table},
 };
 use crate::{
+    fs::write_new,
     run::{RunError, RunRecord, file},
     track::{self, SOURCE_TAG, SetupError, Tracking, TrackingConfig, flatten, metric_key, own_run, short_hash},
 };
@@ -14,16 +15,15 @@ use serde_json::Value;
 use std::{
     collections::BTreeMap,
     fs,
-    io::{self, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     thread::sleep,
     time::{Duration, Instant},
 };
 
-/// How long arms wait until their parent is known; those that start without it are not nested.
+/// Time that arms wait for the parent run's id; arms that start without it are not nested.
 const PATIENCE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(50);
-/// Files of the sweep's directory that trackers get at the end.
+/// Files of the sweep's directory that are uploaded at the end.
 const FILES: [&str; 7] = [
     file::RECORD,
     "sweep.yaml",
@@ -90,14 +90,14 @@ impl TrackedSweep {
         let started = Instant::now();
         while !trackers.iter().all(known) {
             if started.elapsed() > PATIENCE {
-                eprintln!("the sweep's trackers have not answered yet: arms that start now may not be filed under it");
+                eprintln!("the sweep's trackers have not answered yet: arms that start now may not be nested under it");
                 return;
             }
             sleep(POLL);
         }
     }
 
-    /// Hands over the table, says how the sweep ended and what could not be delivered.
+    /// Uploads the table, sets the final status, and reports what could not be delivered.
     pub fn end(self, table: &Table) {
         if !self.tracking.is_on() {
             return;
@@ -137,7 +137,7 @@ impl TrackedSweep {
         self.leave();
     }
 
-    /// Leaves the sweep as running: an arm of it was run alone.
+    /// Keeps the sweep's status at running: only one of its arms was run.
     pub fn leave(self) {
         let summary = self.tracking.close();
         for line in summary.left(&self.dir) {
@@ -146,7 +146,7 @@ impl TrackedSweep {
     }
 }
 
-/// The arms' tracking, filed where they are: an experiment's page nests what is in it only.
+/// The arms' tracking settings, with their experiment: runs nest within one experiment only.
 fn tracking_config(sweep: &Sweep) -> TrackingConfig {
     let Some(arm) = sweep.arms.first() else {
         return TrackingConfig::default();
@@ -159,7 +159,7 @@ fn tracking_config(sweep: &Sweep) -> TrackingConfig {
     }
 }
 
-/// `run.json`, written once by whoever is first.
+/// `run.json`, written once by the first process.
 fn record(sweep: &Sweep) -> Result<(), SweepError> {
     let path = sweep.dir.join(file::RECORD);
     if path.exists() {
@@ -180,37 +180,4 @@ fn record(sweep: &Sweep) -> Result<(), SweepError> {
     };
     let text = serde_json::to_string_pretty(&record).unwrap_or_default();
     write_new(&path, format!("{text}\n").as_bytes()).map_err(SweepError::io("writing", &path))
-}
-
-/// The whole file, or the one that another process has put there meanwhile.
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension(format!("tmp-{}", std::process::id()));
-    let mut file = fs::File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    let linked = fs::hard_link(&temporary, path);
-    fs::remove_file(&temporary)?;
-    match linked {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_record_stays() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("run.json");
-        write_new(&path, b"one").unwrap();
-        write_new(&path, b"two").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"one");
-        assert_eq!(
-            fs::read_dir(dir.path()).unwrap().count(),
-            1,
-            "nothing temporary is left"
-        );
-    }
 }

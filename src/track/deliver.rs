@@ -10,11 +10,12 @@ use super::{
     spool::{Reader, Record},
     tracker::{Point, RunInfo, TrackError, Tracker},
 };
+use crate::fs::{Fsync, Lock, replace};
+use backon::{BackoffBuilder, ExponentialBuilder};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
-    fs::File,
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -56,9 +57,8 @@ impl Ledger {
     /// Not flushed to the disk: after a power failure an older ledger is as good, only slower.
     fn write(&self, dir: &Path, tracker: &str) {
         let path = Self::path(dir, tracker);
-        let temporary = path.with_extension("json.writing");
-        let text = serde_json::to_string_pretty(self).unwrap_or_default();
-        if let Err(error) = std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, &path)) {
+        let written = replace(&path, Fsync::No, |out| Ok(serde_json::to_writer_pretty(out, self)?));
+        if let Err(error) = written {
             tracing::warn!("writing `{}` failed: {error}", path.display());
         }
     }
@@ -159,7 +159,7 @@ pub(super) struct Delivery {
     pub again: bool,
     pub refusals: Refusals,
     /// Held by every thread that delivers this run: another process may begin when the last has ended.
-    pub _lock: Arc<File>,
+    pub _lock: Arc<Lock>,
 }
 
 /// Refusals in a row of what comes next.
@@ -177,22 +177,26 @@ enum Batch {
 }
 
 impl Delivery {
-    const SHORTEST_WAIT: Duration = Duration::from_millis(100);
-    const LONGEST_WAIT: Duration = Duration::from_secs(30);
+    const LONGEST_DELAY: Duration = Duration::from_secs(30);
     /// While the program waits for the end.
-    const LONGEST_LAST_WAIT: Duration = Duration::from_secs(1);
+    const LONGEST_LAST_DELAY: Duration = Duration::from_secs(1);
+    /// Between attempts at a tracker that is away.
+    const DELAYS: ExponentialBuilder = ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Self::LONGEST_DELAY)
+        .without_max_times();
     const ATTEMPTS: usize = 3;
 
     /// Runs until all is delivered and nothing more will come, or until it is stopped.
     pub fn run(mut self) {
-        let mut wait = Self::SHORTEST_WAIT;
+        let mut delays = Self::DELAYS.build();
         loop {
             let state = *self.signal.lock();
             if state.stopped {
                 break;
             }
             match self.turn() {
-                Ok(true) => wait = Self::SHORTEST_WAIT,
+                Ok(true) => delays = Self::DELAYS.build(),
                 Ok(false) => {
                     // `closing` was read before the spool, so nothing came in between.
                     if state.closing {
@@ -202,13 +206,12 @@ impl Delivery {
                 }
                 Err(error) => {
                     self.failed(&error);
-                    let longest = if state.closing {
-                        Self::LONGEST_LAST_WAIT
+                    let delay = delays.next().unwrap_or(Self::LONGEST_DELAY);
+                    self.signal.sleep(if state.closing {
+                        delay.min(Self::LONGEST_LAST_DELAY)
                     } else {
-                        Self::LONGEST_WAIT
-                    };
-                    self.signal.sleep(wait.min(longest));
-                    wait = (wait * 2).min(Self::LONGEST_WAIT);
+                        delay
+                    });
                 }
             }
         }

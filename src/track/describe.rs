@@ -1,8 +1,7 @@
 //! From settings and a run's directory to its trackers.
 
 use super::{
-    Address, Mlflow, MlflowConfig, RunInfo, SetupError, Tracker, TrackerKind, Tracking, TrackingConfig,
-    figures,
+    Address, Mlflow, MlflowConfig, RunInfo, SetupError, Tracker, TrackerKind, Tracking, TrackingConfig, figures,
 };
 use crate::run::{RunDir, RunError, RunRecord, file};
 use serde_json::Value;
@@ -101,8 +100,9 @@ pub(crate) fn data_name(source: &str) -> String {
 }
 
 pub(crate) fn short_hash(text: &str) -> String {
-    let hash = Sha256::digest(text);
-    hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    let mut hash = hex::encode(Sha256::digest(text));
+    hash.truncate(32);
+    hash
 }
 
 /// Tells trackers what `metrics.jsonl` holds in its first `bytes` bytes: a run that was not tracked,

@@ -8,12 +8,14 @@ use super::{
     spool::{Reader, Record, Spool},
     tracker::{Artifact, Input, Model, RunEvent, RunInfo, Status, Tracker},
 };
-use crate::run::{Event, RunError, RunObserver, file};
+use crate::{
+    fs::Lock,
+    run::{Event, RunError, RunObserver, file},
+};
 use serde::Serialize;
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
-    fs::{File, OpenOptions},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -98,7 +100,8 @@ impl Tracking {
         }
         let dir = run.dir.join(file::TRACKING);
         std::fs::create_dir_all(&dir).map_err(RunError::io("making", &dir))?;
-        let lock = lock(&dir)?;
+        let path = dir.join("lock");
+        let lock = Lock::try_exclusive(&path).map_err(RunError::io("locking", &path))?;
         let mut spool = Spool::open(&dir, lock.is_some())?;
         let (high, was_there) = highest_steps(&spool.reader())?;
         if !was_there {
@@ -395,23 +398,6 @@ fn metrics(series: Option<&str>, step: i64, values: BTreeMap<String, f64>) -> Re
             .into_iter()
             .map(|(key, value)| (key, value.to_string()))
             .collect(),
-    }
-}
-
-/// None where another process holds it. The lock goes when the process ends, however it does.
-fn lock(dir: &Path) -> Result<Option<File>, RunError> {
-    let path = dir.join("lock");
-    let failed = |e| RunError::io("locking", &path)(e);
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(std::fs::TryLockError::WouldBlock) => Ok(None),
-        Err(std::fs::TryLockError::Error(error)) => Err(failed(error)),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use std::{collections::BTreeMap, path::Path, process::Command};
+use std::{collections::BTreeMap, path::Path};
 
 /// Steps and values of one metric in an answer of `read_back.py run`.
 fn points(run: &Value, key: &str) -> Vec<(i64, f64)> {

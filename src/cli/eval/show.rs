@@ -1,6 +1,9 @@
 //! Progress on standard error, the report and the estimate for people.
 
-use crate::eval::{Finished, Progress, estimate::Estimate, passk::IntervalMethod};
+use crate::{
+    eval::{Finished, Progress, estimate::Estimate, passk::IntervalMethod},
+    format::duration,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
     fmt::Write,
@@ -64,15 +67,6 @@ impl Bar {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-    }
-}
-
-/// Seconds, minutes or hours.
-fn duration(seconds: f64) -> String {
-    match seconds {
-        s if s < 100.0 => format!("{s:.0} s"),
-        s if s < 6000.0 => format!("{:.0} min", s / 60.0),
-        s => format!("{:.1} h", s / 3600.0),
     }
 }
 

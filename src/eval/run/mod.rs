@@ -26,8 +26,7 @@ use crate::run::file;
 use judging::{Sink, judge_all};
 use serde_json::{Value, json};
 use std::{
-    fs::File,
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -160,15 +159,6 @@ fn read_error(path: &Path) -> impl Fn(io::Error) -> EvalError {
     }
 }
 
-/// Writes beside `path`, syncs, and renames into place.
 fn write_whole(path: &Path, text: &str) -> Result<(), EvalError> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!("{name}.writing"));
-    let write = || {
-        let mut file = File::create(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)
-    };
-    write().map_err(write_error(path))
+    crate::fs::write(path, text.as_bytes()).map_err(write_error(path))
 }

@@ -1,8 +1,11 @@
 //! `run.json`: what a run was asked for. A run that goes on must be asked for the same.
 
 use super::{read_error, write_whole};
-use crate::eval::{Benchmark, EvalError, EvalRequest, TooLong, VerdictCache, sandbox::Runner, verdict::HARNESS};
-use crate::run::{RunRecord, file};
+use crate::{
+    eval::{Benchmark, EvalError, EvalRequest, TooLong, VerdictCache, sandbox::Runner, verdict::HARNESS},
+    format::shorten,
+    run::{RunRecord, file},
+};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -115,9 +118,5 @@ fn same(dir: &Path, text: &str, asked: &Value) -> Result<(), EvalError> {
 
 /// A value short enough for a sentence.
 fn shown(value: &Value) -> String {
-    let text = value.to_string();
-    match text.char_indices().nth(80) {
-        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
-        None => text,
-    }
+    shorten(&value.to_string(), 80)
 }

@@ -3,16 +3,19 @@
 use super::{
     super::{
         Transfer,
-        cache::{Layout, Lock, blobs, sync_dir},
+        cache::{Layout, blobs},
         listing::{Listing, Object},
     },
     CHECKPOINTS, INDEX, RemoteRun,
 };
-use crate::run::{
-    FileHash, Manifest,
-    file::{BEST, LAST, MANIFEST, RECORD},
+use crate::{
+    fs::{Lock, sync_dir},
+    run::{
+        FileHash, Manifest,
+        file::{BEST, LAST, MANIFEST, RECORD},
+    },
+    storage::{StorageError, listing::is_data_file, s3::Found},
 };
-use crate::storage::{StorageError, listing::is_data_file, s3::Found};
 use std::{
     collections::BTreeMap,
     fs, io,

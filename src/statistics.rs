@@ -1,11 +1,11 @@
-//! Means over seeds with Student's t intervals, and paired differences.
+//! Means over seeds with Student's t intervals, paired differences, and quantiles.
 //!
 //! An interval says how the mean varies with the seed, under the assumption that figures of different
 //! seeds are normally distributed. With few seeds it is wide, and with one there is none. Nothing
 //! corrects for looking at many settings.
 
 use serde::Serialize;
-use std::f64::consts::PI;
+use statrs::distribution::{ContinuousCDF, StudentsT};
 
 /// A mean over seeds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -56,72 +56,18 @@ impl Estimate {
     }
 }
 
-/// The value below which Student's t with so many degrees of freedom lies with probability 0.975.
+/// The 0.975 quantile of Student's t with this many degrees of freedom (at least 1).
 pub fn t_quantile_975(degrees: usize) -> f64 {
-    // For one degree the distribution is Cauchy's; its quantile bounds all others.
-    let (mut low, mut high) = (0.0, (0.475 * PI).tan());
-    if degrees <= 1 {
-        return high;
-    }
-    // 60 halvings reach the last bit.
-    for _ in 0..60 {
-        let middle = 0.5 * (low + high);
-        if upper_tail(middle, degrees as f64) > 0.025 {
-            low = middle;
-        } else {
-            high = middle;
-        }
-    }
-    0.5 * (low + high)
+    // `new` refuses no positive number of degrees; an infinite interval would claim nothing.
+    StudentsT::new(0.0, 1.0, degrees.max(1) as f64).map_or(f64::INFINITY, |t| t.inverse_cdf(0.975))
 }
 
-/// P(T > t) for t >= 0: half of I_x(n/2, 1/2) at x = n / (n + t^2) (Abramowitz and Stegun, 26.7.1).
-fn upper_tail(t: f64, degrees: f64) -> f64 {
-    0.5 * incomplete_beta(degrees / (degrees + t * t), 0.5 * degrees, 0.5)
-}
-
-/// The regularised incomplete beta function I_x(a, b), by its continued fraction (NIST's Digital
-/// Library of Mathematical Functions, 8.17.22), on the side where that converges fast.
-fn incomplete_beta(x: f64, a: f64, b: f64) -> f64 {
-    if x <= 0.0 {
-        return 0.0;
-    }
-    if x >= 1.0 {
-        return 1.0;
-    }
-    if x > (a + 1.0) / (a + b + 2.0) {
-        return 1.0 - incomplete_beta(1.0 - x, b, a);
-    }
-    let front = (a * x.ln() + b * (1.0 - x).ln() - ln_beta(a, b)).exp() / a;
-    // From its far end backwards: 200 terms are many more than it needs here.
-    let mut fraction = 1.0;
-    for term in (1..=200).rev() {
-        let m = f64::from(term / 2);
-        let d = if term % 2 == 0 {
-            m * (b - m) * x / ((a + 2.0 * m - 1.0) * (a + 2.0 * m))
-        } else {
-            -(a + m) * (a + b + m) * x / ((a + 2.0 * m) * (a + 2.0 * m + 1.0))
-        };
-        fraction = 1.0 + d / fraction;
-    }
-    front / fraction
-}
-
-fn ln_beta(a: f64, b: f64) -> f64 {
-    ln_gamma(a) + ln_gamma(b) - ln_gamma(a + b)
-}
-
-/// ln Gamma(x) for x > 0: Stirling's series (DLMF 5.11.1) after the recurrence has made x large.
-fn ln_gamma(x: f64) -> f64 {
-    let (mut x, mut shift) = (x, 0.0);
-    while x < 15.0 {
-        shift += x.ln();
-        x += 1.0;
-    }
-    let inverse = 1.0 / x;
-    let square = inverse * inverse;
-    let series = inverse / 12.0 * (1.0 - square / 30.0 * (1.0 - square * 2.0 / 7.0 * (1.0 - square * 0.75)));
-    (x - 0.5) * x.ln() - x + 0.5 * (2.0 * PI).ln() + series - shift
+/// Quantile of sorted values with linear interpolation, NumPy's default; 0 of none.
+pub fn quantile(sorted: &[f64], q: f64) -> f64 {
+    let place = q.clamp(0.0, 1.0) * sorted.len().saturating_sub(1) as f64;
+    let at = |index: usize| sorted.get(index).copied().unwrap_or(0.0);
+    let (low, high) = (at(place.floor() as usize), at(place.ceil() as usize));
+    low + (high - low) * place.fract()
 }
 
 #[cfg(test)]
@@ -133,7 +79,7 @@ mod tests {
         (a - b).abs() <= 1e-9 * b.abs().max(1.0)
     }
 
-    /// `fixtures/statistics.json` is NumPy's and SciPy's, by the script beside it.
+    /// `fixtures/statistics.json` is NumPy's and SciPy's, by the script in the same folder.
     fn fixture() -> Value {
         serde_json::from_str(include_str!("fixtures/statistics.json")).unwrap()
     }
@@ -149,6 +95,13 @@ mod tests {
             let theirs = expected.as_f64().unwrap();
             assert!(near(ours, theirs), "{degrees} degrees: {ours} and {theirs}");
         }
+    }
+
+    #[test]
+    fn quantiles_interpolate() {
+        assert_eq!(quantile(&[1.0, 2.0, 3.0, 4.0, 5.0], 0.5), 3.0);
+        assert!((quantile(&[0.0, 10.0], 0.25) - 2.5).abs() < 1e-15);
+        assert_eq!(quantile(&[7.0], 0.975), 7.0);
     }
 
     #[test]
