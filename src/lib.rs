@@ -27,3 +27,4 @@ pub mod suggest;
 pub mod sweep;
 pub mod track;
 pub mod train;
+pub mod validate;

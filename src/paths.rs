@@ -1,5 +1,6 @@
 //! Where models, data, caches and runs lie on this machine.
 
+use crate::validate::{Check, Validate, blank};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -8,11 +9,11 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PathsConfig {
-    /// Looked into first for a model: `hf://owner/name` is `owner/name` under it.
+    /// Directory searched first for a model: `hf://owner/name` is `owner/name` under it.
     pub models: PathBuf,
-    /// The same for data.
+    /// The same for data sets.
     pub datasets: PathBuf,
-    /// What was downloaded.
+    /// Cache of downloads.
     pub cache: PathBuf,
     /// Run directories.
     pub runs: PathBuf,
@@ -30,6 +31,28 @@ impl Default for PathsConfig {
             runs: "runs".into(),
             base: None,
         }
+    }
+}
+
+impl Validate for PathsConfig {
+    fn check(&self, check: &mut Check) {
+        for (key, path) in [
+            ("models", &self.models),
+            ("datasets", &self.datasets),
+            ("cache", &self.cache),
+            ("runs", &self.runs),
+        ] {
+            check.when(
+                path.as_os_str().is_empty(),
+                key,
+                "must not be empty: write a directory, `.` for this one",
+            );
+        }
+        check.when(
+            self.base.is_some() && blank(self.base.as_deref()),
+            "base",
+            "must not be empty: leave it out, or name a model's directory",
+        );
     }
 }
 

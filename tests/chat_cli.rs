@@ -14,7 +14,7 @@ use std::{
 };
 use wmtp::{
     data::Tokenizer,
-    eval::{GenerationRequest, Stop},
+    eval::{GenerationRequest, StopRule},
     pipeline::{ModelGenerator, load_model, micro_model},
 };
 use wmtp_model::Sampling;
@@ -97,7 +97,7 @@ fn text_comes_as_it_is_written() {
     generator
         .write_watched(
             &[request("def f(x):")],
-            &Stop::Strings(&[]),
+            &StopRule::Strings(&[]),
             &mut |_, text| {
                 shown.push(text.to_owned());
                 false
@@ -123,7 +123,7 @@ fn text_comes_as_it_is_written() {
     generator
         .write_watched(
             &[request("def f(x):")],
-            &Stop::Strings(&[]),
+            &StopRule::Strings(&[]),
             &mut |_, text| text.len() >= 3,
             &mut |_, written| {
                 result = Some(written);

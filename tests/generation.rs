@@ -6,7 +6,7 @@ mod common;
 use burn::tensor::{DType, Device};
 use common::{json, succeed, wmtp};
 use wmtp::data::Tokenizer;
-use wmtp::eval::{GenerationRequest, Stop};
+use wmtp::eval::{GenerationRequest, StopRule};
 use wmtp::pipeline::{ModelGenerator, judge_heads, load_model, micro_model, score_text};
 use wmtp_model::{LlamaConfig, Sampling};
 
@@ -99,7 +99,7 @@ fn texts_come_as_they_end_each_with_its_own_temperature() {
         .collect();
     let mut seen = vec![None; 5];
     let totals = generator
-        .write_each(&requests, &Stop::Strings(&[]), &mut |index, written| {
+        .write_each(&requests, &StopRule::Strings(&[]), &mut |index, written| {
             seen[index] = Some(written.text);
             Ok(())
         })
@@ -108,7 +108,7 @@ fn texts_come_as_they_end_each_with_its_own_temperature() {
     for (request, seen) in requests.iter().zip(seen) {
         generator.sampling.temperature = request.temperature;
         let alone = generator
-            .write(&[(request.prompt.clone(), request.seed)], &Stop::Strings(&[]))
+            .write(&[(request.prompt.clone(), request.seed)], &StopRule::Strings(&[]))
             .unwrap();
         assert_eq!(seen.as_ref(), Some(&alone[0].text));
     }

@@ -13,7 +13,10 @@ use std::{
     thread::sleep,
     time::{Duration, Instant},
 };
-use wmtp::sweep::{Overlay, Sweep};
+use wmtp::{
+    sweep::{Overlay, Sweep},
+    validate::Validate,
+};
 
 /// Four settings, three seeds, three steps each.
 const TWELVE: &str = "

@@ -20,13 +20,13 @@ use std::{
 pub struct Args {
     /// The run: its name or its directory.
     run: String,
-    /// Where to: production only takes what is in staging.
+    /// Target stage; production accepts only models that are in staging.
     #[arg(long, value_enum, value_name = "STAGE")]
     to: To,
     /// Which checkpoint; `best`, or `last` where there is no best one, if left out.
     #[arg(long, value_name = "NAME")]
     checkpoint: Option<String>,
-    /// What only you know of the model: a YAML file with intended_use, limits and, unless they are
+    /// Model card fields that the run does not record: a YAML file with intended_use, limits and, unless they are
     /// known, licence and data_licence. Kept with the run.
     #[arg(long, value_name = "FILE")]
     card: Option<PathBuf>,

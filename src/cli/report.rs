@@ -18,8 +18,7 @@ pub struct Args {
     runs: Vec<String>,
     #[command(flatten)]
     settings: SettingsArgs,
-    /// Where the pages go: the run's own directory, or for several runs `comparison-TIME` beside them, if
-    /// absent.
+    /// Output directory; by default the run's own, or for several runs `comparison-TIME` next to them.
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
 }
@@ -41,8 +40,8 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
         [only] => report::write_of(only, args.output.as_deref())?,
         several => {
             let time = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S");
-            let beside = || parent.join(format!("comparison-{time}"));
-            report::write_comparison(several, &args.output.unwrap_or_else(beside))?
+            let next_to_them = || parent.join(format!("comparison-{time}"));
+            report::write_comparison(several, &args.output.unwrap_or_else(next_to_them))?
         }
     };
     let document = json!({

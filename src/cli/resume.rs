@@ -8,8 +8,8 @@ use crate::{
 };
 use std::path::{Path, PathBuf};
 
-/// A run to go on with.
-pub(super) struct Found {
+/// A run to resume.
+pub(super) struct FoundRun {
     /// Its directory.
     pub dir: PathBuf,
     /// Where it was fetched from, if that was said in its name.
@@ -24,7 +24,7 @@ pub(super) fn find(
     config: &Config,
     runs: &Path,
     output: &Output,
-) -> Result<Option<Found>, Failure> {
+) -> Result<Option<FoundRun>, Failure> {
     let remote = || {
         config
             .storage
@@ -33,13 +33,13 @@ pub(super) fn find(
             .map(|url| RemoteRuns::open(url, &config.storage))
             .transpose()
     };
-    let here = |dir: PathBuf| Found { dir, copied_to: None };
+    let here = |dir: PathBuf| FoundRun { dir, copied_to: None };
     match resume {
         None => Ok(None),
         Some(url) if url.starts_with("s3://") => {
             let run = RemoteRun::open(url, &config.storage)?;
             let (_, parent) = run.name();
-            Ok(Some(Found {
+            Ok(Some(FoundRun {
                 dir: bring(&run, runs, output)?,
                 copied_to: Some(parent),
             }))
@@ -103,7 +103,7 @@ fn bring(run: &RemoteRun, runs: &Path, output: &Output) -> Result<PathBuf, Failu
             }
             Ok(_) => return Ok(local),
             Err(error) => {
-                eprintln!("warning: {error}; going on with the run as it is here");
+                eprintln!("warning: {error}; resuming the local copy of the run");
                 return Ok(local);
             }
         }

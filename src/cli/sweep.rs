@@ -23,23 +23,23 @@ pub struct Args {
     /// Where the sweep's directory is made (paths.runs).
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Arms at once, instead of the file's `parallel`.
+    /// Number of arms run in parallel, instead of the file's `parallel`.
     #[arg(long, value_name = "auto|N", value_parser = parallel)]
     parallel: Option<Parallel>,
-    /// Run one arm and make no table: a job of an array.
+    /// Run one arm and make no table: for one job of a job array.
     #[arg(long, value_name = "ARM", conflicts_with_all = ["emit", "collect"])]
     arm: Option<String>,
     /// Print a command line for every arm, and run nothing.
     #[arg(long, value_enum, value_name = "jobs")]
     emit: Option<Emit>,
-    /// Make the table from arms that ran elsewhere: sweeps' directories, their parents, or run
+    /// Make the table from arms that ran elsewhere: directories of sweeps, their parents, or run
     /// directories.
     #[arg(long, value_name = "DIR", num_args = 1.., conflicts_with_all = ["emit", "dry_run"])]
     collect: Vec<PathBuf>,
-    /// Show the arms and what they would cost, and run nothing.
+    /// Show the arms and their estimated cost, and run nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Tokens per second to estimate times with, instead of those of finished arms.
+    /// Throughput in tokens per second for time estimates, instead of that of finished arms.
     #[arg(long, value_name = "TOKENS", requires = "dry_run")]
     speed: Option<f64>,
 }
@@ -193,13 +193,13 @@ fn finish(sweep: &Sweep, table: &Table, output: &Output) -> Result<(), Failure> 
         return Ok(());
     }
     Err(Failure::Found(format!(
-        "of {} arms {failed} failed, {unfinished} are unfinished and {missing} are missing: {} says why; the same command goes on with them",
+        "of {} arms {failed} failed, {unfinished} are unfinished and {missing} are missing: {} says why; the same command resumes them",
         table.arms.len(),
         sweep.dir.join("sweep.md").display()
     )))
 }
 
-/// The table's files, and the sweep file as it was beside them.
+/// The table's files, and the sweep file as it was.
 fn write(sweep: &Sweep, table: &Table) -> Result<(), Failure> {
     write_table(table, &sweep.dir)?;
     let text = super::common::read_text(&sweep.path.to_string_lossy())?;

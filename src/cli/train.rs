@@ -12,7 +12,6 @@ use crate::{
     paths::expand_home,
     pipeline::{self, Experiment, PipelineError, PlanReport, Show, Sources, TrainSummary, default_name},
     run::file,
-    scorer::ScorerConfig,
     settings::{Pipeline, Settings},
     stop::Stop,
     storage::RemoteRuns,
@@ -26,7 +25,7 @@ use std::{
 /// `wmtp train <critic|rho1|baseline>`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Which pipeline; its built-in recipe is what --recipe files change.
+    /// Which pipeline; --recipe files change its built-in recipe.
     pipeline: Pipeline,
     #[command(flatten)]
     settings: SettingsArgs,
@@ -53,10 +52,10 @@ pub struct Args {
     /// Where run directories are made (paths.runs).
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Resolve everything, print the plan, train nothing.
+    /// Resolve all settings, print the plan and stop.
     #[arg(long)]
     dry_run: bool,
-    /// Lines instead of the dashboard, also on a terminal.
+    /// Print progress lines instead of the dashboard, even on a terminal.
     #[arg(long)]
     plain: bool,
 }
@@ -205,15 +204,15 @@ fn sources(
         let model = base::of_run(uri, run, key, config, output)?;
         Place::of(&model, config, device, output)
     };
-    let (wants_reference, wants_reward) = wants(&settings.recipe.scorer);
+    let needs = settings.recipe.scorer.models_needed();
     let wanted = |name: &Option<String>, wanted: bool| name.clone().filter(|_| wanted);
     let of = |name: Option<String>, key: &str| name.map(|uri| place(&uri, key)).transpose();
     // The model comes last: a built-in one is written to the cache, which a refusal must not leave behind.
     let data = data_source(&settings.recipe.data.source, config, output)?;
-    let reference = of(wanted(&names.reference, wants_reference), "reference")?.map(Place::split);
+    let reference = of(wanted(&names.reference, needs.reference.is_some()), "reference")?.map(Place::split);
     let (reference, reference_adapter) = reference.map_or((None, None), |(base, adapter)| (Some(base), adapter));
     // A reward model's directory is taken as it is: adapters of such models are refused.
-    let reward = of(wanted(&names.reward, wants_reward), "reward")?.map(|place| place.dir);
+    let reward = of(wanted(&names.reward, needs.reward), "reward")?.map(|place| place.dir);
     let (base, adapter) = place(&names.base, "model")?.split();
     Ok(Sources {
         data,
@@ -223,16 +222,6 @@ fn sources(
         reference_adapter,
         reward,
     })
-}
-
-/// Whether a scorer, or one inside it, asks a reference model and a reward model.
-fn wants(scorer: &ScorerConfig) -> (bool, bool) {
-    match scorer {
-        ScorerConfig::Rho1(_) => (true, false),
-        ScorerConfig::Critic(critic) => (false, critic.reward == crate::scorer::Reward::RewardModel),
-        ScorerConfig::Shuffled(shuffled) => wants(&shuffled.of),
-        ScorerConfig::Uniform(_) | ScorerConfig::Random(_) | ScorerConfig::Position(_) => (false, false),
-    }
 }
 
 /// Where the run is copied to while it trains.

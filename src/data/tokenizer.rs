@@ -146,7 +146,7 @@ impl Tokenizer {
             }
         }
         .map_err(|e| foreign(e.to_string()))?;
-        // Settings of whoever saved the file; here texts are neither cut nor padded.
+        // Truncation and padding that were saved with the file: texts are neither cut nor padded here.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| wrong(e.to_string()))?;
         let post = Affixes::of(&inner).map_err(wrong)?;
@@ -214,7 +214,7 @@ impl Tokenizer {
             chat: false,
             embeddings: None,
             chat_template,
-            chat_date: today(),
+            chat_date: Clock::today(),
             hash,
             files,
         };
@@ -446,12 +446,6 @@ fn anchor(inner: &tokenizers::Tokenizer) -> Option<(u32, String)> {
 fn content_hash(inner: &tokenizers::Tokenizer) -> Result<String, String> {
     let text = inner.to_string(false).map_err(|e| e.to_string())?;
     Ok(hex::encode(Sha256::digest(text.as_bytes())))
-}
-
-/// The date of this machine's time zone.
-fn today() -> Clock {
-    let now = jiff::Zoned::now();
-    Clock::new(i32::from(now.year()), now.month() as u32, now.day() as u32).unwrap_or(Clock::EPOCH)
 }
 
 /// `bos_token`, `eos_token` and so on: a string, or an object with `content`. What the configuration

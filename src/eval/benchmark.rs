@@ -1,4 +1,4 @@
-use super::{EvalError, Judge, Judgement, Stop};
+use super::{EvalError, Judge, Judgement, StopRule};
 use crate::data::PromptStyle;
 
 /// A set of problems, each with a prompt and a way to judge an answer.
@@ -10,6 +10,11 @@ pub trait Benchmark: Send + Sync {
 
     /// Which of its sets: `full`, `sanitized`, `test`.
     fn variant(&self) -> &str;
+
+    /// Whether its numbers are those of MBPP's problems, which training data may hold.
+    fn has_mbpp_tasks(&self) -> bool {
+        false
+    }
 
     /// The numbers of all problems, ascending.
     fn tasks(&self) -> Vec<u32>;
@@ -52,7 +57,7 @@ pub trait Benchmark: Send + Sync {
     fn prompt(&self, task: u32) -> Result<&str, EvalError>;
 
     /// What ends a completion.
-    fn stop(&self) -> Stop<'_>;
+    fn stop(&self) -> StopRule<'_>;
 
     /// The completion in what a model wrote for a problem, cut at its stop: all of it, or the program
     /// in an assistant's answer.

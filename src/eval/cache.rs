@@ -25,7 +25,7 @@ pub struct VerdictCache {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Entry {
+struct CachedVerdict {
     result: String,
     suspicion: Option<String>,
     tests: Option<TestCount>,
@@ -58,7 +58,7 @@ impl VerdictCache {
     /// The verdict under this name; one that cannot be read is not there.
     pub fn get(&self, key: &str) -> Option<Judgement> {
         let text = std::fs::read_to_string(self.path(key)).ok()?;
-        let entry: Entry = serde_json::from_str(&text).ok()?;
+        let entry: CachedVerdict = serde_json::from_str(&text).ok()?;
         let verdict: Verdict = entry.result.parse().ok()?;
         self.hits.fetch_add(1, Ordering::Relaxed);
         Some(Judgement {
@@ -90,7 +90,7 @@ impl VerdictCache {
     }
 
     fn write(&self, key: &str, judgement: &Judgement) -> std::io::Result<()> {
-        let entry = Entry {
+        let entry = CachedVerdict {
             result: judgement.verdict.to_string(),
             suspicion: judgement.suspicion.clone(),
             tests: judgement.tests.clone(),

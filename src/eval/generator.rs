@@ -1,6 +1,6 @@
 //! What an evaluation asks of a model. Nothing here knows which.
 
-use super::{EvalError, Stop};
+use super::{EvalError, StopRule};
 
 /// One completion to draw.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,7 +54,7 @@ pub trait Generator {
     fn generate(
         &mut self,
         requests: &[GenerationRequest],
-        stop: &Stop<'_>,
+        stop: &StopRule<'_>,
         done: &mut Done<'_>,
     ) -> Result<(), EvalError>;
 }

@@ -5,8 +5,8 @@
 //! The file is read as Python's `json` reads it: a byte order mark, `NaN` and halves of surrogate
 //! pairs are accepted. A `task_id` may be a number, and its case does not matter.
 
+use super::python_json;
 use super::{Benchmark, EvalError};
-use crate::data::python_json;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::{

@@ -150,7 +150,7 @@ impl Experiment {
     #[allow(clippy::type_complexity)]
     fn request(self) -> Result<(Request, Option<Box<dyn Scorer>>, Vec<Box<dyn Tracker>>), PipelineError> {
         let Settings { config, recipe, .. } = self.settings;
-        let pipeline = Pipeline::of(&recipe.scorer);
+        let pipeline = recipe.scorer.pipeline();
         let (device_name, device) = match self.device {
             Some(given) => given,
             None => device::resolve(&config.devices.backend)?,

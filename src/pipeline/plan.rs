@@ -3,14 +3,15 @@
 use super::{
     PipelineError,
     memory::{self, MemoryEstimate, MicroBatch},
-    request::{Prepared, Request, innermost, prepare},
+    request::{Prepared, Request, prepare},
     start::token_lines,
     value_stage::planned_steps,
 };
 use crate::{
     data::{Batch, Splits, TokenReport},
+    device::Capabilities,
     run,
-    scorer::{CriticConfig, ScorerConfig, ScoringTime},
+    scorer::ScoringTime,
     settings::has_random_weights,
 };
 use serde::Serialize;
@@ -109,7 +110,6 @@ pub(super) fn plan(request: &Request) -> Result<PlanReport, PipelineError> {
         prepared.shape.accumulate > 1,
         reference_parameters(request)?,
     );
-    let on_processor = ["flex", "ndarray"].contains(&request.device_name.as_str());
     let long = report.dropped.len();
     let mut plan = PlanReport {
         algorithm: request.pipeline.name(),
@@ -136,7 +136,10 @@ pub(super) fn plan(request: &Request) -> Result<PlanReport, PipelineError> {
         validation_documents: prepared.splits.valid.report().documents,
         estimated_peak_memory: memory.peak,
         memory,
-        machine_memory: on_processor.then(run::memory_limit).flatten(),
+        machine_memory: Capabilities::of(&request.device)
+            .host_threads
+            .then(run::memory_limit)
+            .flatten(),
         run_dir: request.runs().join(&request.run_name),
         warnings: Vec::new(),
     };
@@ -146,7 +149,8 @@ pub(super) fn plan(request: &Request) -> Result<PlanReport, PipelineError> {
 
 /// What the value stage would do; None where there is none, or its head is given.
 fn value_stage(request: &Request, prepared: &Prepared) -> Result<Option<ValueStagePlan>, PipelineError> {
-    let Some(critic) = critic(&request.recipe.scorer).filter(|critic| critic.value_head.is_none()) else {
+    let critic = request.recipe.scorer.models_needed().value;
+    let Some(critic) = critic.filter(|critic| critic.value_head.is_none()) else {
         return Ok(None);
     };
     let solutions = Splits::solutions(&prepared.data, &prepared.tokenizer)?.train;
@@ -156,19 +160,12 @@ fn value_stage(request: &Request, prepared: &Prepared) -> Result<Option<ValueSta
     }))
 }
 
-fn critic(scorer: &ScorerConfig) -> Option<&CriticConfig> {
-    match innermost(scorer) {
-        ScorerConfig::Critic(critic) => Some(critic),
-        _ => None,
-    }
-}
-
 /// The micro-batch that needs the most memory, in each figure, among the first steps of the first epoch.
 fn largest_micro_batch(request: &Request, prepared: &Prepared) -> MicroBatch {
     let heads = prepared.config.n_heads;
-    let everywhere = critic(&request.recipe.scorer).is_some();
+    let everywhere = request.recipe.scorer.models_needed().value.is_some();
     // Elsewhere padding is computed as well, and what a head needs is not gathered first.
-    let ragged = request.device_name == "flex";
+    let ragged = Capabilities::of(&request.device).ragged;
     let sizes = |batch: &Batch| {
         let tokens: usize = if ragged {
             batch.documents.iter().map(|document| document.len).sum()
@@ -193,8 +190,7 @@ fn largest_micro_batch(request: &Request, prepared: &Prepared) -> MicroBatch {
 
 /// Parameters of the model that scores while the other one trains.
 fn reference_parameters(request: &Request) -> Result<usize, PipelineError> {
-    let online =
-        matches!(innermost(&request.recipe.scorer), ScorerConfig::Rho1(rho1) if rho1.when == ScoringTime::Online);
+    let online = request.recipe.scorer.models_needed().reference == Some(ScoringTime::Online);
     let Some(mut config) = request.sources.reference_config()?.filter(|_| online) else {
         return Ok(0);
     };

@@ -2,13 +2,13 @@
 
 use super::{PipelineError, Sources};
 use crate::{
-    data::{DataConfig, Splits, StepShape, Tokenizer},
+    data::{DataConfig, DataError, Splits, StepShape, Tokenizer},
+    device::Capabilities,
     paths::expand_home,
-    scorer::{Reward, Rho1, ScorerConfig},
+    scorer::Rho1,
     settings::{Config, Pipeline, Recipe},
     stop::Stop,
     storage::RemoteRun,
-    train::{PrecisionConfig, StatePrecision},
 };
 use burn::tensor::Device;
 use std::{
@@ -96,32 +96,15 @@ pub(super) fn prepare(request: &Request) -> Result<Prepared, PipelineError> {
     config.n_heads = recipe.model.mtp.n_heads;
     check_positions("model", &request.sources.base, &config, recipe.data.seq_len)?;
     let tokenizer = check_companions(request, tokenizer)?;
-    let rounds = recipe.train.precision != PrecisionConfig::F32 || recipe.optim.state != StatePrecision::F32;
-    if recipe.train.precision == PrecisionConfig::PureBf16 && recipe.train.lora.is_some() {
-        return Err(PipelineError::Setting(
-            "`train.precision: pure-bf16` is for full fine-tuning and `train.lora` is set; take `bf16` with adapters"
-                .into(),
-        ));
-    }
-    if rounds && request.device_name != "flex" {
-        return Err(PipelineError::Setting(format!(
-            "`train.precision` and `optim.state` other than f32 work on flex only so far, and this run is on {}; leave them out, or take --device flex",
-            request.device_name
-        )));
-    }
-    if recipe.loss.filter > 0.0 && request.device_name != "flex" {
-        return Err(PipelineError::Setting(format!(
-            "`loss.filter` works on flex only so far, and this run is on {}; set it to 0, or take --device flex",
-            request.device_name
-        )));
-    }
+    recipe
+        .check_device(&request.device_name, Capabilities::of(&request.device))
+        .map_err(|e| PipelineError::Setting(e.problem))?;
     let data = DataConfig {
         source: request.sources.data.clone(),
         ..recipe.data.clone()
     };
     let splits = Splits::problems(&data, &tokenizer)?;
-    let b = &recipe.batching;
-    let shape = StepShape::new(b.micro_batch, b.accumulate, b.tokens_per_step, recipe.data.seq_len)?;
+    let shape = recipe.batching.shape(recipe.data.seq_len).map_err(DataError::from)?;
     let in_epochs = splits.train.num_steps(request.seed(), recipe.train.epochs, shape);
     let total_steps = recipe.train.steps.unwrap_or(in_epochs);
     let per_epoch = splits.train.epoch(request.seed(), 0, shape).len().max(1);
@@ -147,17 +130,15 @@ pub(super) fn prepare(request: &Request) -> Result<Prepared, PipelineError> {
 /// tokenizer would compare different tokens. Returns the tokenizer, limited to ids that all models have.
 fn check_companions(request: &Request, mut tokenizer: Tokenizer) -> Result<Tokenizer, PipelineError> {
     let seq_len = request.recipe.data.seq_len;
-    let scorer = innermost(&request.recipe.scorer);
+    let needs = request.recipe.scorer.models_needed();
     let sources = &request.sources;
     let reference = sources.reference_tokenizer().zip(sources.reference_config()?);
-    if let (ScorerConfig::Rho1(_), Some((reference, config))) = (scorer, reference) {
+    if let (Some(_), Some((reference, config))) = (needs.reference, reference) {
         Rho1::check_tokenizers(&tokenizer, &Tokenizer::load(reference)?)?;
         tokenizer = tokenizer.also_for_model(config.vocab_size)?;
         check_positions("reference model", reference, &config, seq_len)?;
     }
-    if let (ScorerConfig::Critic(critic), Some(reward)) = (scorer, &request.sources.reward)
-        && critic.reward == Reward::RewardModel
-    {
+    if let Some(reward) = request.sources.reward.as_ref().filter(|_| needs.reward) {
         tokenizer.check_same(&Tokenizer::load(reward)?)?;
         let config = LlamaConfig::read(reward)?;
         tokenizer = tokenizer.also_for_model(config.vocab_size)?;
@@ -176,12 +157,4 @@ fn check_positions(what: &str, dir: &Path, config: &LlamaConfig, seq_len: usize)
         dir.display(),
         config.max_position_embeddings
     )))
-}
-
-/// The scorer under any `shuffled`.
-pub(super) fn innermost(config: &ScorerConfig) -> &ScorerConfig {
-    match config {
-        ScorerConfig::Shuffled(shuffled) => innermost(&shuffled.of),
-        other => other,
-    }
 }

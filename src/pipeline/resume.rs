@@ -5,7 +5,6 @@ use super::{
     request::{Prepared, Request},
 };
 use crate::{
-    data::StepShape,
     run::{CheckpointError, CheckpointStore, Event, Resumption, RunDir, RunRecord, TrainerState, file},
     settings::{Pipeline, Recipe, Sources},
     track::flatten,
@@ -290,8 +289,7 @@ fn is_below(key: &str, sections: &[&str]) -> bool {
 
 /// Rows of an optimizer step.
 fn rows(recipe: &Recipe) -> Option<usize> {
-    let b = &recipe.batching;
-    let shape = StepShape::new(b.micro_batch, b.accumulate, b.tokens_per_step, recipe.data.seq_len);
+    let shape = recipe.batching.shape(recipe.data.seq_len);
     shape.ok().map(|shape| shape.rows())
 }
 

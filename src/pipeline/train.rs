@@ -2,7 +2,7 @@
 
 use super::{
     PipelineError, UploadSummary, ValueReport,
-    request::{Prepared, Request, innermost},
+    request::{Prepared, Request},
     scoring::{reward, scorer},
     start::{announce, companions, show},
     steps::{LabelledSteps, TrainSteps, ValidSteps},
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     run::{CheckpointStore, Mirror, RunDir, TrainerState},
-    scorer::{CriticConfig, Normaliser, Scorer, ScorerConfig, ValueUse},
+    scorer::{CriticConfig, Normaliser, Scorer, ValueUse},
     train::{
         Assets, CurrentHead, JointValue, LoraAssets, Plan, Progress, Samples, SessionSetup, Stage, StepLoader,
         StepSource, TokenWeighting, TrainError, WeightedMtp, assign_stable_ids, step_names, train,
@@ -78,7 +78,7 @@ impl Training<'_> {
         ragged: bool,
         progress: &Arc<dyn Progress>,
     ) -> Result<(Option<(ValueHead, CriticConfig)>, Option<ValueReport>), PipelineError> {
-        let ScorerConfig::Critic(critic) = innermost(&self.request.recipe.scorer) else {
+        let Some(critic) = self.request.recipe.scorer.models_needed().value else {
             return Ok((None, None));
         };
         let (head, report) = match self.given_head.take() {

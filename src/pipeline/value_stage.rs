@@ -4,14 +4,14 @@
 
 use super::{
     PipelineError,
-    request::{Prepared, Request, innermost},
+    request::{Prepared, Request},
     scoring::reward,
     steps::{ValidSteps, ValueSteps},
 };
 use crate::{
     data::{Dataset, Splits},
     run::{CheckpointError, CheckpointStore, Event, RunDir, TrainerState, file, verify},
-    scorer::{CriticConfig, ScorerConfig, critic::CriticReport},
+    scorer::{CriticConfig, critic::CriticReport},
     train::{
         CheckpointConfig, EarlyStoppingConfig, OptimConfig, Plan, Progress, Samples, SessionSetup, Stage, StepLoader,
         TrainConfig, TrainError, ValueLearner, ValueMetrics, train,
@@ -274,10 +274,8 @@ pub(super) fn planned_steps(config: &CriticConfig, data: &Dataset, seed: u64, mi
 
 /// The value head that the recipe names, if it names one.
 pub(super) fn given_value_head(request: &Request, model_hash: &str) -> Result<Option<ValueHead>, PipelineError> {
-    let ScorerConfig::Critic(critic) = innermost(&request.recipe.scorer) else {
-        return Ok(None);
-    };
-    let Some(path) = &critic.value_head else {
+    let critic = request.recipe.scorer.models_needed().value;
+    let Some(path) = critic.and_then(|critic| critic.value_head.as_ref()) else {
         return Ok(None);
     };
     let path = PathBuf::from(path);

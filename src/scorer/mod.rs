@@ -18,18 +18,18 @@ pub mod weights;
 use crate::{data::Batch, device::ReadError};
 use burn::tensor::Tensor;
 
-pub use config::{
-    CriticConfig, CriticLoss, InitialValue, Reward, Rho1Config, Rho1Mode, Rho1Score, ScorerConfig, ScoringTime, Spread,
-    ValueUse, WeightGroup, WeightsConfig,
+pub use config::{ModelsNeeded, Parts, Pipeline, ScorerConfig, ScoringTime};
+pub use critic::{
+    CriticConfig, CriticLoss, CriticScorer, InitialValue, Pseudo, Reward, SequenceReward, Spread, ValueUse, Values,
+    Verified,
 };
-pub use critic::{CriticScorer, Pseudo, SequenceReward, Values, Verified};
 pub use offline::{CachedScores, Offline};
-pub use position::Position;
-pub use random::Random;
-pub use rho1::{Rho1, TokenCe};
-pub use shuffled::Shuffled;
-pub use uniform::Uniform;
-pub use weights::{Fallback, FallbackTally, Normaliser, WeightStats, WeightsReport};
+pub use position::{Position, PositionConfig};
+pub use random::{Random, RandomConfig};
+pub use rho1::{Rho1, Rho1Config, Rho1Mode, Rho1Score, TokenCe};
+pub use shuffled::{Shuffled, ShuffledConfig};
+pub use uniform::{Uniform, UniformConfig};
+pub use weights::{Fallback, FallbackTally, Normaliser, WeightGroup, WeightStats, WeightsConfig, WeightsReport};
 
 /// What a scorer wants computed for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub struct ScoreInput<'a> {
 
 /// How scores become weights. Section 4, and for the two modes of rho1 section 5.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Policy {
+pub enum WeightPolicy {
     /// `clip(exp(z / T + b), eps, w_max)` with mean 1.
     Softmax,
     /// The same with the top share lifted smoothly before b is solved.
@@ -112,8 +112,8 @@ pub trait Scorer: Send {
     fn rearrange(&mut self, _batches: &[Batch], _scores: &mut [Vec<f32>]) {}
 
     /// How these scores become weights.
-    fn policy(&self) -> Policy {
-        Policy::Softmax
+    fn policy(&self) -> WeightPolicy {
+        WeightPolicy::Softmax
     }
 }
 

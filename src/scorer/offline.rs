@@ -4,7 +4,7 @@
 //! data, by which models, with which settings; a file with another key, or whose content is not
 //! what was written, is an error and never used. Makes no scores itself.
 
-use super::{Needs, Policy, ScoreInput, Scorer, ScorerError};
+use super::{Needs, ScoreInput, Scorer, ScorerError, WeightPolicy};
 use crate::{data::Batch, fs::sync_dir};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use sha2::{Digest, Sha256};
@@ -22,7 +22,7 @@ pub struct CachedScores {
 }
 
 impl CachedScores {
-    /// An empty one for data, models and settings that are told apart by `key`, see
+    /// An empty one for the data, models and settings that `key` identifies, see
     /// [`CachedScores::key`].
     pub fn new(key: String) -> Self {
         Self {
@@ -32,8 +32,8 @@ impl CachedScores {
     }
 
     /// A key (SHA-256, hex) of the data set's hash, the hashes of the models concerned, and the
-    /// scorer's settings as text (its section of the resolved recipe). Each part is told apart
-    /// from its neighbours.
+    /// scorer's settings as text (its section of the resolved recipe). The key
+    /// keeps the parts distinct from their neighbours.
     pub fn key(data_hash: &str, model_hashes: &[&str], settings: &str) -> String {
         let mut hasher = Sha256::new();
         hasher.update(b"wmtp scores 1\n");
@@ -189,13 +189,13 @@ fn parse(file: &[u8], key: &str) -> Result<BTreeMap<usize, Vec<f32>>, String> {
 /// A scorer that looks its scores up: any scorer with `when: offline`.
 pub struct Offline {
     name: String,
-    policy: Policy,
+    policy: WeightPolicy,
     scores: CachedScores,
 }
 
 impl Offline {
     /// The scores that the scorer `name` gave, which become weights by `policy`.
-    pub fn new(name: &str, policy: Policy, scores: CachedScores) -> Self {
+    pub fn new(name: &str, policy: WeightPolicy, scores: CachedScores) -> Self {
         Self {
             name: name.to_owned(),
             policy,
@@ -213,7 +213,7 @@ impl Scorer for Offline {
         Needs::default()
     }
 
-    fn policy(&self) -> Policy {
+    fn policy(&self) -> WeightPolicy {
         self.policy
     }
 

@@ -3,16 +3,82 @@
 //! All arithmetic is f64. A group with a non-finite score gets weight 1 throughout and is reported;
 //! no score of any kind can make a weight that is not finite.
 
-use super::{Policy, ScorerError, WeightGroup, WeightsConfig};
+use super::{ScorerError, WeightPolicy};
 use crate::{
     data::{Batch, Document},
     statistics::quantile,
+    validate::{Check, Validate, in_unit, positive},
 };
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// Smallest divisor of the z-score.
 const MIN_STD: f64 = 1e-6;
-/// Width of the step by which [`Policy::Lift`] lifts the top share.
+/// Width of the step by which [`WeightPolicy::Lift`] lifts the top share.
 const LIFT_WIDTH: f64 = 0.25;
+
+/// From scores to weights, recipe section `weights` (algorithms, section 4).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct WeightsConfig {
+    /// Over which tokens the mean is 1.
+    pub over: WeightGroup,
+    /// Standardise scores within the group first.
+    pub zscore: bool,
+    /// Temperature T.
+    pub temperature: f64,
+    /// Smallest weight, below 1.
+    pub eps: f64,
+    /// Largest weight, above 1.
+    pub w_max: f64,
+    /// Above this share of groups with a non-finite score, the run stops.
+    pub max_fallback_share: f64,
+}
+
+impl Default for WeightsConfig {
+    fn default() -> Self {
+        Self {
+            over: WeightGroup::Document,
+            zscore: true,
+            temperature: 0.7,
+            eps: 0.05,
+            w_max: 3.0,
+            max_fallback_share: 0.1,
+        }
+    }
+}
+
+/// The group over which weights have mean 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum WeightGroup {
+    /// The response tokens of one document.
+    #[default]
+    Document,
+    /// Those of the whole optimizer step.
+    Step,
+}
+
+impl Validate for WeightsConfig {
+    fn check(&self, check: &mut Check) {
+        check.when(!positive(self.temperature), "temperature", "must be above 0");
+        check.when(
+            !(self.eps > 0.0 && self.eps < 1.0),
+            "eps",
+            "must be above 0 and below 1",
+        );
+        check.when(
+            !(self.w_max > 1.0 && self.w_max.is_finite()),
+            "w_max",
+            "must be above 1",
+        );
+        check.when(
+            !in_unit(self.max_fallback_share),
+            "max_fallback_share",
+            "must be from 0 to 1",
+        );
+    }
+}
 
 /// Turns scores into weights, one policy and one recipe section for all scorers.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,37 +150,18 @@ impl Normaliser {
     /// With the recipe's section `weights`.
     ///
     /// # Errors
-    /// Settings under which no weights exist: `0 < eps < 1 < w_max` and `temperature > 0` must
-    /// hold.
+    /// Settings that break a rule of [`WeightsConfig`].
     pub fn new(config: WeightsConfig) -> Result<Self, ScorerError> {
-        let WeightsConfig {
-            eps,
-            w_max,
-            temperature,
-            ..
-        } = config;
-        let wrong = |problem: String| {
-            Err(ScorerError::Setup {
-                scorer: "weights".into(),
-                problem,
-            })
-        };
-        if !(eps > 0.0 && eps < 1.0 && w_max > 1.0 && w_max.is_finite()) {
-            return wrong(format!(
-                "`weights.eps` is {eps} and `weights.w_max` {w_max}; 0 < eps < 1 < w_max must hold"
-            ));
-        }
-        if !(temperature > 0.0 && temperature.is_finite()) {
-            return wrong(format!(
-                "`weights.temperature` is {temperature}; it is a number above 0"
-            ));
-        }
+        config.check_section("weights").map_err(|e| ScorerError::Setup {
+            scorer: "weights".into(),
+            problem: e.problem,
+        })?;
         Ok(Self { config })
     }
 
     /// Weights of the micro-batches of one optimizer step from their scores, `[B * S]` each. A
     /// score that is missing counts as one that is not finite.
-    pub fn weights(&self, policy: &Policy, batches: &[Batch], scores: &[Vec<f32>]) -> WeightsReport {
+    pub fn weights(&self, policy: &WeightPolicy, batches: &[Batch], scores: &[Vec<f32>]) -> WeightsReport {
         let mut weights: Vec<Vec<f32>> = batches.iter().map(|b| vec![1.0; b.tokens.len()]).collect();
         let members = batches.iter().enumerate().flat_map(|(batch, b)| {
             b.documents.iter().map(move |document| Member {
@@ -143,7 +190,7 @@ impl Normaliser {
         }
     }
 
-    fn group(&self, policy: &Policy, group: &[Member], scores: &[Vec<f32>]) -> Result<Vec<f64>, Fallback> {
+    fn group(&self, policy: &WeightPolicy, group: &[Member], scores: &[Vec<f32>]) -> Result<Vec<f64>, Fallback> {
         let mut all = Vec::new();
         for member in group {
             let document = member.document;
@@ -185,8 +232,8 @@ fn scatter(group: &[Member], values: &[f64], weights: &mut [Vec<f32>]) {
 }
 
 /// Weights of one group from its finite scores (section 4; the modes of rho1, section 5).
-pub(super) fn normalise(scores: &[f64], policy: &Policy, config: &WeightsConfig) -> Vec<f64> {
-    if let Policy::Select { top_p } = *policy {
+pub(super) fn normalise(scores: &[f64], policy: &WeightPolicy, config: &WeightsConfig) -> Vec<f64> {
+    if let WeightPolicy::Select { top_p } = *policy {
         return select(scores, top_p);
     }
     let z = if config.zscore {
@@ -195,7 +242,7 @@ pub(super) fn normalise(scores: &[f64], policy: &Policy, config: &WeightsConfig)
         scores.to_vec()
     };
     let mut logits: Vec<f64> = z.iter().map(|z| z / config.temperature).collect();
-    if let Policy::Lift { top_p, emphasis } = *policy {
+    if let WeightPolicy::Lift { top_p, emphasis } = *policy {
         let mut sorted = z.clone();
         sorted.sort_by(f64::total_cmp);
         let q = quantile(&sorted, 1.0 - top_p);

@@ -7,67 +7,17 @@ use super::{
     random_weights, recipe_schema,
     schema::Schema,
     tree::{Node, Value},
-    validate::Problem,
     yaml,
 };
-use crate::scorer::ScorerConfig;
+use crate::{
+    scorer::Pipeline,
+    validate::{Validate, Violation},
+};
 use figment::Figment;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 use std::path::{Path, PathBuf};
 
-/// The pipelines with a recipe compiled into the program.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Pipeline {
-    /// Weights from a learned value: a value stage, then a weighted stage.
-    Critic,
-    /// Weights from the excess loss over a reference model.
-    Rho1,
-    /// Uniform weights, or a control scorer.
-    #[default]
-    Baseline,
-}
-
 impl Pipeline {
-    /// The name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Critic => "critic",
-            Self::Rho1 => "rho1",
-            Self::Baseline => "baseline",
-        }
-    }
-
-    /// The pipeline that trains with this scorer.
-    pub fn of(scorer: &ScorerConfig) -> Self {
-        let fits = |pipeline: &Self| pipeline.check_scorer(scorer).is_ok();
-        [Self::Critic, Self::Rho1].into_iter().find(fits).unwrap_or_default()
-    }
-
-    /// `wmtp train rho1` trains with rho1; baseline takes the controls.
-    ///
-    /// # Errors
-    /// A sentence for a scorer that is another pipeline's.
-    pub fn check_scorer(self, scorer: &ScorerConfig) -> Result<(), String> {
-        let (is, found) = match scorer {
-            ScorerConfig::Critic(_) => (Self::Critic, "critic"),
-            ScorerConfig::Rho1(_) => (Self::Rho1, "rho1"),
-            ScorerConfig::Uniform(_) => (Self::Baseline, "uniform"),
-            ScorerConfig::Random(_) => (Self::Baseline, "random"),
-            ScorerConfig::Shuffled(_) => (Self::Baseline, "shuffled"),
-            ScorerConfig::Position(_) => (Self::Baseline, "position"),
-        };
-        if is == self {
-            return Ok(());
-        }
-        Err(format!(
-            "`scorer.kind` is {found}, which `wmtp train {}` does not use: run `wmtp train {}`, or leave scorer.kind to the pipeline",
-            self.name(),
-            is.name()
-        ))
-    }
-
     /// The recipe that `wmtp train NAME` starts from, as YAML.
     pub fn recipe_text(self) -> &'static str {
         match self {
@@ -163,7 +113,7 @@ impl Sources {
             (serde_json::to_value(&settings.recipe), &recipe_layers),
         ] {
             if let Some(key) = value.ok().and_then(|value| with_credentials(&value, "")) {
-                return Err(invalid(Problem::credentials(key), layers));
+                return Err(invalid(credentials(key), layers));
             }
         }
         if let Some(problem) = settings.config.validate().into_iter().next() {
@@ -260,7 +210,7 @@ fn merge<T: DeserializeOwned>(schema: &Schema, all: &[Layer]) -> Result<(T, Vec<
     let mut layers: Vec<Layer> = Vec::new();
     for layer in all {
         let mut part = layer.part(schema);
-        schema.whole_numbers(&mut part.root);
+        schema.normalise(&mut part.root);
         let kind_below = |path: &[String]| {
             let keys: Vec<&str> = path.iter().map(String::as_str).chain(["kind"]).collect();
             layers.iter().rev().find_map(|l| match &l.root.get(&keys)?.value {
@@ -296,7 +246,7 @@ fn place_of(path: &[&str], layers: &[Layer]) -> String {
         .unwrap_or_else(|| Origin::Defaults.place(0))
 }
 
-fn invalid(problem: Problem, layers: &[Layer]) -> SettingsError {
+fn invalid(problem: Violation, layers: &[Layer]) -> SettingsError {
     let keys: Vec<&str> = problem.key.split('.').collect();
     let place = place_of(&keys, layers);
     let place = if place == Origin::Defaults.place(0) {
@@ -316,6 +266,16 @@ fn extract_error(key: &str, place: &str, problem: &str) -> SettingsError {
         key: key.into(),
         place: place.into(),
         problem: problem.into(),
+    }
+}
+
+/// An address with a user name or password in it.
+fn credentials(key: String) -> Violation {
+    Violation {
+        problem: format!(
+            "`{key}` has an address with a user name or password in it, and settings are saved: take them out, secrets come from the environment (MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, HF_TOKEN)"
+        ),
+        key,
     }
 }
 
@@ -354,7 +314,7 @@ fn without_file_tracker(layers: &mut [Layer]) -> Result<(), SettingsError> {
         };
         if kinds.iter().any(|kind| kind.value == Value::Text("files".into())) {
             if !overridden {
-                let problem = Problem {
+                let problem = Violation {
                     key: KINDS.join("."),
                     problem: "`tracking.kinds` names `files` (MLflow's file layout), which was removed: write [mlflow], or [] and send the run later with `wmtp track sync`".into(),
                 };
@@ -407,7 +367,7 @@ fn known_sections(layer: &Layer, config: &Schema, recipe: &Schema) -> Result<(),
 pub(crate) fn read_file<T: DeserializeOwned>(schema: serde_json::Value, path: &Path) -> Result<T, SettingsError> {
     let mut layer = Layer::file(path)?;
     let schema = Schema::new(schema);
-    schema.whole_numbers(&mut layer.root);
+    schema.normalise(&mut layer.root);
     schema.check(&layer.root, &|_| None, &|_, line| layer.origin.place(line))?;
     // Not through figment, which sorts keys.
     serde_json::from_value(layer.root.to_json())

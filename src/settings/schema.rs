@@ -19,7 +19,7 @@ pub(super) struct Schema {
 /// Where a layer's values come from, asked by key path and line for the words of an error.
 pub(super) type Place<'a> = &'a dyn Fn(&str, usize) -> String;
 
-/// What the checker finds beside errors.
+/// What the checker finds in addition to errors.
 #[derive(Default)]
 pub(super) struct Findings {
     /// Paths at which this layer chooses another kind than the layers below: what those layers
@@ -59,35 +59,45 @@ impl Schema {
         Ok(walk.findings)
     }
 
-    /// Writes whole numbers that stand where only an integer may stand without their point: `2.0`
-    /// and `1e3`, as many YAML writers print them.
-    pub fn whole_numbers(&self, node: &mut Node) {
-        self.whole(node, &self.root);
+    /// Writes values as the current version spells them: whole numbers without their point (`2.0` and `1e3`,
+    /// as many YAML writers print them) where only an integer is allowed, and renamed words (`x-aliases` in
+    /// the schema) by their new name.
+    pub fn normalise(&self, node: &mut Node) {
+        self.normalise_as(node, &self.root);
     }
 
-    fn whole(&self, node: &mut Node, schema: &Json) {
+    fn normalise_as(&self, node: &mut Node, schema: &Json) {
         let schema = self.resolve(schema);
         let variants = ["anyOf", "oneOf"]
             .into_iter()
             .flat_map(|key| schema[key].as_array().into_iter().flatten());
         for variant in variants {
-            self.whole(node, variant);
+            self.normalise_as(node, variant);
         }
         match &mut node.value {
             Value::Float(f) if types(schema).contains(&"integer") && f.fract() == 0.0 && f.abs() < 2f64.powi(53) => {
                 node.value = Value::Int(*f as i64);
             }
+            Value::Text(word) => {
+                let aliases = schema["x-aliases"].as_array().into_iter().flatten();
+                if let (true, Some(name)) = (
+                    aliases.into_iter().any(|alias| alias == word.as_str()),
+                    schema["const"].as_str(),
+                ) {
+                    *word = name.to_owned();
+                }
+            }
             Value::Map(entries) => {
                 for (key, node) in entries {
                     let property = &schema["properties"][key.as_str()];
                     let of_any_key = &schema["additionalProperties"];
-                    self.whole(node, if property.is_null() { of_any_key } else { property });
+                    self.normalise_as(node, if property.is_null() { of_any_key } else { property });
                 }
             }
             Value::List(items) => {
                 for (i, item) in items.iter_mut().enumerate() {
                     let prefix = &schema["prefixItems"][i];
-                    self.whole(item, if prefix.is_null() { &schema["items"] } else { prefix });
+                    self.normalise_as(item, if prefix.is_null() { &schema["items"] } else { prefix });
                 }
             }
             _ => {}

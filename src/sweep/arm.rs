@@ -378,7 +378,7 @@ impl Evaluation {
     fn sets(&self) -> Vec<String> {
         let mut sets = self
             .profile
-            .map(|profile| profile.settings(self.benchmark.name()))
+            .map(|profile| self.benchmark.profile(profile))
             .unwrap_or_default();
         let json = serde_json::to_value(self).unwrap_or_default();
         for key in [

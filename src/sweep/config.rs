@@ -1,13 +1,14 @@
 use crate::{
     data::PromptStyle,
-    eval::Profile,
+    eval::{Profile, bench::Spec},
     run::{RunDir, file},
     settings::{Pipeline, TaskChoice, Temperatures},
 };
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use serde_json::{Map, Value};
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
@@ -154,27 +155,52 @@ pub struct Evaluation {
     pub prompt: Option<PromptStyle>,
 }
 
-/// A benchmark.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum BenchmarkName {
-    /// Short Python functions.
-    #[default]
-    Mbpp,
-    /// Functions to complete.
-    Humaneval,
-    /// Programs that read and write.
-    Contest,
+/// A benchmark whose problems are built in, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct BenchmarkName(&'static str);
+
+impl Default for BenchmarkName {
+    fn default() -> Self {
+        Self(Spec::built_in().next().unwrap_or_default())
+    }
 }
 
 impl BenchmarkName {
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Mbpp => "mbpp",
-            Self::Humaneval => "humaneval",
-            Self::Contest => "contest",
-        }
+        self.0
+    }
+
+    /// The `key=value` settings of one of its protocols.
+    pub fn profile(self, profile: Profile) -> Vec<String> {
+        Spec::named(self.0)
+            .map(|spec| spec.profile(profile))
+            .unwrap_or_default()
+    }
+}
+
+impl<'de> Deserialize<'de> for BenchmarkName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let found = Spec::built_in().find(|known| *known == name);
+        found
+            .map(Self)
+            .ok_or_else(|| D::Error::custom(format!("no built-in benchmark `{name}`")))
+    }
+}
+
+impl JsonSchema for BenchmarkName {
+    fn schema_name() -> Cow<'static, str> {
+        "BenchmarkName".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A benchmark whose problems are built in.",
+            "type": "string",
+            "enum": Spec::built_in().collect::<Vec<_>>(),
+        })
     }
 }
 

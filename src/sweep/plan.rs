@@ -8,6 +8,7 @@ use super::{
     resources::{arms_at_once, cores, free_memory},
     run::Limits,
 };
+use crate::device::Capabilities;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, process::Command};
@@ -105,7 +106,7 @@ fn plan(sweep: &Sweep, arm: &Arm) -> Result<Result<ArmPlan, String>, SweepError>
 pub fn limits(sweep: &Sweep, plans: &[Result<ArmPlan, String>]) -> Limits {
     let made = || plans.iter().filter_map(|plan| plan.as_ref().ok());
     let largest = made().map(|plan| plan.memory).max();
-    let on_processor = made().all(|plan| ["flex", "ndarray"].contains(&plan.device.as_str()));
+    let on_processor = made().all(|plan| Capabilities::of_name(&plan.device).host_threads);
     let at_once = match sweep.config.parallel {
         Parallel::Count(n) => n.min(plans.len()).max(1),
         Parallel::Word(_) if !on_processor => 1,

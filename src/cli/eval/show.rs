@@ -73,7 +73,7 @@ impl Bar {
 pub(super) fn estimate(e: &Estimate) -> String {
     let measured = match e.probe {
         0 => "at the stated speed; every completion as long as it may get, so this is the most".to_owned(),
-        probe => format!("measured on {probe} completions; judging goes on beside it"),
+        probe => format!("measured on {probe} completions; judging runs in parallel"),
     };
     format!(
         "{} completions to {} problems, about {} tokens ({:.0} each) at {:.0} tok/s: {}\n({measured})",

@@ -1,10 +1,10 @@
-//! Where the answers come from: which model or file, and what it takes to go on with a run.
+//! Where the answers come from: which model or file, and what resuming a run takes.
 
 use crate::{
     cli::{
         Failure, Model, ModelSource, Output,
-        base::Place,
-        common::{generation_dtype, open_device, open_model, resolve_model},
+        base::{Place, open_model},
+        common::{generation_dtype, open_device, resolve_model},
     },
     data::{PromptStyle, Tokenizer},
     eval::{Benchmark, EvalError, EvalRequest, Predictions},
@@ -59,7 +59,7 @@ pub(super) fn run_to_resume(resume: Option<&str>, runs: &Path, benchmark: &str) 
     }
 }
 
-/// Whether the run that is gone on with drafted with its heads.
+/// Whether the resumed run used speculative decoding.
 pub(super) fn was_speculative(run: &Path) -> bool {
     let request = RunRecord::read(run).and_then(|record| record.request);
     request.is_some_and(|request| request["origin"]["speculative"] == "true")
@@ -103,7 +103,7 @@ impl Asked {
             Self::NewestCheckpoint => newest_best(runs)?,
         };
         let (device_name, device) = open_device(settings)?;
-        generation_dtype(settings, &device_name)?;
+        generation_dtype(settings, &device_name, &device)?;
         let place = Place::of(&model, &settings.config, &device, output)?;
         Ok(Located::Model(model, place))
     }
@@ -176,7 +176,7 @@ impl Located {
         };
         let e = &settings.recipe.eval;
         let (device_name, device) = open_device(settings)?;
-        let dtype = generation_dtype(settings, &device_name)?;
+        let dtype = generation_dtype(settings, &device_name, &device)?;
         let (loaded, tokenizer) = open_model(&model, (!speculative).then_some(1), dtype, settings, &device, output)?;
         let origin = &mut request.origin;
         origin.insert("model_hash".into(), weights_hash(&place.dir)?);

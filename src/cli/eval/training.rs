@@ -1,9 +1,10 @@
 //! Which of the evaluated problems the model has seen: from the recipes of the runs that made it.
 
 use crate::{
-    data::{PromptStyle, mbpp::FEW_SHOT_TASKS},
+    data::PromptStyle,
     eval::{
         Benchmark,
+        bench::mbpp::FEW_SHOT_TASKS,
         training_tasks::{MBPP_TRAINING, TaskSet, TrainingTasks},
     },
     report::outcomes::run_of,
@@ -12,13 +13,13 @@ use crate::{
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// Runs behind one another that are followed: a checkpoint that was trained further, and so on.
+/// Longest chain of runs, each started from a checkpoint of the one before.
 const GENERATIONS: usize = 16;
 
 /// Flags problems among `tasks`. Only MBPP's numbers (benchmarks `mbpp` and those named after it) can be in
 /// training data that settings name; `model` is None where completions are given.
 pub(super) fn training_tasks(benchmark: &dyn Benchmark, tasks: &[u32], model: Option<&Path>) -> TrainingTasks {
-    if !benchmark.name().starts_with("mbpp") {
+    if !benchmark.has_mbpp_tasks() {
         return TrainingTasks::default();
     }
     let of = |wanted: &dyn Fn(u32) -> bool| TaskSet::of(tasks.iter().copied().filter(|&task| wanted(task)));

@@ -6,12 +6,12 @@
 //! | file | |
 //! |---|---|
 //! | `run.json` | what was asked for |
-//! | `samples.jsonl.part` | judged samples in the order in which they came, while the run goes on |
+//! | `samples.jsonl.part` | judged samples in the order in which they came, while the run lasts |
 //! | `samples.jsonl` | the same, in the order of temperatures, problems and samples |
 //! | `eval.json` | the report |
 //! | `timing.json` | the time, and what of the work was found done |
 //!
-//! A run that was killed goes on from the part file. `samples.jsonl` and `eval.json` are then the
+//! A run that was killed is resumed from the part file. `samples.jsonl` and `eval.json` are then the
 //! same, byte for byte, as without the kill, provided that verdicts repeat (a program near its time
 //! limit may not); all that depends on time is in `timing.json`.
 

@@ -1,4 +1,4 @@
-//! `run.json`: what a run was asked for. A run that goes on must be asked for the same.
+//! `run.json`: what a run was asked for. A resumed run must have the same.
 
 use super::{read_error, write_whole};
 use crate::{
@@ -56,11 +56,11 @@ pub(super) fn begin_or_go_on(request: &EvalRequest, asked: &Value) -> Result<(),
     };
     match (there, request.resume) {
         (Some(_), false) => Err(EvalError::Request(format!(
-            "{} holds a run already: go on with it by --resume, or evaluate into another directory",
+            "{} holds a run already: resume it with --resume, or evaluate into another directory",
             dir.display()
         ))),
         (None, true) => Err(EvalError::Request(format!(
-            "{} holds no evaluation that could go on: there is no {}",
+            "{} holds no evaluation to resume: there is no {}",
             dir.display(),
             file::RECORD
         ))),
@@ -68,7 +68,7 @@ pub(super) fn begin_or_go_on(request: &EvalRequest, asked: &Value) -> Result<(),
             same(dir, &text, asked)?;
             if dir.join(file::TIMING).exists() && !super::part::path(dir).exists() {
                 return Err(EvalError::Request(format!(
-                    "the run in {} has ended: there is nothing to go on with, its report is eval.json",
+                    "the run in {} has ended: there is nothing to resume, its report is eval.json",
                     dir.display()
                 )));
             }
@@ -109,7 +109,7 @@ fn same(dir: &Path, text: &str, asked: &Value) -> Result<(), EvalError> {
     let Some((key, now)) = differs else { return Ok(()) };
     let before = was.get(key).unwrap_or(&Value::Null);
     Err(EvalError::Request(format!(
-        "the run in {} cannot go on with another `{key}`: it was {}, now it is {}; give the same, or start a new run",
+        "the run in {} cannot be resumed with another `{key}`: it was {}, now it is {}; give the same, or start a new run",
         dir.display(),
         shown(before),
         shown(now)

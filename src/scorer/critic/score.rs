@@ -1,7 +1,7 @@
 //! Stage 2: from values to scores. Holds no network of its own; values come through a trait.
 
 use super::{
-    SequenceReward,
+    NAME, SequenceReward,
     targets::value_tokens,
     values::{scores, token_rewards},
 };
@@ -10,8 +10,6 @@ use crate::{
     scorer::{CriticConfig, Explained, Needs, ScoreInput, Scorer, ScorerError, Spread},
 };
 use burn::tensor::Tensor;
-
-const NAME: &str = "critic";
 
 /// Reads values off hidden states.
 pub trait Values: Send {

@@ -1,4 +1,5 @@
-use crate::data::{DataConfig, DataError, PromptStyle, Splits, Tokenizer, load, mbpp, pairs, prompt};
+use crate::data::{DataConfig, DataError, PromptStyle, Splits, Tokenizer};
+use crate::eval::bench::mbpp::{self, load, pairs, prompt};
 use std::{fs, path::Path};
 
 fn micro() -> Tokenizer {
@@ -139,11 +140,11 @@ fn test_ids_overlapping_ranges_and_nothing_at_all_are_refused() {
     };
     assert!(
         message(&|c| c.train_tasks = (500, 974))
-            .contains("`data.train_tasks` is 500-974 and reaches into MBPP's test split")
+            .contains("`data.train_tasks` is 500-974 and overlaps MBPP's test ids 11..510")
     );
     assert!(message(&|c| c.valid_tasks = (100, 120)).contains("`data.valid_tasks`"));
-    assert!(message(&|c| c.train_tasks = (550, 974)).contains("shares ids"));
-    assert!(message(&|c| c.train_tasks = (974, 601)).contains("is 974-601"));
+    assert!(message(&|c| c.train_tasks = (550, 974)).contains("must not overlap data.train_tasks"));
+    assert!(message(&|c| c.train_tasks = (974, 601)).contains("`data.train_tasks` is 974-601"));
     assert!(message(&|c| c.seq_len = 16).contains("all 369 documents are longer than data.seq_len = 16"));
     assert!(message(&|c| c.seq_len = 1).contains("`data.seq_len` is 1"));
     assert!(message(&|c| c.exclude_tasks = (601..=974).collect()).contains("no training data"));

@@ -9,27 +9,88 @@
 //! evalplus 0.3.1 fails every program on HumanEval/32, whose own oracle it applies but does not count as
 //! run. So does the variant `full`; the variant `repaired` counts it, as later source of evalplus does.
 
+mod data;
 mod reference;
 
-use super::{
-    Answer, Benchmark, EvalError, Judge, Judgement, Stop, Verdict,
+use crate::data::{PromptStyle, Tokenizer};
+use crate::eval::bench::{GREEDY, PAPER_CODE, Profiles, Request, Spec, humaneval::functions};
+use crate::eval::{
+    Answer, Benchmark, EvalError, Judge, Judgement, StopRule, Verdict,
     benchmark::normalised,
     extract,
-    humaneval::functions,
     judge::Calls,
     judgement::Stages,
     sandbox::map_bounded,
     verdict::{Candidate, HARNESS},
 };
-use crate::data::{
-    PromptStyle, Tokenizer,
-    plus::{self, PlusSet, Problem},
-};
+
+pub(super) use data::is_identifier;
+pub use data::{PlusSet, Problem, load};
 use reference::{Reference, Set};
 use std::{
     path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
+
+/// HumanEval+'s entry in the list of benchmarks.
+pub(super) const HUMANEVAL: Spec = Spec {
+    name: "humaneval+",
+    about: "HumanEval+: HumanEval with many more tests, from its published file (--data FILE)",
+    variants: &["full", "repaired"],
+    file: Some("humaneval+ is not built in: give its published file, --data HumanEvalPlus.jsonl.gz"),
+    profiles: Profiles {
+        quick: &[&["eval.tasks=0-99"], GREEDY],
+        ..MBPP.profiles
+    },
+    load: open_humaneval,
+    evaluation_file: Some(|file| data::evaluation_problems_of(file, PlusSet::HumanEval)),
+    ..MBPP
+};
+
+/// MBPP+'s entry in the list of benchmarks.
+pub(super) const MBPP: Spec = Spec {
+    name: "mbpp+",
+    about: "MBPP+: MBPP with many more tests, from its published file (--data FILE)",
+    prompt: PromptStyle::ZeroShot,
+    variants: &["full"],
+    file: Some("mbpp+ is not built in: give its published file, --data MbppPlus.jsonl.gz"),
+    tests_apart: false,
+    // evalplus' limit for all calls of a set; each call has one of its own.
+    timeout_seconds: Some(60),
+    profiles: Profiles {
+        quick: &[GREEDY],
+        paper: &[&["eval.prompt=zero-shot"], PAPER_CODE],
+    },
+    load: open_mbpp,
+    evaluation: &[],
+    evaluation_file: Some(|file| data::evaluation_problems_of(file, PlusSet::Mbpp)),
+};
+
+fn open_humaneval(request: &Request<'_>) -> Result<Box<dyn Benchmark>, EvalError> {
+    let repaired = request.variant(&HUMANEVAL)? == "repaired";
+    open(request, PlusSet::HumanEval, repaired)
+}
+
+fn open_mbpp(request: &Request<'_>) -> Result<Box<dyn Benchmark>, EvalError> {
+    request.variant(&MBPP)?;
+    open(request, PlusSet::Mbpp, false)
+}
+
+fn open(request: &Request<'_>, set: PlusSet, repaired: bool) -> Result<Box<dyn Benchmark>, EvalError> {
+    let Request {
+        source,
+        style,
+        tokenizer,
+        ..
+    } = *request;
+    Ok(Box::new(Plus::load(
+        Path::new(source),
+        set,
+        repaired,
+        style,
+        tokenizer,
+    )?))
+}
 
 /// What ends a program of MBPP+ that follows its docstring: another docstring, tests, or code that is only
 /// for a run as a script. They are evalplus' own.
@@ -49,7 +110,7 @@ const UNCOUNTED: &str = "find_zero";
 #[derive(Debug)]
 pub struct Plus {
     set: PlusSet,
-    entries: Vec<Entry>,
+    entries: Vec<PromptedProblem>,
     style: PromptStyle,
     repaired: bool,
     /// For messages.
@@ -59,7 +120,7 @@ pub struct Plus {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct PromptedProblem {
     problem: Problem,
     prompt: String,
     /// Functions that the prompt defines in addition to the one to complete.
@@ -72,7 +133,7 @@ impl Plus {
     /// (`zero-shot`) or `chat`. `repaired` judges HumanEval/32 by its oracle.
     ///
     /// # Errors
-    /// As [`plus::load`]; a few-shot prompt, which there is none of; a chat template that is missing or
+    /// As [`data::load`]; a few-shot prompt, which there is none of; a chat template that is missing or
     /// fails.
     pub fn load(
         file: &Path,
@@ -81,7 +142,7 @@ impl Plus {
         style: PromptStyle,
         tokenizer: Option<&Tokenizer>,
     ) -> Result<Self, EvalError> {
-        let (problems, file) = plus::load(file, set)?;
+        let (problems, file) = data::load(file, set)?;
         let entry = |problem: Problem| {
             let prompt = match style {
                 PromptStyle::ZeroShot => begun(&problem),
@@ -94,7 +155,7 @@ impl Plus {
                 }
             };
             let given = functions(&problem.prompt).filter(|name| *name != problem.entry_point);
-            Ok(Entry {
+            Ok(PromptedProblem {
                 prompt,
                 given: given.collect::<Vec<_>>().join(" "),
                 reference: Mutex::new(None),
@@ -111,7 +172,7 @@ impl Plus {
         })
     }
 
-    fn entry(&self, task: u32) -> Result<&Entry, EvalError> {
+    fn entry(&self, task: u32) -> Result<&PromptedProblem, EvalError> {
         self.entries
             .binary_search_by_key(&task, |entry| entry.problem.number)
             .ok()
@@ -119,8 +180,8 @@ impl Plus {
             .ok_or_else(|| EvalError::Request(format!("{} of {} has no task {task}", self.file, self.set.name())))
     }
 
-    fn reference(&self, entry: &Entry, judge: &Judge<'_>) -> Result<Arc<Reference>, EvalError> {
-        // Whoever needs the same one waits for it.
+    fn reference(&self, entry: &PromptedProblem, judge: &Judge<'_>) -> Result<Arc<Reference>, EvalError> {
+        // Other threads that need the same one wait for it.
         let mut kept = entry.reference.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(reference) = kept.as_ref() {
             return Ok(reference.clone());
@@ -133,7 +194,7 @@ impl Plus {
     /// The verdict on one of the two sets of inputs.
     fn on(
         &self,
-        entry: &Entry,
+        entry: &PromptedProblem,
         name: &str,
         set: impl Fn(&Reference) -> &Set,
         candidate: Candidate<'_>,
@@ -164,7 +225,7 @@ impl Plus {
     }
 
     /// What evalplus 0.3.1 makes of a pass: none where it counts no test as run.
-    fn counted(&self, entry: &Entry, inputs: usize, verdict: Verdict) -> Verdict {
+    fn counted(&self, entry: &PromptedProblem, inputs: usize, verdict: Verdict) -> Verdict {
         let uncounted = self.set == PlusSet::HumanEval && entry.problem.entry_point == UNCOUNTED && inputs > 0;
         match verdict {
             Verdict::Passed if uncounted && !self.repaired => Verdict::Error("not counted by evalplus 0.3.1".into()),
@@ -200,6 +261,10 @@ impl Benchmark for Plus {
         if self.repaired { "repaired" } else { "full" }
     }
 
+    fn has_mbpp_tasks(&self) -> bool {
+        self.set == PlusSet::Mbpp
+    }
+
     fn tasks(&self) -> Vec<u32> {
         self.entries.iter().map(|entry| entry.problem.number).collect()
     }
@@ -227,12 +292,12 @@ impl Benchmark for Plus {
         Ok(&self.entry(task)?.prompt)
     }
 
-    fn stop(&self) -> Stop<'_> {
+    fn stop(&self) -> StopRule<'_> {
         match (self.style, self.set) {
             // An assistant ends its answer itself.
-            (PromptStyle::Chat, _) => Stop::Strings(&[]),
-            (_, PlusSet::HumanEval) => Stop::TopLevel,
-            (_, PlusSet::Mbpp) => Stop::Strings(&STOP),
+            (PromptStyle::Chat, _) => StopRule::Strings(&[]),
+            (_, PlusSet::HumanEval) => StopRule::TopLevel,
+            (_, PlusSet::Mbpp) => StopRule::Strings(&STOP),
         }
     }
 

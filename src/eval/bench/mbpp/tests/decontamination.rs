@@ -1,7 +1,10 @@
 use crate::data::{
     DataConfig, DataError, EvaluationProblem, Example, Splits, Tokenizer,
     decontaminate::{check, normalised_code, parts},
-    evaluation, load, mbpp, pairs,
+};
+use crate::eval::bench::{
+    evaluation_problems_of, humaneval,
+    mbpp::{self, load, pairs},
 };
 use std::collections::BTreeSet;
 
@@ -121,9 +124,9 @@ fn with_text(files: &[std::path::PathBuf]) -> DataConfig {
 fn text_is_compared_with_every_benchmark() {
     let tokenizer = Tokenizer::builtin_micro().unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let humaneval = crate::data::humaneval::load("builtin:humaneval", false).unwrap();
-    let contest = evaluation::problems("contest").unwrap();
-    let mbpp = evaluation::problems("mbpp").unwrap();
+    let humaneval = humaneval::load("builtin:humaneval", false).unwrap();
+    let contest = evaluation_problems_of("contest").unwrap();
+    let mbpp = evaluation_problems_of("mbpp").unwrap();
     // The longest solution: a part of a file of its own has to have some n-grams.
     let longest = |problems: &[EvaluationProblem]| {
         let problem = problems.iter().max_by_key(|p| normalised_code(&p.code).len()).unwrap();

@@ -2,7 +2,8 @@
 //!
 //! Reads labels that were found by running the programs; runs none itself.
 
-use super::{DataError, Example, Problem, PromptStyle, Tokenizer, mbpp};
+use super::data::{self, Problem};
+use crate::data::{DataError, Example, PromptStyle, Tokenizer, rows};
 use serde::Deserialize;
 
 /// Name of the file with labelled solutions in a directory.
@@ -24,11 +25,11 @@ pub struct Solution {
 /// Reads the labelled solutions of `source` (`builtin:mbpp` or a directory), in the file's order.
 ///
 /// # Errors
-/// As [`mbpp::load`], but for completeness: a problem without solutions is none.
+/// As [`data::load`], but for completeness: a problem without solutions is none.
 pub fn load(source: &str) -> Result<Vec<Solution>, DataError> {
-    let (file, text) = mbpp::read_pairs_file(source, PAIRS_FILE)?;
+    let (file, text) = data::read_pairs_file(source, PAIRS_FILE)?;
     let mut solutions = Vec::new();
-    for (line, mut solution) in mbpp::rows::<Solution>(&file, &text)? {
+    for (line, mut solution) in rows::<Solution>(&file, &text)? {
         let wrong = |problem| {
             Err(DataError::Row {
                 file: file.clone(),
@@ -36,7 +37,7 @@ pub fn load(source: &str) -> Result<Vec<Solution>, DataError> {
                 problem,
             })
         };
-        if !mbpp::within(solution.task_id, mbpp::TASKS) {
+        if !data::within(solution.task_id, data::TASKS) {
             return wrong(format!(
                 "task_id {} is not one of MBPP's ids 1 to 974",
                 solution.task_id
@@ -48,7 +49,7 @@ pub fn load(source: &str) -> Result<Vec<Solution>, DataError> {
                 solution.task_id
             ));
         }
-        mbpp::unix_line_ends(&mut solution.code);
+        data::unix_line_ends(&mut solution.code);
         solutions.push(solution);
     }
     Ok(solutions)
@@ -58,7 +59,7 @@ pub fn load(source: &str) -> Result<Vec<Solution>, DataError> {
 /// from 0. Names are `mbpp/601/0-reference`: task, number within the task, kind.
 ///
 /// # Errors
-/// A solution of a task that is not among `problems`; as [`mbpp::prompt`].
+/// A solution of a task that is not among `problems`; as [`data::prompt`].
 pub fn examples(
     solutions: &[Solution],
     problems: &[Problem],
@@ -77,16 +78,16 @@ pub fn examples(
             .iter()
             .find(|p| p.task_id == id)
             .ok_or_else(|| DataError::MissingTasks {
-                file: mbpp::PROBLEMS_FILE.into(),
+                file: data::PROBLEMS_FILE.into(),
                 missing: id.to_string(),
             })?;
         examples.push(Example {
             sample: examples.len(),
             name: format!("mbpp/{id}/{number}-{}", solution.mutation),
             problem: id,
-            prompt: mbpp::prompt(problems, problem, style, tokenizer)?,
-            response: mbpp::response(&solution.code),
-            task: mbpp::content(problem),
+            prompt: data::prompt(problems, problem, style, tokenizer)?,
+            response: data::response(&solution.code),
+            task: data::content(problem),
             code: solution.code.clone(),
             reward: Some(if solution.is_correct { 1.0 } else { 0.0 }),
         });

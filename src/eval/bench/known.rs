@@ -1,6 +1,6 @@
 //! Whether a benchmark's rows are those that are known: a score on other rows is another score.
 
-use super::DataError;
+use crate::data::DataError;
 use std::collections::BTreeMap;
 
 /// Compares rows by name with the shipped ones.

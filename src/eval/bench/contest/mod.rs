@@ -5,17 +5,61 @@
 //! solutions ask for its size). A test is passed by the right output and exit code 0: the output is
 //! its own proof. Nothing of a test is in the sandbox but its input.
 
-use super::{
-    Answer, Benchmark, EvalError, Judge, Judgement, Stop, TestCount, Verdict,
+mod data;
+
+use crate::data::{PromptStyle, Tokenizer};
+use crate::eval::bench::{GREEDY, Profiles, Request, Spec};
+use crate::eval::{
+    Answer, Benchmark, EvalError, Judge, Judgement, StopRule, TestCount, Verdict,
     benchmark::normalised,
     extract,
     sandbox::{Outcome, Program, Status},
     tokens::same_output,
 };
-use crate::data::{
-    PromptStyle, Tokenizer,
-    contest::{self, Problem},
+
+pub use data::{Problem, Solutions, Tests, load};
+
+/// CodeContests' entry in the list of benchmarks.
+pub(super) const SPEC: Spec = Spec {
+    name: "contest",
+    about: "CodeContests: programs that read standard input and write standard output",
+    prompt: PromptStyle::ZeroShot,
+    variants: &["test", "valid"],
+    file: None,
+    tests_apart: true,
+    timeout_seconds: None,
+    profiles: Profiles {
+        quick: &[GREEDY],
+        paper: &[&[
+            "eval.prompt=zero-shot",
+            "eval.temperature=[0.5, 0.6, 0.7, 0.8, 0.9]",
+            "eval.samples=1000",
+            "eval.k=[1, 10, 100, 1000]",
+        ]],
+    },
+    load: open,
+    evaluation: &[("contest", data::evaluation_problems)],
+    evaluation_file: None,
 };
+
+fn open(request: &Request<'_>) -> Result<Box<dyn Benchmark>, EvalError> {
+    let Request {
+        source,
+        altered,
+        style,
+        tokenizer,
+        all_tests,
+        ..
+    } = *request;
+    // Any file of a directory, where altered sets are allowed.
+    let split = match request.variant {
+        Some(split) if altered && !source.starts_with("builtin:") && !split.contains(['/', '.']) => split,
+        _ => request.variant(&SPEC)?,
+    };
+    Ok(Box::new(Contest::load(
+        source, split, altered, style, tokenizer, all_tests,
+    )?))
+}
 
 /// Ends a solution.
 const STOP: [&str; 1] = ["[DONE]"];
@@ -35,7 +79,7 @@ impl Contest {
     /// first that it fails, or by `all_tests`; the verdict is the same.
     ///
     /// # Errors
-    /// As [`contest::load`]; a few-shot prompt, which there is none of; a chat template that is
+    /// As [`data::load`]; a few-shot prompt, which there is none of; a chat template that is
     /// missing or fails.
     pub fn load(
         source: &str,
@@ -45,7 +89,7 @@ impl Contest {
         tokenizer: Option<&Tokenizer>,
         all_tests: bool,
     ) -> Result<Self, EvalError> {
-        let problems = contest::load(source, split, altered)?;
+        let problems = data::load(source, split, altered)?;
         let prompt = |problem: &Problem| {
             let task = task(problem);
             match style {
@@ -125,8 +169,8 @@ impl Benchmark for Contest {
         Ok(self.prompts.get(task as usize).map_or("", String::as_str))
     }
 
-    fn stop(&self) -> Stop<'_> {
-        Stop::Strings(&STOP)
+    fn stop(&self) -> StopRule<'_> {
+        StopRule::Strings(&STOP)
     }
 
     fn completion(&self, _task: u32, text: &str) -> String {

@@ -1,7 +1,8 @@
 //! What a problem's reference solution returns for each input, and how long it takes.
 
+use super::Problem;
 use crate::{
-    data::{DataError, plus},
+    data::DataError,
     eval::{
         EvalError, Judge, VerdictCache,
         judge::CALLS_MEMORY,
@@ -12,7 +13,7 @@ use serde::Deserialize;
 use std::time::Duration;
 
 /// Runs a reference solution.
-pub(super) const PROGRAM: &str = concat!(include_str!("../quiet.py"), "\n\n", include_str!("reference.py"));
+pub(super) const PROGRAM: &str = concat!(include_str!("../../quiet.py"), "\n\n", include_str!("reference.py"));
 
 /// A reference solution that takes longer is a fault of the data.
 const MOST_SECONDS: u64 = 600;
@@ -56,7 +57,7 @@ impl Reference {
     ///
     /// # Errors
     /// A reference solution that raises or takes too long, named by file and line; a sandbox that fails.
-    pub fn of(problem: &plus::Problem, dataset: &str, file: &str, judge: &Judge<'_>) -> Result<Self, EvalError> {
+    pub fn of(problem: &Problem, dataset: &str, file: &str, judge: &Judge<'_>) -> Result<Self, EvalError> {
         let wrong = |what: String| {
             EvalError::Data(DataError::Row {
                 file: file.to_owned(),
@@ -107,7 +108,7 @@ impl Reference {
     }
 
     /// Reads what `reference.py` wrote.
-    fn read(bytes: &[u8], problem: &plus::Problem) -> Result<Self, String> {
+    fn read(bytes: &[u8], problem: &Problem) -> Result<Self, String> {
         let damaged = || "left damaged results".to_owned();
         let end = bytes.iter().position(|&byte| byte == b'\n').ok_or_else(damaged)?;
         let (header, rest) = bytes.split_at(end);
@@ -138,8 +139,8 @@ impl Reference {
 mod tests {
     use super::*;
 
-    fn problem() -> plus::Problem {
-        plus::Problem {
+    fn problem() -> Problem {
+        Problem {
             number: 1,
             task_id: "HumanEval/1".into(),
             prompt: String::new(),

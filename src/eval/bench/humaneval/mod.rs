@@ -5,11 +5,45 @@
 //! prompt, in OpenAI's own files too. A program that an assistant wrote is one as well: it stands
 //! after the prompt, whose docstring is a body already, and defines the function anew.
 
-use super::{Answer, Benchmark, EvalError, Judge, Judgement, Stop, benchmark::normalised, extract, verdict::Checked};
-use crate::data::{
-    PromptStyle, Tokenizer,
-    humaneval::{self, Problem},
+mod data;
+
+use crate::data::{PromptStyle, Tokenizer};
+use crate::eval::bench::{GREEDY, PAPER_CODE, Profiles, Request, Spec};
+use crate::eval::{
+    Answer, Benchmark, EvalError, Judge, Judgement, StopRule, benchmark::normalised, extract, verdict::Checked,
 };
+
+pub use data::{PROBLEMS_FILE, Problem, load};
+
+/// HumanEval's entry in the list of benchmarks.
+pub(super) const SPEC: Spec = Spec {
+    name: "humaneval",
+    about: "HumanEval: functions to complete, judged by their unit tests",
+    prompt: PromptStyle::ZeroShot,
+    variants: &["full"],
+    file: None,
+    tests_apart: false,
+    timeout_seconds: None,
+    profiles: Profiles {
+        quick: &[&["eval.tasks=0-99"], GREEDY],
+        paper: &[&["eval.prompt=zero-shot"], PAPER_CODE],
+    },
+    load: open,
+    evaluation: &[("humaneval", data::evaluation_problems)],
+    evaluation_file: None,
+};
+
+fn open(request: &Request<'_>) -> Result<Box<dyn Benchmark>, EvalError> {
+    request.variant(&SPEC)?;
+    let Request {
+        source,
+        altered,
+        style,
+        tokenizer,
+        ..
+    } = *request;
+    Ok(Box::new(HumanEval::load(source, altered, style, tokenizer)?))
+}
 
 /// Around the prompt, for an assistant.
 const INSTRUCTION: &str = "Complete this Python function. Answer with the whole function in one code block.";
@@ -17,12 +51,12 @@ const INSTRUCTION: &str = "Complete this Python function. Answer with the whole 
 /// The benchmark, with every prompt written out.
 #[derive(Clone, Debug)]
 pub struct HumanEval {
-    problems: Vec<(u32, Entry)>,
+    problems: Vec<(u32, PromptedProblem)>,
     style: PromptStyle,
 }
 
 #[derive(Clone, Debug)]
-struct Entry {
+struct PromptedProblem {
     problem: Problem,
     prompt: String,
     /// `check(entry_point)`.
@@ -35,7 +69,7 @@ impl HumanEval {
     /// Reads the problems of `source` and writes their prompts: as given (`zero-shot`) or `chat`.
     ///
     /// # Errors
-    /// As [`humaneval::load`]; a few-shot prompt, which HumanEval does not have; a chat template that
+    /// As [`data::load`]; a few-shot prompt, which HumanEval does not have; a chat template that
     /// is missing or fails.
     pub fn load(
         source: &str,
@@ -59,7 +93,7 @@ impl HumanEval {
             };
             Ok((
                 problem.number().unwrap_or_default(),
-                Entry {
+                PromptedProblem {
                     prompt,
                     call: format!("check({})", problem.entry_point),
                     given: functions(&problem.prompt)
@@ -71,7 +105,7 @@ impl HumanEval {
             ))
         };
         Ok(Self {
-            problems: humaneval::load(source, altered)?
+            problems: data::load(source, altered)?
                 .into_iter()
                 .map(entry)
                 .collect::<Result<_, _>>()?,
@@ -79,7 +113,7 @@ impl HumanEval {
         })
     }
 
-    fn entry(&self, task: u32) -> Result<&Entry, EvalError> {
+    fn entry(&self, task: u32) -> Result<&PromptedProblem, EvalError> {
         self.problems
             .iter()
             .find(|(number, _)| *number == task)
@@ -117,11 +151,11 @@ impl Benchmark for HumanEval {
         Ok(&self.entry(task)?.prompt)
     }
 
-    fn stop(&self) -> Stop<'_> {
+    fn stop(&self) -> StopRule<'_> {
         match self.style {
             // An assistant ends its answer itself.
-            PromptStyle::Chat => Stop::Strings(&[]),
-            PromptStyle::ZeroShot | PromptStyle::FewShot => Stop::TopLevel,
+            PromptStyle::Chat => StopRule::Strings(&[]),
+            PromptStyle::ZeroShot | PromptStyle::FewShot => StopRule::TopLevel,
         }
     }
 

@@ -2,7 +2,10 @@
 //!
 //! Reads `mbpp.jsonl`, built in or from a directory. It runs no program and judges none.
 
-use super::{DataError, Example, PromptStyle, Tokenizer, known};
+use crate::{
+    data::{DataConfig, DataError, EvaluationProblem, Example, PromptStyle, Tokenizer, rows},
+    eval::bench::known,
+};
 use serde::Deserialize;
 use std::{collections::BTreeSet, path::Path};
 
@@ -11,9 +14,9 @@ pub const PROBLEMS_FILE: &str = "mbpp.jsonl";
 /// Name of the file with the problems that the authors verified by hand.
 pub const SANITIZED_FILE: &str = "sanitized-mbpp.json";
 /// All task ids.
-pub const TASKS: (u32, u32) = (1, 974);
+pub const TASKS: (u32, u32) = DataConfig::MBPP_TASKS;
 /// The test split, which is never trained on.
-pub const TEST_TASKS: (u32, u32) = (11, 510);
+pub const TEST_TASKS: (u32, u32) = DataConfig::MBPP_TEST_TASKS;
 /// The problems shown in a few-shot prompt.
 pub const FEW_SHOT_TASKS: [u32; 3] = [2, 3, 4];
 /// What ends a program in prompts and responses.
@@ -144,7 +147,10 @@ pub(super) fn read_pairs_file(source: &str, name: &str) -> Result<(String, Strin
 fn read(source: &str, name: &str, builtin: &str) -> Result<(String, String), DataError> {
     match source.strip_prefix("builtin:") {
         Some("mbpp") => Ok((format!("builtin:mbpp/{name}"), builtin.to_owned())),
-        Some(other) => Err(DataError::UnknownBuiltin { name: other.to_owned() }),
+        Some(other) => Err(DataError::UnknownBuiltin {
+            name: other.to_owned(),
+            known: "mbpp".into(),
+        }),
         None => {
             let path = Path::new(source).join(name);
             match std::fs::read_to_string(&path) {
@@ -201,22 +207,6 @@ fn parse(file: &str, text: &str) -> Result<Vec<Problem>, DataError> {
     Ok(problems)
 }
 
-/// Parses one JSON object a line, each with its line number; empty lines are passed over.
-pub(super) fn rows<T: serde::de::DeserializeOwned>(file: &str, text: &str) -> Result<Vec<(usize, T)>, DataError> {
-    text.lines()
-        .zip(1..)
-        .filter(|(line, _)| !line.trim().is_empty())
-        .map(|(row, line)| {
-            let row = serde_json::from_str(row).map_err(|e| DataError::Row {
-                file: file.to_owned(),
-                line,
-                problem: format!("not a row of this file: {e}"),
-            })?;
-            Ok((line, row))
-        })
-        .collect()
-}
-
 /// CRLF becomes LF. Four of MBPP's programs end in the first half of a CRLF, which would become
 /// whole with the line end that a prompt puts after it: it goes as well.
 pub(super) fn unix_line_ends(text: &mut String) {
@@ -228,7 +218,8 @@ pub(super) fn unix_line_ends(text: &mut String) {
     }
 }
 
-pub(super) fn within(id: u32, (first, last): (u32, u32)) -> bool {
+/// Whether `id` is in the range, both ends included.
+pub fn within(id: u32, (first, last): (u32, u32)) -> bool {
     (first..=last).contains(&id)
 }
 
@@ -260,7 +251,7 @@ fn open(problem: &Problem) -> String {
     format!("{}[BEGIN]\n", task(problem))
 }
 
-/// The prompt for a problem (algorithms, section 8); the model is to go on with the program.
+/// The prompt for a problem (algorithms, section 8); the model continues with the program.
 ///
 /// * few-shot: tasks 2, 3 and 4 with their solutions, then the task left open after `[BEGIN]`;
 /// * zero-shot: the open task alone;
@@ -334,4 +325,31 @@ pub fn examples(
             })
         })
         .collect()
+}
+
+/// The test split of all 974 problems: what training data must not have.
+///
+/// # Errors
+/// As [`load`].
+pub(super) fn evaluation_problems() -> Result<Vec<EvaluationProblem>, DataError> {
+    Ok(test_problems("mbpp", &load("builtin:mbpp")?))
+}
+
+/// The test split of the sanitized set.
+///
+/// # Errors
+/// As [`load_sanitized`].
+pub(super) fn sanitized_evaluation_problems() -> Result<Vec<EvaluationProblem>, DataError> {
+    Ok(test_problems("mbpp-sanitized", &load_sanitized("builtin:mbpp", false)?))
+}
+
+/// The test split among `problems`, under `name`.
+pub(super) fn test_problems(name: &str, problems: &[Problem]) -> Vec<EvaluationProblem> {
+    let test = problems.iter().filter(|p| within(p.task_id, TEST_TASKS));
+    test.map(|p| EvaluationProblem {
+        name: format!("{name}/{}", p.task_id),
+        task: content(p),
+        code: p.code.clone(),
+    })
+    .collect()
 }

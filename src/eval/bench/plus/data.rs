@@ -4,7 +4,10 @@
 //!
 //! A row has no expected values: they are what its reference solution returns (`eval::plus`).
 
-use super::{DataError, EvaluationProblem, file::TextFile, python_json};
+use crate::{
+    data::{DataError, EvaluationProblem, TextFile},
+    eval::python_json,
+};
 use serde::{
     Deserialize, Deserializer,
     de::{self, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor},
@@ -89,7 +92,7 @@ impl Problem {
 }
 
 #[derive(Deserialize)]
-struct Row {
+struct PublishedRow {
     task_id: String,
     prompt: String,
     entry_point: String,
@@ -152,7 +155,7 @@ fn parse(file: &str, text: &str, set: PlusSet) -> Result<Vec<Problem>, DataError
             line,
             problem,
         };
-        let fields: Row = python_json::parse_as(row).map_err(|error| {
+        let fields: PublishedRow = python_json::parse_as(row).map_err(|error| {
             wrong(format!(
                 "not a row of {} in its published form: {error}",
                 set.published()
@@ -221,8 +224,16 @@ pub fn is_training_task(set: PlusSet, number: u32) -> bool {
     set == PlusSet::Mbpp && number >= FIRST_TRAINING_TASK
 }
 
+/// The same of a file in the published form.
+///
+/// # Errors
+/// As [`load`].
+pub(super) fn evaluation_problems_of(file: &Path, set: PlusSet) -> Result<Vec<EvaluationProblem>, DataError> {
+    Ok(evaluation_problems(&load(file, set)?.0, set))
+}
+
 /// The problems that training data must not have: all but MBPP's own training tasks.
-pub fn evaluation_problems(problems: &[Problem], set: PlusSet) -> Vec<EvaluationProblem> {
+fn evaluation_problems(problems: &[Problem], set: PlusSet) -> Vec<EvaluationProblem> {
     problems
         .iter()
         .filter(|problem| !is_training_task(set, problem.number))

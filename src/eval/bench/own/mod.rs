@@ -1,22 +1,57 @@
-//! One's own problems: a JSONL file of prompts with tests (`data::own` has the fields).
+//! One's own problems: a JSONL file of prompts with tests (`data` has the fields).
 //!
 //! Tests in Python are judged as MBPP's and HumanEval's, tests of input and output as CodeContests'.
 
-use super::{
-    Answer, Benchmark, EvalError, Judge, Judgement, Stop,
+mod data;
+
+use crate::data::{DataError, PromptStyle, Tokenizer};
+use crate::eval::bench::{GREEDY, PAPER_CODE, Profiles, Request, Spec, contest::check_output, humaneval::functions};
+use crate::eval::{
+    Answer, Benchmark, EvalError, Judge, Judgement, StopRule,
     benchmark::normalised,
-    contest::check_output,
     extract,
-    humaneval::functions,
     sandbox::{Program, Status},
     verdict::Checked,
 };
-use crate::data::{
-    DataError, PromptStyle, Tokenizer,
-    own::{self, OwnTests, Problem},
-};
+use data::{OwnTests, Problem};
 use serde_json::json;
 use std::path::Path;
+
+/// The entry in the list of benchmarks.
+pub(super) const SPEC: Spec = Spec {
+    name: "jsonl",
+    about: "Your own problems: JSONL with prompts and tests (--data FILE; docs/evaluation.md has the fields)",
+    prompt: PromptStyle::ZeroShot,
+    variants: &[],
+    file: Some(
+        "jsonl evaluates problems of your own: give their file, --data FILE (docs/evaluation.md has its fields)",
+    ),
+    tests_apart: true,
+    timeout_seconds: None,
+    profiles: Profiles {
+        quick: &[GREEDY],
+        paper: &[&["eval.prompt=zero-shot"], PAPER_CODE],
+    },
+    load: open,
+    evaluation: &[],
+    evaluation_file: None,
+};
+
+fn open(request: &Request<'_>) -> Result<Box<dyn Benchmark>, EvalError> {
+    let Request {
+        source,
+        style,
+        tokenizer,
+        all_tests,
+        ..
+    } = *request;
+    if let Some(variant) = request.variant {
+        return Err(EvalError::Request(format!(
+            "`eval.variant` is {variant}, and jsonl has no variants: each file is a set"
+        )));
+    }
+    Ok(Box::new(Own::load(Path::new(source), style, tokenizer, all_tests)?))
+}
 
 /// Ends a program that answers a task in words, in addition to the model's own end token.
 const STOP: [&str; 1] = ["[DONE]"];
@@ -37,7 +72,7 @@ print("null")
 /// The benchmark, with every prompt written out. Tasks are numbered from 0 in the file's order.
 #[derive(Clone, Debug)]
 pub struct Own {
-    entries: Vec<Entry>,
+    entries: Vec<PromptedProblem>,
     style: PromptStyle,
     all_tests: bool,
     /// For messages.
@@ -48,7 +83,7 @@ pub struct Own {
 }
 
 #[derive(Clone, Debug)]
-struct Entry {
+struct PromptedProblem {
     problem: Problem,
     prompt: String,
     /// Functions that the prompt defines in addition to the one to complete.
@@ -60,7 +95,7 @@ impl Own {
     /// Tests of input and output run up to the first that fails, or all of them (`all_tests`).
     ///
     /// # Errors
-    /// As [`own::load`]; a few-shot prompt, which there is none of; a chat template that is missing or
+    /// As [`data::load`]; a few-shot prompt, which there is none of; a chat template that is missing or
     /// fails.
     pub fn load(
         file: &Path,
@@ -68,7 +103,7 @@ impl Own {
         tokenizer: Option<&Tokenizer>,
         all_tests: bool,
     ) -> Result<Self, EvalError> {
-        let (problems, file) = own::load(file)?;
+        let (problems, file) = data::load(file)?;
         let entry = |problem: Problem| {
             let prompt = match style {
                 PromptStyle::ZeroShot => problem.prompt.clone(),
@@ -88,7 +123,7 @@ impl Own {
                     .collect(),
                 false => Vec::new(),
             };
-            Ok(Entry {
+            Ok(PromptedProblem {
                 prompt,
                 given: given.join(" "),
                 problem,
@@ -106,7 +141,7 @@ impl Own {
         })
     }
 
-    fn entry(&self, task: u32) -> Result<&Entry, EvalError> {
+    fn entry(&self, task: u32) -> Result<&PromptedProblem, EvalError> {
         self.entries.get(task as usize).ok_or_else(|| {
             let last = self.entries.len().saturating_sub(1);
             EvalError::Request(format!(
@@ -176,12 +211,12 @@ impl Benchmark for Own {
         Ok(&self.entry(task)?.prompt)
     }
 
-    fn stop(&self) -> Stop<'_> {
+    fn stop(&self) -> StopRule<'_> {
         match self.style {
             // An assistant ends its answer itself.
-            PromptStyle::Chat => Stop::Strings(&[]),
-            _ if self.continues() => Stop::TopLevel,
-            _ => Stop::Strings(&STOP),
+            PromptStyle::Chat => StopRule::Strings(&[]),
+            _ if self.continues() => StopRule::TopLevel,
+            _ => StopRule::Strings(&STOP),
         }
     }
 
@@ -200,7 +235,7 @@ impl Benchmark for Own {
     }
 
     fn prepare(&self, tasks: &[u32], judge: &Judge<'_>, _threads: usize) -> Result<(), EvalError> {
-        let mut pieces: Vec<(&Entry, &[String])> = Vec::new();
+        let mut pieces: Vec<(&PromptedProblem, &[String])> = Vec::new();
         for &task in tasks {
             let entry = self.entry(task)?;
             if let OwnTests::Code(code) = &entry.problem.tests {

@@ -11,7 +11,10 @@
 //! | `setup` | code that runs after the solution and before the tests |
 //! | `solution` | a whole program that is right, for the share of exact answers |
 
-use super::{DataError, file::TextFile, plus::is_identifier};
+use crate::{
+    data::{DataError, TextFile},
+    eval::bench::plus::is_identifier,
+};
 use serde_json::{Map, Value};
 use std::{collections::BTreeSet, path::Path};
 

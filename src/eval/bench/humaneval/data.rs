@@ -1,6 +1,9 @@
 //! HumanEval (Chen et al. 2021, arXiv 2107.03374): the 164 problems, checked. It runs no program.
 
-use super::{DataError, known, mbpp::rows};
+use crate::{
+    data::{DataError, EvaluationProblem, rows},
+    eval::bench::known,
+};
 use serde::Deserialize;
 use std::path::Path;
 
@@ -41,7 +44,10 @@ pub fn load(source: &str, altered: bool) -> Result<Vec<Problem>, DataError> {
     let known = || parse("builtin:humaneval/HumanEval.jsonl", BUILTIN);
     match source.strip_prefix("builtin:") {
         Some("humaneval") => known(),
-        Some(other) => Err(DataError::UnknownBuiltin { name: other.to_owned() }),
+        Some(other) => Err(DataError::UnknownBuiltin {
+            name: other.to_owned(),
+            known: "humaneval".into(),
+        }),
         None => {
             let path = Path::new(source).join(PROBLEMS_FILE);
             let text = std::fs::read_to_string(&path).map_err(|source| DataError::Read {
@@ -56,6 +62,33 @@ pub fn load(source: &str, altered: bool) -> Result<Vec<Problem>, DataError> {
             Ok(problems)
         }
     }
+}
+
+/// What training data must not have: every problem under its name, more than once.
+///
+/// # Errors
+/// As [`load`].
+pub(super) fn evaluation_problems() -> Result<Vec<EvaluationProblem>, DataError> {
+    let problems = load("builtin:humaneval", false)?;
+    Ok(problems.iter().flat_map(forms).collect())
+}
+
+/// With the docstring and without it.
+fn forms(problem: &Problem) -> [EvaluationProblem; 2] {
+    let name = problem.task_id.replace("HumanEval", "humaneval");
+    let whole = format!("{}{}", problem.prompt, problem.canonical_solution);
+    let bare = ["\"\"\"", "'''"]
+        .iter()
+        .find_map(|quotes| {
+            let (head, docstring) = problem.prompt.rsplit_once(quotes)?.0.rsplit_once(quotes)?;
+            (!docstring.is_empty()).then(|| format!("{head}{}", problem.canonical_solution))
+        })
+        .unwrap_or_default();
+    [(problem.test.clone(), whole), (String::new(), bare)].map(|(task, code)| EvaluationProblem {
+        name: name.clone(),
+        task,
+        code,
+    })
 }
 
 fn parse(file: &str, text: &str) -> Result<Vec<Problem>, DataError> {

@@ -3,7 +3,10 @@
 //!
 //! The shipped subset and its split are described in `data/contest/README.md`.
 
-use super::{DataError, known, mbpp::rows};
+use crate::{
+    data::{DataError, EvaluationProblem, rows},
+    eval::bench::known,
+};
 use serde::Deserialize;
 use std::path::Path;
 
@@ -107,8 +110,12 @@ pub fn load(source: &str, split: &str, altered: bool) -> Result<Vec<Problem>, Da
         (Some("contest"), Some(text)) => parse(&builtin, text),
         (Some("contest"), None) => Err(DataError::UnknownBuiltin {
             name: format!("contest/{split}"),
+            known: "contest (valid and test)".into(),
         }),
-        (Some(other), _) => Err(DataError::UnknownBuiltin { name: other.to_owned() }),
+        (Some(other), _) => Err(DataError::UnknownBuiltin {
+            name: other.to_owned(),
+            known: "contest (valid and test)".into(),
+        }),
         (None, shipped) => {
             let path = Path::new(source).join(format!("{split}.jsonl"));
             let text = std::fs::read_to_string(&path).map_err(|source| DataError::Read {
@@ -124,6 +131,30 @@ pub fn load(source: &str, split: &str, altered: bool) -> Result<Vec<Problem>, Da
             Ok(problems)
         }
     }
+}
+
+/// What training data must not have: the problems of valid and test with every correct solution.
+///
+/// # Errors
+/// As [`load`].
+pub(super) fn evaluation_problems() -> Result<Vec<EvaluationProblem>, DataError> {
+    let mut all = Vec::new();
+    for split in ["valid", "test"] {
+        all.extend(load("builtin:contest", split, false)?.iter().flat_map(forms));
+    }
+    Ok(all)
+}
+
+/// The description once, then every correct solution.
+fn forms(problem: &Problem) -> Vec<EvaluationProblem> {
+    let entry = |task: &str, code: &str| EvaluationProblem {
+        name: format!("contest/{}", problem.name),
+        task: task.to_owned(),
+        code: code.to_owned(),
+    };
+    std::iter::once(entry(&problem.description, ""))
+        .chain(problem.solutions.python().map(|code| entry("", code)))
+        .collect()
 }
 
 fn parse(file: &str, text: &str) -> Result<Vec<Problem>, DataError> {

@@ -1,13 +1,58 @@
 //! MBPP (Austin et al. 2021, arXiv 2108.07732): 500 test problems, judged by their asserts; also
 //! the authors' 427 hand-verified problems, of which 257 are test problems.
 //!
-//! Problems and prompts are `data`'s; here a completion becomes a verdict.
+//! Problems and prompts are in `data`; here a completion becomes a verdict.
 
-use super::{Answer, Benchmark, EvalError, Judge, Judgement, Stop, benchmark::normalised, extract, verdict::Checked};
-use crate::data::{
-    PromptStyle, Tokenizer,
-    mbpp::{self, Problem, TEST_TASKS},
+mod data;
+pub mod pairs;
+mod training;
+
+use crate::data::{PromptStyle, Tokenizer};
+use crate::eval::bench::{GREEDY, PAPER_CODE, Profiles, Request, Spec};
+use crate::eval::{
+    Answer, Benchmark, EvalError, Judge, Judgement, StopRule, benchmark::normalised, extract, verdict::Checked,
 };
+
+pub use data::{
+    DONE, FEW_SHOT_TASKS, PROBLEMS_FILE, Problem, SANITIZED_FILE, TASKS, TEST_TASKS, content, examples, load,
+    load_known, load_sanitized, prompt, response, within,
+};
+
+/// MBPP's entry in the list of benchmarks.
+pub(super) const SPEC: Spec = Spec {
+    name: "mbpp",
+    about: "MBPP: short Python functions, judged by their asserts",
+    prompt: PromptStyle::FewShot,
+    variants: &["full", "sanitized"],
+    file: None,
+    tests_apart: false,
+    timeout_seconds: None,
+    profiles: Profiles {
+        quick: &[&["eval.tasks=11-110"], GREEDY],
+        paper: &[&["eval.prompt=few-shot"], PAPER_CODE],
+    },
+    load: open,
+    evaluation: &[
+        ("mbpp", data::evaluation_problems),
+        ("sanitized", data::sanitized_evaluation_problems),
+    ],
+    evaluation_file: None,
+};
+
+fn open(request: &Request<'_>) -> Result<Box<dyn Benchmark>, EvalError> {
+    let variant = match request.variant(&SPEC)? {
+        "sanitized" => MbppVariant::Sanitized,
+        _ => MbppVariant::Full,
+    };
+    let Request {
+        source,
+        altered,
+        style,
+        tokenizer,
+        ..
+    } = *request;
+    Ok(Box::new(Mbpp::load(source, variant, altered, style, tokenizer)?))
+}
 
 /// Ends a solution, in prompts and in completions.
 const STOP: [&str; 1] = ["[DONE]"];
@@ -34,7 +79,7 @@ impl Mbpp {
     /// Reads the problems of `source` and writes their prompts in this style.
     ///
     /// # Errors
-    /// As [`mbpp::load_known`] and [`mbpp::load_sanitized`]; and as [`Mbpp::new`].
+    /// As [`data::load_known`] and [`data::load_sanitized`]; and as [`Mbpp::new`].
     pub fn load(
         source: &str,
         variant: MbppVariant,
@@ -43,8 +88,8 @@ impl Mbpp {
         tokenizer: Option<&Tokenizer>,
     ) -> Result<Self, EvalError> {
         let problems = match variant {
-            MbppVariant::Full => mbpp::load_known(source, altered)?,
-            MbppVariant::Sanitized => mbpp::load_sanitized(source, altered)?,
+            MbppVariant::Full => data::load_known(source, altered)?,
+            MbppVariant::Sanitized => data::load_sanitized(source, altered)?,
         };
         Self::new(problems, variant, style, tokenizer)
     }
@@ -52,7 +97,7 @@ impl Mbpp {
     /// Writes the prompts of `problems` in this style. Only chat needs the tokenizer.
     ///
     /// # Errors
-    /// As [`mbpp::prompt`]: few-shot tasks that are missing, a chat template that is missing or
+    /// As [`data::prompt`]: few-shot tasks that are missing, a chat template that is missing or
     /// fails.
     pub fn new(
         mut problems: Vec<Problem>,
@@ -63,7 +108,7 @@ impl Mbpp {
         problems.sort_by_key(|problem| problem.task_id);
         let prompts = problems
             .iter()
-            .map(|problem| mbpp::prompt(&problems, problem, style, tokenizer))
+            .map(|problem| data::prompt(&problems, problem, style, tokenizer))
             .collect::<Result<_, _>>()?;
         Ok(Self {
             problems,
@@ -106,6 +151,10 @@ impl Benchmark for Mbpp {
         }
     }
 
+    fn has_mbpp_tasks(&self) -> bool {
+        true
+    }
+
     fn tasks(&self) -> Vec<u32> {
         self.problems.iter().map(|problem| problem.task_id).collect()
     }
@@ -133,8 +182,8 @@ impl Benchmark for Mbpp {
             .ok_or_else(|| EvalError::Request(format!("MBPP has no task {task}")))
     }
 
-    fn stop(&self) -> Stop<'_> {
-        Stop::Strings(&STOP)
+    fn stop(&self) -> StopRule<'_> {
+        StopRule::Strings(&STOP)
     }
 
     fn completion(&self, task: u32, text: &str) -> String {
@@ -223,6 +272,9 @@ fn defined(code: &str) -> Vec<&str> {
 
 #[cfg(test)]
 mod tests {
+    mod decontamination;
+    mod files;
+
     use super::*;
 
     #[test]
