@@ -13,12 +13,11 @@ use burn::tensor::{Bool, DType, Device, IndexingUpdateOp, Int, Tensor, TensorDat
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::time::Duration;
 use wmtp_gemm::{MatrixView, matmul};
-use wmtp_kernels::Precision;
-use wmtp_kernels::SavedActivations;
 use wmtp_kernels::adamw::{AdamWState, AdamWStep, adamw_step};
 use wmtp_kernels::attention::{self, flex::Heads};
 use wmtp_kernels::rotary::{self, Rotation};
 use wmtp_kernels::row_sums::add_rows;
+use wmtp_kernels::{Precision, SavedActivations, rms_norm, swiglu};
 
 const B: usize = 2;
 const S: usize = 256;
