@@ -42,7 +42,13 @@ impl Tracker for Milestones {
     }
 
     fn status(&mut self, status: Status, _at: i64) -> Result<(), TrackError> {
-        println!("{}", status.name().to_lowercase());
+        let text = match status {
+            Status::Running => "running",
+            Status::Finished => "finished",
+            Status::Failed => "failed",
+            Status::Killed => "interrupted",
+        };
+        println!("{text}");
         Ok(())
     }
 }

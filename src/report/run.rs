@@ -223,7 +223,7 @@ impl Run {
     fn read_metrics(&mut self) {
         for line in self.lines::<Value>(file::METRICS, true) {
             match MetricsLine::parse(line) {
-                Ok(MetricsLine::Step(line)) => self.steps.push(line),
+                Ok(MetricsLine::Step(line)) => self.steps.push(*line),
                 Ok(MetricsLine::Valid(line)) => self.validations.push(line),
                 Err(error) => self.problems.push(format!(
                     "`{}` has a line that is no step and no validation: {error}",

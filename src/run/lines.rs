@@ -94,7 +94,7 @@ pub struct ValidLine {
 #[derive(Clone, Debug)]
 pub enum MetricsLine {
     /// Of a step.
-    Step(StepLine),
+    Step(Box<StepLine>),
     /// Of a validation.
     Valid(ValidLine),
 }
@@ -108,7 +108,7 @@ impl MetricsLine {
         if line.get("valid_loss").is_some() {
             serde_json::from_value(line).map(Self::Valid)
         } else {
-            serde_json::from_value(line).map(Self::Step)
+            serde_json::from_value(line).map(|step| Self::Step(Box::new(step)))
         }
     }
 }
