@@ -13,7 +13,7 @@ use wmtp::{
     data::PromptStyle,
     eval::{
         Answer, Benchmark, Completion, Done, EvalError, EvalRequest, GenerationRequest, Generator, Judge, Judgement,
-        Source, Stop, run,
+        Source, StopRule, run,
         sandbox::{Limits, Sandbox},
         verdict::Checked,
     },
@@ -79,8 +79,8 @@ impl Benchmark for Addition {
         Ok(&self.problem(task)?.prompt)
     }
 
-    fn stop(&self) -> Stop<'_> {
-        Stop::TopLevel
+    fn stop(&self) -> StopRule<'_> {
+        StopRule::TopLevel
     }
 
     fn completion(&self, _task: u32, text: &str) -> String {
@@ -115,7 +115,7 @@ impl Generator for EvenOnly {
     fn generate(
         &mut self,
         requests: &[GenerationRequest],
-        _stop: &Stop<'_>,
+        _stop: &StopRule<'_>,
         done: &mut Done<'_>,
     ) -> Result<(), EvalError> {
         for (index, request) in requests.iter().enumerate() {
