@@ -21,6 +21,12 @@ pub const ALL: [Spec; 6] = [
     own::SPEC,
 ];
 
+/// Reads problems that are built in, for the comparison with training data.
+pub type ReadBuiltIn = fn() -> Result<Vec<EvaluationProblem>, DataError>;
+
+/// Reads problems from a file, for the comparison with training data.
+pub type ReadFile = fn(&Path) -> Result<Vec<EvaluationProblem>, DataError>;
+
 /// What the program has to know of a benchmark before its problems are read.
 #[derive(Clone, Copy, Debug)]
 pub struct Spec {
@@ -43,9 +49,9 @@ pub struct Spec {
     /// Reads the problems and writes the prompts.
     pub load: fn(&Request<'_>) -> Result<Box<dyn Benchmark>, EvalError>,
     /// Sets that training data is compared with, by name: what it must not have.
-    pub evaluation: &'static [(&'static str, fn() -> Result<Vec<EvaluationProblem>, DataError>)],
+    pub evaluation: &'static [(&'static str, ReadBuiltIn)],
     /// The same of a file in the benchmark's form.
-    pub evaluation_file: Option<fn(&Path) -> Result<Vec<EvaluationProblem>, DataError>>,
+    pub evaluation_file: Option<ReadFile>,
 }
 
 /// `key=value` settings of each [`Profile`], in groups.
@@ -142,7 +148,7 @@ pub fn is_evaluation_name(name: &str) -> bool {
 }
 
 /// The benchmark and the file of `mbpp+=FILE`.
-fn of_file(name: &str) -> Option<(fn(&Path) -> Result<Vec<EvaluationProblem>, DataError>, &Path)> {
+fn of_file(name: &str) -> Option<(ReadFile, &Path)> {
     let (name, file) = name.split_once('=')?;
     Some((Spec::named(name)?.evaluation_file?, Path::new(file)))
 }
