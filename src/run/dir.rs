@@ -78,7 +78,7 @@ impl RunDir {
         self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// The path of a file, by its name in [`file`].
+    /// The path of a file, by its name in [`mod@file`].
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }

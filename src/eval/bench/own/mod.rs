@@ -95,7 +95,7 @@ impl Own {
     /// Tests of input and output run up to the first that fails, or all of them (`all_tests`).
     ///
     /// # Errors
-    /// As [`data::load`]; a few-shot prompt, which there is none of; a chat template that is missing or
+    /// As `data::load`; a few-shot prompt, which there is none of; a chat template that is missing or
     /// fails.
     pub fn load(
         file: &Path,
