@@ -25,6 +25,10 @@ agreement *ARGS:
 schemas:
     for file in config recipe sweep; do cargo run --release --locked -- schema $file > configs/schema/$file.schema.json; done
 
+# the reference pages of settings, environment variables and the command line, in docs/reference
+reference:
+    cargo run --release --locked --example reference
+
 # format
 fmt:
     cargo fmt --all
@@ -56,7 +60,7 @@ bench-kernels *ARGS:
 bench-operations *ARGS:
     cargo bench --locked -p wmtp-benches --bench operations -- {{ARGS}}
 
-# every CubeCL kernel timed on a GPU (cuda or wgpu) beside the least times of an A100 and an H100
+# every CubeCL kernel timed on a GPU (cuda or wgpu) next to the minimum times of an A100 and an H100
 bench-gpu BACKEND *ARGS:
     cargo run --release --locked -p wmtp-kernels --no-default-features --features flex,{{BACKEND}} --example bench_gpu -- --device {{BACKEND}} {{ARGS}}
 
@@ -68,7 +72,7 @@ test-wgpu *ARGS:
 cuda-check:
     bash kernels/examples/cuda_check/run.sh
 
-# what we save and export, given to transformers, peft, llama.cpp's converters and the servers' loader rules
+# saved and exported files, loaded by transformers, peft, llama.cpp's converters and the servers' loader rules
 compat *ARGS:
     bash tests/compat/run.sh {{ARGS}}
 
@@ -102,7 +106,7 @@ bench-plan-memory *ARGS:
     cargo build --release --locked
     python3 benches/peers/plan_memory.py --wmtp target/release/wmtp {{ARGS}}
 
-# the loss with 20% of the tokens kept against all of them
+# the loss with 20% of the tokens selected against all of them
 bench-select *ARGS:
     cargo bench --locked --bench select -- {{ARGS}}
 
@@ -110,16 +114,16 @@ bench-select *ARGS:
 services *ARGS:
     bash tests/services/run.sh {{ARGS}}
 
-# products of few rows against the memory's speed and burn's; with --model DIR also tokens per second
+# skinny products against memory bandwidth and burn; with --model DIR also throughput
 bench-decode *ARGS:
     cargo bench --locked --bench decode -- {{ARGS}}
 
-# tokens per second of generation beside transformers, alternating in one run: just bench-generate --model DIR
+# throughput of generation against transformers, alternating in one run: just bench-generate --model DIR
 bench-generate *ARGS:
     cargo bench --locked --bench generation --no-run
     python3 benches/peers/decode.py --ours "$(ls -t target/release/deps/generation-* | grep -v '\.d$' | head -1)" {{ARGS}}
 
-# time to the first token with and without shared beginnings of prompts: just bench-shared --model DIR
+# time to the first token with and without prefix sharing: just bench-shared --model DIR
 bench-shared *ARGS:
     cargo bench --locked --bench generation -- --shared {{ARGS}}
 
@@ -127,10 +131,10 @@ bench-shared *ARGS:
 bench-speculative *ARGS:
     cargo bench --locked --bench generation -- --speculative {{ARGS}}
 
-# where a step's time goes against the machine's limits, measured
+# roofline of a training step: measured time of every part against the machine's limits
 bench-roofline *ARGS:
     cargo bench --locked --bench roofline -- {{ARGS}}
 
-# what the sandbox costs over plain Python; with a number, that many GiB are resident in the caller
+# what the sandbox costs over plain Python; N: with N GiB resident in the caller
 bench-sandbox *ARGS:
     cargo run --release --locked -p wmtp-sandbox --example cost -- {{ARGS}}

@@ -13,7 +13,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use half::bf16;
 use rayon::prelude::*;
 use std::{hint::black_box, path::Path, time::Instant};
-use wmtp_kernels::product::{Floats, Precision, View, product, rows_by_weight};
+use wmtp_gemm::{FloatSlice, MatrixView, Precision, matmul, matmul_skinny};
 use wmtp_model::{Decoding, LoadOptions, Request, Sampling};
 
 /// Bytes that a timing reads at least, in f32; half of it in bf16.
@@ -86,22 +86,22 @@ fn compare([r, n, k]: [usize; 3], repetitions: usize) {
             }),
             speed(f32_bytes, || {
                 for weight in weights.chunks(n * k) {
-                    rows_by_weight(black_box(&mut to), &rows, Floats::F32(weight), [r, n, k]);
+                    matmul_skinny(black_box(&mut to), &rows, FloatSlice::F32(weight), [r, n, k]);
                 }
             }),
             speed(bf16_bytes, || {
                 for weight in short.chunks(n * k) {
-                    rows_by_weight(black_box(&mut to), &rows, Floats::Bf16(weight), [r, n, k]);
+                    matmul_skinny(black_box(&mut to), &rows, FloatSlice::Bf16(weight), [r, n, k]);
                 }
             }),
             speed(f32_bytes, || {
                 for weight in weights.chunks(n * k) {
-                    let right = View::rows(weight, [n, k]).transposed();
-                    product(
+                    let right = MatrixView::row_major(weight, [n, k]).transposed();
+                    matmul(
                         black_box(&mut to),
                         n,
                         false,
-                        View::rows(&rows, [r, k]),
+                        MatrixView::row_major(&rows, [r, k]),
                         right,
                         Precision::F32,
                     );

@@ -12,12 +12,12 @@
 use burn::tensor::{Bool, DType, Device, IndexingUpdateOp, Int, Tensor, TensorData, activation};
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::time::Duration;
-use wmtp_kernels::Precision;
+use wmtp_gemm::{MatrixView, matmul};
 use wmtp_kernels::adamw::{AdamWState, AdamWStep, adamw_step};
-use wmtp_kernels::host::rotary::Turn;
-use wmtp_kernels::host::{self, Store, attention::Heads};
-use wmtp_kernels::product::{View, product};
+use wmtp_kernels::attention::{self, flex::Heads};
+use wmtp_kernels::rotary::{self, Rotation};
 use wmtp_kernels::row_sums::add_rows;
+use wmtp_kernels::{Precision, SavedActivations, rms_norm, swiglu};
 
 const B: usize = 2;
 const S: usize = 256;
@@ -127,7 +127,7 @@ fn attention(criterion: &mut Criterion) {
             tensor(&above, [N, D], dtype, &device),
         );
         let mask = Tensor::<2, Bool>::tril_mask([S, S], 0, &device).reshape([1, 1, S, S]);
-        let kept = Store::new(qkv.clone(), precision);
+        let kept = SavedActivations::new(qkv.clone(), precision);
         let groups = HEADS.heads / HEADS.kv_heads;
         let repeat = |x: Tensor<4>| {
             x.reshape([B, HEADS.kv_heads, 1, S, HEADS.width])
@@ -148,8 +148,8 @@ fn attention(criterion: &mut Criterion) {
             solved(mixed.swap_dims(1, 2).reshape([N, D]), up.clone(), [leaf.clone()])
         };
         let ours = || {
-            let y = host::attention::forward(kept.floats(), HEADS, &documents, precision);
-            let d = host::attention::backward(kept.floats(), HEADS, &documents, &above, precision);
+            let y = attention::flex::forward(kept.floats(), HEADS, &documents, precision);
+            let d = attention::flex::backward(kept.floats(), HEADS, &documents, &above, precision);
             vec![y, d]
         };
         compare(criterion, &format!("attention {precision:?}"), bound, ours, plain);
@@ -175,8 +175,8 @@ fn rms_norm(criterion: &mut Criterion) {
     };
     let ours = || {
         let (mut y, mut d_x) = (vec![0.0; N * D], vec![0.0; N * D]);
-        host::rms_norm::forward(&x, &weight, EPS as f32, &mut y);
-        let d_weight = host::rms_norm::backward(&x, &weight, EPS as f32, &above, &mut d_x);
+        rms_norm::flex::forward(&x, &weight, EPS as f32, &mut y);
+        let d_weight = rms_norm::flex::backward(&x, &weight, EPS as f32, &above, &mut d_x);
         vec![y, d_x, d_weight]
     };
     compare(criterion, "rms_norm F32", 1e-4, ours, plain);
@@ -204,8 +204,8 @@ fn rotary(criterion: &mut Criterion) {
     };
     let ours = || {
         let (mut y, mut d) = (x.clone(), above.clone());
-        for (rows, turn) in [(&mut y, Turn::Forward), (&mut d, Turn::Back)] {
-            host::rotary::rotate(rows, D, 0..HEADS.heads, half, [&cos, &sin], turn);
+        for (rows, rotation) in [(&mut y, Rotation::Forward), (&mut d, Rotation::Inverse)] {
+            rotary::flex::rotate(rows, D, 0..HEADS.heads, half, [&cos, &sin], rotation);
         }
         vec![y, d]
     };
@@ -226,9 +226,9 @@ fn swiglu(criterion: &mut Criterion) {
     };
     let ours = || {
         let mut y = gate.clone();
-        host::swiglu::forward(&mut y, &up);
+        swiglu::flex::forward(&mut y, &up);
         let (mut d_gate, mut d_up, mut result) = (gate.clone(), up.clone(), above.clone());
-        host::swiglu::backward(&mut d_gate, &mut d_up, &mut result);
+        swiglu::flex::backward(&mut d_gate, &mut d_up, &mut result);
         vec![y, d_gate, d_up]
     };
     compare(criterion, "swiglu F32", 1e-4, ours, plain);
@@ -242,7 +242,7 @@ fn products(criterion: &mut Criterion) {
         let leaf = tensor(&x, [N, D], dtype, &device).require_grad();
         let weight = tensor(&w, [F, D], dtype, &device).require_grad();
         let up = tensor(&above, [N, F], dtype, &device);
-        let stored = Store::new(w.clone(), precision);
+        let stored = SavedActivations::new(w.clone(), precision);
         let plain = || {
             let y = leaf.clone().matmul(weight.clone().transpose());
             let gradients = (y.clone() * up.clone()).sum().backward();
@@ -257,11 +257,11 @@ fn products(criterion: &mut Criterion) {
         };
         let ours = || {
             let (mut y, mut d_x, mut d_w) = (vec![0.0; N * F], vec![0.0; N * D], vec![0.0; F * D]);
-            let weight = View::strided(stored.floats(), [F, D], [D, 1]);
-            let (x, above) = (View::rows(&x, [N, D]), View::rows(&above, [N, F]));
-            product(&mut y, F, false, x, weight.transposed(), precision);
-            product(&mut d_x, D, false, above, weight, precision);
-            product(&mut d_w, D, false, above.transposed(), x, precision);
+            let weight = MatrixView::strided(stored.floats(), [F, D], [D, 1]);
+            let (x, above) = (MatrixView::row_major(&x, [N, D]), MatrixView::row_major(&above, [N, F]));
+            matmul(&mut y, F, false, x, weight.transposed(), precision);
+            matmul(&mut d_x, D, false, above, weight, precision);
+            matmul(&mut d_w, D, false, above.transposed(), x, precision);
             vec![y, d_x, d_w]
         };
         compare(criterion, &format!("product {precision:?}"), bound, ours, plain);

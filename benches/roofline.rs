@@ -18,14 +18,15 @@ use ours::Ours;
 use rayon::prelude::*;
 use std::{hint::black_box, time::Instant};
 use wmtp::train::{PrecisionConfig, StatePrecision, TrainConfig};
-use wmtp_kernels::host::{Store, attention, attention::Heads, rms_norm, rotary, swiglu};
-use wmtp_kernels::product::{View, product};
+use wmtp_gemm::{MatrixView, matmul};
+use wmtp_kernels::attention::{self, flex::Heads};
 use wmtp_kernels::{
     Accuracy, Precision,
     adamw::{AdamWState, AdamWStep, adamw_step},
     square_sums::row_square_sums,
     weighted_linear_cross_entropy_in,
 };
+use wmtp_kernels::{SavedActivations, rms_norm, rotary, swiglu};
 use wmtp_model::LlamaConfig;
 
 const LEN: usize = 256;
@@ -101,8 +102,15 @@ fn limits(precision: Precision) -> Limits {
         seconds.fold(f64::MAX, f64::min)
     };
     let multiply = best(Box::new(|| {
-        let right = View::rows(&right, [F, D]).transposed();
-        product(&mut to, F, false, View::rows(&left, [N, D]), right, precision);
+        let right = MatrixView::row_major(&right, [F, D]).transposed();
+        matmul(
+            &mut to,
+            F,
+            false,
+            MatrixView::row_major(&left, [N, D]),
+            right,
+            precision,
+        );
     }));
     let large = vec![1.0f32; 1 << 27];
     let read = (0..5).map(|_| {
@@ -131,22 +139,25 @@ fn products(parts: &mut Vec<Part>, [out, inner]: [usize; 2], layers: usize, prec
     const COPIES: usize = 16;
     let weights = values(COPIES * out * inner, 0.05);
     let (rows, above) = (values(N * inner, 1.0), values(N * out, 1.0));
-    let weight = |i: usize| View::rows(&weights[i % COPIES * out * inner..][..out * inner], [out, inner]);
-    let (rows, above) = (View::rows(&rows, [N, inner]), View::rows(&above, [N, out]));
+    let weight = |i: usize| MatrixView::row_major(&weights[i % COPIES * out * inner..][..out * inner], [out, inner]);
+    let (rows, above) = (
+        MatrixView::row_major(&rows, [N, inner]),
+        MatrixView::row_major(&above, [N, out]),
+    );
     let mut to_rows = vec![0.0; N * out];
     let mut to_above = vec![0.0; N * inner];
     // Touched before, as the memory of a step is after the first one.
     let mut to_weight = values(COPIES * out * inner, 1.0);
     let seconds = [
         timed(repetitions, |i| {
-            product(&mut to_rows, out, false, rows, weight(i).transposed(), precision);
+            matmul(&mut to_rows, out, false, rows, weight(i).transposed(), precision);
         }),
         timed(repetitions, |i| {
-            product(&mut to_above, inner, false, above, weight(i), precision);
+            matmul(&mut to_above, inner, false, above, weight(i), precision);
         }),
         timed(repetitions, |i| {
             let to = &mut to_weight[i % COPIES * out * inner..][..out * inner];
-            product(to, inner, false, above.transposed(), rows, precision);
+            matmul(to, inner, false, above.transposed(), rows, precision);
         }),
     ];
     let names = ["products, forward", "products, for rows", "products, for weights"];
@@ -167,7 +178,7 @@ fn of_a_layer(parts: &mut Vec<Part>, precision: Precision, repetitions: usize) {
     }
     let documents = [0..LEN, LEN..N];
     let pairs = 2.0 * (HEADS.heads * LEN * (LEN + 1) / 2) as f64;
-    let qkv = Store::new(values(N * HEADS.row(), 1.0), precision);
+    let qkv = SavedActivations::new(values(N * HEADS.row(), 1.0), precision);
     let above = values(N * D, 1.0);
     let width = HEADS.width as f64;
     let mut part = |name, calls, operations, bytes: usize, seconds| {
@@ -180,22 +191,28 @@ fn of_a_layer(parts: &mut Vec<Part>, precision: Precision, repetitions: usize) {
         });
     };
     let seconds = timed(repetitions, |_| {
-        black_box(attention::forward(qkv.floats(), HEADS, &documents, precision));
+        black_box(attention::flex::forward(qkv.floats(), HEADS, &documents, precision));
     });
     part("attention", 1, 4.0 * width * pairs, N * (HEADS.row() + D), seconds);
     let seconds = timed(repetitions, |_| {
-        black_box(attention::backward(qkv.floats(), HEADS, &documents, &above, precision));
+        black_box(attention::flex::backward(
+            qkv.floats(),
+            HEADS,
+            &documents,
+            &above,
+            precision,
+        ));
     });
     let bytes = N * (2 * HEADS.row() + D);
     part("attention, backward", 1, 10.0 * width * pairs, bytes, seconds);
 
     let (x, weight) = (values(N * D, 1.0), values(D, 1.0));
     let mut to = vec![0.0; N * D];
-    let seconds = timed(repetitions, |_| rms_norm::forward(&x, &weight, 1e-5, &mut to));
+    let seconds = timed(repetitions, |_| rms_norm::flex::forward(&x, &weight, 1e-5, &mut to));
     // Forward, and again in the backward pass for the products' sake.
     part("norms", 4, 4.0 * (N * D) as f64, 2 * N * D, seconds);
     let seconds = timed(repetitions, |_| {
-        black_box(rms_norm::backward(&x, &weight, 1e-5, &above, &mut to));
+        black_box(rms_norm::flex::backward(&x, &weight, 1e-5, &above, &mut to));
     });
     part("norms, backward", 2, 11.0 * (N * D) as f64, 5 * N * D, seconds);
 
@@ -203,18 +220,18 @@ fn of_a_layer(parts: &mut Vec<Part>, precision: Precision, repetitions: usize) {
     let mut rows = values(N * HEADS.row(), 1.0);
     let seconds = timed(repetitions, |_| {
         let [cos, sin] = &angles;
-        rotary::rotate(&mut rows, HEADS.row(), 0..12, 32, [cos, sin], rotary::Turn::Forward);
+        rotary::flex::rotate(&mut rows, HEADS.row(), 0..12, 32, [cos, sin], rotary::Rotation::Forward);
     });
     part("rotation", 2, 3.0 * (N * 768) as f64, 2 * N * 768, seconds);
 
     // In place, and a result is no input: every call has its own.
     let fresh = || vec![values(N * F, 1.0); repetitions + 1];
     let (mut gate, mut up, mut result) = (fresh(), fresh(), fresh());
-    let seconds = timed(repetitions, |i| swiglu::forward(&mut gate[i], &up[i]));
+    let seconds = timed(repetitions, |i| swiglu::flex::forward(&mut gate[i], &up[i]));
     part("SwiGLU", 1, 6.0 * (N * F) as f64, 3 * N * F, seconds);
     let mut gate = fresh();
     let seconds = timed(repetitions, |i| {
-        swiglu::backward(&mut gate[i], &mut up[i], &mut result[i])
+        swiglu::flex::backward(&mut gate[i], &mut up[i], &mut result[i])
     });
     part("SwiGLU, backward", 1, 12.0 * (N * F) as f64, 6 * N * F, seconds);
 }

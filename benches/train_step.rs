@@ -28,7 +28,7 @@ fn main() {
     {
         let mut step = make(which);
         let losses: Vec<f64> = (0..3).map(|_| step()).collect();
-        let peak = wmtp::track::peak_memory().unwrap_or(0);
+        let peak = wmtp::run::peak_memory().unwrap_or(0);
         println!("{peak} {}", losses[2]);
         return;
     }

@@ -29,7 +29,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use std::time::Duration;
-use wmtp_kernels::weighted_ce::reference::weighted_linear_cross_entropy_plain;
+use wmtp_kernels::weighted_ce::weighted_linear_cross_entropy_plain;
 use wmtp_kernels::{WeightedCrossEntropy, weighted_linear_cross_entropy};
 
 const N: usize = 512;

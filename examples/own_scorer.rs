@@ -6,13 +6,11 @@
 //! other token one that falls with its distance from the start. It is here to show the interface, not
 //! because it is a good idea.
 
-use std::path::PathBuf;
 use wmtp::{
     data::Batch,
-    pipeline::{Show, Sources, TrainRequest, micro_model, train_with},
+    pipeline::Experiment,
     scorer::{Needs, ScoreInput, Scorer, ScorerError},
-    settings::{Pipeline, Sources as SettingSources},
-    stop::Stop,
+    settings::{Pipeline, Sources},
 };
 
 /// Scores fall with the distance from the response's first token.
@@ -41,35 +39,18 @@ impl Scorer for EarlyFirst {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let output: PathBuf = std::env::args().nth(1).unwrap_or_else(|| "runs".into()).into();
-    let settings = SettingSources::new(Some(Pipeline::Baseline))
-        .set("train.steps=20")
-        .load()?;
-    let (device_name, device) = wmtp::device::resolve("flex")?;
+    let output = std::env::args().nth(1).unwrap_or_else(|| "runs".into());
     let cache = tempfile::tempdir()?;
-    let request = TrainRequest {
-        algorithm: Pipeline::Baseline,
-        seed: settings.config.seed,
-        sources: Sources {
-            data: settings.recipe.data.source.clone(),
-            base: micro_model(cache.path(), &device)?,
-            ..Sources::default()
-        },
-        device,
-        device_name,
-        cache: cache.path().into(),
-        output,
-        run_name: "own-scorer".into(),
-        resume: None,
-        copy: None,
-        config_yaml: settings.config.to_yaml(),
-        recipe_yaml: settings.recipe.to_yaml(),
-        show: Show::Lines,
-        stop: Stop::default(),
-        config: settings.config,
-        recipe: settings.recipe,
-    };
-    let summary = train_with(&request, Some(Box::new(EarlyFirst)))?;
+    let settings = Sources::new(Some(Pipeline::Baseline))
+        .set("train.steps=20")
+        .set("devices.backend=flex")
+        .set(format!("paths.runs={output}"))
+        .set(format!("paths.cache={}", cache.path().display()))
+        .load()?;
+    let summary = Experiment::from(settings)
+        .run_name("own-scorer")
+        .scorer(EarlyFirst)
+        .run()?;
     println!("{}", summary.checkpoint.display());
     Ok(())
 }

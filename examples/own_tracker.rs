@@ -6,11 +6,9 @@
 //! is called from a thread of its own, in order; what it refuses with `TrackError::Away` comes again.
 
 use serde_json::Value;
-use std::path::PathBuf;
 use wmtp::{
-    pipeline::{Show, Sources, TrainRequest, micro_model, train_tracked},
-    settings::{Pipeline, Sources as SettingSources},
-    stop::Stop,
+    pipeline::Experiment,
+    settings::{Pipeline, Sources},
     track::{Point, RunInfo, Status, TrackError, Tracker},
 };
 
@@ -44,42 +42,31 @@ impl Tracker for Milestones {
     }
 
     fn status(&mut self, status: Status, _at: i64) -> Result<(), TrackError> {
-        println!("{}", status.name().to_lowercase());
+        let text = match status {
+            Status::Running => "running",
+            Status::Finished => "finished",
+            Status::Failed => "failed",
+            Status::Killed => "interrupted",
+        };
+        println!("{text}");
         Ok(())
     }
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let output: PathBuf = std::env::args().nth(1).unwrap_or_else(|| "runs".into()).into();
-    let settings = SettingSources::new(Some(Pipeline::Baseline))
-        .set("train.steps=20")
-        .load()?;
-    let (device_name, device) = wmtp::device::resolve("flex")?;
+    let output = std::env::args().nth(1).unwrap_or_else(|| "runs".into());
     let cache = tempfile::tempdir()?;
-    let request = TrainRequest {
-        algorithm: Pipeline::Baseline,
-        seed: settings.config.seed,
-        sources: Sources {
-            data: settings.recipe.data.source.clone(),
-            base: micro_model(cache.path(), &device)?,
-            ..Sources::default()
-        },
-        device,
-        device_name,
-        cache: cache.path().into(),
-        output,
-        run_name: "own-tracker".into(),
-        resume: None,
-        copy: None,
-        config_yaml: settings.config.to_yaml(),
-        recipe_yaml: settings.recipe.to_yaml(),
-        show: Show::Lines,
-        stop: Stop::default(),
-        config: settings.config,
-        recipe: settings.recipe,
-    };
-    let own = Milestones { lowest: f64::INFINITY };
-    let summary = train_tracked(&request, None, vec![Box::new(own)])?;
+    let settings = Sources::new(Some(Pipeline::Baseline))
+        .set("train.steps=20")
+        .set("devices.backend=flex")
+        .set(format!("paths.runs={output}"))
+        .set(format!("paths.cache={}", cache.path().display()))
+        .load()?;
+    let milestones = Milestones { lowest: f64::INFINITY };
+    let summary = Experiment::from(settings)
+        .run_name("own-tracker")
+        .tracker(milestones)
+        .run()?;
     println!("{}", summary.checkpoint.display());
     Ok(())
 }

@@ -5,7 +5,8 @@
 //! on a machine without a GPU. CUDA and wgpu devices are created lazily and fail only in use, so
 //! they are looked for (enumerated) before they are handed out.
 
-use burn::tensor::Device;
+use crate::validate::{Check, Validate};
+use burn::tensor::{Device, Element, Tensor, TensorReadError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
@@ -24,9 +25,17 @@ impl Default for DevicesConfig {
     }
 }
 
+impl Validate for DevicesConfig {
+    fn check(&self, check: &mut Check) {
+        if let Err(e) = self.backend.parse::<DeviceChoice>() {
+            check.say("backend", format!(": {e}"));
+        }
+    }
+}
+
 /// A device name, understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Choice {
+pub enum DeviceChoice {
     /// The best that works: cuda, wgpu on a GPU, flex, tch, ndarray.
     Auto,
     /// One backend's n-th device, 0 without a number.
@@ -74,9 +83,62 @@ impl Backend {
         }
     }
 
+    /// What the backend offers beyond the common operations.
+    pub fn capabilities(self) -> Capabilities {
+        match self {
+            Self::Flex => Capabilities {
+                host_threads: true,
+                ragged: true,
+                bf16: true,
+                loss_filter: true,
+            },
+            Self::NdArray => Capabilities {
+                host_threads: true,
+                ..Capabilities::default()
+            },
+            Self::Cuda | Self::Wgpu | Self::Tch => Capabilities::default(),
+        }
+    }
+
     /// Whether devices of this backend are numbered.
     fn is_numbered(self) -> bool {
         matches!(self, Self::Cuda | Self::Wgpu)
+    }
+}
+
+/// What a device's backend offers beyond the operations that all backends have. Code asks for the capability it
+/// needs, never for a backend's name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Capabilities {
+    /// Computes on this process's rayon threads, in host memory: the machine's memory is the limit, and several
+    /// processes can share the cores. LibTorch has a thread pool of its own.
+    pub host_threads: bool,
+    /// Batches are computed without padding, and heads gather their positions first.
+    pub ragged: bool,
+    /// Matrix products, weights and optimizer states in bf16 (`train.precision`, `optim.state`, `eval.precision`).
+    pub bf16: bool,
+    /// The filtered gradient of the logits (`loss.filter`).
+    pub loss_filter: bool,
+}
+
+impl Capabilities {
+    /// Those of an opened device, with or without autodiff.
+    pub fn of(device: &Device) -> Self {
+        let device = device.clone().inner();
+        // A backend that is not listed offers nothing beyond the common operations.
+        [Backend::Flex, Backend::NdArray]
+            .into_iter()
+            .find(|&backend| devices(backend).iter().any(|(_, known)| *known == device))
+            .map(Backend::capabilities)
+            .unwrap_or_default()
+    }
+
+    /// Those of the device with this name, as [`resolve`] returns it; none for a name that is not one.
+    pub fn of_name(name: &str) -> Self {
+        match name.parse() {
+            Ok(DeviceChoice::Backend(backend, _)) => backend.capabilities(),
+            Ok(DeviceChoice::Auto) | Err(_) => Self::default(),
+        }
     }
 }
 
@@ -123,7 +185,7 @@ pub enum DeviceError {
     },
 }
 
-impl FromStr for Choice {
+impl FromStr for DeviceChoice {
     type Err = DeviceError;
 
     fn from_str(name: &str) -> Result<Self, DeviceError> {
@@ -140,7 +202,7 @@ impl FromStr for Choice {
         };
         let Some(backend) = Backend::ALL.into_iter().find(|b| b.name() == word) else {
             let names = std::iter::once("auto").chain(Backend::ALL.into_iter().map(Backend::name));
-            return Err(unknown(crate::settings::suggestion(word, names)));
+            return Err(unknown(crate::suggest::suggestion(word, names)));
         };
         match index {
             None => Ok(Self::Backend(backend, 0)),
@@ -153,7 +215,7 @@ impl FromStr for Choice {
     }
 }
 
-impl fmt::Display for Choice {
+impl fmt::Display for DeviceChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Auto => f.write_str("auto"),
@@ -176,9 +238,9 @@ pub fn open(name: &str) -> Result<Device, DeviceError> {
 
 /// As [`open`], with the name of what was chosen (`auto` becomes `flex`, `cuda` becomes `cuda:0`).
 pub fn resolve(name: &str) -> Result<(String, Device), DeviceError> {
-    let choice: Choice = name.parse()?;
+    let choice: DeviceChoice = name.parse()?;
     let wanted = match choice {
-        Choice::Auto => {
+        DeviceChoice::Auto => {
             return Backend::ALL
                 .into_iter()
                 .flat_map(devices)
@@ -189,7 +251,7 @@ pub fn resolve(name: &str) -> Result<(String, Device), DeviceError> {
                     there: there(),
                 });
         }
-        Choice::Backend(backend, _) => backend,
+        DeviceChoice::Backend(backend, _) => backend,
     };
     if !wanted.is_built_in() {
         return Err(DeviceError::NotBuiltIn {
@@ -328,6 +390,27 @@ fn numbered(backend: Backend, kind: burn::tensor::DeviceType) -> Vec<(Available,
         .collect()
 }
 
+/// A tensor's values could not be read from its device.
+#[derive(Debug, thiserror::Error)]
+#[error("reading a tensor from its device failed: {0}")]
+pub struct ReadError(#[from] TensorReadError);
+
+/// A tensor's values on the host, row-major.
+///
+/// # Errors
+/// The device failed while it computed or copied them.
+pub fn to_vec<E: Element, const D: usize>(tensor: Tensor<D>) -> Result<Vec<E>, ReadError> {
+    Ok(tensor.try_into_vec_as::<E>()?)
+}
+
+/// The same as f32.
+///
+/// # Errors
+/// As [`to_vec`].
+pub fn to_f32<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, ReadError> {
+    to_vec(tensor)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -335,19 +418,19 @@ mod tests {
     #[test]
     fn names_are_understood() {
         for (name, choice) in [
-            ("auto", Choice::Auto),
-            ("flex", Choice::Backend(Backend::Flex, 0)),
-            ("cuda", Choice::Backend(Backend::Cuda, 0)),
-            ("cuda:3", Choice::Backend(Backend::Cuda, 3)),
-            ("wgpu:1", Choice::Backend(Backend::Wgpu, 1)),
-            ("tch", Choice::Backend(Backend::Tch, 0)),
+            ("auto", DeviceChoice::Auto),
+            ("flex", DeviceChoice::Backend(Backend::Flex, 0)),
+            ("cuda", DeviceChoice::Backend(Backend::Cuda, 0)),
+            ("cuda:3", DeviceChoice::Backend(Backend::Cuda, 3)),
+            ("wgpu:1", DeviceChoice::Backend(Backend::Wgpu, 1)),
+            ("tch", DeviceChoice::Backend(Backend::Tch, 0)),
         ] {
             assert_eq!(name.parse(), Ok(choice), "{name}");
         }
         for name in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "flex:0", "CUDA"] {
-            assert!(name.parse::<Choice>().is_err(), "{name}");
+            assert!(name.parse::<DeviceChoice>().is_err(), "{name}");
         }
-        let error = "cudda".parse::<Choice>().unwrap_err().to_string();
+        let error = "cudda".parse::<DeviceChoice>().unwrap_err().to_string();
         assert!(error.contains("did you mean `cuda`"), "{error}");
     }
 
@@ -358,6 +441,19 @@ mod tests {
         assert!(available().iter().any(|a| a.name == "flex"));
         let (name, _) = resolve("auto").unwrap();
         assert!(available().iter().any(|a| a.name == name));
+    }
+
+    #[test]
+    #[cfg(feature = "flex")]
+    fn capabilities_are_those_of_the_device_s_backend() {
+        let flex = Capabilities::of(&Device::flex());
+        assert!(flex.bf16 && flex.loss_filter && flex.ragged && flex.host_threads);
+        assert_eq!(Capabilities::of(&Device::flex().autodiff()), flex);
+        assert_eq!(Capabilities::of_name("flex"), flex);
+        for name in ["cuda:1", "wgpu:0", "tch", "auto", "no such device"] {
+            assert_eq!(Capabilities::of_name(name), Capabilities::default(), "{name}");
+        }
+        assert!(Capabilities::of_name("ndarray").host_threads && !Capabilities::of_name("ndarray").bf16);
     }
 
     #[test]

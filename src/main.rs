@@ -3,6 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    wmtp_kernels::keep_freed_memory();
+    wmtp_kernels::disable_malloc_trim();
     wmtp::cli::main()
 }

@@ -14,8 +14,8 @@ use std::{
 };
 use wmtp::{
     data::Tokenizer,
-    eval::{GenerationRequest, Stop},
-    pipeline::{ModelGenerator, micro_model, open_model},
+    eval::{GenerationRequest, StopRule},
+    pipeline::{ModelGenerator, load_model, micro_model},
 };
 use wmtp_model::Sampling;
 
@@ -85,7 +85,7 @@ fn streamed_text_is_that_of_the_document() {
 fn text_comes_as_it_is_written() {
     let home = tempfile::tempdir().unwrap();
     let dir = micro_model(home.path(), &Device::flex()).unwrap();
-    let model = open_model(&dir, None, Some(1), DType::F32, &Device::flex()).unwrap();
+    let model = load_model(&dir, None, Some(1), DType::F32, &Device::flex()).unwrap();
     let generator = ModelGenerator::new(model, Tokenizer::load(&dir).unwrap(), Sampling::greedy(40));
     let request = |prompt: &str| GenerationRequest {
         prompt: prompt.into(),
@@ -97,7 +97,7 @@ fn text_comes_as_it_is_written() {
     generator
         .write_watched(
             &[request("def f(x):")],
-            &Stop::Strings(&[]),
+            &StopRule::Strings(&[]),
             &mut |_, text| {
                 shown.push(text.to_owned());
                 false
@@ -123,7 +123,7 @@ fn text_comes_as_it_is_written() {
     generator
         .write_watched(
             &[request("def f(x):")],
-            &Stop::Strings(&[]),
+            &StopRule::Strings(&[]),
             &mut |_, text| text.len() >= 3,
             &mut |_, written| {
                 result = Some(written);

@@ -6,8 +6,8 @@ mod common;
 use burn::tensor::{DType, Device};
 use common::{json, succeed, wmtp};
 use wmtp::data::Tokenizer;
-use wmtp::eval::{GenerationRequest, Stop};
-use wmtp::pipeline::{ModelGenerator, judge_heads, micro_model, open_model, score_text};
+use wmtp::eval::{GenerationRequest, StopRule};
+use wmtp::pipeline::{ModelGenerator, judge_heads, load_model, micro_model, score_text};
 use wmtp_model::{LlamaConfig, Sampling};
 
 const TEXT: &str = "def add(a, b):\n    return a + b\n\n\ndef sub(a, b):\n    return a - b\n";
@@ -65,7 +65,7 @@ fn a_model_with_one_head_refuses_to_speculate() {
     let dir = micro_model(home.path(), &Device::flex()).unwrap();
     let one = home.path().join("one");
     std::fs::create_dir(&one).unwrap();
-    let model = open_model(&dir, None, Some(1), DType::F32, &Device::flex()).unwrap();
+    let model = load_model(&dir, None, Some(1), DType::F32, &Device::flex()).unwrap();
     wmtp_model::save(&model, &one, wmtp_model::SaveDtype::F32).unwrap();
     Tokenizer::load(&dir).unwrap().save(&one).unwrap();
     assert_eq!(LlamaConfig::read(&one).unwrap().n_heads, 1);
@@ -86,7 +86,7 @@ fn a_model_with_one_head_refuses_to_speculate() {
 fn texts_come_as_they_end_each_with_its_own_temperature() {
     let home = tempfile::tempdir().unwrap();
     let dir = micro_model(home.path(), &Device::flex()).unwrap();
-    let model = open_model(&dir, None, None, DType::F32, &Device::flex()).unwrap();
+    let model = load_model(&dir, None, None, DType::F32, &Device::flex()).unwrap();
     let tokenizer = Tokenizer::load(&dir).unwrap();
     let mut generator = ModelGenerator::new(model, tokenizer, Sampling::greedy(12));
     generator.decoding.rows = 2;
@@ -99,7 +99,7 @@ fn texts_come_as_they_end_each_with_its_own_temperature() {
         .collect();
     let mut seen = vec![None; 5];
     let totals = generator
-        .write_each(&requests, &Stop::Strings(&[]), &mut |index, written| {
+        .write_each(&requests, &StopRule::Strings(&[]), &mut |index, written| {
             seen[index] = Some(written.text);
             Ok(())
         })
@@ -108,7 +108,7 @@ fn texts_come_as_they_end_each_with_its_own_temperature() {
     for (request, seen) in requests.iter().zip(seen) {
         generator.sampling.temperature = request.temperature;
         let alone = generator
-            .write(&[(request.prompt.clone(), request.seed)], &Stop::Strings(&[]))
+            .write(&[(request.prompt.clone(), request.seed)], &StopRule::Strings(&[]))
             .unwrap();
         assert_eq!(seen.as_ref(), Some(&alone[0].text));
     }
@@ -119,7 +119,7 @@ fn texts_come_as_they_end_each_with_its_own_temperature() {
 fn the_heads_figures_are_those_of_the_text() {
     let home = tempfile::tempdir().unwrap();
     let dir = micro_model(home.path(), &Device::flex()).unwrap();
-    let model = open_model(&dir, None, None, DType::F32, &Device::flex()).unwrap();
+    let model = load_model(&dir, None, None, DType::F32, &Device::flex()).unwrap();
     let tokenizer = Tokenizer::load(&dir).unwrap();
     let text = TEXT.repeat(3);
     let score = score_text(&model, &tokenizer, &text).unwrap();

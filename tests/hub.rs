@@ -5,7 +5,7 @@ mod support;
 use std::path::{Path, PathBuf};
 use support::hub::{Behaviour, COMMIT, Server};
 use wmtp::{
-    settings::PathsConfig,
+    paths::PathsConfig,
     storage::{Endpoint, Kind, Storage, StorageConfig, StorageError, Transfer},
 };
 
@@ -325,6 +325,46 @@ fn without_a_network_the_cache_answers() {
         .resolve("hf://owner/second", Kind::Model, &mut |_| {})
         .unwrap_err();
     assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
+}
+
+/// What `hf download owner/model` would have left behind, but for its links.
+fn shared_cache(server: &Server) -> tempfile::TempDir {
+    let shared = tempfile::tempdir().unwrap();
+    let repo = shared.path().join("models--owner--model");
+    let snapshot = repo.join("snapshots").join(COMMIT);
+    std::fs::create_dir_all(&snapshot).unwrap();
+    std::fs::create_dir_all(repo.join("refs")).unwrap();
+    std::fs::write(repo.join("refs/main"), COMMIT).unwrap();
+    for (name, bytes) in server.files().filter(|(name, _)| !name.contains('/')) {
+        std::fs::write(snapshot.join(name), bytes).unwrap();
+    }
+    shared
+}
+
+#[test]
+fn a_model_in_the_cache_of_hugging_faces_tools_is_not_fetched_again() {
+    let server = Server::start(Behaviour::default());
+    let shared = shared_cache(&server);
+    let snapshot = shared.path().join("models--owner--model/snapshots").join(COMMIT);
+    let cache = Cache::new();
+    let storage = |offline| {
+        let endpoint = Endpoint::new(&server.url(), None);
+        cache.storage(endpoint, offline).with_shared_cache(shared.path())
+    };
+    let resolve = |offline| storage(offline).resolve("hf://owner/model", Kind::Model, &mut |_| {});
+    assert_eq!(resolve(false), Ok(snapshot.clone()));
+    let fetched = |request: &String| request.contains("/resolve/");
+    assert_eq!(server.requests().into_iter().filter(fetched).count(), 0);
+    assert_eq!(resolve(true), Ok(snapshot.clone()), "without a network");
+
+    // A snapshot that lacks a file, or holds a part of one, does not count.
+    std::fs::write(snapshot.join("model.safetensors"), "half").unwrap();
+    let dir = resolve(false).unwrap();
+    assert!(dir != snapshot, "{}", dir.display());
+    assert_eq!(
+        &std::fs::read(dir.join("model.safetensors")).unwrap(),
+        server.file("model.safetensors")
+    );
 }
 
 #[test]

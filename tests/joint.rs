@@ -17,9 +17,11 @@ use wmtp::{
         CriticConfig, CriticLoss, Needs, Normaliser, ScoreInput, Scorer, ScorerError, Verified, WeightGroup,
         WeightsConfig,
     },
-    train::{Assets, CurrentHead, JointValue, LossConfig, StepBatch, Weigher, WeightedMtp, assign_stable_ids, packed},
+    train::{
+        Assets, CurrentHead, JointValue, LossConfig, StepBatch, TokenWeighting, WeightedMtp, assign_stable_ids, packed,
+    },
 };
-use wmtp_model::{Companions, LlamaConfig, LoadOptions, MtpLlama, ValueHead};
+use wmtp_model::{CausalLm, Companions, LlamaConfig, LoadOptions, MtpLlama, ValueHead};
 
 const SIZE: usize = 8;
 
@@ -84,7 +86,7 @@ fn module(model: MtpLlama, head: ValueHead, config: &CriticConfig) -> (WeightedM
     let current = CurrentHead::new(ValueHead::init(SIZE, 99, &Device::flex()));
     let joint = JointValue::new(config.clone(), current.clone(), Box::new(Verified));
     let normaliser = Normaliser::new(WeightsConfig::default()).expect("the default settings");
-    let weigher = Weigher::new(
+    let weighting = TokenWeighting::new(
         Box::new(Nothing),
         normaliser,
         WeightGroup::Document,
@@ -98,16 +100,17 @@ fn module(model: MtpLlama, head: ValueHead, config: &CriticConfig) -> (WeightedM
     };
     let value = head.trainable(&model.device());
     (
-        assign_stable_ids(WeightedMtp::new(model, Some(value), weigher, assets)),
+        assign_stable_ids(WeightedMtp::new(model, Some(value), weighting, assets)),
         current,
     )
 }
 
 fn step(labelled: Vec<Batch>, heads_only: bool) -> StepBatch {
     StepBatch {
-        micro: vec![batch(&[(7, true, &[5, 6, 7, 8, 9])])],
+        micro_batches: vec![batch(&[(7, true, &[5, 6, 7, 8, 9])])],
         labelled,
         heads_only,
+        ..StepBatch::default()
     }
 }
 
@@ -233,7 +236,7 @@ fn the_gradient_is_that_of_the_value_loss_over_labelled_solutions() {
         };
         let (joint, current) = module(model.clone(), head.clone(), &config);
         let out = TrainStep::step(&joint, step(labelled(), false));
-        assert_eq!(out.item.failure, None);
+        assert!(out.item.failure.is_none());
         let states: Vec<_> = labelled().iter().map(|batch| hidden(&model, batch)).collect();
         let expected = loss(&exact, &labelled(), &states, of);
         let found = out.item.value_loss.expect("a value loss");

@@ -10,12 +10,12 @@ use wmtp::{
     data::{Batch, Document},
     scorer::{Needs, Normaliser, ScoreInput, Scorer, ScorerError, WeightGroup, WeightsConfig},
     train::{
-        Assets, HeadOrder, LambdaMode, LossConfig, StepBatch, Weigher, WeightBy, WeightedMtp,
-        loss::{HeadStates, term_weights, weighted_loss},
+        Assets, HeadOrder, LambdaMode, LossConfig, StepBatch, TokenWeighting, WeightBy, WeightedMtp,
+        loss::{HeadHidden, HeadTargets, LossTerms, term_weights, weighted_loss},
         packed,
     },
 };
-use wmtp_model::{Companions, Compute, LlamaConfig, MtpLlama};
+use wmtp_model::{CausalLm, Companions, Compute, LlamaConfig, MtpLlama};
 
 fn tiny(heads: usize) -> LlamaConfig {
     let config = serde_json::json!({
@@ -77,13 +77,17 @@ fn loss(model: &MtpLlama, config: &LossConfig) -> Tensor<1> {
     let context = model.context(&input);
     let trunk = model.trunk(&input, &context);
     let hidden = (1..=model.n_heads())
-        .map(|k| HeadStates::everywhere(k, model.head(k, trunk.clone(), &context)))
+        .map(|k| HeadHidden::everywhere(k, model.head(k, trunk.clone(), &context)))
         .collect();
     weighted_loss(
         hidden,
         model.unembedding(),
-        &batch,
-        &term_weights(&batch, &weights(), model.n_heads(), config),
+        &LossTerms::new(
+            &batch,
+            HeadTargets::of_heads(&batch, model.n_heads()),
+            &weights(),
+            config,
+        ),
         batch.response_tokens(),
         config,
         Compute::default(),
@@ -299,20 +303,27 @@ fn learned(dtype: DType, needs: Needs, over: WeightGroup, heads: HeadOrder) -> V
     let model = tiny(3).init_dtype(11, dtype, &Device::flex().autodiff());
     let normaliser = Normaliser::new(WeightsConfig::default()).expect("the default settings");
     let loss = LossConfig::default();
-    let weigher = Weigher::new(Box::new(Place(needs)), normaliser, over, loss, None);
+    let weighting = TokenWeighting::new(Box::new(Place(needs)), normaliser, over, loss, None);
     let assets = Assets {
         companions: Companions::default(),
         model_hash: String::new(),
         lora: None,
     };
-    let module = WeightedMtp::new(model.clone(), None, weigher, assets).with_heads(heads);
+    let module = WeightedMtp::new(model.clone(), None, weighting, assets).with_heads(heads);
+    // f32 on flex attends document by document.
+    let laid_out = || {
+        if model.attends_by_document() {
+            batch().ragged()
+        } else {
+            batch()
+        }
+    };
     let step = StepBatch {
-        labelled: Vec::new(),
-        micro: vec![batch(), batch()],
-        heads_only: false,
+        micro_batches: vec![laid_out(), laid_out()],
+        ..StepBatch::default()
     };
     let out = TrainStep::step(&module, step);
-    assert_eq!(out.item.failure, None);
+    assert!(out.item.failure.is_none());
     let mut found = Collect {
         grads: out.grads,
         values: Vec::new(),
@@ -331,7 +342,7 @@ fn how_a_step_is_computed_does_not_change_its_gradients() {
         assert!(expected.iter().all(|values| values.iter().any(|g| *g != 0.0)));
         for (dtype, bound) in [(DType::F64, 1e-12), (DType::F32, 1e-5)] {
             for needs in [need(false, false), need(false, true), need(true, false)] {
-                for heads in [HeadOrder::Together, HeadOrder::InTurn] {
+                for heads in [HeadOrder::Together, HeadOrder::Sequential] {
                     let found = learned(dtype, needs, over, heads);
                     assert_eq!(found.len(), expected.len());
                     for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {

@@ -230,7 +230,7 @@ fn a_kept_checkpoint_holds_what_the_recipe_wants_and_is_not_resumed() {
         assert_eq!(manifest["resumable"], false);
         assert!(manifest["files"]["model.safetensors.index.json"].is_object());
         assert!(manifest["files"]["optimizer.bpk"].is_null());
-        wmtp::train::verify(&at(name)).expect("every file is what the manifest says");
+        wmtp::run::verify(&at(name)).expect("every file is what the manifest says");
     }
     assert!(at("last").join("optimizer.bpk").exists());
     assert_eq!(types(&at("last").join("model.safetensors")), [Dtype::F32]);

@@ -58,7 +58,10 @@ fn losses_in_bf16_stay_within_a_percent_of_f32() {
 fn heads_in_turn_and_blocks_computed_again_learn_the_same() {
     let home = tempfile::tempdir().expect("a temporary directory");
     let plain = run(home.path(), "plain", &[]);
-    for (name, set) in [("in-turn", "train.heads=in-turn"), ("block", "train.recompute=block")] {
+    for (name, set) in [
+        ("sequential", "train.heads=sequential"),
+        ("block", "train.recompute=block"),
+    ] {
         let found = run(home.path(), name, &[set]);
         let apart = found.iter().zip(&plain).map(|(a, b)| ((a - b) / b).abs());
         let worst = apart.fold(0.0, f64::max);

@@ -11,10 +11,9 @@ use std::{
     process::{Command, Output},
 };
 use wmtp::{
-    pipeline::{Show, Sources as ModelSources, TrainRequest, micro_model, train_with},
+    pipeline::Experiment,
     scorer::{Needs, ScoreInput, Scorer, ScorerError},
     settings::{Pipeline, Sources},
-    stop::Stop,
 };
 
 /// A short run of the micro model.
@@ -164,8 +163,8 @@ impl Scorer for Indexed {
     fn score(&mut self, input: &ScoreInput<'_>) -> Result<Vec<f32>, ScorerError> {
         let mut scores = vec![0.0; input.batch.tokens.len()];
         for document in &input.batch.documents {
-            for (i, place) in document.response(input.batch.seq_len).enumerate() {
-                scores[place] = self.0[document.sample] * i as f32;
+            for (i, position) in document.response(input.batch.seq_len).enumerate() {
+                scores[position] = self.0[document.sample] * i as f32;
             }
         }
         Ok(scores)
@@ -177,34 +176,15 @@ fn a_scorer_of_one_s_own_is_recorded_and_may_fail_at_held_out_documents() {
     let home = tempfile::tempdir().expect("a temporary directory");
     let settings = Sources::new(Some(Pipeline::Baseline))
         .set("train.steps=3")
+        .set("seed=7")
+        .set("devices.backend=flex")
+        .set(format!("paths.runs={}", home.path().display()))
+        .set(format!("paths.cache={}", home.path().join("cache").display()))
         .load()
         .expect("settings");
-    let (device_name, device) = wmtp::device::resolve("flex").expect("flex");
-    let cache = home.path().join("cache");
-    let request = TrainRequest {
-        algorithm: Pipeline::Baseline,
-        seed: 7,
-        sources: ModelSources {
-            data: settings.recipe.data.source.clone(),
-            base: micro_model(&cache, &device).expect("the micro model"),
-            ..ModelSources::default()
-        },
-        device,
-        device_name,
-        cache,
-        output: home.path().into(),
-        run_name: "own".into(),
-        resume: None,
-        config_yaml: settings.config.to_yaml(),
-        recipe_yaml: settings.recipe.to_yaml(),
-        show: Show::Lines,
-        stop: Stop::default(),
-        copy: None,
-        config: settings.config,
-        recipe: settings.recipe,
-    };
     let scorer = Indexed((0..400).map(|i| (i % 7) as f32 + 1.0).collect());
-    let summary = train_with(&request, Some(Box::new(scorer))).expect("it trains");
+    let experiment = Experiment::from(settings).run_name("own").scorer(scorer);
+    let summary = experiment.run().expect("it trains");
     assert_eq!(summary.steps, 3);
     for line in lines(&home.path().join("own/tokens.jsonl")) {
         let held_out = line["split"] == "valid";

@@ -72,7 +72,7 @@ fn agrees_with_transformers() {
 
         let expected = ids(&prompt["greedy_ids"]);
         let written = generator
-            .write(&[(text.to_string(), 0)], &wmtp::eval::Stop::Strings(&[]))
+            .write(&[(text.to_string(), 0)], &wmtp::eval::StopRule::Strings(&[]))
             .expect("generation works");
         let shown: Vec<u32> = expected
             .iter()

@@ -13,7 +13,10 @@ use std::{
     thread::sleep,
     time::{Duration, Instant},
 };
-use wmtp::sweep::{Overlay, Sweep};
+use wmtp::{
+    sweep::{Overlay, Sweep},
+    validate::Validate,
+};
 
 /// Four settings, three seeds, three steps each.
 const TWELVE: &str = "
@@ -434,7 +437,7 @@ fn a_sweep_that_makes_no_sense_is_refused_in_a_sentence() {
         ("seeds: []", "at least one seed"),
         ("seeds: [1, 1]", "holds 1 twice"),
         ("rank_by: valid_los", "did you mean `valid_loss`?"),
-        ("rank_by: mbpp.pass_at_1", "which no arm will have"),
+        ("rank_by: mbpp.pass_at_1", "a figure that no arm has"),
         ("parallel: some", "parallel"),
         ("evaluate: [{benchmark: mbp}]", "did you mean `mbpp`?"),
         ("evaluate: [{samples: 2, temperature: 0.0}]", "eval.samples"),

@@ -15,10 +15,9 @@ use std::{
     },
 };
 use wmtp::{
-    pipeline::{Show, Sources as ModelSources, TrainRequest, micro_model, train_with},
+    pipeline::Experiment,
     scorer::{Needs, ScoreInput, Scorer, ScorerError},
     settings::{Pipeline, Sources},
-    stop::Stop,
 };
 
 /// `wmtp train PIPELINE` of 30 tasks with two heads.
@@ -222,37 +221,20 @@ fn one_bad_score_at_the_beginning_stops_no_run() {
             .set("batching.micro_batch=1")
             .set("model.mtp.n_heads=1")
             .set("train.record.documents=0")
+            .set("seed=7")
+            .set("devices.backend=flex")
+            .set(format!("paths.runs={}", home.path().display()))
+            .set(format!("paths.cache={}", home.path().join("cache").display()))
             .load()
             .expect("settings");
-        let (device_name, device) = wmtp::device::resolve("flex").expect("flex");
-        let cache = home.path().join("cache");
-        let request = TrainRequest {
-            algorithm: Pipeline::Baseline,
-            seed: 7,
-            sources: ModelSources {
-                data: settings.recipe.data.source.clone(),
-                base: micro_model(&cache, &device).expect("the micro model"),
-                ..ModelSources::default()
-            },
-            device,
-            device_name,
-            cache,
-            output: home.path().into(),
-            run_name: format!("run-{number}"),
-            resume: None,
-            config_yaml: settings.config.to_yaml(),
-            recipe_yaml: settings.recipe.to_yaml(),
-            show: Show::Lines,
-            stop: Stop::default(),
-            copy: None,
-            config: settings.config,
-            recipe: settings.recipe,
-        };
         let scorer = Sometimes {
             calls: Arc::default(),
             bad: bad.to_vec(),
         };
-        train_with(&request, Some(Box::new(scorer))).map(|summary| summary.steps)
+        let experiment = Experiment::from(settings)
+            .run_name(format!("run-{number}"))
+            .scorer(scorer);
+        experiment.run().map(|summary| summary.steps)
     };
     assert_eq!(run(&[2]).expect("one of the first ten is allowed"), 6);
     let said = run(&[2, 5]).expect_err("two are not").to_string();

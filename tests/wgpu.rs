@@ -99,7 +99,7 @@ fn bf16_is_refused_on_wgpu() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
     assert!(
-        stderr.contains("work on flex only so far, and this run is on wgpu"),
+        stderr.contains("works on flex only so far, and this run is on wgpu"),
         "{stderr}"
     );
 }

@@ -15,7 +15,10 @@ mod speculative;
 
 use burn::tensor::{DType, Device};
 use std::path::PathBuf;
-use wmtp::data::{PromptStyle, Tokenizer, load, mbpp};
+use wmtp::{
+    data::{PromptStyle, Tokenizer},
+    eval::bench::mbpp::{self, load},
+};
 use wmtp_model::{LoadOptions, MtpLlama, Request, Sampling};
 
 type Failure = Box<dyn std::error::Error>;

@@ -2,7 +2,7 @@
 
 use super::{Arguments, Failure, Subject, greedy};
 use std::time::Instant;
-use wmtp_model::{Decoding, Generation, MtpLlama, Packed, generate_all};
+use wmtp_model::{CausalLm, Decoding, Generation, MtpLlama, Packed, generate_all};
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let subject = Subject::open(arguments)?;
@@ -49,7 +49,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         let share = accepted as f64 / drafted.max(1) as f64;
         println!("head {k}: accepted in {accepted} of {drafted} passes ({share:.3})");
     }
-    let judged: usize = fast.iter().map(|made| made.effort.judged).sum();
+    let judged: usize = fast.iter().map(|made| made.effort.verified).sum();
     println!("drafts judged: {:.1} a pass", judged as f64 / *forwards as f64);
     println!(
         "trunk forwards, plain / speculative: {:.3}",

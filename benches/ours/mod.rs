@@ -6,11 +6,11 @@ use wmtp::{
     data::{Batch, Document},
     scorer::{Normaliser, Uniform, WeightGroup, WeightsConfig},
     train::{
-        Assets, GradientScale, HeadOrder, LossConfig, OptimConfig, StatePrecision, StepBatch, StepOutput, Weigher,
-        WeightedMtp, adamw, assign_stable_ids, clip_factor, grads, learning_rate, rates,
+        Assets, GradientScale, HeadOrder, LossConfig, OptimConfig, StatePrecision, StepBatch, StepOutput,
+        TokenWeighting, WeightedMtp, assign_stable_ids, clip_factor, grads, learning_rate, optimizer, rates,
     },
 };
-use wmtp_model::{Companions, MtpLlama};
+use wmtp_model::{CausalLm, Companions, MtpLlama};
 
 /// A model under training.
 pub struct Ours {
@@ -26,11 +26,9 @@ impl Ours {
     /// One and the same batch of rows of `len` tokens, AdamW with the default settings at 1e-5 and its
     /// moments in `state`.
     pub fn new(model: MtpLlama, rows: usize, len: usize, state: StatePrecision) -> Self {
-        let micro = vec![batch(rows, len, model.config().vocab_size)];
         let step = StepBatch {
-            labelled: Vec::new(),
-            micro,
-            heads_only: false,
+            micro_batches: vec![batch(rows, len, model.config().vocab_size)],
+            ..StepBatch::default()
         };
         let optim = OptimConfig {
             lr: 1e-5,
@@ -42,8 +40,12 @@ impl Ours {
     }
 
     /// Uniform weights; these steps over and over, with one schedule over the first pass.
-    pub fn on(model: MtpLlama, steps: Vec<StepBatch>, optim: OptimConfig) -> Self {
-        let weigher = Weigher::new(
+    pub fn on(model: MtpLlama, mut steps: Vec<StepBatch>, optim: OptimConfig) -> Self {
+        if model.attends_by_document() {
+            let batches = steps.iter_mut().flat_map(|step| &mut step.micro_batches);
+            batches.for_each(|batch| *batch = batch.ragged());
+        }
+        let weighting = TokenWeighting::new(
             Box::new(Uniform),
             Normaliser::new(WeightsConfig::default()).expect("the default weights"),
             WeightGroup::Document,
@@ -57,8 +59,8 @@ impl Ours {
         };
         let clip = GradientScale::default();
         Self {
-            module: Some(assign_stable_ids(WeightedMtp::new(model, None, weigher, assets))),
-            optimizer: adamw(&optim, &clip).expect("valid settings"),
+            module: Some(assign_stable_ids(WeightedMtp::new(model, None, weighting, assets))),
+            optimizer: optimizer(&optim, &clip).expect("valid settings"),
             clip,
             optim,
             steps,
@@ -79,7 +81,7 @@ impl Ours {
         let batch = self.steps[self.done % self.steps.len()].clone();
         let out = TrainStep::step(&module, batch);
         let start = Instant::now();
-        let norm = grads::global_norm(&module, &out.grads);
+        let norm = grads::global_norm(&module, &out.grads).expect("a device that can be read");
         self.clip.set(clip_factor(norm, self.optim.clip_norm));
         let rates = rates(learning_rate(&self.optim, self.done, self.steps.len()), None).expect("a rate");
         self.module = Some(self.optimizer.step(rates, module, out.grads));

@@ -8,7 +8,7 @@ use crate::Options;
 use serde_json::{Value, json};
 use std::{io::Write, path::Path};
 use wmtp::{
-    data::{Batch, DataConfig, Document, Splits, StepShape, Tokenizer},
+    data::{Batch, BatchingConfig, DataConfig, Document, Splits, Tokenizer},
     train::{OptimConfig, StepBatch},
 };
 
@@ -31,7 +31,13 @@ pub fn write(to: &Path, options: &Options) {
     };
     let data = Splits::problems(&config, &tokenizer).expect("MBPP is built in").train;
     let tokens = number("--tokens-per-step", 2048);
-    let shape = StepShape::new(number("--micro-batch", 2), None, Some(tokens), config.seq_len).expect("a shape");
+    let shape = BatchingConfig {
+        micro_batch: number("--micro-batch", 2),
+        accumulate: None,
+        tokens_per_step: Some(tokens),
+    }
+    .shape(config.seq_len)
+    .expect("a shape");
     let wanted = number("--steps", data.epoch(0, 0, shape).len());
     let optim = OptimConfig {
         lr: options.get("--lr").map_or(5e-5, |n| n.parse().expect("a number")),
@@ -72,14 +78,13 @@ pub fn read(path: &Path) -> Steps {
     let settings = lines.next().expect("a line of settings");
     let optim = serde_json::from_value(settings["optim"].clone()).expect("settings of AdamW");
     let step = |line: Value| StepBatch {
-        labelled: Vec::new(),
-        micro: line["micro"]
+        micro_batches: line["micro"]
             .as_array()
             .expect("micro-batches")
             .iter()
             .map(from_json)
             .collect(),
-        heads_only: false,
+        ..StepBatch::default()
     };
     Steps {
         optim,

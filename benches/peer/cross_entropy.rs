@@ -182,7 +182,7 @@ pub fn run(mode: &str, path: &Path) {
     reset_peak();
     let before = status_bytes("VmRSS");
     // As the program does; not before, or what reading the inputs took would hide what a step takes.
-    wmtp_kernels::keep_freed_memory();
+    wmtp_kernels::disable_malloc_trim();
     let step = || {
         let found = inputs.run(form);
         let [forward, backward] = found.seconds;

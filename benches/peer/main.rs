@@ -1,7 +1,7 @@
 //! Our side of the comparison with PyTorch: a peer of `benches/peers/run.py`, whose README says what
 //! is asked and answered.
 //!
-//!     peer --peer f32|bf16-master|bf16 --rows R --len L --heads-count H --model DIR [--recompute block] [--heads in-turn]
+//!     peer --peer f32|bf16-master|bf16 --rows R --len L --heads-count H --model DIR [--recompute block] [--heads sequential]
 //!     peer --peer f32|bf16-master|bf16 --batches FILE --heads-count H --model DIR [--recompute block]
 //!     peer --export FILE --model DIR [--seq-len 256 --micro-batch 2 --tokens-per-step 2048 --steps N --lr 5e-5]
 //!     peer --peer-ce f32|bf16-master|bf16 --data FILE
@@ -36,7 +36,7 @@ fn main() {
 
 /// The training step, on a file's batches or on one and the same batch.
 fn training_step(mode: &str, options: &Options) {
-    wmtp_kernels::keep_freed_memory(); // as the program does
+    wmtp_kernels::disable_malloc_trim(); // as the program does
     let train = TrainConfig {
         precision: match mode {
             "f32" => PrecisionConfig::F32,
@@ -54,7 +54,7 @@ fn training_step(mode: &str, options: &Options) {
             _ => Recompute::None,
         },
         heads: match options.get("--heads") {
-            Some(&"in-turn") => HeadOrder::InTurn,
+            Some(&"sequential") => HeadOrder::Sequential,
             _ => HeadOrder::Together,
         },
         ..TrainConfig::default()

@@ -144,7 +144,7 @@ class MtpLlama(nn.Module):
         return self.norm(self.heads[k - 1](trunk, tables, mask))
 
 
-def heads_in_turn(model, trunk, head_loss, precision):
+def sequential_heads(model, trunk, head_loss, precision):
     """Each head forward and backward into a detached trunk output, then the trunk's backward pass.
 
     `trunk()` gives the trunk's output and `head_loss(k, states)` head k's part of the loss; both run

@@ -88,7 +88,7 @@ class PackedStep:
 
     def gradients(self, micro, scale):
         """Adds a micro-batch's gradients; returns its loss, seconds forward and seconds backward."""
-        return llama.heads_in_turn(
+        return llama.sequential_heads(
             self.model,
             lambda: self.model.trunk(micro.tokens, micro.tables, micro.mask),
             lambda k, trunk: self.head_loss(k, trunk, micro, scale),

@@ -69,7 +69,7 @@ class Step:
         if not self.sequential:
             return self.heads_at_once()
         trunk = lambda: self.model.trunk(self.batch, self.tables)  # noqa: E731
-        return llama.heads_in_turn(self.model, trunk, self.head_loss, self.precision)
+        return llama.sequential_heads(self.model, trunk, self.head_loss, self.precision)
 
     def heads_at_once(self):
         """All heads' logits, then one backward pass."""

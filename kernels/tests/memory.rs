@@ -1,4 +1,4 @@
-//! The memory that the operation takes beside its inputs and results, by a counting allocator: one
+//! The memory that the operation takes in addition to its inputs and results, by a counting allocator: one
 //! head's rows against four heads' rows at the shape of SmolLM2-135M. A binary of its own, because
 //! the allocator counts everything in the process.
 #![cfg(feature = "flex")]

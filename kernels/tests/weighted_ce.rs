@@ -6,7 +6,7 @@ mod common;
 use burn::tensor::{DType, Tensor};
 use common::{Operation, Problem, devices, distance, floats, values};
 use proptest::prelude::*;
-use wmtp_kernels::weighted_ce::reference::weighted_linear_cross_entropy_plain;
+use wmtp_kernels::weighted_ce::weighted_linear_cross_entropy_plain;
 use wmtp_kernels::weighted_linear_cross_entropy;
 
 const FUSED: Operation = weighted_linear_cross_entropy;

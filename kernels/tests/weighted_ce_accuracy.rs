@@ -7,7 +7,7 @@ mod common;
 use burn::tensor::{DType, Device};
 use common::{Numbers, Problem, Solution, distance};
 use half::bf16;
-use wmtp_kernels::weighted_ce::reference::weighted_linear_cross_entropy_plain;
+use wmtp_kernels::weighted_ce::weighted_linear_cross_entropy_plain;
 use wmtp_kernels::{Accuracy, Precision, weighted_linear_cross_entropy_in};
 
 const BF16: Accuracy = Accuracy {

@@ -1,7 +1,8 @@
 //! What a model is, read from `config.json` under transformers' field names.
 //!
 //! Only plain Llama decoders are accepted: anything that would compute something else (biases, other
-//! activations, sliding windows, quantised weights) is named in one error instead of being ignored.
+//! activations, sliding windows, quantised weights) is named in one error instead of being ignored; see
+//! also [`crate::LayerSpec`].
 //! Fields that this crate does not use are kept and written back unchanged. No tensor is touched here.
 
 use std::path::Path;
@@ -126,6 +127,7 @@ impl LlamaConfig {
         };
         let mut fields = Fields::new(&other);
         let config = Self::from_fields(&mut fields, &other);
+        config.check_layer_spec(&mut fields);
         config.check(&mut fields);
         if fields.problems.is_empty() {
             Ok(config)
@@ -308,18 +310,8 @@ fn refuse_other_architectures(fields: &mut Fields<'_>) {
             }
         }
     }
-    if let Some(act) = fields.get("hidden_act").filter(|act| act.as_str() != Some("silu")) {
-        fields.problem(format!("`hidden_act` is {act}, only \"silu\" is supported"));
-    }
-    for name in ["attention_bias", "mlp_bias"] {
-        if fields.flag(name, false) {
-            fields.problem(format!("`{name}` is true, layers with biases are not supported"));
-        }
-    }
-    for name in ["quantization_config", "sliding_window"] {
-        if fields.get(name).is_some() {
-            fields.problem(format!("`{name}` is set, which is not supported"));
-        }
+    if fields.get("quantization_config").is_some() {
+        fields.problem("`quantization_config` is set, which is not supported".to_owned());
     }
 }
 

@@ -9,12 +9,13 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use crate::causal_lm::CausalLm;
 use crate::companions::Companions;
 use crate::config::LlamaConfig;
 use crate::convert::read_object;
+use crate::decoder::Weight;
 use crate::error::{ModelError, Problems};
 use crate::index::Indexed;
-use crate::layers::Weight;
 use crate::llama::MtpLlama;
 use crate::lora;
 use crate::names::{EMBEDDING, TensorSpec};

@@ -1,6 +1,6 @@
 //! Weights that hold NaN or infinities: what a failed computation is traced back to.
 
-use crate::layers::Weight;
+use crate::decoder::Weight;
 use crate::llama::MtpLlama;
 use crate::raw;
 

@@ -5,30 +5,27 @@
 
 #![deny(missing_docs)]
 
-mod attention;
-mod backward;
-mod blocks;
+mod causal_lm;
 mod companions;
+mod compute;
 mod config;
 mod convert;
+mod decoder;
 mod error;
 mod export;
 mod fields;
 mod file_content;
 mod findings;
 mod finite;
-mod fused;
+#[cfg(feature = "flex")]
+mod flex;
 mod generate;
-#[cfg(test)]
-mod gradients;
-mod halves;
 mod index;
-mod layers;
+mod linear;
 mod llama;
 mod lora;
 mod missing_file;
 mod names;
-mod ops;
 mod peft;
 mod prefix;
 mod random;
@@ -42,15 +39,17 @@ mod store;
 mod tensor_file;
 mod value_head;
 
-pub use attention::{Attention, AttentionContext, Compute, Packed};
+pub use causal_lm::CausalLm;
 pub use companions::{COMPANIONS, Companions};
+pub use compute::{Compute, Packed};
 pub use config::{LlamaConfig, RopeConfig, RopeScaling};
 pub use convert::{Converted, Direction, convert, hf_to_meta, meta_to_hf};
+pub use decoder::{Activation, Attention, AttentionContext, Biases, DecoderLayer, LayerSpec, Mlp, Norm};
 pub use error::{ModelError, Problems};
 pub use export::{ExportOptions, Exported, Heads, export, export_model, export_weights, is_adapter, stored_dtype};
 pub use file_content::other_content;
 pub use generate::{Decoding, Effort, Finish, Generation, Request, Totals, generate, generate_all};
-pub use layers::{DecoderLayer, Linear, Mlp, RmsNorm};
+pub use linear::{Linear, RmsNorm};
 pub use llama::MtpLlama;
 pub use lora::{apply_lora, continue_adapter, load_adapter, merged, save_adapter};
 pub use names::TensorSpec;

@@ -10,9 +10,11 @@ use std::convert::Infallible;
 use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, module::embedding};
 
-use crate::attention::{AttentionContext, Compute, Packed, Way, on_host};
+use crate::causal_lm::CausalLm;
+use crate::compute::{Compute, Packed, on_slices};
 use crate::config::LlamaConfig;
-use crate::layers::{DecoderLayer, Linear, RmsNorm, Weight};
+use crate::decoder::{AttentionContext, DecoderLayer, Execution, Weight};
+use crate::linear::{Linear, RmsNorm, linear};
 use crate::names;
 use crate::random;
 
@@ -100,7 +102,7 @@ impl MtpLlama {
                 .chain((2..=config.n_heads).map(names::head_prefix))
                 .map(layer)
                 .collect::<Result<_, E>>()?,
-            norm: RmsNorm::new(vector(names::NORM)?, config.rms_norm_eps),
+            norm: RmsNorm::new(vector(names::NORM)?, config.layer_spec().norm.eps()),
             lm_head: if config.tie_word_embeddings {
                 None
             } else {
@@ -146,8 +148,8 @@ impl MtpLlama {
         weights
     }
 
-    /// The same weights, of which only those of heads 2..H are tracked for gradients (and of these,
-    /// those that were): what makes fresh heads useful before they may move what they hang on.
+    /// Head warm-up: freezes everything but heads 2..H, so that new heads train before their gradients reach
+    /// the trunk. What was frozen stays frozen.
     pub fn only_extra_heads_learn(mut self) -> Self {
         let mut heads = self.heads.into_iter();
         self.heads = heads.next().map(Module::no_grad).into_iter().chain(heads).collect();
@@ -172,32 +174,7 @@ impl MtpLlama {
         self
     }
 
-    /// How its layers are computed.
-    pub fn compute(&self) -> Compute {
-        self.compute
-    }
-
-    /// H, the number of prediction heads.
-    pub fn n_heads(&self) -> usize {
-        self.heads.len()
-    }
-
-    /// The configuration, with `n_heads` as built.
-    pub fn config(&self) -> &LlamaConfig {
-        &self.config
-    }
-
-    /// The device of the weights (an autodiff device while training).
-    pub fn device(&self) -> Device {
-        self.embed_tokens.lazy_device()
-    }
-
-    /// The float type of the weights and, but on flex, of all activations.
-    pub fn dtype(&self) -> DType {
-        self.embed_tokens.base().dtype()
-    }
-
-    /// The float type of activations while decoding: that of the weights, but f32 on flex beside
+    /// The float type of activations while decoding: that of the weights, but f32 on flex with
     /// weights in bf16, which are widened as they are read.
     pub(crate) fn decoded_dtype(&self) -> DType {
         #[cfg(feature = "flex")]
@@ -207,91 +184,24 @@ impl MtpLlama {
         self.dtype()
     }
 
-    /// Mask and rotary tables for a batch: make them once and hand them to trunk and heads.
-    pub fn context(&self, input: &Packed) -> AttentionContext {
-        AttentionContext::packed(&self.config, input, self.compute, self.dtype(), &self.device())
-    }
-
-    /// Hidden states `[B, S, D]` before the heads.
-    pub fn trunk(&self, input: &Packed, ctx: &AttentionContext) -> Tensor<3> {
-        let x = embedding(self.embed_tokens.val(), input.tokens.clone());
-        self.trunk_of(x.flatten(0, 1), ctx)
-    }
-
-    /// The rows of the embedding for a batch's tokens, `[B * S, D]`, without a place in the graph: for
-    /// [`MtpLlama::trunk_of`], where their gradient goes into the embedding's by other means.
-    pub fn embedded(&self, input: &Packed) -> Tensor<2> {
-        let rows = embedding(self.embed_tokens.val().detach(), input.tokens.clone());
-        rows.flatten(0, 1).detach()
-    }
-
-    /// [`MtpLlama::trunk`] on embedded tokens `[B * S, D]`.
-    pub fn trunk_of(&self, embedded: Tensor<2>, ctx: &AttentionContext) -> Tensor<3> {
-        let x = match &ctx.way {
-            Way::Host(_) => embedded.cast(DType::F32),
-            _ => embedded,
-        };
-        let x = self.layers.iter().fold(x, |x, layer| layer.forward(x, ctx, None));
-        x.reshape([ctx.batch, ctx.seq, self.config.hidden_size])
-    }
-
-    /// The identity of the embedding among the parameters.
-    pub fn embedding_id(&self) -> ParamId {
-        self.embed_tokens.id
-    }
-
-    /// Head `k` (1..=H) on the trunk's output: `[B, S, D]` after the final norm, ready for the
-    /// unembedding. At position `t` it predicts token `t + k`.
-    ///
-    /// # Panics
-    /// If `k` is 0 or above [`MtpLlama::n_heads`].
-    pub fn head(&self, k: usize, trunk: Tensor<3>, ctx: &AttentionContext) -> Tensor<3> {
-        let dims = trunk.dims();
-        self.states(k, trunk, ctx, None).reshape(dims)
-    }
-
-    /// [`MtpLlama::head`] at some positions: `rows` `[R]` are flat indices `b * S + t`, in order; the
-    /// result is `[R, D]`. All positions are attended to, but only these are fed forward and normalised.
-    ///
-    /// # Panics
-    /// As [`MtpLlama::head`].
-    pub fn head_at(&self, k: usize, trunk: Tensor<3>, ctx: &AttentionContext, rows: Tensor<1, Int>) -> Tensor<2> {
-        self.states(k, trunk, ctx, Some(rows))
-    }
-
-    fn states(&self, k: usize, trunk: Tensor<3>, ctx: &AttentionContext, rows: Option<Tensor<1, Int>>) -> Tensor<2> {
+    /// Head `k`'s hidden states after the final norm, `[R, D]`: at some flat positions, or at all.
+    fn hidden(
+        &self,
+        k: usize,
+        trunk: Tensor<3>,
+        ctx: &AttentionContext,
+        positions: Option<Tensor<1, Int>>,
+    ) -> Tensor<2> {
         assert!(
             (1..=self.heads.len()).contains(&k),
             "head {k} of a model with {}",
             self.heads.len()
         );
-        let x = self.heads[k - 1].forward(trunk.flatten(0, 1), ctx, rows);
+        let x = self.heads[k - 1].forward(trunk.flatten(0, 1), ctx, positions);
         self.norm.forward(x)
     }
 
-    /// Whether attention on this model's device goes document by document, so that a batch without
-    /// padding and in a single row costs no more than its tokens.
-    pub fn attends_by_document(&self) -> bool {
-        on_host(self.dtype(), &self.device())
-    }
-
-    /// The unembedding `[V, D]`; the embedding itself where they are tied.
-    pub fn unembedding(&self) -> Tensor<2> {
-        self.lm_head
-            .as_ref()
-            .map_or_else(|| self.embed_tokens.val(), |head| head.weight.val())
-    }
-
-    /// Logits `[B, S, V]` of hidden states `[B, S, D]`. Meant for few positions: the training loss
-    /// never makes them.
-    pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
-        let [batch, seq, d] = hidden.dims();
-        let rows = hidden.reshape([batch * seq, d]).cast(self.decoded_dtype());
-        let logits = crate::ops::linear(rows, self.unembedding());
-        logits.reshape([batch, seq, self.config.vocab_size])
-    }
-
-    /// What generation with kept keys and values goes through.
+    /// The parts that decoding with a KV cache needs.
     pub(crate) fn parts(&self) -> Parts<'_> {
         Parts {
             embedding: self.embed_tokens.val(),
@@ -300,6 +210,81 @@ impl MtpLlama {
             norm: &self.norm,
             unembedding: self.lm_head.as_ref().map(|head| head.weight.val()),
         }
+    }
+}
+
+impl CausalLm for MtpLlama {
+    fn compute(&self) -> Compute {
+        self.compute
+    }
+
+    fn n_heads(&self) -> usize {
+        self.heads.len()
+    }
+
+    fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    fn device(&self) -> Device {
+        self.embed_tokens.lazy_device()
+    }
+
+    fn dtype(&self) -> DType {
+        self.embed_tokens.base().dtype()
+    }
+
+    fn context(&self, input: &Packed) -> AttentionContext {
+        AttentionContext::packed(&self.config, input, self.compute, self.dtype(), &self.device())
+    }
+
+    fn trunk(&self, input: &Packed, ctx: &AttentionContext) -> Tensor<3> {
+        let x = embedding(self.embed_tokens.val(), input.tokens.clone());
+        self.trunk_of(x.flatten(0, 1), ctx)
+    }
+
+    fn embedded(&self, input: &Packed) -> Tensor<2> {
+        let rows = embedding(self.embed_tokens.val().detach(), input.tokens.clone());
+        rows.flatten(0, 1).detach()
+    }
+
+    fn trunk_of(&self, embedded: Tensor<2>, ctx: &AttentionContext) -> Tensor<3> {
+        let x = match &ctx.execution {
+            Execution::Slices(_) => embedded.cast(DType::F32),
+            _ => embedded,
+        };
+        let x = self.layers.iter().fold(x, |x, layer| layer.forward(x, ctx, None));
+        x.reshape([ctx.batch, ctx.seq, self.config.hidden_size])
+    }
+
+    fn embedding_id(&self) -> ParamId {
+        self.embed_tokens.id
+    }
+
+    fn head(&self, k: usize, trunk: Tensor<3>, ctx: &AttentionContext) -> Tensor<3> {
+        let dims = trunk.dims();
+        self.hidden(k, trunk, ctx, None).reshape(dims)
+    }
+
+    fn head_at(&self, k: usize, trunk: Tensor<3>, ctx: &AttentionContext, positions: Tensor<1, Int>) -> Tensor<2> {
+        self.hidden(k, trunk, ctx, Some(positions))
+    }
+
+    fn attends_by_document(&self) -> bool {
+        on_slices(self.dtype(), &self.device())
+    }
+
+    fn unembedding(&self) -> Tensor<2> {
+        self.lm_head
+            .as_ref()
+            .map_or_else(|| self.embed_tokens.val(), |head| head.weight.val())
+    }
+
+    fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
+        let [batch, seq, d] = hidden.dims();
+        let rows = hidden.reshape([batch * seq, d]).cast(self.decoded_dtype());
+        let logits = linear(rows, self.unembedding());
+        logits.reshape([batch, seq, self.config.vocab_size])
     }
 }
 

@@ -13,10 +13,11 @@ use burn::tensor::{Tensor, TensorData};
 use rand::RngExt;
 use serde_json::{Map, Value, json};
 
+use crate::causal_lm::CausalLm;
 use crate::config::LlamaConfig;
+use crate::decoder::Weight;
 use crate::error::{ModelError, Problems};
 use crate::fields::Fields;
-use crate::layers::Weight;
 use crate::llama::MtpLlama;
 use crate::names::TensorSpec;
 use crate::peft::Adapter;

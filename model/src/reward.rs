@@ -7,10 +7,11 @@ use std::path::Path;
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use crate::attention::Packed;
+use crate::causal_lm::CausalLm;
+use crate::compute::Packed;
 use crate::config::LlamaConfig;
 use crate::error::ModelError;
-use crate::layers::Linear;
+use crate::linear::Linear;
 use crate::llama::MtpLlama;
 use crate::names::TensorSpec;
 use crate::raw;

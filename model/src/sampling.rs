@@ -1,5 +1,5 @@
-//! How the next tokens are drawn from rows of logits: greedily, or from the nucleus; and how drafts
-//! of them are judged.
+//! Sampling of the next tokens from logits: greedily, or from the nucleus; and speculative sampling: draft
+//! trees and their verification.
 //!
 //! Runs on the host in f64, so that the same logits, settings and generator give the same token on
 //! every device. Nothing here knows the model.
@@ -59,42 +59,39 @@ impl Sampling {
         drawn(&self.nucleus(logits)?, rng)
     }
 
-    /// What heads 2, 3, ... expect after the next token, given their `logits`: ways in which the text
-    /// may go on, with `most` tokens in all.
+    /// The draft tree from the `logits` of heads 2, 3, ...: branches of tokens that may follow the next one,
+    /// `most` tokens in all.
     ///
-    /// Sampling draws one from every head: one way. Greedily a way begins with a token that head 2
-    /// expects and goes on with the best ones of the heads after it, and of all these tokens the most
-    /// probable are taken, by the product of the heads' probabilities up to them. Ways end where no
-    /// choice can be made.
-    pub(crate) fn drafts(&self, logits: &[&[f32]], most: usize, rng: &mut impl Rng) -> Vec<Vec<Draft>> {
+    /// Sampling draws one token from every head: one branch. Greedily a branch begins with one of head 2's
+    /// most probable tokens and continues with the best token of each later head; of all these tokens the
+    /// `most` most probable are taken, by the product of the heads' probabilities up to them. A branch ends
+    /// where no choice can be made.
+    pub(crate) fn draft_tree(&self, logits: &[&[f32]], most: usize, rng: &mut impl Rng) -> Vec<Vec<Draft>> {
+        let one = |branch: Vec<Draft>| if branch.is_empty() { Vec::new() } else { vec![branch] };
         if self.temperature > 0.0 {
-            let way: Vec<Draft> = logits
-                .iter()
-                .take(most)
-                .map_while(|logits| self.draft(logits, rng))
-                .collect();
-            return if way.is_empty() { Vec::new() } else { vec![way] };
+            let drafts = logits.iter().take(most).map_while(|logits| self.draft(logits, rng));
+            return one(drafts.collect());
         }
         let Some((second, later)) = logits.split_first() else {
             return Vec::new();
         };
         if most <= logits.len() {
             let best = logits.iter().take(most).map_while(|logits| highest(logits));
-            let way: Vec<Draft> = best.map(|(token, _)| Draft::certain(token)).collect();
-            return if way.is_empty() { Vec::new() } else { vec![way] };
+            return one(best.map(|(token, _)| Draft::certain(token)).collect());
         }
         let later: Vec<(u32, f64)> = later.iter().map_while(|logits| best_with_probability(logits)).collect();
         let first = most_probable(second, most);
         let lengths = most_probable_lengths(&first, &later, most);
-        let ways = first.iter().zip(lengths).filter(|(_, length)| *length > 0);
-        ways.map(|((token, _), length)| {
-            let tokens = std::iter::once(*token).chain(later.iter().map(|(token, _)| *token));
-            tokens.take(length).map(Draft::certain).collect()
-        })
-        .collect()
+        let branches = first.iter().zip(lengths).filter(|(_, length)| *length > 0);
+        branches
+            .map(|((token, _), length)| {
+                let tokens = std::iter::once(*token).chain(later.iter().map(|(token, _)| *token));
+                tokens.take(length).map(Draft::certain).collect()
+            })
+            .collect()
     }
 
-    /// A draft of the token that a head gives `logits` for; None as in choosing a token.
+    /// A draft drawn from a head's `logits`; None as in [`Sampling::pick`].
     fn draft(&self, logits: &[f32], rng: &mut impl Rng) -> Option<Draft> {
         let mut shares = self.nucleus(logits)?;
         let token = drawn(&shares, rng)?;
@@ -103,47 +100,51 @@ impl Sampling {
         Some(Draft { token, shares })
     }
 
-    /// Judges ways in which a text may go on: `logits` are the judge's before them, then after each token
-    /// of the first one, of the second, and so on. There may be several if sampling is greedy; no two
-    /// begin with the same token.
-    pub(crate) fn judge(&self, logits: &[&[f32]], ways: &[Vec<Draft>], rng: &mut impl Rng) -> Option<Choice> {
+    /// Verifies the branches of a draft tree: `logits` are the target's (head 1's) before them, then after
+    /// each token of the first branch, of the second, and so on. There may be several branches if sampling is
+    /// greedy; no two begin with the same token.
+    pub(crate) fn verify(&self, logits: &[&[f32]], branches: &[Vec<Draft>], rng: &mut impl Rng) -> Option<Choice> {
         let (before, mut rest) = logits.split_first()?;
-        let first = if ways.len() > 1 { Some(highest(before)?.0) } else { None };
-        for (way, drafts) in ways.iter().enumerate() {
+        let first = if branches.len() > 1 {
+            Some(highest(before)?.0)
+        } else {
+            None
+        };
+        for (branch, drafts) in branches.iter().enumerate() {
             let (own, others) = rest.split_at_checked(drafts.len())?;
             rest = others;
             if first.is_none_or(|token| drafts.first().is_some_and(|draft| draft.token == token)) {
                 let logits: Vec<&[f32]> = std::iter::once(*before).chain(own.iter().copied()).collect();
                 return self
-                    .judge_way(&logits, drafts, rng)
-                    .map(|choice| Choice { way, ..choice });
+                    .verify_branch(&logits, drafts, rng)
+                    .map(|choice| Choice { branch, ..choice });
             }
         }
-        self.judge_way(&[*before], &[], rng)
+        self.verify_branch(&[*before], &[], rng)
     }
 
-    /// Judges the drafts of consecutive tokens: row i of `logits` are the judge's after the first i of
-    /// them. As many drafts as it would have written itself are taken, then one token of its own.
+    /// Verifies the drafts of consecutive tokens: row i of `logits` are the target's after the first i of
+    /// them. Drafts are accepted up to the first one that the target rejects; one token of its own follows.
     ///
-    /// Greedily it would have written its highest logit. Otherwise the tokens come out distributed as
-    /// if drawn from the judge one by one, whatever the drafts' distributions (Leviathan et al. 2023,
-    /// arXiv 2211.17192, theorem 1): a draft x that was drawn with probability q(x) is taken with
-    /// probability min(1, p(x) / q(x)); in place of the first one that is not, a token is drawn from the
-    /// positive part of p - q, normalised. None where a choice that is needed cannot be made.
-    fn judge_way(&self, logits: &[&[f32]], drafts: &[Draft], rng: &mut impl Rng) -> Option<Choice> {
+    /// Greedily the target accepts its highest logit. Otherwise the tokens come out distributed as if drawn
+    /// from the target one by one, whatever the drafts' distributions (Leviathan et al. 2023, arXiv
+    /// 2211.17192, theorem 1): a draft x that was drawn with probability q(x) is accepted with probability
+    /// min(1, p(x) / q(x)); in place of the first one that is rejected, a token is drawn from the positive
+    /// part of p - q, normalised. None where a choice that is needed cannot be made.
+    fn verify_branch(&self, logits: &[&[f32]], drafts: &[Draft], rng: &mut impl Rng) -> Option<Choice> {
         let mut choice = Choice {
             tokens: Vec::with_capacity(logits.len()),
             accepted: 0,
-            way: 0,
+            branch: 0,
         };
         for (i, logits) in logits.iter().enumerate() {
             let Some(draft) = drafts.get(i) else {
                 choice.tokens.push(self.pick(logits, rng)?);
                 break;
             };
-            let (token, taken) = self.judge_one(logits, draft, rng)?;
+            let (token, accepted) = self.verify_one(logits, draft, rng)?;
             choice.tokens.push(token);
-            if !taken {
+            if !accepted {
                 break;
             }
             choice.accepted += 1;
@@ -151,8 +152,8 @@ impl Sampling {
         Some(choice)
     }
 
-    /// The draft or another token, and whether it is the draft.
-    fn judge_one(&self, logits: &[f32], draft: &Draft, rng: &mut impl Rng) -> Option<(u32, bool)> {
+    /// The draft if it is accepted, else another token; and whether it is accepted.
+    fn verify_one(&self, logits: &[f32], draft: &Draft, rng: &mut impl Rng) -> Option<(u32, bool)> {
         if self.temperature == 0.0 {
             let (token, _) = highest(logits)?;
             return Some((token, token == draft.token));
@@ -181,7 +182,7 @@ impl Sampling {
     /// The tokens of the nucleus with their probabilities among all tokens, most probable first
     /// (lowest id first among equals); all that have any, by id, where top_p is 1.
     fn nucleus(&self, logits: &[f32]) -> Option<Vec<(u32, f64)>> {
-        /// Less than this is lost in the sum of all weights, which is 1 at least.
+        /// Logarithm of weights that vanish in the sum of all, which is 1 at least.
         const LOST: f64 = -60.0;
         let (_, top) = highest(logits)?;
         let top = f64::from(top);
@@ -208,16 +209,16 @@ impl Sampling {
     }
 }
 
-/// A token that a head expects.
+/// A draft token of one head.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Draft {
     pub token: u32,
-    /// The probabilities it was drawn by, by id; none if it was taken greedily.
+    /// The probabilities it was drawn from, by id; none if it was chosen greedily.
     shares: Vec<(u32, f64)>,
 }
 
 impl Draft {
-    /// A draft that nothing was drawn for.
+    /// A greedy draft.
     fn certain(token: u32) -> Self {
         Self {
             token,
@@ -231,34 +232,39 @@ impl Draft {
     }
 }
 
-/// The tokens that a judge lets a text go on with.
+/// The tokens by which verification continues a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Choice {
-    /// Drafts that were taken, then one of the judge's own.
+    /// Accepted drafts, then one token of the target's own.
     pub tokens: Vec<u32>,
-    /// Number of the former.
+    /// Number of accepted drafts.
     pub accepted: usize,
-    /// The way that they are of, if there are any.
-    pub way: usize,
+    /// The branch that they belong to, if there are any.
+    pub branch: usize,
 }
 
-/// How long the ways that begin with each of `first` and go on with `later` are, if the `most` most
+/// The lengths of the branches that begin with each of `first` and continue with `later`, if the `most` most
 /// probable tokens of all of them are taken.
 fn most_probable_lengths(first: &[(u32, f64)], later: &[(u32, f64)], most: usize) -> Vec<usize> {
-    // How probable, of which way, how far along.
+    // Probability, branch, depth.
     let mut tokens = Vec::with_capacity(first.len() * (1 + later.len()));
-    for (way, (_, p)) in first.iter().enumerate() {
+    for (branch, (_, p)) in first.iter().enumerate() {
         let mut product = *p;
-        tokens.push((product, way, 0));
+        tokens.push((product, branch, 0));
         for (depth, (_, p)) in (1..).zip(later) {
             product *= p;
-            tokens.push((product, way, depth));
+            tokens.push((product, branch, depth));
         }
     }
-    // What comes before a token is never less probable, and is taken first among equals.
-    tokens.sort_by(|(p, way, depth), (q, other, behind)| q.total_cmp(p).then(depth.cmp(behind)).then(way.cmp(other)));
+    // A token's ancestors are never less probable, and are taken first among equals.
+    tokens.sort_by(|(p, branch, depth), (q, other, deeper)| {
+        q.total_cmp(p).then(depth.cmp(deeper)).then(branch.cmp(other))
+    });
     let mut lengths = vec![0; first.len()];
-    tokens.iter().take(most).for_each(|(_, way, _)| lengths[*way] += 1);
+    tokens
+        .iter()
+        .take(most)
+        .for_each(|(_, branch, _)| lengths[*branch] += 1);
     lengths
 }
 
@@ -318,7 +324,7 @@ fn drawn(shares: &[(u32, f64)], rng: &mut impl Rng) -> Option<u32> {
 /// number or any logit is NaN.
 fn highest(logits: &[f32]) -> Option<(u32, f32)> {
     const LANES: usize = 16;
-    // The highest of each lane first: that vectorises, and so does looking for what is not a number.
+    // The highest of each lane first: that vectorises, and so does the search for NaN.
     let (chunks, rest) = logits.as_chunks::<LANES>();
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let mut numbers = [true; LANES];

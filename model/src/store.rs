@@ -4,16 +4,18 @@
 //! tensor is made; all that does not fit is listed in one error. Saving is deterministic: equal
 //! weights give equal bytes.
 
+use std::io::Write;
 use std::path::Path;
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
+use crate::causal_lm::CausalLm;
 use crate::config::LlamaConfig;
+use crate::decoder::Weight;
 use crate::error::{ModelError, Problems};
 use crate::findings::{self, Finding};
 use crate::index::Indexed;
-use crate::layers::Weight;
 use crate::llama::{MtpLlama, random_weight};
 use crate::names::{self, TensorSpec};
 use crate::peft::Adapter;

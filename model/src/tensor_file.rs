@@ -248,7 +248,7 @@ impl TensorFiles {
             hash.update((bytes.len() as u64).to_le_bytes());
             hash.update(bytes);
         }
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(hash.finalize())
     }
 }
 
@@ -315,8 +315,11 @@ pub(crate) fn write(path: &Path, metadata: &[(&str, String)], tensors: Vec<Outgo
     replace(path, |out| write_to(out, metadata, tensors))
 }
 
-/// Writes a file under a temporary name beside it, brings it to the disk and renames it.
-pub(crate) fn replace(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<(), ModelError> {
+/// Writes a temporary file in the same folder, brings it to the disk and renames it.
+pub(crate) fn replace(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
+) -> Result<(), ModelError> {
     let mut temporary = PathBuf::from(path).into_os_string();
     temporary.push(format!(".tmp-{}", std::process::id()));
     let temporary = PathBuf::from(temporary);

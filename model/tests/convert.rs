@@ -10,7 +10,9 @@ use burn::tensor::Device;
 use burn_store::pytorch_reader::PytorchReader;
 use common::{fixture, max_diff, values};
 use safetensors::SafeTensors;
-use wmtp_model::{Direction, LlamaConfig, LoadOptions, Packed, SaveDtype, convert, hf_to_meta, load, meta_to_hf, save};
+use wmtp_model::{
+    CausalLm, Direction, LlamaConfig, LoadOptions, Packed, SaveDtype, convert, hf_to_meta, load, meta_to_hf, save,
+};
 
 /// Name to (type, shape, bytes) of all tensors of the safetensors files among `names`.
 type Tensors = BTreeMap<String, (String, Vec<usize>, Vec<u8>)>;
@@ -111,6 +113,22 @@ fn query_rows_go_from_neighbouring_pairs_to_halves_and_back() {
     let reader = PytorchReader::new(meta.path().join("consolidated.pth")).unwrap();
     let rows = firsts(&reader.get("layers.0.attention.wq.weight").unwrap().read().unwrap());
     assert_eq!(rows, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
+}
+
+/// A mapped file can be used in place.
+#[test]
+fn every_entry_of_a_checkpoint_starts_at_a_multiple_of_64() {
+    let (hf, meta) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    meta_to_hf(&fixture("meta/tied"), hf.path()).unwrap();
+    hf_to_meta(hf.path(), meta.path()).unwrap();
+    let file = std::fs::File::open(meta.path().join("consolidated.pth")).unwrap();
+    let mut archive = zip::ZipArchive::new(file).unwrap();
+    assert!(archive.len() > 3);
+    for index in 0..archive.len() {
+        let entry = archive.by_index(index).unwrap();
+        assert_eq!(entry.data_start().unwrap() % 64, 0, "{}", entry.name().unwrap());
+        assert_eq!(entry.size(), entry.compressed_size());
+    }
 }
 
 #[test]

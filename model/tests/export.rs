@@ -10,8 +10,8 @@ use common::{fixture, values};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 use wmtp_model::{
-    Companions, ExportOptions, Heads, LlamaConfig, LoadOptions, MtpLlama, Packed, SaveDtype, apply_lora, export,
-    export_model, load, load_adapter, merged, save, save_adapter, stored_dtype,
+    CausalLm, Companions, ExportOptions, Heads, LlamaConfig, LoadOptions, MtpLlama, Packed, SaveDtype, apply_lora,
+    export, export_model, load, load_adapter, merged, save, save_adapter, stored_dtype,
 };
 
 type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;

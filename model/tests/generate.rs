@@ -7,7 +7,7 @@ use std::cell::Cell;
 
 use burn::tensor::{DType, Device};
 use common::tiny::{config, greedy, prompt, request, run, with_heads, without_cache};
-use wmtp_model::{Decoding, Effort, Finish, Generation, MtpLlama, Request, Sampling, generate_all};
+use wmtp_model::{CausalLm, Decoding, Effort, Finish, Generation, MtpLlama, Request, Sampling, generate_all};
 
 /// In f64 every backend's own operations compute, in f32 on flex slices of memory.
 const WAYS: [DType; 2] = [DType::F64, DType::F32];

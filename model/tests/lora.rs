@@ -10,7 +10,7 @@ use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use common::{max_diff, values};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
-use wmtp_model::{LlamaConfig, MtpLlama, Packed, apply_lora, load_adapter, merged, save_adapter};
+use wmtp_model::{CausalLm, LlamaConfig, MtpLlama, Packed, apply_lora, load_adapter, merged, save_adapter};
 
 const RANK: usize = 2;
 const ALPHA: f64 = 6.0;

@@ -4,7 +4,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::tensor::{DType, Device};
-use wmtp_model::{Compute, LlamaConfig, Packed};
+use wmtp_model::{CausalLm, Compute, LlamaConfig, Packed};
 
 /// The system's allocator, counting the bytes that are in use.
 struct Counting;

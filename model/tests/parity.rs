@@ -5,7 +5,9 @@ mod common;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use common::{cross_entropy, fixture, max_diff, references, rows, values};
-use wmtp_model::{Decoding, Finish, Generation, LoadOptions, MtpLlama, Packed, Request, Sampling, generate_all, load};
+use wmtp_model::{
+    CausalLm, Decoding, Finish, Generation, LoadOptions, MtpLlama, Packed, Request, Sampling, generate_all, load,
+};
 
 const MODELS: [&str; 4] = ["tied-f32", "untied-bf16", "sharded-f16", "llama3-rope"];
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use burn::tensor::Device;
 use common::{cross_entropy, fixture, max_diff, references, rows};
 use serde::Deserialize;
-use wmtp_model::{LoadOptions, MtpLlama, Packed, apply_lora, continue_adapter, load, load_adapted};
+use wmtp_model::{CausalLm, LoadOptions, MtpLlama, Packed, apply_lora, continue_adapter, load, load_adapted};
 
 #[derive(Deserialize)]
 struct Expected {

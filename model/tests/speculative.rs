@@ -5,8 +5,8 @@ mod common;
 use burn::tensor::{DType, Device};
 use common::tiny::{best, config, logits, prompt, request, run, with_heads};
 use wmtp_model::{
-    Decoding, Finish, Generation, HeadInit, LoadOptions, MtpLlama, Request, Sampling, SaveDtype, generate_all, load,
-    save,
+    CausalLm, Decoding, Finish, Generation, HeadInit, LoadOptions, MtpLlama, Request, Sampling, SaveDtype,
+    generate_all, load, save,
 };
 
 const WAYS: [DType; 2] = [DType::F64, DType::F32];
@@ -187,7 +187,7 @@ fn ways_hold_the_most_probable_tokens_of_all_that_could_follow() {
         assert_eq!(made.tokens, text[prompt.len()..]);
         let found = made.effort;
         assert_eq!(
-            (found.trunk_forwards, found.judged, found.drafted, found.accepted),
+            (found.trunk_forwards, found.verified, found.drafted, found.accepted),
             effort
         );
     }
@@ -235,7 +235,7 @@ fn drafts_are_those_of_the_heads_at_the_last_token_that_stayed() {
             let made = run(&model, &requests, &one_way).remove(0);
             assert_eq!(made.tokens, text[prompt.len()..]);
             assert_eq!(made.effort.trunk_forwards, passes, "{dtype:?}");
-            assert_eq!(made.effort.judged, drafted.iter().sum::<usize>());
+            assert_eq!(made.effort.verified, drafted.iter().sum::<usize>());
             assert_eq!(made.effort.drafted, drafted);
             assert_eq!(made.effort.accepted, accepted);
         }

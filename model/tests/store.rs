@@ -9,7 +9,8 @@ use burn::tensor::Device;
 use common::{fixture, max_diff, references, values};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use wmtp_model::{
-    HeadInit, LlamaConfig, LoadOptions, MtpLlama, Packed, SaveDtype, from_bytes, load, model_hash, save, to_bytes,
+    CausalLm, HeadInit, LlamaConfig, LoadOptions, MtpLlama, Packed, SaveDtype, from_bytes, load, model_hash, save,
+    to_bytes,
 };
 
 fn with_heads(n: usize, head_init: HeadInit, seed: u64) -> LoadOptions {

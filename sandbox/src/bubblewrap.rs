@@ -11,7 +11,7 @@ use crate::{
     SandboxError, Status,
     bpf::Filter,
     interpreter::Interpreter,
-    launch::{Arguments, Fault, Plan, ResourceLimit, Started, Step, start},
+    launch::{Arguments, Fault, LaunchPlan, ResourceLimit, Started, Step, start},
     runner::{filter, layer, sealed_file},
     scratch::Scratch,
     syscalls::ExecPointers,
@@ -86,7 +86,7 @@ impl Bubblewrap {
     }
 
     /// The filter for programs behind bwrap. `execve` has to be open, because bwrap makes it from
-    /// an address of its own; what can be executed is what is there: the interpreter.
+    /// an address of its own; the interpreter is the only executable.
     pub(crate) fn filter(&self) -> Result<Filter, SandboxError> {
         let mut filter = filter(ExecPointers::ANY, true)?;
         for at in &filter.pid_at {
@@ -129,7 +129,7 @@ impl Bubblewrap {
             .chain(crate::runner::FLAGS)
             .collect();
         let arguments = Arguments::new(&arguments, &[crate::runner::ENVIRONMENT]).map_err(fault)?;
-        start(&mut Plan {
+        start(&mut LaunchPlan {
             arguments: &arguments,
             streams,
             directory: scratch.directory(),

@@ -7,7 +7,7 @@
 //! - The calling thread is suspended until the child has started another program or ended, so the
 //!   child has the thread's stack objects and thread-local storage (`errno`) for itself. It runs on
 //!   a stack of its own all the same.
-//! - Everything that the child needs is made beforehand ([`Plan`]): it makes system calls through
+//! - Everything that the child needs is made beforehand ([`LaunchPlan`]): it makes system calls through
 //!   libc's thin wrappers, takes no lock, allocates nothing and does not unwind. Other threads of
 //!   the caller may hold any lock meanwhile.
 //! - All signals are blocked around `clone`, and the child gives every signal its default action
@@ -15,7 +15,7 @@
 //!   directory and credentials are the child's own: neither CLONE_SIGHAND, CLONE_FILES nor CLONE_FS
 //!   is given. Nothing it does changes the shared memory's attributes: it drops capabilities but
 //!   never changes its user, which would make the caller undumpable.
-//! - It reports failure by writing to its [`Plan`], which the caller reads after `clone` returns.
+//! - It reports failure by writing to its [`LaunchPlan`], which the caller reads after `clone` returns.
 
 use std::{
     ffi::{CStr, CString, c_char, c_int, c_void},
@@ -78,7 +78,7 @@ pub(crate) struct OwnFilter<'a> {
 
 /// All that a start needs.
 #[derive(Debug)]
-pub(crate) struct Plan<'a> {
+pub(crate) struct LaunchPlan<'a> {
     pub(crate) arguments: &'a Arguments,
     /// Standard input, output and error.
     pub(crate) streams: [BorrowedFd<'a>; 3],
@@ -122,7 +122,7 @@ pub(crate) struct Started {
 
 /// What parent and child share.
 struct Shared<'p, 'a> {
-    plan: &'p mut Plan<'a>,
+    plan: &'p mut LaunchPlan<'a>,
     parent: libc::pid_t,
     fault: Option<(Step, c_int)>,
 }
@@ -134,7 +134,7 @@ const STACK: usize = 128 << 10;
 ///
 /// # Errors
 /// The step that failed, with the system's error.
-pub(crate) fn start(plan: &mut Plan<'_>) -> Result<Started, Fault> {
+pub(crate) fn start(plan: &mut LaunchPlan<'_>) -> Result<Started, Fault> {
     let numbers = plan.streams.iter().chain([&plan.directory]).chain(&plan.ruleset);
     if numbers.map(AsRawFd::as_raw_fd).any(|number| number < 3) {
         return Err(Fault {
@@ -175,7 +175,7 @@ pub(crate) fn start(plan: &mut Plan<'_>) -> Result<Started, Fault> {
     // SAFETY: the kernel has just opened it for us, and nobody else knows of it.
     let pidfd = (pidfd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) });
     // SAFETY: the child wrote through a pointer that the compiler could not see; the volatile read
-    // takes what is there now.
+    // uses the one that exists now.
     let fault = unsafe { std::ptr::read_volatile(&raw const shared.fault) };
     if let Some((step, code)) = fault {
         // SAFETY: waits for the child, which has ended; no status is asked for.
@@ -339,7 +339,7 @@ unsafe fn drop_capabilities() -> bool {
 /// Writes the process id into the filter and puts it on.
 ///
 /// # Safety
-/// To be called in the child only; the filter binds whoever calls this, for good.
+/// To be called in the child only; the filter binds the calling process and cannot be removed.
 unsafe fn install(filter: &mut OwnFilter<'_>) -> bool {
     // SAFETY: no arguments, cannot fail.
     let pid = unsafe { libc::getpid() } as u32;

@@ -53,10 +53,10 @@ pub use elsewhere::Sandbox;
 /// What one program may use.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
-    /// Time on the clock from start to kill.
+    /// Wall-clock time from start to kill.
     pub wall: Duration,
-    /// Processor time, all threads together, rounded up to whole seconds; under load it ends late,
-    /// which is why `wall` is there as well.
+    /// CPU time of all threads together, rounded up to whole seconds. Under load it ends late, which is why
+    /// `wall` limits the program as well.
     pub cpu: Duration,
     /// Address space in bytes. A program has one process, so this is all of its memory.
     pub memory_bytes: u64,
@@ -74,7 +74,7 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 10 s on the clock, 5 s of processor, 1 GiB, 1 MiB of output, files of 16 MiB and 64 MiB
+    /// 10 s of wall-clock time, 5 s of CPU time, 1 GiB, 1 MiB of output, files of 16 MiB and 64 MiB
     /// together, 4096 files, 256 threads.
     fn default() -> Self {
         Self {
@@ -116,7 +116,7 @@ pub enum Status {
     Exit(i32),
     /// It was ended by this signal; ours (SIGKILL) only if [`Outcome::breach`] says so.
     Signal(i32),
-    /// It used up its time, on the clock or on the processor.
+    /// It used up its wall-clock or CPU time.
     TimedOut,
     /// It wrote more than [`Limits::output_bytes`].
     OutputLimit,
@@ -144,7 +144,7 @@ pub struct Outcome {
     pub stdout: Vec<u8>,
     /// Standard error, at most [`Limits::output_bytes`].
     pub stderr: Vec<u8>,
-    /// Seconds on the clock.
+    /// Wall-clock seconds.
     pub seconds: f64,
 }
 
@@ -153,7 +153,7 @@ pub trait Runner: Send + Sync {
     /// Runs `program` to its end or to its first limit.
     ///
     /// # Errors
-    /// Only when the sandbox itself fails (no temporary directory, no process to be had); what
+    /// Only when the sandbox itself fails (no temporary directory, no process); what
     /// the program does wrong is in the [`Outcome`].
     fn run(&self, program: &Program<'_>, limits: &Limits) -> Result<Outcome, SandboxError>;
 
@@ -197,14 +197,13 @@ pub enum Policy {
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The interpreter, a path or a name to look up on the PATH. What is started later is the
-    /// executable that it names itself, so that a wrapper (pyenv's, say) is asked once and not
-    /// again without its environment.
+    /// executable that it names itself, so that a wrapper such as pyenv's runs once, with its environment.
     pub python: std::path::PathBuf,
     /// What keeps programs from the file system.
     pub isolation: Isolation,
     /// What to do where a layer is missing.
     pub policy: Policy,
-    /// Files and directories that programs may read, beside the interpreter's own.
+    /// Files and directories that programs may read, in addition to the interpreter's own.
     pub readable: Vec<std::path::PathBuf>,
     /// Where the temporary directories are made.
     pub temp: std::path::PathBuf,
@@ -234,10 +233,7 @@ pub enum SandboxError {
         reason: String,
     },
     /// The host does not give a layer without which untrusted programs must not run.
-    #[error(
-        "the sandbox's layer `{layer}` is not to be had on this host: {reason}; {advice}, \
-         or run untrusted programs without it by asking for unsafe execution in so many words"
-    )]
+    #[error("sandbox layer `{layer}` is unavailable on this host: {reason}; {advice}")]
     Layer {
         /// Which one.
         layer: &'static str,

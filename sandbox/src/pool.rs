@@ -17,7 +17,7 @@ pub fn run_all<R: Runner + ?Sized>(
 }
 
 /// Applies `job` to every item on at most `threads` threads, the caller's among them. Results come
-/// in the order of the items. A panic of `job` goes on in the caller.
+/// in the order of the items. A panic of `job` is resumed in the caller.
 pub fn map_bounded<I: Sync, T: Send>(items: &[I], threads: usize, job: impl Fn(&I) -> T + Sync) -> Vec<T> {
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::with_capacity(items.len()));

@@ -7,7 +7,7 @@ use crate::{
     files::{FileRules, landlock_version},
     interpreter::Interpreter,
     io_error,
-    launch::{Arguments, Fault, OwnFilter, Plan, ResourceLimit, Started, Step, start},
+    launch::{Arguments, Fault, LaunchPlan, OwnFilter, ResourceLimit, Started, Step, start},
     probe,
     scratch::{Scratch, sweep},
     syscalls::{ExecPointers, rules},
@@ -231,7 +231,7 @@ impl Sandbox {
 
     fn start(&self, scratch: &Scratch, streams: [BorrowedFd<'_>; 3], limits: &Limits) -> Result<Started, SandboxError> {
         let limits = self.resource_limits(limits);
-        let mut plan = Plan {
+        let mut plan = LaunchPlan {
             arguments: match &self.gate {
                 Gate::Landlock(_, arguments) | Gate::Open(arguments) => arguments,
                 Gate::Bubblewrap(bubblewrap) => {

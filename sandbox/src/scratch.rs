@@ -268,7 +268,7 @@ fn remove(top: BorrowedFd<'_>, name: &CStr, moved: &mut u64, left: &mut Vec<CStr
         }
     }
     match unlink(top, name, libc::AT_REMOVEDIR) {
-        // More than a batch, or somebody makes files: the next round goes on.
+        // More than a batch, or somebody makes files: the next round continues.
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
         done => done,
     }

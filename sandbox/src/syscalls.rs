@@ -4,7 +4,7 @@
 //! modules and libc need, threads included. Everything else fails, in one of three ways:
 //!
 //! - **EPERM** for calls that exist and are denied by decision. Python turns it into
-//!   `PermissionError`, so a program that merely tries a socket can go on and a verdict says what
+//!   `PermissionError`, so a program that merely tries a socket can continue and a verdict says what
 //!   happened. To be refused costs an attacker as much as to be killed: the call is not made.
 //! - **ENOSYS** for `clone3`, for `openat2` and for all numbers that are not in the table. Libraries
 //!   try new calls first and fall back to older ones on that answer; with EPERM they would give up.

@@ -111,7 +111,7 @@ pub(crate) struct End {
 
 /// Why the program was ended from here.
 #[derive(Clone, Copy, PartialEq)]
-enum Stop {
+enum StopReason {
     Wall,
     Output,
     Breach(Breach),
@@ -139,7 +139,7 @@ pub(crate) fn watch(
             output.drain()?;
         }
         if outputs.iter().any(|output| output.overflow) {
-            break Some(Stop::Output);
+            break Some(StopReason::Output);
         }
         if group.ended()? {
             break None;
@@ -150,14 +150,14 @@ pub(crate) fn watch(
                 let used = Usage::of(program);
                 seen = seen.max(used.cpu);
                 if let Some(breach) = breach(&used, program, scratch, limits) {
-                    break Some(Stop::Breach(breach));
+                    break Some(StopReason::Breach(breach));
                 }
             }
             next_look = Instant::now() + GLANCE.max(now.elapsed() * SHARE);
         }
         let left = limits.wall.saturating_sub(started.elapsed());
         if left.is_zero() {
-            break Some(Stop::Wall);
+            break Some(StopReason::Wall);
         }
         let glance = next_look.saturating_duration_since(Instant::now());
         wait(&outputs, group.pidfd.as_ref(), left.min(glance))?;
@@ -170,8 +170,8 @@ pub(crate) fn watch(
     }
     let overflow = outputs.iter().any(|output| output.overflow);
     let (status, breach) = match stop {
-        Some(Stop::Wall) => (Status::TimedOut, None),
-        Some(Stop::Breach(breach)) => (Status::Signal(libc::SIGKILL), Some(breach)),
+        Some(StopReason::Wall) => (Status::TimedOut, None),
+        Some(StopReason::Breach(breach)) => (Status::Signal(libc::SIGKILL), Some(breach)),
         _ if overflow => (Status::OutputLimit, None),
         _ => (ended_with(raw, cpu, limits), None),
     };
@@ -250,7 +250,7 @@ impl Capture {
         })
     }
 
-    /// Takes what is there, up to the cap; one byte more sets `overflow` and ends the reading.
+    /// Reads the available bytes, up to the cap; one byte more sets `overflow` and ends the reading.
     fn drain(&mut self) -> io::Result<()> {
         let mut block = [0; 1 << 16];
         while let Some(pipe) = &mut self.pipe {

@@ -9,12 +9,15 @@ use super::{
     common::{model_dir, resolve_model},
 };
 use crate::{
-    settings::Config,
+    data::Tokenizer,
+    run::RunRecord,
+    settings::{Config, Settings},
     storage::{Location, StorageError},
 };
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use wmtp_model::{CausalLm, MtpLlama};
 
 /// A model's directory and, where that holds a LoRA adapter, the directory of its base.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,14 +153,11 @@ pub(super) fn of_run(
         uri: uri.to_owned(),
         source: super::ModelSource::Directory(dir),
     };
-    let record: Value = std::fs::read(run.join("run.json"))
-        .ok()
-        .and_then(|text| serde_json::from_slice(&text).ok())
+    let places = RunRecord::read(run)
+        .and_then(|record| record.places)
         .unwrap_or_default();
-    let then = record["places"][key]
-        .as_str()
-        .map(PathBuf::from)
-        .filter(|dir| dir.is_dir());
+    let then = places.get(key).cloned().flatten();
+    let then = then.map(PathBuf::from).filter(|dir| dir.is_dir());
     if let Some(found) = then.or_else(|| above(Path::new(uri), run)) {
         tracing::info!(model = uri, directory = %found.display(), "found where the run had it");
         return Ok(directory(found));
@@ -178,4 +178,26 @@ pub(super) fn of_run(
         "the {key} `{uri}` that `{}` was started with was not found; say where it is with {flag}: ",
         run.display()
     )))
+}
+
+/// Loads a model for inference, with its tokenizer and its weights in `dtype`. A directory that holds
+/// a LoRA adapter is loaded on top of the base that it names. Heads: as stored, or at most `heads`. The
+/// tokenizer adds special tokens as `data.special_tokens` says.
+pub(super) fn open_model(
+    model: &Model,
+    heads: Option<usize>,
+    dtype: DType,
+    settings: &Settings,
+    device: &Device,
+    output: &Output,
+) -> Result<(MtpLlama, Tokenizer), Failure> {
+    let place = Place::of(model, &settings.config, device, output)?;
+    let loaded = crate::pipeline::load_model(&place.dir, place.base.as_deref(), heads, dtype, device)?;
+    let tokenizer = Tokenizer::load(place.tokenizer())?
+        .with_choice(settings.recipe.data.choice())?
+        .for_model(loaded.config().vocab_size)?;
+    if let Some(notice) = tokenizer.notice() {
+        eprintln!("note: {notice}");
+    }
+    Ok((loaded, tokenizer))
 }

@@ -14,32 +14,32 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// What there is, the last used first.
+    /// List the entries, most recently used first.
     List {
         #[command(flatten)]
         settings: SettingsArgs,
     },
-    /// Fetch something ahead of its use, for a machine that will be offline, say.
+    /// Download a model or data set in advance, for example for offline use.
     Fetch {
         #[command(flatten)]
         settings: SettingsArgs,
         /// hf://OWNER/NAME or s3://BUCKET/KEY.
         uri: String,
-        /// It is a data set, not a model.
+        /// The URI names a data set, not a model.
         #[arg(long)]
         data: bool,
     },
-    /// Remove everything that no process uses, or a part of it.
+    /// Remove entries that no process uses.
     Clean {
         #[command(flatten)]
         settings: SettingsArgs,
-        /// What was used last stays, up to this size.
+        /// Keep the most recently used entries up to this total size.
         #[arg(long, value_name = "SIZE", conflicts_with = "unfinished")]
         keep: Option<ByteSize>,
-        /// Only downloads that broke off.
+        /// Remove only interrupted downloads.
         #[arg(long)]
         unfinished: bool,
-        /// Say what would be removed.
+        /// Print what would be removed, and remove nothing.
         #[arg(long)]
         dry_run: bool,
     },

@@ -1,16 +1,17 @@
 //! What several verbs share: settings, the model and the device.
 
-use super::{Failure, Output, base::Place, runs, suggest};
+use super::{Failure, Output, runs, suggest};
 use crate::{
-    data::{DataConfig, Tokenizer},
-    device,
-    settings::{Config, EvalPrecision, Pipeline, Settings, Sources, expand_home},
+    data::DataConfig,
+    device::{self, Capabilities},
+    eval::bench::Spec,
+    paths::expand_home,
+    settings::{Config, EvalPrecision, Pipeline, Settings, Sources},
     storage::{Kind, Location, Storage},
 };
 use burn::tensor::{DType, Device};
 use clap::{ArgMatches, Args, FromArgMatches, ValueHint};
 use std::path::PathBuf;
-use wmtp_model::MtpLlama;
 
 /// `--config`, `--recipe`, `--set` and `--device`, on every verb that has settings.
 ///
@@ -184,9 +185,9 @@ pub(super) fn resolve_model(uri: &str, config: &Config, output: &Output) -> Resu
 /// Finds a model or data set: the part of [`resolve_model`] that both share.
 pub(super) fn resolve(uri: &str, kind: Kind, config: &Config, output: &Output) -> Result<ModelSource, Failure> {
     if let Location::Builtin(name) = Location::parse(uri)? {
-        let (what, known): (_, &[&str]) = match kind {
-            Kind::Model => ("model", &["micro"]),
-            Kind::Data => ("data set", &["mbpp", "humaneval", "contest"]),
+        let (what, known) = match kind {
+            Kind::Model => ("model", vec!["micro"]),
+            Kind::Data => ("data set", Spec::built_in().collect()),
         };
         if !known.contains(&name.as_str()) {
             return Err(Failure::usage(format!(
@@ -236,35 +237,13 @@ pub(super) fn data_source(uri: &str, config: &Config, output: &Output) -> Result
     })
 }
 
-/// The type of weights that `eval.precision` asks for, on the device with this name.
-pub(super) fn generation_dtype(settings: &Settings, device_name: &str) -> Result<DType, Failure> {
+/// The type of weights that `eval.precision` sets, checked against what the device can do.
+pub(super) fn generation_dtype(settings: &Settings, device_name: &str, device: &Device) -> Result<DType, Failure> {
     let precision = settings.recipe.eval.precision;
-    if precision != EvalPrecision::F32 && device_name != "flex" {
+    if precision != EvalPrecision::F32 && !Capabilities::of(device).bf16 {
         return Err(Failure::usage(format!(
             "`eval.precision` other than f32 works on flex only so far, and this run is on {device_name}; leave it out, or take --device flex"
         )));
     }
     Ok(precision.dtype())
-}
-
-/// Loads a model for inference, with its tokenizer and its weights in `dtype`. A directory that holds
-/// a LoRA adapter is loaded on top of the base that it names. Heads: as stored, or at most so many. The
-/// tokenizer adds special tokens as `data.special_tokens` says.
-pub(super) fn open_model(
-    model: &Model,
-    heads: Option<usize>,
-    dtype: DType,
-    settings: &Settings,
-    device: &Device,
-    output: &Output,
-) -> Result<(MtpLlama, Tokenizer), Failure> {
-    let place = Place::of(model, &settings.config, device, output)?;
-    let loaded = crate::pipeline::open_model(&place.dir, place.base.as_deref(), heads, dtype, device)?;
-    let tokenizer = Tokenizer::load(place.tokenizer())?
-        .with_choice(settings.recipe.data.choice())?
-        .for_model(loaded.config().vocab_size)?;
-    if let Some(notice) = tokenizer.notice() {
-        eprintln!("note: {notice}");
-    }
-    Ok((loaded, tokenizer))
 }

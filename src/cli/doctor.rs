@@ -7,8 +7,9 @@ use super::{Failure, Output, SettingsArgs};
 use crate::{
     device::{self, Available, Backend},
     eval::sandbox::{Limits, Options, Program, Runner, Sandbox, Status},
-    machine::Machine,
-    settings::{Config, expand_home},
+    paths::expand_home,
+    run::Machine,
+    settings::Config,
     storage::RemoteRuns,
     track::{self, TrackerKind},
 };
@@ -31,21 +32,21 @@ struct Report {
     cores: usize,
     memory_bytes: Option<u64>,
     avx512: bool,
-    checks: Vec<Check>,
+    checks: Vec<HealthCheck>,
     /// Every check holds.
     ok: bool,
 }
 
 /// One thing that was tried.
 #[derive(Serialize)]
-struct Check {
+struct HealthCheck {
     name: &'static str,
     ok: bool,
     /// What was found; where it failed, what to do.
     text: String,
 }
 
-impl Check {
+impl HealthCheck {
     fn new(name: &'static str, found: Result<String, String>) -> Self {
         Self {
             name,
@@ -70,16 +71,16 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
 fn examine(config: &Config) -> Report {
     let machine = Machine::here();
     let mut checks = vec![
-        Check::new("device", device(&config.devices.backend)),
-        Check::new("sandbox", sandbox()),
-        Check::new("cache", directory(&expand_home(&config.paths.cache), "paths.cache")),
-        Check::new("runs", directory(&expand_home(&config.paths.runs), "paths.runs")),
+        HealthCheck::new("device", device(&config.devices.backend)),
+        HealthCheck::new("sandbox", sandbox()),
+        HealthCheck::new("cache", directory(&expand_home(&config.paths.cache), "paths.cache")),
+        HealthCheck::new("runs", directory(&expand_home(&config.paths.runs), "paths.runs")),
     ];
     if config.tracking.kinds.contains(&TrackerKind::Mlflow) {
-        checks.push(Check::new("mlflow", track::ask_mlflow(&config.tracking.mlflow)));
+        checks.push(HealthCheck::new("mlflow", track::ask_mlflow(&config.tracking.mlflow)));
     }
     if let Some(url) = &config.storage.runs {
-        checks.push(Check::new("s3", bucket(url, config)));
+        checks.push(HealthCheck::new("s3", bucket(url, config)));
     }
     Report {
         version: env!("CARGO_PKG_VERSION"),

@@ -146,7 +146,7 @@ pub(super) fn speculation(effort: &Effort, tokens: usize) -> serde_json::Value {
     serde_json::json!({
         "trunk_forwards": effort.trunk_forwards,
         "tokens_per_forward": share(tokens, effort.trunk_forwards),
-        "tokens_judged": effort.judged,
+        "tokens_judged": effort.verified,
         "heads": heads,
     })
 }
@@ -157,7 +157,7 @@ pub(super) fn speculation_text(effort: &Effort, tokens: usize) -> String {
         "{tokens} tokens in {} passes through the trunk, {:.2} tokens each; {} drafts judged, passes in which one was accepted:",
         effort.trunk_forwards,
         share(tokens, effort.trunk_forwards).unwrap_or(0.0),
-        effort.judged
+        effort.verified
     );
     for (head, (drafted, accepted)) in (2..).zip(effort.drafted.iter().zip(&effort.accepted)) {
         text += &format!("\n  head {head}: {accepted} of {drafted}");

@@ -55,7 +55,7 @@ struct Cli {
     /// Print exactly one JSON document on standard output.
     #[arg(long, global = true, help_heading = "Output")]
     json: bool,
-    /// More log lines on standard error (WMTP_LOG=wmtp=debug says which).
+    /// Log more to standard error (set a filter with WMTP_LOG, such as WMTP_LOG=wmtp=debug).
     #[arg(long, short, global = true, help_heading = "Output")]
     verbose: bool,
     #[command(subcommand)]
@@ -76,40 +76,40 @@ enum Command {
     /// Continue a prompt, or answer a chat message.
     #[command(after_help = help::GENERATE)]
     Generate(generate::Args),
-    /// Talk with a model.
+    /// Chat with a model.
     #[command(after_help = help::CHAT)]
     Chat(chat::Args),
-    /// Cross-entropy of every head for every token of a text.
+    /// Compute the cross-entropy of every head for every token of a text.
     #[command(after_help = help::SCORE)]
     Score(score::Args),
-    /// Print the resolved settings, compare training data with benchmarks, or judge a model's heads.
+    /// Print the resolved settings, compare training data with benchmarks, or evaluate a model's heads.
     #[command(after_help = help::INSPECT)]
     Inspect(inspect::Args),
     /// Convert a model between layouts.
     #[command(after_help = help::CONVERT)]
     Convert(convert::Args),
-    /// Write a checkpoint for other tools: merged, without heads, in another type.
+    /// Export a checkpoint for other tools: merged, without extra heads, or in another dtype.
     #[command(after_help = help::EXPORT)]
     Export(export::Args),
-    /// What a run did, as pages to look at; several runs side by side.
+    /// Write a report of a run, or a comparison of several runs, as HTML pages.
     #[command(after_help = help::REPORT)]
     Report(report::Args),
-    /// Bring a run to its trackers after the fact.
+    /// Deliver a run to its trackers after it has ended.
     #[command(after_help = help::TRACK)]
     Track(track::Args),
-    /// A run's model into the registry, with its card.
+    /// Register a run's model in the model registry, with its model card.
     #[command(after_help = help::PROMOTE)]
     Promote(promote::Args),
-    /// What was downloaded and kept.
+    /// List, fetch or remove cached downloads.
     #[command(after_help = help::CACHE)]
     Cache(cache::Args),
-    /// What works on this machine.
+    /// Check which devices, sandbox layers and directories work on this machine.
     #[command(after_help = help::DOCTOR)]
     Doctor(doctor::Args),
-    /// JSON Schema of a settings file, for editors.
+    /// Print the JSON Schema of a settings file, for editors.
     #[command(after_help = help::SCHEMA)]
     Schema(schema::Args),
-    /// Completion script for a shell.
+    /// Print a completion script for a shell.
     #[command(after_help = help::COMPLETIONS)]
     Completions(completions::Args),
 }
@@ -125,6 +125,11 @@ static LONG_VERSION: LazyLock<String> = LazyLock::new(|| {
         backends.join(", ")
     )
 });
+
+/// The command line as clap knows it, for the reference page.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
 
 /// The program: parses, runs, reports.
 pub fn main() -> ExitCode {

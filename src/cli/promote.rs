@@ -3,13 +3,13 @@
 use super::{Failure, Output, SettingsArgs, track::run_with_settings};
 use crate::{
     pipeline::weights_hash,
+    report::card::{CardFields, Evaluation, ModelCard},
+    run::{RunDir, RunRecord, file, verify},
     settings::Settings,
-    track::{
-        self, Address, CardFields, Evaluation, ModelCard, Registered, Registry, RunInfo, Stage, TrackError,
-        write_atomically,
-    },
+    track::{self, Address, Registered, Registry, RunInfo, Stage, TrackError},
 };
-use serde_json::{Value, json};
+use serde::de::DeserializeOwned;
+use serde_json::json;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -20,13 +20,13 @@ use std::{
 pub struct Args {
     /// The run: its name or its directory.
     run: String,
-    /// Where to: production only takes what is in staging.
+    /// Target stage; production accepts only models that are in staging.
     #[arg(long, value_enum, value_name = "STAGE")]
     to: To,
     /// Which checkpoint; `best`, or `last` where there is no best one, if left out.
     #[arg(long, value_name = "NAME")]
     checkpoint: Option<String>,
-    /// What only you know of the model: a YAML file with intended_use, limits and, unless they are
+    /// Model card fields that the run does not record: a YAML file with intended_use, limits and, unless they are
     /// known, licence and data_licence. Kept with the run.
     #[arg(long, value_name = "FILE")]
     card: Option<PathBuf>,
@@ -58,8 +58,8 @@ struct Candidate {
 /// Promotes.
 pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     let (dir, settings) = run_with_settings(&args.run, &args.settings, args.output.as_deref())?;
-    let run = read_json(&dir.join("run.json"))?;
-    if run["kind"] == "evaluation" {
+    let record: RunRecord = read_json(&dir.join(file::RECORD))?;
+    if record.is_evaluation() {
         return Err(Failure::usage(format!(
             "{} is an evaluation: promote the run that it evaluated",
             dir.display()
@@ -76,7 +76,7 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
         To::Production => Stage::Production,
     };
     let fields = card_fields(args.card.as_deref(), &dir)?;
-    let card = card(&candidate, &name, &run, &fields)?;
+    let card = card(&candidate, &name, &record, &fields)?;
     let mlflow = &settings.config.tracking.mlflow;
     let address = Address::find(mlflow.uri.as_deref()).map_err(|_| {
         Failure::usage("the registry is an MLflow server's and none is named: set tracking.mlflow.uri or MLFLOW_TRACKING_URI to http://HOST:PORT")
@@ -84,8 +84,11 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     let registry = Registry::new(address, mlflow).map_err(Failure::usage)?;
     let registered = promote(&registry, &candidate, &name, stage, &card)?;
     let saved = serde_json::to_string_pretty(&fields)?;
-    write_atomically(&dir.join(FIELDS), saved.as_bytes()).map_err(Failure::failed)?;
-    write_atomically(&dir.join(CARD), card.as_bytes()).map_err(Failure::failed)?;
+    for (name, text) in [(FIELDS, &saved), (CARD, &card)] {
+        let path = dir.join(name);
+        crate::fs::write(&path, text.as_bytes())
+            .map_err(|e| Failure::failed(format!("cannot write `{}`: {e}", path.display())))?;
+    }
     output.result(
         &json!({
             "name": name,
@@ -109,10 +112,11 @@ const FIELDS: &str = "model_card.json";
 const CARD: &str = "MODEL_CARD.md";
 
 fn candidate(args: &Args, dir: &Path, settings: &Settings) -> Result<Candidate, Failure> {
-    let there = |name: &&str| dir.join("checkpoints").join(name).join("manifest.json").is_file();
+    let run = RunDir::at(dir);
+    let there = |name: &&str| run.checkpoint(name).join(file::MANIFEST).is_file();
     let name = match &args.checkpoint {
         Some(name) => Some(name.as_str()).filter(there),
-        None => ["best", "last"].into_iter().find(there),
+        None => [file::BEST, file::LAST].into_iter().find(there),
     };
     let Some(name) = name else {
         return Err(Failure::usage(format!(
@@ -121,9 +125,9 @@ fn candidate(args: &Args, dir: &Path, settings: &Settings) -> Result<Candidate, 
             args.checkpoint.as_deref().unwrap_or("best or last")
         )));
     };
-    let path = dir.join("checkpoints").join(name);
+    let path = run.checkpoint(name);
     // What is promoted is what was trained and judged, byte for byte.
-    crate::train::verify(&path).map_err(Failure::failed)?;
+    verify(&path).map_err(Failure::failed)?;
     Ok(Candidate {
         sha256: weights_hash(&path)?,
         name: name.to_owned(),
@@ -133,7 +137,7 @@ fn candidate(args: &Args, dir: &Path, settings: &Settings) -> Result<Candidate, 
     })
 }
 
-fn card(candidate: &Candidate, name: &str, run: &Value, fields: &CardFields) -> Result<String, Failure> {
+fn card(candidate: &Candidate, name: &str, run: &RunRecord, fields: &CardFields) -> Result<String, Failure> {
     let mut evaluations = Evaluation::of_run(&candidate.dir);
     evaluations.retain(|evaluation| evaluation.is_of(&candidate.sha256));
     if evaluations.is_empty() {
@@ -143,10 +147,10 @@ fn card(candidate: &Candidate, name: &str, run: &Value, fields: &CardFields) -> 
             candidate.path.display()
         )));
     }
-    let recipe = std::fs::read_to_string(candidate.dir.join("recipe.yaml")).map_err(|e| {
+    let recipe = std::fs::read_to_string(candidate.dir.join(file::RECIPE)).map_err(|e| {
         Failure::usage(format!(
             "cannot read `{}`: {e}",
-            candidate.dir.join("recipe.yaml").display()
+            candidate.dir.join(file::RECIPE).display()
         ))
     })?;
     ModelCard {
@@ -154,8 +158,8 @@ fn card(candidate: &Candidate, name: &str, run: &Value, fields: &CardFields) -> 
         checkpoint: &candidate.name,
         sha256: &candidate.sha256,
         run,
-        trainer: &read_json(&candidate.path.join("trainer.json"))?,
-        manifest: &read_json(&candidate.path.join("manifest.json"))?,
+        trainer: &read_json(&candidate.path.join(file::TRAINER))?,
+        manifest: &read_json(&candidate.path.join(file::MANIFEST))?,
         recipe: &recipe,
         evaluations: &evaluations,
         fields,
@@ -214,7 +218,7 @@ fn model_files(checkpoint: &Path) -> Result<Vec<PathBuf>, Failure> {
     let mut files: Vec<PathBuf> = entries
         .flatten()
         .map(|entry| entry.path())
-        .filter(|path| path.is_file() && track::is_of_model(&path.file_name().unwrap_or_default().to_string_lossy()))
+        .filter(|path| path.is_file() && file::is_of_model(&path.file_name().unwrap_or_default().to_string_lossy()))
         .collect();
     files.sort();
     Ok(files)
@@ -270,10 +274,8 @@ fn check_name(name: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn read_json(path: &Path) -> Result<Value, Failure> {
-    let text =
-        std::fs::read_to_string(path).map_err(|e| Failure::usage(format!("cannot read `{}`: {e}", path.display())))?;
-    serde_json::from_str(&text).map_err(|e| Failure::usage(format!("`{}` is not JSON: {e}", path.display())))
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
+    crate::fs::read_json(path).map_err(|e| Failure::usage(format!("cannot read `{}`: {e}", path.display())))
 }
 
 /// A run that is not there is usage; a server that does not answer is not.

@@ -2,10 +2,11 @@
 
 use super::{Failure, Output, SettingsArgs};
 use crate::{
+    paths::expand_home,
     report::{self, ReportError, Run},
-    settings::expand_home,
+    run::{RunRecord, is_run, newest},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use std::path::{Path, PathBuf};
 
 /// `wmtp report RUN [RUN…]`.
@@ -17,8 +18,7 @@ pub struct Args {
     runs: Vec<String>,
     #[command(flatten)]
     settings: SettingsArgs,
-    /// Where the pages go: the run's own directory, or for several runs `comparison-TIME` beside them, if
-    /// absent.
+    /// Output directory; by default the run's own, or for several runs `comparison-TIME` next to them.
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
 }
@@ -40,8 +40,8 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
         [only] => report::write_of(only, args.output.as_deref())?,
         several => {
             let time = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S");
-            let beside = || parent.join(format!("comparison-{time}"));
-            report::write_comparison(several, &args.output.unwrap_or_else(beside))?
+            let next_to_them = || parent.join(format!("comparison-{time}"));
+            report::write_comparison(several, &args.output.unwrap_or_else(next_to_them))?
         }
     };
     let document = json!({
@@ -69,7 +69,7 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
 /// A run by name, by directory, or the newest training run.
 fn find(name: &str, parent: &Path) -> Result<PathBuf, Failure> {
     if name == "auto" {
-        return crate::track::newest(parent, is_training).ok_or_else(|| {
+        return newest(parent, is_training).ok_or_else(|| {
             Failure::usage(format!(
                 "{} holds no training run: give one's directory",
                 parent.display()
@@ -118,14 +118,12 @@ fn arms_named(name: &str, parent: &Path) -> Vec<PathBuf> {
         found.push(sweep.join(name));
         found.extend(subdirectories(&sweep.join("evals")).iter().map(|arm| arm.join(name)));
     }
-    found.retain(|dir| dir.join("run.json").is_file());
+    found.retain(|dir| is_run(dir));
     found
 }
 
 fn is_training(run: &Path) -> bool {
-    let text = std::fs::read_to_string(run.join("run.json")).ok();
-    let record: Option<Value> = text.and_then(|text| serde_json::from_str(&text).ok());
-    record.is_some_and(|record| record["kind"] != "evaluation")
+    RunRecord::read(run).is_some_and(|record| !record.is_evaluation())
 }
 
 fn text(runs: &[Run]) -> String {

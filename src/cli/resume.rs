@@ -2,15 +2,14 @@
 
 use super::{Failure, Output};
 use crate::{
+    run::{CheckpointStore, RunDir, RunRecord, TrainerState, file, find as find_run, is_run, newest},
     settings::{Config, Pipeline},
     storage::{RemoteRun, RemoteRuns, StorageError},
-    train::{CheckpointStore, TrainerState},
 };
-use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// A run to go on with.
-pub(super) struct Found {
+/// A run to resume.
+pub(super) struct FoundRun {
     /// Its directory.
     pub dir: PathBuf,
     /// Where it was fetched from, if that was said in its name.
@@ -25,7 +24,7 @@ pub(super) fn find(
     config: &Config,
     runs: &Path,
     output: &Output,
-) -> Result<Option<Found>, Failure> {
+) -> Result<Option<FoundRun>, Failure> {
     let remote = || {
         config
             .storage
@@ -34,13 +33,13 @@ pub(super) fn find(
             .map(|url| RemoteRuns::open(url, &config.storage))
             .transpose()
     };
-    let here = |dir: PathBuf| Found { dir, copied_to: None };
+    let here = |dir: PathBuf| FoundRun { dir, copied_to: None };
     match resume {
         None => Ok(None),
         Some(url) if url.starts_with("s3://") => {
             let run = RemoteRun::open(url, &config.storage)?;
             let (_, parent) = run.name();
-            Ok(Some(Found {
+            Ok(Some(FoundRun {
                 dir: bring(&run, runs, output)?,
                 copied_to: Some(parent),
             }))
@@ -56,9 +55,7 @@ pub(super) fn find(
             Ok(dir.map(here))
         }
         Some(name) => {
-            let local = [runs.join(name), PathBuf::from(name)]
-                .into_iter()
-                .find(|dir| !name.is_empty() && dir.join("run.json").is_file());
+            let local = find_run(runs, name);
             let plain = !name.is_empty() && !name.contains(['/', '\\']) && !name.starts_with('.');
             match (remote()?, local) {
                 (Some(remote), local) if plain && local.as_ref().is_none_or(|dir| *dir == runs.join(name)) => {
@@ -76,8 +73,7 @@ pub(super) fn find(
 
 /// The seed of the run in `dir`: resuming draws what the run would have drawn.
 pub(super) fn seed(dir: &Path) -> Option<u64> {
-    let text = std::fs::read_to_string(dir.join("run.json")).ok()?;
-    serde_json::from_str::<Value>(&text).ok()?["seed"].as_u64()
+    RunRecord::read(dir)?.seed
 }
 
 fn name_of(dir: &Path) -> String {
@@ -88,8 +84,8 @@ fn name_of(dir: &Path) -> String {
 fn bring(run: &RemoteRun, runs: &Path, output: &Output) -> Result<PathBuf, Failure> {
     let (name, _) = run.name();
     let local = runs.join(&name);
-    if local.join("run.json").is_file() {
-        let step_here = CheckpointStore::open(local.join("checkpoints"))
+    if is_run(&local) {
+        let step_here = CheckpointStore::open(RunDir::at(&local).checkpoints())
             .and_then(|store| store.newest(&mut |_| ()))
             .map(|(_, state)| state.step)
             .ok();
@@ -107,7 +103,7 @@ fn bring(run: &RemoteRun, runs: &Path, output: &Output) -> Result<PathBuf, Failu
             }
             Ok(_) => return Ok(local),
             Err(error) => {
-                eprintln!("warning: {error}; going on with the run as it is here");
+                eprintln!("warning: {error}; resuming the local copy of the run");
                 return Ok(local);
             }
         }
@@ -137,12 +133,10 @@ fn aside(runs: &Path, name: &str, step: usize) -> PathBuf {
 
 /// The run of this pipeline that was started last and has not ended; None starts a new one.
 fn newest_unfinished(runs: &Path, pipeline: Pipeline) -> Option<PathBuf> {
-    crate::track::newest(runs, |run| {
-        let read = |name: &str| std::fs::read_to_string(run.join(name)).ok();
-        let json = |name: &str| serde_json::from_str::<Value>(&read(name)?).ok();
-        let ours = json("run.json").is_some_and(|r| r["algorithm"] == pipeline.name());
-        let state = read("checkpoints/last/trainer.json").and_then(|t| serde_json::from_str::<TrainerState>(&t).ok());
-        ours && !state.is_some_and(|state| state.finished)
+    newest(runs, |run| {
+        let run = RunDir::at(run);
+        let ours = run.record().is_some_and(|record| record.is_of(pipeline.name()));
+        ours && !run.trainer_state(file::LAST).is_some_and(|state| state.finished)
     })
 }
 
@@ -152,18 +146,17 @@ fn newest_unfinished_there(remote: &RemoteRuns, pipeline: Pipeline) -> Result<Op
     let mut ours = Vec::new();
     for name in remote.names()? {
         let run = remote.run(&name);
-        let Some(bytes) = run.read("run.json")? else { continue };
-        let record: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        if record["algorithm"] == pipeline.name() {
+        let Some(bytes) = run.read(file::RECORD)? else { continue };
+        let record: RunRecord = serde_json::from_slice(&bytes).unwrap_or_default();
+        if record.is_of(pipeline.name()) {
             // RFC 3339 in UTC: in the order of time.
-            let started = record["started"].as_str().unwrap_or_default().to_owned();
-            ours.push((started, name));
+            ours.push((record.started.unwrap_or_default(), name));
         }
     }
     ours.sort();
     for (_, name) in ours.into_iter().rev() {
         let run = remote.run(&name);
-        let state = run.read_of_newest("trainer.json")?;
+        let state = run.read_of_newest(file::TRAINER)?;
         let state = state.and_then(|bytes| serde_json::from_slice::<TrainerState>(&bytes).ok());
         if state.is_some_and(|state| !state.finished) {
             return Ok(Some(run));

@@ -1,7 +1,10 @@
 //! Models that are named by a run: `auto`, or a run's directory.
 
 use super::Failure;
-use crate::{storage::Location, track::newest};
+use crate::{
+    run::{RunDir, file, is_run, newest},
+    storage::Location,
+};
 use std::path::{Path, PathBuf};
 
 /// The checkpoint that `auto` (the newest run in `runs`) or a run's directory stands for: its best, else
@@ -19,7 +22,7 @@ pub(super) fn checkpoint_of(uri: &str, runs: &Path) -> Result<Option<PathBuf>, F
     let Location::Path(path) = Location::parse(uri)? else {
         return Ok(None);
     };
-    if path.join("config.json").is_file() || !path.join("run.json").is_file() {
+    if path.join("config.json").is_file() || !is_run(&path) {
         return Ok(None);
     }
     match checkpoint(&path) {
@@ -41,10 +44,10 @@ fn checkpoint(run: &Path) -> Option<PathBuf> {
     let holds_model = |dir: &PathBuf| {
         ["config.json", "adapter_config.json"]
             .iter()
-            .any(|file| dir.join(file).is_file())
+            .any(|name| dir.join(name).is_file())
     };
-    ["best", "last"]
-        .map(|name| run.join("checkpoints").join(name))
+    [file::BEST, file::LAST]
+        .map(|name| RunDir::at(run).checkpoint(name))
         .into_iter()
         .find(holds_model)
 }

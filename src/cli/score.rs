@@ -3,7 +3,8 @@
 
 use super::{
     Failure, Output, SettingsArgs,
-    common::{open_device, open_model, read_text, resolve_model},
+    base::open_model,
+    common::{open_device, read_text, resolve_model},
 };
 use crate::{
     data::Tokenizer,

@@ -1,6 +1,6 @@
 //! Values that shell completions offer for flags that take any text: devices, and keys of settings.
 //!
-//! The parsers accept every text, so that a wrong one gets the sentence of whoever reads it.
+//! The parsers accept every text, so that the reader of the value reports the error.
 
 use crate::{device::Backend, settings::setting_keys};
 use clap::{

@@ -4,10 +4,9 @@ use super::{Failure, Output, SettingsArgs};
 use crate::{
     stop::Stop,
     sweep::{
-        self, ArmPlan, Followed, Limits, Overlay, Parallel, ParallelWord, Ran, Status, Sweep, SweepError, Table,
+        self, ArmPlan, Limits, Overlay, Parallel, ParallelWord, Ran, Status, Sweep, SweepError, Table, TrackedSweep,
         job_lines, write_table,
     },
-    track::write_atomically,
 };
 use serde_json::json;
 use std::{fmt::Write, path::PathBuf};
@@ -24,23 +23,23 @@ pub struct Args {
     /// Where the sweep's directory is made (paths.runs).
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Arms at once, instead of the file's `parallel`.
+    /// Number of arms run in parallel, instead of the file's `parallel`.
     #[arg(long, value_name = "auto|N", value_parser = parallel)]
     parallel: Option<Parallel>,
-    /// Run one arm and make no table: a job of an array.
+    /// Run one arm and make no table: for one job of a job array.
     #[arg(long, value_name = "ARM", conflicts_with_all = ["emit", "collect"])]
     arm: Option<String>,
     /// Print a command line for every arm, and run nothing.
     #[arg(long, value_enum, value_name = "jobs")]
     emit: Option<Emit>,
-    /// Make the table from arms that ran elsewhere: sweeps' directories, their parents, or run
+    /// Make the table from arms that ran elsewhere: directories of sweeps, their parents, or run
     /// directories.
     #[arg(long, value_name = "DIR", num_args = 1.., conflicts_with_all = ["emit", "dry_run"])]
     collect: Vec<PathBuf>,
-    /// Show the arms and what they would cost, and run nothing.
+    /// Show the arms and their estimated cost, and run nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Tokens per second to estimate times with, instead of those of finished arms.
+    /// Throughput in tokens per second for time estimates, instead of that of finished arms.
     #[arg(long, value_name = "TOKENS", requires = "dry_run")]
     speed: Option<f64>,
 }
@@ -87,15 +86,15 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
         None => (0..sweep.arms.len()).collect(),
         Some(name) => vec![sweep.named(name).ok_or_else(|| no_such_arm(&sweep, name))?],
     };
-    let followed = Followed::begin(&sweep)?;
+    let tracked = TrackedSweep::begin(&sweep)?;
     let ran = work(&sweep, &arms)?;
     if args.arm.is_some() {
-        followed.leave();
+        tracked.leave();
         return one_arm(&sweep, &arms, &ran, output);
     }
     let table = Table::of_run(&sweep, &ran)?;
     write(&sweep, &table)?;
-    followed.end(&table);
+    tracked.end(&table);
     finish(&sweep, &table, output)
 }
 
@@ -194,17 +193,19 @@ fn finish(sweep: &Sweep, table: &Table, output: &Output) -> Result<(), Failure> 
         return Ok(());
     }
     Err(Failure::Found(format!(
-        "of {} arms {failed} failed, {unfinished} are unfinished and {missing} are missing: {} says why; the same command goes on with them",
+        "of {} arms {failed} failed, {unfinished} are unfinished and {missing} are missing: {} says why; the same command resumes them",
         table.arms.len(),
         sweep.dir.join("sweep.md").display()
     )))
 }
 
-/// The table's files, and the sweep file as it was beside them.
+/// The table's files, and the sweep file as it was.
 fn write(sweep: &Sweep, table: &Table) -> Result<(), Failure> {
     write_table(table, &sweep.dir)?;
     let text = super::common::read_text(&sweep.path.to_string_lossy())?;
-    write_atomically(&sweep.dir.join("sweep.yaml"), text.as_bytes()).map_err(Failure::failed)
+    let path = sweep.dir.join("sweep.yaml");
+    crate::fs::write(&path, text.as_bytes())
+        .map_err(|e| Failure::failed(format!("cannot write `{}`: {e}", path.display())))
 }
 
 fn summary(sweep: &Sweep, table: &Table) -> String {
@@ -288,7 +289,7 @@ fn dry_run(sweep: &Sweep, speed: Option<f64>, output: &Output) -> Result<(), Fai
     let time = match (seconds, speed) {
         (Some(seconds), Some(speed)) => format!(
             "about {} of training at {speed:.0} tokens/s an arm",
-            sweep::duration(seconds)
+            crate::format::duration(seconds)
         ),
         _ => "their time is known once an arm has run, or with --speed".into(),
     };

@@ -2,9 +2,11 @@
 
 use super::{Failure, Output, SettingsArgs};
 use crate::{
+    paths::expand_home,
     pipeline,
-    settings::{Settings, expand_home},
-    track::{self, RunDir, TrackerSummary},
+    run::{RunDir, file, find},
+    settings::Settings,
+    track::{self, TrackerSummary},
 };
 use std::path::{Path, PathBuf};
 
@@ -89,16 +91,13 @@ pub(super) fn run_with_settings(
             .load()
     };
     let runs = expand_home(&load(args)?.config.paths.runs);
-    let dir = [runs.join(run), PathBuf::from(run)]
-        .into_iter()
-        .find(|dir| !run.is_empty() && dir.join("run.json").is_file())
-        .ok_or_else(|| {
-            Failure::usage(format!(
-                "there is no run `{run}`: give its directory, or the name of one in {} that holds run.json",
-                runs.display()
-            ))
-        })?;
-    let own = [dir.join("config.yaml"), dir.join("recipe.yaml")];
+    let dir = find(&runs, run).ok_or_else(|| {
+        Failure::usage(format!(
+            "there is no run `{run}`: give its directory, or the name of one in {} that holds run.json",
+            runs.display()
+        ))
+    })?;
+    let own = [dir.join(file::CONFIG), dir.join(file::RECIPE)];
     let settings = match own {
         [config, recipe] if config.is_file() && recipe.is_file() => load(&args.under(config, recipe))?,
         _ => load(args)?,

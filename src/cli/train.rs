@@ -9,9 +9,10 @@ use super::{
 };
 use crate::{
     data::{PromptStyle, Tokenizer},
-    pipeline::{self, PipelineError, PlanReport, Show, Sources, TrainRequest, TrainSummary},
-    scorer::ScorerConfig,
-    settings::{Pipeline, Settings, expand_home},
+    paths::expand_home,
+    pipeline::{self, Experiment, PipelineError, PlanReport, Show, Sources, TrainSummary, default_name},
+    run::file,
+    settings::{Pipeline, Settings},
     stop::Stop,
     storage::RemoteRuns,
 };
@@ -24,7 +25,7 @@ use std::{
 /// `wmtp train <critic|rho1|baseline>`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Which pipeline; its built-in recipe is what --recipe files change.
+    /// Which pipeline; --recipe files change its built-in recipe.
     pipeline: Pipeline,
     #[command(flatten)]
     settings: SettingsArgs,
@@ -51,48 +52,50 @@ pub struct Args {
     /// Where run directories are made (paths.runs).
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Resolve everything, print the plan, train nothing.
+    /// Resolve all settings, print the plan and stop.
     #[arg(long)]
     dry_run: bool,
-    /// Lines instead of the dashboard, also on a terminal.
+    /// Print progress lines instead of the dashboard, even on a terminal.
     #[arg(long)]
     plain: bool,
 }
 
 /// Trains, or prints the plan.
 pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
-    let dry_run = args.dry_run;
-    let request = prepare(args, output)?;
+    let (dry_run, pipeline) = (args.dry_run, args.pipeline);
+    let (experiment, run_dir) = prepare(args, output)?;
     if dry_run {
-        let plan = pipeline::plan(&request)?;
+        let plan = experiment.plan()?;
         return output.result(&serde_json::to_value(&plan)?, &plan_text(&plan));
     }
-    request
-        .stop
-        .on_signals()
+    let stop = Stop::default();
+    stop.on_signals()
         .map_err(|e| Failure::failed(format!("cannot listen to signals: {e}")))?;
-    let summary = match pipeline::train(&request) {
+    let resume = format!("wmtp train {} --resume {}", pipeline.name(), run_dir.display());
+    let summary = match experiment.stop(stop.clone()).run() {
         Err(error @ PipelineError::Stopped) => {
-            return Err(Failure::failed(format!("{error}: {}", resume_command(&request))));
+            return Err(Failure::failed(format!("{error}: {resume}")));
         }
         trained => trained?,
     };
-    output.result(&serde_json::to_value(&summary)?, &summary_text(&summary, &request))?;
-    if request.stop.is_asked() && !summary.finished {
-        let saved = if request.stop.saves() {
+    output.result(&serde_json::to_value(&summary)?, &summary_text(&summary, &resume))?;
+    if stop.is_asked() && !summary.finished {
+        let saved = if stop.saves() {
             "a checkpoint is saved"
         } else {
             "no checkpoint was saved, so the newest one before counts"
         };
         return Err(Failure::Found(format!(
             "asked to stop after step {}: {saved}; continue with --resume {}",
-            summary.steps, request.run_name
+            summary.steps,
+            run_dir.file_name().unwrap_or_default().display()
         )));
     }
     Ok(())
 }
 
-fn prepare(args: Args, output: &Output) -> Result<TrainRequest, Failure> {
+/// The experiment, and the directory of its run.
+fn prepare(args: Args, output: &Output) -> Result<(Experiment, PathBuf), Failure> {
     let load = |settings: &SettingsArgs| {
         settings
             .sources(Some(args.pipeline))
@@ -110,7 +113,7 @@ fn prepare(args: Args, output: &Output) -> Result<TrainRequest, Failure> {
     if let Some(found) = &found {
         // The run's own settings, under whatever was given now: what differs is refused later.
         let run = &found.dir;
-        let own = args.settings.under(run.join("config.yaml"), run.join("recipe.yaml"));
+        let own = args.settings.under(run.join(file::CONFIG), run.join(file::RECIPE));
         let given = load(&own)?.config.seed;
         let seed = resume::seed(run);
         let kept = seed.map(|seed| format!("seed={seed}"));
@@ -143,35 +146,22 @@ fn prepare(args: Args, output: &Output) -> Result<TrainRequest, Failure> {
             .map(|n| n.to_string_lossy().into_owned())
             .unwrap_or_default(),
         (None, Some(name)) => name.clone(),
-        (None, None) => format!(
-            "{}-{}",
-            args.pipeline.name(),
-            jiff::Zoned::now().strftime("%Y%m%d-%H%M%S")
-        ),
+        (None, None) => default_name(args.pipeline),
     };
-    let copy = match &settings.config.storage.runs {
-        Some(url) if !args.dry_run => Some(copy(url, &run_name, resume.is_none(), &settings)?),
+    let upload = match &settings.config.storage.runs {
+        Some(url) if !args.dry_run => Some(upload(url, &run_name, resume.is_none(), &settings)?),
         _ => None,
     };
     let dashboard = std::io::stdout().is_terminal() && !output.is_json() && !args.plain;
-    Ok(TrainRequest {
-        algorithm: args.pipeline,
-        seed: settings.config.seed,
-        device,
-        device_name,
-        sources,
-        cache: expand_home(&settings.config.paths.cache),
-        output: runs,
-        run_name,
-        resume,
-        copy,
-        config_yaml: settings.config.to_yaml(),
-        recipe_yaml: settings.recipe.to_yaml(),
-        show: if dashboard { Show::Dashboard } else { Show::Lines },
-        stop: Stop::default(),
-        config: settings.config,
-        recipe: settings.recipe,
-    })
+    let run_dir = runs.join(&run_name);
+    let experiment = Experiment::from(settings)
+        .device(device_name, device)
+        .sources(sources)
+        .run_name(run_name)
+        .resume(resume)
+        .upload(upload)
+        .show(if dashboard { Show::Dashboard } else { Show::Lines });
+    Ok((experiment, run_dir))
 }
 
 /// Puts the checkpoint in the place of a run or `auto`, so that the recipe that is kept names it.
@@ -214,15 +204,15 @@ fn sources(
         let model = base::of_run(uri, run, key, config, output)?;
         Place::of(&model, config, device, output)
     };
-    let (wants_reference, wants_reward) = wants(&settings.recipe.scorer);
+    let needs = settings.recipe.scorer.models_needed();
     let wanted = |name: &Option<String>, wanted: bool| name.clone().filter(|_| wanted);
     let of = |name: Option<String>, key: &str| name.map(|uri| place(&uri, key)).transpose();
     // The model comes last: a built-in one is written to the cache, which a refusal must not leave behind.
     let data = data_source(&settings.recipe.data.source, config, output)?;
-    let reference = of(wanted(&names.reference, wants_reference), "reference")?.map(Place::split);
+    let reference = of(wanted(&names.reference, needs.reference.is_some()), "reference")?.map(Place::split);
     let (reference, reference_adapter) = reference.map_or((None, None), |(base, adapter)| (Some(base), adapter));
     // A reward model's directory is taken as it is: adapters of such models are refused.
-    let reward = of(wanted(&names.reward, wants_reward), "reward")?.map(|place| place.dir);
+    let reward = of(wanted(&names.reward, needs.reward), "reward")?.map(|place| place.dir);
     let (base, adapter) = place(&names.base, "model")?.split();
     Ok(Sources {
         data,
@@ -234,22 +224,12 @@ fn sources(
     })
 }
 
-/// Whether a scorer, or one inside it, asks a reference model and a reward model.
-fn wants(scorer: &ScorerConfig) -> (bool, bool) {
-    match scorer {
-        ScorerConfig::Rho1(_) => (true, false),
-        ScorerConfig::Critic(critic) => (false, critic.reward == crate::scorer::Reward::RewardModel),
-        ScorerConfig::Shuffled(shuffled) => wants(&shuffled.of),
-        ScorerConfig::Uniform(_) | ScorerConfig::Random(_) | ScorerConfig::Position(_) => (false, false),
-    }
-}
-
 /// Where the run is copied to while it trains.
-fn copy(url: &str, name: &str, is_new: bool, settings: &Settings) -> Result<pipeline::Copy, Failure> {
+fn upload(url: &str, name: &str, is_new: bool, settings: &Settings) -> Result<pipeline::RunUpload, Failure> {
     let storage = &settings.config.storage;
     let to = RemoteRuns::open(url, storage)?.run(name);
     if is_new {
-        match to.read("run.json") {
+        match to.read(file::RECORD) {
             Ok(None) => {}
             Ok(Some(_)) => {
                 return Err(Failure::usage(format!(
@@ -260,7 +240,7 @@ fn copy(url: &str, name: &str, is_new: bool, settings: &Settings) -> Result<pipe
             Err(error) => eprintln!("warning: {error}; checkpoints will be copied as soon as that works"),
         }
     }
-    Ok(pipeline::Copy {
+    Ok(pipeline::RunUpload {
         to,
         wait: Duration::from_secs(storage.upload.wait_seconds),
     })
@@ -346,7 +326,7 @@ fn plan_text(plan: &PlanReport) -> String {
 }
 
 /// What was learned, where it is and what to do next.
-fn summary_text(summary: &TrainSummary, request: &TrainRequest) -> String {
+fn summary_text(summary: &TrainSummary, resume: &str) -> String {
     let skipped = match summary.skipped {
         0 => String::new(),
         n => format!(" ({n} not applied)"),
@@ -372,30 +352,22 @@ fn summary_text(summary: &TrainSummary, request: &TrainRequest) -> String {
     say("learned", learned);
     say("checkpoint", vec![summary.checkpoint.display().to_string()]);
     say("page", vec![summary.report.display().to_string()]);
-    if let Some(copy) = &summary.copy {
-        let state = if copy.complete { "" } else { " (incomplete)" };
-        say("copied to", vec![format!("{}{state}", copy.url)]);
+    if let Some(upload) = &summary.upload {
+        let state = if upload.complete { "" } else { " (incomplete)" };
+        say("copied to", vec![format!("{}{state}", upload.url)]);
     }
-    say("next", next(summary, request));
+    say("next", next(summary, resume));
     lines.join("\n")
 }
 
 /// Commands that follow a run.
-fn next(summary: &TrainSummary, request: &TrainRequest) -> Vec<String> {
+fn next(summary: &TrainSummary, resume: &str) -> Vec<String> {
     if summary.finished {
         vec![
             format!("wmtp eval mbpp --model {}", summary.checkpoint.display()),
             format!("wmtp report {}", summary.run_dir.display()),
         ]
     } else {
-        vec![resume_command(request)]
+        vec![resume.to_owned()]
     }
-}
-
-fn resume_command(request: &TrainRequest) -> String {
-    format!(
-        "wmtp train {} --resume {}",
-        request.algorithm.name(),
-        request.output.join(&request.run_name).display()
-    )
 }

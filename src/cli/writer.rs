@@ -2,10 +2,11 @@
 
 use super::{
     Failure, Output, SettingsArgs,
-    common::{generation_dtype, open_device, open_model, resolve_model},
+    base::open_model,
+    common::{generation_dtype, open_device, resolve_model},
 };
 use crate::{
-    eval::{GenerationRequest, Generator, Stop},
+    eval::{GenerationRequest, Generator, StopRule},
     pipeline::{ModelGenerator, PipelineError, Written},
     settings::Settings,
 };
@@ -26,18 +27,18 @@ pub(super) struct WriterArgs {
     /// Sampling temperature; 0 is greedy.
     #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
     temperature: f64,
-    /// Nucleus: the smallest set of tokens with at least this probability.
+    /// Top-p (nucleus) sampling threshold: the smallest set of tokens with at least this probability.
     #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
     top_p: f64,
-    /// Every random draw follows from it (seed).
+    /// Seed of all random draws (seed).
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Let heads 2 to H draft the tokens after the next one for head 1 to judge. Greedy text stays
-    /// the same, sampled text keeps head 1's distribution.
+    /// Speculative decoding: heads 2..H draft tokens, head 1 verifies them. Greedy text stays the same,
+    /// sampled text keeps head 1's distribution.
     #[arg(long)]
     pub speculative: bool,
-    /// With --speculative: most drafted tokens that a pass judges. Greedily more than H - 1 try several
-    /// ways to go on at once.
+    /// With --speculative: maximum number of draft tokens verified in one forward pass. In greedy decoding,
+    /// more than H - 1 verify several draft-tree branches at once.
     #[arg(long, value_name = "N", requires = "speculative")]
     drafts: Option<usize>,
 }
@@ -68,7 +69,7 @@ impl WriterArgs {
     /// Loads the model, for prompts that its chat template writes or for plain ones.
     pub fn open(&self, settings: &Settings, chat: bool, output: &Output) -> Result<Writer, Failure> {
         let (device_name, device) = open_device(settings)?;
-        let dtype = generation_dtype(settings, &device_name)?;
+        let dtype = generation_dtype(settings, &device_name, &device)?;
         let model = resolve_model(&self.model, &settings.config, output)?;
         // Without speculation only head 1 writes: the others need not be loaded.
         let heads = (!self.speculative).then_some(1);
@@ -125,7 +126,7 @@ impl Writer {
         let mut result = None;
         self.generator.write_watched(
             &[request],
-            &Stop::Strings(stops),
+            &StopRule::Strings(stops),
             &mut |_, text| {
                 let end = settled(text, stops);
                 if let Some(new) = text.get(shown..end).filter(|new| !new.is_empty())
@@ -155,7 +156,7 @@ impl Writer {
 /// How much of a text can no longer become part of a stop string, in bytes. (What comes after a stop
 /// string is not text any more.)
 fn settled(text: &str, stops: &[&str]) -> usize {
-    if let Some(end) = Stop::Strings(stops).end(text) {
+    if let Some(end) = StopRule::Strings(stops).end(text) {
         return end;
     }
     let begun = |stop: &&str| {

@@ -54,10 +54,11 @@ impl Batch {
     /// Target of a row that has none; the loss skips it.
     pub const NO_TARGET: i32 = -1;
 
-    /// The same documents one after another in a single row, without padding, each with a number of
-    /// its own. Positions, attention and targets never leave a document, so every one computes what it
-    /// computed before, and nothing is spent on padding where attention goes document by document.
-    pub fn without_padding(&self) -> Self {
+    /// The ragged form: the same documents packed without padding, one after another in a single row,
+    /// each with a number of its own. Positions, attention and targets never leave a document, so every
+    /// one computes what it computed before, and where attention goes document by document nothing is
+    /// spent on padding.
+    pub fn ragged(&self) -> Self {
         let total = self.documents.iter().map(|d| d.len).sum();
         let mut batch = Self {
             rows: 1,

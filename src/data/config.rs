@@ -1,4 +1,5 @@
 use super::{Choice, Clock, Tokenizer};
+use crate::validate::{Check, Validate, Violation};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +11,7 @@ pub struct DataConfig {
     /// directory with the same file names, or a URI. `none`: `data.text` alone, of which every 20th
     /// document is held out.
     pub source: String,
-    /// Plain text trained on beside the problems: files, and directories of which every `*.py` is
+    /// Plain text trained on in addition to the problems: files, and directories of which every `*.py` is
     /// read; cut into documents of at most `seq_len` tokens. Local paths only; files of records (JSON,
     /// Parquet, CSV) are refused.
     pub text: Vec<String>,
@@ -25,7 +26,7 @@ pub struct DataConfig {
     pub prompt: PromptStyle,
     /// Special tokens at the start and end of a text, in training, scoring, generation and evaluation.
     pub special_tokens: SpecialTokens,
-    /// What becomes of special tokens that a text spells, such as `<|endoftext|>` in a string.
+    /// How special tokens spelt out in a text are read, such as `<|endoftext|>` in a string.
     pub special_in_text: SpecialInText,
     /// The day, as `2026-07-26`, that chat templates print as today's date (`strftime_now`). By default
     /// the day on which the run starts, which is recorded, so that a resumed run has the same prompts.
@@ -35,13 +36,17 @@ pub struct DataConfig {
     pub seq_len: usize,
     /// Put several documents in a row (with boundaries); off: one document a row, padded.
     pub pack: bool,
-    /// Train although evaluation problems were found in the data. The words are long on purpose.
+    /// Train even though evaluation problems were found in the data. The name is long on purpose.
     pub i_know_this_trains_on_evaluation_data: bool,
 }
 
 impl DataConfig {
     /// The `source` that stands for no problems.
     pub const NO_PROBLEMS: &'static str = "none";
+    /// MBPP's task ids.
+    pub const MBPP_TASKS: (u32, u32) = (1, 974);
+    /// Its test split, which is never trained on.
+    pub const MBPP_TEST_TASKS: (u32, u32) = (11, 510);
 }
 
 impl Default for DataConfig {
@@ -85,6 +90,154 @@ impl DataConfig {
             Some(date) => tokenizer.with_chat_date(date),
             None => tokenizer,
         }
+    }
+}
+
+impl DataConfig {
+    /// The rules of `train_tasks` and `valid_tasks`: what evaluation uses and what is held out is not trained on.
+    pub(super) fn check_tasks(&self, check: &mut Check) {
+        let meet = |a: (u32, u32), b: (u32, u32)| a.0 <= b.1 && b.0 <= a.1;
+        let (known, test) = (Self::MBPP_TASKS, Self::MBPP_TEST_TASKS);
+        for (key, range) in [("train_tasks", self.train_tasks), ("valid_tasks", self.valid_tasks)] {
+            let (first, last) = range;
+            if first > last {
+                check.when(
+                    true,
+                    key,
+                    format!("is {first}-{last}, it must have its first id at or below its last"),
+                );
+                continue;
+            }
+            let outside = first < known.0 || last > known.1;
+            check.when(
+                outside && self.source != Self::NO_PROBLEMS,
+                key,
+                format!("is {first}-{last}, but MBPP's ids are {}-{}", known.0, known.1),
+            );
+            check.when(
+                meet(range, test) && !self.i_know_this_trains_on_evaluation_data,
+                key,
+                format!(
+                    "is {first}-{last} and overlaps MBPP's test ids {}..{}, which evaluation uses: take ids above {}, or set data.i_know_this_trains_on_evaluation_data",
+                    test.0, test.1, test.1
+                ),
+            );
+        }
+        check.when(
+            meet(self.train_tasks, self.valid_tasks),
+            "valid_tasks",
+            "must not overlap data.train_tasks: what is held out can't be trained on",
+        );
+    }
+}
+
+impl Validate for DataConfig {
+    fn check(&self, check: &mut Check) {
+        check.when(
+            self.source.trim().is_empty(),
+            "source",
+            "must not be empty: write `builtin:mbpp`, a directory, a URI, or `none` for data.text alone",
+        );
+        check.when(
+            self.source == Self::NO_PROBLEMS && self.text.is_empty(),
+            "text",
+            "must name files or folders where `data.source` is none",
+        );
+        check.when(self.seq_len < 8, "seq_len", "must be 8 or more");
+        check.when(
+            self.prompt == PromptStyle::Chat && self.special_in_text == SpecialInText::Plain,
+            "special_in_text",
+            "must not be `plain` with `data.prompt: chat`: the chat template spells special tokens; take `parse`",
+        );
+        check.when(
+            self.chat_date
+                .as_deref()
+                .is_some_and(|date| Clock::parse(date).is_none()),
+            "chat_date",
+            "must be a day such as 2026-07-26",
+        );
+        self.check_tasks(check);
+    }
+}
+
+/// Recipe section `batching`. Either `tokens_per_step`, or `micro_batch` and `accumulate`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct BatchingConfig {
+    /// Rows of `data.seq_len` tokens in one forward and backward pass.
+    pub micro_batch: usize,
+    /// Micro-batches in one optimizer step.
+    pub accumulate: Option<usize>,
+    /// Tokens in one optimizer step (a multiple of micro_batch * seq_len).
+    pub tokens_per_step: Option<usize>,
+}
+
+impl Default for BatchingConfig {
+    fn default() -> Self {
+        Self {
+            micro_batch: 2,
+            accumulate: None,
+            tokens_per_step: None,
+        }
+    }
+}
+
+/// How rows become optimizer steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepShape {
+    /// Rows in one forward and backward pass.
+    pub micro_batch: usize,
+    /// Micro-batches in one optimizer step.
+    pub accumulate: usize,
+}
+
+impl StepShape {
+    /// Rows in one optimizer step.
+    pub fn rows(&self) -> usize {
+        self.micro_batch.saturating_mul(self.accumulate)
+    }
+}
+
+impl BatchingConfig {
+    /// The rules, of which one also needs the tokens in a row.
+    pub(crate) fn check(&self, seq_len: usize, check: &mut Check) {
+        check.when(self.micro_batch == 0, "micro_batch", "must be 1 or more");
+        check.when(self.accumulate == Some(0), "accumulate", "must be 1 or more");
+        let Some(tokens) = self.tokens_per_step else {
+            return;
+        };
+        check.when(
+            self.accumulate.is_some(),
+            "tokens_per_step",
+            "and batching.accumulate say the same thing twice: remove one of the two (null removes it)",
+        );
+        match self.micro_batch.checked_mul(seq_len) {
+            Some(row) if row > 0 && (tokens == 0 || tokens % row != 0) => check.when(
+                true,
+                "tokens_per_step",
+                format!("is {tokens}, it must be a multiple of batching.micro_batch * data.seq_len = {row}"),
+            ),
+            Some(_) => {}
+            None => check.say("micro_batch", " * data.seq_len is too large for this machine's numbers"),
+        }
+    }
+
+    /// How rows of `seq_len` tokens become optimizer steps: `accumulate`, or `tokens_per_step`, or neither (one
+    /// micro-batch a step).
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn shape(&self, seq_len: usize) -> Result<StepShape, Violation> {
+        let problems = Check::of("batching", |check| self.check(seq_len, check));
+        if let Some(problem) = problems.into_iter().next() {
+            return Err(problem);
+        }
+        let row = self.micro_batch.saturating_mul(seq_len).max(1);
+        let accumulate = self.accumulate.or(self.tokens_per_step.map(|tokens| tokens / row));
+        Ok(StepShape {
+            micro_batch: self.micro_batch,
+            accumulate: accumulate.unwrap_or(1),
+        })
     }
 }
 
@@ -139,7 +292,7 @@ impl SpecialInText {
     }
 }
 
-/// What becomes of special tokens that are spelt in a text.
+/// How special tokens spelt out in a text are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SpecialInText {

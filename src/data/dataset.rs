@@ -5,77 +5,11 @@
 //! sets beyond that are not what this is for.
 
 use super::{
-    Batch, DataError, Document, Example, Tokenized, Tokenizer,
+    Batch, DataError, Document, Example, StepShape, Tokenized, Tokenizer,
     pack::{first_fit, order},
-    tokenizer::hex,
 };
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-
-/// How rows become optimizer steps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StepShape {
-    /// Rows in one forward and backward pass.
-    pub micro_batch: usize,
-    /// Micro-batches in one optimizer step.
-    pub accumulate: usize,
-}
-
-impl StepShape {
-    /// From the recipe's section `batching`: `accumulate`, or `tokens_per_step`, or neither (one
-    /// micro-batch a step).
-    ///
-    /// # Errors
-    /// Zero, both keys, or tokens that are no multiple of `micro_batch * seq_len`.
-    pub fn new(
-        micro_batch: usize,
-        accumulate: Option<usize>,
-        tokens_per_step: Option<usize>,
-        seq_len: usize,
-    ) -> Result<Self, DataError> {
-        let wrong = |key, problem: &str| {
-            Err(DataError::Setting {
-                key,
-                problem: problem.into(),
-            })
-        };
-        if micro_batch == 0 {
-            return wrong("batching.micro_batch", "is 0; it is at least 1");
-        }
-        let accumulate = match (accumulate, tokens_per_step) {
-            (Some(_), Some(_)) => {
-                return wrong(
-                    "batching.tokens_per_step",
-                    "is given together with `batching.accumulate`; keep one of the two",
-                );
-            }
-            (Some(0), None) => return wrong("batching.accumulate", "is 0; it is at least 1"),
-            (Some(n), None) => n,
-            (None, None) => 1,
-            (None, Some(tokens)) => {
-                let micro = micro_batch.saturating_mul(seq_len);
-                if tokens == 0 || micro == 0 || tokens % micro != 0 {
-                    return wrong(
-                        "batching.tokens_per_step",
-                        &format!(
-                            "is {tokens}, not a multiple of micro_batch * seq_len = {micro_batch} * {seq_len} = {micro}"
-                        ),
-                    );
-                }
-                tokens / micro
-            }
-        };
-        Ok(Self {
-            micro_batch,
-            accumulate,
-        })
-    }
-
-    /// Rows in one optimizer step.
-    pub fn rows(&self) -> usize {
-        self.micro_batch.saturating_mul(self.accumulate)
-    }
-}
 
 /// What became of the documents.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -338,5 +272,5 @@ fn content_hash(documents: &[Tokenized]) -> String {
             hasher.update(token.to_le_bytes());
         }
     }
-    hex(&hasher.finalize())
+    hex::encode(hasher.finalize())
 }

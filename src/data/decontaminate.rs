@@ -135,7 +135,7 @@ impl Index {
     }
 
     /// Compares every sample with every problem, on all cores. A share of n-grams counts for samples
-    /// that have `at_least` so many of them: parts of a file are often an idiom and nothing else.
+    /// that share at least `at_least` of them: parts of a file are often an idiom and nothing else.
     pub fn compare(&self, samples: &[Example], at_least: usize) -> OverlapReport {
         let mut report = OverlapReport {
             checked: samples.len(),

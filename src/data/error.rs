@@ -1,5 +1,6 @@
 //! What can be wrong with data. Only the errors; who raises them says when.
 
+use crate::validate::Violation;
 use std::path::PathBuf;
 
 /// Data that can't be read, checked or trained on. Each is one sentence: what, where, what to do.
@@ -30,12 +31,12 @@ pub enum DataError {
         source: std::io::Error,
     },
     /// A name after `builtin:` that the program does not carry.
-    #[error(
-        "there is no built-in data set `{name}`; there are builtin:mbpp, builtin:humaneval and builtin:contest (valid and test)"
-    )]
+    #[error("there is no built-in data set `{name}` here; there is builtin:{known}")]
     UnknownBuiltin {
         /// What was asked for.
         name: String,
+        /// What there is.
+        known: String,
     },
     /// A row of a data file that is not what it should be.
     #[error("{file}, line {line}: {problem}")]
@@ -74,7 +75,10 @@ pub enum DataError {
         /// Why, and what to do.
         why: String,
     },
-    /// Data settings that can't be followed.
+    /// A setting that breaks a rule.
+    #[error(transparent)]
+    Invalid(#[from] Violation),
+    /// Data settings that can't be used with these data.
     #[error("`{key}` {problem}")]
     Setting {
         /// The recipe's key.

@@ -1,6 +1,6 @@
 //! A file of rows, plain or compressed by gzip.
 
-use super::{DataError, hex};
+use super::DataError;
 use sha2::{Digest, Sha256};
 use std::{
     io::Read,
@@ -38,7 +38,7 @@ impl TextFile {
             problem,
         };
         let bytes = std::fs::read(&path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
-        let sha256 = hex(&Sha256::digest(&bytes));
+        let sha256 = hex::encode(Sha256::digest(&bytes));
         let bytes = if bytes.starts_with(&GZIP) {
             let mut unpacked = Vec::new();
             flate2::read::MultiGzDecoder::new(bytes.as_slice())

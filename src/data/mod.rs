@@ -6,23 +6,16 @@
 mod batch;
 pub mod chat;
 mod config;
-pub mod contest;
 mod dataset;
 pub mod decontaminate;
 mod detokenizer;
 mod error;
-pub mod evaluation;
 mod example;
 mod file;
-pub mod humaneval;
 mod jinja;
-mod known;
-pub mod mbpp;
-pub mod own;
 mod pack;
-pub mod pairs;
-pub mod plus;
-pub(crate) mod python_json;
+mod rows;
+pub mod samples;
 pub(crate) mod seeded;
 mod special;
 mod splits;
@@ -31,19 +24,17 @@ mod tokenizer;
 mod tokenizer_class;
 
 pub use batch::{Batch, Document};
-pub use config::{DataConfig, PromptStyle, SpecialInText, SpecialTokens};
-pub use dataset::{Dataset, DatasetReport, Epoch, StepShape};
+pub use config::{BatchingConfig, DataConfig, PromptStyle, SpecialInText, SpecialTokens, StepShape};
+pub use dataset::{Dataset, DatasetReport, Epoch};
 pub use decontaminate::{EvaluationProblem, Overlap, OverlapReport};
 pub use detokenizer::Detokenizer;
 pub use error::DataError;
 pub use example::{Example, Tokenized};
 pub use file::TextFile;
 pub use jinja::Clock;
-pub use mbpp::{Problem, load, prompt};
-pub use pairs::Solution;
+pub(crate) use rows::rows;
 pub use special::Choice;
 pub use splits::{ShortFile, Splits, TokenReport};
-pub(crate) use tokenizer::hex;
 pub use tokenizer::{MICRO_CONFIG, Tokenizer};
 
 #[cfg(test)]

@@ -1,16 +1,14 @@
 //! From the recipe's section `data` to a training and a validation set.
 
 use super::{
-    Choice, DataConfig, DataError, Dataset, Example, OverlapReport, PromptStyle, Tokenized, Tokenizer, decontaminate,
-    evaluation, mbpp, pairs, special, text,
+    Choice, DataConfig, DataError, Dataset, EvaluationProblem, Example, OverlapReport, PromptStyle, Tokenized,
+    Tokenizer, decontaminate, special, text,
 };
+use crate::validate::Check;
 use serde::Serialize;
-use std::{
-    collections::{BTreeMap, HashSet},
-    io::ErrorKind::NotFound,
-};
+use std::collections::BTreeMap;
 
-/// Of so many documents of text without problems, one is held out.
+/// One of this many documents of text without problems is held out.
 const HELD_OUT: usize = 20;
 
 /// What is trained on and what is held out.
@@ -75,58 +73,17 @@ pub struct ShortFile {
 }
 
 impl Splits {
-    /// MBPP's problems with their reference solutions, and `data.text`: what the token loss trains on. A
-    /// reference has reward 1 where the labelled solutions (if they are there) say that it passed.
-    ///
-    /// # Errors
-    /// Unreadable or incomplete files, task ranges that overlap each other or the test split,
-    /// evaluation problems in the training set, or nothing left to train on.
-    pub fn problems(config: &DataConfig, tokenizer: &Tokenizer) -> Result<Self, DataError> {
-        if config.source == DataConfig::NO_PROBLEMS {
-            return Self::text_alone(config, tokenizer);
-        }
-        let problems = mbpp::load(&config.source)?;
-        let solutions = match pairs::load(&config.source) {
-            Err(DataError::Read { source, .. }) if source.kind() == NotFound => Vec::new(),
-            solutions => solutions?,
-        };
-        let passed: HashSet<(u32, &str)> = solutions
-            .iter()
-            .filter(|s| s.is_correct)
-            .map(|s| (s.task_id, s.code.as_str()))
-            .collect();
-        Self::build(config, tokenizer, &problems, &text::load(&config.text)?, |wanted| {
-            let mut examples = mbpp::examples(&problems, wanted, config.prompt, tokenizer)?;
-            for example in &mut examples {
-                let known = passed.contains(&(example.problem, example.code.as_str()));
-                example.reward = known.then_some(1.0);
-            }
-            Ok(examples)
-        })
-    }
-
-    /// Labelled solutions, correct and incorrect: what the critic's value head learns from.
-    ///
-    /// # Errors
-    /// As [`Splits::problems`].
-    pub fn solutions(config: &DataConfig, tokenizer: &Tokenizer) -> Result<Self, DataError> {
-        if config.source == DataConfig::NO_PROBLEMS {
-            return Err(DataError::Setting {
-                key: "data.source",
-                problem: "is `none`, and the critic learns from labelled solutions; take builtin:mbpp, or train another pipeline".into(),
-            });
-        }
-        let problems = mbpp::load(&config.source)?;
-        let solutions = pairs::load(&config.source)?;
-        Self::build(config, tokenizer, &problems, &[], |wanted| {
-            pairs::examples(&solutions, &problems, wanted, config.prompt, tokenizer)
-        })
-    }
-
     /// `data.text` without any problems: every [`HELD_OUT`]th document is held out, or the last of fewer.
-    fn text_alone(config: &DataConfig, tokenizer: &Tokenizer) -> Result<Self, DataError> {
+    ///
+    /// # Errors
+    /// Unreadable text, evaluation problems in it, or nothing left to train on.
+    pub(crate) fn text_alone(
+        config: &DataConfig,
+        tokenizer: &Tokenizer,
+        evaluation: &[EvaluationProblem],
+    ) -> Result<Self, DataError> {
         let texts = text::load(&config.text)?;
-        let overlap = overlap(&[], &[], &texts)?;
+        let overlap = overlap(evaluation, &[], &texts);
         let overlap = decontaminate::refuse_copies(overlap, config.i_know_this_trains_on_evaluation_data)?;
         let read = text::tokenized(&texts, tokenizer, config.seq_len, 0)?;
         let tokens = TokenReport::new(
@@ -159,16 +116,25 @@ impl Splits {
         })
     }
 
-    fn build(
+    /// Training and validation set of the examples that `examples` makes of the task ids that it is asked for.
+    /// `evaluation`: what training data must not have.
+    ///
+    /// # Errors
+    /// Task ranges that overlap each other or the test split, evaluation problems in the training set, or nothing
+    /// left to train on.
+    pub(crate) fn build(
         config: &DataConfig,
         tokenizer: &Tokenizer,
-        problems: &[mbpp::Problem],
+        evaluation: &[EvaluationProblem],
         texts: &[Example],
         examples: impl Fn(&dyn Fn(u32) -> bool) -> Result<Vec<Example>, DataError>,
     ) -> Result<Self, DataError> {
-        check_ranges(config)?;
-        let set = |what: &str, range, excluded: &[u32]| {
-            let wanted = |id: u32| mbpp::within(id, range) && !excluded.contains(&id);
+        let problems = Check::of("data", |check| config.check_tasks(check));
+        if let Some(problem) = problems.into_iter().next() {
+            return Err(problem.into());
+        }
+        let set = |what: &str, range: (u32, u32), excluded: &[u32]| {
+            let wanted = |id: u32| (range.0..=range.1).contains(&id) && !excluded.contains(&id);
             let examples = examples(&wanted)?;
             if examples.is_empty() {
                 return Err(DataError::Empty {
@@ -183,7 +149,7 @@ impl Splits {
         };
         let train = set("training data", config.train_tasks, &config.exclude_tasks)?;
         let valid = set("validation data", config.valid_tasks, &[])?;
-        let overlap = overlap(problems, &train, texts)?;
+        let overlap = overlap(evaluation, &train, texts);
         let allowed = config.i_know_this_trains_on_evaluation_data;
         let overlap = decontaminate::refuse_copies(overlap, allowed)?;
         // Prompts are the chat template's or plain; text files are plain in any case.
@@ -207,47 +173,10 @@ impl Splits {
     }
 }
 
-/// What examples and texts share with every benchmark's evaluation problems, and with the test tasks
-/// of the data's own `problems`.
-fn overlap(problems: &[mbpp::Problem], examples: &[Example], texts: &[Example]) -> Result<OverlapReport, DataError> {
-    let mut all = evaluation::mbpp_test("mbpp", problems);
-    for benchmark in evaluation::BENCHMARKS {
-        all.extend(evaluation::problems(benchmark)?);
-    }
-    let index = decontaminate::Index::of(&all);
+/// What examples and texts share with evaluation problems.
+fn overlap(evaluation: &[EvaluationProblem], examples: &[Example], texts: &[Example]) -> OverlapReport {
+    let index = decontaminate::Index::of(evaluation);
     let mut report = index.compare(examples, 1);
     report += index.compare_texts(texts);
-    Ok(report)
-}
-
-fn check_ranges(config: &DataConfig) -> Result<(), DataError> {
-    let meet = |a: (u32, u32), b: (u32, u32)| a.0 <= b.1 && b.0 <= a.1;
-    let ranges = [
-        ("data.train_tasks", config.train_tasks),
-        ("data.valid_tasks", config.valid_tasks),
-    ];
-    for (key, range) in ranges {
-        let wrong = |problem: String| Err(DataError::Setting { key, problem });
-        let (first, last) = range;
-        if first > last || first < mbpp::TASKS.0 || last > mbpp::TASKS.1 {
-            return wrong(format!(
-                "is {first}-{last}; it is a first and a last id of MBPP's 1 to 974"
-            ));
-        }
-        if meet(range, mbpp::TEST_TASKS) && !config.i_know_this_trains_on_evaluation_data {
-            return wrong(format!(
-                "is {first}-{last} and reaches into MBPP's test split, {}-{}; take 601-974 to train and 511-600 to \
-                 validate, or set `data.i_know_this_trains_on_evaluation_data: true`",
-                mbpp::TEST_TASKS.0,
-                mbpp::TEST_TASKS.1
-            ));
-        }
-    }
-    if meet(config.train_tasks, config.valid_tasks) {
-        return Err(DataError::Setting {
-            key: "data.valid_tasks",
-            problem: "shares ids with `data.train_tasks`; what is held out may not be trained on".into(),
-        });
-    }
-    Ok(())
+    report
 }

@@ -1,4 +1,4 @@
-//! Plain text trained on beside the problems: source files of a library, say, from which fresh heads
+//! Plain text trained on in addition to the problems: source files of a library, say, from which fresh heads
 //! learn to look ahead before the problems are few.
 //!
 //! Every file becomes documents of at most a row, cut between tokens and without overlap; all tokens
@@ -135,7 +135,7 @@ pub(super) fn tokenized(
     seq_len: usize,
     first_sample: usize,
 ) -> Result<TextDocuments, DataError> {
-    let encoded: Vec<_> = texts
+    let encoded: Vec<Result<(Vec<u32>, usize), DataError>> = texts
         .par_iter()
         .map(|text| {
             // Nothing precedes a text: all of it but the special tokens is response.
@@ -147,7 +147,7 @@ pub(super) fn tokenized(
         .collect();
     let mut found = TextDocuments::default();
     for (text, encoded) in texts.iter().zip(encoded) {
-        let (tokens, begin): (Vec<u32>, usize) = encoded?;
+        let (tokens, begin) = encoded?;
         let own = tokens.len().saturating_sub(begin + 1);
         let before = found.documents.len();
         for (number, piece) in (1..).zip(tokens.chunks(seq_len.max(2))) {

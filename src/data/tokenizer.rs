@@ -146,7 +146,7 @@ impl Tokenizer {
             }
         }
         .map_err(|e| foreign(e.to_string()))?;
-        // Settings of whoever saved the file; here texts are neither cut nor padded.
+        // Truncation and padding that were saved with the file: texts are neither cut nor padded here.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| wrong(e.to_string()))?;
         let post = Affixes::of(&inner).map_err(wrong)?;
@@ -214,7 +214,7 @@ impl Tokenizer {
             chat: false,
             embeddings: None,
             chat_template,
-            chat_date: today(),
+            chat_date: Clock::today(),
             hash,
             files,
         };
@@ -445,13 +445,7 @@ fn anchor(inner: &tokenizers::Tokenizer) -> Option<(u32, String)> {
 /// Written by the library with vocabulary in order of ids, without the post-processor.
 fn content_hash(inner: &tokenizers::Tokenizer) -> Result<String, String> {
     let text = inner.to_string(false).map_err(|e| e.to_string())?;
-    Ok(hex(&Sha256::digest(text.as_bytes())))
-}
-
-/// The date of this machine's time zone.
-fn today() -> Clock {
-    let now = jiff::Zoned::now();
-    Clock::new(i32::from(now.year()), now.month() as u32, now.day() as u32).unwrap_or(Clock::EPOCH)
+    Ok(hex::encode(Sha256::digest(text.as_bytes())))
 }
 
 /// `bos_token`, `eos_token` and so on: a string, or an object with `content`. What the configuration
@@ -490,13 +484,4 @@ fn template(config: &Value) -> Option<String> {
             .map(str::to_owned),
         _ => None,
     }
-}
-
-/// Bytes as lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

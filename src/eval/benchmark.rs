@@ -1,6 +1,5 @@
-use super::{EvalError, Judge, Stop, Verdict};
+use super::{EvalError, Judge, Judgement, StopRule};
 use crate::data::PromptStyle;
-use serde::{Deserialize, Serialize};
 
 /// A set of problems, each with a prompt and a way to judge an answer.
 ///
@@ -11,6 +10,11 @@ pub trait Benchmark: Send + Sync {
 
     /// Which of its sets: `full`, `sanitized`, `test`.
     fn variant(&self) -> &str;
+
+    /// Whether its numbers are those of MBPP's problems, which training data may hold.
+    fn has_mbpp_tasks(&self) -> bool {
+        false
+    }
 
     /// The numbers of all problems, ascending.
     fn tasks(&self) -> Vec<u32>;
@@ -53,7 +57,7 @@ pub trait Benchmark: Send + Sync {
     fn prompt(&self, task: u32) -> Result<&str, EvalError>;
 
     /// What ends a completion.
-    fn stop(&self) -> Stop<'_>;
+    fn stop(&self) -> StopRule<'_>;
 
     /// The completion in what a model wrote for a problem, cut at its stop: all of it, or the program
     /// in an assistant's answer.
@@ -101,52 +105,6 @@ pub enum Answer<'a> {
     Completion(&'a str),
     /// A whole program.
     Program(&'a str),
-}
-
-/// A judged answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Judgement {
-    /// The benchmark's verdict.
-    pub verdict: Verdict,
-    /// Why a pass is suspect.
-    pub suspicion: Option<String>,
-    /// Tests one by one, where the benchmark runs them apart.
-    pub tests: Option<TestCount>,
-    /// The verdicts on the original and on the added tests, where the benchmark has both; `verdict` is then
-    /// the first of them that is no pass.
-    pub stages: Option<Stages>,
-}
-
-impl Judgement {
-    /// A verdict and nothing more.
-    pub fn of(verdict: Verdict, suspicion: Option<String>) -> Self {
-        Self {
-            verdict,
-            suspicion,
-            tests: None,
-            stages: None,
-        }
-    }
-}
-
-/// The verdicts on two sets of tests, each run by itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stages {
-    /// On the tests of the original benchmark.
-    pub base: Verdict,
-    /// On the tests that were added.
-    pub plus: Verdict,
-}
-
-/// How far an answer came through tests that run apart.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TestCount {
-    /// Tests that it passed.
-    pub passed: usize,
-    /// Tests that were run.
-    pub run: usize,
-    /// The first that it failed: `private 2`.
-    pub first_failed: Option<String>,
 }
 
 /// LF line ends, nothing after the last character of a line, no blank lines around it.

@@ -6,10 +6,10 @@
 //! the machine is ([`Verdict::repeats`]) is not kept.
 
 use super::{Judgement, TestCount, Verdict};
+use crate::fs::{Fsync, replace};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
-    io::Write,
     path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
 };
@@ -25,7 +25,7 @@ pub struct VerdictCache {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Entry {
+struct CachedVerdict {
     result: String,
     suspicion: Option<String>,
     tests: Option<TestCount>,
@@ -52,13 +52,13 @@ impl VerdictCache {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
-        crate::data::hex(&hash.finalize())
+        hex::encode(hash.finalize())
     }
 
     /// The verdict under this name; one that cannot be read is not there.
     pub fn get(&self, key: &str) -> Option<Judgement> {
         let text = std::fs::read_to_string(self.path(key)).ok()?;
-        let entry: Entry = serde_json::from_str(&text).ok()?;
+        let entry: CachedVerdict = serde_json::from_str(&text).ok()?;
         let verdict: Verdict = entry.result.parse().ok()?;
         self.hits.fetch_add(1, Ordering::Relaxed);
         Some(Judgement {
@@ -90,7 +90,7 @@ impl VerdictCache {
     }
 
     fn write(&self, key: &str, judgement: &Judgement) -> std::io::Result<()> {
-        let entry = Entry {
+        let entry = CachedVerdict {
             result: judgement.verdict.to_string(),
             suspicion: judgement.suspicion.clone(),
             tests: judgement.tests.clone(),
@@ -102,11 +102,7 @@ impl VerdictCache {
         let path = self.path(key);
         let dir = path.parent().unwrap_or(&self.dir);
         std::fs::create_dir_all(dir)?;
-        let mut file = tempfile::NamedTempFile::new_in(dir)?;
-        file.write_all(bytes)?;
-        file.flush()?;
-        file.persist(path)?;
-        Ok(())
+        replace(&path, Fsync::No, |out| out.write_all(bytes))
     }
 
     /// Two levels, so that no directory gets too long.

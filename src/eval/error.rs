@@ -17,7 +17,7 @@ pub enum EvalError {
     /// The generator failed, or broke its contract.
     #[error("generating completions failed: {0}")]
     Generate(String),
-    /// A file that is to be judged, or a run that is to go on, could not be read.
+    /// A file that is to be judged, or a run that is to be resumed, could not be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
         /// Which file.

@@ -4,7 +4,7 @@ use super::{Benchmark, EvalError, EvalRequest, GenerationRequest, Generator, len
 use serde::Serialize;
 use std::time::Instant;
 
-/// The cost of a run. Judging is not in it: it goes on beside generating.
+/// The cost of a run. Judging is not included: it runs in parallel with generating.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Estimate {
     /// Problems.

@@ -1,6 +1,6 @@
 //! What an evaluation asks of a model. Nothing here knows which.
 
-use super::{EvalError, Stop, lengths::PromptLength};
+use super::{EvalError, StopRule};
 
 /// One completion to draw.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +20,15 @@ pub struct Completion {
     pub text: String,
     /// Tokens generated for it.
     pub tokens: usize,
+}
+
+/// Tokens of a prompt that is too long, and how many the model takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PromptLength {
+    /// Of the prompt.
+    pub tokens: usize,
+    /// That the model was made for.
+    pub positions: usize,
 }
 
 /// Takes a finished completion, with the index of its request.
@@ -45,7 +54,7 @@ pub trait Generator {
     fn generate(
         &mut self,
         requests: &[GenerationRequest],
-        stop: &Stop<'_>,
+        stop: &StopRule<'_>,
         done: &mut Done<'_>,
     ) -> Result<(), EvalError>;
 }

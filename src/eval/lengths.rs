@@ -20,15 +20,6 @@ pub enum TooLong {
 /// The error of a problem that is counted as failed.
 pub(super) const PROMPT_TOO_LONG: &str = "prompt_too_long";
 
-/// Tokens of a prompt that is too long, and how many the model takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PromptLength {
-    /// Of the prompt.
-    pub tokens: usize,
-    /// That the model was made for.
-    pub positions: usize,
-}
-
 /// The problems of `tasks` whose prompt is too long.
 ///
 /// # Errors

@@ -1,27 +1,25 @@
 //! Evaluation: problems -> prompts -> generations -> judged programs -> pass@k.
 //!
-//! One file per benchmark behind the [`Benchmark`] trait; [`sandbox`] runs programs and knows no
-//! benchmark; [`run()`] draws samples from whatever [`Generator`] it is given, or takes answers from
-//! a file. Nothing here knows how a model was trained.
+//! One folder per benchmark under [`mod@bench`], behind the [`Benchmark`] trait; [`sandbox`] runs programs and
+//! knows no benchmark; [`run()`] draws samples from any [`Generator`], or takes answers from a file. Nothing
+//! here knows how a model was trained.
 
+pub mod bench;
 mod benchmark;
 mod cache;
-mod contest;
 mod error;
 pub mod estimate;
 mod extract;
 mod generator;
-mod humaneval;
 mod judge;
+mod judgement;
 mod lengths;
-mod mbpp;
-mod own;
 pub mod paired;
 pub mod passk;
 mod pcg64;
-mod plus;
 mod predictions;
 mod profile;
+mod python_json;
 mod request;
 mod run;
 mod stop;
@@ -29,17 +27,20 @@ mod tokens;
 pub mod training_tasks;
 pub mod verdict;
 
-pub use benchmark::{Answer, Benchmark, Judgement, Stages, TestCount};
+pub use bench::{
+    contest::{Contest, check as check_contest},
+    humaneval::HumanEval,
+    mbpp::{Mbpp, MbppVariant, check as check_mbpp},
+    own::Own,
+    plus::Plus,
+};
+pub use benchmark::{Answer, Benchmark};
 pub use cache::VerdictCache;
-pub use contest::{Contest, check as check_contest};
 pub use error::EvalError;
-pub use generator::{Completion, Done, GenerationRequest, Generator};
-pub use humaneval::HumanEval;
+pub use generator::{Completion, Done, GenerationRequest, Generator, PromptLength};
 pub use judge::Judge;
-pub use lengths::{PromptLength, TooLong};
-pub use mbpp::{Mbpp, MbppVariant, check as check_mbpp};
-pub use own::Own;
-pub use plus::Plus;
+pub use judgement::{Judgement, Stages, TestCount};
+pub use lengths::TooLong;
 pub use predictions::{Prediction, Predictions};
 pub use profile::Profile;
 pub use request::{EvalRequest, parse_task_names, parse_tasks};
@@ -47,7 +48,7 @@ pub use run::{
     BaseScores, EvalReport, Finished, Progress, ResultCounts, SampleLine, Shares, Source, TemperatureReport,
     plain_name, run, sample_seed,
 };
-pub use stop::Stop;
+pub use stop::StopRule;
 pub use tokens::same_output;
 pub use verdict::Verdict;
 pub use wmtp_sandbox as sandbox;

@@ -11,9 +11,10 @@
 //! `tests/fixtures/paired.py` repeats all of it with SciPy.
 
 use super::{
-    passk::{Tally, Z_95, pass_at_k, quantile},
+    passk::{Tally, Z_95, pass_at_k},
     pcg64::Pcg64,
 };
+use crate::statistics::quantile;
 use serde::Serialize;
 
 /// Resamples of the bootstrap.

@@ -1,6 +1,7 @@
 //! pass@k: the unbiased estimator of Chen et al. 2021 (arXiv 2107.03374, section 2.1), and its 95%
 //! interval over problems: a bootstrap, or Wilson's where the bootstrap has no width.
 
+use crate::statistics::quantile;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
@@ -119,14 +120,6 @@ fn mean(values: &[f64]) -> f64 {
     }
 }
 
-/// Quantile of sorted values with linear interpolation, NumPy's default.
-pub(super) fn quantile(sorted: &[f64], q: f64) -> f64 {
-    let place = q * sorted.len().saturating_sub(1) as f64;
-    let at = |index: usize| sorted.get(index).copied().unwrap_or(0.0);
-    let (low, high) = (at(place.floor() as usize), at(place.ceil() as usize));
-    low + (high - low) * place.fract()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,12 +230,5 @@ mod tests {
         let half = interval95(&[tally(2, 1); 5], 1, 0);
         assert!(half.ends[0] < 0.25 && half.ends[1] > 0.75, "{half:?}");
         assert_eq!(interval95(&[], 1, 0).ends, [0.0, 1.0]);
-    }
-
-    #[test]
-    fn quantiles_interpolate() {
-        assert_eq!(quantile(&[1.0, 2.0, 3.0, 4.0, 5.0], 0.5), 3.0);
-        assert!((quantile(&[0.0, 10.0], 0.25) - 2.5).abs() < 1e-15);
-        assert_eq!(quantile(&[7.0], 0.975), 7.0);
     }
 }

@@ -5,8 +5,8 @@
 //! The file is read as Python's `json` reads it: a byte order mark, `NaN` and halves of surrogate
 //! pairs are accepted. A `task_id` may be a number, and its case does not matter.
 
+use super::python_json;
 use super::{Benchmark, EvalError};
-use crate::data::python_json;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::{
@@ -55,7 +55,7 @@ impl Predictions {
                 path.display()
             )));
         }
-        let sha256 = crate::data::hex(&Sha256::digest(&bytes));
+        let sha256 = hex::encode(Sha256::digest(&bytes));
         let text = decoded(bytes).map_err(|what| EvalError::Request(format!("{} {what}", path.display())))?;
         let wanted: BTreeSet<u32> = tasks
             .map_or_else(|| benchmark.default_tasks(), <[u32]>::to_vec)

@@ -4,7 +4,14 @@ use clap::ValueEnum;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A protocol. What is named on the command line besides goes over it.
+/// A protocol; other flags override its settings. Each benchmark has its own ([`super::bench::Spec::profile`]).
+///
+/// `paper` follows "Better & Faster Large Language Models via Multi-token Prediction" (arXiv
+/// 2404.19737): 200 samples of each MBPP and HumanEval problem, pass@1, 10 and 100; 1,000 samples of
+/// each CodeContests problem at 0.5, 0.6, 0.7, 0.8 and 0.9 (appendix F). Each k at the temperature
+/// with the best test score, which is an oracle choice. Inferred: the grid of MBPP and HumanEval, the
+/// only optima in table S12; 3-shot and 0-shot prompts and top-p 0.95, which are Code Llama's (arXiv
+/// 2308.12950, table 2). Intervals there are 90% bootstrap intervals, here they are 95%.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Profile {
@@ -21,50 +28,5 @@ impl Profile {
             Self::Quick => "quick",
             Self::Paper => "paper",
         }
-    }
-
-    /// `key=value` settings for a benchmark.
-    ///
-    /// `paper` follows "Better & Faster Large Language Models via Multi-token Prediction" (arXiv
-    /// 2404.19737): 200 samples of each MBPP and HumanEval problem, pass@1, 10 and 100; 1,000 samples of
-    /// each CodeContests problem at 0.5, 0.6, 0.7, 0.8 and 0.9 (appendix F). Each k at the temperature
-    /// with the best test score, which is an oracle choice. Inferred: the grid of MBPP and HumanEval, the
-    /// only optima in table S12; 3-shot and 0-shot prompts and top-p 0.95, which are Code Llama's (arXiv
-    /// 2308.12950, table 2). Intervals there are 90% bootstrap intervals, here they are 95%.
-    pub fn settings(self, benchmark: &str) -> Vec<String> {
-        let lines: &[&str] = match (self, benchmark) {
-            (Self::Quick, "mbpp") => &[
-                "eval.tasks=11-110",
-                "eval.temperature=0.0",
-                "eval.samples=1",
-                "eval.k=[1]",
-            ],
-            (Self::Quick, "humaneval" | "humaneval+") => &[
-                "eval.tasks=0-99",
-                "eval.temperature=0.0",
-                "eval.samples=1",
-                "eval.k=[1]",
-            ],
-            (Self::Quick, _) => &["eval.temperature=0.0", "eval.samples=1", "eval.k=[1]"],
-            (Self::Paper, "contest") => &[
-                "eval.prompt=zero-shot",
-                "eval.temperature=[0.5, 0.6, 0.7, 0.8, 0.9]",
-                "eval.samples=1000",
-                "eval.k=[1, 10, 100, 1000]",
-            ],
-            (Self::Paper, "humaneval" | "humaneval+" | "mbpp+" | "jsonl") => &[
-                "eval.prompt=zero-shot",
-                "eval.temperature=[0.1, 0.2, 0.4, 0.8]",
-                "eval.samples=200",
-                "eval.k=[1, 10, 100]",
-            ],
-            (Self::Paper, _) => &[
-                "eval.prompt=few-shot",
-                "eval.temperature=[0.1, 0.2, 0.4, 0.8]",
-                "eval.samples=200",
-                "eval.k=[1, 10, 100]",
-            ],
-        };
-        lines.iter().map(|line| (*line).to_owned()).collect()
     }
 }

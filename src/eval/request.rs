@@ -18,7 +18,7 @@ pub struct EvalRequest {
     /// Sampling temperatures, 0 for greedy: `samples` completions at each. Empty where completions
     /// are given, not drawn.
     pub temperatures: Vec<f64>,
-    /// Nucleus sampling's probability mass, in (0, 1]. The generator applies it, here it is checked
+    /// Top-p (nucleus) sampling threshold, in (0, 1]. The generator applies it, here it is checked
     /// and reported.
     pub top_p: f64,
     /// Every sample's seed follows from this one, and so does the bootstrap's.
@@ -31,14 +31,14 @@ pub struct EvalRequest {
     pub limits: Limits,
     /// Where the run's files go; made if absent.
     pub output: PathBuf,
-    /// Go on with the run that `output` holds.
+    /// Resume the run that `output` holds.
     pub resume: bool,
     /// What else decides the samples: the model and its hash, the precision. Reported, and a resumed
     /// run must have the same.
     pub origin: BTreeMap<String, String>,
     /// Which problems are no unseen ones; reported.
     pub training: TrainingTasks,
-    /// Texts that are kept beside the result, by file name: the settings.
+    /// Texts that are kept with the result, by file name: the settings.
     pub files: Vec<(String, String)>,
     /// A directory of verdicts to look in and add to.
     pub verdict_cache: Option<PathBuf>,

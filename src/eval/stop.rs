@@ -1,8 +1,8 @@
-//! Where a completion ends, beside the model's own end token.
+//! Where a completion ends, in addition to the model's own end token.
 
 /// What ends a completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop<'a> {
+pub enum StopRule<'a> {
     /// The first of these texts.
     Strings(&'a [&'a str]),
     /// The next statement in column 0, for a prompt that leaves off inside a function.
@@ -22,7 +22,7 @@ pub enum Stop<'a> {
     TopLevel,
 }
 
-impl Stop<'_> {
+impl StopRule<'_> {
     /// Where the completion in `text` ends, as a byte offset; None while it goes on. What is found
     /// stays where it is when text is added.
     pub fn end(&self, text: &str) -> Option<usize> {
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_completion_ends_at_its_first_stop_string() {
-        let cut = |text: &'static str, stops: &[&str]| Stop::Strings(stops).cut(text);
+        let cut = |text: &'static str, stops: &[&str]| StopRule::Strings(stops).cut(text);
         assert_eq!(cut("x = 1\n[DONE]\n\nYou are [DONE]", &["[DONE]"]), "x = 1\n");
         assert_eq!(cut("abc STOP def END", &["END", "STOP"]), "abc ");
         assert_eq!(cut("x = 1", &["[DONE]"]), "x = 1");
@@ -132,7 +132,7 @@ mod tests {
     }
 
     fn body(text: &str) -> &str {
-        Stop::TopLevel.cut(text)
+        StopRule::TopLevel.cut(text)
     }
 
     #[test]
@@ -170,7 +170,7 @@ mod tests {
             "",
             "\n\n",
         ] {
-            assert_eq!(Stop::TopLevel.end(text), None, "{text}");
+            assert_eq!(StopRule::TopLevel.end(text), None, "{text}");
             assert_eq!(body(text), text);
         }
         assert_eq!(body("    y = '('\n    return y\nx"), "    y = '('\n    return y\n");
@@ -205,10 +205,10 @@ mod tests {
             "    s = \"\"\"a\nb\"\"\"\n    t = '''c\nd'''\nend\n",
             "    y = 1\r\n\r\n    return y\r\nprint(1)\r\n",
         ] {
-            let last = Stop::TopLevel.end(text);
+            let last = StopRule::TopLevel.end(text);
             assert!(last.is_some(), "{text}");
             for (length, _) in text.char_indices() {
-                let end = Stop::TopLevel.end(&text[..length]);
+                let end = StopRule::TopLevel.end(&text[..length]);
                 assert!(end.is_none() || end == last, "{length} bytes of {text}");
             }
         }

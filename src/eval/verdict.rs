@@ -229,7 +229,7 @@ fn nonce() -> Result<String, SandboxError> {
         action: "get random bytes from the system",
         source: std::io::Error::other(error.to_string()),
     })?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex::encode(bytes))
 }
 
 /// The harness's standard input: lengths, then the parts.

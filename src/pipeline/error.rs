@@ -1,9 +1,11 @@
 use crate::{
     data::DataError,
+    device::{DeviceError, ReadError},
+    run::{CheckpointError, RunError},
     scorer::ScorerError,
     storage::StorageError,
-    track::{RunError, SetupError},
-    train::{CheckpointError, TrainError},
+    track::SetupError,
+    train::TrainError,
 };
 use std::{io, path::PathBuf};
 use wmtp_model::ModelError;
@@ -45,12 +47,21 @@ pub enum PipelineError {
         /// Why.
         source: io::Error,
     },
-    /// Asked to stop before there was anything to save.
-    #[error("asked to stop during the value stage, which starts anew when the run is resumed")]
+    /// The device that the config names is not there.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// A device failed to hand over what was computed.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Asked to stop before the weighted stage.
+    #[error("asked to stop during the value stage, which resumes at its newest checkpoint")]
     Stopped,
     /// A setting that only shows to be wrong once data and model are known.
     #[error("{0}")]
     Setting(String),
+    /// A part is missing that another one was to make: a bug.
+    #[error("{0}: this is a bug in wmtp")]
+    Internal(&'static str),
 }
 
 impl PipelineError {
@@ -60,6 +71,7 @@ impl PipelineError {
             self,
             Self::Setting(_)
                 | Self::Data(_)
+                | Self::Device(_)
                 | Self::Tracking(_)
                 | Self::Scorer(ScorerError::Setup { .. })
                 | Self::Run(RunError::Exists(_) | RunError::NotFound { .. })

@@ -1,6 +1,6 @@
 //! A LoRA adapter merged into its base, as a model directory of its own.
 
-use super::{PipelineError, open_model};
+use super::{PipelineError, load_model};
 use burn::tensor::{DType, Device};
 use std::path::Path;
 use wmtp_model::{Companions, ExportOptions, Exported, Heads};
@@ -26,7 +26,7 @@ pub fn export_merged(
         Heads::Keep => None,
         Heads::Drop => Some(1),
     };
-    let model = open_model(dir, Some(base), heads, DType::F32, device)?;
+    let model = load_model(dir, Some(base), heads, DType::F32, device)?;
     let companions = Companions::read(dir)?.or(Companions::read(base)?);
     Ok(wmtp_model::export_model(&model, &companions, target, dtype)?)
 }

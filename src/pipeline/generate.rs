@@ -3,16 +3,16 @@
 use super::PipelineError;
 use crate::{
     data::{Batch, DataError, Detokenizer, Document, Tokenizer},
-    eval::{Completion, Done, EvalError, GenerationRequest, Generator, PromptLength, Stop},
+    device::to_f32,
+    eval::{Completion, Done, EvalError, GenerationRequest, Generator, PromptLength, StopRule},
     train::{
-        loss::{HeadStates, head_ce},
+        loss::{HeadHidden, HeadTargets, head_ce},
         packed,
     },
 };
-use burn::tensor::Tensor;
 use serde::Serialize;
 use std::{cell::RefCell, collections::HashMap};
-use wmtp_model::{Decoding, Effort, Finish, Generation, ModelError, MtpLlama, Request, Sampling, Totals};
+use wmtp_model::{CausalLm, Decoding, Effort, Finish, Generation, ModelError, MtpLlama, Request, Sampling, Totals};
 
 /// What continues token ids: a model, or a stand-in for one in a test.
 pub trait TokenWriter {
@@ -95,7 +95,7 @@ impl<M: TokenWriter> ModelGenerator<M> {
     pub fn write_each(
         &self,
         requests: &[GenerationRequest],
-        stop: &Stop<'_>,
+        stop: &StopRule<'_>,
         done: &mut dyn FnMut(usize, Written) -> Result<(), PipelineError>,
     ) -> Result<Totals, PipelineError> {
         self.write_watched(requests, stop, &mut |_, _| false, done)
@@ -106,7 +106,7 @@ impl<M: TokenWriter> ModelGenerator<M> {
     pub fn write_watched(
         &self,
         requests: &[GenerationRequest],
-        stop: &Stop<'_>,
+        stop: &StopRule<'_>,
         watch: &mut dyn FnMut(usize, &str) -> bool,
         done: &mut dyn FnMut(usize, Written) -> Result<(), PipelineError>,
     ) -> Result<Totals, PipelineError> {
@@ -164,7 +164,7 @@ impl<M: TokenWriter> ModelGenerator<M> {
     }
 
     /// Continues several (prompt, seed); the results in the same order.
-    pub fn write(&self, prompts: &[(String, u64)], stop: &Stop<'_>) -> Result<Vec<Written>, PipelineError> {
+    pub fn write(&self, prompts: &[(String, u64)], stop: &StopRule<'_>) -> Result<Vec<Written>, PipelineError> {
         let requests: Vec<GenerationRequest> = prompts
             .iter()
             .map(|(prompt, seed)| GenerationRequest {
@@ -213,9 +213,9 @@ impl<'t> Growing<'t> {
     }
 
     /// True once the text has reached its stop.
-    fn reached(&mut self, stop: &Stop<'_>) -> bool {
+    fn reached(&mut self, stop: &StopRule<'_>) -> bool {
         let from = match stop {
-            Stop::Strings(stops) => {
+            StopRule::Strings(stops) => {
                 let longest = stops.iter().map(|s| s.len()).max().unwrap_or(0);
                 let from = self.searched.saturating_sub(longest);
                 (0..=from)
@@ -223,13 +223,13 @@ impl<'t> Growing<'t> {
                     .find(|&i| self.text.is_char_boundary(i))
                     .unwrap_or_default()
             }
-            Stop::TopLevel => 0,
+            StopRule::TopLevel => 0,
         };
         self.searched = self.text.len();
         self.text.get(from..).is_some_and(|text| stop.end(text).is_some())
     }
 
-    fn written(mut self, generation: Generation, stop: &Stop<'_>) -> Result<Written, DataError> {
+    fn written(mut self, generation: Generation, stop: &StopRule<'_>) -> Result<Written, DataError> {
         self.read(&generation.tokens)?;
         self.text.push_str(&self.decoder.finish()?);
         let mut text = self.text;
@@ -262,7 +262,7 @@ impl<M: TokenWriter> Generator for ModelGenerator<M> {
     fn generate(
         &mut self,
         requests: &[GenerationRequest],
-        stop: &Stop<'_>,
+        stop: &StopRule<'_>,
         done: &mut Done<'_>,
     ) -> Result<(), EvalError> {
         let mut refused = None;
@@ -303,7 +303,7 @@ pub struct ScoreReport {
 }
 
 /// Scores a text with every head.
-pub fn score_text(model: &MtpLlama, tokenizer: &Tokenizer, text: &str) -> Result<ScoreReport, PipelineError> {
+pub fn score_text(model: &dyn CausalLm, tokenizer: &Tokenizer, text: &str) -> Result<ScoreReport, PipelineError> {
     let ids = tokenizer.document(text)?;
     if ids.is_empty() {
         return Err(PipelineError::Setting(
@@ -331,16 +331,17 @@ pub fn score_text(model: &MtpLlama, tokenizer: &Tokenizer, text: &str) -> Result
             last = Some(hidden.clone().narrow(1, n - 1, 1));
         }
         let mut of_head = head_ce(
-            HeadStates::everywhere(k, hidden),
+            HeadHidden::everywhere(k, hidden),
+            &HeadTargets::of(&batch, k),
             model.unembedding(),
             &batch,
             model.compute(),
-        );
+        )?;
         of_head.truncate(n.saturating_sub(k));
         ce.push(of_head);
     }
     let logits = match last {
-        Some(last) => last_logits(model, last),
+        Some(last) => to_f32(model.logits(last))?,
         None => Vec::new(),
     };
     let mut order: Vec<usize> = (0..logits.len()).collect();
@@ -352,10 +353,6 @@ pub fn score_text(model: &MtpLlama, tokenizer: &Tokenizer, text: &str) -> Result
         top20_ids: order.iter().map(|&i| i as u32).collect(),
         top20_logits: order.iter().map(|&i| logits[i]).collect(),
     })
-}
-
-fn last_logits(model: &MtpLlama, hidden: Tensor<3>) -> Vec<f32> {
-    crate::train::loss::to_f32(model.logits(hidden).flatten(0, 2))
 }
 
 /// A text as one document, everything after the first token a response.

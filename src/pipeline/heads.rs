@@ -9,7 +9,7 @@ use crate::data::Tokenizer;
 use burn::tensor::{Int, Tensor, TensorData};
 use rayon::prelude::*;
 use serde::Serialize;
-use wmtp_model::{MtpLlama, Packed};
+use wmtp_model::{CausalLm, Packed};
 
 /// Bins of the reliability table, equally wide.
 pub const BINS: usize = 15;
@@ -154,7 +154,7 @@ fn mean(values: impl Iterator<Item = f64>) -> f64 {
 /// A text too short for the last head, a window that is too short for it or longer than the model's
 /// positions; a text that the tokenizer cannot encode.
 pub fn judge_heads(
-    model: &MtpLlama,
+    model: &dyn CausalLm,
     tokenizer: &Tokenizer,
     text: &str,
     window: usize,

@@ -1,6 +1,6 @@
 //! What a run learned, from its metrics and the value stage's report: the last lines of `wmtp train`.
 
-use crate::track::RunDir;
+use crate::run::{RunDir, file};
 use serde::Serialize;
 use serde_json::Value;
 use std::fs;
@@ -23,8 +23,8 @@ pub struct Learned {
 impl Learned {
     /// Reads a run's directory. A figure that was not recorded is None: the run itself is not failed by it.
     pub fn of(run: &RunDir) -> Self {
-        let metrics = fs::read_to_string(run.path().join("metrics.jsonl")).unwrap_or_default();
-        let report = fs::read_to_string(run.path().join("critic/report.json")).unwrap_or_default();
+        let metrics = fs::read_to_string(run.file(file::METRICS)).unwrap_or_default();
+        let report = fs::read_to_string(run.file(file::VALUE_STAGE_REPORT)).unwrap_or_default();
         let report: Value = serde_json::from_str(&report).unwrap_or_default();
         Self {
             auroc: report["held_out"]["auroc_last"].as_f64(),

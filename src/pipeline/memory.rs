@@ -12,7 +12,7 @@
 
 use crate::{
     settings::Recipe,
-    train::{HeadOrder, PrecisionConfig, Recompute, StatePrecision},
+    train::{HeadOrder, PrecisionConfig, Recompute, state_bytes},
 };
 use serde::{Deserialize, Serialize};
 use wmtp_model::LlamaConfig;
@@ -62,7 +62,7 @@ pub struct MemoryEstimate {
     pub weights: u64,
     /// Gradients of what is trained; twice where several micro-batches make a step.
     pub gradients: u64,
-    /// Both moments of AdamW.
+    /// The optimizer's state.
     pub optimizer: u64,
     /// What a micro-batch keeps for its backward pass.
     pub activations: u64,
@@ -84,7 +84,7 @@ pub fn estimate(
     let s = Sizes::new(config, recipe);
     let trained = s.adapters.unwrap_or(s.parameters);
     let weights = s.parameters * s.weight + s.adapters.map_or(0, |n| n * s.weight) + reference * F32;
-    let optimizer = 2 * trained * s.state;
+    let optimizer = state_bytes(&recipe.optim, trained);
     let gradients = trained * s.gradient;
     let before = if accumulates { gradients } else { 0 };
     let activations = s.activations(&micro_batch);
@@ -137,10 +137,9 @@ struct Sizes {
     parameters: usize,
     layer_matrices: usize,
     adapters: Option<usize>,
-    /// Bytes of a weight, of an element of a gradient, of a moment, of a kept activation.
+    /// Bytes of a weight, of an element of a gradient, of a kept activation.
     weight: usize,
     gradient: usize,
-    state: usize,
     kept: usize,
     recompute: bool,
     in_turn: bool,
@@ -174,14 +173,13 @@ impl Sizes {
             adapters,
             weight: bytes(train.precision == PrecisionConfig::PureBf16),
             gradient: bytes(rounded && adapters.is_none()),
-            state: bytes(recipe.optim.state == StatePrecision::Bf16),
             kept: bytes(rounded),
             recompute: train.recompute == Recompute::Block,
-            in_turn: train.heads == HeadOrder::InTurn,
+            in_turn: train.heads == HeadOrder::Sequential,
         }
     }
 
-    /// Of figures of all heads, what is there at the same time: the sum, or one head's.
+    /// Of figures of all heads, what is in memory at the same time: the sum, or one head's.
     fn of_heads(&self, each: impl Iterator<Item = usize>) -> usize {
         if self.in_turn {
             each.max().unwrap_or(0)
@@ -190,7 +188,7 @@ impl Sizes {
         }
     }
 
-    /// What the attention and feed-forward sublayers keep for a token besides their inputs.
+    /// What the attention and feed-forward sublayers keep for a token in addition to their inputs.
     fn sublayers(&self) -> [usize; 2] {
         if self.recompute {
             [0; 2]
@@ -229,7 +227,7 @@ impl Sizes {
         tokens * F32 * (self.f + again + 4 * self.d)
     }
 
-    /// The loss's chunk for so many rows in all.
+    /// Bytes of the loss's chunk for `rows` rows in all.
     fn loss_work(&self, rows: usize) -> usize {
         let most = CHUNK_ROWS[usize::from(self.kept == BF16)];
         let fit = (CHUNK_BYTES / (self.vocabulary * self.kept).max(1)).clamp(1, most);

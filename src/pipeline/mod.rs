@@ -2,42 +2,46 @@
 //! part works inside.
 //!
 //! `baseline` trains with a control scorer (uniform, random, shuffled, position), `rho1` against a
-//! reference model, `critic` first learns a value head and then weighs by value differences.
+//! reference model, `critic` first trains a value head and then weights tokens by value differences.
 
 mod builtin;
-mod critic;
-mod ending;
 mod error;
+mod experiment;
 mod export;
-mod followed;
+mod finish;
 mod generate;
 mod heads;
-mod learn_value;
 mod learned;
+mod load_model;
 mod memory;
-mod mirror;
 mod offline;
-mod open;
 mod plan;
-mod reference;
+mod request;
 mod resume;
 mod scoring;
+mod scoring_models;
 mod sources;
+mod start;
 mod steps;
+mod tracking;
 mod train;
-mod values;
+mod upload;
+mod value_stage;
 
 pub use builtin::micro_model;
-pub use critic::ValueReport;
 pub use error::PipelineError;
+pub use experiment::Experiment;
+pub(crate) use experiment::default_name;
 pub use export::export_merged;
-pub use followed::{describe, sync, weights_hash};
+pub use finish::TrainSummary;
 pub use generate::{ModelGenerator, ScoreReport, TokenWriter, Written, score_text};
 pub use heads::{BINS, Bin, HeadFigures, HeadsReport, judge_heads};
 pub use learned::Learned;
+pub use load_model::load_model;
 pub use memory::{MemoryEstimate, MicroBatch};
-pub use mirror::{Copy, CopySummary};
-pub use open::open_model;
-pub use plan::{PlanReport, ValueStagePlan, plan};
+pub use plan::{PlanReport, ValueStagePlan};
+pub use request::{RunUpload, Show};
 pub use sources::Sources;
-pub use train::{Show, TrainRequest, TrainSummary, train, train_tracked, train_with};
+pub use tracking::{describe, sync, weights_hash};
+pub use upload::UploadSummary;
+pub use value_stage::ValueReport;

@@ -1,31 +1,44 @@
 //! rho1's scores made once, before training, and kept in the cache: no second model is in memory
 //! while training.
 
-use super::{PipelineError, TrainRequest, reference::ModelCe, train::Prepared};
-use crate::scorer::{CachedScores, Needs, Offline, Rho1, Rho1Config, ScoreInput, Scorer, TokenCe};
-use wmtp_model::{LlamaConfig, ModelError, MtpLlama};
+use super::{
+    PipelineError,
+    request::{Prepared, Request},
+    scoring::reference,
+    scoring_models::ModelCe,
+};
+use crate::{
+    data::Batch,
+    scorer::{CachedScores, Needs, Parts, ScoreInput, ScorerConfig, TokenCe},
+};
+use wmtp_model::{CausalLm, LlamaConfig, MtpLlama};
 
 /// The scores from the cache, or made now. `base` is the model that training starts from.
 pub fn scores(
-    config: &Rho1Config,
-    request: &TrainRequest,
+    config: &ScorerConfig,
+    request: &Request,
     prepared: &Prepared,
     base: &MtpLlama,
-    load: impl Fn() -> Result<MtpLlama, ModelError>,
-) -> Result<Box<dyn Scorer>, PipelineError> {
+) -> Result<CachedScores, PipelineError> {
     let sources = &request.sources;
     let hashes = [sources.hash()?, sources.reference_hash()?.unwrap_or_default()];
     let settings = key_settings(config, request)?;
     let data = prepared.splits.train.hash();
     let key = CachedScores::key(data, &[&hashes[0], &hashes[1]], &settings);
-    let mut scorer = Rho1::new(config, Box::new(ModelCe::new(load()?)))?;
-    if let Some(cached) = CachedScores::load(&request.cache, &key)? {
-        return Ok(Box::new(Offline::new(&scorer, cached)));
+    if let Some(cached) = CachedScores::load(&request.cache(), &key)? {
+        return Ok(cached);
     }
+    let mut scorer = config.build(Parts {
+        seed: request.seed(),
+        over: request.recipe.weights.over,
+        reference: Some(Box::new(reference(request)?)),
+        ..Parts::default()
+    })?;
+    let ragged = base.attends_by_document();
     let base = ModelCe::new(base.clone());
     let mut cached = CachedScores::new(key);
     for batch in prepared.splits.train.in_order(prepared.shape.micro_batch) {
-        let batch = base.unpadded(&batch);
+        let batch: Batch = if ragged { batch.ragged() } else { batch };
         let ce = base.token_ce(&batch)?;
         debug_assert_eq!(
             scorer.needs(),
@@ -42,16 +55,21 @@ pub fn scores(
         })?;
         cached.add(&batch, &scores);
     }
-    cached.save(&request.cache)?;
-    Ok(Box::new(Offline::new(&scorer, cached)))
+    cached.save(&request.cache())?;
+    Ok(cached)
 }
 
 /// Everything but weights and data that the scores depend on: the scorer's settings, what the two
 /// models compute from their weights, and in which precision.
-fn key_settings(config: &Rho1Config, request: &TrainRequest) -> Result<String, PipelineError> {
+fn key_settings(config: &ScorerConfig, request: &Request) -> Result<String, PipelineError> {
+    let mut scorer = serde_json::to_value(config).unwrap_or_default();
+    if let Some(settings) = scorer.as_object_mut() {
+        // Files of earlier versions have keys without it.
+        settings.retain(|key, _| key != "kind");
+    }
     let [base, reference] = [Some(request.sources.config()?), request.sources.reference_config()?];
     let settings = serde_json::json!({
-        "scorer": config,
+        "scorer": scorer,
         "base": base.as_ref().map(computation),
         "reference": reference.as_ref().map(computation),
         "base_precision": request.recipe.train.precision,

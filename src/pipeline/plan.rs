@@ -1,15 +1,17 @@
 //! `--dry-run`: everything resolved and counted, nothing trained or written.
 
 use super::{
-    PipelineError, TrainRequest,
-    critic::planned_steps,
+    PipelineError,
     memory::{self, MemoryEstimate, MicroBatch},
-    train::{Prepared, innermost, prepare, token_lines},
+    request::{Prepared, Request, prepare},
+    start::token_lines,
+    value_stage::planned_steps,
 };
 use crate::{
     data::{Batch, Splits, TokenReport},
-    machine,
-    scorer::{CriticConfig, ScorerConfig, ScoringTime},
+    device::Capabilities,
+    run,
+    scorer::ScoringTime,
     settings::has_random_weights,
 };
 use serde::Serialize;
@@ -90,7 +92,7 @@ pub struct ValueStagePlan {
 }
 
 /// Resolves and counts everything.
-pub fn plan(request: &TrainRequest) -> Result<PlanReport, PipelineError> {
+pub(super) fn plan(request: &Request) -> Result<PlanReport, PipelineError> {
     let prepared = prepare(request)?;
     let recipe = &request.recipe;
     let config = &prepared.config;
@@ -108,10 +110,9 @@ pub fn plan(request: &TrainRequest) -> Result<PlanReport, PipelineError> {
         prepared.shape.accumulate > 1,
         reference_parameters(request)?,
     );
-    let on_processor = ["flex", "ndarray"].contains(&request.device_name.as_str());
     let long = report.dropped.len();
     let mut plan = PlanReport {
-        algorithm: request.algorithm.name(),
+        algorithm: request.pipeline.name(),
         model: recipe.model.base.clone(),
         model_dir: request.sources.base.clone(),
         device: request.device_name.clone(),
@@ -135,8 +136,11 @@ pub fn plan(request: &TrainRequest) -> Result<PlanReport, PipelineError> {
         validation_documents: prepared.splits.valid.report().documents,
         estimated_peak_memory: memory.peak,
         memory,
-        machine_memory: on_processor.then(machine::memory_limit).flatten(),
-        run_dir: request.output.join(&request.run_name),
+        machine_memory: Capabilities::of(&request.device)
+            .host_threads
+            .then(run::memory_limit)
+            .flatten(),
+        run_dir: request.runs().join(&request.run_name),
         warnings: Vec::new(),
     };
     plan.warnings = warnings(&plan, request);
@@ -144,32 +148,26 @@ pub fn plan(request: &TrainRequest) -> Result<PlanReport, PipelineError> {
 }
 
 /// What the value stage would do; None where there is none, or its head is given.
-fn value_stage(request: &TrainRequest, prepared: &Prepared) -> Result<Option<ValueStagePlan>, PipelineError> {
-    let Some(critic) = critic(&request.recipe.scorer).filter(|critic| critic.value_head.is_none()) else {
+fn value_stage(request: &Request, prepared: &Prepared) -> Result<Option<ValueStagePlan>, PipelineError> {
+    let critic = request.recipe.scorer.models_needed().value;
+    let Some(critic) = critic.filter(|critic| critic.value_head.is_none()) else {
         return Ok(None);
     };
     let solutions = Splits::solutions(&prepared.data, &prepared.tokenizer)?.train;
     Ok(Some(ValueStagePlan {
         solutions: solutions.report().documents,
-        steps: planned_steps(critic, &solutions, request.seed, prepared.shape.micro_batch),
+        steps: planned_steps(critic, &solutions, request.seed(), prepared.shape.micro_batch),
     }))
 }
 
-fn critic(scorer: &ScorerConfig) -> Option<&CriticConfig> {
-    match innermost(scorer) {
-        ScorerConfig::Critic(critic) => Some(critic),
-        _ => None,
-    }
-}
-
 /// The micro-batch that needs the most memory, in each figure, among the first steps of the first epoch.
-fn largest_micro_batch(request: &TrainRequest, prepared: &Prepared) -> MicroBatch {
+fn largest_micro_batch(request: &Request, prepared: &Prepared) -> MicroBatch {
     let heads = prepared.config.n_heads;
-    let everywhere = critic(&request.recipe.scorer).is_some();
+    let everywhere = request.recipe.scorer.models_needed().value.is_some();
     // Elsewhere padding is computed as well, and what a head needs is not gathered first.
-    let unpadded = request.device_name == "flex";
+    let ragged = Capabilities::of(&request.device).ragged;
     let sizes = |batch: &Batch| {
-        let tokens: usize = if unpadded {
+        let tokens: usize = if ragged {
             batch.documents.iter().map(|document| document.len).sum()
         } else {
             batch.tokens.len()
@@ -181,7 +179,7 @@ fn largest_micro_batch(request: &TrainRequest, prepared: &Prepared) -> MicroBatc
             rows: rows.collect(),
         }
     };
-    let epoch = prepared.splits.train.epoch(request.seed, 0, prepared.shape);
+    let epoch = prepared.splits.train.epoch(request.seed(), 0, prepared.shape);
     let steps = epoch.len().min(prepared.total_steps).min(LOOKED_AT);
     (0..steps)
         .flat_map(|step| epoch.step(step))
@@ -191,9 +189,8 @@ fn largest_micro_batch(request: &TrainRequest, prepared: &Prepared) -> MicroBatc
 }
 
 /// Parameters of the model that scores while the other one trains.
-fn reference_parameters(request: &TrainRequest) -> Result<usize, PipelineError> {
-    let online =
-        matches!(innermost(&request.recipe.scorer), ScorerConfig::Rho1(rho1) if rho1.when == ScoringTime::Online);
+fn reference_parameters(request: &Request) -> Result<usize, PipelineError> {
+    let online = request.recipe.scorer.models_needed().reference == Some(ScoringTime::Online);
     let Some(mut config) = request.sources.reference_config()?.filter(|_| online) else {
         return Ok(0);
     };
@@ -201,7 +198,7 @@ fn reference_parameters(request: &TrainRequest) -> Result<usize, PipelineError> 
     Ok(config.num_params())
 }
 
-fn warnings(plan: &PlanReport, request: &TrainRequest) -> Vec<String> {
+fn warnings(plan: &PlanReport, request: &Request) -> Vec<String> {
     let mut warnings = Vec::new();
     if plan.share_too_long > TOO_LONG {
         warnings.push(format!(

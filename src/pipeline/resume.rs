@@ -1,13 +1,15 @@
 //! A run that is resumed: what must be as it was, what may change, and what is written down of it.
 
-use super::{PipelineError, TrainRequest, train::Prepared};
-use crate::{
-    data::StepShape,
-    settings::{Recipe, Sources},
-    track::{Event, RunDir, flatten, write_atomically},
-    train::{CheckpointError, CheckpointStore, TrainerState},
+use super::{
+    PipelineError,
+    request::{Prepared, Request},
 };
-use serde_json::{Value, json};
+use crate::{
+    run::{CheckpointError, CheckpointStore, Event, Resumption, RunDir, RunRecord, TrainerState, file},
+    settings::{Pipeline, Recipe, Sources},
+    track::flatten,
+};
+use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -55,7 +57,7 @@ type Changes = BTreeMap<String, [String; 2]>;
 /// A setting or data set that is not the run's, by its name; no usable checkpoint.
 pub(super) fn resume(
     dir: &Path,
-    request: &TrainRequest,
+    request: &Request,
     prepared: &Prepared,
     fresh: &TrainerState,
 ) -> Result<Resumed, PipelineError> {
@@ -127,7 +129,7 @@ pub(super) fn resume(
 /// What the run's directory says that the run is.
 struct Record {
     /// `run.json`.
-    json: Value,
+    json: RunRecord,
     recipe: Recipe,
     /// What its checkpoints name as their recipe.
     recipe_id: String,
@@ -148,19 +150,20 @@ impl Record {
         let wrong = |name: &str, problem: String| {
             PipelineError::Setting(format!("`{}` can't be used: {problem}", dir.join(name).display()))
         };
-        let json: Value = serde_json::from_str(&text("run.json")?).map_err(|e| wrong("run.json", e.to_string()))?;
-        let yaml = text("recipe.yaml")?;
-        let algorithm = json["algorithm"].as_str().unwrap_or_default();
+        let json: RunRecord =
+            serde_json::from_str(&text(file::RECORD)?).map_err(|e| wrong(file::RECORD, e.to_string()))?;
+        let yaml = text(file::RECIPE)?;
+        let algorithm = json.algorithm.as_deref().unwrap_or_default();
         // Keys that the run's version did not have are as its pipeline has them now.
-        let pipeline = serde_json::from_value(json["algorithm"].clone()).ok();
-        let recipe = Sources::new(pipeline).recipe(dir.join("recipe.yaml")).load();
-        let recipe_id = match json["recipe_id"].as_str() {
-            Some(id) => id.to_owned(),
+        let pipeline = serde_json::from_value(algorithm.into()).ok();
+        let recipe = Sources::new(pipeline).recipe(dir.join(file::RECIPE)).load();
+        let recipe_id = match &json.recipe_id {
+            Some(id) => id.clone(),
             // It was never resumed with other settings.
-            None => recipe_id(algorithm, &yaml),
+            None => id_of(algorithm, &yaml),
         };
         Ok(Self {
-            recipe: recipe.map_err(|e| wrong("recipe.yaml", e.to_string()))?.recipe,
+            recipe: recipe.map_err(|e| wrong(file::RECIPE, e.to_string()))?.recipe,
             recipe_id,
             json,
             dir: dir.to_owned(),
@@ -168,14 +171,13 @@ impl Record {
     }
 
     /// What differs from the run's settings, all of which may.
-    fn check(&self, request: &TrainRequest) -> Result<Changes, PipelineError> {
-        let of_run = |key: &str| match &self.json[key] {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
+    fn check(&self, request: &Request) -> Result<Changes, PipelineError> {
+        let null = || "null".to_owned();
+        let algorithm = self.json.algorithm.clone().unwrap_or_else(null);
+        let seed = self.json.seed.map_or_else(null, |seed| seed.to_string());
         let same = [
-            ("the pipeline", of_run("algorithm"), request.algorithm.name().to_owned()),
-            ("`seed`", of_run("seed"), request.seed.to_string()),
+            ("the pipeline", algorithm, request.pipeline.name().to_owned()),
+            ("`seed`", seed, request.seed().to_string()),
         ];
         for (what, before, now) in same {
             if before != now {
@@ -214,7 +216,7 @@ impl Record {
             return refuse(format!(
                 "`{}` was made with another recipe than `{}` says; put the run's own recipe back, or start a new run",
                 path.display(),
-                self.dir.join("recipe.yaml").display()
+                self.dir.join(file::RECIPE).display()
             ));
         }
         if state.data != fresh.data {
@@ -231,40 +233,46 @@ impl Record {
     fn write(
         &self,
         run: &RunDir,
-        request: &TrainRequest,
+        request: &Request,
         prepared: &Prepared,
         state: &TrainerState,
         changes: &Changes,
     ) -> Result<(), PipelineError> {
-        let mut json = self.json.clone();
-        json["recipe_id"] = self.recipe_id.clone().into();
-        json["steps"] = prepared.total_steps.into();
+        let recipe_yaml = request.recipe.to_yaml();
+        let recipe_sha256 = (!changes.is_empty()).then(|| sha256(&recipe_yaml));
+        let resumption = Resumption {
+            time: jiff::Timestamp::now().to_string(),
+            step: state.step,
+            wmtp: env!("CARGO_PKG_VERSION").into(),
+            commit: option_env!("WMTP_COMMIT").map(str::to_owned),
+            device: request.device_name.clone(),
+            changed: changes.clone(),
+        };
+        run.note_resumption(
+            &self.recipe_id,
+            prepared.total_steps,
+            recipe_sha256.as_deref(),
+            &resumption,
+        )?;
         if !changes.is_empty() {
-            json["recipe_sha256"] = super::train::sha256(&request.recipe_yaml).into();
-        }
-        let entry = json!({
-            "time": jiff::Timestamp::now().to_string(),
-            "step": state.step,
-            "wmtp": env!("CARGO_PKG_VERSION"),
-            "commit": option_env!("WMTP_COMMIT"),
-            "device": request.device_name,
-            "changed": changes,
-        });
-        match json["resumed"].as_array_mut() {
-            Some(resumed) => resumed.push(entry),
-            None => json["resumed"] = json!([entry]),
-        }
-        run.write_json("run.json", &json)?;
-        if !changes.is_empty() {
-            write_atomically(&self.dir.join("recipe.yaml"), request.recipe_yaml.as_bytes())?;
+            run.write_text(file::RECIPE, &recipe_yaml)?;
         }
         Ok(())
     }
 }
 
 /// What a run's checkpoints name as their recipe.
-pub(super) fn recipe_id(algorithm: &str, recipe_yaml: &str) -> String {
-    super::train::sha256(&format!("{algorithm}\n{recipe_yaml}"))
+pub(super) fn recipe_id(pipeline: Pipeline, recipe: &Recipe) -> String {
+    id_of(pipeline.name(), &recipe.to_yaml())
+}
+
+fn id_of(algorithm: &str, recipe_yaml: &str) -> String {
+    sha256(&format!("{algorithm}\n{recipe_yaml}"))
+}
+
+/// Lower-case hexadecimal SHA-256.
+pub(super) fn sha256(text: &str) -> String {
+    hex::encode(Sha256::digest(text))
 }
 
 fn refuse<T>(problem: String) -> Result<T, PipelineError> {
@@ -281,8 +289,7 @@ fn is_below(key: &str, sections: &[&str]) -> bool {
 
 /// Rows of an optimizer step.
 fn rows(recipe: &Recipe) -> Option<usize> {
-    let b = &recipe.batching;
-    let shape = StepShape::new(b.micro_batch, b.accumulate, b.tokens_per_step, recipe.data.seq_len);
+    let shape = recipe.batching.shape(recipe.data.seq_len);
     shape.ok().map(|shape| shape.rows())
 }
 

@@ -1,10 +1,17 @@
 //! The models of a run as directories of this machine, and what is read from them.
 
-use super::{PipelineError, TrainRequest, weights_hash};
-use crate::{settings::HeadInit, storage::Location, train::hex};
+use super::{PipelineError, weights_hash};
+use crate::{
+    run::{RunRecord, file::RECORD},
+    settings::{HeadInit, Recipe},
+    storage::Location,
+};
 use burn::tensor::Device;
 use sha2::{Digest, Sha256};
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 use wmtp_model::{LlamaConfig, LoadOptions, ModelError, MtpLlama};
 
 /// Local directories of the models that a recipe names.
@@ -71,13 +78,16 @@ impl Sources {
     }
 
     /// Where everything was found, as absolute paths, for `run.json`.
-    pub fn places(&self) -> serde_json::Value {
+    pub fn places(&self) -> BTreeMap<String, Option<String>> {
         let place = |path: Option<&PathBuf>| path.map(|path| absolute(path).display().to_string());
-        serde_json::json!({
-            "model": place(Some(self.adapter.as_ref().unwrap_or(&self.base))),
-            "reference": place(self.reference_adapter.as_ref().or(self.reference.as_ref())),
-            "reward": place(self.reward.as_ref()),
-        })
+        let model = self.adapter.as_ref().unwrap_or(&self.base);
+        let reference = self.reference_adapter.as_ref().or(self.reference.as_ref());
+        let places = [
+            ("model", place(Some(model))),
+            ("reference", place(reference)),
+            ("reward", place(self.reward.as_ref())),
+        ];
+        places.map(|(key, place)| (key.to_owned(), place)).into()
     }
 
     /// What the adapters of a run name as their base: a path of this machine in full, so that it is
@@ -112,7 +122,7 @@ fn config(base: &Path, adapter: Option<&Path>) -> Result<LlamaConfig, ModelError
 fn hash(base: &Path, adapter: Option<&Path>) -> Result<String, PipelineError> {
     let base = wmtp_model::model_hash(base)?;
     Ok(match adapter {
-        Some(adapter) => hex(&Sha256::digest(format!("{base}\n{}", weights_hash(adapter)?))),
+        Some(adapter) => hex::encode(Sha256::digest(format!("{base}\n{}", weights_hash(adapter)?))),
         None => base,
     })
 }
@@ -132,27 +142,32 @@ pub(super) fn load(
 
 /// The model on the training device, with its adapters if the recipe wants them: new ones, or those
 /// of the adapter that training starts from.
-pub(super) fn load_trained(request: &TrainRequest) -> Result<MtpLlama, PipelineError> {
-    let mtp = &request.recipe.model.mtp;
+pub(super) fn load_trained(
+    recipe: &Recipe,
+    seed: u64,
+    sources: &Sources,
+    device: &Device,
+) -> Result<MtpLlama, PipelineError> {
+    let mtp = &recipe.model.mtp;
     let options = LoadOptions {
         n_heads: Some(mtp.n_heads),
         head_init: match mtp.init {
             HeadInit::CopyLast => wmtp_model::HeadInit::CopyLast,
             HeadInit::Random => wmtp_model::HeadInit::Random,
         },
-        seed: request.seed,
-        dtype: request.recipe.train.dtype(),
+        seed,
+        dtype: recipe.train.dtype(),
     };
     // burn computes cheap element-wise results again in the backward pass instead of keeping them:
     // at SmolLM2's shape that is both smaller and faster (benches/train_step.rs).
-    let device = request.device.clone().autodiff().gradient_checkpointing();
-    let compute = request.recipe.train.compute();
-    let Sources { base, adapter, .. } = &request.sources;
-    let Some(lora) = &request.recipe.train.lora else {
+    let device = device.clone().autodiff().gradient_checkpointing();
+    let compute = recipe.train.compute();
+    let Sources { base, adapter, .. } = sources;
+    let Some(lora) = &recipe.train.lora else {
         return Ok(load(base, adapter.as_deref(), &options, &device)?.with_compute(compute));
     };
     let model = wmtp_model::load(base, &options, &device)?.with_compute(compute);
-    let model = wmtp_model::apply_lora(model, lora.rank, lora.alpha, request.seed);
+    let model = wmtp_model::apply_lora(model, lora.rank, lora.alpha, seed);
     Ok(match adapter {
         Some(adapter) => wmtp_model::continue_adapter(model, base, adapter, lora.rank, lora.alpha)?,
         None => model,
@@ -161,15 +176,15 @@ pub(super) fn load_trained(request: &TrainRequest) -> Result<MtpLlama, PipelineE
 
 /// Refuses to resume the run in `dir` from another model than the one with which it was started.
 pub(super) fn check_same_model(dir: &Path, hash: &str, sources: &Sources) -> Result<(), PipelineError> {
-    let path = dir.join("run.json");
+    let path = dir.join(RECORD);
     let text = std::fs::read(&path).map_err(|source| PipelineError::Io {
         what: "reading",
         path: path.clone(),
         source,
     })?;
-    let run: serde_json::Value = serde_json::from_slice(&text)
+    let record: RunRecord = serde_json::from_slice(&text)
         .map_err(|e| PipelineError::Setting(format!("`{}` is not JSON: {e}", path.display())))?;
-    match run["model_sha256"].as_str() {
+    match record.model_sha256.as_deref() {
         Some(then) if then != hash => Err(PipelineError::Setting(format!(
             "the model in `{}` has other weights than the one that `{}` was started from: give that one with --base DIR",
             sources.adapter.as_ref().unwrap_or(&sources.base).display(),

@@ -1,12 +1,22 @@
 //! Data sets as the learner's source of steps.
 
-use super::{PipelineError, train::Prepared};
+use super::{PipelineError, request::Prepared};
 use crate::{
-    data::{Batch, Dataset, Splits, StepShape},
+    data::{Batch, Dataset, Epoch, Splits, StepShape},
     scorer::CriticConfig,
     train::{StepBatch, StepSource},
 };
 use std::sync::Arc;
+
+/// Micro-batches as the model computes them at the least cost: ragged where attention goes document by
+/// document, padded elsewhere.
+fn laid_out(batches: Vec<Batch>, ragged: bool) -> Vec<Batch> {
+    if ragged {
+        batches.iter().map(Batch::ragged).collect()
+    } else {
+        batches
+    }
+}
 
 /// Epochs of labelled solutions are numbered from here, so that they are not drawn as the value stage's.
 const FIRST_EPOCH: usize = 1 << 31;
@@ -79,6 +89,8 @@ pub struct TrainSteps {
     pub seed: u64,
     /// Rows in a step.
     pub shape: StepShape,
+    /// Whether micro-batches are packed without padding.
+    pub ragged: bool,
 }
 
 impl StepSource for TrainSteps {
@@ -89,15 +101,60 @@ impl StepSource for TrainSteps {
     fn steps<'a>(&'a self, epoch: usize, start: usize) -> Box<dyn Iterator<Item = StepBatch> + 'a> {
         let steps = self.data.epoch(self.seed, epoch, self.shape);
         Box::new((start..steps.len()).map(move |i| StepBatch {
-            micro: steps.step(i),
-            labelled: self.labelled.as_ref().map(|l| l.step(epoch, i)).unwrap_or_default(),
-            heads_only: false,
+            micro_batches: laid_out(steps.step(i), self.ragged),
+            labelled: laid_out(
+                self.labelled.as_ref().map(|l| l.step(epoch, i)).unwrap_or_default(),
+                self.ragged,
+            ),
+            ..StepBatch::default()
+        }))
+    }
+}
+
+/// The value stage's labelled solutions: whole problems, in an order drawn anew for each epoch.
+pub struct ValueSteps {
+    /// The solutions.
+    pub data: Dataset,
+    /// Seed of the order.
+    pub seed: u64,
+    /// Solutions in a step, at least.
+    pub batch: usize,
+    /// Rows of a micro-batch.
+    pub micro_batch: usize,
+    /// Whether micro-batches are packed without padding.
+    pub ragged: bool,
+}
+
+impl ValueSteps {
+    fn epoch(&self, epoch: usize) -> Epoch<'_> {
+        self.data
+            .epoch_by_problem(self.seed, epoch, self.batch, self.micro_batch)
+    }
+}
+
+impl StepSource for ValueSteps {
+    fn len(&self, epoch: usize) -> usize {
+        self.epoch(epoch).len()
+    }
+
+    fn steps<'a>(&'a self, epoch: usize, start: usize) -> Box<dyn Iterator<Item = StepBatch> + 'a> {
+        let steps = self.epoch(epoch);
+        Box::new((start..steps.len()).map(move |i| StepBatch {
+            micro_batches: laid_out(steps.step(i), self.ragged),
+            ..StepBatch::default()
         }))
     }
 }
 
 /// The held-out documents, once, in order, whatever the epoch: one micro-batch a step.
-pub struct ValidSteps(pub Vec<Batch>);
+pub struct ValidSteps(Vec<Batch>);
+
+impl ValidSteps {
+    /// All documents of `data` in micro-batches of at most `micro_batch` rows.
+    pub fn new(data: &Dataset, micro_batch: usize, ragged: bool) -> Self {
+        Self(laid_out(data.in_order(micro_batch), ragged))
+    }
+}
 
 impl StepSource for ValidSteps {
     fn len(&self, _epoch: usize) -> usize {
@@ -106,7 +163,7 @@ impl StepSource for ValidSteps {
 
     fn steps<'a>(&'a self, _epoch: usize, start: usize) -> Box<dyn Iterator<Item = StepBatch> + 'a> {
         Box::new(self.0.iter().skip(start).map(|batch| StepBatch {
-            micro: vec![batch.clone()],
+            micro_batches: vec![batch.clone()],
             ..StepBatch::default()
         }))
     }

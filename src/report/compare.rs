@@ -1,14 +1,14 @@
-//! Several runs side by side: curves over one another, what differs, and by how much.
+//! Comparison of several runs: overlaid curves, and tables of differences.
 
 use super::{
     ReportError, evaluation, figures,
-    findings::{Level, findings, percent},
+    findings::{Level, findings},
     page::{Pages, render, started, state},
     paired::{self, Comparison},
     plot::PlotError,
     run::{Run, visible},
     settings,
-    summary::{Unit, final_figures},
+    summary::{Unit, final_figures, percent},
 };
 use crate::eval::paired::{Difference, Test};
 use minijinja::context;
@@ -24,11 +24,11 @@ struct Row {
 #[derive(Clone, Debug, Default, Serialize)]
 struct Cell {
     text: String,
-    /// How far from the first run.
+    /// Difference from the first run.
     difference: String,
 }
 
-/// The names under which runs are shown: their own, or their directories where two have the same.
+/// The names under which runs are shown: their own, or their directories if two have the same.
 pub fn names(runs: &[Run]) -> Vec<String> {
     let own: Vec<String> = runs.iter().map(Run::name).collect();
     let twice = |name: &String| own.iter().filter(|other| *other == name).count() > 1;
@@ -143,7 +143,7 @@ fn plain(label: &str, texts: impl Iterator<Item = String>) -> Row {
 
 fn about(runs: &[Run]) -> Vec<Row> {
     let text = |key: &'static str| runs.iter().map(move |run| run.text(key).unwrap_or_else(|| "–".into()));
-    // A hash is told apart by its beginning.
+    // The first digits identify a hash.
     let hash = |key: &'static str| text(key).map(|hash| hash.chars().take(12).collect());
     vec![
         plain("State", runs.iter().map(|run| state(run).to_owned())),
@@ -206,13 +206,9 @@ fn score_table(scores: &[(String, Vec<evaluation::Score>)]) -> Vec<Row> {
     let text = |scores: &[evaluation::Score], label: &str| {
         let score = scores.iter().find(|score| score.label == label)?;
         let interval = score.interval.map_or(String::new(), |[low, high]| {
-            format!(
-                " ({} to {})",
-                super::findings::percent(low),
-                super::findings::percent(high)
-            )
+            format!(" ({} to {})", percent(low), percent(high))
         });
-        Some(format!("{}{interval}", super::findings::percent(score.value)))
+        Some(format!("{}{interval}", percent(score.value)))
     };
     let cells = |label: &str| {
         let texts: Vec<String> = scores
@@ -234,7 +230,7 @@ fn problems(runs: &[Run], names: &[String]) -> Vec<String> {
     .collect()
 }
 
-/// What the rules say of each run, notes left out.
+/// The findings of each run, notes left out.
 fn found(runs: &[Run], names: &[String]) -> Vec<Row> {
     let texts = |run: &Run| {
         let worth = findings(run).into_iter().filter(|finding| finding.level < Level::Note);

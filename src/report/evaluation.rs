@@ -1,20 +1,13 @@
 //! Evaluations of a run's checkpoints: kept in the run's directory, and shown with their intervals.
 
 use super::{
-    EVALUATIONS, ReportError,
-    findings::percent,
-    paired,
     plot::{Bar, BarChart, Chart, PlotError},
     run::{Evaluation, Run, visible},
-    summary::duration,
+    summary::percent,
 };
-use crate::eval::passk::with_width;
+use crate::{eval::passk::with_width, format::duration};
 use serde::Serialize;
 use serde_json::Value;
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
 
 /// One line of the table: a benchmark at a temperature.
 #[derive(Clone, Debug, Serialize)]
@@ -23,7 +16,7 @@ pub struct Row {
     pub benchmark: String,
     /// Which checkpoint, of which step.
     pub checkpoint: String,
-    /// How was sampled.
+    /// Sampling settings.
     pub sampling: String,
     /// pass@k with its interval, for every k.
     pub scores: String,
@@ -31,22 +24,22 @@ pub struct Row {
     pub without_suspect: String,
     /// Suspect passes.
     pub suspect: u64,
-    /// Samples that fail in one way or another.
+    /// Shares of failed samples by kind of failure.
     pub failures: String,
     /// Equal to the reference solution.
     pub exact: String,
-    /// What it took.
+    /// Duration and tokens.
     pub cost: String,
-    /// Where the samples are.
+    /// Place of the samples.
     pub run_dir: String,
-    /// Why the score is not one on unseen problems; empty where nothing is known.
+    /// Why the score is not one on unseen problems; empty if there is no known reason.
     pub seen: Vec<String>,
 }
 
 /// A score for charts and comparisons.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Score {
-    /// `mbpp, 500 problems, temperature 0.2`: what has to be equal for scores to be compared.
+    /// `mbpp, 500 problems, temperature 0.2`: must be equal for scores to be comparable.
     pub label: String,
     /// pass@1.
     pub value: f64,
@@ -143,7 +136,7 @@ fn scores(values: &Value, interval: impl Fn(&str) -> Option<[f64; 2]>) -> String
     all.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(", ")
 }
 
-/// The 95% interval of pass@k at a temperature, never without a width.
+/// The 95% interval of pass@k at a temperature; its width is never 0.
 fn interval(report: &Value, at: &Value, k: &str) -> Option<[f64; 2]> {
     let ends = &at["ci95_at_k"][k];
     let problems = usize::try_from(report["tasks"].as_u64()?).ok()?;
@@ -189,7 +182,7 @@ fn failures(shares: &Value) -> String {
     }
 }
 
-/// pass@1 of every evaluation at every temperature; of equal ones the newest.
+/// pass@1 of every evaluation at every temperature; of those with the same label the newest.
 pub fn pass_at_1(run: &Run) -> Vec<Score> {
     let mut all: Vec<Score> = Vec::new();
     for evaluation in &run.evaluations {
@@ -210,7 +203,7 @@ pub fn pass_at_1(run: &Run) -> Vec<Score> {
     all
 }
 
-/// pass@1 as bars: a row for each evaluation, in it one bar a run.
+/// pass@1 as bars: a group for each evaluation, with one bar per run.
 pub fn chart(runs: &[(String, Vec<Score>)]) -> Result<Option<String>, PlotError> {
     let mut labels: Vec<&str> = Vec::new();
     for score in runs.iter().flat_map(|(_, scores)| scores) {
@@ -247,52 +240,6 @@ pub fn chart(runs: &[(String, Vec<Score>)]) -> Result<Option<String>, PlotError>
     chart.html().map(Some)
 }
 
-/// The run whose checkpoint a model directory is, with the checkpoint's name.
-pub fn run_of(model: &Path) -> Option<(PathBuf, String)> {
-    let model = model.canonicalize().ok()?;
-    let checkpoints = model
-        .parent()
-        .filter(|dir| dir.file_name().is_some_and(|name| name == "checkpoints"))?;
-    let run = checkpoints.parent().filter(|run| run.join("run.json").is_file())?;
-    Some((run.to_owned(), model.file_name()?.to_string_lossy().into_owned()))
-}
-
-/// Keeps an evaluation's result (`wmtp eval --json`) in the directory of the run whose checkpoint
-/// `model` is, so that the run's directory says everything about it. Returns the run's directory; None
-/// where the model is no run's checkpoint.
-///
-/// # Errors
-/// A file that can't be written.
-pub fn keep(model: &Path, result: &Value) -> Result<Option<PathBuf>, ReportError> {
-    let Some((run, checkpoint)) = run_of(model) else {
-        return Ok(None);
-    };
-    let trainer = fs::read_to_string(model.join("trainer.json")).ok();
-    let state: Value = trainer
-        .and_then(|text| serde_json::from_str(&text).ok())
-        .unwrap_or_default();
-    let mut kept = result.clone();
-    if let Some(object) = kept.as_object_mut() {
-        object.insert("checkpoint".into(), checkpoint.into());
-        object.insert("step".into(), state["step"].clone());
-    }
-    let name = result["run_dir"].as_str().and_then(|dir| Path::new(dir).file_name());
-    let name = name.map_or("evaluation".into(), |name| name.to_string_lossy().into_owned());
-    let dir = run.join(EVALUATIONS);
-    let path = dir.join(format!("{name}.json"));
-    let failed = |source| ReportError::Write {
-        path: path.clone(),
-        source,
-    };
-    fs::create_dir_all(&dir).map_err(failed)?;
-    let text = format!("{kept:#}\n");
-    crate::track::write_atomically(&path, text.as_bytes()).map_err(|e| failed(std::io::Error::other(e)))?;
-    if let Some(made) = result["run_dir"].as_str() {
-        paired::keep(&Path::new(made).join("samples.jsonl"), &dir, &name)?;
-    }
-    Ok(Some(run))
-}
-
 /// What the critic's value stage learned, as rows of a table.
 pub fn value_stage(run: &Run) -> Vec<(String, String)> {
     let Some(report) = &run.value_stage else {
@@ -323,7 +270,7 @@ pub fn value_stage(run: &Run) -> Vec<(String, String)> {
     rows.collect()
 }
 
-/// An `eval.json` as tests need one.
+/// An `eval.json` for tests.
 #[cfg(test)]
 pub fn example() -> Value {
     serde_json::json!({
@@ -382,21 +329,5 @@ mod tests {
         let scores = pass_at_1(&run);
         assert_eq!(scores.len(), 2);
         assert!(scores.iter().any(|score| score.value == 0.5) && !scores.iter().any(|score| score.value == 0.07));
-    }
-
-    #[test]
-    fn a_result_is_kept_in_the_run_whose_checkpoint_it_is_of() {
-        let home = tempfile::tempdir().unwrap();
-        let model = home.path().join("run/checkpoints/best");
-        fs::create_dir_all(&model).unwrap();
-        assert!(keep(&model, &example()).unwrap().is_none(), "no run.json: no run");
-        fs::write(home.path().join("run/run.json"), "{}").unwrap();
-        fs::write(model.join("trainer.json"), r#"{"step": 42}"#).unwrap();
-        let run = keep(&model, &example()).unwrap().unwrap();
-        let text = fs::read_to_string(run.join("evaluations/eval-mbpp-1.json")).unwrap();
-        let kept: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!((&kept["checkpoint"], &kept["step"]), (&"best".into(), &42.into()));
-        assert_eq!(kept["temperatures"], example()["temperatures"]);
-        assert!(keep(home.path(), &example()).unwrap().is_none());
     }
 }

@@ -1,12 +1,13 @@
-//! From a run's lines to what is drawn and compared.
+//! From a run's metrics to charts and figures.
 
 use super::{
     plot::{Chart, HeatMap, LineChart, Mark, PlotError, Scale, Series},
-    run::{HistogramLine, Run, StepLine, ValidLine},
+    run::Run,
 };
+use crate::run::{HistogramLine, StepLine, ValidLine};
 
-/// Means of `values` over windows of about a twentieth of the run, at every point; what is not finite is
-/// left out of them.
+/// Moving average of `values` over windows of about a twentieth of the run; values that are not finite are
+/// left out.
 pub fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let half = points.len() / 40;
     let (mut sums, mut counts) = (vec![0.0], vec![0usize]);
@@ -25,7 +26,7 @@ pub fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     points.iter().enumerate().map(at).collect()
 }
 
-/// The mean of the first and of the last tenth of the finite values; None of fewer than two values.
+/// The mean of the first and of the last tenth of the finite values; None for fewer than two values.
 pub fn ends(values: &[f64]) -> Option<(f64, f64)> {
     let finite: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
     let tenth = finite.len().div_ceil(10);
@@ -36,7 +37,7 @@ pub fn ends(values: &[f64]) -> Option<(f64, f64)> {
     Some((mean(finite.get(..tenth)?), mean(finite.get(finite.len() - tenth..)?)))
 }
 
-/// The middle of the finite values.
+/// The median of the finite values.
 pub fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut finite: Vec<f64> = values.filter(|v| v.is_finite()).collect();
     finite.sort_by(f64::total_cmp);
@@ -56,12 +57,12 @@ pub fn of_validations(run: &Run, value: impl Fn(&ValidLine) -> Option<f64>) -> V
     run.validations.iter().map(point).collect()
 }
 
-/// One figure of one or several runs; a line for each.
+/// One figure of one or several runs; one line per run.
 struct Figure {
     title: &'static str,
     unit: &'static str,
     scale: Scale,
-    /// Whether single values are drawn behind their mean.
+    /// Whether single values are drawn behind their moving average.
     noisy: bool,
     value: fn(&StepLine) -> Option<f64>,
 }
@@ -104,7 +105,7 @@ const FIGURES: [Figure; 5] = [
     },
 ];
 
-/// The mean of a noisy figure over its single values, in one colour.
+/// The moving average of a noisy figure over its single values, in one colour.
 fn with_mean(name: &str, points: Vec<(f64, f64)>, color: usize, noisy: bool) -> Vec<Series> {
     if !noisy || points.len() < 40 {
         return vec![Series::new(name, points).colored(color)];
@@ -126,7 +127,7 @@ fn chart(title: &str, unit: &str, series: Vec<Series>) -> LineChart {
     }
 }
 
-/// The mean over heads of the unweighted cross-entropy in training: what validation measures, too.
+/// The mean over heads of the unweighted cross-entropy in training: comparable with validation.
 fn unweighted(run: &Run) -> impl Fn(&StepLine) -> Option<f64> {
     let heads = run.heads();
     move |line| {
@@ -136,7 +137,7 @@ fn unweighted(run: &Run) -> impl Fn(&StepLine) -> Option<f64> {
     }
 }
 
-/// First and last step of a run, so that a curve of few points has the x axis of one with many.
+/// First and last step of a run: charts with few points get the same x axis as those with many.
 fn ends_of(runs: &[&Run]) -> Vec<f64> {
     let steps = runs.iter().flat_map(|run| [run.steps.first(), run.steps.last()]);
     steps.flatten().map(|line| line.step as f64).collect()
@@ -149,10 +150,17 @@ pub fn of_run(run: &Run) -> Result<Vec<String>, PlotError> {
     if !valid.is_empty() {
         loss.push(Series::new("validation", valid).marked(Mark::Dots).colored(1));
     }
-    let mut charts = vec![chart("Loss, unweighted", "nats a token, mean over heads", loss).html()?];
-    // On a chart of its own: weights change its level, so that it can't be compared with validation.
+    let mut charts = vec![chart("Loss, unweighted", "nats per token, mean over heads", loss).html()?];
+    // On a chart of its own: weights change its level, so it can't be compared with validation.
     let weighted = with_mean("", of_steps(run, |line| line.loss), 0, true);
-    charts.push(chart("Training loss, weighted", "nats a token, what is minimised", weighted).html()?);
+    charts.push(
+        chart(
+            "Training loss, weighted",
+            "nats per token, the training objective",
+            weighted,
+        )
+        .html()?,
+    );
     let mut heads = Vec::new();
     for k in 1..=run.heads() {
         let points = of_steps(run, |line| line.ce(k));
@@ -161,12 +169,12 @@ pub fn of_run(run: &Run) -> Result<Vec<String>, PlotError> {
     charts.push(
         chart(
             "Cross-entropy of every head in training",
-            "nats a token, unweighted",
+            "nats per token, unweighted",
             heads,
         )
         .html()?,
     );
-    // A single validation is no curve; it stands among the numbers.
+    // A single validation is no curve; it is among the figures.
     if run.validations.len() > 1 {
         let head = |k: usize| {
             let points = of_validations(run, |line| line.valid_ce_heads.get(k - 1).copied().flatten());
@@ -177,7 +185,7 @@ pub fn of_run(run: &Run) -> Result<Vec<String>, PlotError> {
         let heads = (1..=run.heads()).map(head).collect();
         let mut chart = chart(
             "Cross-entropy of every head in validation",
-            "nats a token, unweighted",
+            "nats per token, unweighted",
             heads,
         );
         chart.x_includes = ends_of(&[run]);
@@ -206,21 +214,21 @@ fn cap(run: &Run) -> Vec<(f64, String)> {
         .collect()
 }
 
-/// The histograms of the weights, from the lowest to the highest bin that ever held one.
+/// The histograms of the weights, from the lowest to the highest non-empty bin.
 pub fn weights(run: &Run) -> Result<Option<String>, PlotError> {
     let used = |bin: &usize| {
         let mut lines = run.histograms.iter();
-        lines.any(|line| line.counts.get(*bin).is_some_and(|&count| count > 0.0))
+        lines.any(|line| line.counts.get(*bin).is_some_and(|&count| count > 0))
     };
     let bins = run.edges.len().saturating_sub(1);
     let (Some(first), Some(last)) = ((0..bins).find(used), (0..bins).rev().find(used)) else {
         return Ok(None);
     };
-    // A bin of room at both ends, and at least a few: a single bin would fill the sheet.
+    // One empty bin at both ends and a minimum number of bins: a single bin would fill the chart.
     let (from, to) = (first.saturating_sub(3), (last + 4).min(bins));
     let column = |line: &HistogramLine| {
-        let counts = line.counts.get(from..to).unwrap_or_default().to_vec();
-        (line.step as f64, counts)
+        let counts = line.counts.get(from..to).unwrap_or_default().iter();
+        (line.step as f64, counts.map(|&count| count as f64).collect())
     };
     let map = HeatMap {
         title: "Weights of the response tokens".into(),
@@ -235,7 +243,7 @@ pub fn weights(run: &Run) -> Result<Option<String>, PlotError> {
     map.html().map(Some)
 }
 
-/// The curves of several runs, one over the other.
+/// The curves of several runs, overlaid.
 pub fn of_runs(runs: &[Run], names: &[String]) -> Result<Vec<String>, PlotError> {
     let named = || runs.iter().zip(names).enumerate();
     let each = |title: &str, unit: &str, scale: Scale, noisy: bool, value: &dyn Fn(&StepLine) -> Option<f64>| {
@@ -252,20 +260,20 @@ pub fn of_runs(runs: &[Run], names: &[String]) -> Result<Vec<String>, PlotError>
         .collect();
     let mut validation = chart(
         "Validation loss",
-        "nats a token, unweighted, mean over heads",
+        "nats per token, unweighted, mean over heads",
         validations,
     );
     validation.x_includes = ends_of(&runs.iter().collect::<Vec<_>>());
     let trained = named()
         .flat_map(|(i, (run, name))| with_mean(name, of_steps(run, unweighted(run)), i, true))
         .collect();
-    let trained = chart("Training loss, unweighted", "nats a token, mean over heads", trained);
+    let trained = chart("Training loss, unweighted", "nats per token, mean over heads", trained);
     let mut charts = vec![
         validation.html()?,
         trained.html()?,
         each(
             "Training loss, weighted",
-            "nats a token, what is minimised",
+            "nats per token, the training objective",
             Scale::Linear,
             true,
             &|line| line.loss,
@@ -276,7 +284,7 @@ pub fn of_runs(runs: &[Run], names: &[String]) -> Result<Vec<String>, PlotError>
         let title = format!("Cross-entropy of head {k} in training");
         charts.push(each(
             &title,
-            "nats a token, unweighted",
+            "nats per token, unweighted",
             Scale::Linear,
             true,
             &|line| line.ce(k),
@@ -294,7 +302,7 @@ pub fn of_runs(runs: &[Run], names: &[String]) -> Result<Vec<String>, PlotError>
     Ok(charts)
 }
 
-/// Eight heights of blocks: a curve inside of a line of text.
+/// Eight heights of blocks: a curve within a line of text.
 pub fn sparkline(points: &[(f64, f64)]) -> String {
     const WIDTH: usize = 32;
     const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];

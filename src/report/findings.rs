@@ -1,12 +1,14 @@
-//! "What went wrong, and next": stated rules over a run's events and figures.
+//! "What went wrong, and next": rules over a run's events and figures.
 //!
-//! Each rule is a function with its threshold beside it, and says what was seen and what to try. They
-//! find what often goes wrong; a run without findings may still be a bad one.
+//! Each rule is a function next to its threshold and gives an observation and an advice. The rules find
+//! frequent problems; a run without findings may still be a bad one.
 
 use super::{
     figures::{ends, median},
     run::Run,
+    summary::percent,
 };
+use crate::run::{RunDir, file::BEST};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -16,7 +18,7 @@ use serde_json::Value;
 pub enum Level {
     /// The result can't be used as it is.
     Problem,
-    /// The result should be looked at twice.
+    /// The result needs a check.
     Warning,
     /// Good to know.
     Note,
@@ -29,7 +31,7 @@ pub struct Finding {
     pub level: Level,
     /// The rule's name, for programs.
     pub rule: &'static str,
-    /// What was seen, with its figures.
+    /// The observation with its figures.
     pub seen: String,
     /// What to do next.
     pub next: String,
@@ -53,7 +55,7 @@ fn finding(level: Level, rule: &'static str, seen: impl Into<String>, next: impl
     }
 }
 
-/// Steps that were not applied are worth a warning from this share on.
+/// Share of steps that were not applied from which on it is a warning.
 const SKIPPED: f64 = 0.01;
 
 fn of_events(run: &Run) -> Vec<Finding> {
@@ -67,13 +69,11 @@ fn of_events(run: &Run) -> Vec<Finding> {
                 "Training stopped with an error at step {}: {}",
                 event.step, event.reason
             ),
-            "Do what the error says, then go on with `wmtp train … --resume`.",
+            "Do what the error says, then resume with `wmtp train … --resume`.",
         ));
     } else if !run.finished() {
         let last = run.steps.last().map_or(0, |line| line.step);
-        let of = run.record["steps"]
-            .as_u64()
-            .map_or(String::new(), |steps| format!(" of {steps}"));
+        let of = run.record.steps.map_or(String::new(), |steps| format!(" of {steps}"));
         let how = if count("interrupted") > 0 {
             "was interrupted"
         } else {
@@ -83,7 +83,7 @@ fn of_events(run: &Run) -> Vec<Finding> {
             Level::Warning,
             "unfinished",
             format!("The run {how}: {last} steps{of} are done."),
-            "Go on with `wmtp train … --resume`; figures at the end are those of an unfinished schedule.",
+            "Resume with `wmtp train … --resume`; the last figures are those of an unfinished schedule.",
         ));
     }
     let rollbacks = count("rollback");
@@ -113,7 +113,7 @@ fn of_events(run: &Run) -> Vec<Finding> {
                 run.steps.len(),
                 percent(share)
             ),
-            "A few are harmless; many mean that the learning rate is too high or a document is broken.",
+            "A few are harmless; many mean a too high learning rate or a broken document.",
         ));
     }
     let damaged = count("damaged-checkpoint");
@@ -139,13 +139,13 @@ fn of_events(run: &Run) -> Vec<Finding> {
 
 /// The training loss should end below this share of where it began.
 const FELL: f64 = 0.98;
-/// Over fewer steps nothing can be said.
+/// Minimum number of steps for this rule.
 const STEPS: usize = 20;
-/// A validation loss that ends so far above its lowest has risen.
+/// Ratio of the last to the lowest validation loss above which it counts as risen.
 const RISEN: f64 = 1.01;
-/// A gradient norm so many times its median is a spike.
+/// Ratio of a gradient norm to its median above which it is a spike.
 const SPIKE: f64 = 10.0;
-/// More steps clipped than this share: it is clipping that sets the step.
+/// Share of clipped steps above which clipping decides the step size.
 const CLIPPED: f64 = 0.9;
 
 fn of_losses(run: &Run) -> Vec<Finding> {
@@ -159,7 +159,7 @@ fn of_losses(run: &Run) -> Vec<Finding> {
             format!(
                 "Head 1's cross-entropy hardly fell: {first:.3} in the first tenth of the steps, {last:.3} in the last."
             ),
-            "Try a higher `optim.lr` or more epochs; look whether the prompts are what the model was trained on.",
+            "Try a higher `optim.lr` or more epochs; check that the prompts have the format that the model was trained on.",
         ));
     }
     let valid: Vec<(usize, f64)> = run
@@ -172,7 +172,7 @@ fn of_losses(run: &Run) -> Vec<Finding> {
             Level::Warning,
             "no-validation",
             "There was no validation.",
-            "Keep some documents held out (`data.valid_tasks`): without them nobody knows which checkpoint is best.",
+            "Keep some documents held out (`data.valid_tasks`): without them the best checkpoint is unknown.",
         ));
     }
     let best = valid.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1));
@@ -204,31 +204,32 @@ fn of_losses(run: &Run) -> Vec<Finding> {
         found.push(finding(
             Level::Note,
             "always-clipped",
-            format!("The gradient norm was above `optim.clip_norm` ({clip}) in {} of the steps.", percent(share)),
-            "The learning rate then means another thing than where gradients are small; compare arms with the same clipping.",
+            format!(
+                "The gradient norm was above `optim.clip_norm` ({clip}) in {} of the steps.",
+                percent(share)
+            ),
+            "Clipping then decides the step size, not the learning rate; compare arms with the same clipping.",
         ));
     }
     found
 }
 
-/// Groups that may have weight 1 for want of finite scores.
+/// Share of groups that may have weight 1 because a score is not finite.
 const FALLBACKS: f64 = 0.001;
 /// Below this entropy a few tokens carry the loss.
 const COLLAPSED: f64 = 0.7;
-/// Weights that differ by less are no weights.
+/// Weights that differ by less count as uniform.
 const FLAT: f64 = 0.01;
-/// A value head at or below this AUROC hardly knows more than chance.
+/// A value head at or below this AUROC is hardly better than chance.
 const CHANCE: f64 = 0.6;
 
 fn of_weights(run: &Run) -> Vec<Finding> {
     let mut found = Vec::new();
-    let groups = |key: &str| {
-        run.trainer
-            .as_ref()
-            .and_then(|state| state[key].as_f64())
-            .unwrap_or(0.0)
-    };
-    let share = groups("fallbacks") / groups("groups").max(1.0);
+    let (fallbacks, groups) = run
+        .trainer
+        .as_ref()
+        .map_or((0, 0), |state| (state.fallbacks, state.groups));
+    let share = fallbacks as f64 / (groups as f64).max(1.0);
     if share > 0.0 {
         let level = if share > FALLBACKS { Level::Warning } else { Level::Note };
         found.push(finding(
@@ -238,7 +239,7 @@ fn of_weights(run: &Run) -> Vec<Finding> {
                 "{} of the groups of tokens had a score that was not finite, and weight 1 instead.",
                 percent(share)
             ),
-            "The first is named among the events; look at what the scorer makes of that document.",
+            "The first is named among the events; check the scorer on that document.",
         ));
     }
     let entropies: Vec<f64> = run.steps.iter().filter_map(|line| line.weight_entropy).collect();
@@ -256,7 +257,7 @@ fn of_weights(run: &Run) -> Vec<Finding> {
         .get("scorer.kind")
         .and_then(Value::as_str)
         .unwrap_or_default();
-    let spread = |line: &super::run::StepLine| Some(line.weight_max? - line.weight_min?);
+    let spread = |line: &crate::run::StepLine| Some(line.weight_max? - line.weight_min?);
     let widest = run
         .steps
         .iter()
@@ -290,8 +291,8 @@ fn of_weights(run: &Run) -> Vec<Finding> {
 const TOO_LONG: f64 = 0.05;
 
 fn of_data(run: &Run) -> Vec<Finding> {
-    let kept = run.record["documents"].as_f64().unwrap_or(0.0);
-    let dropped = run.record["documents_too_long"].as_array().map_or(0, Vec::len) as f64;
+    let kept = run.record.documents.unwrap_or(0) as f64;
+    let dropped = run.record.documents_too_long.as_ref().map_or(0, Vec::len) as f64;
     let share = dropped / (kept + dropped).max(1.0);
     if share <= TOO_LONG {
         return Vec::new();
@@ -310,8 +311,8 @@ fn of_data(run: &Run) -> Vec<Finding> {
 
 /// An interval wider than this tells arms apart only if they differ much.
 const WIDE: f64 = 0.1;
-/// More samples than this share that are no Python, run out of time, or write too much: it is not the
-/// ability to program that is measured.
+/// Share of samples that are no Python, time out or write too much above which the score does not measure
+/// the ability to program.
 const BROKEN: f64 = 0.2;
 
 fn of_evaluations(run: &Run) -> Vec<Finding> {
@@ -322,7 +323,10 @@ fn of_evaluations(run: &Run) -> Vec<Finding> {
                 Level::Note,
                 "not-evaluated",
                 "No checkpoint of this run has been evaluated.",
-                format!("wmtp eval mbpp --model {}", run.dir.join("checkpoints/best").display()),
+                format!(
+                    "wmtp eval mbpp --model {}",
+                    RunDir::at(&run.dir).checkpoint(BEST).display()
+                ),
             ));
         }
         return found;
@@ -342,7 +346,7 @@ fn of_evaluations(run: &Run) -> Vec<Finding> {
                     percent(low),
                     percent(high)
                 ),
-                "Evaluate on more problems: more samples of the same problems narrow it little.",
+                "Evaluate on more problems: more samples of the same problems hardly narrow it.",
             ));
         }
         let seen = super::evaluation::seen(report);
@@ -401,18 +405,6 @@ fn of_evaluations(run: &Run) -> Vec<Finding> {
         "Repeat it with other seeds before arms are compared.",
     ));
     found
-}
-
-/// A share in percent, with the digits that it needs.
-pub fn percent(share: f64) -> String {
-    let percent = 100.0 * share;
-    if percent == 0.0 || percent.abs() >= 9.95 {
-        format!("{percent:.0}%")
-    } else if percent.abs() >= 0.095 {
-        format!("{percent:.1}%")
-    } else {
-        format!("{percent:.2}%")
-    }
 }
 
 #[cfg(test)]

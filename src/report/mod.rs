@@ -1,15 +1,15 @@
-//! Reports: what a run did, as pages that are looked at.
+//! Reports of runs as Markdown and HTML.
 //!
-//! [`write()`] reads a run's directory, and nothing else, and leaves `report.md` and `report.html` in it;
-//! [`write_comparison`] lays several runs side by side. The HTML is one file without scripts that asks no
-//! network. Whatever is missing or damaged in a run is named in its report; only a directory that is no
-//! run's is an error. Knows nothing of how a run is trained.
+//! [`write()`] reads a run's directory, and nothing else, and writes `report.md` and `report.html` into it;
+//! [`write_comparison`] compares several runs. The HTML is one file without scripts or network access. The
+//! report names files that are missing or damaged; only a directory that is no run's is an error.
 
+pub mod card;
 mod compare;
 pub mod evaluation;
 mod figures;
 pub mod findings;
-mod lines;
+pub mod outcomes;
 mod page;
 pub mod paired;
 pub mod plot;
@@ -26,15 +26,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Subdirectory of a run that holds the results of its evaluations.
-pub const EVALUATIONS: &str = "evaluations";
-
 /// Where a report was written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Written {
-    /// `report.md`, to be read.
+    /// `report.md`.
     pub markdown: PathBuf,
-    /// `report.html`, to be looked at.
+    /// `report.html`.
     pub html: PathBuf,
 }
 
@@ -79,7 +76,7 @@ pub fn paired_differences(runs: &[Run]) -> (Vec<paired::Comparison>, Vec<String>
     (all, problems)
 }
 
-/// What programs want to know of a run: its final figures, scores and findings.
+/// A run's final figures, scores and findings as JSON.
 pub fn figures_json(run: &Run) -> Value {
     let figures = summary::final_figures(run).into_iter();
     let figures: Map<String, Value> = figures.map(|figure| (figure.key, figure.value.into())).collect();
@@ -107,7 +104,7 @@ fn save(pages: &page::Pages, dir: &Path, name: &str) -> Result<Written, ReportEr
     };
     fs::create_dir_all(dir).map_err(failed(dir))?;
     for (path, text) in [(&written.markdown, &pages.markdown), (&written.html, &pages.html)] {
-        crate::track::write_atomically(path, text.as_bytes()).map_err(|e| failed(path)(std::io::Error::other(e)))?;
+        crate::fs::write(path, text.as_bytes()).map_err(failed(path))?;
     }
     Ok(written)
 }

@@ -1,14 +1,15 @@
-//! The report of one run: everything that its pages show, and the pages.
+//! The report of one run: its content, and its pages.
 
 use super::{
     ReportError, evaluation, figures,
     findings::{Finding, findings},
     plot::PlotError,
-    run::{EventLine, Run, visible},
+    run::{Run, visible},
     samples::{self, Sample},
     settings::{self, Setting},
     summary::{self, CurveRow, final_figures},
 };
+use crate::run::EventLine;
 use minijinja::{AutoEscape, Environment, context};
 use serde::Serialize;
 use serde_json::Value;
@@ -47,13 +48,13 @@ struct Event {
     reason: String,
 }
 
-/// Events of no interest to a reader: they tell that all is well.
+/// Events that are not shown: they report normal operation.
 const ROUTINE: [&str; 1] = ["checkpoint"];
 
 /// The report of one run.
 ///
 /// # Errors
-/// What the drawing library or the template says; nothing that a run's directory can hold.
+/// Errors of the drawing library or the template; a run's content causes none.
 pub fn pages(run: &Run) -> Result<Pages, ReportError> {
     let failed = |problem: String| ReportError::Page {
         dir: run.dir.clone(),
@@ -70,7 +71,7 @@ pub fn pages(run: &Run) -> Result<Pages, ReportError> {
     let (routine, told): (Vec<&EventLine>, Vec<&EventLine>) = run
         .events
         .iter()
-        .partition(|event| ROUTINE.contains(&event.event.as_str()));
+        .partition(|event| ROUTINE.contains(&event.event.as_ref()));
     let curves: Vec<CurveRow> = summary::curves(run);
     let found: Vec<Finding> = findings(run).into_iter().map(clean).collect();
     let stage = evaluation::value_stage(run);
@@ -108,7 +109,7 @@ pub fn pages(run: &Run) -> Result<Pages, ReportError> {
     })
 }
 
-/// Renders one of the templates; those whose name ends in `.html` escape what is put into them.
+/// Renders one of the templates; those whose name ends in `.html` escape their values.
 pub(super) fn render(name: &str, context: &minijinja::Value) -> Result<String, String> {
     let mut env = Environment::new();
     env.set_trim_blocks(true);
@@ -144,7 +145,7 @@ pub(super) fn render(name: &str, context: &minijinja::Value) -> Result<String, S
 fn markdown(text: &str, table: bool) -> String {
     let mut out = String::with_capacity(text.len());
     let parts: Vec<&str> = text.split('`').collect();
-    // Runs of several backticks are fences of their own kind: there all are escaped.
+    // Several backticks in a row are a fence: there all are escaped.
     let single = parts.len() % 2 == 1 && !text.contains("``");
     for (i, part) in parts.iter().enumerate() {
         let code = single && i % 2 == 1 && is_code(part);
@@ -176,18 +177,18 @@ fn markdown(text: &str, table: bool) -> String {
     out
 }
 
-/// Whether a text between backticks can stand as code: nothing in it is markup anywhere.
+/// Whether a text between backticks can be shown as code: nothing in it is markup.
 fn is_code(text: &str) -> bool {
     let plain = |c: char| c.is_alphanumeric() || "_.-:/=, @+[]{}()'\"*\u{2026}".contains(c);
     !text.trim().is_empty() && text.trim() == text && text.chars().all(plain)
 }
 
-/// A sentence as HTML, with what stands between backticks as code.
+/// A sentence as HTML, with text between backticks as code.
 fn prose(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let parts: Vec<&str> = text.split('`').collect();
     for (i, part) in parts.iter().enumerate() {
-        // A last backtick without a partner is one.
+        // An unpaired last backtick is literal.
         let (before, after) = match (i % 2, i + 1 < parts.len()) {
             (1, true) => ("<code>", "</code>"),
             (1, false) => ("`", ""),
@@ -232,8 +233,8 @@ pub(super) fn state(run: &Run) -> &'static str {
         .events
         .iter()
         .rev()
-        .find(|event| ["failed", "interrupted"].contains(&event.event.as_str()));
-    match (run.finished(), stopped.map(|event| event.event.as_str())) {
+        .find(|event| ["failed", "interrupted"].contains(&event.event.as_ref()));
+    match (run.finished(), stopped.map(|event| event.event.as_ref())) {
         (true, _) => "finished",
         (false, Some("failed")) => "failed",
         (false, Some(_)) => "interrupted",
@@ -299,11 +300,11 @@ fn tiles(run: &Run) -> Vec<Tile> {
         })
         .collect();
     for score in evaluation::pass_at_1(run) {
-        let percent = super::findings::percent;
+        let percent = super::summary::percent;
         let interval = score.interval.map_or(String::new(), |[low, high]| {
             format!("95%: {} to {}", percent(low), percent(high))
         });
-        // The rest of its label stands at the chart.
+        // The chart has the rest of its label.
         let mut parts = score.label.split(", ");
         let benchmark = parts.next().unwrap_or_default();
         let sampled = parts.find(|part| part.starts_with("temperature") || ["greedy", "given"].contains(part));
@@ -330,7 +331,8 @@ fn environment(run: &Run) -> Vec<Pair> {
             rows.push(Pair::new(label, value));
         }
     }
-    for (key, value) in run.record["environment"].as_object().into_iter().flatten() {
+    let environment = serde_json::to_value(&run.record.environment).unwrap_or_default();
+    for (key, value) in environment.as_object().into_iter().flatten() {
         let text = match (key.as_str(), value) {
             ("memory_bytes", value) => value.as_f64().map(|bytes| summary::shown(bytes, summary::Unit::Bytes)),
             (_, Value::String(text)) => Some(visible(text)),

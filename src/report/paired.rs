@@ -1,25 +1,21 @@
 //! Evaluations of two runs on the same problems, compared problem by problem.
 //!
-//! The statistics are [`crate::eval::paired`]'s; here the outcomes are found: in `samples.jsonl` of an
-//! evaluation's directory, or in the copy that a training run keeps (`evaluations/NAME.problems.jsonl`).
+//! The statistics are [`crate::eval::paired`]'s; this file finds the outcomes: in `samples.jsonl` of an
+//! evaluation's directory, or in the copy in a training run (`evaluations/NAME.problems.jsonl`).
 
 use super::{
-    EVALUATIONS, ReportError,
     evaluation::{benchmark, sampling, seen},
-    findings::percent,
-    run::{Evaluation, Run},
+    outcomes::read,
+    run::Run,
+    summary::percent,
 };
 use crate::eval::{
     paired::{Difference, Method, Test, difference},
     passk::Tally,
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::collections::BTreeMap;
 
 /// Two evaluations of the same problems.
 #[derive(Clone, Debug, Serialize)]
@@ -34,15 +30,6 @@ pub struct Comparison {
     pub notes: Vec<String>,
     /// One for each k of pass@k that both evaluations have.
     pub differences: Vec<Difference>,
-}
-
-/// Samples of one problem, a line of `NAME.problems.jsonl`.
-#[derive(Debug, Serialize, Deserialize)]
-struct ProblemLine {
-    temperature: Option<f64>,
-    task_id: String,
-    samples: usize,
-    passed: usize,
 }
 
 /// The samples of one temperature, by problem.
@@ -81,7 +68,7 @@ pub fn compare(a: (&Run, &str), b: (&Run, &str)) -> (Vec<Comparison>, Vec<String
         let alone = of_a.iter().filter(|other| other.set() == one.set()).count() == 1;
         let other = match same_set.iter().find(|other| other.label() == one.label()) {
             Some(same) => same,
-            // A single one on either side: what else could be meant?
+            // A single evaluation on each side is compared whatever its label.
             None => match same_set.as_slice() {
                 [only] if alone => only,
                 _ => continue,
@@ -180,90 +167,6 @@ fn all<'a>(run: &'a Run, problems: &mut Vec<String>) -> Vec<Outcomes<'a>> {
     all
 }
 
-/// The outcomes of an evaluation: kept with the run, or where the evaluation was made.
-fn read(run: &Run, evaluation: &Evaluation) -> Result<Vec<ProblemLine>, String> {
-    let mut places = vec![problems_file(&run.dir.join(EVALUATIONS), &evaluation.name)];
-    if run.evaluation {
-        places = vec![run.dir.join("samples.jsonl")];
-    } else if let Some(dir) = evaluation.report["run_dir"].as_str() {
-        places.push(Path::new(dir).join("samples.jsonl"));
-    }
-    let found = places.iter().find(|path| path.is_file()).ok_or_else(|| {
-        format!(
-            "`{}`: its outcomes by problem are not there (`{}`); evaluate again, or give the evaluation's directory",
-            evaluation.name,
-            places.last().map(|path| path.display().to_string()).unwrap_or_default()
-        )
-    })?;
-    let text = fs::read_to_string(found).map_err(|e| format!("`{}` can't be read: {e}", found.display()))?;
-    let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
-    lines
-        .map(|(line, number)| {
-            parsed(line).ok_or_else(|| format!("`{}`, line {number}: neither a sample nor a problem", found.display()))
-        })
-        .collect()
-}
-
-/// A line of `NAME.problems.jsonl`, or of `samples.jsonl`: one sample.
-fn parsed(line: &str) -> Option<ProblemLine> {
-    let value: Value = serde_json::from_str(line).ok()?;
-    let (samples, passed) = match value["passed"] {
-        Value::Bool(passed) => (1, usize::from(passed)),
-        _ => (
-            usize::try_from(value["samples"].as_u64()?).ok()?,
-            usize::try_from(value["passed"].as_u64()?).ok()?,
-        ),
-    };
-    Some(ProblemLine {
-        temperature: value["temperature"].as_f64(),
-        task_id: value["task_id"].as_str()?.to_owned(),
-        samples,
-        passed,
-    })
-}
-
-fn problems_file(dir: &Path, name: &str) -> PathBuf {
-    dir.join(format!("{name}.problems.jsonl"))
-}
-
-/// Copies an evaluation's outcomes, a line for each temperature and problem, into `dir`, so that a run can
-/// be compared without the evaluation's own directory. An evaluation without `samples.jsonl` leaves none.
-///
-/// # Errors
-/// A file that can't be read or written.
-pub(super) fn keep(samples: &Path, dir: &Path, name: &str) -> Result<(), ReportError> {
-    let path = problems_file(dir, name);
-    let failed = |source| ReportError::Write {
-        path: path.clone(),
-        source,
-    };
-    let text = match fs::read_to_string(samples) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(failed(error)),
-    };
-    let mut counts: Vec<ProblemLine> = Vec::new();
-    let mut places: BTreeMap<(Option<u64>, String), usize> = BTreeMap::new();
-    for line in text.lines().filter_map(parsed) {
-        let key = (line.temperature.map(f64::to_bits), line.task_id.clone());
-        let place = *places.entry(key).or_insert(counts.len());
-        match counts.get_mut(place) {
-            Some(count) => {
-                count.samples += line.samples;
-                count.passed += line.passed;
-            }
-            None => counts.push(line),
-        }
-    }
-    let mut out = String::new();
-    for line in &counts {
-        let line = serde_json::to_string(line).map_err(|e| failed(std::io::Error::other(e)))?;
-        out += &line;
-        out.push('\n');
-    }
-    crate::track::write_atomically(&path, out.as_bytes()).map_err(|e| failed(std::io::Error::other(e)))
-}
-
 /// A signed difference in percentage points: `+2.0`.
 pub fn points(value: f64) -> String {
     let text = format!("{:.1}", 100.0 * value.abs());
@@ -314,7 +217,9 @@ pub fn sentence(d: &Difference) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::run::Evaluation;
     use serde_json::json;
+    use std::{fs, path::Path};
 
     fn evaluation(home: &Path, name: &str, outcomes: &[(&str, bool)], temperature: f64) -> Run {
         let dir = home.join(name);
@@ -401,23 +306,6 @@ mod tests {
             found.is_empty() && problems[0].contains("different files of problems"),
             "{problems:?}"
         );
-    }
-
-    #[test]
-    fn outcomes_are_kept_by_temperature_and_problem() {
-        let home = tempfile::tempdir().unwrap();
-        let run = evaluation(
-            home.path(),
-            "e",
-            &[("Mbpp/11", true), ("Mbpp/12", false), ("Mbpp/11", false)],
-            0.8,
-        );
-        keep(&run.dir.join("samples.jsonl"), home.path(), "e").unwrap();
-        let text = fs::read_to_string(home.path().join("e.problems.jsonl")).unwrap();
-        let first: ProblemLine = serde_json::from_str(text.lines().next().unwrap()).unwrap();
-        assert_eq!((first.task_id.as_str(), first.samples, first.passed), ("Mbpp/11", 2, 1));
-        assert_eq!(text.lines().count(), 2);
-        assert!(keep(Path::new("nowhere"), home.path(), "none").is_ok());
     }
 
     #[test]

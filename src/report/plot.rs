@@ -1,11 +1,11 @@
 //! Charts as SVG text: lines over a number, bars with intervals, histograms over time.
 //!
-//! Written by plotters' SVG backend; axes and legends are laid out here. A chart has no background and its text takes the colour of the page
-//! (`currentColor`), so it is readable on white and on black; the six series colours keep a contrast of
-//! 3 to both and stay apart under the common colour blindnesses, and a dashed line says the same as a
-//! colour does. Charts need no script, no font file and no network, and can stand inside of an HTML page
-//! or in a file of their own. Nothing is animated or interactive. A page holds each chart twice, drawn
-//! for wide and for narrow columns, so that no text is scaled below 10 pixels.
+//! Written by plotters' SVG backend; axes and legends are laid out here. A chart has no background and its
+//! text has the colour of the page (`currentColor`), so it is readable on white and on black. The six series
+//! colours have a contrast of at least 3 to both and differ under the common colour blindnesses; a seventh
+//! series is dashed. Charts need no script, no font file and no network, and work inside an HTML page or as
+//! a file. Nothing is animated or interactive. A page holds each chart twice, for wide and for narrow
+//! columns, so that no text is scaled below 10 pixels.
 
 mod axis;
 mod bars;
@@ -18,23 +18,23 @@ pub use bars::{Bar, BarChart};
 pub use heat::HeatMap;
 pub use lines::{LineChart, Mark, Series};
 
-/// How values lie along an axis.
+/// Scale of an axis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scale {
-    /// Evenly.
+    /// Linear.
     #[default]
     Linear,
-    /// By their logarithm; what is not above 0 is not shown.
+    /// Logarithmic; values at or below 0 are not shown.
     Log,
 }
 
 impl Scale {
-    /// Whether a value has a place.
+    /// Whether the scale can show a value.
     pub fn shows(self, value: f64) -> bool {
         value.is_finite() && (self == Self::Linear || value > 0.0)
     }
 
-    /// A unit or a name with the kind of its axis, where that is not linear.
+    /// A unit or a name with the kind of its axis, if that is not linear.
     fn named(self, text: &str) -> String {
         match (self, text) {
             (Self::Linear, text) => text.to_owned(),
@@ -58,7 +58,7 @@ impl Scale {
     }
 }
 
-/// What every chart can do.
+/// A chart that can be drawn.
 pub trait Chart {
     /// The chart as an SVG file.
     ///
@@ -66,7 +66,7 @@ pub trait Chart {
     /// The drawing library's, if it has any.
     fn svg(&self) -> Result<String, PlotError>;
 
-    /// The chart as a part of a page, for wide and narrow ones.
+    /// The chart as a part of a page, for wide and narrow columns.
     ///
     /// # Errors
     /// As [`Self::svg`].

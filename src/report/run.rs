@@ -1,6 +1,8 @@
-//! A run directory read back: what is there, and in words what is not or can't be read.
+//! A run directory read back: its content, and a sentence for each file that is missing or unreadable.
 
-pub use super::lines::{EventLine, HistogramLine, StepLine, TokensLine, ValidLine};
+use crate::run::{
+    EdgesLine, EventLine, HistogramLine, MetricsLine, RunRecord, StepLine, TokensLine, TrainerState, ValidLine, file,
+};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::{
@@ -9,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Why there can be no report.
+/// A report that can't be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
     /// No training run.
@@ -20,7 +22,7 @@ pub enum ReportError {
         /// What is wrong with it.
         problem: String,
     },
-    /// A page that can't be put together.
+    /// A page that can't be rendered.
     #[error("the report of `{}` can't be made: {problem}", dir.display())]
     Page {
         /// The run.
@@ -28,7 +30,7 @@ pub enum ReportError {
         /// What went wrong.
         problem: String,
     },
-    /// The file system said no.
+    /// An I/O error.
     #[error("writing `{}` failed: {source}", path.display())]
     Write {
         /// Which file.
@@ -43,11 +45,11 @@ pub enum ReportError {
 pub struct Evaluation {
     /// File name without its extension.
     pub name: String,
-    /// What `eval.json` says, with `checkpoint`, `step` and the time it took.
+    /// The content of `eval.json`, with `checkpoint`, `step` and the duration.
     pub report: Value,
 }
 
-/// Everything that a run left behind.
+/// The content of a run directory.
 #[derive(Clone, Debug, Default)]
 pub struct Run {
     /// The directory.
@@ -55,7 +57,7 @@ pub struct Run {
     /// Whether this is an evaluation's directory: it has one evaluation and nothing of a training run.
     pub evaluation: bool,
     /// `run.json`.
-    pub record: Value,
+    pub record: RunRecord,
     /// Steps in order.
     pub steps: Vec<StepLine>,
     /// Validations in order.
@@ -73,7 +75,7 @@ pub struct Run {
     /// What the critic's value stage learned.
     pub value_stage: Option<Value>,
     /// `trainer.json` of the newest checkpoint.
-    pub trainer: Option<Value>,
+    pub trainer: Option<TrainerState>,
     /// `recipe.yaml` by dotted key.
     pub recipe: BTreeMap<String, Value>,
     /// `config.yaml` by dotted key.
@@ -83,8 +85,8 @@ pub struct Run {
 }
 
 impl Run {
-    /// Reads a run's directory. Only `run.json` has to be there; whatever else is absent or damaged is
-    /// named in [`Run::problems`].
+    /// Reads a run's directory. Only `run.json` is required; [`Run::problems`] names other files that are
+    /// missing or damaged.
     ///
     /// # Errors
     /// A directory that is none, or that holds no training run.
@@ -110,13 +112,14 @@ impl Run {
             dir: dir.into(),
             problem,
         };
-        let text = fs::read_to_string(dir.join("run.json")).map_err(|error| match error.kind() {
+        let text = fs::read_to_string(dir.join(file::RECORD)).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound if dir.is_dir() => none("it holds no run.json".into()),
             io::ErrorKind::NotFound => none("there is no such directory".into()),
             _ => none(format!("its run.json can't be read: {error}")),
         })?;
-        let record: Value = serde_json::from_str(&text).map_err(|e| none(format!("its run.json is not JSON: {e}")))?;
-        if record["kind"] == "evaluation" {
+        let record: RunRecord =
+            serde_json::from_str(&text).map_err(|e| none(format!("its run.json is not JSON: {e}")))?;
+        if record.is_evaluation() {
             return Self::read_evaluation(dir, record).map_err(none);
         }
         let mut run = Self {
@@ -125,32 +128,29 @@ impl Run {
             ..Self::default()
         };
         run.read_metrics();
-        run.events = run.lines("events.jsonl", true);
+        run.events = run.lines(file::EVENTS, true);
         run.read_weights();
-        run.tokens = run.lines("tokens.jsonl", run.recorded("train.record.documents"));
-        run.recipe = run.yaml("recipe.yaml");
-        run.config = run.yaml("config.yaml");
-        run.value_stage = run.json("critic/report.json", false);
-        run.trainer = run.json("checkpoints/last/trainer.json", true);
+        run.tokens = run.lines(file::TOKENS, run.recorded("train.record.documents"));
+        run.recipe = run.yaml(file::RECIPE);
+        run.config = run.yaml(file::CONFIG);
+        run.value_stage = run.json(file::VALUE_STAGE_REPORT, false);
+        run.trainer = run.json(&format!("{}/{}/{}", file::CHECKPOINTS, file::LAST, file::TRAINER), true);
         run.read_evaluations();
         Ok(run)
     }
 
     /// An evaluation's own directory.
-    fn read_evaluation(dir: &Path, mut record: Value) -> Result<Self, String> {
-        let text = fs::read_to_string(dir.join("eval.json")).map_err(|e| {
+    fn read_evaluation(dir: &Path, mut record: RunRecord) -> Result<Self, String> {
+        let text = fs::read_to_string(dir.join(file::EVAL)).map_err(|e| {
             format!("it is an evaluation, and its eval.json can't be read ({e}): resume it with `wmtp eval … --resume`")
         })?;
         let report: Value = serde_json::from_str(&text)
             .map_err(|e| format!("it is an evaluation, and its eval.json is not JSON: {e}"))?;
-        for (key, value) in [
-            ("model", &report["origin"]["model"]),
-            ("model_sha256", &report["origin"]["model_hash"]),
-            ("data", &report["origin"]["predictions"]),
-            ("seed", &report["seed"]),
-        ] {
-            record[key] = value.clone();
-        }
+        let origin = |key: &str| report["origin"][key].as_str().map(str::to_owned);
+        record.model = origin("model");
+        record.model_sha256 = origin("model_hash");
+        record.data = origin("predictions");
+        record.seed = report["seed"].as_u64();
         let mut run = Self {
             dir: dir.into(),
             evaluation: true,
@@ -159,28 +159,29 @@ impl Run {
         };
         let name = run.name();
         run.evaluations.push(Evaluation { name, report });
-        run.recipe = run.yaml("recipe.yaml");
-        run.config = run.yaml("config.yaml");
+        run.recipe = run.yaml(file::RECIPE);
+        run.config = run.yaml(file::CONFIG);
         Ok(run)
     }
 
     /// The run's name.
     pub fn name(&self) -> String {
         let directory = || self.dir.file_name().map(|name| name.to_string_lossy().into_owned());
-        let named = self.record["name"].as_str().map(str::to_owned);
+        let named = self.record.name.clone();
         visible(&named.or_else(directory).unwrap_or_default())
     }
 
     /// A text of `run.json`.
     pub fn text(&self, key: &str) -> Option<String> {
-        match &self.record[key] {
+        let record = serde_json::to_value(&self.record).unwrap_or_default();
+        match &record[key] {
             Value::Null => None,
             Value::String(text) => Some(visible(text)),
             other => Some(other.to_string()),
         }
     }
 
-    /// Heads that the metrics speak of.
+    /// Number of heads in the metrics.
     pub fn heads(&self) -> usize {
         let of_steps = self
             .steps
@@ -190,9 +191,9 @@ impl Run {
         of_steps.max(of_validations.unwrap_or(0))
     }
 
-    /// Whether training came to its end.
+    /// Whether training is finished.
     pub fn finished(&self) -> bool {
-        self.trainer.as_ref().is_some_and(|state| state["finished"] == true)
+        self.trainer.as_ref().is_some_and(|state| state.finished)
     }
 
     /// Events of one kind.
@@ -214,46 +215,44 @@ impl Run {
         seconds
     }
 
-    /// Whether a setting that turns a recording on is not 0 (it isn't in runs of before it was).
+    /// Whether a setting that enables a recording is not 0; absent (older runs) counts as enabled.
     fn recorded(&self, key: &str) -> bool {
         self.recipe.get(key).and_then(Value::as_u64).is_some_and(|n| n > 0)
     }
 
     fn read_metrics(&mut self) {
-        for line in self.lines::<Value>("metrics.jsonl", true) {
-            let wrong = if line.get("valid_loss").is_some() {
-                serde_json::from_value(line)
-                    .map(|line| self.validations.push(line))
-                    .err()
-            } else {
-                serde_json::from_value(line).map(|line| self.steps.push(line)).err()
-            };
-            if let Some(error) = wrong {
-                self.problems.push(format!(
-                    "`metrics.jsonl` has a line that is no step and no validation: {error}"
-                ));
+        for line in self.lines::<Value>(file::METRICS, true) {
+            match MetricsLine::parse(line) {
+                Ok(MetricsLine::Step(line)) => self.steps.push(*line),
+                Ok(MetricsLine::Valid(line)) => self.validations.push(line),
+                Err(error) => self.problems.push(format!(
+                    "`{}` has a line that is no step and no validation: {error}",
+                    file::METRICS
+                )),
             }
         }
     }
 
     fn read_weights(&mut self) {
-        for line in self.lines::<Value>("weights.jsonl", self.recorded("train.record.weights_every")) {
-            if let Some(edges) = line.get("edges") {
-                self.edges = serde_json::from_value(edges.clone()).unwrap_or_default();
+        for line in self.lines::<Value>(file::WEIGHTS, self.recorded("train.record.weights_every")) {
+            if line.get("edges").is_some() {
+                self.edges = serde_json::from_value::<EdgesLine>(line).unwrap_or_default().edges;
             } else if let Ok(line) = serde_json::from_value(line) {
                 self.histograms.push(line);
             }
         }
         let bins = self.edges.len().saturating_sub(1);
         if self.histograms.iter().any(|line| line.counts.len() != bins) {
-            self.problems
-                .push("`weights.jsonl` has histograms that do not fit the edges of its bins".into());
+            self.problems.push(format!(
+                "`{}` has histograms that do not fit the edges of its bins",
+                file::WEIGHTS
+            ));
             self.histograms.clear();
         }
     }
 
     fn read_evaluations(&mut self) {
-        let entries = fs::read_dir(self.dir.join(super::EVALUATIONS))
+        let entries = fs::read_dir(self.dir.join(file::EVALUATIONS))
             .into_iter()
             .flatten()
             .flatten();
@@ -264,7 +263,7 @@ impl Run {
         // Their names end with the time.
         names.sort();
         for file in names {
-            let path = format!("{}/{file}", super::EVALUATIONS);
+            let path = format!("{}/{file}", file::EVALUATIONS);
             if let Some(report) = self.json(&path, true) {
                 let name = file.trim_end_matches(".json").to_owned();
                 self.evaluations.push(Evaluation { name, report });
@@ -272,7 +271,7 @@ impl Run {
         }
     }
 
-    fn json(&mut self, name: &str, wanted: bool) -> Option<Value> {
+    fn json<T: DeserializeOwned>(&mut self, name: &str, wanted: bool) -> Option<T> {
         let text = self.file(name, wanted)?;
         let parsed = serde_json::from_str(&text);
         if let Err(error) = &parsed {
@@ -294,7 +293,7 @@ impl Run {
         }
     }
 
-    /// The lines of a file. The last one may be torn by a kill; any other that can't be read is counted.
+    /// The lines of a file. A kill may have truncated the last one; any other unreadable one is counted.
     fn lines<T: DeserializeOwned>(&mut self, name: &str, wanted: bool) -> Vec<T> {
         let Some(text) = self.file(name, wanted) else {
             return Vec::new();
@@ -321,7 +320,7 @@ impl Run {
 
     fn file(&mut self, name: &str, wanted: bool) -> Option<String> {
         match fs::read(self.dir.join(name)) {
-            // Damaged bytes make damaged lines, which are named one by one.
+            // Invalid UTF-8 makes invalid lines, which are counted.
             Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if wanted {
@@ -361,13 +360,13 @@ pub fn flattened(json: &Value) -> BTreeMap<String, Value> {
     all
 }
 
-/// A text in which characters that a page can't hold are replaced by pictures of them.
+/// A text with control characters replaced by their Unicode symbols.
 pub fn visible(text: &str) -> String {
     let picture = |c: char| match c {
         '\n' | '\t' => c,
         '\u{0}'..='\u{1f}' => char::from_u32(0x2400 + u32::from(c)).unwrap_or(char::REPLACEMENT_CHARACTER),
         '\u{7f}' => '\u{2421}',
-        // Controls, and what can turn the direction of the text that follows.
+        // Controls, and characters that change the direction of the text that follows.
         '\u{80}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{fffe}' | '\u{ffff}' => {
             char::REPLACEMENT_CHARACTER
         }

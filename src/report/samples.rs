@@ -1,9 +1,10 @@
 //! Documents with every token coloured by its weight.
 
-use super::run::{Run, TokensLine, visible};
+use super::run::{Run, visible};
+use crate::run::TokensLine;
 use serde::Serialize;
 
-/// Colours by weight: class, the weight below which it applies, and what the legend says.
+/// Colours by weight: class, upper bound of the weight, and legend.
 const CLASSES: [(&str, f64, &str); 7] = [
     ("w0", 0.25, "below 0.25"),
     ("w1", 0.5, "0.25 to 0.5"),
@@ -21,11 +22,11 @@ const UNTRAINED: &str = "wz";
 pub struct Shade {
     /// CSS class.
     pub class: &'static str,
-    /// Which weights.
+    /// Range of weights.
     pub label: &'static str,
 }
 
-/// What the colours mean.
+/// The legend of the colours.
 pub fn legend() -> Vec<Shade> {
     let classes = CLASSES.iter().map(|&(class, _, label)| Shade { class, label });
     std::iter::once(Shade {
@@ -36,7 +37,7 @@ pub fn legend() -> Vec<Shade> {
     .collect()
 }
 
-/// A document at all moments that are shown.
+/// A document at all recorded steps that are shown.
 #[derive(Clone, Debug, Serialize)]
 pub struct Sample {
     /// Its name.
@@ -47,14 +48,14 @@ pub struct Sample {
     pub prompt: String,
     /// The tokens after that, which are.
     pub response: String,
-    /// At the start and at the end.
+    /// At the first and at the last recorded step.
     pub moments: Vec<Moment>,
 }
 
 /// A document after some steps.
 #[derive(Clone, Debug, Serialize)]
 pub struct Moment {
-    /// After so many steps.
+    /// Number of steps before it.
     pub step: usize,
     /// The response's tokens.
     pub tokens: Vec<Token>,
@@ -73,37 +74,37 @@ pub struct Token {
     pub class: &'static str,
     /// Its text, whitespace made visible.
     pub text: String,
-    /// Its figures, a line each.
+    /// Its figures, one per line.
     pub figures: String,
 }
 
-/// Every recorded document at its first and its last moment, training documents first.
+/// Every recorded document at its first and its last recorded step, training documents first.
 pub fn samples(run: &Run) -> Vec<Sample> {
     let mut all: Vec<Sample> = Vec::new();
     let mut seen: Vec<(&str, &str)> = Vec::new();
     for line in &run.tokens {
-        let key = (line.split.as_str(), line.seen.document.as_str());
+        let key = (line.split.as_str(), line.observed.document.as_str());
         if seen.contains(&key) {
             continue;
         }
         seen.push(key);
-        let same = |other: &&TokensLine| (other.split.as_str(), other.seen.document.as_str()) == key;
+        let same = |other: &&TokensLine| (other.split.as_str(), other.observed.document.as_str()) == key;
         let last = run.tokens.iter().rev().find(same).filter(|last| last.step != line.step);
         let prompt: String = line
             .tokens
             .iter()
-            .take(line.seen.prompt_tokens)
+            .take(line.observed.prompt_tokens)
             .map(String::as_str)
             .collect();
         all.push(Sample {
-            document: visible(&line.seen.document),
+            document: visible(&line.observed.document),
             split: if line.split == "valid" { "held out" } else { "training" },
             prompt: visible(&prompt),
             response: visible(
                 &line
                     .tokens
                     .iter()
-                    .skip(line.seen.prompt_tokens)
+                    .skip(line.observed.prompt_tokens)
                     .map(String::as_str)
                     .collect::<String>(),
             ),
@@ -114,7 +115,7 @@ pub fn samples(run: &Run) -> Vec<Sample> {
 }
 
 fn moment(line: &TokensLine) -> Moment {
-    let seen = &line.seen;
+    let seen = &line.observed;
     let response: Vec<&String> = line.tokens.iter().skip(seen.prompt_tokens).collect();
     let tokens = response
         .iter()
@@ -149,7 +150,7 @@ fn moment(line: &TokensLine) -> Moment {
 }
 
 fn token(line: &TokensLine, i: usize, text: &str) -> Token {
-    let seen = &line.seen;
+    let seen = &line.observed;
     let weight = seen.weight.get(i).copied().flatten();
     let mut figures = vec![format!("token {}", quoted(text))];
     let mut add = |name: &str, value: Option<f64>| {
@@ -186,8 +187,8 @@ fn number(value: f64) -> String {
     format!("{value:.digits$}").replace('-', "\u{2212}")
 }
 
-/// A token's text as it stands in the page: line ends and tabs get a sign before them, and where there is
-/// nothing but spaces, they are dots.
+/// A token's text on the page: line ends and tabs are preceded by a sign, and a token of spaces alone is
+/// shown as dots.
 fn marked(text: &str) -> String {
     if text.is_empty() {
         // A part of a character that ends with a later token.

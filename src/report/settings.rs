@@ -13,7 +13,7 @@ pub struct Setting {
     pub key: String,
     /// Its value.
     pub value: String,
-    /// The default; None where there is none.
+    /// The default; None if it has none.
     pub default: Option<String>,
     /// Whether they differ.
     pub changed: bool,
@@ -22,7 +22,7 @@ pub struct Setting {
 /// All of a run's settings, recipe first, each with the default of its pipeline.
 pub fn settings(run: &Run) -> Vec<Setting> {
     let base = run.recipe.get("model.base").and_then(Value::as_str);
-    let mut all = compared(&run.recipe, &default_recipe(run.record["algorithm"].as_str(), base));
+    let mut all = compared(&run.recipe, &default_recipe(run.record.algorithm.as_deref(), base));
     let config = serde_json::to_value(Config::default()).unwrap_or_default();
     all.extend(compared(&run.config, &flattened(&config)));
     all
@@ -34,7 +34,7 @@ fn default_recipe(algorithm: Option<&str>, base: Option<&str>) -> BTreeMap<Strin
     let pipeline = pipelines
         .into_iter()
         .find(|pipeline| Some(pipeline.name()) == algorithm);
-    // rho1 has no default for the reference, without which a recipe is refused.
+    // rho1 needs a reference, for which there is no default.
     let sources = Sources::new(pipeline).set("model.reference=NONE");
     let default_base = Recipe::default().model.base;
     let recipe = sources
@@ -60,7 +60,7 @@ fn compared(values: &BTreeMap<String, Value>, defaults: &BTreeMap<String, Value>
     values.iter().map(setting).collect()
 }
 
-/// The keys in which runs differ, with the value of each.
+/// The keys in which runs differ, with the value of each run.
 pub fn differences(runs: &[Run]) -> Vec<(String, Vec<String>)> {
     let keys: BTreeSet<&String> = runs
         .iter()
@@ -68,7 +68,7 @@ pub fn differences(runs: &[Run]) -> Vec<(String, Vec<String>)> {
         .collect();
     let value = |run: &Run, key: &str| run.recipe.get(key).or_else(|| run.config.get(key)).cloned();
     let mut rows = Vec::new();
-    // Two runs always have another name.
+    // Names always differ.
     for key in keys.into_iter().filter(|key| *key != "run.name") {
         let values: Vec<Option<Value>> = runs.iter().map(|run| value(run, key)).collect();
         let differ = values.windows(2).any(|pair| match pair {
@@ -103,7 +103,6 @@ fn shown(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn run(pipeline: Pipeline, set: &[&str]) -> Run {
         let sources = set
@@ -112,7 +111,10 @@ mod tests {
         let settings = sources.load().unwrap();
         let read = |text: String| flattened(&crate::settings::yaml_to_json(&text).unwrap());
         Run {
-            record: json!({"algorithm": pipeline.name()}),
+            record: crate::run::RunRecord {
+                algorithm: Some(pipeline.name().into()),
+                ..Default::default()
+            },
             recipe: read(settings.recipe.to_yaml()),
             config: read(settings.config.to_yaml()),
             ..Run::default()

@@ -1,23 +1,24 @@
-//! A run in a dozen numbers.
+//! The main figures of a run.
 
 use super::{
     figures::{ends, median, of_steps, of_validations, sparkline},
     run::Run,
 };
+use crate::format::duration;
 use serde::Serialize;
 
-/// What a figure is measured in, which decides how it is written.
+/// Unit of a figure, which decides its format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
-    /// Nats a token.
+    /// Nats per token.
     Nats,
     /// A plain number.
     Number,
-    /// How many.
+    /// A count.
     Count,
     /// Seconds.
     Seconds,
-    /// Tokens a second.
+    /// Tokens per second.
     Rate,
     /// Bytes.
     Bytes,
@@ -26,18 +27,17 @@ pub enum Unit {
 /// One figure of a run.
 #[derive(Clone, Debug)]
 pub struct Figure {
-    /// Its name for programs.
+    /// Its key in JSON.
     pub key: String,
-    /// Its name for people.
+    /// Its label.
     pub label: String,
-    /// The figure; None where the run has none.
+    /// The figure; None if the run has none.
     pub value: Option<f64>,
-    /// What it is measured in.
+    /// Its unit.
     pub unit: Unit,
 }
 
-/// The figures at the end of a run, in the order in which they are shown. "Last" are means over the last
-/// tenth of the steps.
+/// The final figures of a run in display order. "Last" means the mean over the last tenth of the steps.
 pub fn final_figures(run: &Run) -> Vec<Figure> {
     let mut all = Vec::new();
     let mut add = |key: &str, label: &str, unit, value: Option<f64>| {
@@ -48,7 +48,7 @@ pub fn final_figures(run: &Run) -> Vec<Figure> {
             unit,
         });
     };
-    let last = |value: &dyn Fn(&super::run::StepLine) -> Option<f64>| {
+    let last = |value: &dyn Fn(&crate::run::StepLine) -> Option<f64>| {
         let values: Vec<f64> = run.steps.iter().filter_map(value).collect();
         ends(&values).map(|(_, last)| last).or(values.last().copied())
     };
@@ -137,7 +137,7 @@ impl Figure {
         self.value.map_or("–".into(), |value| shown(value, self.unit))
     }
 
-    /// How far it is from another run's: a difference where the figure is one of losses, else a share.
+    /// Difference from another run's figure: absolute for losses, else relative.
     pub fn difference(&self, from: &Self) -> Option<String> {
         let (value, base) = (self.value?, from.value?);
         let difference = value - base;
@@ -164,7 +164,7 @@ pub fn shown(value: f64, unit: Unit) -> String {
     }
 }
 
-/// A whole number with its thousands apart.
+/// A whole number with thousands separators.
 pub fn grouped(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut text = String::new();
@@ -177,19 +177,22 @@ pub fn grouped(value: f64) -> String {
     text
 }
 
-/// Seconds, minutes or hours.
-pub fn duration(seconds: f64) -> String {
-    match seconds {
-        s if s < 100.0 => format!("{s:.1} s"),
-        s if s < 6000.0 => format!("{:.1} min", s / 60.0),
-        s => format!("{:.1} h", s / 3600.0),
+/// A share in percent, with the digits that it needs.
+pub fn percent(share: f64) -> String {
+    let percent = 100.0 * share;
+    if percent == 0.0 || percent.abs() >= 9.95 {
+        format!("{percent:.0}%")
+    } else if percent.abs() >= 0.095 {
+        format!("{percent:.1}%")
+    } else {
+        format!("{percent:.2}%")
     }
 }
 
 /// A curve as one row of a table.
 #[derive(Clone, Debug, Serialize)]
 pub struct CurveRow {
-    /// What it is.
+    /// Its name.
     pub name: String,
     /// Mean of the first tenth.
     pub first: String,
@@ -199,7 +202,7 @@ pub struct CurveRow {
     pub low: String,
     /// See `low`.
     pub high: String,
-    /// The curve in blocks.
+    /// The curve in block characters.
     pub spark: String,
 }
 
@@ -285,8 +288,8 @@ mod tests {
     fn figures_are_written_with_their_units() {
         assert_eq!(figure(1_234_567.0, Unit::Count).shown(), "1,234,567");
         assert_eq!(figure(-1234.0, Unit::Count).shown(), "-1,234");
-        assert_eq!(figure(90.0, Unit::Seconds).shown(), "90.0 s");
-        assert_eq!(figure(7200.0, Unit::Seconds).shown(), "2.0 h");
+        assert_eq!(figure(90.0, Unit::Seconds).shown(), "90 s");
+        assert_eq!(figure(7200.0, Unit::Seconds).shown(), "2 h 0 min");
         assert_eq!(figure(3e9, Unit::Bytes).shown(), "2.79 GiB");
         assert_eq!(
             Figure {

@@ -1,3 +1,10 @@
+//! The recipe's section `scorer`: the list of built-in scorers, and the only place that tells them apart.
+
+use super::{
+    CachedScores, CriticConfig, PositionConfig, RandomConfig, Rho1Config, Scorer, ScorerError, SequenceReward,
+    ShuffledConfig, TokenCe, UniformConfig, Values, WeightGroup,
+};
+use crate::validate::{Check, Validate};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -6,36 +13,164 @@ use serde::{Deserialize, Serialize};
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum ScorerConfig {
     /// Every token weighs 1.
-    Uniform(Empty),
+    Uniform(UniformConfig),
     /// Scores drawn once per token from a seeded normal.
-    Random(Empty),
+    Random(RandomConfig),
     /// Another scorer's weights, permuted inside each group.
     Shuffled(ShuffledConfig),
     /// The token's index in its response.
-    Position(Empty),
+    Position(PositionConfig),
     /// How far the model's loss is from a reference model's.
     Rho1(Rho1Config),
     /// What a token adds to a learned value.
     Critic(CriticConfig),
 }
 
-/// No settings.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Empty {}
-
 impl Default for ScorerConfig {
     fn default() -> Self {
-        Self::Uniform(Empty {})
+        Self::Uniform(UniformConfig {})
     }
 }
 
-/// Settings of `kind: shuffled`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ShuffledConfig {
-    /// The scorer whose weights are permuted.
-    pub of: Box<ScorerConfig>,
+impl ScorerConfig {
+    /// The only match on scorers: a new one adds a variant above and a line here.
+    fn kind(&self) -> &dyn ScorerKind {
+        match self {
+            Self::Uniform(config) => config,
+            Self::Random(config) => config,
+            Self::Shuffled(config) => config,
+            Self::Position(config) => config,
+            Self::Rho1(config) => config,
+            Self::Critic(config) => config,
+        }
+    }
+
+    /// `scorer.kind`.
+    pub fn name(&self) -> &'static str {
+        self.kind().name()
+    }
+
+    /// The pipeline that trains with it.
+    pub fn pipeline(&self) -> Pipeline {
+        self.kind().pipeline()
+    }
+
+    /// The models that it needs in addition to the trained one.
+    pub fn models_needed(&self) -> ModelsNeeded<'_> {
+        self.kind().models_needed()
+    }
+
+    /// The scorer under `shuffled`, else itself.
+    pub fn innermost(&self) -> &Self {
+        self.kind().inner().map_or(self, Self::innermost)
+    }
+
+    /// The object that scores.
+    ///
+    /// # Errors
+    /// Settings that can't be used, or a part that [`ScorerConfig::models_needed`] names and `parts` lacks.
+    pub fn build(&self, parts: Parts) -> Result<Box<dyn Scorer>, ScorerError> {
+        self.kind().build(parts)
+    }
+}
+
+impl Validate for ScorerConfig {
+    fn check(&self, check: &mut Check) {
+        self.kind().check(check);
+    }
+}
+
+/// What the program asks of a built-in scorer, answered by its settings.
+pub(super) trait ScorerKind: Validate {
+    /// `scorer.kind`.
+    fn name(&self) -> &'static str;
+
+    /// The pipeline that trains with it.
+    fn pipeline(&self) -> Pipeline {
+        Pipeline::Baseline
+    }
+
+    /// The models that it needs in addition to the trained one.
+    fn models_needed(&self) -> ModelsNeeded<'_> {
+        ModelsNeeded::default()
+    }
+
+    /// The scorer that it wraps.
+    fn inner(&self) -> Option<&ScorerConfig> {
+        None
+    }
+
+    /// The object that scores.
+    fn build(&self, parts: Parts) -> Result<Box<dyn Scorer>, ScorerError>;
+}
+
+/// Models that a scorer needs in addition to the trained one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ModelsNeeded<'a> {
+    /// A reference model (`model.reference`), and when it scores.
+    pub reference: Option<ScoringTime>,
+    /// A reward model (`model.reward`).
+    pub reward: bool,
+    /// A value head, learned as these settings say before training starts.
+    pub value: Option<&'a CriticConfig>,
+}
+
+/// What scorers are built from: those parts are set that [`ModelsNeeded`] asks for.
+#[derive(Default)]
+pub struct Parts {
+    /// The run's seed.
+    pub seed: u64,
+    /// The group over which weights are normalised.
+    pub over: WeightGroup,
+    /// The reference model.
+    pub reference: Option<Box<dyn TokenCe>>,
+    /// The scores that were made with it before training, in its place (`when: offline`).
+    pub cached: Option<CachedScores>,
+    /// The value head.
+    pub values: Option<Box<dyn Values>>,
+    /// Where the rewards of the trained documents come from.
+    pub rewards: Option<Box<dyn SequenceReward>>,
+}
+
+/// The pipelines with a recipe compiled into the program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pipeline {
+    /// Weights from a learned value: a value stage, then a weighted stage.
+    Critic,
+    /// Weights from the excess loss over a reference model.
+    Rho1,
+    /// Uniform weights, or a control scorer.
+    #[default]
+    Baseline,
+}
+
+impl Pipeline {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Critic => "critic",
+            Self::Rho1 => "rho1",
+            Self::Baseline => "baseline",
+        }
+    }
+
+    /// `wmtp train rho1` trains with rho1; baseline takes the controls.
+    ///
+    /// # Errors
+    /// A sentence for a scorer that is another pipeline's.
+    pub fn check_scorer(self, scorer: &ScorerConfig) -> Result<(), String> {
+        let is = scorer.pipeline();
+        if is == self {
+            return Ok(());
+        }
+        Err(format!(
+            "`scorer.kind` is {}, which `wmtp train {}` does not use: run `wmtp train {}`, or leave scorer.kind to the pipeline",
+            scorer.name(),
+            self.name(),
+            is.name()
+        ))
+    }
 }
 
 /// When scores are made.
@@ -47,210 +182,4 @@ pub enum ScoringTime {
     Online,
     /// Once before training, with the model that training starts from; cached on disk.
     Offline,
-}
-
-/// Settings of `kind: rho1` (Lin et al. 2024, arXiv 2404.07965).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Rho1Config {
-    /// `abs_excess` (default in mode `weighted`) or `excess` (the only one in mode `select`).
-    pub score: Option<Rho1Score>,
-    /// Weigh all tokens, or keep the top share only.
-    pub mode: Rho1Mode,
-    /// The top share p.
-    pub top_p: f64,
-    /// Factor by which mode `weighted` lifts the top share.
-    pub emphasis: f64,
-    /// When the losses are compared.
-    pub when: ScoringTime,
-}
-
-impl Default for Rho1Config {
-    fn default() -> Self {
-        Self {
-            score: None,
-            mode: Rho1Mode::Weighted,
-            top_p: 0.2,
-            emphasis: 2.0,
-            when: ScoringTime::Online,
-        }
-    }
-}
-
-/// What rho1 compares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Rho1Score {
-    /// abs(CE_ref - CE_base)
-    AbsExcess,
-    /// CE_base - CE_ref, the paper's.
-    Excess,
-}
-
-/// What rho1 does with its scores.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Rho1Mode {
-    /// Weights with the top share lifted; no token is dropped.
-    #[default]
-    Weighted,
-    /// The paper's selective language modelling.
-    Select,
-}
-
-/// Settings of `kind: critic`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct CriticConfig {
-    /// Where a sequence's reward R comes from.
-    pub reward: Reward,
-    /// How R is spread over the response's tokens.
-    pub spread: Spread,
-    /// Discount gamma.
-    pub gamma: f64,
-    /// GAE's lambda.
-    pub lambda_gae: f64,
-    /// Stage 1's loss.
-    pub loss: CriticLoss,
-    /// The value before the first response token.
-    pub initial_value: InitialValue,
-    /// What happens to the value head in stage 2.
-    pub value: ValueUse,
-    /// Stage 1: passes over the labelled solutions.
-    pub epochs: usize,
-    /// Stage 1: at most so many optimizer steps (0: no limit).
-    pub max_steps: usize,
-    /// Stage 1: held-out evaluations (two an epoch) without a better order of right and wrong solutions
-    /// before it stops and keeps the best head; 0 never stops, and keeps the last one.
-    pub patience: usize,
-    /// Labelled solutions in one optimizer step: of stage 1, and of a `joint` value head in stage 2.
-    pub batch: usize,
-    /// Stage 1's learning rate, and stage 2's for a `joint` value head.
-    pub lr: f64,
-    /// What the value loss is multiplied by before the token loss is added, with `value: joint`.
-    pub value_weight: f64,
-    /// A finished value head's file, or the directory that holds it: stage 1 is skipped.
-    pub value_head: Option<String>,
-}
-
-impl Default for CriticConfig {
-    fn default() -> Self {
-        Self {
-            reward: Reward::Verified,
-            spread: Spread::Terminal,
-            gamma: 1.0,
-            lambda_gae: 1.0,
-            loss: CriticLoss::Mse,
-            initial_value: InitialValue::Prompt,
-            value: ValueUse::Frozen,
-            epochs: 1,
-            max_steps: 0,
-            patience: 0,
-            batch: 16,
-            lr: 1e-3,
-            value_weight: 0.1,
-            value_head: None,
-        }
-    }
-}
-
-/// Sequence reward R.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Reward {
-    /// 1 if the program passed its tests, else 0.
-    Verified,
-    /// A Llama with a scalar score head (`model.reward`), read at the last token.
-    RewardModel,
-    /// Minus the mean CE of the response.
-    Pseudo,
-}
-
-/// How R becomes token rewards r_t that sum to R.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Spread {
-    /// All at the last token.
-    Terminal,
-    /// Equal parts.
-    Uniform,
-    /// Proportional to N - t.
-    Length,
-    /// Proportional to gamma^(N-1-t).
-    Gae,
-}
-
-/// Stage 1's loss.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum CriticLoss {
-    /// Mean squared error over response tokens.
-    Mse,
-    /// Huber loss with delta 1 over response tokens.
-    Huber,
-    /// -log sigmoid(mean V(correct) - mean V(incorrect)) over pairs of one problem.
-    Pairwise,
-}
-
-/// The value that the first response token is compared with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum InitialValue {
-    /// V at the prompt's last token.
-    Prompt,
-    /// 0.
-    Zero,
-}
-
-/// The value head in stage 2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum ValueUse {
-    /// As stage 1 left it.
-    Frozen,
-    /// Part of the trained module: it keeps learning, from labelled solutions of its own, and scores are
-    /// made with it as it is at each step.
-    Joint,
-}
-
-/// From scores to weights, recipe section `weights` (algorithms, section 4).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct WeightsConfig {
-    /// Over which tokens the mean is 1.
-    pub over: WeightGroup,
-    /// Standardise scores within the group first.
-    pub zscore: bool,
-    /// Temperature T.
-    pub temperature: f64,
-    /// Smallest weight, below 1.
-    pub eps: f64,
-    /// Largest weight, above 1.
-    pub w_max: f64,
-    /// Above this share of groups with a non-finite score, the run stops.
-    pub max_fallback_share: f64,
-}
-
-impl Default for WeightsConfig {
-    fn default() -> Self {
-        Self {
-            over: WeightGroup::Document,
-            zscore: true,
-            temperature: 0.7,
-            eps: 0.05,
-            w_max: 3.0,
-            max_fallback_share: 0.1,
-        }
-    }
-}
-
-/// The group over which weights have mean 1.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum WeightGroup {
-    /// The response tokens of one document.
-    #[default]
-    Document,
-    /// Those of the whole optimizer step.
-    Step,
 }

@@ -15,21 +15,21 @@ mod shuffled;
 mod uniform;
 pub mod weights;
 
-use crate::data::Batch;
+use crate::{data::Batch, device::ReadError};
 use burn::tensor::Tensor;
 
-pub use config::{
-    CriticConfig, CriticLoss, InitialValue, Reward, Rho1Config, Rho1Mode, Rho1Score, ScorerConfig, ScoringTime, Spread,
-    ValueUse, WeightGroup, WeightsConfig,
+pub use config::{ModelsNeeded, Parts, Pipeline, ScorerConfig, ScoringTime};
+pub use critic::{
+    CriticConfig, CriticLoss, CriticScorer, InitialValue, Pseudo, Reward, SequenceReward, Spread, ValueUse, Values,
+    Verified,
 };
-pub use critic::{CriticScorer, Pseudo, SequenceReward, Values, Verified};
 pub use offline::{CachedScores, Offline};
-pub use position::Position;
-pub use random::Random;
-pub use rho1::{Rho1, TokenCe};
-pub use shuffled::Shuffled;
-pub use uniform::Uniform;
-pub use weights::{Fallback, FallbackTally, Normaliser, WeightsReport};
+pub use position::{Position, PositionConfig};
+pub use random::{Random, RandomConfig};
+pub use rho1::{Rho1, Rho1Config, Rho1Mode, Rho1Score, TokenCe};
+pub use shuffled::{Shuffled, ShuffledConfig};
+pub use uniform::{Uniform, UniformConfig};
+pub use weights::{Fallback, FallbackTally, Normaliser, WeightGroup, WeightStats, WeightsConfig, WeightsReport};
 
 /// What a scorer wants computed for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,13 +49,15 @@ pub struct ScoreInput<'a> {
     /// Cross-entropy in nats **of token j** (that is CE_1 at position j - 1), `[B * S]`, 0 where
     /// valid_1(j - 1) does not hold; present if asked for.
     pub ce: Option<&'a [f32]>,
-    /// Optimizer step, from 0: `random` and `shuffled` draw from (seed, sample) only, never from it.
+    /// Optimizer step, from 0. Scores that are made once, before training, are made at step 0; documents
+    /// for reports are explained at the number of steps done. `random` and `shuffled` draw from
+    /// (seed, sample) only, never from it.
     pub step: usize,
 }
 
 /// How scores become weights. Section 4, and for the two modes of rho1 section 5.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Policy {
+pub enum WeightPolicy {
     /// `clip(exp(z / T + b), eps, w_max)` with mean 1.
     Softmax,
     /// The same with the top share lifted smoothly before b is solved.
@@ -110,8 +112,8 @@ pub trait Scorer: Send {
     fn rearrange(&mut self, _batches: &[Batch], _scores: &mut [Vec<f32>]) {}
 
     /// How these scores become weights.
-    fn policy(&self) -> Policy {
-        Policy::Softmax
+    fn policy(&self) -> WeightPolicy {
+        WeightPolicy::Softmax
     }
 }
 
@@ -136,6 +138,9 @@ pub enum ScorerError {
         /// What is wrong with it, starting with a verb.
         problem: String,
     },
+    /// A device failed to hand over what was computed.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// The scorer's own model or file is not usable.
     #[error("scorer `{scorer}`: {problem}")]
     Setup {

@@ -4,14 +4,13 @@
 //! data, by which models, with which settings; a file with another key, or whose content is not
 //! what was written, is an error and never used. Makes no scores itself.
 
-use super::{Needs, Policy, ScoreInput, Scorer, ScorerError};
-use crate::data::{Batch, hex};
+use super::{Needs, ScoreInput, Scorer, ScorerError, WeightPolicy};
+use crate::{data::Batch, fs::sync_dir};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
-    io::Write,
     path::{Path, PathBuf},
 };
 
@@ -23,7 +22,7 @@ pub struct CachedScores {
 }
 
 impl CachedScores {
-    /// An empty one for data, models and settings that are told apart by `key`, see
+    /// An empty one for the data, models and settings that `key` identifies, see
     /// [`CachedScores::key`].
     pub fn new(key: String) -> Self {
         Self {
@@ -33,8 +32,8 @@ impl CachedScores {
     }
 
     /// A key (SHA-256, hex) of the data set's hash, the hashes of the models concerned, and the
-    /// scorer's settings as text (its section of the resolved recipe). Each part is told apart
-    /// from its neighbours.
+    /// scorer's settings as text (its section of the resolved recipe). The key
+    /// keeps the parts distinct from their neighbours.
     pub fn key(data_hash: &str, model_hashes: &[&str], settings: &str) -> String {
         let mut hasher = Sha256::new();
         hasher.update(b"wmtp scores 1\n");
@@ -42,7 +41,7 @@ impl CachedScores {
             hasher.update((part.len() as u64).to_le_bytes());
             hasher.update(part.as_bytes());
         }
-        hex(&hasher.finalize())
+        hex::encode(hasher.finalize())
     }
 
     /// The file for a key in a cache directory.
@@ -73,25 +72,19 @@ impl CachedScores {
         self.scores.get(&sample).map(Vec::as_slice)
     }
 
-    /// Writes the file beside its final name, and renames it into place once it is on disk: there
-    /// is never half a file under the name of [`CachedScores::path`].
+    /// Writes the file atomically: there is never half a file under the name of [`CachedScores::path`].
     ///
     /// # Errors
     /// A directory or file that can't be written.
     pub fn save(&self, cache: &Path) -> Result<PathBuf, ScorerError> {
         let path = Self::path(cache, &self.key);
-        let partial = cache.join(format!(".scores-{}.{}.partial", self.key, std::process::id()));
-        let written = self.write(cache, &partial, &path);
-        if written.is_err() {
-            // The half-written file is of no use to anyone; the first error is what counts.
-            let _ = fs::remove_file(&partial);
-        }
-        written.map_err(|e| setup(format!("cannot write the scores to `{}`: {e}", path.display())))?;
+        self.write(cache, &path)
+            .map_err(|e| setup(format!("cannot write the scores to `{}`: {e}", path.display())))?;
         Ok(path)
     }
 
-    fn write(&self, cache: &Path, partial: &Path, path: &Path) -> std::io::Result<()> {
-        fs::create_dir_all(cache)?;
+    fn write(&self, cache: &Path, path: &Path) -> std::io::Result<()> {
+        std::fs::create_dir_all(cache)?;
         let samples = bytes(self.scores.keys().map(|&s| (s as u64).to_le_bytes()));
         let lengths = bytes(self.scores.values().map(|s| (s.len() as u64).to_le_bytes()));
         let values = bytes(self.scores.values().flatten().map(|s| s.to_le_bytes()));
@@ -107,11 +100,8 @@ impl CachedScores {
             ("sha256".to_owned(), content_hash(&samples, &lengths, &values)),
         ]);
         let file = safetensors::serialize(tensors, Some(metadata)).map_err(std::io::Error::other)?;
-        let mut out = fs::File::create(partial)?;
-        out.write_all(&file)?;
-        out.sync_all()?;
-        fs::rename(partial, path)?;
-        fs::File::open(cache)?.sync_all()
+        crate::fs::write(path, &file)?;
+        sync_dir(cache)
     }
 
     /// Reads the scores for a key; `None` if there are none yet.
@@ -155,7 +145,7 @@ fn content_hash(samples: &[u8], lengths: &[u8], scores: &[u8]) -> String {
         hasher.update((part.len() as u64).to_le_bytes());
         hasher.update(part);
     }
-    hex(&hasher.finalize())
+    hex::encode(hasher.finalize())
 }
 
 fn parse(file: &[u8], key: &str) -> Result<BTreeMap<usize, Vec<f32>>, String> {
@@ -199,16 +189,16 @@ fn parse(file: &[u8], key: &str) -> Result<BTreeMap<usize, Vec<f32>>, String> {
 /// A scorer that looks its scores up: any scorer with `when: offline`.
 pub struct Offline {
     name: String,
-    policy: Policy,
+    policy: WeightPolicy,
     scores: CachedScores,
 }
 
 impl Offline {
-    /// The scores that `of` gave, under its name and policy.
-    pub fn new(of: &dyn Scorer, scores: CachedScores) -> Self {
+    /// The scores that the scorer `name` gave, which become weights by `policy`.
+    pub fn new(name: &str, policy: WeightPolicy, scores: CachedScores) -> Self {
         Self {
-            name: of.name().to_owned(),
-            policy: of.policy(),
+            name: name.to_owned(),
+            policy,
             scores,
         }
     }
@@ -223,7 +213,7 @@ impl Scorer for Offline {
         Needs::default()
     }
 
-    fn policy(&self) -> Policy {
+    fn policy(&self) -> WeightPolicy {
         self.policy
     }
 

@@ -1,6 +1,28 @@
 //! A control: scores that know where a token stands and nothing of what it says.
 
-use super::{Needs, ScoreInput, Scorer, ScorerError};
+use super::{Needs, Parts, ScoreInput, Scorer, ScorerError, config::ScorerKind};
+use crate::validate::{Check, Validate};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Settings of `kind: position`: none.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PositionConfig {}
+
+impl Validate for PositionConfig {
+    fn check(&self, _check: &mut Check) {}
+}
+
+impl ScorerKind for PositionConfig {
+    fn name(&self) -> &'static str {
+        "position"
+    }
+
+    fn build(&self, _parts: Parts) -> Result<Box<dyn Scorer>, ScorerError> {
+        Ok(Box::new(Position))
+    }
+}
 
 /// `kind: position`: the token's index in its response, from 0. What a merely positional critic
 /// would give; a control.

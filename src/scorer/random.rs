@@ -1,9 +1,31 @@
 //! A control: scores that know nothing at all. Looks at sample numbers only.
 
-use super::{Needs, ScoreInput, Scorer, ScorerError};
+use super::{Needs, Parts, ScoreInput, Scorer, ScorerError, config::ScorerKind};
 use crate::data::seeded::generator;
+use crate::validate::{Check, Validate};
 use rand::RngExt;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::f64::consts::TAU;
+
+/// Settings of `kind: random`: none.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RandomConfig {}
+
+impl Validate for RandomConfig {
+    fn check(&self, _check: &mut Check) {}
+}
+
+impl ScorerKind for RandomConfig {
+    fn name(&self) -> &'static str {
+        "random"
+    }
+
+    fn build(&self, parts: Parts) -> Result<Box<dyn Scorer>, ScorerError> {
+        Ok(Box::new(Random::new(parts.seed)))
+    }
+}
 
 /// `kind: random`: a standard normal for every response token, drawn from (seed, sample) only: the
 /// same at every step, in every epoch and in every packing. A control.

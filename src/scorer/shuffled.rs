@@ -7,10 +7,52 @@
 //! `weights.over: step` they are permuted over all response tokens of the optimizer step, whatever
 //! the size of its micro-batches.
 
-use super::{Explained, Needs, Policy, ScoreInput, Scorer, ScorerError, WeightGroup};
+use super::{
+    Explained, ModelsNeeded, Needs, Parts, ScoreInput, Scorer, ScorerConfig, ScorerError, WeightGroup, WeightPolicy,
+    config::ScorerKind,
+};
 use crate::data::Batch;
 use crate::data::seeded::generator;
+use crate::validate::{Check, Validate};
 use rand::seq::SliceRandom;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Settings of `kind: shuffled`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ShuffledConfig {
+    /// The scorer whose weights are permuted.
+    pub of: Box<ScorerConfig>,
+}
+
+impl Validate for ShuffledConfig {
+    fn check(&self, check: &mut Check) {
+        match self.of.as_ref() {
+            ScorerConfig::Shuffled(_) => check.when(true, "of", "must be a scorer that is not `shuffled` itself"),
+            of => check.section("of", of),
+        }
+    }
+}
+
+impl ScorerKind for ShuffledConfig {
+    fn name(&self) -> &'static str {
+        "shuffled"
+    }
+
+    fn models_needed(&self) -> ModelsNeeded<'_> {
+        self.of.models_needed()
+    }
+
+    fn inner(&self) -> Option<&ScorerConfig> {
+        Some(&self.of)
+    }
+
+    fn build(&self, parts: Parts) -> Result<Box<dyn Scorer>, ScorerError> {
+        let (over, seed) = (parts.over, parts.seed);
+        Ok(Box::new(Shuffled::new(self.of.build(parts)?, over, seed)))
+    }
+}
 
 /// Permutes the scores of the scorer inside it.
 pub struct Shuffled {
@@ -38,7 +80,7 @@ impl Scorer for Shuffled {
         self.of.needs()
     }
 
-    fn policy(&self) -> Policy {
+    fn policy(&self) -> WeightPolicy {
         self.of.policy()
     }
 

@@ -1,6 +1,28 @@
 //! The baseline: no token matters more than another. Looks at nothing.
 
-use super::{Needs, ScoreInput, Scorer, ScorerError};
+use super::{Needs, Parts, ScoreInput, Scorer, ScorerError, config::ScorerKind};
+use crate::validate::{Check, Validate};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Settings of `kind: uniform`: none.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct UniformConfig {}
+
+impl Validate for UniformConfig {
+    fn check(&self, _check: &mut Check) {}
+}
+
+impl ScorerKind for UniformConfig {
+    fn name(&self) -> &'static str {
+        "uniform"
+    }
+
+    fn build(&self, _parts: Parts) -> Result<Box<dyn Scorer>, ScorerError> {
+        Ok(Box::new(Uniform))
+    }
+}
 
 /// `kind: uniform`: s = 0, so every weight is 1. The baseline.
 #[derive(Clone, Copy, Debug, Default)]

@@ -3,13 +3,82 @@
 //! All arithmetic is f64. A group with a non-finite score gets weight 1 throughout and is reported;
 //! no score of any kind can make a weight that is not finite.
 
-use super::{Policy, ScorerError, WeightGroup, WeightsConfig};
-use crate::data::{Batch, Document};
+use super::{ScorerError, WeightPolicy};
+use crate::{
+    data::{Batch, Document},
+    statistics::quantile,
+    validate::{Check, Validate, in_unit, positive},
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// Smallest divisor of the z-score.
 const MIN_STD: f64 = 1e-6;
-/// Width of the step by which [`Policy::Lift`] lifts the top share.
+/// Width of the step by which [`WeightPolicy::Lift`] lifts the top share.
 const LIFT_WIDTH: f64 = 0.25;
+
+/// From scores to weights, recipe section `weights` (algorithms, section 4).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct WeightsConfig {
+    /// Over which tokens the mean is 1.
+    pub over: WeightGroup,
+    /// Standardise scores within the group first.
+    pub zscore: bool,
+    /// Temperature T.
+    pub temperature: f64,
+    /// Smallest weight, below 1.
+    pub eps: f64,
+    /// Largest weight, above 1.
+    pub w_max: f64,
+    /// Above this share of groups with a non-finite score, the run stops.
+    pub max_fallback_share: f64,
+}
+
+impl Default for WeightsConfig {
+    fn default() -> Self {
+        Self {
+            over: WeightGroup::Document,
+            zscore: true,
+            temperature: 0.7,
+            eps: 0.05,
+            w_max: 3.0,
+            max_fallback_share: 0.1,
+        }
+    }
+}
+
+/// The group over which weights have mean 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum WeightGroup {
+    /// The response tokens of one document.
+    #[default]
+    Document,
+    /// Those of the whole optimizer step.
+    Step,
+}
+
+impl Validate for WeightsConfig {
+    fn check(&self, check: &mut Check) {
+        check.when(!positive(self.temperature), "temperature", "must be above 0");
+        check.when(
+            !(self.eps > 0.0 && self.eps < 1.0),
+            "eps",
+            "must be above 0 and below 1",
+        );
+        check.when(
+            !(self.w_max > 1.0 && self.w_max.is_finite()),
+            "w_max",
+            "must be above 1",
+        );
+        check.when(
+            !in_unit(self.max_fallback_share),
+            "max_fallback_share",
+            "must be from 0 to 1",
+        );
+    }
+}
 
 /// Turns scores into weights, one policy and one recipe section for all scorers.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,7 +95,7 @@ pub struct Fallback {
     pub position: usize,
 }
 
-/// The weights of an optimizer step and what can be said of them.
+/// The weights of an optimizer step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WeightsReport {
     /// One vector `[B * S]` a micro-batch; 1 for tokens outside responses.
@@ -35,15 +104,39 @@ pub struct WeightsReport {
     pub groups: usize,
     /// Groups that fell back to weight 1.
     pub fallbacks: Vec<Fallback>,
-    /// Mean weight of the response tokens; 1 if there are none.
+}
+
+/// Statistics of the weights of some response tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct WeightStats {
+    /// Mean, 1 up to 1e-4.
     pub mean: f64,
-    /// Smallest weight of a response token; 1 if there are none.
+    /// Smallest.
     pub min: f64,
-    /// Largest weight of a response token; 1 if there are none.
+    /// Largest.
     pub max: f64,
-    /// Entropy of the weights as a distribution over the response tokens, divided by its largest
-    /// value, log n: 1 for uniform weights, near 0 if few tokens carry all.
+    /// Entropy of w / sum w over the log of their number: 1 for equal weights, near 0 if few tokens
+    /// carry all.
     pub entropy: f64,
+}
+
+impl WeightStats {
+    /// Statistics of `weights`; None if there are none.
+    pub fn of(weights: &[f32]) -> Option<Self> {
+        if weights.is_empty() {
+            return None;
+        }
+        let n = weights.len() as f64;
+        let w = || weights.iter().map(|&w| f64::from(w));
+        let sum: f64 = w().sum();
+        let entropy: f64 = w().filter(|&w| w > 0.0).map(|w| -(w / sum) * (w / sum).ln()).sum();
+        Some(Self {
+            mean: sum / n,
+            min: w().fold(f64::INFINITY, f64::min),
+            max: w().fold(f64::NEG_INFINITY, f64::max),
+            entropy: if n > 1.0 { entropy / n.ln() } else { 1.0 },
+        })
+    }
 }
 
 /// One document of the step: which micro-batch, and where.
@@ -57,37 +150,18 @@ impl Normaliser {
     /// With the recipe's section `weights`.
     ///
     /// # Errors
-    /// Settings under which no weights exist: `eps < 1 < w_max`, `eps >= 0` and `temperature > 0`
-    /// must hold.
+    /// Settings that break a rule of [`WeightsConfig`].
     pub fn new(config: WeightsConfig) -> Result<Self, ScorerError> {
-        let WeightsConfig {
-            eps,
-            w_max,
-            temperature,
-            ..
-        } = config;
-        let wrong = |problem: String| {
-            Err(ScorerError::Setup {
-                scorer: "weights".into(),
-                problem,
-            })
-        };
-        if !(eps > 0.0 && eps < 1.0 && w_max > 1.0 && w_max.is_finite()) {
-            return wrong(format!(
-                "`weights.eps` is {eps} and `weights.w_max` {w_max}; 0 < eps < 1 < w_max must hold"
-            ));
-        }
-        if !(temperature > 0.0 && temperature.is_finite()) {
-            return wrong(format!(
-                "`weights.temperature` is {temperature}; it is a number above 0"
-            ));
-        }
+        config.check_section("weights").map_err(|e| ScorerError::Setup {
+            scorer: "weights".into(),
+            problem: e.problem,
+        })?;
         Ok(Self { config })
     }
 
     /// Weights of the micro-batches of one optimizer step from their scores, `[B * S]` each. A
     /// score that is missing counts as one that is not finite.
-    pub fn weights(&self, policy: &Policy, batches: &[Batch], scores: &[Vec<f32>]) -> WeightsReport {
+    pub fn weights(&self, policy: &WeightPolicy, batches: &[Batch], scores: &[Vec<f32>]) -> WeightsReport {
         let mut weights: Vec<Vec<f32>> = batches.iter().map(|b| vec![1.0; b.tokens.len()]).collect();
         let members = batches.iter().enumerate().flat_map(|(batch, b)| {
             b.documents.iter().map(move |document| Member {
@@ -109,19 +183,14 @@ impl Normaliser {
                 Err(fallback) => fallbacks.push(fallback),
             }
         }
-        let stats = Stats::of(&members, &weights);
         WeightsReport {
             groups: groups.len(),
             fallbacks,
-            mean: stats.mean,
-            min: stats.min,
-            max: stats.max,
-            entropy: stats.entropy,
             weights,
         }
     }
 
-    fn group(&self, policy: &Policy, group: &[Member], scores: &[Vec<f32>]) -> Result<Vec<f64>, Fallback> {
+    fn group(&self, policy: &WeightPolicy, group: &[Member], scores: &[Vec<f32>]) -> Result<Vec<f64>, Fallback> {
         let mut all = Vec::new();
         for member in group {
             let document = member.document;
@@ -163,8 +232,8 @@ fn scatter(group: &[Member], values: &[f64], weights: &mut [Vec<f32>]) {
 }
 
 /// Weights of one group from its finite scores (section 4; the modes of rho1, section 5).
-pub(super) fn normalise(scores: &[f64], policy: &Policy, config: &WeightsConfig) -> Vec<f64> {
-    if let Policy::Select { top_p } = *policy {
+pub(super) fn normalise(scores: &[f64], policy: &WeightPolicy, config: &WeightsConfig) -> Vec<f64> {
+    if let WeightPolicy::Select { top_p } = *policy {
         return select(scores, top_p);
     }
     let z = if config.zscore {
@@ -173,8 +242,10 @@ pub(super) fn normalise(scores: &[f64], policy: &Policy, config: &WeightsConfig)
         scores.to_vec()
     };
     let mut logits: Vec<f64> = z.iter().map(|z| z / config.temperature).collect();
-    if let Policy::Lift { top_p, emphasis } = *policy {
-        let q = quantile(&z, 1.0 - top_p);
+    if let WeightPolicy::Lift { top_p, emphasis } = *policy {
+        let mut sorted = z.clone();
+        sorted.sort_by(f64::total_cmp);
+        let q = quantile(&sorted, 1.0 - top_p);
         for (logit, z) in logits.iter_mut().zip(&z) {
             let sigmoid = 1.0 / (1.0 + (-(z - q) / LIFT_WIDTH).exp());
             *logit += (1.0 + (emphasis - 1.0) * sigmoid).ln();
@@ -190,16 +261,6 @@ fn zscores(scores: &[f64]) -> Vec<f64> {
     let variance = scores.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / n;
     let std = variance.sqrt().max(MIN_STD);
     scores.iter().map(|s| (s - mean) / std).collect()
-}
-
-/// The q-quantile with linear interpolation between order statistics.
-fn quantile(values: &[f64], q: f64) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let at = q.clamp(0.0, 1.0) * sorted.len().saturating_sub(1) as f64;
-    let below = sorted.get(at.floor() as usize).copied().unwrap_or_default();
-    let above = sorted.get(at.ceil() as usize).copied().unwrap_or(below);
-    below + (above - below) * at.fract()
 }
 
 /// `clip(exp(a + b), eps, w_max)` with the b for which the mean is 1.
@@ -255,46 +316,6 @@ fn select(scores: &[f64], top_p: f64) -> Vec<f64> {
         }
     }
     weights
-}
-
-struct Stats {
-    mean: f64,
-    min: f64,
-    max: f64,
-    entropy: f64,
-}
-
-impl Stats {
-    fn of(members: &[Member], weights: &[Vec<f32>]) -> Self {
-        let values = || {
-            members.iter().flat_map(|m| {
-                let range = m.document.response(m.seq_len);
-                let row = weights.get(m.batch).and_then(|w| w.get(range)).unwrap_or_default();
-                row.iter().map(|&w| f64::from(w))
-            })
-        };
-        let n = values().count();
-        let sum: f64 = values().sum();
-        if n == 0 || sum <= 0.0 {
-            return Self {
-                mean: 1.0,
-                min: 1.0,
-                max: 1.0,
-                entropy: 1.0,
-            };
-        }
-        let nats: f64 = values()
-            .map(|w| w / sum)
-            .filter(|&p| p > 0.0)
-            .map(|p| -p * p.ln())
-            .sum();
-        Self {
-            mean: sum / n as f64,
-            min: values().fold(f64::INFINITY, f64::min),
-            max: values().fold(f64::NEG_INFINITY, f64::max),
-            entropy: if n == 1 { 1.0 } else { nats / (n as f64).ln() },
-        }
-    }
 }
 
 /// Counts fallbacks over a run and stops it when they are no exception any more.

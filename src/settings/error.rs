@@ -22,7 +22,7 @@ pub enum SettingsError {
     /// `--set` without a key or an equals sign.
     #[error(
         "`--set {}` is not of the form key.path=value, for example --set optim.lr=1e-5",
-        crate::track::redact(text)
+        crate::redact::redact(text)
     )]
     BadSet {
         /// What was typed.

@@ -47,7 +47,7 @@ impl Origin {
             Self::File(path) if line > 0 => format!("{} line {line}", path.display()),
             Self::File(path) => path.display().to_string(),
             Self::Variable(name) => format!("the environment variable {name}"),
-            Self::Set(text) => format!("--set {}", crate::track::redact(text)),
+            Self::Set(text) => format!("--set {}", crate::redact::redact(text)),
             Self::Flag(name) => name.clone(),
         }
     }

@@ -7,61 +7,17 @@ use super::{
     random_weights, recipe_schema,
     schema::Schema,
     tree::{Node, Value},
-    validate::Problem,
     yaml,
 };
-use crate::scorer::ScorerConfig;
+use crate::{
+    scorer::Pipeline,
+    validate::{Validate, Violation},
+};
 use figment::Figment;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 use std::path::{Path, PathBuf};
 
-/// The pipelines with a recipe compiled into the program.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Pipeline {
-    /// Weights from a learned value: a value stage, then a weighted stage.
-    Critic,
-    /// Weights from the excess loss over a reference model.
-    Rho1,
-    /// Uniform weights, or a control scorer.
-    #[default]
-    Baseline,
-}
-
 impl Pipeline {
-    /// The name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Critic => "critic",
-            Self::Rho1 => "rho1",
-            Self::Baseline => "baseline",
-        }
-    }
-
-    /// `wmtp train rho1` trains with rho1; baseline takes the controls.
-    ///
-    /// # Errors
-    /// A sentence for a scorer that is another pipeline's.
-    pub fn check_scorer(self, scorer: &ScorerConfig) -> Result<(), String> {
-        let (is, found) = match scorer {
-            ScorerConfig::Critic(_) => (Self::Critic, "critic"),
-            ScorerConfig::Rho1(_) => (Self::Rho1, "rho1"),
-            ScorerConfig::Uniform(_) => (Self::Baseline, "uniform"),
-            ScorerConfig::Random(_) => (Self::Baseline, "random"),
-            ScorerConfig::Shuffled(_) => (Self::Baseline, "shuffled"),
-            ScorerConfig::Position(_) => (Self::Baseline, "position"),
-        };
-        if is == self {
-            return Ok(());
-        }
-        Err(format!(
-            "`scorer.kind` is {found}, which `wmtp train {}` does not use: run `wmtp train {}`, or leave scorer.kind to the pipeline",
-            self.name(),
-            is.name()
-        ))
-    }
-
     /// The recipe that `wmtp train NAME` starts from, as YAML.
     pub fn recipe_text(self) -> &'static str {
         match self {
@@ -157,7 +113,7 @@ impl Sources {
             (serde_json::to_value(&settings.recipe), &recipe_layers),
         ] {
             if let Some(key) = value.ok().and_then(|value| with_credentials(&value, "")) {
-                return Err(invalid(Problem::credentials(key), layers));
+                return Err(invalid(credentials(key), layers));
             }
         }
         if let Some(problem) = settings.config.validate().into_iter().next() {
@@ -211,6 +167,7 @@ impl Sources {
         {
             layers.insert(built_in, layer);
         }
+        without_file_tracker(&mut layers)?;
         for layer in &layers {
             known_sections(layer, config, recipe)?;
         }
@@ -253,7 +210,7 @@ fn merge<T: DeserializeOwned>(schema: &Schema, all: &[Layer]) -> Result<(T, Vec<
     let mut layers: Vec<Layer> = Vec::new();
     for layer in all {
         let mut part = layer.part(schema);
-        schema.whole_numbers(&mut part.root);
+        schema.normalise(&mut part.root);
         let kind_below = |path: &[String]| {
             let keys: Vec<&str> = path.iter().map(String::as_str).chain(["kind"]).collect();
             layers.iter().rev().find_map(|l| match &l.root.get(&keys)?.value {
@@ -289,7 +246,7 @@ fn place_of(path: &[&str], layers: &[Layer]) -> String {
         .unwrap_or_else(|| Origin::Defaults.place(0))
 }
 
-fn invalid(problem: Problem, layers: &[Layer]) -> SettingsError {
+fn invalid(problem: Violation, layers: &[Layer]) -> SettingsError {
     let keys: Vec<&str> = problem.key.split('.').collect();
     let place = place_of(&keys, layers);
     let place = if place == Origin::Defaults.place(0) {
@@ -312,6 +269,16 @@ fn extract_error(key: &str, place: &str, problem: &str) -> SettingsError {
     }
 }
 
+/// An address with a user name or password in it.
+fn credentials(key: String) -> Violation {
+    Violation {
+        problem: format!(
+            "`{key}` has an address with a user name or password in it, and settings are saved: take them out, secrets come from the environment (MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, HF_TOKEN)"
+        ),
+        key,
+    }
+}
+
 /// The first key whose value has an address with a user name or password in it: settings are saved
 /// and sent to trackers.
 fn with_credentials(value: &serde_json::Value, at: &str) -> Option<String> {
@@ -324,13 +291,40 @@ fn with_credentials(value: &serde_json::Value, at: &str) -> Option<String> {
         }
     };
     match value {
-        Value::String(text) => crate::track::has_credentials(text).then(|| at.to_owned()),
+        Value::String(text) => crate::redact::has_credentials(text).then(|| at.to_owned()),
         Value::Array(items) => items.iter().find_map(|item| with_credentials(item, at)),
         Value::Object(fields) => fields
             .iter()
             .find_map(|(key, value)| with_credentials(value, &below(key))),
         _ => None,
     }
+}
+
+/// Accepts what is left of the removed tracker `files`: the section `tracking.files` in the resolved
+/// settings of older run directories, and its name in `tracking.kinds` where a later source overrides it.
+fn without_file_tracker(layers: &mut [Layer]) -> Result<(), SettingsError> {
+    const KINDS: [&str; 2] = ["tracking", "kinds"];
+    let mut overridden = false;
+    for layer in layers.iter_mut().rev() {
+        if matches!(layer.origin, Origin::File(_)) {
+            layer.root.remove(&["tracking", "files"]);
+        }
+        let Some(Value::List(kinds)) = layer.root.get(&KINDS).map(|node| &node.value) else {
+            continue;
+        };
+        if kinds.iter().any(|kind| kind.value == Value::Text("files".into())) {
+            if !overridden {
+                let problem = Violation {
+                    key: KINDS.join("."),
+                    problem: "`tracking.kinds` names `files` (MLflow's file layout), which was removed: write [mlflow], or [] and send the run later with `wmtp track sync`".into(),
+                };
+                return Err(invalid(problem, std::slice::from_ref(layer)));
+            }
+            layer.root.remove(&KINDS);
+        }
+        overridden = true;
+    }
+    Ok(())
 }
 
 /// A config file holds no recipe section, and the reverse.
@@ -366,17 +360,6 @@ fn known_sections(layer: &Layer, config: &Schema, recipe: &Schema) -> Result<(),
     Ok(())
 }
 
-impl Settings {
-    /// Writes `config.yaml` and `recipe.yaml`, as resolved, into `dir`.
-    ///
-    /// # Errors
-    /// What the file system says.
-    pub fn write(&self, dir: &Path) -> std::io::Result<()> {
-        std::fs::write(dir.join("config.yaml"), self.config.to_yaml())?;
-        std::fs::write(dir.join("recipe.yaml"), self.recipe.to_yaml())
-    }
-}
-
 /// Reads a settings file of another kind than config and recipe, whose keys `schema` knows.
 ///
 /// # Errors
@@ -384,7 +367,7 @@ impl Settings {
 pub(crate) fn read_file<T: DeserializeOwned>(schema: serde_json::Value, path: &Path) -> Result<T, SettingsError> {
     let mut layer = Layer::file(path)?;
     let schema = Schema::new(schema);
-    schema.whole_numbers(&mut layer.root);
+    schema.normalise(&mut layer.root);
     schema.check(&layer.root, &|_| None, &|_, line| layer.origin.place(line))?;
     // Not through figment, which sorts keys.
     serde_json::from_value(layer.root.to_json())

@@ -14,19 +14,17 @@ mod recipe;
 mod schema;
 mod surrogates;
 mod tree;
-mod validate;
 mod yaml;
 
-pub use config::{Config, PathsConfig, expand_home};
+pub use crate::scorer::Pipeline;
+pub use config::Config;
 pub use editor::for_editors;
 pub use error::SettingsError;
 pub use layer::RESERVED_VARIABLES;
-pub use load::{Pipeline, Settings, Sources};
+pub use load::{Settings, Sources};
 pub(crate) use load::{flow_text, read_file};
 pub use random_weights::has_random_weights;
 pub use recipe::*;
-pub(crate) use schema::suggestion;
-pub use validate::Problem;
 
 /// Any YAML document as JSON, whatever its keys, for showing settings of other runs.
 pub(crate) fn yaml_to_json(text: &str) -> Result<serde_json::Value, String> {

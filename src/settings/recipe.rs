@@ -1,8 +1,10 @@
 use crate::{
-    data::{DataConfig, PromptStyle},
+    data::{BatchingConfig, DataConfig, PromptStyle},
+    device::Capabilities,
     eval::TooLong,
     scorer::{ScorerConfig, WeightsConfig},
-    train::{BatchingConfig, FallbackConfig, LossConfig, OptimConfig, TrainConfig},
+    train::{FallbackConfig, LossConfig, OptimConfig, PrecisionConfig, StatePrecision, TrainConfig},
+    validate::{Check, NAMELESS, Validate, Violation, blank, has_nameless, in_half_open, non_negative},
 };
 use burn::tensor::DType;
 use schemars::JsonSchema;
@@ -18,7 +20,7 @@ pub struct Recipe {
     pub model: ModelConfig,
     /// Which data.
     pub data: DataConfig,
-    /// What makes a token matter.
+    /// The scorer: how much each token matters.
     pub scorer: ScorerConfig,
     /// From scores to weights.
     pub weights: WeightsConfig,
@@ -36,6 +38,73 @@ pub struct Recipe {
     pub eval: EvalConfig,
 }
 
+impl Validate for Recipe {
+    /// The sections' own rules, and those between sections.
+    fn check(&self, check: &mut Check) {
+        check.section("run", &self.run);
+        check.section("model", &self.model);
+        check.section("data", &self.data);
+        check.section("scorer", &self.scorer);
+        self.check_models(check);
+        check.section("weights", &self.weights);
+        check.section("loss", &self.loss);
+        check.section("optim", &self.optim);
+        check.within("batching", |check| self.batching.check(self.data.seq_len, check));
+        check.section("train", &self.train);
+        check.when(
+            self.train.head_warmup.steps > 0 && self.model.mtp.n_heads < 2,
+            "train.head_warmup.steps",
+            "needs heads beyond the first: raise model.mtp.n_heads, or leave it at 0",
+        );
+        check.section("fallback", &self.fallback);
+        check.section("eval", &self.eval);
+    }
+}
+
+impl Recipe {
+    /// The models that the scorer needs must be named.
+    fn check_models(&self, check: &mut Check) {
+        let needs = self.scorer.models_needed();
+        let scorer = self.scorer.innermost().name();
+        if needs.reference.is_some() && blank(self.model.reference.as_deref()) {
+            check.say("model.reference", format!(
+                " is missing: the scorer `{scorer}` compares with a reference model, so set it to a directory or URI with the same tokenizer"
+            ));
+        }
+        if needs.reward && blank(self.model.reward.as_deref()) {
+            check.say("model.reward", format!(
+                " is missing: the scorer `{scorer}` with `reward: reward_model` needs one, so set it to a directory or URI, or use `reward: verified`"
+            ));
+        }
+    }
+
+    /// What a training run on the device `name` asks for beyond its capabilities.
+    ///
+    /// # Errors
+    /// The first such setting.
+    pub fn check_device(&self, name: &str, device: Capabilities) -> Result<(), Violation> {
+        let rule = |leave: &str| {
+            format!("works on flex only so far, and this run is on {name}; {leave}, or take --device flex")
+        };
+        let bf16 = format!("other than f32 {}", rule("leave it out"));
+        let problems = Check::of("", |check| {
+            let (precision, state) = (self.train.precision, self.optim.state);
+            check.when(
+                precision != PrecisionConfig::F32 && !device.bf16,
+                "train.precision",
+                &bf16,
+            );
+            check.when(state != StatePrecision::F32 && !device.bf16, "optim.state", &bf16);
+            check.when(
+                self.loss.filter > 0.0 && !device.loss_filter,
+                "loss.filter",
+                rule("set it to 0"),
+            );
+        });
+        problems.into_iter().next().map_or(Ok(()), Err)
+    }
+}
+
 /// Recipe section `run`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -44,6 +113,22 @@ pub struct RunConfig {
     pub name: Option<String>,
     /// Tags.
     pub tags: Vec<String>,
+}
+
+impl Validate for RunConfig {
+    fn check(&self, check: &mut Check) {
+        if let Some(name) = &self.name {
+            let usable = !name.is_empty()
+                && !name.starts_with('.')
+                && name.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c));
+            check.when(
+                !usable,
+                "name",
+                "names a directory: use letters, digits, `-`, `_` and `.` only",
+            );
+        }
+        check.when(has_nameless(&self.tags), "tags", NAMELESS);
+    }
 }
 
 /// Recipe section `model`.
@@ -71,13 +156,25 @@ impl Default for ModelConfig {
     }
 }
 
+impl Validate for ModelConfig {
+    fn check(&self, check: &mut Check) {
+        check.when(
+            blank(Some(&self.base)),
+            "base",
+            "must not be empty: write `builtin:micro`, a directory or a URI",
+        );
+        check.when(self.mtp.n_heads == 0, "mtp.n_heads", "must be 1 or more");
+        check.when(self.mtp.n_heads > 64, "mtp.n_heads", "must be 64 or less");
+    }
+}
+
 /// Recipe section `model.mtp`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MtpConfig {
     /// Prediction heads H; 1 is ordinary next-token training.
     pub n_heads: usize,
-    /// How a checkpoint without extra heads gets them.
+    /// How heads that a checkpoint lacks are initialised.
     pub init: HeadInit,
 }
 
@@ -114,10 +211,10 @@ pub struct EvalConfig {
     /// The problems' directory or `builtin:` name; what is built in if left out. For mbpp+, humaneval+
     /// and jsonl the problems' file, plain or gzip.
     pub data: Option<String>,
-    /// Take problems that are not the known ones. The report then says so.
+    /// Accept problems that differ from the published ones; the report then says so.
     pub altered_data: bool,
-    /// How a problem becomes a prompt. The benchmark's own way if left out: few-shot for mbpp,
-    /// zero-shot for the others.
+    /// How a problem becomes a prompt. The benchmark's default if left out: few-shot for mbpp, zero-shot for
+    /// the others.
     pub prompt: Option<PromptStyle>,
     /// Completions for each problem and temperature, n.
     pub samples: usize,
@@ -125,23 +222,23 @@ pub struct EvalConfig {
     pub k: Vec<usize>,
     /// Sampling temperature, or a list of several; 0 is greedy.
     pub temperature: Temperatures,
-    /// Nucleus: the smallest set of tokens with at least this probability.
+    /// Top-p (nucleus) sampling threshold: the smallest set of tokens with at least this probability.
     pub top_p: f64,
-    /// Tokens after which a completion is cut.
+    /// Maximum new tokens per completion.
     pub max_new_tokens: usize,
-    /// What becomes of problems whose prompt is longer than the model takes: `refuse` the evaluation, or
-    /// count them as failed (`fail`).
+    /// Problems whose prompt exceeds the model's context: `refuse` the evaluation, or count them as failed
+    /// (`fail`).
     pub too_long: TooLong,
-    /// Completions sampled at once.
+    /// Batch size: completions sampled in parallel.
     pub batch: usize,
-    /// The type that weights are kept in while `wmtp eval` and `wmtp generate` write.
+    /// The dtype of the weights while `wmtp eval` and `wmtp generate` generate.
     pub precision: EvalPrecision,
-    /// Seconds on the clock for each program. For mbpp+ and humaneval+ for all inputs of a set together,
-    /// where the command line's default is 60.
+    /// Wall-clock timeout per program, in seconds. For mbpp+ and humaneval+ it covers all inputs of a set
+    /// together, and the command line's default is 60.
     pub timeout_seconds: u64,
     /// Run all tests of a contest or jsonl problem, not only up to the first that fails.
     pub all_tests: bool,
-    /// Keep verdicts by content in the cache directory, and look there first.
+    /// Cache verdicts by content in the cache directory, and look them up there first.
     pub verdict_cache: bool,
 }
 
@@ -165,6 +262,42 @@ impl Default for EvalConfig {
             all_tests: false,
             verdict_cache: true,
         }
+    }
+}
+
+impl Validate for EvalConfig {
+    fn check(&self, check: &mut Check) {
+        check.when(
+            matches!(self.tasks, Some(TaskChoice::Range((first, last))) if first > last),
+            "tasks",
+            "must have its first number at or below its last",
+        );
+        check.when(self.samples == 0, "samples", "must be 1 or more");
+        check.when(
+            self.k.is_empty() || self.k.contains(&0),
+            "k",
+            "must hold numbers of 1 or more",
+        );
+        check.when(
+            self.k.iter().any(|&k| k > self.samples),
+            "k",
+            "must not go above eval.samples: pass@k needs at least k samples a problem",
+        );
+        let temperatures = self.temperature.all();
+        check.when(
+            temperatures.is_empty() || !temperatures.iter().copied().all(non_negative),
+            "temperature",
+            "must be 0 (greedy) or more, or a list of such numbers",
+        );
+        check.when(
+            temperatures.contains(&0.0) && self.samples > 1,
+            "samples",
+            "must be 1 with eval.temperature 0, because greedy samples are all the same",
+        );
+        check.when(!in_half_open(self.top_p), "top_p", "must be above 0 and at most 1");
+        check.when(self.max_new_tokens == 0, "max_new_tokens", "must be 1 or more");
+        check.when(self.batch == 0, "batch", "must be 1 or more");
+        check.when(self.timeout_seconds == 0, "timeout_seconds", "must be 1 or more");
     }
 }
 

@@ -8,6 +8,7 @@ use super::{
     error::SettingsError,
     tree::{Node, Value},
 };
+use crate::suggest::{closest, suggestion, synonym};
 use serde_json::Value as Json;
 
 /// A schema document with its definitions.
@@ -18,7 +19,7 @@ pub(super) struct Schema {
 /// Where a layer's values come from, asked by key path and line for the words of an error.
 pub(super) type Place<'a> = &'a dyn Fn(&str, usize) -> String;
 
-/// What the checker finds beside errors.
+/// What the checker finds in addition to errors.
 #[derive(Default)]
 pub(super) struct Findings {
     /// Paths at which this layer chooses another kind than the layers below: what those layers
@@ -58,35 +59,45 @@ impl Schema {
         Ok(walk.findings)
     }
 
-    /// Writes whole numbers that stand where only an integer may stand without their point: `2.0`
-    /// and `1e3`, as many YAML writers print them.
-    pub fn whole_numbers(&self, node: &mut Node) {
-        self.whole(node, &self.root);
+    /// Writes values as the current version spells them: whole numbers without their point (`2.0` and `1e3`,
+    /// as many YAML writers print them) where only an integer is allowed, and renamed words (`x-aliases` in
+    /// the schema) by their new name.
+    pub fn normalise(&self, node: &mut Node) {
+        self.normalise_as(node, &self.root);
     }
 
-    fn whole(&self, node: &mut Node, schema: &Json) {
+    fn normalise_as(&self, node: &mut Node, schema: &Json) {
         let schema = self.resolve(schema);
         let variants = ["anyOf", "oneOf"]
             .into_iter()
             .flat_map(|key| schema[key].as_array().into_iter().flatten());
         for variant in variants {
-            self.whole(node, variant);
+            self.normalise_as(node, variant);
         }
         match &mut node.value {
             Value::Float(f) if types(schema).contains(&"integer") && f.fract() == 0.0 && f.abs() < 2f64.powi(53) => {
                 node.value = Value::Int(*f as i64);
             }
+            Value::Text(word) => {
+                let aliases = schema["x-aliases"].as_array().into_iter().flatten();
+                if let (true, Some(name)) = (
+                    aliases.into_iter().any(|alias| alias == word.as_str()),
+                    schema["const"].as_str(),
+                ) {
+                    *word = name.to_owned();
+                }
+            }
             Value::Map(entries) => {
                 for (key, node) in entries {
                     let property = &schema["properties"][key.as_str()];
                     let of_any_key = &schema["additionalProperties"];
-                    self.whole(node, if property.is_null() { of_any_key } else { property });
+                    self.normalise_as(node, if property.is_null() { of_any_key } else { property });
                 }
             }
             Value::List(items) => {
                 for (i, item) in items.iter_mut().enumerate() {
                     let prefix = &schema["prefixItems"][i];
-                    self.whole(item, if prefix.is_null() { &schema["items"] } else { prefix });
+                    self.normalise_as(item, if prefix.is_null() { &schema["items"] } else { prefix });
                 }
             }
             _ => {}
@@ -377,38 +388,6 @@ fn only_with_last_word(paths: &[String], key: &str) -> Option<String> {
     }
 }
 
-/// Names that other trainers use, with ours.
-const SYNONYMS: &[(&str, &str)] = &[
-    ("learning_rate", "lr"),
-    ("max_length", "seq_len"),
-    ("max_seq_length", "seq_len"),
-    ("cutoff_len", "seq_len"),
-    ("sequence_len", "seq_len"),
-    ("num_train_epochs", "epochs"),
-    ("num_epochs", "epochs"),
-    ("max_steps", "steps"),
-    ("per_device_train_batch_size", "micro_batch"),
-    ("micro_batch_size", "micro_batch"),
-    ("batch_size", "micro_batch"),
-    ("gradient_accumulation_steps", "accumulate"),
-    ("max_grad_norm", "clip_norm"),
-    ("warmup_ratio", "warmup"),
-    ("adam_beta1", "beta1"),
-    ("adam_beta2", "beta2"),
-    ("adam_epsilon", "eps"),
-    ("lora_rank", "rank"),
-    ("lora_r", "rank"),
-    ("r", "rank"),
-    ("lora_alpha", "alpha"),
-    ("n_future_tokens", "n_heads"),
-];
-
-/// Our name of a setting that another trainer calls `name`.
-fn synonym(name: &str) -> Option<&'static str> {
-    let found = SYNONYMS.iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
-    found.map(|(_, own)| *own)
-}
-
 /// Names in backticks, in their order, at most 24 of them.
 fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
     const MOST: usize = 24;
@@ -417,24 +396,6 @@ fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
         Some(first) if names.len() > MOST => format!("{} and {} more", first.join(", "), names.len() - MOST),
         _ => names.join(", "),
     }
-}
-
-/// `, did you mean `x`?`, or nothing.
-pub(crate) fn suggestion<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> String {
-    closest(typed, known).map_or_else(String::new, |name| format!(", did you mean `{name}`?"))
-}
-
-/// The most similar name, if it is similar enough to be worth offering.
-fn closest<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let typed = synonym(typed).map_or_else(|| typed.to_lowercase(), str::to_owned);
-    let mut best: Option<(f64, &str)> = None;
-    for name in known {
-        let likeness = strsim::jaro_winkler(&typed, name);
-        if best.is_none_or(|(value, _)| likeness > value) {
-            best = Some((likeness, name));
-        }
-    }
-    best.filter(|(likeness, _)| *likeness >= 0.75).map(|(_, name)| name)
 }
 
 /// The words of an enum without fields.

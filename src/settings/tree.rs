@@ -4,6 +4,7 @@
 //! which keys exist.
 
 use super::surrogates::join_surrogates;
+use crate::format::shorten;
 use figment::value::{Dict, Empty, Num, Tag, Value as FigmentValue};
 use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
 
@@ -186,18 +187,10 @@ impl Value {
             Self::Int(i) => format!("the number {i}"),
             // With its point: `2.0` is what was written, and why it is no whole number.
             Self::Float(f) => format!("the number {f:?}"),
-            Self::Text(s) => format!("the text {:?}", shorten(&crate::track::redact(s))),
+            Self::Text(s) => format!("the text {:?}", shorten(&crate::redact::redact(s), 60)),
             Self::List(items) => format!("a list of {}", items.len()),
             Self::Map(_) => "a map".into(),
         }
-    }
-}
-
-fn shorten(s: &str) -> String {
-    if s.chars().count() <= 60 {
-        s.to_owned()
-    } else {
-        s.chars().take(57).chain("...".chars()).collect()
     }
 }
 

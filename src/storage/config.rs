@@ -1,4 +1,5 @@
-use super::ByteSize;
+use super::{ByteSize, S3Url};
+use crate::validate::{Check, Validate};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -8,21 +9,21 @@ use serde::{Deserialize, Serialize};
 pub struct StorageConfig {
     /// Never use the network: what is not on disk is an error.
     pub offline: bool,
-    /// Tries again after a broken connection or a server's error.
+    /// Retries after a broken connection or a server error.
     pub retries: usize,
-    /// Milliseconds before the first of them; each wait is twice the one before, 10 seconds at most.
+    /// Milliseconds before the first retry; each wait is twice the one before, 10 seconds at most.
     pub retry_delay_ms: u64,
     /// Seconds without any answer before a try counts as broken.
     pub timeout_seconds: u64,
-    /// Parts of files that are fetched or sent at the same time.
+    /// Parts of files transferred in parallel.
     pub parallel: usize,
     /// Where `s3://` leads.
     pub s3: S3Config,
-    /// What was fetched and is kept.
+    /// The cache of downloads.
     pub cache: CacheConfig,
-    /// `s3://BUCKET/PREFIX`: every run is copied there while it trains, and `--resume` finds it there.
+    /// `s3://BUCKET/PREFIX`: every run is uploaded there while it trains, and `--resume` finds it there.
     pub runs: Option<String>,
-    /// How runs are copied.
+    /// How runs are uploaded.
     pub upload: UploadConfig,
 }
 
@@ -57,7 +58,7 @@ pub struct S3Config {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CacheConfig {
-    /// What was used least recently leaves beyond this size, unless a process uses it. Null: no bound.
+    /// Maximum size; the least recently used entries are evicted, unless a process uses them. Null: no limit.
     pub max_size: Option<ByteSize>,
 }
 
@@ -73,9 +74,9 @@ impl Default for CacheConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct UploadConfig {
-    /// Seconds that the end of training waits for what is not uploaded yet.
+    /// Seconds to wait at the end of training for unfinished uploads.
     pub wait_seconds: u64,
-    /// Seconds without success after which events.jsonl says so; training goes on in any case.
+    /// Seconds without success after which events.jsonl says so; training continues in any case.
     pub report_after_seconds: u64,
 }
 
@@ -85,5 +86,32 @@ impl Default for UploadConfig {
             wait_seconds: 600,
             report_after_seconds: 300,
         }
+    }
+}
+
+impl Validate for StorageConfig {
+    fn check(&self, check: &mut Check) {
+        check.when(self.timeout_seconds == 0, "timeout_seconds", "must be 1 or more");
+        check.when(self.retries > 20, "retries", "must be 20 or less");
+        check.when(!(1..=64).contains(&self.parallel), "parallel", "must be 1 to 64");
+        check.section("s3", &self.s3);
+        if let Some(Err(e)) = self.runs.as_deref().map(S3Url::parse) {
+            check.say("runs", format!(": {e}"));
+        }
+    }
+}
+
+impl Validate for S3Config {
+    fn check(&self, check: &mut Check) {
+        let Some(url) = &self.endpoint else {
+            return;
+        };
+        let is_url = url.starts_with("http://") || url.starts_with("https://");
+        check.when(!is_url, "endpoint", "must start with http:// or https://");
+        check.when(
+            url.contains('@'),
+            "endpoint",
+            "must hold no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead",
+        );
     }
 }

@@ -2,7 +2,6 @@
 //! was sent in parts the MD5 of the parts' MD5s and their number. It does not say how large the parts
 //! were, but most programs use one of few sizes. Encrypted objects have other ETags.
 
-use super::listing::hex;
 use md5::{Digest, Md5};
 use std::{
     fs::File,
@@ -48,10 +47,10 @@ fn md5_of(file: &Path, part: Option<u64>) -> io::Result<String> {
             ended = n == 0;
         }
         if part.is_none() {
-            return Ok(hex(&hash.finalize()));
+            return Ok(hex::encode(hash.finalize()));
         }
         if Some(left) == part {
-            return Ok(hex(&of_parts.finalize()));
+            return Ok(hex::encode(of_parts.finalize()));
         }
         of_parts.update(hash.finalize());
     }

@@ -42,7 +42,7 @@ impl Listing {
                 object.name, object.path, object.size, object.sha256, object.etag
             ));
         }
-        hex(&hash.finalize())
+        hex::encode(hash.finalize())
     }
 
     /// The objects' names in an error.
@@ -53,11 +53,6 @@ impl Listing {
             format!("{} of {}", object.name, self.uri)
         }
     }
-}
-
-/// Lower-case hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// The files of a model directory; none lies in a folder of its own.

@@ -11,27 +11,31 @@ mod error;
 mod etag;
 mod hub;
 mod listing;
-mod manifest;
 mod remote;
 mod runs;
 mod s3;
 mod send;
+mod shared;
 mod size;
 mod uri;
 
-use crate::settings::{PathsConfig, expand_home};
+use crate::{
+    paths::{PathsConfig, expand_home},
+    run::{Manifest, file::MANIFEST},
+};
 use cache::{Cache, Keep};
 use hub::{Hub, is_commit};
 use listing::{Listing, Object, check_model, is_data_file, is_model_file};
 use remote::{Broken, Remote};
 use s3::S3;
+use shared::SharedCache;
 use std::path::{Path, PathBuf};
 
 pub use cache::{CacheEntry, Cleaned};
 pub use config::{CacheConfig, S3Config, StorageConfig, UploadConfig};
 pub use error::StorageError;
 pub use hub::Endpoint;
-pub use manifest::{FileHash, MANIFEST, Manifest};
+pub use remote::Transfer;
 pub use runs::{Ended, Fetched, RemoteRun, RemoteRuns, Report, RunMirror};
 pub use send::send_file;
 pub use size::ByteSize;
@@ -58,17 +62,6 @@ impl Kind {
     }
 }
 
-/// A download or upload under way.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Transfer {
-    /// The file that is arriving.
-    pub file: String,
-    /// Bytes of all files so far.
-    pub done: u64,
-    /// Bytes of all files together, if they are known.
-    pub total: Option<u64>,
-}
-
 /// Finds and fetches.
 #[derive(Clone, Debug)]
 pub struct Storage {
@@ -76,6 +69,7 @@ pub struct Storage {
     models: PathBuf,
     datasets: PathBuf,
     cache: PathBuf,
+    shared: SharedCache,
     endpoint: Endpoint,
 }
 
@@ -87,6 +81,7 @@ impl Storage {
             models: expand_home(&paths.models),
             datasets: expand_home(&paths.datasets),
             cache: expand_home(&paths.cache).join("store"),
+            shared: SharedCache::from_environment(),
             endpoint: Endpoint::from_environment(),
         }
     }
@@ -97,12 +92,20 @@ impl Storage {
         self
     }
 
+    /// Another cache of Hugging Face's own tools than the environment's: a directory that holds
+    /// `models--OWNER--NAME`.
+    pub fn with_shared_cache(mut self, dir: &Path) -> Self {
+        self.shared = SharedCache::at(dir);
+        self
+    }
+
     /// The local path of `uri`, fetched if it has to be. `progress` hears of every piece that
     /// arrives.
     ///
     /// A plain relative path is looked for here, then under `paths.models` or `paths.datasets`;
     /// `hf://owner/name` is `owner/name` there, `s3://bucket/key` is `bucket/key` there, else the
-    /// cache's, else the server's. What the cache gives stays there as long as this process lives.
+    /// cache's, else (`hf://`) the cache of Hugging Face's own tools, else the server's. What the cache
+    /// gives stays there as long as this process lives.
     ///
     /// # Errors
     /// [`StorageError`], one sentence; `builtin:` names are refused, for they have no path.
@@ -129,9 +132,22 @@ impl Storage {
                         forever: Some(forever),
                         ..hub.listing(&commit, files)?
                     };
+                    if let Some(dir) = self.shared.commit(&name, kind, &commit, &listing.objects) {
+                        return Ok(Answer::Here(dir));
+                    }
                     Ok(Answer::There(Box::new((listing, hub.remote().clone()))))
                 };
-                self.fetched(&kind.key(&name.to_string()), is_commit(&name.revision), &list, progress)
+                let fetched = self.fetched(&kind.key(&name.to_string()), is_commit(&name.revision), &list, progress);
+                match fetched {
+                    Err(error @ (StorageError::Offline { .. } | StorageError::Network { .. }))
+                        if kind == Kind::Model =>
+                    {
+                        let dir = self.shared.model(&name).ok_or(error)?;
+                        tracing::warn!("the hub was not asked; using `{}`", dir.display());
+                        Ok(dir)
+                    }
+                    other => other,
+                }
             }
             Location::S3(url) => {
                 let local = self.root(kind).join(&url.bucket).join(&url.key);

@@ -1,12 +1,24 @@
 //! A connection to a server, as all sources share it: layers, waiting, and errors in sentences.
 
 use super::{StorageConfig, StorageError};
+use backon::{BlockingRetryable, ExponentialBuilder};
 use opendal::{
     ErrorKind, Operator, blocking,
     layers::{RetryEvent, RetryLayer, TimeoutLayer},
     options::ReaderOptions,
 };
-use std::{future::Future, ops::Range, sync::OnceLock, thread, time::Duration};
+use std::{future::Future, ops::Range, sync::OnceLock, time::Duration};
+
+/// A download or upload under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// The file that is arriving.
+    pub file: String,
+    /// Bytes of all files so far.
+    pub done: u64,
+    /// Bytes of all files together, if they are known.
+    pub total: Option<u64>,
+}
 
 /// The longest wait before a try.
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
@@ -142,21 +154,24 @@ impl Remote {
     /// Tries until it works or `storage.retries` are used up, waiting longer each time. The layers
     /// below do the same for what they can see to be a passing failure; this is for the rest: a wrong
     /// length, say, or a wrong hash.
-    pub fn patiently<T>(&self, mut attempt: impl FnMut() -> Result<T, Broken>) -> Result<T, Broken> {
-        let mut delay = Duration::from_millis(self.config.retry_delay_ms);
-        let mut left = self.config.retries;
-        loop {
-            match attempt() {
-                Err(Broken::Again(error)) if left == 0 => return Err(Broken::Final(error)),
-                Err(Broken::Again(error)) => {
+    pub fn patiently<T>(&self, attempt: impl FnMut() -> Result<T, Broken>) -> Result<T, Broken> {
+        let delays = ExponentialBuilder::new()
+            .with_min_delay(Duration::from_millis(self.config.retry_delay_ms))
+            .with_max_delay(LONGEST_DELAY)
+            .with_max_times(self.config.retries);
+        attempt
+            .retry(delays)
+            .when(|broken| matches!(broken, Broken::Again(_)))
+            .notify(|broken, _| {
+                if let Broken::Again(error) = broken {
                     tracing::debug!("{error}; trying again");
-                    thread::sleep(delay);
-                    delay = (2 * delay).min(LONGEST_DELAY);
-                    left -= 1;
                 }
-                done => return done,
-            }
-        }
+            })
+            .call()
+            .map_err(|broken| match broken {
+                Broken::Again(error) => Broken::Final(error),
+                other => other,
+            })
     }
 
     /// What went wrong, as a sentence, and whether another try may help.

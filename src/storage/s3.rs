@@ -6,7 +6,6 @@
 
 use super::{
     S3Url, StorageConfig, StorageError,
-    listing::hex,
     remote::{Advice, Broken, Remote, without_credentials},
 };
 use opendal::{
@@ -377,5 +376,5 @@ fn found(key: String, metadata: &Metadata) -> Found {
 
 /// In lower-case hexadecimal.
 pub(super) fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
+    hex::encode(Sha256::digest(bytes))
 }

@@ -1,6 +1,7 @@
 //! One file to S3, for those who were told where to put it.
 
-use super::{FileHash, S3Url, StorageConfig, StorageError, s3::S3};
+use super::{S3Url, StorageConfig, StorageError, s3::S3};
+use crate::run::FileHash;
 use std::{fs::File, io, path::Path};
 
 /// Sends a file to `url` and returns when it is there whole; large ones go in parts.

@@ -6,16 +6,17 @@ use super::{
     expand::{Setting, settings},
 };
 use crate::{
-    settings::{
-        Config, EvalConfig, Pipeline, Recipe, RunConfig, Sources, expand_home, flow_text, read_file, suggestion,
-    },
-    train::{RecordConfig, TrainConfig, hex},
+    paths::expand_home,
+    run::file,
+    settings::{Config, EvalConfig, Pipeline, Recipe, RunConfig, Sources, flow_text, read_file},
+    suggest::suggestion,
+    train::{RecordConfig, TrainConfig},
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
-/// What the command line adds for all arms.
+/// Settings that the command line adds to all arms.
 #[derive(Clone, Debug, Default)]
 pub struct Overlay {
     /// Config (true) and recipe files, over the sweep's own.
@@ -31,17 +32,17 @@ pub struct Overlay {
 pub struct Sweep {
     /// The sweep file.
     pub path: PathBuf,
-    /// What it says.
+    /// Its content.
     pub config: SweepConfig,
     /// Its name.
     pub name: String,
     /// Its directory: run directories of the arms, logs, and the table.
     pub dir: PathBuf,
-    /// What is compared.
+    /// The settings that are compared.
     pub settings: Vec<Setting>,
-    /// Number of the setting that the others are compared with.
+    /// Index of the setting that the others are compared with.
     pub baseline: usize,
-    /// Every setting with every seed, seed by seed, so that a part of them is a comparison already.
+    /// Every setting with every seed, in the order of seeds: the arms of one seed are a complete comparison.
     pub arms: Vec<Arm>,
     files: Vec<(bool, PathBuf)>,
 }
@@ -49,11 +50,11 @@ pub struct Sweep {
 /// One setting with one seed.
 #[derive(Clone, Debug)]
 pub struct Arm {
-    /// Values, seed, and six digits of a hash over all that decides what is learned.
+    /// Values, seed, and six digits of a hash over all settings that decide the weights.
     pub name: String,
     /// Name of the training run: the sweep's and the arm's.
     pub run_name: String,
-    /// Number of its setting.
+    /// Index of its setting.
     pub setting: usize,
     /// Its seed.
     pub seed: u64,
@@ -61,9 +62,9 @@ pub struct Arm {
     pub pipeline: Pipeline,
     /// Its recipe, as `wmtp train` will resolve it.
     pub recipe: Recipe,
-    /// The same of its config.
+    /// Its config, resolved likewise.
     pub config: Config,
-    /// How it is evaluated, each with all settings of the recipe's section `eval`.
+    /// Its evaluations, each with all settings of the recipe's section `eval`.
     pub evaluations: Vec<(Evaluation, EvalConfig)>,
     sets: Vec<String>,
 }
@@ -72,14 +73,14 @@ impl Sweep {
     /// Reads a sweep file and resolves every arm.
     ///
     /// # Errors
-    /// The first thing that is wrong with the file or an arm's settings.
+    /// The first error in the file or in an arm's settings.
     pub fn read(path: &Path, overlay: &Overlay) -> Result<Self, SweepError> {
         let config: SweepConfig = read_file(sweep_schema(), path)?;
         let (settings, baseline) = settings(&config, path)?;
         let name = name(&config, path)?;
-        let beside = |file: &PathBuf| path.parent().unwrap_or(Path::new("")).join(file);
-        let mut files: Vec<_> = config.config.iter().map(|file| (true, beside(file))).collect();
-        files.extend(config.recipe.iter().map(|file| (false, beside(file))));
+        let relative = |file: &PathBuf| path.parent().unwrap_or(Path::new("")).join(file);
+        let mut files: Vec<_> = config.config.iter().map(|file| (true, relative(file))).collect();
+        files.extend(config.recipe.iter().map(|file| (false, relative(file))));
         files.extend(overlay.files.iter().cloned());
         let mut sweep = Self {
             path: path.to_owned(),
@@ -163,7 +164,7 @@ impl Sweep {
         Ok(())
     }
 
-    /// What is varied can't be given for all arms.
+    /// A key that is varied can't also be set for all arms.
     fn check_overlay(&self, overlay: &Overlay) -> Result<(), SweepError> {
         let swept = |key: &str| self.settings.iter().any(|s| s.get(key).is_some());
         let given = overlay.sets.iter().filter_map(|set| set.split('=').next());
@@ -173,7 +174,7 @@ impl Sweep {
         {
             Some(key) => Err(self.invalid(
                 key,
-                "is given for all arms by `set` or --set and also varied: take it out of one of them",
+                "is set for all arms (`set` or --set) and also varied: remove one of the two",
             )),
             None => Ok(()),
         }
@@ -239,7 +240,7 @@ impl Sweep {
         sets.fold(files.environment(), Sources::set)
     }
 
-    /// Two arms that would write into one directory train the same: a key that decides nothing.
+    /// Two arms of one directory would train the same model: a varied key has no effect.
     fn check_names(&self) -> Result<(), SweepError> {
         for (n, arm) in self.arms.iter().enumerate() {
             if let Some(other) = self.arms.iter().take(n).find(|other| other.name == arm.name) {
@@ -262,7 +263,7 @@ impl Sweep {
         Err(self.invalid(
             "rank_by",
             format!(
-                "is {asked}, which no arm will have{hint}; there are {}",
+                "is {asked}, a figure that no arm has{hint}; known figures: {}",
                 known.join(", ")
             ),
         ))
@@ -303,7 +304,7 @@ impl Sweep {
         args
     }
 
-    /// Arguments that go on with an arm's training, by the settings in its run directory.
+    /// Arguments that resume an arm's training with the settings in its run directory.
     pub fn resume_args(&self, arm: &Arm) -> Vec<String> {
         [
             "train",
@@ -325,8 +326,8 @@ impl Sweep {
         args
     }
 
-    /// Arguments that evaluate an arm, or go on with an evaluation of this name. Training's own files
-    /// say what the program runs on.
+    /// Arguments that evaluate an arm, or resume the evaluation of this name. Config and recipe are those
+    /// in the run directory.
     pub fn eval_args(&self, arm: &Arm, index: usize, resume: Option<&str>) -> Vec<String> {
         let Some((evaluation, settings)) = arm.evaluations.get(index) else {
             return Vec::new();
@@ -337,12 +338,9 @@ impl Sweep {
         } else {
             let run = self.run_dir(arm);
             let section = serde_json::to_value(settings).unwrap_or_default();
-            args.extend([
-                "--model".into(),
-                text(&super::state::checkpoint(&run, evaluation.checkpoint)),
-            ]);
-            args.extend(["--config".into(), text(&run.join("config.yaml"))]);
-            args.extend(["--recipe".into(), text(&run.join("recipe.yaml"))]);
+            args.extend(["--model".into(), text(&evaluation.checkpoint.dir(&run))]);
+            args.extend(["--config".into(), text(&run.join(file::CONFIG))]);
+            args.extend(["--recipe".into(), text(&run.join(file::RECIPE))]);
             args.extend(["--set".into(), format!("eval={}", flow_text(&section))]);
         }
         args.extend(["--output".into(), text(&self.evals_dir(arm))]);
@@ -364,12 +362,12 @@ impl Sweep {
         self.dir.join(&arm.run_name)
     }
 
-    /// Where an arm's evaluations lie.
+    /// The directory of an arm's evaluations.
     pub fn evals_dir(&self, arm: &Arm) -> PathBuf {
         self.dir.join("evals").join(&arm.run_name)
     }
 
-    /// What an arm's processes print.
+    /// Output of an arm's processes.
     pub fn log_file(&self, arm: &Arm) -> PathBuf {
         self.dir.join("logs").join(format!("{}.log", arm.run_name))
     }
@@ -380,7 +378,7 @@ impl Evaluation {
     fn sets(&self) -> Vec<String> {
         let mut sets = self
             .profile
-            .map(|profile| profile.settings(self.benchmark.name()))
+            .map(|profile| self.benchmark.profile(profile))
             .unwrap_or_default();
         let json = serde_json::to_value(self).unwrap_or_default();
         for key in [
@@ -404,8 +402,7 @@ fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// SHA-256 over all settings that decide what is learned. Name, tags and what is recorded don't, nor does
-/// the evaluation.
+/// SHA-256 over all settings that decide the weights: without name, tags, recordings and evaluation.
 fn identity(pipeline: Pipeline, recipe: &Recipe, config: &Config) -> String {
     let document = serde_json::json!({
         "pipeline": pipeline,
@@ -413,10 +410,10 @@ fn identity(pipeline: Pipeline, recipe: &Recipe, config: &Config) -> String {
         "seed": config.seed,
         "device": config.devices.backend,
     });
-    hex(&Sha256::digest(document.to_string()))
+    hex::encode(Sha256::digest(document.to_string()))
 }
 
-/// The recipe without what makes no difference to the weights.
+/// The recipe without settings that have no effect on the weights.
 pub(super) fn learned(recipe: &Recipe) -> Recipe {
     let train = TrainConfig {
         record: RecordConfig::default(),

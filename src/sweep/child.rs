@@ -1,19 +1,19 @@
-//! One process of an arm: started, watched, asked to stop, its last words read.
+//! One process of an arm: start, poll, graceful stop, last error.
 
 use super::SweepError;
-use crate::stop::STOP_AT_EOF;
+use crate::{fs::try_lock, stop::STOP_AT_EOF};
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{File, OpenOptions},
     io::Write,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
-/// The log of an arm, held by whoever runs it.
+/// The log of an arm, locked by the sweep that runs it.
 ///
-/// The file is locked, and a child's output goes to the very same open file: as long as the child
-/// lives the lock is held, even where the sweep was killed. No other sweep then runs the arm.
+/// The child writes to the same open file description: the lock is held while the child lives, even if the
+/// sweep was killed. No other sweep runs the arm meanwhile.
 #[derive(Debug)]
 pub struct Log {
     file: File,
@@ -34,14 +34,9 @@ impl Log {
             .append(true)
             .open(path)
             .map_err(SweepError::io("opening", path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Self {
-                file,
-                path: path.to_owned(),
-            })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(source)) => Err(SweepError::io("locking", path)(source)),
-        }
+        let path = path.to_owned();
+        let locked = try_lock(&file).map_err(SweepError::io("locking", &path))?;
+        Ok(locked.then_some(Self { file, path }))
     }
 
     fn share(&self) -> Result<Stdio, SweepError> {
@@ -58,13 +53,13 @@ impl Log {
 pub fn last_error(log: &Path) -> Option<String> {
     let text = std::fs::read(log).ok()?;
     let text = String::from_utf8_lossy(&text);
-    // What came before the last start belongs to another process.
+    // Output before the last start is another process's.
     let last = text.rsplit("\n$ wmtp ").next().unwrap_or(&text);
     let line = last.lines().rev().find_map(|line| line.strip_prefix("error: "))?;
     Some(line.to_owned())
 }
 
-/// This program: the same file even when another was put in its place.
+/// This program: the same file even if another has replaced it since.
 pub fn program() -> PathBuf {
     let own = Path::new("/proc/self/exe");
     if own.exists() {
@@ -77,17 +72,17 @@ pub fn program() -> PathBuf {
 #[derive(Debug)]
 pub struct Process {
     child: Child,
-    /// Closed to ask it to stop; closed by the system if the sweep dies.
+    /// Closing it requests a graceful stop; the system closes it if the sweep dies.
     stdin: Option<ChildStdin>,
     asked: Option<Instant>,
     log: Log,
 }
 
 impl Process {
-    /// How long it may take to save a checkpoint.
+    /// Time allowed for saving a checkpoint after a stop request.
     const GRACE: Duration = Duration::from_secs(120);
 
-    /// Starts `wmtp` with these arguments; `threads` limits what it computes with.
+    /// Starts `wmtp` with these arguments; `threads` limits its number of threads.
     ///
     /// # Errors
     /// The program can't be started, the log can't be written.
@@ -106,7 +101,7 @@ impl Process {
         #[cfg(unix)]
         {
             use std::os::unix::process::CommandExt;
-            // A terminal's Ctrl-C is for the sweep, which asks its children one by one.
+            // A terminal's Ctrl-C reaches the sweep alone, which then stops its children.
             command.process_group(0);
         }
         let mut child = command.spawn().map_err(SweepError::io("starting", &program()))?;
@@ -118,7 +113,7 @@ impl Process {
         })
     }
 
-    /// Its status and its log once it has ended. One that was asked long ago is killed.
+    /// Its status once it has ended. Kills it if a stop request has timed out.
     ///
     /// # Errors
     /// What the system says.
@@ -132,7 +127,7 @@ impl Process {
             .map_err(SweepError::io("waiting for", &self.log.path))
     }
 
-    /// Asks it to save what it has and end.
+    /// Requests a graceful stop: save a checkpoint and exit.
     pub fn ask_to_stop(&mut self) {
         self.stdin = None;
         self.asked.get_or_insert_with(Instant::now);
@@ -154,7 +149,7 @@ mod tests {
         let path = dir.path().join("logs/a.log");
         let held = Log::take(&path).unwrap().unwrap();
         assert!(Log::take(&path).unwrap().is_none());
-        // A child's output keeps it held, as a clone of the file does here.
+        // A child's output keeps the lock, as a clone of the file does here.
         let shared = held.file.try_clone().unwrap();
         drop(held);
         assert!(Log::take(&path).unwrap().is_none());

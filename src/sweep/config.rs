@@ -1,12 +1,17 @@
 use crate::{
     data::PromptStyle,
-    eval::Profile,
+    eval::{Profile, bench::Spec},
+    run::{RunDir, file},
     settings::{Pipeline, TaskChoice, Temperatures},
 };
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use serde_json::{Map, Value};
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 /// A sweep file, `sweep.*.yaml`: which settings are tried, with which seeds, and how they are compared.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -16,11 +21,11 @@ pub struct SweepConfig {
     pub name: Option<String>,
     /// Which pipeline trains; `pipeline` may also be swept.
     pub pipeline: Pipeline,
-    /// Config files under all arms, relative to this file.
+    /// Config files of all arms, relative to this file.
     pub config: Vec<PathBuf>,
-    /// Recipe files under all arms, relative to this file.
+    /// Recipe files of all arms, relative to this file.
     pub recipe: Vec<PathBuf>,
-    /// Settings of all arms, over the files: `optim.lr: 1e-4`.
+    /// Settings of all arms; they override the files: `optim.lr: 1e-4`.
     #[schemars(with = "BTreeMap<String, Value>")]
     pub set: Map<String, Value>,
     /// Every combination of these: `weights.temperature: [0.5, 0.7, 1.0]`. The last key varies fastest.
@@ -28,7 +33,7 @@ pub struct SweepConfig {
     pub grid: Map<String, Value>,
     /// Settings drawn at random, instead of a grid.
     pub random: Option<RandomConfig>,
-    /// Every setting is trained once with each.
+    /// Seeds: every setting is trained once with each.
     pub seeds: Vec<u64>,
     /// The setting that the others are compared with, added to them if it is not among them; the
     /// first one if left out.
@@ -39,9 +44,9 @@ pub struct SweepConfig {
     /// The figure that the table is sorted by: `valid_loss`, `best_valid_loss`, `valid_ce_head_1`, or
     /// a benchmark's pass@k, `mbpp.pass_at_1`.
     pub rank_by: String,
-    /// Arms at once.
+    /// Number of arms that run at the same time.
     pub parallel: Parallel,
-    /// Seconds after which an arm is ended; a later start of the sweep goes on with it. Unlimited if left out.
+    /// Seconds after which an arm is stopped; a later start of the sweep resumes it. Unlimited if left out.
     pub time_limit_seconds: Option<u64>,
     /// What happens to the other arms when one fails.
     pub on_failure: OnFailure,
@@ -75,18 +80,18 @@ impl Default for SweepConfig {
 pub struct RandomConfig {
     /// Different settings to draw.
     pub n: usize,
-    /// The draws follow from it.
+    /// Seed of the draws.
     pub seed: u64,
-    /// What each key is drawn from.
+    /// The distribution of each key.
     #[schemars(with = "BTreeMap<String, Distribution>")]
     pub draw: Map<String, Value>,
 }
 
-/// Where a value is drawn from. Numbers that are not whole are rounded to 4 significant digits.
+/// The distribution of a value. Numbers that are not whole are rounded to 4 significant digits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Distribution {
-    /// One of some values, each as likely.
+    /// One of several values with equal probability.
     Choice(ChoiceConfig),
     /// Any number between two.
     Uniform(RangeConfig),
@@ -124,13 +129,13 @@ pub struct IntegersConfig {
     pub high: i64,
 }
 
-/// One benchmark for every arm. What is left out is as the recipe's section `eval` has it.
+/// One benchmark for every arm. Keys left out have the value of the recipe's section `eval`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Evaluation {
-    /// Which.
+    /// The benchmark.
     pub benchmark: BenchmarkName,
-    /// A named protocol, under everything else here.
+    /// A named protocol; the other keys override it.
     pub profile: Option<Profile>,
     /// Which checkpoint.
     pub checkpoint: CheckpointName,
@@ -144,33 +149,58 @@ pub struct Evaluation {
     pub k: Option<Vec<usize>>,
     /// Sampling temperature, or several; 0 is greedy.
     pub temperature: Option<Temperatures>,
-    /// Tokens after which a completion is cut.
+    /// Maximum new tokens per completion.
     pub max_new_tokens: Option<usize>,
     /// How a problem becomes a prompt.
     pub prompt: Option<PromptStyle>,
 }
 
-/// A benchmark.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum BenchmarkName {
-    /// Short Python functions.
-    #[default]
-    Mbpp,
-    /// Functions to complete.
-    Humaneval,
-    /// Programs that read and write.
-    Contest,
+/// A benchmark whose problems are built in, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct BenchmarkName(&'static str);
+
+impl Default for BenchmarkName {
+    fn default() -> Self {
+        Self(Spec::built_in().next().unwrap_or_default())
+    }
 }
 
 impl BenchmarkName {
-    /// As the command line has it.
+    /// Its name on the command line.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Mbpp => "mbpp",
-            Self::Humaneval => "humaneval",
-            Self::Contest => "contest",
-        }
+        self.0
+    }
+
+    /// The `key=value` settings of one of its protocols.
+    pub fn profile(self, profile: Profile) -> Vec<String> {
+        Spec::named(self.0)
+            .map(|spec| spec.profile(profile))
+            .unwrap_or_default()
+    }
+}
+
+impl<'de> Deserialize<'de> for BenchmarkName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let found = Spec::built_in().find(|known| *known == name);
+        found
+            .map(Self)
+            .ok_or_else(|| D::Error::custom(format!("no built-in benchmark `{name}`")))
+    }
+}
+
+impl JsonSchema for BenchmarkName {
+    fn schema_name() -> Cow<'static, str> {
+        "BenchmarkName".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A benchmark whose problems are built in.",
+            "type": "string",
+            "enum": Spec::built_in().collect::<Vec<_>>(),
+        })
     }
 }
 
@@ -185,13 +215,24 @@ pub enum CheckpointName {
     Last,
 }
 
+impl CheckpointName {
+    /// The checkpoint's directory in the run `run`.
+    pub fn dir(self, run: &Path) -> PathBuf {
+        let run = RunDir::at(run);
+        match self {
+            Self::Best => run.best_or_last(),
+            Self::Last => run.checkpoint(file::LAST),
+        }
+    }
+}
+
 /// How many arms run at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Parallel {
-    /// By what is free.
+    /// As many as free memory and cores allow.
     Word(ParallelWord),
-    /// So many.
+    /// This number.
     Count(usize),
 }
 
@@ -203,13 +244,13 @@ pub enum ParallelWord {
     Auto,
 }
 
-/// What an arm's failure means for the others.
+/// What happens to the other arms when one fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnFailure {
-    /// They go on; the table names it as failed, with the reason.
+    /// They continue; the table lists the failed arm with the reason.
     GoOn,
-    /// Those that run are ended with a checkpoint, and no other is started.
+    /// Running arms save a checkpoint and stop, and no further arm is started.
     Stop,
 }
 

@@ -47,7 +47,7 @@ impl Distribution {
     }
 }
 
-/// Short enough for a name, and the same on every machine whatever the last bits of `powf`.
+/// Short enough for a name, and independent of the machine's last bits of `powf`.
 fn four_digits(x: f64) -> f64 {
     format!("{x:.3e}").parse().unwrap_or(x)
 }

@@ -7,10 +7,10 @@ pub enum SweepError {
     /// The sweep file or another settings file is wrong.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// A value of the sweep file makes no sense.
+    /// A value of the sweep file is invalid.
     #[error("`{key}` {problem} (in {})", path.display())]
     Invalid {
-        /// The key to blame.
+        /// The key.
         key: String,
         /// The rest of the sentence.
         problem: String,
@@ -31,29 +31,29 @@ pub enum SweepError {
     /// The trackers that the config names can't be set up.
     #[error("{0}")]
     Tracking(String),
-    /// The file system said no.
+    /// An I/O error.
     #[error("{what} `{}` failed: {source}", path.display())]
     Io {
-        /// What was tried: "writing".
+        /// The operation: "writing".
         what: &'static str,
         /// Where.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
-    /// What else can't be done.
+    /// Any other error.
     #[error("{0}")]
     Other(String),
 }
 
 impl SweepError {
-    /// Adds what was tried and where to an I/O error.
+    /// Adds operation and path to an I/O error.
     pub(super) fn io(what: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();
         move |source| Self::Io { what, path, source }
     }
 
-    /// True if the caller's files are at fault rather than the machine.
+    /// True if the user's files are at fault rather than the machine.
     pub fn is_usage(&self) -> bool {
         !matches!(self, Self::Io { .. } | Self::Other(_))
     }

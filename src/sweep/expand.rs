@@ -1,4 +1,4 @@
-//! From a sweep file to its settings: every combination of the grid, or so many draws.
+//! From a sweep file to its settings: every combination of the grid, or a number of draws.
 
 use super::{
     SweepError,
@@ -8,9 +8,9 @@ use super::{
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// Draws for one setting before it is clear that there are not enough different ones.
+/// Draws per setting before the distributions count as exhausted.
 const TRIES: u64 = 1000;
-/// More arms than anybody wants: a typing error.
+/// Limit on the number of settings: more is a typing error.
 const MOST: usize = 10_000;
 
 /// Values of the swept keys; with a seed it is an arm.
@@ -69,11 +69,11 @@ pub fn settings(config: &SweepConfig, path: &Path) -> Result<(Vec<Setting>, usiz
     if let Some(key) = baseline.keys().find(|key| !keys.contains(&key.as_str())) {
         return Err(invalid(
             &format!("baseline.{key}"),
-            format!("is not a key that this sweep varies: those are {}", keys.join(", ")),
+            format!("is not varied by this sweep; varied keys: {}", keys.join(", ")),
         ));
     }
     if let Some(key) = keys.iter().find(|key| !baseline.contains_key(**key)) {
-        return Err(invalid("baseline", format!("must have a value for `{key}`, too")));
+        return Err(invalid("baseline", format!("must have a value for `{key}`")));
     }
     if let Some(at) = settings.iter().position(|s| same(s, baseline)) {
         return Ok((settings, at));
@@ -93,7 +93,7 @@ fn same(setting: &Setting, map: &Map<String, Value>) -> bool {
         .all(|(key, value)| map.get(key).is_some_and(|other| equal(value, other)))
 }
 
-/// Whether settings would take both for the same: `1` and `1.0` are.
+/// Whether both are the same value: `1` and `1.0` are.
 fn equal(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
@@ -145,14 +145,14 @@ fn drawn(config: &SweepConfig, invalid: &dyn Fn(&str, String) -> SweepError) -> 
     if random.draw.is_empty() {
         return Err(invalid(
             "random.draw",
-            "must say what is drawn: `optim.lr: {kind: log-uniform, low: 1e-5, high: 1e-3}`".into(),
+            "must name a distribution: `optim.lr: {kind: log-uniform, low: 1e-5, high: 1e-3}`".into(),
         ));
     }
     let mut keys = Vec::new();
     for (key, value) in &random.draw {
         let at = format!("random.draw.{key}");
         may_be_swept(key, &at, invalid)?;
-        // The schema has checked its form.
+        // The schema has checked the form.
         let distribution: Distribution =
             serde_json::from_value(value.clone()).map_err(|e| invalid(&at, format!("can't be read: {e}")))?;
         if let Some(problem) = distribution.problem() {
@@ -190,14 +190,14 @@ fn drawn(config: &SweepConfig, invalid: &dyn Fn(&str, String) -> SweepError) -> 
     Ok(settings)
 }
 
-/// Keys that are not for sweeping, each with what to do instead.
+/// Keys that can't be varied, each with what to do instead.
 fn may_be_swept(key: &str, at: &str, invalid: &dyn Fn(&str, String) -> SweepError) -> Result<(), SweepError> {
     let section = key.split('.').next().unwrap_or(key);
     let problem = match (key, section) {
-        ("seed", _) => "is not swept here: list seeds in `seeds`",
-        (_, "run") => "is given to each arm by the sweep",
-        (_, "eval") => "would train the same model again for each value: say in `evaluate` how arms are evaluated",
-        (_, "paths" | "project" | "tracking" | "storage") => "makes no difference to what is learned",
+        ("seed", _) => "can't be varied: list seeds in `seeds`",
+        (_, "run") => "is set by the sweep for each arm",
+        (_, "eval") => "would train the same model again for each value: configure evaluations under `evaluate`",
+        (_, "paths" | "project" | "tracking" | "storage") => "has no effect on the weights",
         _ => return Ok(()),
     };
     Err(invalid(at, problem.to_owned()))

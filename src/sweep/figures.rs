@@ -1,10 +1,13 @@
-//! What a finished arm says: results, which repeat, and cost, which doesn't. Read from its directories.
+//! The figures of an arm, read from its directories: results (reproducible) and cost (not reproducible).
 
 use super::{
     arm::Arm,
     state::{ArmState, Eval, Train},
 };
-use crate::track::RunTiming;
+use crate::{
+    fs::read_json,
+    run::{MetricsLine, RunDir, file},
+};
 use serde::Serialize;
 use serde_json::Value;
 use std::{
@@ -12,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Of one arm.
+/// The figures of one arm.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Figures {
     /// By name; losses in nats, pass@k from 0 to 1. Only finite numbers.
@@ -39,7 +42,7 @@ pub struct Figures {
     pub about: About,
 }
 
-/// What an arm was trained from.
+/// Origin of an arm's training.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct About {
     /// URI of the model.
@@ -52,31 +55,31 @@ pub struct About {
     pub started: String,
 }
 
-/// What an arm took.
+/// Cost of an arm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Cost {
-    /// Seconds of training: of its processes, loading and validation included. Of a process that was
-    /// killed the time is lost, but it is never less than what the steps took.
+    /// Wall-clock seconds of training, loading and validation included. The time of a killed process is
+    /// unknown; the sum of its steps is the lower bound.
     pub train_seconds: Option<f64>,
     /// Seconds of all evaluations.
     pub eval_seconds: Option<f64>,
-    /// Tokens a second, in training steps.
+    /// Throughput of training steps in tokens per second.
     pub tokens_per_second: Option<f64>,
-    /// Largest resident size in training, bytes.
+    /// Peak resident set size of training in bytes.
     pub peak_memory: Option<f64>,
 }
 
 impl Cost {
-    /// Seconds in all.
+    /// Seconds of training and evaluation.
     pub fn seconds(&self) -> Option<f64> {
         Some(self.train_seconds? + self.eval_seconds.unwrap_or(0.0))
     }
 }
 
-/// The figures of an arm as far as it is.
+/// The figures of an arm in its present state.
 pub fn figures(arm: &Arm, state: &ArmState) -> Figures {
     let mut figures = Figures::default();
-    let run = &state.run;
+    let run = RunDir::at(&state.run);
     if let Train::Done(trainer) | Train::Begun(Some(trainer)) = &state.train {
         figures.skipped = trainer.skipped;
         figures.rollbacks = trainer.rollbacks;
@@ -85,12 +88,12 @@ pub fn figures(arm: &Arm, state: &ArmState) -> Figures {
         keep(&mut figures.results, "valid_loss", trainer.valid_loss);
         keep(&mut figures.results, "best_valid_loss", trainer.best_loss);
     }
-    let lines = lines(&run.join("metrics.jsonl"));
+    let lines = lines(&run.file(file::METRICS));
     curves(&lines, &mut figures);
     if !matches!(state.train, Train::Done(_)) {
         figures.results.clear();
     }
-    let timing = RunTiming::read(run);
+    let timing = run.timing();
     let of_processes = timing.map_or(0.0, |t| t.seconds);
     figures.cost.train_seconds = Some(figures.cost.train_seconds.unwrap_or(0.0).max(of_processes)).filter(|s| *s > 0.0);
     let peak = timing.and_then(|t| t.peak_memory).map(|bytes| bytes as f64);
@@ -100,14 +103,14 @@ pub fn figures(arm: &Arm, state: &ArmState) -> Figures {
             of_evaluation(evaluation.benchmark.name(), dir, &mut figures);
         }
     }
-    let record = json(&run.join("run.json"));
-    let text = |key: &str| record[key].as_str().unwrap_or("unknown").to_owned();
-    figures.program = format!("{} ({})", text("wmtp"), text("commit"));
+    let record = run.record().unwrap_or_default();
+    let known = |text: Option<String>| text.unwrap_or_else(|| "unknown".into());
+    figures.program = format!("{} ({})", known(record.wmtp), known(record.commit.flatten()));
     figures.about = About {
-        model: text("model"),
-        data: text("data"),
-        device: text("device"),
-        started: text("started"),
+        model: known(record.model),
+        data: known(record.data),
+        device: known(record.device),
+        started: known(record.started),
     };
     figures
 }
@@ -118,43 +121,47 @@ fn keep(results: &mut BTreeMap<String, f64>, name: &str, value: Option<f64>) {
     }
 }
 
+/// Null where there is no such file, or where it is not JSON.
 fn json(path: &Path) -> Value {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    serde_json::from_str(&text).unwrap_or_default()
+    read_json(path).unwrap_or_default()
 }
 
 fn lines(path: &PathBuf) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
-    // A line that a kill cut short is none.
+    // A line that a kill truncated is skipped.
     text.lines()
         .filter_map(|line| serde_json::from_str(line).ok())
         .collect()
 }
 
-/// Reads `metrics.jsonl`: a line a step, and a line a validation.
+/// Reads `metrics.jsonl`: one line per step and one per validation.
 fn curves(lines: &[Value], figures: &mut Figures) {
     let (mut seconds, mut tokens, mut before) = (0.0, 0.0, 0.0);
     let mut peak: Option<f64> = None;
-    for line in lines {
-        let step = line["step"].as_u64().unwrap_or(0) as usize;
-        if let Some(loss) = line["valid_loss"].as_f64() {
-            figures.valid_curve.push((step, loss));
-            for (k, ce) in line["valid_ce_heads"].as_array().into_iter().flatten().enumerate() {
-                keep(&mut figures.results, &format!("valid_ce_head_{}", k + 1), ce.as_f64());
+    for line in lines.iter().filter_map(|line| MetricsLine::parse(line.clone()).ok()) {
+        let line = match line {
+            MetricsLine::Valid(line) => {
+                if let Some(loss) = line.valid_loss {
+                    figures.valid_curve.push((line.step, loss));
+                    for (k, &ce) in line.valid_ce_heads.iter().enumerate() {
+                        keep(&mut figures.results, &format!("valid_ce_head_{}", k + 1), ce);
+                    }
+                }
+                continue;
             }
+            MetricsLine::Step(line) => line,
+        };
+        if let Some(ce) = line.ce(1) {
+            figures.train_curve.push((line.step, ce));
         }
-        if let Some(ce) = line["ce_head_1"].as_f64() {
-            figures.train_curve.push((step, ce));
-        }
-        if let (Some(total), Some(rate)) = (line["tokens"].as_f64(), line["tok_s"].as_f64())
-            && rate > 0.0
-        {
-            seconds += (total - before) / rate;
+        if line.tok_s > 0.0 {
+            let total = line.tokens as f64;
+            seconds += (total - before) / line.tok_s;
             tokens += total - before;
             before = total;
         }
-        if let Some(mem) = line["mem"].as_f64() {
-            peak = Some(peak.map_or(mem, |peak| peak.max(mem)));
+        if let Some(mem) = line.mem {
+            peak = Some(peak.map_or(mem as f64, |peak| peak.max(mem as f64)));
         }
     }
     figures.cost.peak_memory = peak;
@@ -165,15 +172,15 @@ fn curves(lines: &[Value], figures: &mut Figures) {
 }
 
 fn of_evaluation(name: &str, dir: &Path, figures: &mut Figures) {
-    let report = json(&dir.join("eval.json"));
+    let report = json(&dir.join(file::EVAL));
     if let Some(problems) = report["tasks"].as_u64().and_then(|n| usize::try_from(n).ok()) {
         figures.problems.insert(name.to_owned(), problems);
     }
     for (k, value) in report["pass_at_k"].as_object().into_iter().flatten() {
         keep(&mut figures.results, &format!("{name}.pass_at_{k}"), value.as_f64());
     }
-    if let Some(seconds) = json(&dir.join("timing.json"))["seconds"].as_f64() {
-        *figures.cost.eval_seconds.get_or_insert(0.0) += seconds;
+    if let Some(timing) = RunDir::at(dir).timing() {
+        *figures.cost.eval_seconds.get_or_insert(0.0) += timing.seconds;
     }
 }
 

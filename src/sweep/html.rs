@@ -1,18 +1,18 @@
-//! The table and its plots as one HTML file that asks nothing of the network.
+//! The table and its plots as one self-contained HTML file.
 
 use super::{
+    Estimate,
     figures::Figures,
     name::shown,
     plots::Plot,
     render::{costs, difference, full_keys, interval, introduction, marked, seeds, signed, title_with_unit, value},
-    statistics::Estimate,
     table::{ArmRow, Status, Table},
 };
 use std::{collections::BTreeSet, fmt::Write, path::Path};
 
 const STYLE: &str = include_str!("sweep.css");
 
-/// `sweep.html`, to be kept in `dir`.
+/// `sweep.html`; links are relative to `dir`.
 pub fn page(table: &Table, plots: &[Plot], dir: &Path) -> String {
     let name = escaped(&table.sweep);
     let mut out = format!(
@@ -44,7 +44,7 @@ pub fn page(table: &Table, plots: &[Plot], dir: &Path) -> String {
     out
 }
 
-/// What was trained, with what and when: one line for each, with all values where arms differ.
+/// Model, data, device, program and time: a line each, with all values where arms differ.
 fn header(out: &mut String, table: &Table) {
     let trained: Vec<_> = table
         .arms
@@ -79,7 +79,7 @@ fn header(out: &mut String, table: &Table) {
     out.push_str("</dl>\n");
 }
 
-/// Hashes of commits cut to what tells them apart.
+/// Commit hashes cut to 12 digits.
 fn short_commits(text: &str) -> String {
     let hash = |word: &str| word.len() > 12 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
     let words = text.split_inclusive(|c: char| !c.is_ascii_alphanumeric());
@@ -93,16 +93,16 @@ fn short_commits(text: &str) -> String {
     short.collect()
 }
 
-/// A time for people; as it stands where it is none.
+/// A formatted time; unchanged if it is not a time.
 fn minute(time: &str) -> String {
     let at: Option<jiff::Timestamp> = time.parse().ok();
     at.map_or(time.to_owned(), |at| at.strftime("%Y-%m-%d %H:%M UTC").to_string())
 }
 
-/// A link to an arm's report, which lies under the page's directory; its name alone where it does not.
+/// A link to an arm's report if that is below the page's directory; else the arm's name.
 fn arm_link(arm: &ArmRow, dir: &Path) -> String {
     let name = escaped(&arm.run_name);
-    let report = arm.run_dir.as_ref().map(|run| run.join("report.html"));
+    let report = arm.run_dir.as_ref().map(|run| run.join(crate::run::file::REPORT_HTML));
     let relative = report.filter(|report| report.is_file());
     let relative = relative.as_deref().and_then(|report| report.strip_prefix(dir).ok());
     match relative.and_then(Path::to_str) {
@@ -111,7 +111,7 @@ fn arm_link(arm: &ArmRow, dir: &Path) -> String {
     }
 }
 
-/// A relative path as a URL: what is not unreserved is encoded.
+/// A relative path as a URL: all but unreserved characters are percent-encoded.
 fn encoded(path: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~/".contains(&byte);
     let bytes = path.bytes();

@@ -1,8 +1,8 @@
-//! One command a line for an array of independent jobs on a cluster.
+//! One command per line for a cluster's job array.
 
 use super::arm::Sweep;
 
-/// A command line that a POSIX shell takes apart into exactly these arguments.
+/// A command line that a POSIX shell splits into exactly these arguments.
 pub fn shell_line(args: &[String]) -> String {
     args.iter().map(|arg| quoted(arg)).collect::<Vec<_>>().join(" ")
 }
@@ -15,8 +15,8 @@ fn quoted(arg: &str) -> String {
     format!("'{}'", arg.replace('\'', r"'\''"))
 }
 
-/// A line for every arm: this program with the arguments that read the sweep, and `--arm`. Each can be
-/// started again after a kill, and skips what is done.
+/// A line for every arm: this program with the sweep's arguments and `--arm`. Each may be restarted after a
+/// kill and skips finished work.
 pub fn job_lines(sweep: &Sweep, program: &str, reading: &[String]) -> Vec<String> {
     let start = [program.to_owned(), "sweep".into()];
     let line = |name: &String| {

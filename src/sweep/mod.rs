@@ -1,11 +1,11 @@
 //! Sweeps: many variants of a recipe trained and evaluated, and an ablation table of them.
 //!
-//! A sweep file names keys and their values; every combination (or so many random draws) with every
-//! seed is an *arm*. Arms are child processes of this program, `wmtp train` and then `wmtp eval`, so
-//! that each one's memory and time are its own. What is done is read from the arms' directories: a
-//! sweep that was killed goes on where it was, and so does one whose arms ran elsewhere.
+//! A sweep file names keys and their values; every combination (or a number of random draws) with every
+//! seed is an *arm*. Arms are child processes of this program, `wmtp train` and then `wmtp eval`, so that
+//! memory and time of each are measured separately. Progress is read from the arms' directories: a killed
+//! sweep resumes, and so does one whose arms ran elsewhere.
 //!
-//! It knows settings and run directories, and nothing of how training or evaluation work.
+//! Knows settings and run directories, not training or evaluation.
 
 mod arm;
 mod child;
@@ -14,7 +14,6 @@ mod draw;
 mod error;
 mod expand;
 mod figures;
-mod follow;
 mod html;
 mod jobs;
 mod name;
@@ -24,24 +23,23 @@ mod render;
 mod resources;
 mod run;
 mod state;
-mod statistics;
 mod table;
+mod tracking;
 
 pub use arm::{Arm, Overlay, Sweep};
 pub use config::*;
 pub use error::SweepError;
 pub use expand::Setting;
 pub use figures::{Cost, Figures};
-pub use follow::Followed;
 pub use jobs::{job_lines, shell_line};
 pub use plan::{ArmPlan, limits, plans};
-pub use render::{duration, summary};
-pub use run::{End, Limits, Ran, run};
-pub use state::{ArmState, Eval, Step, Train, state, state_in};
-pub use statistics::{Estimate, t_quantile_975};
+pub use render::summary;
+pub use run::{Limits, run};
+pub use state::{ArmState, End, Eval, Ran, Step, Train, state, state_in};
 pub use table::{ArmRow, CostRow, Row, Status, Table};
+pub use tracking::TrackedSweep;
 
-use crate::track::write_atomically;
+pub use crate::statistics::{Estimate, t_quantile_975};
 use std::path::Path;
 
 /// Writes `sweep.md`, `sweep.json`, `sweep.csv`, `arms.csv`, the plots and `sweep.html` into a directory.
@@ -62,7 +60,8 @@ pub fn write_table(table: &Table, dir: &Path) -> Result<(), SweepError> {
     ];
     files.extend(plots.into_iter().map(|plot| (format!("{}.svg", plot.name), plot.svg)));
     for (name, text) in files {
-        write_atomically(&dir.join(name), text.as_bytes()).map_err(|e| SweepError::Other(e.to_string()))?;
+        let path = dir.join(name);
+        crate::fs::write(&path, text.as_bytes()).map_err(SweepError::io("writing", &path))?;
     }
     Ok(())
 }

@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-/// Longest part of an arm's name that is made of values.
+/// Maximum length of the part of an arm's name that is made of values.
 const LONGEST: usize = 60;
 
-/// The last words of each key, as many as it takes to tell them apart: `temperature`, or
-/// `weights.temperature` beside `eval.temperature`.
+/// The shortest distinct suffix of each key: `temperature`, or `weights.temperature` if there is also
+/// `eval.temperature`.
 pub fn short_keys(keys: &[&str]) -> Vec<String> {
     let tail = |key: &str, words: usize| {
         let all: Vec<&str> = key.split('.').collect();
@@ -36,7 +36,7 @@ pub fn setting_name(values: &[(String, Value)]) -> String {
     name.trim_matches(['-', '.']).to_owned()
 }
 
-/// `temperature = 0.5, lora = {rank: 16}`, for people.
+/// `temperature = 0.5, lora = {rank: 16}`, for display.
 pub fn setting_label(values: &[(String, Value)]) -> String {
     let keys: Vec<&str> = values.iter().map(|(key, _)| key.as_str()).collect();
     let parts: Vec<String> = short_keys(&keys)

@@ -1,4 +1,4 @@
-//! What a sweep would cost: `wmtp train --dry-run --json` of its arms, in processes of their own.
+//! Estimated cost of a sweep: `wmtp train --dry-run --json` of its arms, in child processes.
 
 use super::{
     SweepError,
@@ -8,16 +8,17 @@ use super::{
     resources::{arms_at_once, cores, free_memory},
     run::Limits,
 };
+use crate::device::Capabilities;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, process::Command};
 
-/// What an arm would do.
+/// The plan of an arm.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ArmPlan {
     /// Optimizer steps.
     pub steps: u64,
-    /// Tokens of all steps, about.
+    /// Approximate number of tokens of all steps.
     pub tokens: f64,
     /// Estimated peak memory of training, bytes.
     pub memory: u64,
@@ -35,10 +36,10 @@ impl ArmPlan {
     }
 }
 
-/// The plans of some arms; arms with the same sizes are asked for once.
+/// The plans of some arms; arms of the same size share one dry run.
 ///
 /// # Errors
-/// The program can't be started. A plan that can't be made is a sentence in its place.
+/// The program can't be started. A failed plan is a sentence in its place.
 pub fn plans(sweep: &Sweep, arms: &[usize]) -> Result<Vec<Result<ArmPlan, String>>, SweepError> {
     let mut known: BTreeMap<String, Result<ArmPlan, String>> = BTreeMap::new();
     let mut plans = Vec::new();
@@ -54,7 +55,7 @@ pub fn plans(sweep: &Sweep, arms: &[usize]) -> Result<Vec<Result<ArmPlan, String
     Ok(plans)
 }
 
-/// What decides memory and length.
+/// The settings that decide memory and number of steps.
 fn sizes(arm: &Arm) -> String {
     let recipe = &arm.recipe;
     json!([
@@ -87,7 +88,7 @@ fn plan(sweep: &Sweep, arm: &Arm) -> Result<Result<ArmPlan, String>, SweepError>
     let row_tokens = number("accumulate")
         * json["micro_batch"][0].as_u64().unwrap_or(0)
         * json["micro_batch"][1].as_u64().unwrap_or(0);
-    // Rows are not always full: no more than the data's tokens a pass.
+    // Rows are not always full: at most the data's tokens per epoch.
     let of_rows = (steps * row_tokens) as f64;
     let epochs = match arm.recipe.train.steps {
         None => Some(number("tokens_per_epoch") as f64 * arm.recipe.train.epochs as f64),
@@ -101,11 +102,11 @@ fn plan(sweep: &Sweep, arm: &Arm) -> Result<Result<ArmPlan, String>, SweepError>
     }))
 }
 
-/// How much may run at once, by the sweep's `parallel` and the plans of the arms that are left.
+/// How many arms may run at once, by the sweep's `parallel` and the plans of the remaining arms.
 pub fn limits(sweep: &Sweep, plans: &[Result<ArmPlan, String>]) -> Limits {
     let made = || plans.iter().filter_map(|plan| plan.as_ref().ok());
     let largest = made().map(|plan| plan.memory).max();
-    let on_processor = made().all(|plan| ["flex", "ndarray"].contains(&plan.device.as_str()));
+    let on_processor = made().all(|plan| Capabilities::of_name(&plan.device).host_threads);
     let at_once = match sweep.config.parallel {
         Parallel::Count(n) => n.min(plans.len()).max(1),
         Parallel::Word(_) if !on_processor => 1,

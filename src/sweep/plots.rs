@@ -1,17 +1,19 @@
-//! The table's plots: differences to the baseline, figures over a swept number, losses over steps, and
-//! cost.
+//! The table's plots: differences to the baseline, figures over a varied number, losses over steps, cost.
 
 use super::{
     SweepError,
     name::shown,
-    render::{difference, duration, full_keys, gib, title},
+    render::{difference, full_keys, gib, title},
     table::{Row, Status, Table},
 };
-use crate::report::plot::{Bar, BarChart, Chart, LineChart, Mark, PlotError, Scale, Series};
+use crate::{
+    format::duration,
+    report::plot::{Bar, BarChart, Chart, LineChart, Mark, PlotError, Scale, Series},
+};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Settings whose curves one plot still tells apart.
+/// Maximum number of curves in one plot.
 const CURVES: usize = 8;
 
 /// A chart.
@@ -19,7 +21,7 @@ const CURVES: usize = 8;
 pub struct Plot {
     /// Its file's name without `.svg`.
     pub name: String,
-    /// What it shows.
+    /// Its caption.
     pub caption: String,
     /// The chart as a file of its own.
     pub svg: String,
@@ -38,7 +40,7 @@ fn plot(name: String, caption: String, chart: &impl Chart) -> Result<Plot, Sweep
     })
 }
 
-/// All of them.
+/// All plots of a table.
 ///
 /// # Errors
 /// The drawing library's.
@@ -78,8 +80,8 @@ pub fn plots(table: &Table) -> Result<Vec<Plot>, SweepError> {
     }
     for (name, chart) in costs(table) {
         let caption = match name.as_str() {
-            "time" => "Means over seeds. With several arms at once on one machine each is slower than alone.",
-            _ => "Means over seeds of the training process's largest resident size.",
+            "time" => "Means over seeds. Arms that share a machine are slower than alone.",
+            _ => "Means over seeds of the training process's peak resident set size.",
         };
         plots.push(plot(name, caption.into(), &chart)?);
     }
@@ -94,14 +96,14 @@ fn limited(table: &Table) -> String {
     }
 }
 
-/// The figure that ranks, and every pass@k.
+/// The ranking figure, and every pass@k.
 fn shown_metrics(table: &Table) -> Vec<&str> {
     let wanted = |m: &&String| **m == table.rank_by || *m == "valid_loss" || m.contains("pass_at_");
     table.metrics.iter().filter(wanted).map(String::as_str).collect()
 }
 
 fn differences(table: &Table, metric: &str) -> Option<BarChart> {
-    // In percentage points for pass@k, as the text beside the bar.
+    // In percentage points for pass@k, as the bar's label.
     let scale = if metric.contains("pass_at_") { 100.0 } else { 1.0 };
     let bars: Vec<Bar> = table
         .settings
@@ -131,7 +133,7 @@ fn differences(table: &Table, metric: &str) -> Option<BarChart> {
     })
 }
 
-/// For every swept key that has three or more numbers: a line for each combination of the other keys.
+/// For every varied key with three or more numbers: a line for each combination of the other keys.
 fn over_numbers(table: &Table, metric: &str) -> Vec<(String, LineChart)> {
     let scale = if metric.contains("pass_at_") { 100.0 } else { 1.0 };
     let keys = table.keys.iter().enumerate();
@@ -141,7 +143,7 @@ fn over_numbers(table: &Table, metric: &str) -> Vec<(String, LineChart)> {
         let mut xs: Vec<f64> = table.settings.iter().filter_map(of).collect();
         xs.sort_by(f64::total_cmp);
         xs.dedup();
-        // With the other keys drawn at random each line would be a point.
+        // If the other keys are drawn at random, each line would be a point.
         if xs.len() < 3 {
             return None;
         }
@@ -198,7 +200,7 @@ fn over_numbers(table: &Table, metric: &str) -> Vec<(String, LineChart)> {
     .collect()
 }
 
-/// Values of all swept keys but the n-th, for people.
+/// Values of all varied keys but the n-th, for display.
 fn others(table: &Table, row: &Row, n: usize) -> String {
     let pairs = table
         .keys
@@ -212,7 +214,7 @@ fn others(table: &Table, row: &Row, n: usize) -> String {
     parts.join(", ")
 }
 
-/// Whether there is anything to see.
+/// Whether the chart has anything to show.
 fn vary(values: &[f64]) -> bool {
     values
         .first()
@@ -229,7 +231,7 @@ fn train_curve(figures: &super::figures::Figures) -> &Vec<(usize, f64)> {
     &figures.train_curve
 }
 
-/// A line a setting; None where no arm has two points.
+/// One line per setting; None if no arm has two points.
 fn curves(table: &Table, what: &str, curve: Curve) -> Option<LineChart> {
     let rows = table.settings.iter().enumerate();
     let shown = rows.filter(|(n, row)| *n < CURVES || row.is_baseline);
@@ -253,7 +255,7 @@ fn curves(table: &Table, what: &str, curve: Curve) -> Option<LineChart> {
     })
 }
 
-/// At every step that all have.
+/// At every step that all curves have.
 fn mean_curve(curves: &[&Vec<(usize, f64)>]) -> Vec<(f64, f64)> {
     let mut sums: BTreeMap<usize, (usize, f64)> = BTreeMap::new();
     for (step, y) in curves.iter().copied().flatten() {

@@ -1,22 +1,12 @@
-//! The table as Markdown and CSV. HTML is in a file of its own.
+//! The table as Markdown and CSV; `html.rs` has the HTML.
 
 use super::{
+    Estimate,
     name::shown,
-    statistics::Estimate,
     table::{Row, Status, Table},
 };
+use crate::format::duration;
 use std::fmt::Write;
-
-/// `3 min 20 s`.
-pub fn duration(seconds: f64) -> String {
-    let s = seconds.round() as u64;
-    match s {
-        _ if seconds < 9.95 => format!("{seconds:.1} s"),
-        0..=119 => format!("{s} s"),
-        120..=7199 => format!("{} min {} s", s / 60, s % 60),
-        _ => format!("{} h {} min", s / 3600, s % 3600 / 60),
-    }
-}
 
 /// `1.25 GiB`.
 pub(super) fn gib(bytes: f64) -> String {
@@ -36,7 +26,7 @@ pub(super) fn title(metric: &str) -> String {
     }
 }
 
-/// The same with its unit.
+/// [`title`] with its unit.
 pub(super) fn title_with_unit(metric: &str) -> String {
     match metric.contains("pass_at_") {
         true => title(metric),
@@ -44,7 +34,7 @@ pub(super) fn title_with_unit(metric: &str) -> String {
     }
 }
 
-/// The swept keys in full.
+/// The varied keys in full.
 pub(super) fn full_keys(table: &Table) -> Vec<String> {
     let first = table.settings.first();
     first.into_iter().flat_map(|row| row.values.keys().cloned()).collect()
@@ -74,7 +64,7 @@ pub(super) fn estimate(metric: &str, e: &Estimate) -> String {
     }
 }
 
-/// `± 0.0123`, or `(0.0 to 3.7)` where the interval does not lie evenly around the mean.
+/// `± 0.0123`, or `(0.0 to 3.7)` where the interval is not symmetric around the mean.
 pub(super) fn interval(metric: &str, e: &Estimate) -> Option<String> {
     let [low, high] = e.ci95?;
     let number = |x: f64| value(metric, x).trim_end_matches('%').to_owned();
@@ -86,8 +76,8 @@ pub(super) fn interval(metric: &str, e: &Estimate) -> Option<String> {
     })
 }
 
-/// Seeds from which on a difference is marked: the interval of fewer depends on the assumption that figures
-/// are normally distributed, which so few cannot show.
+/// Minimum number of seeds for marking a difference: with fewer the interval rests on the assumption of a
+/// normal distribution, which so few values can't confirm.
 pub(super) const MARKED_FROM: usize = 5;
 
 /// Whether a difference is marked: enough seeds, and an interval without 0.
@@ -95,7 +85,7 @@ pub(super) fn marked(e: &Estimate) -> bool {
     e.n >= MARKED_FROM && e.ci95.is_some_and(|[low, high]| low > 0.0 || high < 0.0)
 }
 
-/// `−0.0031 ± 0.0009`, with a star where it is marked.
+/// `−0.0031 ± 0.0009`, with a star if it is marked.
 pub(super) fn difference(metric: &str, e: &Estimate) -> String {
     let mean = signed(metric, e.mean);
     match e.ci95 {
@@ -121,7 +111,7 @@ pub(super) fn costs(row: &Row) -> [String; 4] {
     ]
 }
 
-/// What is said before the table.
+/// The text before the table.
 pub(super) fn introduction(table: &Table) -> Vec<String> {
     let arms = table.arms.len();
     let mut lines = vec![format!(
@@ -302,7 +292,7 @@ fn grid(out: &mut String, titles: &[String], rows: impl Iterator<Item = Vec<Stri
     out.push('\n');
 }
 
-/// `sweep.csv`: a line a setting.
+/// `sweep.csv`: one line per setting.
 pub fn settings_csv(table: &Table) -> String {
     let mut titles = vec!["rank".to_owned()];
     titles.extend(
@@ -366,7 +356,7 @@ pub fn settings_csv(table: &Table) -> String {
     csv(&titles, rows)
 }
 
-/// `arms.csv`: a line an arm.
+/// `arms.csv`: one line per arm.
 pub fn arms_csv(table: &Table) -> String {
     let mut titles = vec!["run".to_owned()];
     titles.extend(
@@ -413,7 +403,7 @@ pub fn arms_csv(table: &Table) -> String {
     csv(&titles, rows)
 }
 
-/// With all its digits; empty where there is none.
+/// With all digits; empty if absent.
 fn number(x: Option<f64>) -> String {
     x.map_or_else(String::new, |x| x.to_string())
 }
@@ -434,14 +424,6 @@ fn csv(titles: &[String], rows: impl Iterator<Item = Vec<String>>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_for_people() {
-        assert_eq!(
-            [3.21, 59.6, 200.0, 7325.0].map(duration),
-            ["3.2 s", "60 s", "3 min 20 s", "2 h 2 min"]
-        );
-    }
 
     #[test]
     fn figures_have_their_units_and_differences_their_sign() {

@@ -1,9 +1,9 @@
-//! What is free on this machine, and what an arm needs of it.
+//! Free memory and cores of this machine, and how many arms fit.
 
 use std::path::Path;
 
-/// Bytes that may be taken: what the kernel calls available, or less where a control group (a
-/// container) limits it. None where the system doesn't tell.
+/// Available memory in bytes: the kernel's `MemAvailable`, or less if a control group (a container) limits
+/// it. None if the system doesn't report it.
 pub fn free_memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let available = available_in(&text)?;
@@ -19,7 +19,7 @@ fn available_in(meminfo: &str) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
-/// What a control group (version 2) has left; the page cache it holds is counted as taken.
+/// Memory that a control group (version 2) has left; its page cache counts as used.
 fn group_room(dir: &Path) -> Option<u64> {
     let number = |name: &str| std::fs::read_to_string(dir.join(name)).ok()?.trim().parse::<u64>().ok();
     Some(number("memory.max")?.saturating_sub(number("memory.current")?))
@@ -30,8 +30,8 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Arms at once: one for each core at most, and as many as fit into nine tenths of the free memory.
-/// One where a figure is missing.
+/// Number of arms at the same time: at most one per core, and as many as fit into nine tenths of the free
+/// memory. 1 if a figure is missing.
 pub fn arms_at_once(arms: usize, cores: usize, free: Option<u64>, largest: Option<u64>) -> usize {
     let by_memory = match (free, largest) {
         (Some(free), Some(largest)) if largest > 0 => (free / 10 * 9 / largest) as usize,

@@ -1,7 +1,7 @@
 //! Runs arms as child processes, several at once, until all are finished or failed.
 //!
-//! What an arm needs next is read from its directories each time, so that a sweep that was killed goes
-//! on where it was, and two sweeps of one directory share the work. The loop lives in one thread.
+//! An arm's next step is read from its directories each time: a killed sweep resumes, and two sweeps of one
+//! directory share the work. The loop is single-threaded.
 
 use super::{
     SweepError,
@@ -9,7 +9,7 @@ use super::{
     child::{Log, Process, last_error},
     config::OnFailure,
     resources::free_memory,
-    state::{ArmState, Step, Train, state},
+    state::{ArmState, End, Ran, Step, Train, state},
 };
 use crate::stop::Stop;
 use std::{
@@ -21,62 +21,24 @@ use std::{
 };
 
 const POLL: Duration = Duration::from_millis(50);
-/// How often an arm is looked at that another sweep runs.
+/// Polling interval for an arm that another sweep runs.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// How much runs at once.
+/// Limits of what runs at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Arms.
+    /// Number of arms.
     pub at_once: usize,
-    /// Threads of each arm; None leaves it alone.
+    /// Threads of each arm; None sets no limit.
     pub threads: Option<usize>,
-    /// Bytes that must be free before a further arm starts; None doesn't look.
+    /// Bytes that must be free before a further arm starts; None skips the check.
     pub memory: Option<u64>,
-}
-
-/// How an arm ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
-    /// Nothing is left to do.
-    Finished,
-    /// Why not.
-    Failed(String),
-    /// The sweep was asked to stop first.
-    Interrupted,
-}
-
-/// What a run of the sweep did.
-#[derive(Clone, Debug, Default)]
-pub struct Ran {
-    /// Arm number and end, in the order of the arms.
-    pub ends: Vec<(usize, End)>,
-    /// Arms that were finished before.
-    pub skipped: usize,
-}
-
-impl Ran {
-    /// The reason for which an arm failed.
-    pub fn failure(&self, arm: usize) -> Option<&str> {
-        self.ends.iter().find_map(|(n, end)| match end {
-            End::Failed(reason) if *n == arm => Some(reason.as_str()),
-            _ => None,
-        })
-    }
-
-    /// Arms that failed.
-    pub fn failed(&self) -> usize {
-        self.ends
-            .iter()
-            .filter(|(_, end)| matches!(end, End::Failed(_)))
-            .count()
-    }
 }
 
 /// Runs the arms with these numbers.
 ///
 /// # Errors
-/// What hinders the sweep itself. An arm's failure is its [`End`].
+/// Errors of the sweep itself. An arm's failure is its [`End`].
 pub fn run(
     sweep: &Sweep,
     arms: &[usize],
@@ -119,14 +81,14 @@ struct Runner<'a> {
     limits: Limits,
     stop: &'a Stop,
     say: &'a mut dyn FnMut(String),
-    /// With the moment before which it is not worth looking.
+    /// Arm index, and the earliest time of its next check.
     waiting: VecDeque<(usize, Option<Instant>)>,
     active: Vec<Active>,
     ran: Ran,
-    /// Of arms that this process ran from the first step to the last.
+    /// Wall-clock times of arms that this process ran from start to end.
     durations: Vec<Duration>,
     total: usize,
-    /// An arm failed and the others are not to go on.
+    /// An arm failed and `on_failure` is `stop`.
     halted: bool,
 }
 
@@ -203,7 +165,7 @@ impl Runner<'_> {
         }
         let how = match &found.train {
             Train::Missing => "starts".to_owned(),
-            _ => format!("goes on ({})", found.describe(arm)),
+            _ => format!("resumes ({})", found.describe(arm)),
         };
         let step = found.next();
         let process = self.start(arm, &step, log)?;
@@ -228,7 +190,7 @@ impl Runner<'_> {
         Process::start(&args, self.limits.threads, log)
     }
 
-    /// Starts the arm's next process and gives it back, or notes the arm's end.
+    /// Starts the arm's next process and returns it, or records the arm's end.
     fn ended(&mut self, active: Active, status: ExitStatus) -> Result<Option<Active>, SweepError> {
         let Some(arm) = self.sweep.arms.get(active.arm) else {
             return Ok(None);
@@ -244,7 +206,7 @@ impl Runner<'_> {
             End::Finished
         } else if active.late {
             End::Failed(format!(
-                "not finished within time_limit_seconds = {} ({}); the next start of the sweep goes on with it",
+                "not finished within time_limit_seconds = {} ({}); the next start of the sweep resumes it",
                 self.sweep.config.time_limit_seconds.unwrap_or_default(),
                 found.describe(arm)
             ))
@@ -295,14 +257,14 @@ impl Runner<'_> {
         );
         if left > 0 && !self.stop.is_asked() && !self.halted {
             text += &match self.time_left(left) {
-                Some(time) => format!(", about {} left", super::render::duration(time.as_secs_f64())),
+                Some(time) => format!(", about {} left", crate::format::duration(time.as_secs_f64())),
                 None => ", time left unknown".to_owned(),
             };
         }
         text
     }
 
-    /// From the arms that this process has finished.
+    /// Estimated from the arms that this process has finished.
     fn time_left(&self, arms: usize) -> Option<Duration> {
         let n = u32::try_from(self.durations.len()).ok().filter(|n| *n > 0)?;
         let mean = self.durations.iter().sum::<Duration>() / n;
@@ -312,7 +274,7 @@ impl Runner<'_> {
     }
 }
 
-/// Whether a process that ended has done nothing: it would be started again for ever.
+/// Whether a process has ended without progress: it would be restarted forever.
 fn same_step(ended: &Step, next: &Step) -> bool {
     match (ended, next) {
         (Step::Train(_), Step::Train(_)) => true,
@@ -323,7 +285,7 @@ fn same_step(ended: &Step, next: &Step) -> bool {
 
 fn failure(log: &Path, status: ExitStatus) -> String {
     let hint = match status.code() {
-        None => "; the system ends processes so when memory runs out",
+        None => "; the system kills processes this way when memory runs out",
         Some(_) => "",
     };
     match last_error(log) {
@@ -336,7 +298,7 @@ fn failure(log: &Path, status: ExitStatus) -> String {
     }
 }
 
-/// Takes away a directory that a kill left before there was a run in it.
+/// Removes a directory that a kill left before its run began.
 fn clear_debris(found: &ArmState) -> Result<(), SweepError> {
     let run = &found.run;
     if found.train != Train::Missing || !run.exists() {
@@ -347,7 +309,7 @@ fn clear_debris(found: &ArmState) -> Result<(), SweepError> {
         let name = entry.file_name().to_string_lossy().into_owned();
         let ours = ["config.", "recipe.", "run."]
             .iter()
-            .any(|start| name.starts_with(start));
+            .any(|start| name.trim_start_matches('.').starts_with(start));
         if !ours || entry.path().is_dir() {
             return Err(SweepError::Foreign(run.clone()));
         }
@@ -375,7 +337,7 @@ mod tests {
 
         std::fs::create_dir(&run).unwrap();
         std::fs::write(run.join("config.yaml"), "").unwrap();
-        std::fs::write(run.join("run.tmp-12"), "").unwrap();
+        std::fs::write(run.join(".run.json.tmp-a1B2c3"), "").unwrap();
         clear_debris(&found(&run)).unwrap();
         assert!(!run.exists());
 

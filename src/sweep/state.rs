@@ -1,18 +1,20 @@
-//! How far an arm is, read from its directories: the sweep remembers nothing by itself.
+//! Progress of an arm, read from its directories: the sweep keeps no state of its own.
 
 use super::{
     SweepError,
     arm::{Arm, Sweep, learned},
     config::CheckpointName,
 };
-use crate::{settings::Sources, train::TrainerState};
-use serde_json::Value;
+use crate::{
+    run::{RunDir, RunRecord, TrainerState, file, is_run},
+    settings::Sources,
+};
 use std::path::{Path, PathBuf};
 
-/// What is there of an arm.
+/// State of an arm.
 #[derive(Clone, Debug)]
 pub struct ArmState {
-    /// Its run directory, there or not.
+    /// Its run directory, which need not exist.
     pub run: PathBuf,
     /// Its training.
     pub train: Train,
@@ -20,41 +22,79 @@ pub struct ArmState {
     pub evals: Vec<Eval>,
 }
 
-/// How far training is.
+/// State of training.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Train {
-    /// Not begun.
+    /// Not started.
     Missing,
-    /// Begun, and perhaps with a checkpoint.
+    /// Started, with the state of its last checkpoint if it has one.
     Begun(Option<TrainerState>),
-    /// Ended.
+    /// Finished.
     Done(TrainerState),
 }
 
-/// How far an evaluation is.
+/// State of an evaluation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Eval {
-    /// Not begun.
+    /// Not started.
     Missing,
-    /// Begun: the name of its directory.
+    /// Started: the name of its directory.
     Begun(String),
-    /// Ended: its directory.
+    /// Finished: its directory.
     Done(PathBuf),
 }
 
-/// What an arm needs next.
+/// The next step of an arm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Training; true: gone on with.
+    /// Training; true: resumed.
     Train(bool),
-    /// An evaluation by number, and the name of the one to go on with.
+    /// An evaluation by index, and the name of the one to resume.
     Eval(usize, Option<String>),
     /// Nothing.
     Nothing,
 }
 
+/// How an arm ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Nothing is left to do.
+    Finished,
+    /// Why not.
+    Failed(String),
+    /// The sweep was asked to stop first.
+    Interrupted,
+}
+
+/// What a run of the sweep did.
+#[derive(Clone, Debug, Default)]
+pub struct Ran {
+    /// Arm number and end, in the order of the arms.
+    pub ends: Vec<(usize, End)>,
+    /// Arms that were finished before.
+    pub skipped: usize,
+}
+
+impl Ran {
+    /// The reason for which an arm failed.
+    pub fn failure(&self, arm: usize) -> Option<&str> {
+        self.ends.iter().find_map(|(n, end)| match end {
+            End::Failed(reason) if *n == arm => Some(reason.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Arms that failed.
+    pub fn failed(&self) -> usize {
+        self.ends
+            .iter()
+            .filter(|(_, end)| matches!(end, End::Failed(_)))
+            .count()
+    }
+}
+
 impl ArmState {
-    /// What to do next.
+    /// The next step.
     pub fn next(&self) -> Step {
         match &self.train {
             Train::Missing => return Step::Train(false),
@@ -69,12 +109,12 @@ impl ArmState {
         open.unwrap_or(Step::Nothing)
     }
 
-    /// Whether nothing is left to do.
+    /// Whether all steps are done.
     pub fn is_finished(&self) -> bool {
         self.next() == Step::Nothing
     }
 
-    /// For people: `trained to step 3 of 8`.
+    /// A short description: `training stands at step 3`.
     pub fn describe(&self, arm: &Arm) -> String {
         match (&self.train, self.next()) {
             (Train::Missing, _) => "not begun".into(),
@@ -100,7 +140,7 @@ pub fn state(sweep: &Sweep, arm: &Arm) -> Result<ArmState, SweepError> {
     state_at(arm, &sweep.run_dir(arm), &sweep.evals_dir(arm))
 }
 
-/// The state of an arm whose directories these are.
+/// The state of an arm with these directories.
 pub(super) fn state_at(arm: &Arm, run: &Path, evals: &Path) -> Result<ArmState, SweepError> {
     let train = training(arm, run)?;
     let evals = (0..arm.evaluations.len())
@@ -116,8 +156,8 @@ pub(super) fn state_at(arm: &Arm, run: &Path, evals: &Path) -> Result<ArmState, 
     })
 }
 
-/// The state of an arm under one of these directories, whichever has most of it: sweeps' directories,
-/// directories of them, or the arm's own run directory.
+/// The state of an arm in the one of these directories that has the most of it: sweeps' directories, their
+/// parents, or the arm's run directory.
 ///
 /// # Errors
 /// As [`state`].
@@ -134,7 +174,7 @@ pub fn state_in(roots: &[PathBuf], arm: &Arm) -> Result<Option<ArmState>, SweepE
 }
 
 impl ArmState {
-    /// Grows with what is done.
+    /// Progress, for comparison: larger is further.
     fn progress(&self) -> (usize, usize) {
         let evals = self.evals.iter().filter(|e| matches!(e, Eval::Done(_))).count();
         match &self.train {
@@ -154,41 +194,39 @@ fn places(root: &Path, name: &str) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = std::iter::once(root.to_owned())
         .chain(inside)
         .flat_map(|dir| [dir.join(name), dir])
-        .filter(|dir| dir.file_name().is_some_and(|n| n == name) && dir.join("run.json").is_file())
+        .filter(|dir| dir.file_name().is_some_and(|n| n == name) && is_run(dir))
         // Not what `evals` calls by the same name.
-        .filter(|dir| dir.join("recipe.yaml").is_file())
+        .filter(|dir| dir.join(file::RECIPE).is_file())
         .collect();
     found.sort();
     found.dedup();
     found
 }
 
-fn json(path: &Path) -> Option<Value> {
-    serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()
-}
-
 fn training(arm: &Arm, run: &Path) -> Result<Train, SweepError> {
-    let Some(record) = json(&run.join("run.json")) else {
+    let run = RunDir::at(run);
+    let Some(record) = run.record() else {
         return Ok(Train::Missing);
     };
     let of_it = Sources::new(None)
-        .config(run.join("config.yaml"))
-        .recipe(run.join("recipe.yaml"))
+        .config(run.file(file::CONFIG))
+        .recipe(run.file(file::RECIPE))
+        // Not compared, and it may name a tracker that no longer exists.
+        .set("tracking.kinds=[]")
         .load();
     let same = of_it.is_ok_and(|of_it| {
         learned(&of_it.recipe) == learned(&arm.recipe)
             && of_it.config.seed == arm.config.seed
             && of_it.config.devices == arm.config.devices
-            && record["algorithm"] == arm.pipeline.name()
+            && record.is_of(arm.pipeline.name())
     });
     if !same {
-        return Err(SweepError::Foreign(run.to_owned()));
+        return Err(SweepError::Foreign(run.path().to_owned()));
     }
     // Between two renames `last` may be `previous`.
-    let state = ["last", "previous"].into_iter().find_map(|name| {
-        let text = std::fs::read_to_string(run.join("checkpoints").join(name).join("trainer.json")).ok()?;
-        serde_json::from_str::<TrainerState>(&text).ok()
-    });
+    let state = [file::LAST, file::PREVIOUS]
+        .into_iter()
+        .find_map(|name| run.trainer_state(name));
     Ok(match state {
         Some(state) if state.finished => Train::Done(state),
         state => Train::Begun(state),
@@ -203,16 +241,16 @@ fn evaluation(arm: &Arm, index: usize, dir: &Path) -> Eval {
     let mut found = Eval::Missing;
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
-        let ours = json(&path.join("run.json"))
-            .is_some_and(|record| record["algorithm"] == asked.as_str() && model_ends(&record, evaluation.checkpoint));
+        let ours = RunRecord::read(&path)
+            .is_some_and(|record| record.is_of(&asked) && model_ends(&record, evaluation.checkpoint));
         let same = || {
-            let of_it = Sources::new(None).recipe(path.join("recipe.yaml")).load();
+            let of_it = Sources::new(None).recipe(path.join(file::RECIPE)).load();
             of_it.is_ok_and(|of_it| of_it.recipe.eval == *settings)
         };
         if !ours || !same() {
             continue;
         }
-        if path.join("timing.json").is_file() && path.join("eval.json").is_file() {
+        if path.join(file::TIMING).is_file() && path.join(file::EVAL).is_file() {
             return Eval::Done(path);
         }
         found = Eval::Begun(entry.file_name().to_string_lossy().into_owned());
@@ -221,19 +259,13 @@ fn evaluation(arm: &Arm, index: usize, dir: &Path) -> Eval {
 }
 
 /// Whether an evaluation was of this checkpoint, or of the last one where no best was kept.
-fn model_ends(record: &Value, checkpoint: CheckpointName) -> bool {
-    let model = record["request"]["origin"]["model"].as_str().unwrap_or_default();
+fn model_ends(record: &RunRecord, checkpoint: CheckpointName) -> bool {
+    let request = record.request.as_ref();
+    let model = request
+        .and_then(|request| request["origin"]["model"].as_str())
+        .unwrap_or_default();
     match checkpoint {
-        CheckpointName::Best => model.ends_with("best") || model.ends_with("last"),
-        CheckpointName::Last => model.ends_with("last"),
-    }
-}
-
-/// The checkpoint's directory.
-pub(super) fn checkpoint(run: &Path, name: CheckpointName) -> PathBuf {
-    let best = run.join("checkpoints/best");
-    match name {
-        CheckpointName::Best if best.is_dir() => best,
-        _ => run.join("checkpoints/last"),
+        CheckpointName::Best => model.ends_with(file::BEST) || model.ends_with(file::LAST),
+        CheckpointName::Last => model.ends_with(file::LAST),
     }
 }

@@ -1,13 +1,11 @@
-//! The ablation table: every setting's figures over its seeds, beside the baseline's.
+//! The ablation table: every setting's figures over its seeds, compared with the baseline's.
 
 use super::{
-    SweepError,
+    Estimate, SweepError,
     arm::{Arm, Sweep},
     figures::{Figures, figures},
     name::short_keys,
-    run::Ran,
-    state::{ArmState, Train, state, state_in},
-    statistics::Estimate,
+    state::{ArmState, Ran, Train, state, state_in},
 };
 use crate::eval::passk::wilson95;
 use serde::Serialize;
@@ -17,20 +15,20 @@ use std::{
     path::PathBuf,
 };
 
-/// A sweep's result. What depends on the machine and its load is under `cost` and `program`; all else repeats.
+/// A sweep's result. `cost` and `program` depend on the machine and its load; all else is reproducible.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Table {
     /// The sweep's name.
     pub sweep: String,
     /// The figure that settings are sorted by.
     pub rank_by: String,
-    /// Whether more of it is better.
+    /// Whether larger values of it are better.
     pub higher_is_better: bool,
-    /// The swept keys, as short as they can be told apart.
+    /// The varied keys, shortened to distinct suffixes.
     pub keys: Vec<String>,
     /// The seeds.
     pub seeds: Vec<u64>,
-    /// The setting that others are compared with.
+    /// The setting that the others are compared with.
     pub baseline: String,
     /// The names of all figures, in the order of the columns.
     pub metrics: Vec<String>,
@@ -43,13 +41,13 @@ pub struct Table {
 /// A setting.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
-    /// Its place by `rank_by`, from 1; None without that figure.
+    /// Its rank by `rank_by`, from 1; None without that figure.
     pub rank: Option<usize>,
-    /// For people.
+    /// Its label.
     pub label: String,
-    /// Values of the swept keys.
+    /// Values of the varied keys.
     pub values: serde_json::Map<String, Value>,
-    /// Whether others are compared with it.
+    /// Whether it is the baseline.
     pub is_baseline: bool,
     /// Seeds whose arms are finished.
     pub seeds: Vec<u64>,
@@ -68,9 +66,9 @@ pub struct CostRow {
     pub train_seconds: Option<Estimate>,
     /// Seconds of evaluation.
     pub eval_seconds: Option<Estimate>,
-    /// Tokens a second.
+    /// Tokens per second.
     pub tokens_per_second: Option<Estimate>,
-    /// Bytes.
+    /// Peak resident set size in bytes.
     pub peak_memory: Option<Estimate>,
 }
 
@@ -81,11 +79,11 @@ pub struct ArmRow {
     pub name: String,
     /// Its run's name.
     pub run_name: String,
-    /// Its setting, for people.
+    /// Its setting's label.
     pub label: String,
     /// Its seed.
     pub seed: u64,
-    /// How far it is.
+    /// Its status.
     pub status: Status,
     /// Why it is not finished.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,29 +91,29 @@ pub struct ArmRow {
     /// Its figures.
     #[serde(flatten)]
     pub figures: Figures,
-    /// Its run's directory, where there is one.
+    /// Its run directory, if it exists.
     #[serde(skip)]
     pub run_dir: Option<PathBuf>,
     #[serde(skip)]
     pub(super) setting: usize,
 }
 
-/// How far an arm is.
+/// Status of an arm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Status {
-    /// Nothing is left to do.
+    /// All its steps are done.
     Finished,
     /// It ended with an error.
     Failed,
-    /// Begun.
+    /// Started.
     Unfinished,
-    /// There is nothing of it.
+    /// Not started.
     Missing,
 }
 
 impl Status {
-    /// As in `sweep.json`.
+    /// Its word in `sweep.json`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Finished => "finished",
@@ -194,8 +192,8 @@ impl Table {
         }
     }
 
-    /// The figures that fit beside each other: the ranking one, validation losses over all heads and of
-    /// head 1, and benchmarks. Files for programs have all.
+    /// The figures that fit next to each other: the ranking one, validation losses of all heads and of
+    /// head 1, and benchmarks. JSON and CSV have all.
     pub fn shown_metrics(&self) -> Vec<&String> {
         let shown = |m: &&String| {
             **m == self.rank_by || *m == "valid_loss" || *m == "valid_ce_head_1" || m.contains("pass_at_")
@@ -229,7 +227,7 @@ fn arm_row(sweep: &Sweep, arm: &Arm, found: Result<Option<ArmState>, SweepError>
             } else if found.train == Train::Missing {
                 (Status::Missing, None, Figures::default())
             } else {
-                // Of a process that somebody else started: its last words, if they are here.
+                // Started by another process: the last error of its log, if that is here.
                 let last = super::child::last_error(&sweep.log_file(arm));
                 let stands = found.describe(arm);
                 let reason = last.map_or(stands.clone(), |error| format!("{stands}: {error}"));
@@ -266,7 +264,7 @@ fn row(sweep: &Sweep, arms: &[ArmRow], index: usize) -> Row {
             .split_once(".pass_at_")
             .and_then(|(benchmark, _)| finished(index).find_map(|arm| arm.figures.problems.get(benchmark).copied()));
         metrics.extend(Estimate::of(&values).map(|mut estimate| {
-            // Equal over all seeds: how far the score is known is then a matter of the problems.
+            // Equal for all seeds: then the problems decide how precisely the score is known.
             if let (None, Some(problems), true) = (estimate.ci95, problems, estimate.n > 1) {
                 estimate.ci95 = Some(wilson95(estimate.mean, problems));
             }

@@ -1,16 +1,16 @@
+use crate::validate::{Check, NAMELESS, Validate, has_nameless};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
 
-/// Config section `tracking`: where runs are followed beside their own directory. Nowhere, unless
-/// `kinds` names something.
+/// Config section `tracking`: where runs are tracked, in addition to their own directory. Nowhere, unless
+/// `kinds` names a tracker.
 ///
 /// Tokens and passwords are no settings: `MLFLOW_TRACKING_TOKEN`, or `MLFLOW_TRACKING_USERNAME` and
 /// `MLFLOW_TRACKING_PASSWORD`, from the environment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrackingConfig {
-    /// Any of `mlflow` (a server) and `files` (the directory `mlruns`); none if empty.
+    /// `[mlflow]` logs runs at an MLflow server; `[]` nowhere.
     pub kinds: Vec<TrackerKind>,
     /// The experiment that runs are filed under; `mtp/{algorithm}/{data set}` if left out.
     pub experiment: Option<String>,
@@ -19,14 +19,12 @@ pub struct TrackingConfig {
     /// What is kept of checkpoints: `link` names them, `upload` sends their files, too, when
     /// training has ended.
     pub checkpoints: CheckpointTracking,
-    /// Seconds between deliveries; what is logged in between goes together.
+    /// Seconds between deliveries; everything logged in between is sent as one batch.
     pub interval_seconds: f64,
-    /// Seconds that the end of a run waits for what is not delivered yet.
+    /// Seconds to wait at the end of a run for undelivered data.
     pub wait_seconds: f64,
     /// The MLflow server.
     pub mlflow: MlflowConfig,
-    /// The file layout.
-    pub files: FilesConfig,
     /// More tags of the run: `key=value`, or a word.
     pub tags: Vec<String>,
 }
@@ -41,7 +39,6 @@ impl Default for TrackingConfig {
             interval_seconds: 1.0,
             wait_seconds: 30.0,
             mlflow: MlflowConfig::default(),
-            files: FilesConfig::default(),
             tags: Vec::new(),
         }
     }
@@ -53,8 +50,6 @@ impl Default for TrackingConfig {
 pub enum TrackerKind {
     /// An MLflow server, over HTTP.
     Mlflow,
-    /// MLflow's file layout.
-    Files,
 }
 
 /// What is kept of checkpoints.
@@ -89,23 +84,54 @@ impl Default for MlflowConfig {
     }
 }
 
-/// Config section `tracking.files`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct FilesConfig {
-    /// The directory, made if it is not there.
-    pub dir: PathBuf,
-}
-
-impl Default for FilesConfig {
-    fn default() -> Self {
-        Self { dir: "mlruns".into() }
-    }
-}
-
 impl TrackingConfig {
     /// Whether anything is to be tracked.
     pub fn is_on(&self) -> bool {
         !self.kinds.is_empty()
     }
+}
+
+impl Validate for TrackingConfig {
+    fn check(&self, check: &mut Check) {
+        for (key, value) in [
+            ("interval_seconds", self.interval_seconds),
+            ("wait_seconds", self.wait_seconds),
+        ] {
+            check.when(!is_duration(value), key, "must be between 0 and 86400");
+        }
+        check.when(has_nameless(&self.tags), "tags", NAMELESS);
+        check.section("mlflow", &self.mlflow);
+        check.when(
+            self.experiment
+                .as_ref()
+                .is_some_and(|e| e.trim().is_empty() || e.len() > 500),
+            "experiment",
+            "must have 1 to 500 characters; leave it out for mtp/{algorithm}/{data set}",
+        );
+        check.when(
+            self.parent_run.as_ref().is_some_and(|p| p.trim().is_empty()),
+            "parent_run",
+            "must not be empty: write a run's name, directory or id, or leave it out",
+        );
+    }
+}
+
+impl Validate for MlflowConfig {
+    fn check(&self, check: &mut Check) {
+        check.when(
+            !is_duration(self.timeout_seconds) || self.timeout_seconds <= 0.0,
+            "timeout_seconds",
+            "must be above 0, and 86400 or less",
+        );
+        check.when(
+            !(1..=1000).contains(&self.batch),
+            "batch",
+            "must be between 1 and 1000, which is the most that a server takes",
+        );
+    }
+}
+
+/// Seconds, at most a day.
+fn is_duration(seconds: f64) -> bool {
+    (0.0..=86_400.0).contains(&seconds)
 }

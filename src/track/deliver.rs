@@ -10,11 +10,12 @@ use super::{
     spool::{Reader, Record},
     tracker::{Point, RunInfo, TrackError, Tracker},
 };
+use crate::fs::{Fsync, Lock, replace};
+use backon::{BackoffBuilder, ExponentialBuilder};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
-    fs::File,
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -56,9 +57,8 @@ impl Ledger {
     /// Not flushed to the disk: after a power failure an older ledger is as good, only slower.
     fn write(&self, dir: &Path, tracker: &str) {
         let path = Self::path(dir, tracker);
-        let temporary = path.with_extension("json.writing");
-        let text = serde_json::to_string_pretty(self).unwrap_or_default();
-        if let Err(error) = std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, &path)) {
+        let written = replace(&path, Fsync::No, |out| Ok(serde_json::to_writer_pretty(out, self)?));
+        if let Err(error) = written {
             tracing::warn!("writing `{}` failed: {error}", path.display());
         }
     }
@@ -159,7 +159,7 @@ pub(super) struct Delivery {
     pub again: bool,
     pub refusals: Refusals,
     /// Held by every thread that delivers this run: another process may begin when the last has ended.
-    pub _lock: Arc<File>,
+    pub _lock: Arc<Lock>,
 }
 
 /// Refusals in a row of what comes next.
@@ -171,28 +171,32 @@ pub(super) struct Refusals {
 }
 
 /// What is delivered together.
-enum Parcel {
+enum Batch {
     Points(Vec<Point>),
     One(Record),
 }
 
 impl Delivery {
-    const SHORTEST_WAIT: Duration = Duration::from_millis(100);
-    const LONGEST_WAIT: Duration = Duration::from_secs(30);
+    const LONGEST_DELAY: Duration = Duration::from_secs(30);
     /// While the program waits for the end.
-    const LONGEST_LAST_WAIT: Duration = Duration::from_secs(1);
+    const LONGEST_LAST_DELAY: Duration = Duration::from_secs(1);
+    /// Between attempts at a tracker that is away.
+    const DELAYS: ExponentialBuilder = ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Self::LONGEST_DELAY)
+        .without_max_times();
     const ATTEMPTS: usize = 3;
 
     /// Runs until all is delivered and nothing more will come, or until it is stopped.
     pub fn run(mut self) {
-        let mut wait = Self::SHORTEST_WAIT;
+        let mut delays = Self::DELAYS.build();
         loop {
             let state = *self.signal.lock();
             if state.stopped {
                 break;
             }
             match self.turn() {
-                Ok(true) => wait = Self::SHORTEST_WAIT,
+                Ok(true) => delays = Self::DELAYS.build(),
                 Ok(false) => {
                     // `closing` was read before the spool, so nothing came in between.
                     if state.closing {
@@ -202,13 +206,12 @@ impl Delivery {
                 }
                 Err(error) => {
                     self.failed(&error);
-                    let longest = if state.closing {
-                        Self::LONGEST_LAST_WAIT
+                    let delay = delays.next().unwrap_or(Self::LONGEST_DELAY);
+                    self.signal.sleep(if state.closing {
+                        delay.min(Self::LONGEST_LAST_DELAY)
                     } else {
-                        Self::LONGEST_WAIT
-                    };
-                    self.signal.sleep(wait.min(longest));
-                    wait = (wait * 2).min(Self::LONGEST_WAIT);
+                        delay
+                    });
                 }
             }
         }
@@ -221,17 +224,17 @@ impl Delivery {
             return Ok(false);
         }
         self.start()?;
-        let Some((parcel, end)) = self.next()? else {
+        let Some((batch, end)) = self.next()? else {
             return Ok(false);
         };
-        let sent = match self.hand_over(&parcel) {
+        let sent = match self.hand_over(&batch) {
             Ok(sent) => sent,
             Err(TrackError::Refused(problem)) => {
                 self.refusals.count += 1;
                 if self.refusals.count < Self::ATTEMPTS {
                     return Err(TrackError::Away(problem));
                 }
-                if matches!(&parcel, Parcel::Points(points) if points.len() > 1)
+                if matches!(&batch, Batch::Points(points) if points.len() > 1)
                     && end > self.refusals.single_until
                     && self.refusals.single_until <= self.ledger.cursor
                 {
@@ -289,7 +292,7 @@ impl Delivery {
     }
 
     /// What comes next: metric values of as many records as go together, or one other record.
-    fn next(&mut self) -> Result<Option<(Parcel, u64)>, TrackError> {
+    fn next(&mut self) -> Result<Option<(Batch, u64)>, TrackError> {
         let single = self.ledger.cursor < self.refusals.single_until;
         let most = if single { 1 } else { self.tracker.batch().max(1) };
         let (mut points, mut other, mut end) = (Vec::new(), None, self.ledger.cursor);
@@ -324,17 +327,17 @@ impl Delivery {
             }
         })?;
         Ok(match other {
-            Some(record) => Some((Parcel::One(record), end)),
-            None if end > self.ledger.cursor => Some((Parcel::Points(points), end)),
+            Some(record) => Some((Batch::One(record), end)),
+            None if end > self.ledger.cursor => Some((Batch::Points(points), end)),
             None => None,
         })
     }
 
     /// Returns the number of metric values sent.
-    fn hand_over(&mut self, parcel: &Parcel) -> Result<u64, TrackError> {
+    fn hand_over(&mut self, batch: &Batch) -> Result<u64, TrackError> {
         let again = self.again;
-        match parcel {
-            Parcel::Points(points) => {
+        match batch {
+            Batch::Points(points) => {
                 let there = self.there.as_ref();
                 let is_there = |p: &Point| p.series && there.and_then(|t| t.get(&p.key)).is_some_and(|&s| p.step <= s);
                 let new: Vec<Point> = points.iter().filter(|p| !is_there(p)).cloned().collect();
@@ -343,14 +346,14 @@ impl Delivery {
                 }
                 return Ok(new.len() as u64);
             }
-            Parcel::One(Record::Run(_) | Record::Metrics { .. }) => {}
-            Parcel::One(Record::Status { status, at }) => self.tracker.status(*status, *at)?,
-            Parcel::One(Record::Params { params }) => self.tracker.params(params)?,
-            Parcel::One(Record::Tags { tags }) => self.tracker.tags(tags)?,
-            Parcel::One(Record::Inputs { inputs }) => self.tracker.inputs(inputs)?,
-            Parcel::One(Record::Event(event)) => self.tracker.event(event)?,
-            Parcel::One(Record::Model(model)) => self.tracker.model(model)?,
-            Parcel::One(Record::Artifact(artifact)) => {
+            Batch::One(Record::Run(_) | Record::Metrics { .. }) => {}
+            Batch::One(Record::Status { status, at }) => self.tracker.status(*status, *at)?,
+            Batch::One(Record::Params { params }) => self.tracker.params(params)?,
+            Batch::One(Record::Tags { tags }) => self.tracker.tags(tags)?,
+            Batch::One(Record::Inputs { inputs }) => self.tracker.inputs(inputs)?,
+            Batch::One(Record::Event(event)) => self.tracker.event(event)?,
+            Batch::One(Record::Model(model)) => self.tracker.model(model)?,
+            Batch::One(Record::Artifact(artifact)) => {
                 let mut artifact = artifact.clone();
                 artifact.file = self.run_dir.join(&artifact.file);
                 // A checkpoint may have been pruned since.

@@ -1,9 +1,9 @@
 //! From settings and a run's directory to its trackers.
 
 use super::{
-    Address, Mlflow, MlflowConfig, MlflowFiles, RunDir, RunError, RunInfo, Tracker, TrackerKind, Tracking,
-    TrackingConfig, figures,
+    Address, Mlflow, MlflowConfig, RunInfo, SetupError, Tracker, TrackerKind, Tracking, TrackingConfig, figures,
 };
+use crate::run::{RunDir, RunError, RunRecord, file};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::{
@@ -11,11 +11,6 @@ use std::{
     io::{BufRead, BufReader},
     path::Path,
 };
-
-/// Trackers that can't be set up: one sentence that says what to set.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct SetupError(pub String);
 
 /// The trackers that `tracking.kinds` names.
 ///
@@ -32,7 +27,6 @@ pub fn trackers(config: &TrackingConfig) -> Result<Vec<Box<dyn Tracker>>, SetupE
                     let address = Address::find(config.mlflow.uri.as_deref())?;
                     Box::new(Mlflow::new(address, &config.mlflow)?)
                 }
-                TrackerKind::Files => Box::new(MlflowFiles::new(&config.files.dir)),
             })
         })
         .collect()
@@ -59,26 +53,28 @@ pub fn ask_mlflow(config: &MlflowConfig) -> Result<String, String> {
 /// # Errors
 /// `run.json` can't be read.
 pub fn own_run(dir: &Path, config: &TrackingConfig) -> Result<RunInfo, RunError> {
-    let path = dir.join("run.json");
+    let path = dir.join(file::RECORD);
     let failed = RunError::io("reading", &path);
     let text = std::fs::read_to_string(&path).map_err(failed)?;
-    let json: Value = serde_json::from_str(&text).unwrap_or_default();
+    let record: RunRecord = serde_json::from_str(&text).unwrap_or_default();
     let dir = std::path::absolute(dir).map_err(RunError::io("finding", dir))?;
     let directory = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let text_of = |key: &str| json.get(key).and_then(Value::as_str).map(str::to_owned);
-    let algorithm = text_of("algorithm").unwrap_or_else(|| "unknown".into());
+    let algorithm = record.algorithm.unwrap_or_else(|| "unknown".into());
     // An evaluation says `eval-mbpp`.
     let (algorithm, data) = match algorithm.strip_prefix("eval-") {
         Some(benchmark) => ("eval".to_owned(), benchmark.to_owned()),
-        None => (algorithm, data_name(&text_of("data").unwrap_or_default())),
+        None => (algorithm, data_name(&record.data.unwrap_or_default())),
     };
-    let started = text_of("started")
+    let started = record
+        .started
         .and_then(|t| t.parse::<jiff::Timestamp>().ok())
         .map_or_else(super::now_millis, jiff::Timestamp::as_millisecond);
     Ok(RunInfo {
         // Runs made before there were uids are told apart by everything that is known of them.
-        uid: text_of("uid").unwrap_or_else(|| short_hash(&format!("{directory}\n{text}"))),
-        name: text_of("name").unwrap_or(directory),
+        uid: record
+            .uid
+            .unwrap_or_else(|| short_hash(&format!("{directory}\n{text}"))),
+        name: record.name.unwrap_or(directory),
         experiment: config
             .experiment
             .clone()
@@ -104,8 +100,9 @@ pub(crate) fn data_name(source: &str) -> String {
 }
 
 pub(crate) fn short_hash(text: &str) -> String {
-    let hash = Sha256::digest(text);
-    hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    let mut hash = hex::encode(Sha256::digest(text));
+    hash.truncate(32);
+    hash
 }
 
 /// Tells trackers what `metrics.jsonl` holds in its first `bytes` bytes: a run that was not tracked,
@@ -114,7 +111,7 @@ pub(crate) fn short_hash(text: &str) -> String {
 /// # Errors
 /// The file can't be read.
 pub fn import(tracking: &Tracking, run: &RunDir, bytes: u64) -> Result<(), RunError> {
-    let path = run.path().join("metrics.jsonl");
+    let path = run.file(file::METRICS);
     let file = match File::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),

@@ -72,10 +72,10 @@ pub fn flatten(tree: &Value) -> BTreeMap<String, String> {
                 }
             }
             Value::String(text) => {
-                out.insert(metric_key(prefix), super::redact::redact(text));
+                out.insert(metric_key(prefix), crate::redact::redact(text));
             }
             other => {
-                out.insert(metric_key(prefix), super::redact::redact(&other.to_string()));
+                out.insert(metric_key(prefix), crate::redact::redact(&other.to_string()));
             }
         }
     }

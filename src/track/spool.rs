@@ -4,10 +4,8 @@
 //! needs no server; every tracker's thread reads from where its last delivery ended. Nothing waits in
 //! memory, so that a killed process loses nothing, and its size is bounded by the disk alone.
 
-use super::{
-    RunError,
-    tracker::{Artifact, Happening, Input, Model, RunInfo, Status},
-};
+use super::tracker::{Artifact, Input, Model, RunEvent, RunInfo, Status};
+use crate::run::RunError;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -43,7 +41,7 @@ pub(super) enum Record {
         /// As text, because a reader of JSON may lose a number's last bit.
         values: BTreeMap<String, String>,
     },
-    Event(Happening),
+    Event(RunEvent),
     Artifact(Artifact),
     Model(Model),
 }

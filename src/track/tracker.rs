@@ -1,11 +1,16 @@
-//! The interface of a tracker, and what it is told.
+//! The interface of a tracker, and what it receives.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{collections::BTreeMap, path::PathBuf};
 
-/// Follows one run: an MLflow server, a directory, or something of one's own
-/// (`examples/own_tracker.rs` is one, whole).
+/// Tag of a run: the command that made it. A tracker may store it under a name of its own.
+pub const SOURCE_TAG: &str = "wmtp.source";
+/// Tag of a run: the commit of the program that made it. A tracker may store it under a name of its own.
+pub const COMMIT_TAG: &str = "wmtp.commit";
+
+/// Logs one run somewhere: at an MLflow server, in a database, in a file (`examples/own_tracker.rs` is a
+/// complete one).
 ///
 /// A tracker is called from a thread of its own, one call after the other, in the order in which
 /// things happened. It may be slow or away: what it has not taken stays in the run's directory, and
@@ -44,7 +49,7 @@ pub trait Tracker: Send {
         Ok(())
     }
 
-    /// Marks on the run; a later value replaces an earlier one.
+    /// Tags of the run; a later value replaces an earlier one.
     ///
     /// # Errors
     /// [`TrackError`].
@@ -73,7 +78,7 @@ pub trait Tracker: Send {
     ///
     /// # Errors
     /// [`TrackError`].
-    fn event(&mut self, _event: &Happening) -> Result<(), TrackError> {
+    fn event(&mut self, _event: &RunEvent) -> Result<(), TrackError> {
         Ok(())
     }
 
@@ -117,6 +122,11 @@ pub enum TrackError {
     #[error("{0}")]
     Refused(String),
 }
+
+/// Trackers that can't be set up: one sentence that says what to set.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SetupError(pub String);
 
 /// What a run is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -188,7 +198,7 @@ pub struct Model {
 
 /// Something that happened to a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Happening {
+pub struct RunEvent {
     /// Optimizer step.
     pub step: i64,
     /// `skip`, `rollback`, `checkpoint`, ...
@@ -211,16 +221,4 @@ pub enum Status {
     Failed,
     /// It was interrupted and may go on.
     Killed,
-}
-
-impl Status {
-    /// MLflow's word for it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Running => "RUNNING",
-            Self::Finished => "FINISHED",
-            Self::Failed => "FAILED",
-            Self::Killed => "KILLED",
-        }
-    }
 }

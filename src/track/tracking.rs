@@ -2,16 +2,20 @@
 //! the end what is left.
 
 use super::{
-    RunError, TrackingConfig,
+    TrackingConfig,
     deliver::{Delivery, Ledger, Seen, Signal},
-    now_millis,
+    figures, now_millis,
     spool::{Reader, Record, Spool},
-    tracker::{Artifact, Happening, Input, Model, RunInfo, Status, Tracker},
+    tracker::{Artifact, Input, Model, RunEvent, RunInfo, Status, Tracker},
+};
+use crate::{
+    fs::Lock,
+    run::{Event, RunError, RunObserver, file},
 };
 use serde::Serialize;
+use serde_json::Value;
 use std::{
     collections::BTreeMap,
-    fs::{File, OpenOptions},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -63,7 +67,7 @@ pub struct TrackingSummary {
 /// How far a tracker is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct TrackerSummary {
-    /// `mlflow` or `files`.
+    /// The tracker's name, such as `mlflow`.
     pub name: String,
     /// Where it keeps things, without credentials.
     pub place: String,
@@ -80,9 +84,6 @@ pub struct TrackerSummary {
 }
 
 impl Tracking {
-    /// Directory of a run's directory that holds the spool and how far each tracker is.
-    pub const DIR: &'static str = "tracking";
-
     /// Tells nobody.
     pub fn none() -> Self {
         Self::default()
@@ -97,9 +98,10 @@ impl Tracking {
         if trackers.is_empty() {
             return Ok(Self::none());
         }
-        let dir = run.dir.join(Self::DIR);
+        let dir = run.dir.join(file::TRACKING);
         std::fs::create_dir_all(&dir).map_err(RunError::io("making", &dir))?;
-        let lock = lock(&dir)?;
+        let path = dir.join("lock");
+        let lock = Lock::try_exclusive(&path).map_err(RunError::io("locking", &path))?;
         let mut spool = Spool::open(&dir, lock.is_some())?;
         let (high, was_there) = highest_steps(&spool.reader())?;
         if !was_there {
@@ -158,7 +160,7 @@ impl Tracking {
     }
 
     /// Whether this run was tracked before, by an earlier process.
-    pub fn goes_on(&self) -> bool {
+    pub fn resumed(&self) -> bool {
         self.0.as_ref().is_some_and(|inner| inner.writer().was_there)
     }
 
@@ -167,7 +169,7 @@ impl Tracking {
         self.append(|| Record::Params { params });
     }
 
-    /// Marks on the run.
+    /// Tags of the run.
     pub fn tags(&self, tags: BTreeMap<String, String>) {
         self.append(|| Record::Tags { tags });
     }
@@ -219,10 +221,10 @@ impl Tracking {
     /// Something that happened.
     pub fn event(&self, step: i64, event: &str, reason: &str) {
         self.append(|| {
-            Record::Event(Happening {
+            Record::Event(RunEvent {
                 step,
                 event: event.to_owned(),
-                reason: super::redact::redact(reason),
+                reason: crate::redact::redact(reason),
                 at: now_millis(),
             })
         });
@@ -327,6 +329,16 @@ impl Tracking {
     }
 }
 
+impl RunObserver for Tracking {
+    fn event(&self, event: &Event) {
+        Self::event(self, event.step as i64, event.event, &event.reason);
+    }
+
+    fn metrics(&self, step: usize, line: &Value) {
+        self.series(figures::series(line), step as i64, figures::values(line));
+    }
+}
+
 impl TrackingSummary {
     /// What is not delivered, a sentence for each tracker; empty if all is.
     pub fn left(&self, run_dir: &Path) -> Vec<String> {
@@ -386,23 +398,6 @@ fn metrics(series: Option<&str>, step: i64, values: BTreeMap<String, f64>) -> Re
             .into_iter()
             .map(|(key, value)| (key, value.to_string()))
             .collect(),
-    }
-}
-
-/// None where another process holds it. The lock goes when the process ends, however it does.
-fn lock(dir: &Path) -> Result<Option<File>, RunError> {
-    let path = dir.join("lock");
-    let failed = |e| RunError::io("locking", &path)(e);
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(std::fs::TryLockError::WouldBlock) => Ok(None),
-        Err(std::fs::TryLockError::Error(error)) => Err(failed(error)),
     }
 }
 

@@ -1,3 +1,4 @@
+use crate::validate::{Check, Validate, in_unit, non_negative, positive};
 use burn::tensor::DType;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,17 @@ impl Default for LossConfig {
             lambda_mode: LambdaMode::Mix,
             filter: 0.0,
         }
+    }
+}
+
+impl Validate for LossConfig {
+    fn check(&self, check: &mut Check) {
+        check.when(!in_unit(self.lambda), "lambda", "must be from 0 to 1");
+        check.when(
+            !(0.0..=0.1).contains(&self.filter),
+            "filter",
+            "must be from 0 (nothing is left out) to 0.1; 0.001 is a good value",
+        );
     }
 }
 
@@ -89,25 +101,25 @@ impl Default for OptimConfig {
     }
 }
 
-/// Recipe section `batching`. Either `tokens_per_step`, or `micro_batch` and `accumulate`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct BatchingConfig {
-    /// Rows of `data.seq_len` tokens in one forward and backward pass.
-    pub micro_batch: usize,
-    /// Micro-batches in one optimizer step.
-    pub accumulate: Option<usize>,
-    /// Tokens in one optimizer step (a multiple of micro_batch * seq_len).
-    pub tokens_per_step: Option<usize>,
-}
-
-impl Default for BatchingConfig {
-    fn default() -> Self {
-        Self {
-            micro_batch: 2,
-            accumulate: None,
-            tokens_per_step: None,
+impl Validate for OptimConfig {
+    fn check(&self, check: &mut Check) {
+        check.when(!positive(self.lr), "lr", "must be above 0");
+        for (key, beta) in [("beta1", self.beta1), ("beta2", self.beta2)] {
+            check.when(!(beta > 0.0 && beta < 1.0), key, "must be above 0 and below 1");
         }
+        check.when(!positive(self.eps), "eps", "must be above 0");
+        check.when(!non_negative(self.weight_decay), "weight_decay", "must be 0 or more");
+        check.when(
+            !non_negative(self.clip_norm),
+            "clip_norm",
+            "must be 0 (no clipping) or more",
+        );
+        check.when(
+            !in_unit(self.warmup),
+            "warmup",
+            "must be a share of the steps, from 0 to 1",
+        );
+        check.when(!in_unit(self.min_lr_ratio), "min_lr_ratio", "must be from 0 to 1");
     }
 }
 
@@ -123,19 +135,19 @@ pub struct TrainConfig {
     pub head_warmup: HeadWarmupConfig,
     /// Low-rank adapters instead of full fine-tuning.
     pub lora: Option<LoraConfig>,
-    /// What the factors of matrix products are rounded to.
+    /// Precision of matrix products and weights.
     pub precision: PrecisionConfig,
-    /// What the backward pass computes again.
+    /// Activation recomputation (gradient checkpointing) in the backward pass.
     pub recompute: Recompute,
-    /// How many backward passes a micro-batch's heads take.
+    /// Whether the heads share one backward pass or take one each.
     pub heads: HeadOrder,
     /// Stop when the validation loss has not improved for a while.
     pub early_stopping: EarlyStoppingConfig,
-    /// What is kept, and how often.
+    /// Which checkpoints are kept, and how often they are written.
     pub checkpoint: CheckpointConfig,
     /// Validate every n steps (0: once at the end of every epoch).
     pub validate_every: usize,
-    /// What is written down for reports, beside the metrics.
+    /// What is recorded for reports, in addition to the metrics.
     pub record: RecordConfig,
 }
 
@@ -157,14 +169,45 @@ impl Default for TrainConfig {
     }
 }
 
+impl Validate for TrainConfig {
+    fn check(&self, check: &mut Check) {
+        check.when(
+            self.epochs == 0 && self.steps.is_none(),
+            "epochs",
+            "must be 1 or more, or set train.steps",
+        );
+        check.when(self.steps == Some(0), "steps", "must be 1 or more");
+        check.when(!positive(self.head_warmup.lr), "head_warmup.lr", "must be above 0");
+        if let Some(lora) = &self.lora {
+            check.when(lora.rank == 0, "lora.rank", "must be 1 or more");
+            check.when(!positive(lora.alpha), "lora.alpha", "must be above 0");
+            check.when(
+                self.precision == PrecisionConfig::PureBf16,
+                "precision",
+                "must not be `pure-bf16`, which is for full fine-tuning, with `train.lora`: take `bf16` with adapters",
+            );
+        }
+        check.when(
+            !non_negative(self.early_stopping.min_delta),
+            "early_stopping.min_delta",
+            "must be 0 or more",
+        );
+        check.when(
+            self.record.documents > 100,
+            "record.documents",
+            "must be 100 or less: each is written down token by token, again and again",
+        );
+    }
+}
+
 /// What is rounded to bf16. Sums, norms, softmax and everything else between the products stay f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PrecisionConfig {
     /// Nothing.
     F32,
-    /// The factors of matrix products and, without low-rank adapters, the matrices' gradients; weights stay f32. On flex,
-    /// fast where the CPU has AVX-512 with bf16.
+    /// The factors of matrix products and, without low-rank adapters, the matrices' gradients; weights stay
+    /// f32. On flex, fast where the CPU has AVX-512 with bf16.
     Bf16,
     /// The same and the weights themselves; updates are rounded stochastically. Half the memory of
     /// weights and gradients; `optim.state: bf16` halves that of the optimizer. Not with low-rank adapters.
@@ -181,24 +224,26 @@ pub enum StatePrecision {
     Bf16,
 }
 
-/// What the backward pass computes again instead of keeping it.
+/// What the backward pass recomputes instead of saving it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Recompute {
     /// Norms only.
     None,
-    /// Everything but the inputs of the halves of each decoder layer.
+    /// Everything but the inputs of each layer's attention and MLP sublayers.
     Block,
 }
 
-/// How many backward passes a micro-batch's heads take.
+/// Whether the heads of a micro-batch share one backward pass or take one each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum HeadOrder {
-    /// One for all: the unembedding's gradient is summed once.
+    /// One backward pass for all heads: the unembedding's gradient is summed once.
     Together,
-    /// One for each, then the trunk's: only one head's activations are there at a time.
-    InTurn,
+    /// One backward pass per head, then the trunk's: the activations of only one head are in memory at a time.
+    #[serde(alias = "in-turn")]
+    #[schemars(extend("x-aliases" = ["in-turn"]))]
+    Sequential,
 }
 
 impl TrainConfig {
@@ -279,7 +324,7 @@ pub struct CheckpointConfig {
     pub every: usize,
     /// `last` is renewed every n steps; 0: at validations and at the end only.
     pub last_every: usize,
-    /// Keep at most so many `step-*` checkpoints; 0: all.
+    /// Number of `step-*` checkpoints to keep; 0: all.
     pub keep: usize,
     /// Keep the checkpoint with the best validation loss.
     pub best: bool,
@@ -319,17 +364,17 @@ impl Default for CheckpointConfig {
     }
 }
 
-/// Recipe section `train.record`: what reports show beside the metrics. Nothing of it changes what is
+/// Recipe section `train.record`: what reports show in addition to the metrics. Nothing of it changes what is
 /// trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RecordConfig {
     /// A histogram of the step's weights into `weights.jsonl` every n steps; 0: none.
     pub weights_every: usize,
-    /// So many training documents, and as many held-out ones, go token by token into `tokens.jsonl` at
-    /// the start, at validations (where that costs less than 1% of the training) and at the end; 0: none.
+    /// Number of training documents, and of held-out ones, recorded token by token in `tokens.jsonl` at the
+    /// start, at validations (where that costs less than 1% of the training) and at the end; 0: none.
     pub documents: usize,
-    /// Documents with more tokens are not taken for that; where too few are short enough, the shortest are.
+    /// Maximum tokens of such a document; if too few are short enough, the shortest are recorded.
     pub max_tokens: usize,
 }
 
@@ -359,5 +404,11 @@ impl Default for FallbackConfig {
             patience: 3,
             max_rollbacks: 3,
         }
+    }
+}
+
+impl Validate for FallbackConfig {
+    fn check(&self, check: &mut Check) {
+        check.when(self.patience == 0, "patience", "must be 1 or more");
     }
 }

@@ -1,14 +1,13 @@
 //! One forward pass of a micro-batch, with its heads together in one graph or each in its own.
 
-use super::loss::HeadStates;
+use super::loss::HeadHidden;
 use crate::data::Batch;
 use burn::tensor::{Device, Gradients, Tensor};
-use std::borrow::Cow;
-use wmtp_model::{AttentionContext, MtpLlama, Packed};
+use wmtp_model::{AttentionContext, CausalLm, Packed};
 
 /// One forward pass through the trunk, from which heads are taken.
 pub(super) struct Forward<'a> {
-    model: &'a MtpLlama,
+    model: &'a dyn CausalLm,
     trunk: Tensor<3>,
     context: AttentionContext,
     /// The embedded tokens `[B * S, D]` where they are a leaf of the graph.
@@ -24,14 +23,14 @@ struct Leaf {
 }
 
 impl<'a> Forward<'a> {
-    /// With `cut`, the graph starts at the embedded tokens: their gradient is added to the
+    /// With `cut_at_embedding`, the graph starts at the embedded tokens: their gradient is added to the
     /// embedding's afterwards, in place, where autodiff would make a second matrix of its size.
-    pub fn of(model: &'a MtpLlama, batch: &Batch, device: &Device, cut: bool) -> Self {
+    pub fn of(model: &'a dyn CausalLm, batch: &Batch, device: &Device, cut_at_embedding: bool) -> Self {
         let input = packed(batch, device);
         let context = model.context(&input);
-        let embedded = cut.then(|| model.embedded(&input).require_grad());
+        let embedded = cut_at_embedding.then(|| model.embedded(&input).require_grad());
         let trunk = match &embedded {
-            Some(rows) => model.trunk_of(rows.clone(), &context),
+            Some(embedded) => model.trunk_of(embedded.clone(), &context),
             None => model.trunk(&input, &context),
         };
         Self {
@@ -44,8 +43,8 @@ impl<'a> Forward<'a> {
     }
 
     /// The same, but heads end at the trunk's output, one backward pass for each; the trunk's own comes
-    /// with [`Forward::backward`]. Unless `learns`, it has none.
-    pub fn with_heads_in_turn(mut self, learns: bool) -> Self {
+    /// with [`Forward::trunk_backward`]. Unless `learns`, it has none.
+    pub fn with_sequential_heads(mut self, learns: bool) -> Self {
         let start = self.trunk.clone().detach();
         self.leaf = Some(Leaf {
             start: if learns { start.require_grad() } else { start },
@@ -54,14 +53,33 @@ impl<'a> Forward<'a> {
         self
     }
 
-    /// Head `k` at `rows`.
-    pub fn head(&self, k: usize, rows: Vec<usize>) -> HeadStates {
-        let start = self.leaf.as_ref().map_or(&self.trunk, |leaf| &leaf.start);
-        HeadStates::at(self.model, k, start.clone(), &self.context, rows)
+    /// B * S.
+    pub fn positions(&self) -> usize {
+        let [batch, seq, _] = self.trunk.dims();
+        batch * seq
     }
 
-    /// Takes what a head's backward pass found for the trunk's output.
-    pub fn take(&mut self, gradients: &mut Gradients) {
+    /// The model's unembedding `[V, D]`.
+    pub fn unembedding(&self) -> Tensor<2> {
+        self.model.unembedding()
+    }
+
+    /// Head `k` at `positions`.
+    pub fn head(&self, k: usize, positions: Vec<usize>) -> HeadHidden {
+        let start = self.leaf.as_ref().map_or(&self.trunk, |leaf| &leaf.start);
+        HeadHidden::at(self.model, k, start.clone(), &self.context, positions)
+    }
+
+    /// Head 1 at all positions, `[B, S, D]`.
+    pub fn head_1_everywhere(&self) -> Tensor<3> {
+        let [batch, seq, _] = self.trunk.dims();
+        let hidden = self.head(1, (0..batch * seq).collect()).hidden;
+        let size = hidden.dims()[1];
+        hidden.reshape([batch, seq, size])
+    }
+
+    /// Adds the gradient that a head's backward pass found for the trunk's output.
+    pub fn collect_trunk_gradient(&mut self, gradients: &mut Gradients) {
         if let Some(leaf) = &mut self.leaf
             && let Some(fresh) = leaf.start.grad_remove(gradients)
         {
@@ -72,21 +90,11 @@ impl<'a> Forward<'a> {
         }
     }
 
-    /// The trunk's backward pass, if heads ran in turn and any reached it.
-    pub fn backward(&mut self) -> Option<Gradients> {
+    /// The trunk's backward pass, if heads were sequential and any gradient reached it.
+    pub fn trunk_backward(&mut self) -> Option<Gradients> {
         let gradient = self.leaf.take()?.gradient?;
         // A tensor outside of any graph is a constant of the other's, whatever that one recomputes.
         Some((self.trunk.clone() * gradient).sum().backward())
-    }
-}
-
-/// `batch` as `model` computes it at the least cost: without padding where attention goes document by
-/// document, as it is elsewhere.
-pub fn unpadded<'a>(model: &MtpLlama, batch: &'a Batch) -> Cow<'a, Batch> {
-    if model.attends_by_document() {
-        Cow::Owned(batch.without_padding())
-    } else {
-        Cow::Borrowed(batch)
     }
 }
 

@@ -4,13 +4,14 @@
 //! the device along their own axis, and the row sums in f64 on the host, in order. (A full `sum` of
 //! more than about four million elements has no fixed order on flex.)
 
+use crate::device::{ReadError, to_vec};
 use burn::{
     module::{Module, ModuleVisitor, Param, ParamId},
     optim::GradientsParams,
     tensor::{DType, Int, Tensor},
 };
 use wmtp_kernels::{Precision, row_sums::add_rows, square_sums::row_square_sums};
-use wmtp_model::MtpLlama;
+use wmtp_model::CausalLm;
 
 /// Adds `new` to `total`, parameter by parameter; f32 sums whatever the storage type.
 pub fn accumulate<M: Module>(module: &M, total: &mut GradientsParams, mut new: GradientsParams) {
@@ -43,7 +44,7 @@ fn add_one<const D: usize>(total: &mut GradientsParams, new: &mut GradientsParam
 
 /// Adds the gradient `rows` `[N, D]` of the embedded tokens `ids` to that of `model`'s embedding, which
 /// is there already where it serves as unembedding.
-pub fn add_embedded(grads: &mut GradientsParams, model: &MtpLlama, ids: Tensor<1, Int>, rows: Tensor<2>) {
+pub fn add_embedded(grads: &mut GradientsParams, model: &dyn CausalLm, ids: Tensor<1, Int>, rows: Tensor<2>) {
     let embedding = model.embedding_id();
     let of_embedding = grads.remove::<2>(embedding).unwrap_or_else(|| {
         let dtype = match model.compute().gradients {
@@ -57,31 +58,31 @@ pub fn add_embedded(grads: &mut GradientsParams, model: &MtpLlama, ids: Tensor<1
 }
 
 /// The global norm: the root of the sum of squares of every gradient. NaN or infinite if any is.
-pub fn global_norm<M: Module>(module: &M, grads: &GradientsParams) -> f64 {
-    let mut visitor = SquareSum { grads, sum: 0.0 };
+///
+/// # Errors
+/// The device failed.
+pub fn global_norm<M: Module>(module: &M, grads: &GradientsParams) -> Result<f64, ReadError> {
+    let mut visitor = SquareSum { grads, sum: Ok(0.0) };
     module.visit(&mut visitor);
-    visitor.sum.sqrt()
+    visitor.sum.map(f64::sqrt)
 }
 
 struct SquareSum<'a> {
     grads: &'a GradientsParams,
-    sum: f64,
+    sum: Result<f64, ReadError>,
 }
 
 impl ModuleVisitor for SquareSum<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(grad) = self.grads.get::<D>(param.id) {
-            self.sum += square_sum(grad);
+        if let (Ok(sum), Some(grad)) = (&self.sum, self.grads.get::<D>(param.id)) {
+            self.sum = square_sum(grad).map(|squares| sum + squares);
         }
     }
 }
 
-fn square_sum<const D: usize>(grad: Tensor<D>) -> f64 {
+fn square_sum<const D: usize>(grad: Tensor<D>) -> Result<f64, ReadError> {
     let shape = grad.dims();
     let columns = shape[D - 1].max(1);
     let rows = row_square_sums(grad.reshape([shape.iter().product::<usize>() / columns, columns]));
-    rows.into_data()
-        .convert::<f64>()
-        .try_into_vec::<f64>()
-        .map_or(f64::NAN, |rows| rows.iter().sum())
+    Ok(to_vec::<f64, 1>(rows)?.iter().sum())
 }

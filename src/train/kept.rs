@@ -4,12 +4,13 @@
 //! resumes bit for bit. What a kept checkpoint leaves out is a setting (`train.checkpoint.only_model`,
 //! `train.checkpoint.dtype`); its manifest then says that it cannot be resumed.
 
-use super::{
-    CheckpointConfig, CheckpointDtype,
-    checkpoint::{CheckpointError, OPTIMIZER, entries, file_name, read_manifest, write_manifest},
+use super::{CheckpointConfig, CheckpointDtype};
+use crate::run::{
+    CheckpointError,
+    file::{MANIFEST, OPTIMIZER},
+    link_files, write_manifest_of_kept,
 };
-use crate::{storage::MANIFEST, track::RunError};
-use std::{fs, path::Path};
+use std::path::Path;
 use wmtp_model::{ExportOptions, Heads, SaveDtype};
 
 /// What a kept checkpoint holds.
@@ -35,46 +36,31 @@ impl From<&CheckpointConfig> for Kept {
     }
 }
 
-/// Fills the directory `to` with what is kept of the checkpoint `from`: hard links where nothing changes.
-pub(super) fn fill(from: &Path, to: &Path, kept: Kept) -> Result<(), CheckpointError> {
-    let content = |error: wmtp_model::ModelError| CheckpointError::Content {
-        path: to.into(),
-        problem: error.to_string(),
-    };
-    let dtype = match kept.dtype {
-        Some(dtype) => Some(dtype).filter(|dtype| wmtp_model::stored_dtype(from).map_or(true, |now| now != *dtype)),
-        None => None,
-    };
-    if let Some(dtype) = dtype {
-        let options = ExportOptions {
-            heads: Heads::Keep,
-            dtype: Some(dtype),
+impl Kept {
+    /// Fills the directory `to` with what is kept of the checkpoint `from`: hard links where nothing changes.
+    pub fn fill(self, from: &Path, to: &Path) -> Result<(), CheckpointError> {
+        let content = |error: wmtp_model::ModelError| CheckpointError::Content {
+            path: to.into(),
+            problem: error.to_string(),
         };
-        wmtp_model::export_weights(from, to, &options).map_err(content)?;
-    }
-    let less = dtype.is_some() || kept.only_model;
-    for file in entries(from)? {
-        let name = file_name(&file);
-        let target = to.join(&name);
-        let left_out = (kept.only_model && name == OPTIMIZER) || (less && name == MANIFEST);
-        if left_out || target.exists() {
-            continue;
+        let dtype = match self.dtype {
+            Some(dtype) => Some(dtype).filter(|dtype| wmtp_model::stored_dtype(from).map_or(true, |now| now != *dtype)),
+            None => None,
+        };
+        if let Some(dtype) = dtype {
+            let options = ExportOptions {
+                heads: Heads::Keep,
+                dtype: Some(dtype),
+            };
+            wmtp_model::export_weights(from, to, &options).map_err(content)?;
         }
-        // File systems without hard links get a copy.
-        if fs::hard_link(&file, &target).is_err() {
-            fs::copy(&file, &target).map_err(RunError::io("copying", &file))?;
+        let less = dtype.is_some() || self.only_model;
+        link_files(from, to, |name| {
+            (self.only_model && name == OPTIMIZER) || (less && name == MANIFEST)
+        })?;
+        if less {
+            write_manifest_of_kept(from, to)?;
         }
+        Ok(())
     }
-    if less {
-        write_manifest(to, read_manifest(from)?.step, false)?;
-    }
-    Ok(())
-}
-
-/// Why a kept checkpoint is passed over, and what to do with it.
-pub(super) fn not_resumable(path: &Path) -> String {
-    format!(
-        "`{}` holds the model without all of its training state and cannot be resumed: start a new run from it with `--model`",
-        path.display()
-    )
 }

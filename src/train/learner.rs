@@ -1,16 +1,16 @@
-//! The module that is trained, with the scorer that weighs its tokens.
+//! The module that is trained, and the gradients of one optimizer step of it.
 
 use super::{
-    HeadOrder, LossConfig, StepOutput,
-    forward::{Forward, unpadded},
+    HeadOrder, StepBatch, StepOutput, TokenWeighting,
+    forward::Forward,
     grads::{self, accumulate},
-    loss::{HeadStates, head_ce, loss_rows, rows_of, term_weights, token_ce, weighted_loss},
+    loss::{HeadHidden, HeadTargets, LossTerms, head_ce, weighted_loss},
     tally::Tally,
-    value::JointValue,
+    weighting::FrozenHead,
 };
 use crate::{
     data::Batch,
-    scorer::{Normaliser, Policy, ScoreInput, Scorer, ScorerError, WeightGroup, WeightsReport},
+    scorer::{ScoreInput, Scorer, ScorerError, WeightGroup},
 };
 use burn::{
     module::Module,
@@ -18,33 +18,10 @@ use burn::{
     tensor::{Gradients, Tensor},
     train::{InferenceStep, TrainOutput, TrainStep},
 };
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use wmtp_model::{Companions, MtpLlama, ValueHead};
+use std::{slice, sync::Arc};
+use wmtp_model::{CausalLm, Companions, MtpLlama, ValueHead};
 
-/// Everything that one optimizer step is computed from.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct StepBatch {
-    /// The micro-batches, in order.
-    pub micro: Vec<Batch>,
-    /// Labelled solutions, right and wrong ones, for the value loss; empty where no value head learns.
-    pub labelled: Vec<Batch>,
-    /// Only heads 2..H learn from it (`train.head_warmup`).
-    pub heads_only: bool,
-}
-
-impl StepBatch {
-    /// The loss's denominator: response tokens of all micro-batches.
-    pub fn response_tokens(&self) -> usize {
-        self.micro.iter().map(Batch::response_tokens).sum()
-    }
-
-    /// Tokens that the model reads, prompts included, padding not.
-    pub fn tokens(&self) -> usize {
-        self.micro.iter().flat_map(|b| &b.documents).map(|d| d.len).sum()
-    }
-}
-
-/// What a checkpoint holds beside the weights.
+/// What a checkpoint holds in addition to the weights.
 #[derive(Clone, Debug)]
 pub struct Assets {
     /// Tokenizer, chat template and generation settings of the base model, as files.
@@ -66,60 +43,14 @@ pub struct LoraAssets {
     pub alpha: f64,
 }
 
-/// The scorer, the normaliser and the loss's settings, shared by all clones of the module.
-#[derive(Clone)]
-pub struct Weigher {
-    scorer: Arc<Mutex<Box<dyn Scorer>>>,
-    normaliser: Normaliser,
-    over: WeightGroup,
-    loss: LossConfig,
-    joint: Option<JointValue>,
-}
-
-impl std::fmt::Debug for Weigher {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Weigher")
-            .field("over", &self.over)
-            .field("loss", &self.loss)
-            .finish_non_exhaustive()
+impl Assets {
+    /// True if low-rank adapters are trained instead of the model.
+    pub fn is_lora(&self) -> bool {
+        self.lora.is_some()
     }
 }
 
-impl Weigher {
-    /// Puts the parts together.
-    pub fn new(
-        scorer: Box<dyn Scorer>,
-        normaliser: Normaliser,
-        over: WeightGroup,
-        loss: LossConfig,
-        joint: Option<JointValue>,
-    ) -> Self {
-        Self {
-            scorer: Arc::new(Mutex::new(scorer)),
-            normaliser,
-            over,
-            loss,
-            joint,
-        }
-    }
-
-    /// The value head's part, where it learns along.
-    pub(super) fn joint(&self) -> Option<&JointValue> {
-        self.joint.as_ref()
-    }
-
-    fn scorer(&self) -> MutexGuard<'_, Box<dyn Scorer>> {
-        self.scorer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Weights of micro-batches from their scores, which are put in the scorer's order for the group.
-    pub(super) fn weights(&self, policy: &Policy, batches: &[Batch], scores: &mut [Vec<f32>]) -> WeightsReport {
-        self.scorer().rearrange(batches, scores);
-        self.normaliser.weights(policy, batches, scores)
-    }
-}
-
-/// A multi-token Llama under training, with any [`Scorer`].
+/// A multi-token Llama under training, with any scorer.
 #[derive(Module, Debug)]
 pub struct WeightedMtp {
     /// The model.
@@ -127,7 +58,7 @@ pub struct WeightedMtp {
     /// The value head, if it is part of what is trained.
     pub value: Option<ValueHead>,
     #[module(skip)]
-    pub(super) weigher: Weigher,
+    pub(super) weighting: TokenWeighting,
     #[module(skip)]
     heads: HeadOrder,
     #[module(skip)]
@@ -135,12 +66,12 @@ pub struct WeightedMtp {
 }
 
 impl WeightedMtp {
-    /// A module that trains `model` (and `value`, if given) with the weigher's weights.
-    pub fn new(model: MtpLlama, value: Option<ValueHead>, weigher: Weigher, assets: Assets) -> Self {
+    /// A module that trains `model` (and `value`, if given) with the weights of `weighting`.
+    pub fn new(model: MtpLlama, value: Option<ValueHead>, weighting: TokenWeighting, assets: Assets) -> Self {
         Self {
             model,
             value,
-            weigher,
+            weighting,
             heads: HeadOrder::Together,
             assets: Arc::new(assets),
         }
@@ -152,70 +83,17 @@ impl WeightedMtp {
         self
     }
 
-    /// What a checkpoint holds beside the weights.
+    /// What a checkpoint holds in addition to the weights.
     pub fn assets(&self) -> &Assets {
         &self.assets
     }
 
-    /// Where head 1 has to be known before the weights are: everywhere, where it has a target, or not
-    /// at all.
-    pub(super) fn rows_before_weights(&self, batch: &Batch, scores_are_known: bool) -> Option<Vec<usize>> {
-        let needs = self.weigher.scorer().needs();
-        if needs.hidden && !scores_are_known {
-            Some((0..batch.tokens.len()).collect())
-        } else {
-            (needs.ce && !scores_are_known).then(|| rows_of(&batch.valid(1)))
-        }
-    }
-
-    /// Scores of one micro-batch from head 1's states (no gradient) at [`Self::rows_before_weights`],
-    /// with the scorer's policy.
-    fn score(
-        &self,
-        batch: &Batch,
-        head1: Option<HeadStates>,
-        unembedding: Tensor<2>,
-    ) -> Result<(Vec<f32>, Policy), ScorerError> {
-        self.ask(batch, head1, unembedding, |scorer, input| {
-            Ok((scorer.score(input)?, scorer.policy()))
-        })
-    }
-
-    /// Gives the scorer a micro-batch with what it needs of head 1's states (no gradient) at
-    /// [`Self::rows_before_weights`].
-    pub(super) fn ask<T>(
-        &self,
-        batch: &Batch,
-        head1: Option<HeadStates>,
-        unembedding: Tensor<2>,
-        what: impl FnOnce(&mut dyn Scorer, &ScoreInput<'_>) -> Result<T, ScorerError>,
-    ) -> Result<T, ScorerError> {
-        let mut scorer = self.weigher.scorer();
-        let needs = scorer.needs();
-        let hidden = head1.as_ref().filter(|_| needs.hidden).map(|head| {
-            let states = head.states.clone();
-            let size = states.dims()[1];
-            states.reshape([batch.rows, batch.seq_len, size])
-        });
-        let ce = head1
-            .filter(|_| needs.ce)
-            .map(|head| token_ce(head, unembedding, batch, self.model.compute()));
-        let input = ScoreInput {
-            batch,
-            hidden,
-            ce: ce.as_deref(),
-            step: 0,
-        };
-        what(scorer.as_mut(), &input)
-    }
-
-    /// Gradients and figures of one optimizer step, all micro-batches of it.
+    /// Gradients and figures of one optimizer step, accumulated over its micro-batches: score, weigh,
+    /// loss, backward.
     fn gradients(&self, step: &StepBatch) -> Result<(GradientsParams, StepOutput), ScorerError> {
-        let device = self.model.unembedding().device();
-        let denominator = step.response_tokens();
         let mut tally = Tally::new(self.model.n_heads(), step);
         let mut grads = GradientsParams::new();
-        if denominator == 0 {
+        if tally.output.response_tokens == 0 {
             return Ok((grads, tally.output));
         }
         self.renew_value();
@@ -224,120 +102,161 @@ impl WeightedMtp {
         } else {
             self.model.clone()
         };
-        // Over the whole step, weights need every score before the first backward pass.
-        let ahead = match self.weigher.over {
-            WeightGroup::Step => Some(self.step_weights(step)?),
+        let mut step_weights = match self.weighting.over {
             WeightGroup::Document => None,
+            WeightGroup::Step => {
+                let plain = self.model.valid();
+                let report = self.weighting.weights_of_step(&plain, &step.micro_batches, step.step)?;
+                tally.add_weights(&report, &step.micro_batches);
+                Some(report.weights.into_iter())
+            }
         };
-        // Adapters change the embedding inside of the graph.
-        let cut = !step.heads_only && !self.assets.is_lora();
-        for (i, batch) in step.micro.iter().enumerate() {
-            let batch = &*unpadded(&model, batch);
-            let mut forward = Forward::of(&model, batch, &device, cut);
-            let groups: Vec<Vec<usize>> = match self.heads {
-                HeadOrder::Together => vec![(1..=model.n_heads()).collect()],
-                HeadOrder::InTurn => {
-                    forward = forward.with_heads_in_turn(!step.heads_only);
-                    (1..=model.n_heads()).map(|k| vec![k]).collect()
-                }
+        for batch in &step.micro_batches {
+            let targets = HeadTargets::of_heads(batch, model.n_heads());
+            let mut forward = self.forward(&model, batch, step);
+            let (weights, head_1) = match &mut step_weights {
+                Some(weights) => (weights.next().unwrap_or_default(), None),
+                None => self.score_and_weigh(&forward, batch, step, &targets[0], &mut tally)?,
             };
-            let unembedding = model.unembedding();
-            let mut head1 = self
-                .rows_before_weights(batch, ahead.is_some())
-                .map(|rows| forward.head(1, rows));
-            let own;
-            let weights = match &ahead {
-                Some(report) => &report.weights[i],
-                None => {
-                    let detached = head1.as_ref().map(|head| HeadStates {
-                        states: head.states.clone().inner(),
-                        ..head.clone()
-                    });
-                    let (scores, policy) = self.score(batch, detached, unembedding.clone().inner())?;
-                    own = self
-                        .weigher
-                        .weights(&policy, std::slice::from_ref(batch), &mut [scores]);
-                    tally.add_weights(&own, std::slice::from_ref(batch));
-                    &own.weights[0]
-                }
-            };
-            let terms = term_weights(batch, weights, model.n_heads(), &self.weigher.loss);
-            for group in groups {
-                // Head 1 with the trunk at rest has nothing to learn.
-                let learns = !step.heads_only || group.iter().any(|&k| k > 1);
-                let heads: Vec<HeadStates> = group
-                    .into_iter()
-                    .map(|k| {
-                        let known = if k == 1 { head1.take() } else { None };
-                        known.unwrap_or_else(|| forward.head(k, loss_rows(batch, &terms, k)))
-                    })
-                    .collect();
-                let rows: Vec<_> = heads.iter().map(|head| (head.k, head.rows.clone())).collect();
-                let out = weighted_loss(
-                    heads,
-                    unembedding.clone(),
-                    batch,
-                    &terms,
-                    denominator,
-                    &self.weigher.loss,
-                    model.compute(),
-                );
-                tally.add_loss(batch, &terms, &rows, out.loss.clone(), out.ce);
-                if learns {
-                    let mut all = out.loss.backward();
-                    forward.take(&mut all);
-                    self.collect(all, forward.embedded.as_ref(), batch, &mut grads);
-                }
-            }
-            if let Some(all) = forward.backward() {
-                self.collect(all, forward.embedded.as_ref(), batch, &mut grads);
-            }
+            let terms = LossTerms::new(batch, targets, &weights, &self.weighting.loss);
+            self.loss_and_backward(&mut forward, batch, step, &terms, head_1, &mut tally, &mut grads)?;
         }
-        tally.output.value_loss = self.learn_value(&model, step, cut, &mut grads)?;
-        if let Some(report) = &ahead {
-            tally.add_weights(report, &self.unpadded(step));
+        if let (Some(value), Some(joint)) = (&self.value, &self.weighting.joint) {
+            let cut = self.cuts_at_embedding(step);
+            tally.output.value_loss = joint.learn(&model, value, &step.labelled, cut, |all, embedded, batch| {
+                self.collect(all, embedded, batch, &mut grads);
+            })?;
         }
         Ok((grads, tally.finish()))
     }
 
-    /// Adds what a backward pass found to `grads`; the embedded tokens' part goes to the embedding.
-    pub(super) fn collect(
+    /// Hands the scorer the value head as it is at this step.
+    pub(super) fn renew_value(&self) {
+        if let (Some(value), Some(joint)) = (&self.value, &self.weighting.joint) {
+            joint.current.set(value.valid());
+        }
+    }
+
+    /// The forward pass of a micro-batch through the trunk.
+    fn forward<'a>(&self, model: &'a MtpLlama, batch: &Batch, step: &StepBatch) -> Forward<'a> {
+        let device = model.unembedding().device();
+        let forward = Forward::of(model, batch, &device, self.cuts_at_embedding(step));
+        match self.heads {
+            HeadOrder::Together => forward,
+            HeadOrder::Sequential => forward.with_sequential_heads(!step.heads_only),
+        }
+    }
+
+    /// Whether the graph may start at the embedded tokens (see [`Forward::of`]): adapters change the
+    /// embedding inside of the graph, and while only extra heads learn it has no gradient.
+    fn cuts_at_embedding(&self, step: &StepBatch) -> bool {
+        !step.heads_only && !self.assets.is_lora()
+    }
+
+    /// The weights of a micro-batch's tokens `[B * S]`, each document a group of its own, and head 1's
+    /// hidden states with their graph if the scorer needed them.
+    fn score_and_weigh(
         &self,
-        mut all: Gradients,
-        embedded: Option<&Tensor<2>>,
+        forward: &Forward<'_>,
         batch: &Batch,
+        step: &StepBatch,
+        targets: &HeadTargets,
+        tally: &mut Tally,
+    ) -> Result<(Vec<f32>, Option<HeadHidden>), ScorerError> {
+        let head_1 = self.weighting.hidden(forward, targets);
+        let hidden_detached = head_1.as_ref().map(HeadHidden::detached);
+        let head = FrozenHead {
+            unembedding: self.model.unembedding().inner(),
+            compute: self.model.compute(),
+        };
+        let score = |scorer: &mut dyn Scorer, input: &ScoreInput<'_>| scorer.score(input);
+        let scores = self
+            .weighting
+            .with_scorer(head, batch, step.step, hidden_detached, targets, score)?;
+        let batches = slice::from_ref(batch);
+        let mut report = self.weighting.weights(batches, &mut [scores]);
+        tally.add_weights(&report, batches);
+        Ok((report.weights.pop().unwrap_or_default(), head_1))
+    }
+
+    /// Adds the gradients of a micro-batch's loss to `grads`: one backward pass for all heads, or one for
+    /// each and then the trunk's.
+    #[allow(clippy::too_many_arguments)]
+    fn loss_and_backward(
+        &self,
+        forward: &mut Forward<'_>,
+        batch: &Batch,
+        step: &StepBatch,
+        terms: &LossTerms,
+        mut head_1: Option<HeadHidden>,
+        tally: &mut Tally,
         grads: &mut GradientsParams,
-    ) {
-        let rows = embedded.and_then(|embedded| embedded.grad_remove(&mut all));
+    ) -> Result<(), ScorerError> {
+        let heads: Vec<usize> = (1..=self.model.n_heads()).collect();
+        let heads_of_a_pass = match self.heads {
+            HeadOrder::Together => heads.len(),
+            HeadOrder::Sequential => 1,
+        };
+        for heads in heads.chunks(heads_of_a_pass.max(1)) {
+            // Head 1 with the trunk at rest has nothing to learn.
+            let learns = !step.heads_only || heads.iter().any(|&k| k > 1);
+            let hidden: Vec<HeadHidden> = heads
+                .iter()
+                .map(|&k| {
+                    let scored = if k == 1 { head_1.take() } else { None };
+                    scored.unwrap_or_else(|| forward.head(k, terms.positions(k)))
+                })
+                .collect();
+            let positions: Vec<_> = hidden.iter().map(|head| (head.k, head.positions.clone())).collect();
+            let found = weighted_loss(
+                hidden,
+                forward.unembedding(),
+                terms,
+                tally.output.response_tokens,
+                &self.weighting.loss,
+                self.model.compute(),
+            );
+            let loss = found.loss.clone();
+            tally.add_loss(terms, &positions, found)?;
+            if learns {
+                let mut all = loss.backward();
+                forward.collect_trunk_gradient(&mut all);
+                self.collect(all, forward.embedded.as_ref(), batch, grads);
+            }
+        }
+        if let Some(all) = forward.trunk_backward() {
+            self.collect(all, forward.embedded.as_ref(), batch, grads);
+        }
+        Ok(())
+    }
+
+    /// Adds what a backward pass found to `grads`; the embedded tokens' part goes to the embedding.
+    fn collect(&self, mut all: Gradients, embedded: Option<&Tensor<2>>, batch: &Batch, grads: &mut GradientsParams) {
+        let embedded_gradient = embedded.and_then(|embedded| embedded.grad_remove(&mut all));
         let mut fresh = GradientsParams::from_grads(all, self);
-        if let Some(rows) = rows {
-            let ids = batch.tokens_tensor(&rows.device()).flatten(0, 1);
-            grads::add_embedded(&mut fresh, &self.model, ids, rows);
+        if let Some(gradient) = embedded_gradient {
+            let ids = batch.tokens_tensor(&gradient.device()).flatten(0, 1);
+            grads::add_embedded(&mut fresh, &self.model, ids, gradient);
         }
         accumulate(self, grads, fresh);
     }
 
-    fn step_weights(&self, step: &StepBatch) -> Result<WeightsReport, ScorerError> {
-        let plain = self.valid();
-        let device = plain.model.unembedding().device();
-        let mut scores = Vec::with_capacity(step.micro.len());
-        let mut policy = Policy::Softmax;
-        let batches = self.unpadded(step);
-        for batch in &batches {
-            let head1 = plain
-                .rows_before_weights(batch, false)
-                .map(|rows| Forward::of(&plain.model, batch, &device, false).head(1, rows));
-            let (of_batch, of_scorer) = plain.score(batch, head1, plain.model.unembedding())?;
-            scores.push(of_batch);
-            policy = of_scorer;
+    /// The unweighted loss, so that arms with different scorers can be compared.
+    fn unweighted(&self, step: &StepBatch) -> Result<StepOutput, ScorerError> {
+        let device = self.model.unembedding().device();
+        let mut tally = Tally::new(self.model.n_heads(), step);
+        for batch in &step.micro_batches {
+            let forward = Forward::of(&self.model, batch, &device, false);
+            for (k, targets) in (1..).zip(HeadTargets::of_heads(batch, self.model.n_heads())) {
+                let head = forward.head(k, targets.positions.clone());
+                let ce = head_ce(head, &targets, self.model.unembedding(), batch, self.model.compute())?;
+                tally.add_ce(k - 1, targets.positions.into_iter().map(|position| ce[position]));
+            }
         }
-        Ok(self.weigher.weights(&policy, &batches, &mut scores))
-    }
-
-    /// All micro-batches of a step as [`unpadded`] makes them.
-    fn unpadded(&self, step: &StepBatch) -> Vec<Batch> {
-        let batches = step.micro.iter();
-        batches.map(|batch| unpadded(&self.model, batch).into_owned()).collect()
+        let heads = self.model.n_heads() as f64;
+        let denominator = tally.output.response_tokens.max(1) as f64;
+        tally.output.loss = tally.ce_sums.iter().sum::<f64>() / heads / denominator;
+        Ok(tally.finish())
     }
 }
 
@@ -346,13 +265,9 @@ impl TrainStep for WeightedMtp {
     type Output = StepOutput;
 
     fn step(&self, item: StepBatch) -> TrainOutput<StepOutput> {
-        let (grads, item) = self.gradients(&item).unwrap_or_else(|error| {
-            let failed = StepOutput {
-                failure: Some(error.to_string()),
-                ..StepOutput::default()
-            };
-            (GradientsParams::new(), failed)
-        });
+        let (grads, item) = self
+            .gradients(&item)
+            .unwrap_or_else(|error| (GradientsParams::new(), StepOutput::failed(error)));
         TrainOutput { grads, item }
     }
 }
@@ -361,23 +276,7 @@ impl InferenceStep for WeightedMtp {
     type Input = StepBatch;
     type Output = StepOutput;
 
-    /// The unweighted loss, so that arms with different scorers can be compared.
     fn step(&self, item: StepBatch) -> StepOutput {
-        let device = self.model.unembedding().device();
-        let mut tally = Tally::new(self.model.n_heads(), &item);
-        for batch in &item.micro {
-            let batch = &*unpadded(&self.model, batch);
-            let forward = Forward::of(&self.model, batch, &device, false);
-            for k in 1..=self.model.n_heads() {
-                let rows = rows_of(&batch.valid(k));
-                let head = forward.head(k, rows.clone());
-                let ce = head_ce(head, self.model.unembedding(), batch, self.model.compute());
-                tally.add_ce(k - 1, rows.into_iter().map(|row| ce[row]));
-            }
-        }
-        let heads = self.model.n_heads() as f64;
-        let denominator = tally.output.response_tokens.max(1) as f64;
-        tally.output.loss = tally.ce_sums.iter().sum::<f64>() / heads / denominator;
-        tally.finish()
+        self.unweighted(&item).unwrap_or_else(StepOutput::failed)
     }
 }

@@ -1,10 +1,47 @@
 //! The weighted multi-token loss (algorithms, section 3), on top of the fused kernel.
 
 use super::{LambdaMode, LossConfig, WeightBy};
-use crate::data::Batch;
+use crate::{
+    data::Batch,
+    device::{ReadError, to_f32},
+};
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use wmtp_kernels::{Accuracy, WeightedCrossEntropy, weighted_linear_cross_entropy_in};
-use wmtp_model::{AttentionContext, Compute, MtpLlama};
+use wmtp_model::{AttentionContext, CausalLm, Compute};
+
+/// What one head has to predict in a micro-batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeadTargets {
+    /// The flat positions `b * S + t` from which the head has a target (`valid_k`), rising.
+    pub positions: Vec<usize>,
+    /// The token that it has to predict from each of them.
+    pub targets: Vec<i32>,
+}
+
+impl HeadTargets {
+    /// Head `k`'s, from 1.
+    pub fn of(batch: &Batch, k: usize) -> Self {
+        let targets = batch.targets(k).into_iter().enumerate();
+        let (positions, targets) = targets.filter(|&(_, target)| target != Batch::NO_TARGET).unzip();
+        Self { positions, targets }
+    }
+
+    /// Those of heads 1 to `heads`.
+    pub fn of_heads(batch: &Batch, heads: usize) -> Vec<Self> {
+        (1..=heads).map(|k| Self::of(batch, k)).collect()
+    }
+
+    /// The target at each of `positions`, which rise; [`Batch::NO_TARGET`] where there is none.
+    fn at(&self, positions: &[usize]) -> Vec<i32> {
+        let mut own = self.positions.iter().zip(&self.targets).peekable();
+        let target = |&position: &usize| {
+            while own.next_if(|(at, _)| **at < position).is_some() {}
+            own.next_if(|(at, _)| **at == position)
+                .map_or(Batch::NO_TARGET, |(_, &target)| target)
+        };
+        positions.iter().map(target).collect()
+    }
+}
 
 /// The weight of the term CE_k(b, t) before it is divided, for every head and position:
 /// `[H * B * S]`, head by head. `weights` are those of the tokens, `[B * S]`.
@@ -28,92 +65,131 @@ pub fn term_weights(batch: &Batch, weights: &[f32], heads: usize, config: &LossC
     terms
 }
 
-/// What a head makes of some positions.
+/// The terms of a micro-batch's loss: what every head has to predict, and what each prediction weighs.
 #[derive(Clone, Debug)]
-pub struct HeadStates {
+pub struct LossTerms {
+    targets: Vec<HeadTargets>,
+    /// See [`term_weights`].
+    weights: Vec<f64>,
+    /// B * S.
+    positions: usize,
+}
+
+impl LossTerms {
+    /// From the targets of all heads and the tokens' weights, `[B * S]`.
+    pub fn new(batch: &Batch, targets: Vec<HeadTargets>, weights: &[f32], config: &LossConfig) -> Self {
+        Self {
+            weights: term_weights(batch, weights, targets.len(), config),
+            targets,
+            positions: batch.tokens.len(),
+        }
+    }
+
+    /// The positions whose terms are in head `k`'s loss: a target, and a weight that is not 0.
+    pub fn positions(&self, k: usize) -> Vec<usize> {
+        let weights = self.weights(k);
+        let positions = self.targets[k - 1].positions.iter().copied();
+        positions.filter(|&i| weights[i] != 0.0).collect()
+    }
+
+    /// Whether each of `positions`, which rise, is among those of [`LossTerms::positions`].
+    pub(super) fn counted(&self, k: usize, positions: &[usize]) -> Vec<bool> {
+        let weights = self.weights(k);
+        let targets = self.targets[k - 1].at(positions).into_iter().zip(positions);
+        targets
+            .map(|(target, &i)| target != Batch::NO_TARGET && weights[i] != 0.0)
+            .collect()
+    }
+
+    fn weights(&self, k: usize) -> &[f64] {
+        &self.weights[(k - 1) * self.positions..k * self.positions]
+    }
+}
+
+/// A head's hidden states at some positions.
+#[derive(Clone, Debug)]
+pub struct HeadHidden {
     /// Which head, from 1.
     pub k: usize,
-    /// States after the final norm, `[R, D]`.
-    pub states: Tensor<2>,
-    /// The flat index `b * S + t` of each.
-    pub rows: Vec<usize>,
+    /// Hidden states after the final norm, `[R, D]`.
+    pub hidden: Tensor<2>,
+    /// The flat position `b * S + t` of each.
+    pub positions: Vec<usize>,
 }
 
-impl HeadStates {
-    /// Head `k` at `rows`, flat indices in order. Nothing that only other positions need is computed.
-    pub fn at(model: &MtpLlama, k: usize, trunk: Tensor<3>, context: &AttentionContext, mut rows: Vec<usize>) -> Self {
+impl HeadHidden {
+    /// Head `k` at `positions`, in order. Nothing that only other positions need is computed.
+    pub fn at(
+        model: &dyn CausalLm,
+        k: usize,
+        trunk: Tensor<3>,
+        context: &AttentionContext,
+        mut positions: Vec<usize>,
+    ) -> Self {
         let [batch, seq, _] = trunk.dims();
-        if rows.len() == batch * seq {
+        if positions.len() == batch * seq {
             return Self::everywhere(k, model.head(k, trunk, context));
         }
-        if rows.is_empty() {
-            // A tensor without rows is more than some backends take; nothing will ask for this one.
-            rows.push(0);
+        if positions.is_empty() {
+            // Some backends refuse a tensor without rows; nothing reads this one.
+            positions.push(0);
         }
-        let indices: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
-        let indices = Tensor::from_data(TensorData::new(indices, [rows.len()]), &trunk.device());
+        let indices: Vec<i64> = positions.iter().map(|&position| position as i64).collect();
+        let indices = Tensor::from_data(TensorData::new(indices, [positions.len()]), &trunk.device());
         Self {
             k,
-            states: model.head_at(k, trunk, context, indices),
-            rows,
+            hidden: model.head_at(k, trunk, context, indices),
+            positions,
         }
     }
 
-    /// States `[B, S, D]` of head `k` at all positions.
-    pub fn everywhere(k: usize, states: Tensor<3>) -> Self {
-        let [batch, seq, _] = states.dims();
+    /// Hidden states `[B, S, D]` of head `k` at all positions.
+    pub fn everywhere(k: usize, hidden: Tensor<3>) -> Self {
+        let [batch, seq, _] = hidden.dims();
         Self {
             k,
-            states: states.flatten(0, 1),
-            rows: (0..batch * seq).collect(),
+            hidden: hidden.flatten(0, 1),
+            positions: (0..batch * seq).collect(),
         }
     }
-}
 
-/// The positions from which a head has something to predict, `valid_k`, as flat indices.
-pub fn rows_of(valid: &[bool]) -> Vec<usize> {
-    (0..valid.len()).filter(|&i| valid[i]).collect()
-}
-
-/// The positions whose terms are in head k's loss: a target, and a weight that is not 0. `terms` are
-/// those of [`term_weights`].
-pub fn loss_rows(batch: &Batch, terms: &[f64], k: usize) -> Vec<usize> {
-    let n = batch.tokens.len();
-    let valid = batch.valid(k);
-    (0..n).filter(|&i| valid[i] && terms[(k - 1) * n + i] != 0.0).collect()
+    /// The same outside of the autodiff graph.
+    pub(super) fn detached(&self) -> Self {
+        Self {
+            hidden: self.hidden.clone().inner(),
+            ..self.clone()
+        }
+    }
 }
 
 /// `sum over b, t, valid k of weight(b, t, k) * CE_k(b, t) / (H * denominator)`.
 ///
-/// `heads` holds the states of all heads, or of those whose part of the sum is asked for, at their
-/// [`loss_rows`] at least; the result's `ce` is that of their rows, head by head, 0 where a position has
-/// no target or no weight. `terms` are those of [`term_weights`] for all H heads, `denominator` the number of response tokens of the whole optimizer step.
+/// `heads` holds the hidden states of all heads, or of those whose part of the sum is asked for, at
+/// their [`LossTerms::positions`] at least; the result's `ce` is that of their positions, head by head,
+/// 0 where a position has no target or no weight. `terms` are those of all H heads, `denominator` the
+/// number of response tokens of the whole optimizer step.
 pub fn weighted_loss(
-    heads: Vec<HeadStates>,
+    heads: Vec<HeadHidden>,
     unembedding: Tensor<2>,
-    batch: &Batch,
-    terms: &[f64],
+    terms: &LossTerms,
     denominator: usize,
     config: &LossConfig,
     compute: Compute,
 ) -> WeightedCrossEntropy {
     let device = unembedding.device();
-    let dtype = heads.first().map_or(DType::F32, |head| head.states.dtype());
-    let n = batch.tokens.len();
-    let all_heads = terms.len() / n.max(1);
-    let scale = 1.0 / (all_heads as f64 * denominator.max(1) as f64);
+    let dtype = heads.first().map_or(DType::F32, |head| head.hidden.dtype());
+    let scale = 1.0 / (terms.targets.len() as f64 * denominator.max(1) as f64);
     let (mut targets, mut scaled) = (Vec::new(), Vec::new());
     for head in &heads {
-        let terms = &terms[(head.k - 1) * n..head.k * n];
-        let of_head = batch.targets(head.k);
-        targets.extend(head.rows.iter().map(|&row| of_head[row]));
-        scaled.extend(head.rows.iter().map(|&row| terms[row] * scale));
+        let weights = terms.weights(head.k);
+        targets.extend(terms.targets[head.k - 1].at(&head.positions));
+        scaled.extend(head.positions.iter().map(|&i| weights[i] * scale));
     }
     let rows = targets.len();
-    let states = Tensor::cat(heads.into_iter().map(|head| head.states).collect(), 0);
+    let hidden = Tensor::cat(heads.into_iter().map(|head| head.hidden).collect(), 0);
     let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [rows]), &device);
-    let terms = Tensor::<1>::from_data(TensorData::new(scaled, [rows]).convert_dtype(dtype), (&device, dtype));
-    weighted_linear_cross_entropy_in(accuracy(compute, config.filter), states, unembedding, targets, terms)
+    let scaled = Tensor::<1>::from_data(TensorData::new(scaled, [rows]).convert_dtype(dtype), (&device, dtype));
+    weighted_linear_cross_entropy_in(accuracy(compute, config.filter), hidden, unembedding, targets, scaled)
 }
 
 /// Where the loss rounds to bf16 in a model that is computed so, and what its gradient may leave out.
@@ -126,42 +202,64 @@ fn accuracy(compute: Compute, filter: f64) -> Accuracy {
 }
 
 /// Head 1's cross-entropy in nats **of token j**, `[B * S]`: CE_1 at position j - 1, 0 where
-/// valid_1(j - 1) does not hold. No gradient. Head 1 is needed where `valid_1` holds.
-pub fn token_ce(head1: HeadStates, unembedding: Tensor<2>, batch: &Batch, compute: Compute) -> Vec<f32> {
-    let ce = head_ce(head1, unembedding, batch, compute);
+/// valid_1(j - 1) does not hold. No gradient. Head 1 is needed where it has `targets`.
+///
+/// # Errors
+/// The device failed.
+pub fn token_ce(
+    head_1: HeadHidden,
+    targets: &HeadTargets,
+    unembedding: Tensor<2>,
+    batch: &Batch,
+    compute: Compute,
+) -> Result<Vec<f32>, ReadError> {
+    let ce = head_ce(head_1, targets, unembedding, batch, compute)?;
     let mut of_token = vec![0.0; ce.len()];
     for i in 0..ce.len() {
         if i % batch.seq_len + 1 < batch.seq_len {
             of_token[i + 1] = ce[i];
         }
     }
-    of_token
+    Ok(of_token)
 }
 
 /// CE_k at every position, `[B * S]`, 0 where valid_k does not hold. No gradient. Head k is needed
-/// where it does hold.
-pub fn head_ce(head: HeadStates, unembedding: Tensor<2>, batch: &Batch, compute: Compute) -> Vec<f32> {
+/// where it has `targets`.
+///
+/// # Errors
+/// The device failed.
+pub fn head_ce(
+    head: HeadHidden,
+    targets: &HeadTargets,
+    unembedding: Tensor<2>,
+    batch: &Batch,
+    compute: Compute,
+) -> Result<Vec<f32>, ReadError> {
     let device = unembedding.device();
-    let HeadStates { k, states, rows } = head;
-    let of_head = batch.targets(k);
-    let targets: Vec<i32> = rows.iter().map(|&row| of_head[row]).collect();
-    let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [rows.len()]), &device);
-    let ones = Tensor::<1>::ones([rows.len()], (&device, states.dtype()));
-    let out = weighted_linear_cross_entropy_in(accuracy(compute, 0.0), states, unembedding, targets, ones);
-    let mut ce = vec![0.0; of_head.len()];
-    for (row, value) in rows.into_iter().zip(to_f32(out.ce)) {
-        ce[row] = value;
+    let HeadHidden { hidden, positions, .. } = head;
+    let targets = TensorData::new(targets.at(&positions), [positions.len()]);
+    let targets = Tensor::<1, Int>::from_data(targets, &device);
+    let ones = Tensor::<1>::ones([positions.len()], (&device, hidden.dtype()));
+    let out = weighted_linear_cross_entropy_in(accuracy(compute, 0.0), hidden, unembedding, targets, ones);
+    let mut ce = vec![0.0; batch.tokens.len()];
+    for (position, value) in positions.into_iter().zip(to_f32(out.ce)?) {
+        ce[position] = value;
     }
-    ce
+    Ok(ce)
 }
 
-/// A one-dimensional tensor's values on the host.
-pub fn to_f32(tensor: Tensor<1>) -> Vec<f32> {
-    let n = tensor.dims()[0];
-    // `convert` makes the type right, so reading can't fail; a wrong length would show in tests.
-    tensor
-        .into_data()
-        .convert::<f32>()
-        .try_into_vec()
-        .unwrap_or_else(|_| vec![f32::NAN; n])
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_found_at_any_positions() {
+        let targets = HeadTargets {
+            positions: vec![1, 2, 5],
+            targets: vec![10, 20, 50],
+        };
+        assert_eq!(targets.at(&[0, 1, 2, 3, 4, 5, 6]), [-1, 10, 20, -1, -1, 50, -1]);
+        assert_eq!(targets.at(&[2, 5]), [20, 50]);
+        assert_eq!(targets.at(&[0]), [-1]);
+    }
 }

@@ -1,46 +1,53 @@
 //! The learner and its strategy on burn-train: steps, accumulation, schedule, fallback, checkpoints.
 //!
-//! [`WeightedMtp`] is the module with its scorer; [`StepStrategy`] trains any such module by
-//! optimizer steps and knows no scorer. Several devices, and fallbacks for memory and precision, are
-//! not here.
+//! [`WeightedMtp`] is the model with its scorer, [`ValueLearner`] the value head of the critic's first
+//! stage; [`train`] trains either by optimizer steps and knows no scorer. Several devices, and fallbacks
+//! for memory and precision, are not here.
 
-mod checkpoint;
 mod config;
 mod dashboard;
 mod display;
+mod error;
+mod files;
 mod forward;
 pub mod grads;
 pub mod histogram;
-mod ids;
-mod joint;
+mod joint_value;
 mod kept;
 mod learner;
 mod loader;
 pub mod loss;
-mod observed;
 mod optimizer;
+mod plan;
 mod progress;
+mod samples;
 mod schedule;
+mod step;
 mod steps;
 mod strategy;
 mod tally;
 mod trainable;
-mod value;
+mod value_stage;
+mod weighting;
 
-pub use checkpoint::{CheckpointError, CheckpointStore, Mirror, Recorded, TrainerState, hex, verify};
 pub use config::*;
 pub use dashboard::Dashboard;
 pub use display::Quiet;
-pub use forward::{packed, unpadded};
-pub use ids::assign_stable_ids;
+pub use error::TrainError;
+pub use files::assign_stable_ids;
+pub use forward::packed;
+pub use joint_value::{CurrentHead, JointValue};
 pub use kept::Kept;
-pub use learner::{Assets, LoraAssets, StepBatch, Weigher, WeightedMtp};
+pub use learner::{Assets, LoraAssets, WeightedMtp};
 pub use loader::{StepLoader, StepSource};
-pub use observed::{Observed, Samples};
-pub use optimizer::{GradientScale, adamw, clip_factor, rates};
+pub use optimizer::{GradientScale, PatternError, clip_factor, optimizer, rates, state_bytes};
+pub use plan::{Plan, Stage};
 pub use progress::{Lines, Progress, TrainStepDone, ValueStep};
+pub use samples::Samples;
 pub use schedule::learning_rate;
-pub use steps::{STEPS_FILE, StepDocuments, StepNames, read_steps};
-pub use strategy::{Plan, StepStrategy, TrainError, Trainable};
-pub use tally::{StepOutput, WeightStats};
-pub use value::{CurrentHead, JointValue};
+pub use step::{StepBatch, StepOutput};
+pub use steps::step_names;
+pub use strategy::{SessionSetup, train};
+pub use trainable::{Trainable, Validation};
+pub use value_stage::{ValueLearner, ValueMetrics};
+pub use weighting::TokenWeighting;

@@ -1,79 +1,24 @@
-//! What each step was trained on: `steps.jsonl`.
-//!
-//! The first line names the documents by their sample numbers, [`StepNames`]; a line a step follows,
-//! [`StepDocuments`], with numbers only. A run that is resumed cuts the file back to its checkpoint, so
-//! that every step is in it once.
+//! What `steps.jsonl` says of data sets and micro-batches.
 
 use crate::{
     data::{Batch, Dataset},
-    track::RunError,
+    run::StepNames,
 };
-use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fs, path::Path};
 
-/// Name of the file in the run's directory.
-pub const STEPS_FILE: &str = "steps.jsonl";
-
-/// The names of documents by sample number: the first line.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StepNames {
-    /// Documents of the token loss.
-    pub documents: BTreeMap<usize, String>,
-    /// Labelled solutions of the value loss (`scorer.value: joint`).
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub labelled: BTreeMap<usize, String>,
-}
-
-impl StepNames {
-    /// Of a training set and, where a value head is trained along, its labelled solutions.
-    pub fn of(train: &Dataset, labelled: Option<&Dataset>) -> Self {
-        let names = |data: &Dataset| {
-            let documents = data.documents().iter();
-            documents.map(|d| (d.sample, d.name.clone())).collect()
-        };
-        Self {
-            documents: names(train),
-            labelled: labelled.map(names).unwrap_or_default(),
-        }
+/// The document names of a training set and, where a value head is trained along, of its labelled solutions.
+pub fn step_names(train: &Dataset, labelled: Option<&Dataset>) -> StepNames {
+    let names = |data: &Dataset| {
+        let documents = data.documents().iter();
+        documents.map(|d| (d.sample, d.name.clone())).collect()
+    };
+    StepNames {
+        documents: names(train),
+        labelled: labelled.map(names).unwrap_or_default(),
     }
 }
 
-/// The documents of one optimizer step, a line.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StepDocuments {
-    /// Optimizer step, from 1, as in `metrics.jsonl`.
-    pub step: usize,
-    /// Epoch, from 1.
-    pub epoch: usize,
-    /// Sample numbers of each micro-batch, in its order.
-    pub documents: Vec<Vec<usize>>,
-    /// The same of the labelled solutions.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub labelled: Vec<Vec<usize>>,
-}
-
-impl StepDocuments {
-    /// The sample numbers of micro-batches.
-    pub fn numbers(micro: &[Batch]) -> Vec<Vec<usize>> {
-        let of = |batch: &Batch| batch.documents.iter().map(|d| d.sample).collect();
-        micro.iter().map(of).collect()
-    }
-}
-
-/// The lines of a run's `steps.jsonl`: the names, then all steps in order. A last line that was not
-/// written to its end is left out.
-///
-/// # Errors
-/// The file can't be read, or holds something else.
-pub fn read_steps(run: &Path) -> Result<(StepNames, Vec<StepDocuments>), RunError> {
-    let path = run.join(STEPS_FILE);
-    let text = fs::read_to_string(&path).map_err(RunError::io("reading", &path))?;
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    let mut lines = whole.lines();
-    let bad = |e: serde_json::Error| RunError::io("reading", &path)(std::io::Error::other(e));
-    let names = lines.next().map(serde_json::from_str).transpose().map_err(bad)?;
-    let steps = lines
-        .map(|line| serde_json::from_str(line).map_err(bad))
-        .collect::<Result<_, _>>()?;
-    Ok((names.unwrap_or_default(), steps))
+/// The sample numbers of each micro-batch.
+pub(super) fn sample_numbers(micro: &[Batch]) -> Vec<Vec<usize>> {
+    let of = |batch: &Batch| batch.documents.iter().map(|d| d.sample).collect();
+    micro.iter().map(of).collect()
 }

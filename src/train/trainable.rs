@@ -1,66 +1,108 @@
-//! What of a [`WeightedMtp`] goes into a checkpoint, and back.
+//! What the training loop needs of a module.
 
-use super::{Assets, Observed, Trainable, WeightedMtp, assign_stable_ids};
-use crate::data::Batch;
-use burn::module::Module;
-use std::path::Path;
-use wmtp_model::{LoadOptions, SaveDtype, ValueHead};
+use super::{StepBatch, StepOutput};
+use crate::{
+    data::Batch,
+    device::ReadError,
+    run::{Observed, ValidLine},
+    scorer::critic::CriticReport,
+};
+use burn::{
+    module::Module,
+    train::{InferenceStep, TrainStep},
+};
+use serde_json::{Value, json};
+use std::{fmt::Display, path::Path};
+use wmtp_model::ModelError;
 
-const VALUE_HEAD: &str = "value_head.safetensors";
+/// A module that the training loop can train and checkpoint.
+pub trait Trainable:
+    TrainStep<Input = StepBatch, Output = StepOutput>
+    + InferenceStep<Input = StepBatch, Output = StepOutput>
+    + Module
+    + Display
+    + 'static
+{
+    /// Writes the module's files into a checkpoint's directory, bit for bit.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    fn write(&self, dir: &Path) -> Result<(), ModelError>;
 
-impl Trainable for WeightedMtp {
-    fn write(&self, dir: &Path) -> Result<(), String> {
-        let assets = self.assets();
-        // Plain tensors: reading parameters with autodiff on can keep graphs alive.
-        let plain = self.valid();
-        match &assets.lora {
-            Some(lora) => {
-                wmtp_model::save_adapter(&plain.model, dir, &lora.base, lora.rank, lora.alpha).map_err(text)?;
-            }
-            // In the type that training keeps, so that nothing is rounded and nothing pretends to be finer.
-            None => wmtp_model::save(&plain.model, dir, SaveDtype::of(plain.model.dtype())).map_err(text)?,
-        }
-        if let Some(value) = &plain.value {
-            value.save(&dir.join(VALUE_HEAD), &assets.model_hash).map_err(text)?;
-        }
-        assets.companions.write(dir).map_err(text)
-    }
+    /// The module with the weights that [`Trainable::write`] left in a directory.
+    ///
+    /// # Errors
+    /// A file cannot be read, or is another model's.
+    fn read(self, dir: &Path) -> Result<Self, ModelError>;
 
-    fn read(mut self, dir: &Path) -> Result<Self, String> {
-        let device = self.model.device();
-        let assets = self.assets().clone();
-        let compute = self.model.compute();
-        self.model = match &assets.lora {
-            Some(_) => wmtp_model::load_adapter(self.model, dir).map_err(text)?,
-            None => {
-                let options = LoadOptions {
-                    n_heads: Some(self.model.n_heads()),
-                    dtype: self.model.dtype(),
-                    ..LoadOptions::default()
-                };
-                let model = wmtp_model::load(dir, &options, &device).map_err(text)?;
-                model.with_compute(compute)
-            }
-        };
-        if self.value.is_some() {
-            let head = ValueHead::load(&dir.join(VALUE_HEAD), &assets.model_hash, &device).map_err(text)?;
-            self.value = Some(head.trainable(&device));
-        }
-        Ok(assign_stable_ids(self))
-    }
+    /// The figures of a validation from the outputs of its steps; None if there is nothing to measure.
+    fn validation(&self, outputs: &[StepOutput]) -> Option<Validation>;
 
-    fn observe(&self, batches: &[Batch]) -> Vec<Observed> {
-        self.observed(batches)
+    /// What it makes of some documents, token by token, for reports, after `step` optimizer steps. It
+    /// changes nothing that later steps depend on.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn observe(&self, _batches: &[Batch], _step: usize) -> Result<Vec<Observed>, ReadError> {
+        Ok(Vec::new())
     }
 }
 
-impl Assets {
-    /// True if low-rank adapters are trained instead of the model.
-    pub fn is_lora(&self) -> bool {
-        self.lora.is_some()
-    }
+/// What a validation found.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Validation {
+    /// Of a model: its unweighted loss on held-out documents.
+    Loss {
+        /// Mean over heads and response tokens, in nats.
+        loss: f64,
+        /// Each head's cross-entropy in nats.
+        ce_heads: Vec<f64>,
+    },
+    /// Of a value head: its figures on held-out solutions.
+    Values(Box<CriticReport>),
 }
 
-fn text(error: impl ToString) -> String {
-    error.to_string()
+impl Validation {
+    /// The mean over the validation's steps, each weighted by its response tokens.
+    pub(super) fn mean_loss(outputs: &[StepOutput]) -> Self {
+        let (mut sum, mut tokens) = (0.0, 0usize);
+        let mut ce_heads: Vec<f64> = Vec::new();
+        for out in outputs {
+            let n = out.response_tokens;
+            sum += out.loss * n as f64;
+            tokens += n;
+            ce_heads.resize(out.ce_heads.len(), 0.0);
+            let heads = ce_heads.iter_mut().zip(&out.ce_heads);
+            heads.for_each(|(sum, ce)| *sum += ce * n as f64);
+        }
+        ce_heads.iter_mut().for_each(|sum| *sum /= tokens.max(1) as f64);
+        Self::Loss {
+            loss: sum / tokens.max(1) as f64,
+            ce_heads,
+        }
+    }
+
+    /// What `best` and early stopping compare: lower is better. Of a value head, the order of right and
+    /// wrong solutions, negated; the largest number if nothing can be put in order.
+    pub(super) fn figure(&self) -> f64 {
+        match self {
+            Self::Loss { loss, .. } => *loss,
+            Self::Values(report) => report
+                .within_mean
+                .or(report.auroc_mean)
+                .map_or(f64::MAX, |order| -order),
+        }
+    }
+
+    /// Its line of metrics.
+    pub(super) fn line(&self, step: usize) -> Value {
+        match self {
+            Self::Loss { loss, ce_heads } => json!(ValidLine {
+                step,
+                valid_loss: Some(*loss),
+                valid_ce_heads: ce_heads.iter().copied().map(Some).collect(),
+            }),
+            Self::Values(report) => json!({"step": step, "held_out": report}),
+        }
+    }
 }

@@ -26,7 +26,7 @@ fn prompt(case: &Case) -> String {
 
 /// The message of that prompt, from the problem itself.
 fn message() -> String {
-    let problems = wmtp::data::mbpp::load("builtin:mbpp").expect("MBPP");
+    let problems = wmtp::eval::bench::mbpp::load("builtin:mbpp").expect("MBPP");
     let problem = problems
         .iter()
         .find(|problem| problem.task_id == 602)

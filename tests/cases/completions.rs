@@ -3,7 +3,8 @@
 
 use std::{collections::HashMap, path::Path};
 use wmtp::{
-    data::{PromptStyle, Tokenizer, humaneval, mbpp},
+    data::{PromptStyle, Tokenizer},
+    eval::bench::{humaneval, mbpp},
     eval::{Benchmark, EvalRequest, HumanEval, Mbpp, MbppVariant, Source, sandbox::Sandbox},
     pipeline::{ModelGenerator, TokenWriter},
 };

@@ -4,10 +4,11 @@ use super::runner;
 use serde_json::Value;
 use std::{collections::BTreeMap, path::Path};
 use wmtp::{
-    data::{PromptStyle, mbpp},
+    data::PromptStyle,
+    eval::bench::mbpp,
     eval::{
         Benchmark, Completion, Done, EvalError, EvalRequest, Finished, GenerationRequest, Generator, Mbpp, MbppVariant,
-        Source, Stop, run,
+        Source, StopRule, run,
     },
 };
 
@@ -45,10 +46,10 @@ impl Generator for Answers {
     fn generate(
         &mut self,
         requests: &[GenerationRequest],
-        stop: &Stop<'_>,
+        stop: &StopRule<'_>,
         done: &mut Done<'_>,
     ) -> Result<(), EvalError> {
-        assert_eq!(*stop, Stop::Strings(&["[DONE]"]));
+        assert_eq!(*stop, StopRule::Strings(&["[DONE]"]));
         for (index, request) in requests.iter().enumerate().rev() {
             if self.answered == self.most {
                 return Err(EvalError::Generate("the power went".into()));

@@ -5,7 +5,11 @@ use super::{mbpp_file, runner};
 use rayon::prelude::*;
 use serde::Deserialize;
 use wmtp::{
-    data::{Problem, PromptStyle, contest, mbpp},
+    data::PromptStyle,
+    eval::bench::{
+        contest,
+        mbpp::{self, Problem},
+    },
     eval::{Answer, Benchmark, HumanEval, Judge, Judgement, Verdict, check_contest, check_mbpp, sandbox::Limits},
 };
 
@@ -54,7 +58,7 @@ fn all_164_reference_solutions_of_humaneval_pass_as_completion_and_as_program() 
     let limits = Limits::default();
     let judge = Judge::new(runner(), &limits);
     let benchmark = HumanEval::load("builtin:humaneval", false, PromptStyle::ZeroShot, None).unwrap();
-    let problems = wmtp::data::humaneval::load("builtin:humaneval", false).unwrap();
+    let problems = wmtp::eval::bench::humaneval::load("builtin:humaneval", false).unwrap();
     assert_eq!(problems.len(), 164);
     let failed: Vec<String> = problems
         .par_iter()

@@ -4,7 +4,7 @@ use super::runner;
 use std::path::Path;
 use wmtp::{
     data::PromptStyle,
-    eval::{Answer, Benchmark, Judge, Own, Stop, Verdict, sandbox::Limits},
+    eval::{Answer, Benchmark, Judge, Own, StopRule, Verdict, sandbox::Limits},
 };
 
 fn load(rows: &[&str]) -> Own {
@@ -30,7 +30,7 @@ fn every_kind_of_test_judges_and_ids_are_names() {
         (benchmark.task_named("sum of two"), benchmark.task_named("3")),
         (Some(0), Some(2))
     );
-    assert_eq!(benchmark.stop(), Stop::Strings(&["[DONE]"]));
+    assert_eq!(benchmark.stop(), StopRule::Strings(&["[DONE]"]));
     let limits = Limits::default();
     let judge = Judge::new(runner(), &limits);
     benchmark.prepare(&[0, 1, 2, 3], &judge, 1).unwrap();
@@ -65,7 +65,7 @@ fn an_answer_continues_a_prompt_that_begins_the_function() {
     let benchmark = load(&[
         r#"{"id": "f", "prompt": "import math\n\ndef f(x):\n    \"\"\"Root.\"\"\"\n", "entry_point": "f", "tests": ["assert f(9) == 3"], "solution": "import math\n\ndef f(x):\n    \"\"\"Root.\"\"\"\n    return math.sqrt(x)"}"#,
     ]);
-    assert_eq!(benchmark.stop(), Stop::TopLevel);
+    assert_eq!(benchmark.stop(), StopRule::TopLevel);
     let limits = Limits::default();
     let judge = Judge::new(runner(), &limits);
     let rest = "    return math.sqrt(x)\n";

@@ -6,9 +6,10 @@ use rayon::prelude::*;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use wmtp::{
-    data::{PromptStyle, plus::PlusSet},
+    data::PromptStyle,
+    eval::bench::plus::PlusSet,
     eval::{
-        Answer, Benchmark, EvalError, Judge, Judgement, Plus, Stop, Verdict, VerdictCache,
+        Answer, Benchmark, EvalError, Judge, Judgement, Plus, StopRule, Verdict, VerdictCache,
         sandbox::{Limits, Program, Runner, Status},
     },
 };
@@ -143,7 +144,7 @@ fn prompts_are_as_published_and_completions_follow_them() {
     };
     assert!(passed(&mbpp, 2, solution));
     let humaneval = load(PlusSet::HumanEval, false);
-    assert_eq!(humaneval.stop(), Stop::TopLevel);
+    assert_eq!(humaneval.stop(), StopRule::TopLevel);
     assert!(passed(&humaneval, 2, "    return number % 1.0\n"));
     assert!(!passed(&humaneval, 2, "    return number\n"));
     let error = Plus::load(

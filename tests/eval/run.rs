@@ -10,7 +10,7 @@ use wmtp::{
     data::PromptStyle,
     eval::{
         Benchmark, Completion, Done, EvalError, EvalRequest, GenerationRequest, Generator, HumanEval, Mbpp,
-        MbppVariant, Predictions, Source, Stop, parse_task_names, parse_tasks, run, sandbox::Runner,
+        MbppVariant, Predictions, Source, StopRule, parse_task_names, parse_tasks, run, sandbox::Runner,
     },
 };
 
@@ -196,7 +196,7 @@ fn an_unknown_task_is_refused_before_anything_is_written() {
 struct Hands(Vec<usize>);
 
 impl Generator for Hands {
-    fn generate(&mut self, _: &[GenerationRequest], _: &Stop<'_>, done: &mut Done<'_>) -> Result<(), EvalError> {
+    fn generate(&mut self, _: &[GenerationRequest], _: &StopRule<'_>, done: &mut Done<'_>) -> Result<(), EvalError> {
         self.0.iter().try_for_each(|&index| {
             done(
                 index,
@@ -245,7 +245,7 @@ fn the_default_tasks_are_the_test_split() {
 #[test]
 fn predictions_are_judged_and_read_back() {
     let benchmark = HumanEval::load("builtin:humaneval", false, PromptStyle::ZeroShot, None).unwrap();
-    let problems = wmtp::data::humaneval::load("builtin:humaneval", false).unwrap();
+    let problems = wmtp::eval::bench::humaneval::load("builtin:humaneval", false).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("given.jsonl");
     let mut text = String::new();

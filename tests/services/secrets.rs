@@ -87,12 +87,7 @@ fn assert_clean_files(dir: &Path) -> usize {
 
 fn by_environment(home: &Path, experiment: &str, name: &str) -> Command {
     let mut command = train(home, "http://unused", experiment, name, 4);
-    command.args([
-        "--set",
-        "tracking.mlflow.uri=null",
-        "--set",
-        "tracking.kinds=[mlflow,files]",
-    ]);
+    command.args(["--set", "tracking.mlflow.uri=null", "--set", "tracking.kinds=[mlflow]"]);
     command
 }
 
@@ -135,7 +130,7 @@ fn no_secret_is_left_behind_anywhere() {
             "--output",
             "runs",
             "--set",
-            "tracking.kinds=[mlflow,files]",
+            "tracking.kinds=[mlflow]",
         ]);
         command.args([
             "--set",

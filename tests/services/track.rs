@@ -7,7 +7,7 @@ use crate::{
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use std::{collections::BTreeMap, path::Path, process::Command};
+use std::{collections::BTreeMap, path::Path};
 
 /// Steps and values of one metric in an answer of `read_back.py run`.
 fn points(run: &Value, key: &str) -> Vec<(i64, f64)> {
@@ -150,39 +150,4 @@ fn files_go_straight_to_s3_where_the_server_says_so() {
             "{file}"
         );
     }
-}
-
-#[test]
-#[ignore = "needs S3 and MLflow: bash tests/services/run.sh"]
-fn the_file_layout_becomes_the_same_run_by_mlflows_own_migration() {
-    let home = tempfile::tempdir().unwrap();
-    let experiment = unique("mtp/critic/mbpp");
-    let mut command = train(home.path(), "http://127.0.0.1:1", &experiment, "filed", 8);
-    succeed(command.args(["--set", "tracking.kinds=[files]", "--tags", "first"]));
-    let mut command = train(home.path(), "http://127.0.0.1:1", &experiment, "child", 2);
-    succeed(command.args(["--set", "tracking.kinds=[files]", "--set", "tracking.parent_run=filed"]));
-    let dir = run_dir(home.path(), "filed");
-    let database = format!("sqlite:///{}", home.path().join("migrated.db").display());
-    let mlflow = Path::new(&variable("WMTP_TEST_PYTHON")).with_file_name("mlflow");
-    let migrated = Command::new(mlflow)
-        .args(["migrate-filestore", "--no-progress", "--source"])
-        .arg(home.path().join("mlruns"))
-        .args(["--target", &database])
-        .output()
-        .unwrap();
-    assert!(
-        migrated.status.success(),
-        "{}",
-        String::from_utf8_lossy(&migrated.stderr)
-    );
-    let id = kept(&dir, "files")["kept"]["run_id"].as_str().unwrap().to_owned();
-    let run = read_back("run", &database, &id);
-    assert_eq!(
-        (&run["experiment"], &run["status"]),
-        (&experiment.into(), &"FINISHED".into())
-    );
-    assert_eq!(run["children"], serde_json::json!(["child"]));
-    assert_complete(&run, &dir);
-    let params: BTreeMap<String, String> = serde_json::from_value(run["params"].clone()).unwrap();
-    assert_eq!(params, expected_params(&dir, home.path()));
 }

@@ -304,9 +304,9 @@ fn a_run_that_lost_its_spool_goes_on_at_the_server_without_doubles() {
     assert!(tracking.close().left(dir.path()).is_empty());
     drop(tracking);
     std::thread::sleep(Duration::from_millis(100));
-    std::fs::remove_dir_all(dir.path().join(Tracking::DIR)).unwrap();
+    std::fs::remove_dir_all(dir.path().join(wmtp::run::file::TRACKING)).unwrap();
     let tracking = open();
-    assert!(!tracking.goes_on());
+    assert!(!tracking.resumed());
     (21..=40).for_each(|step| tracking.series("train", step, values(step)));
     assert!(tracking.close().left(dir.path()).is_empty());
     let runs = read_back("histories", &mlflow(), &experiment);

@@ -10,7 +10,7 @@ use wmtp_kernels::adamw::{AdamWOps, AdamWStep};
 use wmtp_kernels::attention::{AttentionBackend, Inputs};
 use wmtp_kernels::cube::{RowLaunch, cubes, element, empty};
 use wmtp_kernels::rms_norm::RmsNormBackend;
-use wmtp_kernels::rotary::{RotaryBackend, Turn};
+use wmtp_kernels::rotary::{RotaryBackend, Rotation};
 use wmtp_kernels::swiglu::SwigluBackend;
 use wmtp_kernels::weighted_ce::cube_kernels;
 use wmtp_kernels::weighted_linear_cross_entropy;
@@ -176,10 +176,10 @@ fn layers(shape: &Shape, make: &Maker<'_>) -> Vec<Case> {
     let q = make.random([shape.batch, shape.heads, shape.seq, shape.width]);
     let table = || make.of([shape.batch, shape.seq, shape.width / 2], DType::F32);
     let (cos, sin) = (table(), table());
-    for (name, turn) in [("rotary", Turn::Forward), ("rotary, backward", Turn::Back)] {
+    for (name, rotation) in [("rotary", Rotation::Forward), ("rotary, backward", Rotation::Inverse)] {
         let (q, cos, sin) = (q.clone(), cos.clone(), sin.clone());
         cases.push(Case::new(name, 2.0 * b * elements, 3.0 * elements, move || {
-            Cube::turn(q.clone(), cos.clone(), sin.clone(), turn);
+            Cube::rotate(q.clone(), cos.clone(), sin.clone(), rotation);
         }));
     }
     cases

@@ -3,7 +3,12 @@
 //! On flex the buffer of a total in f32 is overwritten in one pass where nothing else refers to it;
 //! elsewhere the backend's own operations.
 
-use crate::backends::{cast, implement_beside_flex, wide};
+#[cfg(feature = "flex")]
+mod flex;
+#[cfg(all(test, feature = "flex"))]
+mod tests;
+
+use crate::backends::{accumulator_dtype, cast, implement_except_flex};
 use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension, tensor::FloatTensor};
 use burn::tensor::Tensor;
 
@@ -16,7 +21,7 @@ pub fn accumulate<const D: usize>(total: Tensor<D>, new: Tensor<D>) -> Tensor<D>
     let (old, fresh) = (total.dims(), new.dims());
     assert!(
         old == fresh,
-        "accumulate: the total is {old:?} and what is added {fresh:?}"
+        "accumulate: the total is {old:?} but the summand {fresh:?}"
     );
     Tensor::from_dispatch(Dispatch::accumulate(total.into_dispatch(), new.into_dispatch()))
 }
@@ -33,69 +38,13 @@ pub trait AccumulateOps: Backend {
     fn accumulate(total: FloatTensor<Self>, new: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
-implement_beside_flex!(AccumulateOps, {
+implement_except_flex!(AccumulateOps, {
     fn accumulate(total: FloatTensor<Self>, new: FloatTensor<Self>) -> FloatTensor<Self> {
         plain::<Self>(total, new)
     }
 });
 
 fn plain<B: Backend>(total: FloatTensor<B>, new: FloatTensor<B>) -> FloatTensor<B> {
-    let dtype = wide(total.dtype());
+    let dtype = accumulator_dtype(total.dtype());
     B::float_add(cast::<B>(total, dtype), cast::<B>(new, dtype))
-}
-
-#[cfg(feature = "flex")]
-impl AccumulateOps for burn::backend::Flex {
-    fn accumulate(mut total: FloatTensor<Self>, new: FloatTensor<Self>) -> FloatTensor<Self> {
-        use crate::product::Floats;
-        use burn::tensor::DType;
-
-        let is_slice = |dtype: DType| matches!(dtype, DType::F32 | DType::BF16);
-        if !is_slice(total.dtype()) || !is_slice(new.dtype()) {
-            return plain::<Self>(total, new);
-        }
-        total = cast::<Self>(total, DType::F32);
-        let whole = total.shape().num_elements() * total.dtype().size();
-        if !(total.is_contiguous() && total.bytes().len() == whole) {
-            total = total.to_contiguous();
-        }
-        let new = new.to_contiguous();
-        let start = new.layout().start_offset();
-        let range = start..start + new.shape().num_elements();
-        let values = match new.dtype() {
-            DType::BF16 => Floats::Bf16(&new.storage()[range]),
-            _ => Floats::F32(&new.storage()[range]),
-        };
-        crate::host::accumulate::add(total.storage_mut(), values);
-        total
-    }
-}
-
-#[cfg(all(test, feature = "flex"))]
-mod tests {
-    use super::*;
-    use burn::tensor::{DType, Device, TensorData};
-
-    #[test]
-    fn every_pair_of_types_adds_up_in_f32_and_leaves_a_kept_clone_alone() {
-        let device = Device::flex();
-        let tensor = |values: Vec<f64>, dtype: DType| {
-            let data = TensorData::new(values, [2, 20_000]).convert_dtype(dtype);
-            Tensor::<2>::from_data(data, (&device, dtype))
-        };
-        let read = |tensor: Tensor<2>| tensor.into_data().iter::<f64>().collect::<Vec<_>>();
-        let old: Vec<f64> = (0..40_000).map(|i| f64::from(i % 97)).collect();
-        let new: Vec<f64> = (0..40_000).map(|i| f64::from(i % 89) / 64.0).collect();
-        let expected: Vec<f64> = old.iter().zip(&new).map(|(a, b)| a + b).collect();
-        for total in [DType::F32, DType::BF16, DType::F64] {
-            for fresh in [DType::F32, DType::BF16] {
-                let total = tensor(old.clone(), total);
-                let kept = total.clone();
-                let sum = accumulate(total, tensor(new.clone(), fresh));
-                assert_ne!(sum.dtype(), DType::BF16);
-                assert_eq!(read(sum), expected);
-                assert_eq!(read(kept), old);
-            }
-        }
-    }
 }

@@ -5,7 +5,7 @@
 //! 3.8 GB, 2.4 ms on an A100 and 1.1 ms on an H100.
 #![allow(missing_docs)] // the attribute generates items that can't carry comments
 
-use super::{AdamWOps, AdamWStep, plain_step};
+use super::{AdamWOps, AdamWStep, plain};
 use crate::cube::{contiguous, cubes_for_elements, element, is_supported, vector_size};
 use burn::backend::{Cube, TensorMetadata, tensor::FloatTensor};
 use burn::tensor::DType;
@@ -68,7 +68,7 @@ impl AdamWOps for Cube {
         let dtypes = [parameter.dtype, moment_1.dtype, gradient.dtype];
         let takes = dtypes.iter().all(|dtype| is_supported(*dtype)) && moment_2.dtype == dtypes[1];
         if !takes || elements == 0 {
-            return plain_step::<Self>(parameter, moment_1, moment_2, gradient, step);
+            return plain::step::<Self>(parameter, moment_1, moment_2, gradient, step);
         }
         let [p, m, v] = [parameter, moment_1, moment_2].map(own);
         let gradient = contiguous(gradient);

@@ -12,13 +12,17 @@
 //! dq_i = scale sum_j ds_ij k_j      dk_j = scale sum_i ds_ij q_i      dv_j = sum_i p_ij dout_i
 //! ```
 //!
-//! On CubeCL no S x S tensor exists: scores live a tile at a time in a cube's shared memory, tiles
-//! that no query sees are passed over, and `out` with `m` and `l` `[B, H, S, 2]` are what the forward
-//! pass leaves: apart, because `m + log l` at scores of 1e4 is off by 5e-4 in f32. On the other backends the plain form holds all scores; it is the reference.
+//! On CubeCL no S x S tensor exists: scores exist a tile at a time in a cube's shared memory, and tiles that no
+//! query sees are skipped. Saved for the backward pass are `out` with `m` and `l` `[B, H, S, 2]`; these two are
+//! separate because `m + log l` at scores of 1e4 is off by 5e-4 in f32. On the other backends the plain form holds
+//! all scores; it is the reference.
 //!
-//! Sources: Dao et al. 2022, FlashAttention, arXiv 2205.14135, and Dao 2023, arXiv 2307.08691, for the
-//! tiles, the running maximum and the backward pass from the rows' statistics; Ainslie et al. 2023, arXiv 2305.13245,
-//! for grouped queries.
+//! [`flex`] has training attention on slices, for the decoder layers on the CPU, and [`kv_cache`] attention of new
+//! queries over a KV cache, for decoding.
+//!
+//! Sources: Dao et al. 2022, FlashAttention, arXiv 2205.14135, and Dao 2023, arXiv 2307.08691, for the tiles, the
+//! running maximum and the backward pass from the rows' statistics; Ainslie et al. 2023, arXiv 2305.13245, for
+//! grouped queries.
 
 #[cfg(feature = "cube")]
 pub mod cube;
@@ -26,9 +30,13 @@ pub mod cube;
 pub mod cube_kernels;
 #[cfg(feature = "cube")]
 mod cube_steps;
+pub mod flex;
+pub mod kv_cache;
 mod plain;
+#[cfg(test)]
+mod tests;
 
-use crate::backends::{implement_everywhere, implement_on_host};
+use crate::backends::{implement_everywhere, implement_except_cube, register_gradients};
 use burn::backend::{
     Autodiff, Backend, Dispatch,
     autodiff::{
@@ -116,7 +124,7 @@ pub trait AttentionOps: Backend {
     ) -> FloatTensor<Self>;
 }
 
-/// What the forward pass leaves for the backward pass.
+/// What the forward pass saves for the backward pass.
 #[derive(Debug, Clone)]
 pub struct Attended<B: Backend> {
     /// `[B, H, S, W]`, of the queries' type.
@@ -153,7 +161,7 @@ pub trait AttentionBackend: Backend {
     }
 }
 
-implement_on_host!(AttentionBackend, {});
+implement_except_cube!(AttentionBackend, {});
 implement_everywhere!(AttentionOps, {
     fn causal_attention(
         q: FloatTensor<Self>,
@@ -169,8 +177,7 @@ implement_everywhere!(AttentionOps, {
 
 #[derive(Debug, Clone)]
 struct Saved<B: Backend> {
-    /// q, k and v
-    kept: [NodeId; 3],
+    qkv: [NodeId; 3],
     starts: IntTensor<B>,
     attended: Attended<B>,
     scale: f64,
@@ -183,21 +190,14 @@ impl<B: AttentionBackend> Backward<B, 3> for AttentionBackward {
     type State = Saved<B>;
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
-        let upstream = grads.consume::<B>(&ops.node);
-        let Saved {
-            kept,
-            starts,
-            attended,
-            scale,
-        } = ops.state;
-        let [q, k, v] = kept.map(|node| checkpointer.retrieve_node_output::<FloatTensor<B>>(node));
-        let inputs = Inputs { q, k, v, starts, scale };
-        let gradients = B::backward(inputs, attended, upstream);
-        for (parent, gradient) in ops.parents.into_iter().zip(gradients) {
-            if let Some(parent) = parent {
-                grads.register::<B>(parent.id, gradient);
-            }
-        }
+        register_gradients::<B, _, 3>(ops, grads, |saved, upstream, _| {
+            let [q, k, v] = saved
+                .qkv
+                .map(|node| checkpointer.retrieve_node_output::<FloatTensor<B>>(node));
+            let (starts, scale) = (saved.starts, saved.scale);
+            let inputs = Inputs { q, k, v, starts, scale };
+            B::backward(inputs, saved.attended, upstream).map(Some)
+        });
     }
 }
 
@@ -221,11 +221,11 @@ impl<B: AttentionBackend, C: CheckpointStrategy> AttentionOps for Autodiff<B, C>
         };
         match AttentionBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(mut prep) => {
-                let kept = [prep.checkpoint(&q), prep.checkpoint(&k), prep.checkpoint(&v)];
+                let qkv = [prep.checkpoint(&q), prep.checkpoint(&k), prep.checkpoint(&v)];
                 let attended = forward(q, k, v);
                 let out = attended.out.clone();
                 let saved = Saved {
-                    kept,
+                    qkv,
                     starts: starts.clone(),
                     attended,
                     scale,
@@ -234,16 +234,5 @@ impl<B: AttentionBackend, C: CheckpointStrategy> AttentionOps for Autodiff<B, C>
             }
             OpsKind::UnTracked(prep) => prep.finish(forward(q, k, v).out),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::document_starts;
-
-    #[test]
-    fn starts_follow_documents_and_padding_sees_itself() {
-        assert_eq!(document_starts(&[0, 0, 0, 1, 2, 2, -1, -1]), [0, 0, 0, 3, 4, 4, 6, 7]);
-        assert_eq!(document_starts(&[]), Vec::<i64>::new());
     }
 }

@@ -1,7 +1,7 @@
 //! The attention in a backend's own operations, all scores `[B, K, H / K * S, S]` at once.
 
 use super::{Attended, Inputs};
-use crate::backends::{cast, wide};
+use crate::backends::{accumulator_dtype, cast};
 use burn::backend::{Backend, TensorMetadata, tensor::FloatTensor};
 use burn::tensor::{DType, Shape, Slice, TensorData, read_sync};
 
@@ -39,7 +39,8 @@ pub(super) fn backward<B: Backend>(
         B::float_slice(statistics.clone(), &slices)
     };
     let shares = B::float_div(B::float_exp(B::float_sub(scores, column(0))), column(1));
-    let [out, upstream] = [attended.out, upstream].map(|x| B::float_reshape(cast::<B>(x, wide(dtype)), flat.clone()));
+    let [out, upstream] =
+        [attended.out, upstream].map(|x| B::float_reshape(cast::<B>(x, accumulator_dtype(dtype)), flat.clone()));
     let delta = B::float_sum_dim(B::float_mul(out, upstream.clone()), 3);
     let dv = B::float_matmul(B::float_swap_dims(shares.clone(), 2, 3), upstream.clone());
     let d_shares = B::float_matmul(upstream, B::float_swap_dims(v, 2, 3));
@@ -64,7 +65,7 @@ fn prepare<B: Backend>(inputs: Inputs<B>) -> Prepared<B> {
     let Inputs { q, k, v, starts, scale } = inputs;
     let (shape, groups) = (q.shape(), k.shape()[1]);
     let [b, h, s, w] = shape.dims();
-    let sums = wide(q.dtype());
+    let sums = accumulator_dtype(q.dtype());
     let [q, k, v] = [q, k, v].map(|x| cast::<B>(x, sums));
     let q = B::float_reshape(q, Shape::new([b, groups, h / groups * s, w]));
     let scores = B::float_matmul(q.clone(), B::float_swap_dims(k.clone(), 2, 3));

@@ -5,7 +5,7 @@
 //! 8 and 3 operations an element: memory bounds all of them.
 #![allow(missing_docs)] // the attribute generates items that can't carry comments
 
-use super::{RmsNormBackend, plain_backward, plain_forward};
+use super::{RmsNormBackend, plain};
 use crate::backends::cast;
 use crate::cube::reduce::cube_sum;
 use crate::cube::{self, RowLaunch, contiguous, element, empty, is_supported};
@@ -134,7 +134,7 @@ pub fn rms_norm_weight_sums<F: Float>(
 impl RmsNormBackend for Cube {
     fn forward(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
         if !takes(&x) {
-            return plain_forward::<Self>(x, weight, eps);
+            return plain::forward::<Self>(x, weight, eps);
         }
         let (x, weight) = (contiguous(x), contiguous(weight));
         let shape = x.shape();
@@ -163,7 +163,7 @@ impl RmsNormBackend for Cube {
         eps: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         if !takes(&x) {
-            return plain_backward::<Self>(x, weight, upstream, eps);
+            return plain::backward::<Self>(x, weight, upstream, eps);
         }
         let (x, weight, upstream) = (contiguous(x), contiguous(weight), contiguous(upstream));
         let (n, d) = (x.shape()[0], x.shape()[1]);

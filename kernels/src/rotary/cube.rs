@@ -4,7 +4,7 @@
 //! element. Memory bounds it.
 #![allow(missing_docs)] // the attribute generates items that can't carry comments
 
-use super::{RotaryBackend, Turn, plain_turn};
+use super::{RotaryBackend, Rotation, plain};
 use crate::backends::cast;
 use crate::cube::{contiguous, cubes_for_elements, element, empty, is_supported, vector_size};
 use burn::backend::{Cube, TensorMetadata, tensor::FloatTensor};
@@ -41,9 +41,14 @@ pub fn rotary_turn<F: Float, N: Size>(
 }
 
 impl RotaryBackend for Cube {
-    fn turn(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>, turn: Turn) -> FloatTensor<Self> {
+    fn rotate(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        rotation: Rotation,
+    ) -> FloatTensor<Self> {
         if !is_supported(x.dtype) || x.shape().num_elements() == 0 {
-            return plain_turn::<Self>(x, cos, sin, turn);
+            return plain::rotate::<Self>(x, cos, sin, rotation);
         }
         let x = contiguous(x);
         let [cos, sin] = [cos, sin].map(|table| contiguous(cast::<Self>(table, DType::F32)));
@@ -61,7 +66,7 @@ impl RotaryBackend for Cube {
             cos.into_tensor_arg(),
             sin.into_tensor_arg(),
             y.clone().into_tensor_arg(),
-            turn.sign(),
+            rotation.sign(),
             element(y.dtype),
         );
         y

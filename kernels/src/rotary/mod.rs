@@ -1,25 +1,29 @@
 //! Rotary position embedding on halves, as Hugging Face's Llama has it.
 //!
 //! With `x` `[B, H, S, W]` and tables `cos`, `sin` `[B, S, W / 2]` of the positions' angles, column `i`
-//! of the first half is turned together with column `i + W / 2`:
+//! of the first half is rotated together with column `i + W / 2`:
 //!
 //! ```text
 //! y_i         = x_i cos_i - x_{i + W/2} sin_i
 //! y_{i + W/2} = x_{i + W/2} cos_i + x_i sin_i
 //! ```
 //!
-//! The backward pass is the rotation by the opposite angle and keeps the tables only. Computed in f32
-//! (f64 for f64) and rounded once.
+//! The backward pass is the rotation by the opposite angle; only the tables are saved for it. Computed in f32 (f64
+//! for f64) and rounded once. [`flex`] has the same on slices, for the decoder layers on the CPU.
 //!
 //! Source: Su et al. 2021, RoFormer, arXiv 2104.09864; the halves as in transformers'
 //! `rotate_half`.
 
 #[cfg(feature = "cube")]
 pub mod cube;
+pub mod flex;
+mod plain;
+#[cfg(test)]
+mod tests;
 
-use crate::backends::{cast, implement_everywhere, implement_on_host, wide};
+use crate::backends::{implement_everywhere, implement_except_cube, register_gradients};
 use burn::backend::{
-    Autodiff, Backend, Dispatch, TensorMetadata,
+    Autodiff, Backend, Dispatch,
     autodiff::{
         checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
         grads::Gradients,
@@ -28,9 +32,9 @@ use burn::backend::{
     backend_extension,
     tensor::FloatTensor,
 };
-use burn::tensor::{Shape, Slice, Tensor};
+use burn::tensor::Tensor;
 
-/// `x` `[B, H, S, W]` turned by the angles whose `cos` and `sin` are `[B, S, W / 2]`, any float type.
+/// `x` `[B, H, S, W]` rotated by the angles whose `cos` and `sin` are `[B, S, W / 2]`, any float type.
 /// Differentiable in `x`; the tables are constants.
 ///
 /// # Panics
@@ -44,8 +48,8 @@ pub fn rotate_halves(x: Tensor<4>, cos: Tensor<3>, sin: Tensor<3>) -> Tensor<4> 
         cos.dims(),
         sin.dims()
     );
-    let turned = Dispatch::rotate_halves(x.into_dispatch(), cos.into_dispatch(), sin.into_dispatch());
-    Tensor::from_dispatch(turned)
+    let rotated = Dispatch::rotate_halves(x.into_dispatch(), cos.into_dispatch(), sin.into_dispatch());
+    Tensor::from_dispatch(rotated)
 }
 
 /// The operation as burn's dispatch sees it.
@@ -61,59 +65,42 @@ pub trait RotaryOps: Backend {
     fn rotate_halves(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
-/// Which way to turn.
+/// The direction of a rotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
+pub enum Rotation {
     /// By the angles.
     Forward,
-    /// By their opposites: the transpose, and so the gradient.
-    Back,
+    /// By the opposite angles: the transpose, and so the gradient.
+    Inverse,
 }
 
-impl Turn {
-    /// What the sines are multiplied by.
+impl Rotation {
+    /// The factor of the sines.
     pub fn sign(self) -> f32 {
         match self {
             Self::Forward => 1.0,
-            Self::Back => -1.0,
+            Self::Inverse => -1.0,
         }
     }
 }
 
 /// What a backend without autodiff provides; by default in its own operations.
 pub trait RotaryBackend: Backend {
-    /// `x` `[B, H, S, W]` turned one way or the other.
-    fn turn(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>, turn: Turn) -> FloatTensor<Self> {
-        plain_turn::<Self>(x, cos, sin, turn)
+    /// `x` `[B, H, S, W]`, rotated.
+    fn rotate(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        rotation: Rotation,
+    ) -> FloatTensor<Self> {
+        plain::rotate::<Self>(x, cos, sin, rotation)
     }
 }
 
-fn plain_turn<B: Backend>(x: FloatTensor<B>, cos: FloatTensor<B>, sin: FloatTensor<B>, turn: Turn) -> FloatTensor<B> {
-    let (dtype, wide) = (x.dtype(), wide(x.dtype()));
-    let dims = x.shape();
-    let half = dims[3] / 2;
-    let table = |t: FloatTensor<B>| B::float_reshape(cast::<B>(t, wide), Shape::new([dims[0], 1, dims[2], half]));
-    let (cos, sin) = (table(cos), table(sin));
-    let sin = B::float_mul_scalar(sin, turn.sign().into());
-    let x = cast::<B>(x, wide);
-    let part = |from: usize| {
-        let mut slices = vec![Slice::full(); 3];
-        slices.push(Slice::from(from..from + half));
-        B::float_slice(x.clone(), &slices)
-    };
-    let (first, second) = (part(0), part(half));
-    let turned_first = B::float_sub(
-        B::float_mul(first.clone(), cos.clone()),
-        B::float_mul(second.clone(), sin.clone()),
-    );
-    let turned_second = B::float_add(B::float_mul(second, cos), B::float_mul(first, sin));
-    cast::<B>(B::float_cat(vec![turned_first, turned_second], 3), dtype)
-}
-
-implement_on_host!(RotaryBackend, {});
+implement_except_cube!(RotaryBackend, {});
 implement_everywhere!(RotaryOps, {
     fn rotate_halves(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self> {
-        <Self as RotaryBackend>::turn(x, cos, sin, Turn::Forward)
+        <Self as RotaryBackend>::rotate(x, cos, sin, Rotation::Forward)
     }
 });
 
@@ -125,12 +112,9 @@ impl<B: RotaryBackend> Backward<B, 1> for RotaryBackward {
     type State = [FloatTensor<B>; 2];
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let upstream = grads.consume::<B>(&ops.node);
-        let [cos, sin] = ops.state;
-        let [parent] = ops.parents;
-        if let Some(parent) = parent {
-            grads.register::<B>(parent.id, B::turn(upstream, cos, sin, Turn::Back));
-        }
+        register_gradients::<B, _, 1>(ops, grads, |[cos, sin], upstream, _| {
+            [Some(B::rotate(upstream, cos, sin, Rotation::Inverse))]
+        });
     }
 }
 
@@ -138,10 +122,10 @@ impl<B: RotaryBackend, C: CheckpointStrategy> RotaryOps for Autodiff<B, C> {
     fn rotate_halves(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self> {
         let (cos, sin) = (cos.into_primitive(), sin.into_primitive());
         let (x, node) = x.into_parts();
-        let turned = B::turn(x, cos.clone(), sin.clone(), Turn::Forward);
+        let rotated = B::rotate(x, cos.clone(), sin.clone(), Rotation::Forward);
         match RotaryBackward.prepare::<C>([node]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish([cos, sin], turned),
-            OpsKind::UnTracked(prep) => prep.finish(turned),
+            OpsKind::Tracked(prep) => prep.finish([cos, sin], rotated),
+            OpsKind::UnTracked(prep) => prep.finish(rotated),
         }
     }
 }

@@ -1,30 +1,28 @@
 //! The loss and its gradients in the operations of any backend, a chunk of rows at a time.
 //!
-//! What libtorch runs, and CubeCL in f64; the form that CubeCL's kernels are compared with. Targets and weights are read back
-//! once, to know which rows are kept.
+//! Used on ndarray and libtorch, and for f64 everywhere; the form that CubeCL's kernels are compared with. Targets
+//! and weights are read back once, to know which rows are kept.
 
-use super::extension::{LossAndGradients, Wanted, cast};
-use super::rows::{KeptRow, kept_rows, rows_per_chunk};
+use super::contract::{LossAndGradients, RequestedGradients};
+use super::rows::{read_rows, rows_per_chunk};
+use crate::backends::{accumulator_dtype, cast};
 use burn::backend::{
-    Backend, ExecutionError, TensorMetadata,
+    Backend, TensorMetadata,
     tensor::{FloatTensor, IntTensor},
 };
-use burn::tensor::{DType, FloatDType, IndexingUpdateOp, Shape, TensorData, read_sync};
+use burn::tensor::{FloatDType, IndexingUpdateOp, Shape, TensorData};
 
-/// See [`LossBackend::loss_and_gradients`](super::extension::LossBackend::loss_and_gradients).
+/// See [`LossBackend::loss_and_gradients`](super::backend::LossBackend::loss_and_gradients).
 pub(super) fn loss_and_gradients<B: Backend>(
     hidden: FloatTensor<B>,
     unembedding: FloatTensor<B>,
     targets: IntTensor<B>,
     weights: FloatTensor<B>,
-    wanted: Wanted,
+    requested: RequestedGradients,
 ) -> LossAndGradients<B> {
     let device = hidden.device();
     let storage = hidden.dtype();
-    let sums = match storage {
-        DType::F64 => DType::F64,
-        _ => DType::F32,
-    };
+    let sums = accumulator_dtype(storage);
     let index_type = targets.dtype();
     let (n, d) = (hidden.shape()[0], hidden.shape()[1]);
     let vocabulary = unembedding.shape()[0];
@@ -37,8 +35,8 @@ pub(super) fn loss_and_gradients<B: Backend>(
     };
     let mut loss = zeros(Shape::new([1, 1]));
     let mut ce = zeros(Shape::new([n, 1]));
-    let mut d_hidden = wanted.hidden.then(|| zeros(Shape::new([n, d])));
-    let mut d_unembedding = wanted.unembedding.then(|| zeros(Shape::new([vocabulary, d])));
+    let mut d_hidden = requested.hidden.then(|| zeros(Shape::new([n, d])));
+    let mut d_unembedding = requested.unembedding.then(|| zeros(Shape::new([vocabulary, d])));
 
     // Logits are f32 or f64 here, whatever the storage type.
     for chunk in rows.chunks(rows_per_chunk(rows.len(), vocabulary, sums.size())) {
@@ -63,7 +61,7 @@ pub(super) fn loss_and_gradients<B: Backend>(
         let weighted = B::float_mul(chunk_ce.clone(), weight.clone());
         loss = B::float_add(loss, B::float_sum_dim(weighted, 0));
         ce = B::float_select_assign(ce, 0, index.clone(), chunk_ce, IndexingUpdateOp::Add);
-        if wanted == Wanted::NOTHING {
+        if requested == RequestedGradients::NONE {
             continue;
         }
 
@@ -96,29 +94,14 @@ pub(super) fn scale<B: Backend>(gradient: FloatTensor<B>, upstream: FloatTensor<
     B::float_mul(gradient, B::float_reshape(upstream, Shape::new([1, 1])))
 }
 
-/// The kept rows, read back from the device.
-pub(super) fn read_rows<B: Backend>(targets: IntTensor<B>, weights: FloatTensor<B>, vocabulary: usize) -> Vec<KeptRow> {
-    let targets = arrived(read_sync(B::int_into_data(targets)));
-    kept_rows(&targets, &read_floats::<B>(weights), vocabulary)
-}
-
-/// The values of `tensor`, read back from the device.
-pub(super) fn read_floats<B: Backend>(tensor: FloatTensor<B>) -> TensorData {
-    arrived(read_sync(B::float_into_data(tensor)))
-}
-
-/// A device that fails cannot be answered for here: the same panic as that of `Tensor::into_data`.
-fn arrived(data: Result<TensorData, ExecutionError>) -> TensorData {
-    data.unwrap_or_else(|error| panic!("weighted_linear_cross_entropy: reading from the device failed: {error}"))
-}
-
-/// flex stands in for the backends that run this form: same operations, and a slice-level
-/// implementation to compare with.
+/// flex stands in for the backends that run this form: same operations, and an implementation on slices to compare
+/// with.
 #[cfg(all(test, feature = "flex"))]
 mod tests {
-    use super::super::extension::LossBackend;
+    use super::super::backend::LossBackend;
     use super::*;
     use burn::backend::{Flex, ops::FloatTensorOps, ops::IntTensorOps};
+    use burn::tensor::DType;
 
     type Primitive = FloatTensor<Flex>;
 
@@ -143,7 +126,7 @@ mod tests {
         )
     }
 
-    const BOTH: Wanted = Wanted {
+    const BOTH: RequestedGradients = RequestedGradients {
         hidden: true,
         unembedding: true,
     };
@@ -178,7 +161,6 @@ mod tests {
 
     #[test]
     fn equals_the_slice_level_form() {
-        compare(DType::F64, 1e-12);
         compare(DType::F32, 1e-5);
         // Logits and their gradients are rounded to the storage type here, not on slices.
         compare(DType::F16, 2e-3);
@@ -186,9 +168,9 @@ mod tests {
     }
 
     #[test]
-    fn gradients_that_are_not_wanted_are_absent() {
+    fn gradients_that_are_not_requested_are_absent() {
         let (h, u, t, w) = inputs(DType::F32);
-        let found = loss_and_gradients::<Flex>(h, u, t, w, Wanted::NOTHING);
+        let found = loss_and_gradients::<Flex>(h, u, t, w, RequestedGradients::NONE);
         assert!(found.d_hidden.is_none() && found.d_unembedding.is_none());
     }
 

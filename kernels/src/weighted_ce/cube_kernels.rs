@@ -12,10 +12,10 @@ pub(super) const STATISTICS: usize = 2;
 /// * `logits`: `[r, V]`, contiguous, V a multiple of N
 /// * `rows`: `[r, 2]`, the target of each row and where its cross-entropy goes
 /// * `weights`: `[r]`
-/// * `ce`: `[n]`, nats, written at the rows' places only
+/// * `ce`: `[n]`, nats, written for the chunk's rows only
 /// * `terms`: `[r]`, weight times cross-entropy
-/// * `statistics`: `[r, 2]`, the largest logit and the sum of `exp(logit - largest)`; apart, because
-///   their logarithmic sum at 1e4 would be off by 1e-3 in f32
+/// * `statistics`: `[r, 2]`, the largest logit and the sum of `exp(logit - largest)`; separate, because their
+///   logarithmic sum at 1e4 would be off by 1e-3 in f32
 #[cube(launch, create_dummy_kernel)]
 #[allow(clippy::too_many_arguments)]
 pub fn cross_entropy<F: Float, N: Size>(

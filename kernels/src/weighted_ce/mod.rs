@@ -8,73 +8,83 @@
 //! dX_i = w_i * (softmax(W x_i) - onehot(y_i)) W          dW = sum_i w_i * (softmax(W x_i) - onehot(y_i)) x_i^T
 //! ```
 //!
-//! A row is *kept* when its target is not negative and its weight is not zero; all other rows are
-//! dropped before the first product and cost nothing, and what stands in them does not matter.
+//! A row is *kept* when its target is not negative and its weight is not zero; all other rows are dropped before the
+//! first product and cost nothing, and their values do not matter.
 //!
 //! # How
 //!
-//! The loss is a scalar, so its gradients are known in the forward pass up to one factor, the
-//! gradient that arrives from above. Kept rows are taken a chunk at a time: logits of the chunk,
-//! log-sum-exp and cross-entropy per row, then the same buffer is turned in place into
-//! `w * (softmax - onehot)` and multiplied into dX and dW at once. Never more than one chunk of
-//! logits is alive: 256 rows, fewer where the vocabulary is so large that they would take more than
-//! 48 MiB. With all scratch space that is under 64 MB at D = 576, V = 49152, whatever N
-//! (`tests/memory.rs`). The backward pass is a multiplication by a scalar, left out when it is one.
-//! A gradient that nobody asked for (frozen unembedding, detached hidden states, no autodiff) is
-//! not computed.
+//! The loss is a scalar, so its gradients are known in the forward pass up to one factor, the upstream gradient.
+//! Kept rows are processed in chunks: the logits of the chunk, log-sum-exp and cross-entropy per row; then the same
+//! buffer becomes `w * (softmax - onehot)` in place and is multiplied into dX and dW at once. Only one chunk of
+//! logits exists at a time: 256 rows, fewer where the vocabulary is so large that they would take more than 48 MiB.
+//! With all scratch memory that is under 64 MB at D = 576, V = 49152, whatever N (`tests/memory.rs`). The backward
+//! pass is a multiplication by a scalar. Gradients that are not requested (frozen unembedding, detached hidden
+//! states, no autodiff) are not computed.
 //!
-//! On flex and ndarray f32 keeps no logits at all, but their exponentials, relative to the largest of
-//! their part of the row, made while the logits are in the cache; with products in bf16
-//! ([`Accuracy::factors`](crate::Accuracy)) the exponentials are kept in bf16, and 512 rows take as much room as 256.
-//! With [`Accuracy::filter`](crate::Accuracy) the elements of a chunk's gradient that are too small to matter one by
-//! one go into dX and dW as a matrix of rank one, their row sums times their column sums, unless
-//! what that leaves out could be more than so large a share of the chunk's gradient of the logits
-//! (Frobenius norm): then, as with flat distributions, the chunk is computed whole. On SmolLM2-135M's
-//! hidden states a filter of 1e-3 changed dX by 6.5e-4 and dW by 1.8e-4 (`benches/peers/run.py --ce`).
+//! On flex, f32 stores no logits but their exponentials, relative to the maximum of their part of the row, computed
+//! while the logits are in the cache; with products in bf16 ([`Accuracy::factors`]) the exponentials are stored in
+//! bf16, and 512 rows take as much memory as 256. With [`Accuracy::filter`] the elements of a chunk's gradient that
+//! are too small to matter individually enter dX and dW as a matrix of rank one, their row sums times their column
+//! sums, if that changes the chunk's gradient of the logits by at most this share (Frobenius norm). Otherwise, as
+//! with flat distributions, all elements of the chunk are computed. On SmolLM2-135M's hidden states a filter of 1e-3
+//! changed dX by 6.5e-4 and dW by 1.8e-4 (`benches/peers/run.py --ce`).
 //!
-//! Each tracked call keeps its dW `[V, D]` until its backward pass. So that memory does not grow
-//! with the number of prediction heads, either run `backward` for one head before the next one's
-//! forward pass, or hand all heads' rows over in one call, `[H * N, D]`: the result is the same sum.
+//! Each tracked call keeps its dW `[V, D]` until its backward pass. So that memory does not grow with the number of
+//! prediction heads, either run `backward` for one head before the next one's forward pass, or pass all heads' rows
+//! in one call, `[H * N, D]`: the result is the same sum.
 //!
 //! # Where
 //!
 //! | backend | form |
 //! |---|---|
-//! | flex, ndarray | slices, the `gemm` crate and rayon; f32 and f64 as they are, f16 and bf16 through f32 |
-//! | CubeCL (wgpu, cuda) | the same chunks: burn's products and two kernels on the logits, kept in the storage type |
-//! | libtorch | the same chunks in the backend's own operations, logits cast to f32 |
+//! | flex | slices, `wmtp-gemm` and rayon, in f32 (f16 and bf16 through f32) |
+//! | CubeCL (wgpu, cuda) | the same chunks: burn's products and two kernels on the logits, stored in the hidden states' type |
+//! | ndarray, libtorch; f64 on all | the same chunks in the backend's own operations, logits cast to f32 (f64 stays f64) |
 //!
-//! Log-sum-exp and all sums are taken in f32 or better; dW is accumulated in f32 (f64 for f64).
-//! On flex and ndarray no result depends on the number of threads or on their timing. `loss` and
-//! `ce` are f32, or f64 when the hidden states are.
+//! Log-sum-exp and all sums are computed in f32 or better; dW is accumulated in f32 (f64 for f64). On flex no result
+//! in f32 or bf16 depends on the number of threads or on their timing. `loss` and `ce` are f32, or f64 when the
+//! hidden states are.
 //!
 //! # Speed
 //!
-//! `cargo bench -p wmtp-benches --bench weighted_ce` measures it against the plain form of
-//! [`mod@reference`] in the same run; its header holds what was expected and what was measured.
+//! `cargo bench -p wmtp-benches --bench weighted_ce` measures it against [`weighted_linear_cross_entropy_plain`] in
+//! the same run; its header holds what was expected and what was measured.
 //!
 //! # Sources
 //!
-//! Gloeckle et al. 2024, arXiv 2404.19737, section 2: heads one after another, so that only one
-//! head's logits exist. Hsu et al. 2024, Liger Kernel, arXiv 2410.10989: gradients in the
-//! forward pass, chunk by chunk, logits overwritten by their gradient. Wijmans et al. 2024, Cut
-//! your losses, arXiv 2411.09009: logits need not be materialised, and skipping rows is worth it.
+//! Gloeckle et al. 2024, arXiv 2404.19737, section 2: sequential heads, so that only one head's logits exist. Hsu et
+//! al. 2024, Liger Kernel, arXiv 2410.10989: gradients in the forward pass, chunk by chunk, logits overwritten by
+//! their gradient. Wijmans et al. 2024, Cut your losses, arXiv 2411.09009: logits need not be materialised, and
+//! skipping rows pays off.
 
+mod backend;
 mod chunked;
+mod contract;
 #[cfg(feature = "cube")]
 mod cube;
 #[cfg(feature = "cube")]
 pub mod cube_kernels;
-mod extension;
-#[cfg(any(feature = "flex", feature = "ndarray"))]
-mod host;
-pub mod reference;
+#[cfg(feature = "flex")]
+mod flex;
 mod rows;
 
-use crate::Accuracy;
+use crate::Precision;
+use backend::WeightedCrossEntropyOps;
 use burn::backend::Dispatch;
-use burn::tensor::{DType, Int, Tensor};
-use extension::WeightedCrossEntropyOps;
+use burn::tensor::{DType, Int, Tensor, activation::log_softmax};
+
+/// The accuracy of the operation on flex; elsewhere the tensors' types decide, and nothing is filtered. The default
+/// computes everything in the tensors' type.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Accuracy {
+    /// The factors of the products.
+    pub factors: Precision,
+    /// The type of the unembedding's gradient, after it has been summed in f32.
+    pub gradient: Precision,
+    /// Relative error that the gradient may have because small probabilities are summed instead of multiplied
+    /// individually (see the [module](self)); 0 computes them all, as does f64.
+    pub filter: f64,
+}
 
 /// What [`weighted_linear_cross_entropy`] returns.
 #[derive(Debug, Clone)]
@@ -94,7 +104,7 @@ pub struct WeightedCrossEntropy {
 /// * `targets`: `[N]`, ids below V; a negative one means that the row is skipped
 /// * `weights`: `[N]`, any float type; a row of weight 0 is skipped
 ///
-/// Not-a-number in a kept row, or in its weight, comes out in `loss` and in that row's `ce`.
+/// A NaN in a kept row, or in its weight, reaches `loss` and that row's `ce`.
 ///
 /// # Panics
 /// If the shapes or the float types of `hidden` and `unembedding` do not fit together, or if a kept
@@ -108,9 +118,9 @@ pub fn weighted_linear_cross_entropy(
     weighted_linear_cross_entropy_in(Accuracy::default(), hidden, unembedding, targets, weights)
 }
 
-/// [`weighted_linear_cross_entropy`] with what `accuracy` says rounded to bf16 and filtered on flex and
-/// ndarray; cross-entropies and sums stay those of f32 logits. On flex the unembedding may be bf16 beside hidden states in f32: it is read as it is, and its
-/// gradient is bf16.
+/// [`weighted_linear_cross_entropy`] with the rounding and the filter of `accuracy` on flex; cross-entropies and sums
+/// stay those of f32 logits. On flex the unembedding may also be bf16 with hidden states in f32: it is read without a
+/// copy, and its gradient is bf16.
 ///
 /// # Panics
 /// As [`weighted_linear_cross_entropy`].
@@ -158,4 +168,30 @@ fn check_arguments(hidden: &Tensor<2>, unembedding: &Tensor<2>, targets: &Tensor
         hidden.dtype(),
         unembedding.dtype()
     );
+}
+
+/// [`weighted_linear_cross_entropy`] without a fused operation: all logits at once, burn's own operations and
+/// autodiff. The reference of tests and benches; nothing in training calls it. It keeps several tensors of `[N, V]`
+/// until its backward pass, and skipped rows are computed and multiplied by zero: their non-finite values show.
+///
+/// # Panics
+/// As [`weighted_linear_cross_entropy`], on shapes and types.
+pub fn weighted_linear_cross_entropy_plain(
+    hidden: Tensor<2>,
+    unembedding: Tensor<2>,
+    targets: Tensor<1, Int>,
+    weights: Tensor<1>,
+) -> WeightedCrossEntropy {
+    check_arguments(&hidden, &unembedding, &targets, &weights);
+    let [n, _] = hidden.dims();
+    let weights = weights.detach();
+    let skipped = targets.clone().lower_elem(0).bool_or(weights.clone().equal_elem(0.0));
+    let targets = targets.clamp_min(0).reshape([n, 1]);
+    let logits = hidden.matmul(unembedding.transpose());
+    let ce = log_softmax(logits, 1).gather(1, targets).reshape([n]).neg();
+    let ce = ce.mask_fill(skipped, 0.0);
+    WeightedCrossEntropy {
+        loss: (ce.clone() * weights).sum(),
+        ce: ce.detach(),
+    }
 }

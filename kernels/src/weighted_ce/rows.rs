@@ -1,11 +1,15 @@
-//! Which rows are kept, and how many of them are taken at a time. Shared by all implementations.
+//! Which rows are kept, and how many of them make a chunk. Shared by all implementations.
 
-use burn::tensor::TensorData;
+use burn::backend::{
+    Backend, ExecutionError,
+    tensor::{FloatTensor, IntTensor},
+};
+use burn::tensor::{TensorData, read_sync};
 
-/// One chunk's logits take at most this many bytes, padding aside (unless a single row takes more).
+/// Maximum size of one chunk's logits in bytes, without padding (a single row may be larger).
 pub(super) const CHUNK_BYTES: usize = 48 << 20;
 
-/// More rows than this per chunk make the products no faster.
+/// Maximum rows of a chunk; more make the products no faster.
 pub(super) const CHUNK_ROWS: usize = 256;
 
 /// A row that takes part in the loss.
@@ -15,7 +19,7 @@ pub(super) struct KeptRow {
     pub index: usize,
     /// Id of the correct token, below the size of the vocabulary.
     pub target: usize,
-    /// Its weight: not zero, may be negative or not-a-number.
+    /// Its weight: not zero, may be negative or a NaN.
     pub weight: f64,
 }
 
@@ -44,16 +48,32 @@ pub(super) fn kept_rows(targets: &TensorData, weights: &TensorData, vocabulary: 
         .collect()
 }
 
-/// Rows per chunk for `kept` rows of logits, `vocabulary` wide and `element_bytes` per logit: as many
-/// as [`CHUNK_ROWS`] and [`CHUNK_BYTES`] allow, then evened out so that the last chunk is not a stub.
+/// Rows per chunk for `kept` rows of logits, `vocabulary` wide and `element_bytes` per logit: as many as
+/// [`CHUNK_ROWS`] and [`CHUNK_BYTES`] allow, then evened out so that the last chunk is not a small remainder.
 pub(super) fn rows_per_chunk(kept: usize, vocabulary: usize, element_bytes: usize) -> usize {
     even_rows(kept, CHUNK_BYTES / (vocabulary * element_bytes), CHUNK_ROWS)
 }
 
-/// Rows per chunk for `kept` rows, of which `fit` into memory and `most` are of use: at least one.
-pub(super) fn even_rows(kept: usize, fit: usize, most: usize) -> usize {
-    let chunks = kept.div_ceil(fit.clamp(1, most)).max(1);
+/// Rows per chunk for `kept` rows, of which `fit` into memory, but at most `max` and at least one.
+pub(super) fn even_rows(kept: usize, fit: usize, max: usize) -> usize {
+    let chunks = kept.div_ceil(fit.clamp(1, max)).max(1);
     kept.div_ceil(chunks).max(1)
+}
+
+/// The kept rows, read back from the device.
+pub(super) fn read_rows<B: Backend>(targets: IntTensor<B>, weights: FloatTensor<B>, vocabulary: usize) -> Vec<KeptRow> {
+    let targets = arrived(read_sync(B::int_into_data(targets)));
+    kept_rows(&targets, &read_floats::<B>(weights), vocabulary)
+}
+
+/// The values of `tensor`, read back from the device.
+pub(super) fn read_floats<B: Backend>(tensor: FloatTensor<B>) -> TensorData {
+    arrived(read_sync(B::float_into_data(tensor)))
+}
+
+/// Panics as `Tensor::into_data` does where the device fails.
+fn arrived(data: Result<TensorData, ExecutionError>) -> TensorData {
+    data.unwrap_or_else(|error| panic!("weighted_linear_cross_entropy: reading from the device failed: {error}"))
 }
 
 #[cfg(test)]

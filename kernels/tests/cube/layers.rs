@@ -150,7 +150,7 @@ fn swiglu_of_large_gates_is_finite() {
     }
 }
 
-/// A transposed input: its rows don't lie one after another.
+/// A transposed input: it is not contiguous.
 #[test]
 fn inputs_that_are_not_contiguous() {
     let mut numbers = Numbers(4);

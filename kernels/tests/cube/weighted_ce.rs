@@ -3,7 +3,7 @@
 use crate::common::{Problem, Solution, distance};
 use crate::device;
 use burn::tensor::{DType, Device};
-use wmtp_kernels::weighted_ce::reference::weighted_linear_cross_entropy_plain;
+use wmtp_kernels::weighted_ce::weighted_linear_cross_entropy_plain;
 use wmtp_kernels::weighted_linear_cross_entropy;
 
 fn found(problem: &Problem, dtype: DType) -> Solution {

@@ -8,7 +8,6 @@ mod kept;
 mod layout;
 mod params;
 mod pth;
-mod zip;
 
 use std::borrow::Cow;
 use std::cell::RefCell;

@@ -7,12 +7,13 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Seek, Write};
 use std::path::Path;
 
 use burn_store::pytorch_reader::{DType, PytorchReader, Tensor};
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, DateTime, ZipWriter};
 
-use super::zip::ZipWriter;
 use crate::error::ModelError;
 use crate::names::TensorSpec;
 use crate::raw::SaveDtype;
@@ -48,8 +49,8 @@ pub(super) fn write(path: &Path, tensors: &[OutgoingTensor<'_>]) -> Result<(), M
     let root = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     tensor_file::replace(path, |out| {
         let mut zip = ZipWriter::new(out);
-        zip.add(&format!("{root}/data.pkl"), &pickle(tensors))?;
-        zip.add(&format!("{root}/byteorder"), b"little")?;
+        add(&mut zip, format!("{root}/data.pkl"), &pickle(tensors))?;
+        add(&mut zip, format!("{root}/byteorder"), b"little")?;
         for (key, tensor) in tensors.iter().enumerate() {
             let bytes = (tensor.bytes)();
             if bytes.len() != tensor.spec.shape.iter().product::<usize>() * tensor.dtype.size() {
@@ -58,12 +59,25 @@ pub(super) fn write(path: &Path, tensors: &[OutgoingTensor<'_>]) -> Result<(), M
                     format!("the source has {} bytes for `{}`", bytes.len(), tensor.spec.name),
                 ));
             }
-            zip.add(&format!("{root}/data/{key}"), &bytes)?;
+            add(&mut zip, format!("{root}/data/{key}"), &bytes)?;
         }
         // The version of the container that every PyTorch since 1.6 reads.
-        zip.add(&format!("{root}/version"), b"3\n")?;
-        zip.finish()
+        add(&mut zip, format!("{root}/version"), b"3\n")?;
+        zip.finish()?;
+        Ok(())
     })
+}
+
+/// Adds an entry: uncompressed, and aligned to 64 bytes so that a mapped file can be used in place.
+fn add(zip: &mut ZipWriter<impl Write + Seek>, name: String, data: &[u8]) -> io::Result<()> {
+    let options = SimpleFileOptions::default()
+        .compression_method(CompressionMethod::Stored)
+        // 1980-01-01, the format's first date: equal contents give equal archives.
+        .last_modified_time(DateTime::default())
+        .with_alignment(64)
+        .large_file(u32::try_from(data.len()).is_err());
+    zip.start_file(name, options)?;
+    zip.write_all(data)
 }
 
 /// Opcodes of pickle protocol 2, as in Python's `pickletools`.

@@ -1,72 +1,79 @@
 //! Generation in a backend's own operations: every device and float type.
 //!
-//! The products of all texts are taken together; attention goes text by text, each over a cache of
-//! its own. A piece that follows another one starts with a copy of its keys and values, so that what
-//! is shared is computed once, though not held once.
+//! The products of all texts are computed together; attention goes text by text, each over a KV cache of
+//! its own. A segment with a parent starts with a copy of the parent's keys and values, so that shared
+//! prefixes are computed once, though not stored once.
 
 use std::ops::Range;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, module::embedding};
 
-use super::engine::{Engine, Piece, Span, Stay};
-use crate::attention::{Cached, LayerCache, Rows};
+use super::engine::{Accepted, DraftSpan, Engine, SegmentId};
+use crate::causal_lm::CausalLm;
+use crate::decoder::{
+    DecoderLayer, LayerWeights, NewTexts, TensorDecode, TensorKvCache, decode, decode_last, extend_caches,
+};
+use crate::linear::{Linear, RmsNorm};
 use crate::llama::MtpLlama;
+use wmtp_kernels::attention::flex::Heads;
 
-/// Attention scores of one layer that are made at a time; longer prompts go in shorter parts.
+/// Most attention scores of one layer held at a time; longer prompts are read in shorter parts.
 const MOST_SCORES: usize = 1 << 24;
 
-/// Caches of a text up to the end of a piece, one a layer: those seen through head 1, then heads 2..H.
+/// KV caches of a text up to the end of a segment, one a layer: those up to head 1, then heads 2..H.
 struct Text {
-    parent: Option<Piece>,
-    layers: Vec<LayerCache>,
+    parent: Option<SegmentId>,
+    layers: Vec<TensorKvCache>,
 }
 
-/// What the last step left for [`Engine::settle`].
+/// What the last step left for [`Engine::commit`].
 struct Stepped {
-    rows: Vec<(Piece, Range<usize>)>,
+    rows: Vec<(SegmentId, Range<usize>)>,
     /// Tokens of each text before its rows.
     before: Vec<usize>,
     /// The trunk's output `[N, D]`.
     trunk: Tensor<2>,
 }
 
-/// A model and the pieces of text that it has read.
-pub struct OnDevice<'a> {
+/// A model and the KV caches of text segments.
+pub struct TensorEngine<'a> {
     model: &'a MtpLlama,
     heads: usize,
+    attention: Heads,
     dtype: DType,
     device: Device,
-    pieces: Vec<Option<Text>>,
+    segments: Vec<Option<Text>>,
     stepped: Option<Stepped>,
 }
 
-impl<'a> OnDevice<'a> {
+impl<'a> TensorEngine<'a> {
     /// `drafts`: with heads 2..H.
     pub fn new(model: &'a MtpLlama, drafts: bool) -> Self {
         Self {
             model,
             heads: if drafts { model.n_heads() } else { 1 },
+            attention: model.config().layer_spec().heads,
             dtype: model.decoded_dtype(),
             device: model.device(),
-            pieces: Vec::new(),
+            segments: Vec::new(),
             stepped: None,
         }
     }
 
-    /// Tokens of the text up to this piece's end.
-    fn length(&self, piece: Piece) -> usize {
-        self.pieces
-            .get(piece)
+    /// Tokens of the text up to this segment's end.
+    fn length(&self, segment: SegmentId) -> usize {
+        self.segments
+            .get(segment)
             .and_then(Option::as_ref)
             .and_then(|text| text.layers.first())
-            .map_or(0, LayerCache::len)
+            .map_or(0, TensorKvCache::len)
     }
 
-    /// A piece that has read nothing yet takes over what its parent has read.
-    fn inherit(&mut self, piece: Piece) {
+    /// Gives an empty segment a copy of its parent's caches.
+    fn inherit(&mut self, segment: SegmentId) {
         let parent = self
-            .pieces
-            .get(piece)
+            .segments
+            .get(segment)
             .and_then(Option::as_ref)
             .filter(|text| text.layers.is_empty())
             .map(|text| text.parent);
@@ -74,38 +81,38 @@ impl<'a> OnDevice<'a> {
             return;
         };
         let inherited = parent
-            .and_then(|parent| self.pieces.get(parent)?.as_ref())
+            .and_then(|parent| self.segments.get(parent)?.as_ref())
             .map(|text| text.layers.clone());
         let layers = self.model.config().num_hidden_layers + self.heads - 1;
-        let new = || LayerCache::new(self.model.config(), self.dtype, &self.device);
+        let new = || TensorKvCache::new(self.model.config(), self.dtype, &self.device);
         let caches = inherited
             .filter(|caches| !caches.is_empty())
             .unwrap_or_else(|| (0..layers).map(|_| new()).collect());
-        if let Some(text) = self.pieces.get_mut(piece).and_then(Option::as_mut) {
+        if let Some(text) = self.segments.get_mut(segment).and_then(Option::as_mut) {
             text.layers = caches;
         }
     }
 
     /// Rows of the spans with the number of tokens before each.
-    fn rows(&mut self, spans: &[Span<'_>]) -> (Vec<(Piece, Range<usize>)>, Vec<usize>) {
+    fn rows(&mut self, spans: &[DraftSpan<'_>]) -> (Vec<(SegmentId, Range<usize>)>, Vec<usize>) {
         let mut from = 0;
         let mut rows = Vec::with_capacity(spans.len());
         for span in spans {
-            self.inherit(span.piece);
-            rows.push((span.piece, from..from + span.tokens.len()));
+            self.inherit(span.segment);
+            rows.push((span.segment, from..from + span.tokens.len()));
             from += span.tokens.len();
         }
-        let before = rows.iter().map(|(piece, _)| self.length(*piece)).collect();
+        let before = rows.iter().map(|(segment, _)| self.length(*segment)).collect();
         (rows, before)
     }
 
-    fn cached(&self, rows: &[(Piece, Range<usize>)], before: &[usize]) -> Cached {
-        let of = |((_, rows), before): (&(Piece, Range<usize>), &usize)| *before..before + rows.len();
+    fn new_texts(&self, rows: &[(SegmentId, Range<usize>)], before: &[usize]) -> NewTexts {
+        let of = |((_, rows), before): (&(SegmentId, Range<usize>), &usize)| *before..before + rows.len();
         let positions = rows.iter().zip(before).map(of).collect();
-        Cached::new(self.model.config(), positions, self.dtype, &self.device)
+        NewTexts::new(self.model.config(), positions, self.dtype, &self.device)
     }
 
-    fn embedded(&self, spans: &[Span<'_>]) -> Tensor<2> {
+    fn embedded(&self, spans: &[DraftSpan<'_>]) -> Tensor<2> {
         let ids: Vec<i64> = spans
             .iter()
             .flat_map(|span| span.tokens)
@@ -117,30 +124,36 @@ impl<'a> OnDevice<'a> {
         embedding(weight, ids).flatten::<2>(0, 1).cast(self.dtype)
     }
 
-    /// The caches of a layer for these texts, in their order.
-    fn with_caches<R>(
+    /// Runs `task` on the decoding of new tokens through `layer`, whose caches have this index.
+    fn with_layer<R>(
         &mut self,
-        rows: &[(Piece, Range<usize>)],
-        layer: usize,
-        task: impl FnOnce(&mut [&mut LayerCache]) -> R,
+        (index, layer): (usize, &'a DecoderLayer),
+        rows: &[(SegmentId, Range<usize>)],
+        new: &NewTexts,
+        task: impl for<'x> FnOnce(&mut TensorDecode<'x, '_>, &LayerWeights<&'x RmsNorm, &'x Linear>) -> R,
     ) -> R {
-        let mut places: Vec<Option<&mut LayerCache>> = self
-            .pieces
+        let mut places: Vec<Option<&mut TensorKvCache>> = self
+            .segments
             .iter_mut()
-            .map(|text| text.as_mut().and_then(|text| text.layers.get_mut(layer)))
+            .map(|text| text.as_mut().and_then(|text| text.layers.get_mut(index)))
             .collect();
-        let mut caches: Vec<&mut LayerCache> = rows
+        let mut caches: Vec<&mut TensorKvCache> = rows
             .iter()
-            .filter_map(|(piece, _)| places.get_mut(*piece).and_then(Option::take))
+            .filter_map(|(segment, _)| places.get_mut(*segment).and_then(Option::take))
             .collect();
-        task(&mut caches)
+        let mut decoding = TensorDecode {
+            new,
+            caches: &mut caches,
+            heads: self.attention,
+        };
+        task(&mut decoding, &layer.by_role())
     }
 
     /// The trunk's output `[N, D]`.
-    fn trunk(&mut self, mut x: Tensor<2>, rows: &[(Piece, Range<usize>)], cached: &Cached) -> Tensor<2> {
+    fn trunk(&mut self, mut x: Tensor<2>, rows: &[(SegmentId, Range<usize>)], new: &NewTexts) -> Tensor<2> {
         let model = self.model;
-        for (index, layer) in model.parts().trunk.iter().enumerate() {
-            x = self.with_caches(rows, index, |caches| layer.decode(x, cached, caches, Rows::All));
+        for layer in model.parts().trunk.iter().enumerate() {
+            x = self.with_layer(layer, rows, new, |ops, layer| decode(ops, layer, x));
         }
         x
     }
@@ -152,47 +165,49 @@ impl<'a> OnDevice<'a> {
     }
 }
 
-impl Engine for OnDevice<'_> {
-    fn add(&mut self, parent: Option<Piece>) -> Piece {
+impl Engine for TensorEngine<'_> {
+    fn add(&mut self, parent: Option<SegmentId>) -> SegmentId {
         let text = Text {
             parent,
             layers: Vec::new(),
         };
-        match self.pieces.iter().position(Option::is_none) {
+        match self.segments.iter().position(Option::is_none) {
             Some(free) => {
-                self.pieces[free] = Some(text);
+                self.segments[free] = Some(text);
                 free
             }
             None => {
-                self.pieces.push(Some(text));
-                self.pieces.len() - 1
+                self.segments.push(Some(text));
+                self.segments.len() - 1
             }
         }
     }
 
-    fn remove(&mut self, piece: Piece) {
-        if let Some(place) = self.pieces.get_mut(piece) {
+    fn remove(&mut self, segment: SegmentId) {
+        if let Some(place) = self.segments.get_mut(segment) {
             *place = None;
         }
     }
 
-    fn fill(&mut self, spans: &[Span<'_>]) {
+    fn fill(&mut self, spans: &[DraftSpan<'_>]) {
         let model = self.model;
         let last = model.parts().trunk.len();
         for span in spans {
             let mut rest = span.tokens;
             while !rest.is_empty() {
-                self.inherit(span.piece);
-                let keys = self.length(span.piece) + rest.len();
+                self.inherit(span.segment);
+                let keys = self.length(span.segment) + rest.len();
                 let most = MOST_SCORES / (keys * model.config().num_attention_heads).max(1);
                 let (now, later) = rest.split_at(rest.len().min(most.max(1)));
-                let spans = [Span { tokens: now, ..*span }];
+                let spans = [DraftSpan { tokens: now, ..*span }];
                 let (rows, before) = self.rows(&spans);
-                let cached = self.cached(&rows, &before);
+                let new = self.new_texts(&rows, &before);
                 let x = self.embedded(&spans);
-                let x = self.trunk(x, &rows, &cached);
+                let x = self.trunk(x, &rows, &new);
                 for (head, layer) in model.parts().heads.iter().take(self.heads).enumerate() {
-                    self.with_caches(&rows, last + head, |caches| layer.keep(x.clone(), &cached, caches));
+                    self.with_layer((last + head, layer), &rows, &new, |ops, layer| {
+                        extend_caches(ops, layer, &x);
+                    });
                 }
                 rest = later;
             }
@@ -200,61 +215,62 @@ impl Engine for OnDevice<'_> {
     }
 
     /// A branch would need a copy of all caches of its text.
-    fn branches(&self) -> bool {
+    fn supports_branches(&self) -> bool {
         false
     }
 
-    fn step(&mut self, spans: &[Span<'_>]) -> Vec<f32> {
+    fn step(&mut self, spans: &[DraftSpan<'_>]) -> Vec<f32> {
         let model = self.model;
         let (rows, before) = self.rows(spans);
-        let cached = self.cached(&rows, &before);
+        let new = self.new_texts(&rows, &before);
         let x = self.embedded(spans);
-        let trunk = self.trunk(x, &rows, &cached);
+        let trunk = self.trunk(x, &rows, &new);
         let parts = model.parts();
         let Some(head) = parts.heads.first() else {
             return Vec::new();
         };
-        let x = self.with_caches(&rows, parts.trunk.len(), |caches| {
-            head.decode(trunk.clone(), &cached, caches, Rows::All)
+        let x = trunk.clone();
+        let x = self.with_layer((parts.trunk.len(), head), &rows, &new, |ops, layer| {
+            decode(ops, layer, x)
         });
         self.stepped = Some(Stepped { rows, before, trunk });
         self.logits(x)
     }
 
-    fn settle(&mut self, stay: &[Stay]) -> Vec<f32> {
+    fn commit(&mut self, accepted: &[Accepted]) -> Vec<f32> {
         let Some(Stepped { rows, before, trunk }) = self.stepped.take() else {
             return Vec::new();
         };
         let model = self.model;
         let last = model.parts().trunk.len();
-        let (mut rows_staying, mut stay_before, mut chosen) = (Vec::new(), Vec::new(), Vec::new());
-        for (((piece, rows), before), Stay { tokens: kept, .. }) in rows.iter().zip(&before).zip(stay) {
-            if let Some(text) = self.pieces.get_mut(*piece).and_then(Option::as_mut) {
+        let (mut committed, mut committed_before, mut chosen) = (Vec::new(), Vec::new(), Vec::new());
+        for (((segment, rows), before), Accepted { tokens, .. }) in rows.iter().zip(&before).zip(accepted) {
+            if let Some(text) = self.segments.get_mut(*segment).and_then(Option::as_mut) {
                 let layers = text.layers.iter_mut().take(last + 1);
-                layers.for_each(|cache| cache.truncate(before + kept));
+                layers.for_each(|cache| cache.truncate(before + tokens));
             }
-            if *kept > 0 {
-                rows_staying.push((*piece, chosen.len()..chosen.len() + kept));
-                stay_before.push(*before);
-                chosen.extend((rows.start..rows.start + kept).map(|row| row as i64));
+            if *tokens > 0 {
+                committed.push((*segment, chosen.len()..chosen.len() + tokens));
+                committed_before.push(*before);
+                chosen.extend((rows.start..rows.start + tokens).map(|row| row as i64));
             }
         }
-        if rows_staying.is_empty() {
+        if committed.is_empty() {
             return Vec::new();
         }
         let count = chosen.len();
         let chosen = Tensor::<1, Int>::from_data(TensorData::new(chosen, [count]), &self.device);
         let x = trunk.select(0, chosen);
-        let cached = self.cached(&rows_staying, &stay_before);
+        let new = self.new_texts(&committed, &committed_before);
         let heads = model.parts().heads.iter().enumerate().take(self.heads).skip(1);
-        let states: Vec<Tensor<3>> = heads
+        let hidden: Vec<Tensor<3>> = heads
             .map(|(head, layer)| {
-                let x = self.with_caches(&rows_staying, last + head, |caches| {
-                    layer.decode(x.clone(), &cached, caches, Rows::LastOfEach)
+                let x = self.with_layer((last + head, layer), &committed, &new, |ops, layer| {
+                    decode_last(ops, layer, &x)
                 });
                 x.unsqueeze_dim(1)
             })
             .collect();
-        self.logits(Tensor::cat(states, 1).flatten(0, 1))
+        self.logits(Tensor::cat(hidden, 1).flatten(0, 1))
     }
 }

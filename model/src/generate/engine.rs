@@ -1,48 +1,47 @@
-//! What generation asks of a device: keys and values of texts that grow, and logits.
+//! What generation needs of a device: KV caches of growing texts, and logits.
 
-/// Number of a piece of text, given out by an [`Engine`].
-pub type Piece = usize;
+pub(crate) use crate::decoder::SegmentId;
 
-/// New tokens at the end of a piece.
+/// New tokens at the end of a segment: those that are known, or drafts to verify.
 #[derive(Debug, Clone, Copy)]
-pub struct Span<'a> {
-    pub piece: Piece,
+pub struct DraftSpan<'a> {
+    pub segment: SegmentId,
     pub tokens: &'a [u32],
-    /// Ways in which the text may go on behind them, each out of sight of the others. For
-    /// [`Engine::step`] only, and none where [`Engine::branches`] is false.
+    /// Branches of a draft tree, each a continuation of `tokens`; branches do not attend to each other. For
+    /// [`Engine::step`] only, and none where [`Engine::supports_branches`] is false.
     pub branches: &'a [Vec<u32>],
 }
 
-/// What stays of a span.
+/// The accepted tokens of a draft span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stay {
-    /// So many of its tokens; 0 only for a piece that is removed next.
+pub struct Accepted {
+    /// Number of accepted tokens; 0 only for a segment that is removed next.
     pub tokens: usize,
-    /// If all of them, so many of a branch's behind them.
+    /// If all of them are, a branch's index and the number of its accepted tokens.
     pub branch: Option<(usize, usize)>,
 }
 
-/// A model with the keys and values of pieces of text. A piece follows another one, its parent, or
-/// starts a text; pieces that follow the same one share its keys and values.
+/// A model with the KV caches of text segments. A segment continues another one, its parent, or starts
+/// a text; segments with the same parent share its keys and values.
 pub trait Engine {
-    /// A new, empty piece after `parent`, which is complete once its child gets a token.
-    fn add(&mut self, parent: Option<Piece>) -> Piece;
+    /// A new, empty segment after `parent`, which is complete once its child gets a token.
+    fn add(&mut self, parent: Option<SegmentId>) -> SegmentId;
 
-    /// Forgets a piece. Its children are gone already.
-    fn remove(&mut self, piece: Piece);
+    /// Frees a segment, whose children were removed before.
+    fn remove(&mut self, segment: SegmentId);
 
-    /// Reads tokens for what follows them: keys and values of all layers and heads, no logits. A piece
-    /// stands behind its parent.
-    fn fill(&mut self, spans: &[Span<'_>]);
+    /// Prefill: fills the KV caches of all layers and heads, and computes no logits. A segment comes after
+    /// its parent.
+    fn fill(&mut self, spans: &[DraftSpan<'_>]);
 
-    /// Whether a span may branch.
-    fn branches(&self) -> bool;
+    /// Whether a span may have branches.
+    fn supports_branches(&self) -> bool;
 
-    /// Reads tokens and gives head 1's logits after each, `[N, V]`: those of a span, then of its branches.
-    /// The heads that draft have not read them before [`Engine::settle`].
-    fn step(&mut self, spans: &[Span<'_>]) -> Vec<f32>;
+    /// Appends tokens to the KV caches of trunk and head 1 and returns head 1's logits after each, `[N, V]`:
+    /// those of a span, then of its branches. The heads that draft get them in [`Engine::commit`].
+    fn step(&mut self, spans: &[DraftSpan<'_>]) -> Vec<f32>;
 
-    /// `stay[i]` of span i of the last step stays, and the rest was never there. Gives the logits of
-    /// heads 2..H after the last token that stays, `[spans with one, H - 1, V]`.
-    fn settle(&mut self, stay: &[Stay]) -> Vec<f32>;
+    /// Commits the accepted tokens of each span of the last step to the KV caches and rolls back the rest.
+    /// Returns the logits of heads 2..H after the last accepted token, `[spans with one, H - 1, V]`.
+    fn commit(&mut self, accepted: &[Accepted]) -> Vec<f32>;
 }

@@ -1,135 +1,30 @@
-//! Generation: many requests through one model, so many at once, each handed out as it ends.
+//! Generation: many requests through one model with continuous batching, each returned as it ends.
 //!
 //! Continuous batching (Yu et al. 2022, Orca): a text that ends leaves the batch at once and the next
-//! request takes its place. Beginnings that prompts have in common are read once and their keys and
-//! values shared ([`prefixes`], after SGLang's radix tree, Zheng et al. 2024). With
-//! [`Decoding::speculative`] heads 2..H draft and head 1 judges (Stern et al. 2018; Gloeckle et al.
-//! 2024, section 3.2), by speculative sampling where the temperature is not 0 (Leviathan et al. 2023).
+//! request takes its place. Prefixes that prompts have in common are computed once and their KV caches
+//! shared ([`prefixes`], after SGLang's radix tree, Zheng et al. 2024). With [`Decoding::speculative`]
+//! heads 2..H draft and head 1 verifies (Stern et al. 2018; Gloeckle et al. 2024, section 3.2), by
+//! speculative sampling where the temperature is not 0 (Leviathan et al. 2023).
 //!
 //! Tokens only: there is no text and no tokenizer here.
 
 mod device;
 mod engine;
-#[cfg(feature = "flex")]
-mod host;
-#[cfg(feature = "flex")]
-mod host_layer;
 mod prefixes;
+mod request;
 mod row;
 mod schedule;
+#[cfg(feature = "flex")]
+mod slices;
 
 use burn::module::Module;
 
+use crate::causal_lm::CausalLm;
 use crate::error::ModelError;
 use crate::llama::MtpLlama;
-use crate::sampling::Sampling;
 use engine::Engine;
+pub use request::{Decoding, Effort, Finish, Generation, Request, Totals};
 use schedule::Schedule;
-
-/// What to continue, and how.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Request {
-    /// Token ids, at least one.
-    pub tokens: Vec<u32>,
-    /// Seed of this request's own generator; the other requests of a call do not touch it.
-    pub seed: u64,
-    /// Temperature, top-p and length.
-    pub sampling: Sampling,
-}
-
-/// How the requests of a call are worked off.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decoding {
-    /// Most texts in the batch. Keys and values of about so many times `max_position_embeddings`
-    /// tokens are held at most, and of no more than the texts are long.
-    pub rows: usize,
-    /// Tokens that end a text.
-    pub eos: Vec<u32>,
-    /// Beginnings that prompts have in common are computed once.
-    pub share_prefixes: bool,
-    /// Heads 2..H draft the tokens after the next one, and head 1 judges them.
-    pub speculative: bool,
-    /// Tokens of drafts that a text has judged in a pass at most, at least one. Greedily more than H - 1
-    /// let a text try several ways to go on at once, on flex; a device takes one way.
-    pub drafts: usize,
-}
-
-impl Default for Decoding {
-    fn default() -> Self {
-        Self {
-            rows: 16,
-            eos: Vec::new(),
-            share_prefixes: true,
-            speculative: false,
-            drafts: 8,
-        }
-    }
-}
-
-/// Why a generation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finish {
-    /// The model gave an end token.
-    Eos,
-    /// The caller's `stop` said so.
-    Stop,
-    /// `max_new_tokens` were generated, or prompt and new tokens fill `max_position_embeddings`.
-    Length,
-}
-
-/// What came after one prompt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Generation {
-    /// The new tokens, without the prompt and without the end token. The token at which `stop`
-    /// said so is included.
-    pub tokens: Vec<u32>,
-    /// Why there are no more.
-    pub finish: Finish,
-    /// What it took.
-    pub effort: Effort,
-}
-
-/// What a generation took beyond reading its prompt.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Effort {
-    /// Passes through the trunk that this text took part in. Without speculation one for each token,
-    /// an end token included.
-    pub trunk_forwards: usize,
-    /// Tokens of heads 2..H that were put through the trunk for head 1 to judge.
-    pub judged: usize,
-    /// Passes in which heads 2, 3, ... had a token or several judged. Empty without speculation.
-    pub drafted: Vec<usize>,
-    /// Of these, the ones in which one became part of the text (or its end token).
-    pub accepted: Vec<usize>,
-}
-
-impl Effort {
-    /// Counts another text's effort in.
-    pub fn add(&mut self, other: &Self) {
-        self.trunk_forwards += other.trunk_forwards;
-        self.judged += other.judged;
-        for (all, more) in [
-            (&mut self.drafted, &other.drafted),
-            (&mut self.accepted, &other.accepted),
-        ] {
-            all.resize(all.len().max(more.len()), 0);
-            all.iter_mut().zip(more).for_each(|(all, more)| *all += more);
-        }
-    }
-}
-
-/// What a call took.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Passes of the batch through the trunk, without those that read prompts.
-    pub trunk_forwards: usize,
-    /// Tokens of all prompts.
-    pub prompt_tokens: usize,
-    /// Of these, the ones that were computed; the others were shared.
-    pub prompt_tokens_read: usize,
-    /// Tokens generated, without end tokens.
-    pub tokens: usize,
-}
 
 /// Continues all requests with head 1, at most [`Decoding::rows`] at once. `done` gets each one's index
 /// and generation as it ends.
@@ -138,9 +33,9 @@ pub struct Totals {
 /// request's index and all its new tokens so far; true ends it. A prompt as long as
 /// `max_position_embeddings` leaves no room and gives no token.
 ///
-/// The same call repeats exactly. In other company, with other `rows` or shared prefixes a generation
-/// is the same up to rounding; on flex with weights in f32 or bf16, on machines with AVX-512, to the
-/// last bit, since there no sum's order depends on what else is computed. Greedily, speculation changes
+/// The same call repeats exactly. With other requests, other `rows` or shared prefixes a generation is the
+/// same up to rounding; on flex with weights in f32 or bf16, on machines with AVX-512, to the
+/// last bit, since there the order of no sum depends on the rest of the batch. Greedily, speculation changes
 /// nothing but the time (where rounding differs, a token may differ whose logit is that close to the
 /// best); otherwise it changes which tokens a seed gives, and not their distribution.
 ///
@@ -172,21 +67,21 @@ pub fn generate_all(
     decoding: &Decoding,
     stop: &mut dyn FnMut(usize, &[u32]) -> bool,
 ) -> Result<Vec<Generation>, ModelError> {
-    let mut found = Vec::with_capacity(requests.len());
+    let mut generations = Vec::with_capacity(requests.len());
     generate(model, requests, decoding, stop, &mut |index, generation| {
-        found.push((index, generation));
+        generations.push((index, generation));
     })?;
-    found.sort_by_key(|(index, _)| *index);
-    Ok(found.into_iter().map(|(_, generation)| generation).collect())
+    generations.sort_by_key(|(index, _)| *index);
+    Ok(generations.into_iter().map(|(_, generation)| generation).collect())
 }
 
-/// What computes on the model's device: slices in host memory where that is flex and its types allow.
+/// The engine for the model's device: slices in host memory on flex with weights in f32 or bf16.
 fn engine<'a>(model: &'a MtpLlama, drafts: bool) -> Box<dyn Engine + 'a> {
     #[cfg(feature = "flex")]
-    if let Some(host) = host::Host::new(model, drafts) {
-        return Box::new(host);
+    if let Some(engine) = slices::SliceEngine::new(model, drafts) {
+        return Box::new(engine);
     }
-    Box::new(device::OnDevice::new(model, drafts))
+    Box::new(device::TensorEngine::new(model, drafts))
 }
 
 fn check(model: &MtpLlama, requests: &[Request], decoding: &Decoding) -> Result<(), ModelError> {
@@ -195,7 +90,7 @@ fn check(model: &MtpLlama, requests: &[Request], decoding: &Decoding) -> Result<
         return fail("a batch of 0 rows generates nothing: allow at least 1".to_owned());
     }
     if decoding.speculative && decoding.drafts == 0 {
-        return fail("0 drafts a pass leave nothing to judge: allow at least 1".to_owned());
+        return fail("0 draft tokens per step leave nothing to verify: allow at least 1".to_owned());
     }
     if decoding.speculative && model.n_heads() == 1 {
         return fail(

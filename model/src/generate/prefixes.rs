@@ -1,19 +1,19 @@
-//! Beginnings that prompts have in common, found in a radix tree (Morrison 1968; for keys and values
-//! Zheng et al. 2024, SGLang, arXiv 2312.07104).
+//! Common prefixes of prompts, found in a radix tree (Morrison 1968; for KV caches Zheng et al. 2024,
+//! SGLang, arXiv 2312.07104).
 //!
-//! The requests of a call are all known, so nothing is kept on the chance that it comes again: each
-//! shared piece knows how many requests still need it. Requests are taken in the order of the tree,
-//! depth first, so that beside the pieces of running texts those of one path wait at most.
+//! All requests of a call are known, so nothing is cached speculatively: each shared prefix has the number
+//! of requests that need it. Requests are taken in the order of the tree, depth first, so that in addition
+//! to the segments of running texts at most those of one path are held.
 
 use std::collections::BTreeMap;
 
-/// Shorter pieces are not worth being looked up in every attention.
+/// Shorter prefixes are not worth a segment of their own, which every attention must look up.
 const LEAST: usize = 16;
 
-/// A piece that several prompts begin with, after those of its ancestors.
+/// A run of tokens that several prompts share, after those of its ancestors.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Shared {
-    /// The piece before, an index of [`Prefixes::shared`].
+    /// The run before, an index of [`Prefixes::shared`].
     pub parent: Option<usize>,
     /// A prompt that has it, and where: its tokens from `from` up to `to`.
     pub prompt: usize,
@@ -23,14 +23,14 @@ pub struct Shared {
     pub users: usize,
 }
 
-/// What the prompts of a call share.
+/// The shared prefixes of the prompts of a call.
 #[derive(Debug, Default)]
 pub struct Prefixes {
     /// Parents stand before their children.
     pub shared: Vec<Shared>,
-    /// Each prompt's longest shared piece, an index of `shared`.
+    /// Each prompt's longest shared prefix, an index of `shared`.
     pub last: Vec<Option<usize>>,
-    /// The prompts in the order in which they are best taken.
+    /// The prompts in the order in which they are taken.
     pub order: Vec<usize>,
 }
 
@@ -77,7 +77,7 @@ impl Prefixes {
         }
     }
 
-    /// What `prompts` have in common.
+    /// The common prefixes of `prompts`.
     pub fn of(prompts: &[&[u32]]) -> Self {
         let tree = tree(prompts);
         let mut found = Self {
@@ -85,7 +85,7 @@ impl Prefixes {
             last: vec![None; prompts.len()],
             order: Vec::new(),
         };
-        // Nodes with the shared piece above each; the last one is taken next.
+        // Nodes with the shared run above each; the last one is taken next.
         let mut open = vec![(0, None)];
         while let Some((index, mut above)) = open.pop() {
             let node: &Node = &tree[index];
@@ -131,7 +131,7 @@ fn tree(prompts: &[&[u32]]) -> Vec<Node> {
             let edge = &prompts[tree[child].prompt][from..tree[child].to];
             let same = edge.iter().zip(&prompt[from..]).take_while(|(a, b)| a == b).count();
             if same < edge.len() {
-                // The child is cut: what is the same comes before it.
+                // The child is split: the common part comes before it.
                 let (next, first, users) = (edge[same], tree[child].first, tree[child].users);
                 let mut upper = Node::new(tree[child].prompt, from, from + same);
                 upper.children.insert(next, child);
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_common_beginning_is_one_piece() {
+    fn the_longest_common_prefix_is_one_run() {
         let found = of(&[text(0, 20, &[90, 91]), text(0, 20, &[92]), text(0, 20, &[93, 94, 95])]);
         let expected = Shared {
             parent: None,
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_follow_one_another_and_prompts_are_taken_depth_first() {
+    fn runs_follow_one_another_and_prompts_are_taken_depth_first() {
         let prompts = [
             text(0, 20, &[]),
             text(50, 30, &[1]),
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_prompts_share_all_of_it_and_short_pieces_are_part_of_the_next() {
+    fn equal_prompts_share_all_of_it_and_short_runs_are_part_of_the_next() {
         let found = of(&[text(0, 17, &[]), text(0, 17, &[]), text(0, 8, &[70]), text(0, 8, &[70])]);
         // The first 8 tokens are common to all, which is too little; the first two share 17.
         let shared: Vec<_> = found.shared.iter().map(|s| (s.parent, s.from, s.to, s.users)).collect();

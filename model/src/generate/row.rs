@@ -1,75 +1,75 @@
-//! One text on its way: what it feeds, what is made of the logits that come back, when it ends.
+//! The state of one text in the batch: its tokens, the drafts to verify next, and when it ends.
 
 use rand::rngs::Xoshiro256PlusPlus;
 
-use super::{Effort, Finish, Generation, Request};
+use super::request::{Effort, Finish, Generation, Request};
 use crate::random;
 use crate::sampling::{Choice, Draft, Sampling};
 
 /// A text in the batch.
 pub struct Row<'a> {
     sampling: &'a Sampling,
-    /// Most tokens that it may get.
+    /// Maximum number of new tokens.
     budget: usize,
     rng: Xoshiro256PlusPlus,
     tokens: Vec<u32>,
-    /// What the other heads expect after the next token: ways in which the text may go on.
-    ways: Vec<Vec<Draft>>,
-    /// Heads 2..H.
+    /// Branches of the draft tree behind the next token.
+    branches: Vec<Vec<Draft>>,
+    /// Number of heads that draft, 2..H.
     drafting: usize,
-    /// Most tokens of drafts at a time.
+    /// Maximum number of draft tokens in a step.
     most: usize,
     effort: Effort,
 }
 
 impl<'a> Row<'a> {
-    /// `budget` tokens at most; `drafting` heads draft, `most` tokens at a time.
+    /// At most `budget` new tokens; `drafting` heads draft, at most `most` tokens in a step.
     pub fn new(request: &'a Request, budget: usize, [drafting, most]: [usize; 2]) -> Self {
         Self {
             sampling: &request.sampling,
             budget,
             rng: random::generator(request.seed, "generate"),
             tokens: Vec::new(),
-            ways: Vec::new(),
+            branches: Vec::new(),
             drafting,
             most,
             effort: Effort {
                 trunk_forwards: 0,
-                judged: 0,
+                verified: 0,
                 drafted: vec![0; drafting],
                 accepted: vec![0; drafting],
             },
         }
     }
 
-    /// The tokens so far.
+    /// The new tokens so far.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
     }
 
-    /// What the trunk reads next, after the text's last token: one way or several.
-    pub fn ways(&self) -> Vec<Vec<u32>> {
-        let tokens = |way: &Vec<Draft>| way.iter().map(|draft| draft.token).collect();
-        self.ways.iter().map(tokens).collect()
+    /// The tokens of each branch of the draft tree.
+    pub fn branches(&self) -> Vec<Vec<u32>> {
+        let tokens = |branch: &Vec<Draft>| branch.iter().map(|draft| draft.token).collect();
+        self.branches.iter().map(tokens).collect()
     }
 
-    /// Judges the drafts and draws the next token, given head 1's logits after the last token and
-    /// after each draft, way by way. None if a choice that is needed cannot be made.
-    pub fn judge(&mut self, logits: &[f32]) -> Option<Choice> {
-        let judged: usize = self.ways.iter().map(Vec::len).sum();
-        let longest = self.ways.iter().map(Vec::len).max().unwrap_or(0);
+    /// Verifies the drafts and draws the next token, given head 1's logits after the last token and after
+    /// each draft, branch by branch. None if a choice that is needed cannot be made.
+    pub fn verify(&mut self, logits: &[f32]) -> Option<Choice> {
+        let drafts: usize = self.branches.iter().map(Vec::len).sum();
+        let longest = self.branches.iter().map(Vec::len).max().unwrap_or(0);
         let effort = &mut self.effort;
         effort.trunk_forwards += 1;
-        effort.judged += judged;
+        effort.verified += drafts;
         effort.drafted.iter_mut().take(longest).for_each(|count| *count += 1);
-        let vocabulary = logits.len() / (judged + 1);
+        let vocabulary = logits.len() / (drafts + 1);
         let logits: Vec<&[f32]> = logits.chunks(vocabulary.max(1)).collect();
         self.sampling
-            .judge(&logits, &std::mem::take(&mut self.ways), &mut self.rng)
+            .verify(&logits, &std::mem::take(&mut self.branches), &mut self.rng)
     }
 
-    /// Takes the tokens that were chosen. Says why, if the text has ended.
-    pub fn take(&mut self, choice: &Choice, eos: &[u32], stop: &mut dyn FnMut(&[u32]) -> bool) -> Option<Finish> {
+    /// Appends the chosen tokens. Returns the reason if the text has ended.
+    pub fn append(&mut self, choice: &Choice, eos: &[u32], stop: &mut dyn FnMut(&[u32]) -> bool) -> Option<Finish> {
         for (i, token) in choice.tokens.iter().enumerate() {
             if let Some(count) = self.effort.accepted.get_mut(i).filter(|_| i < choice.accepted) {
                 *count += 1;
@@ -88,22 +88,22 @@ impl<'a> Row<'a> {
         None
     }
 
-    /// Draws the next drafts from the logits `[H - 1, V]` of the heads that draft; no more than there
-    /// is room for beside the token that comes anyway.
+    /// Draws the next drafts from the logits `[H - 1, V]` of the heads that draft; no more than the budget
+    /// leaves in addition to the next token.
     pub fn draft(&mut self, logits: &[f32]) {
         let room = self.budget.saturating_sub(self.tokens.len() + 1).min(self.drafting);
         let vocabulary = (logits.len() / self.drafting.max(1)).max(1);
         let logits: Vec<&[f32]> = logits.chunks(vocabulary).take(room).collect();
-        // No more tokens than heads: one way, and so it stays where fewer heads have room.
+        // No more tokens than heads: one branch, also where the budget leaves room for fewer.
         let most = if self.most > self.drafting {
             self.most
         } else {
             self.most.min(room)
         };
-        self.ways = self.sampling.drafts(&logits, most, &mut self.rng);
+        self.branches = self.sampling.draft_tree(&logits, most, &mut self.rng);
     }
 
-    /// What came of it.
+    /// The generation, which has ended for this reason.
     pub fn finished(self, finish: Finish) -> Generation {
         Generation {
             tokens: self.tokens,

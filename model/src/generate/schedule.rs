@@ -1,43 +1,43 @@
-//! Which texts are in the batch: waiting ones enter as soon as others leave.
+//! Continuous batching: waiting requests enter the batch as soon as others leave it.
 
 use std::collections::VecDeque;
 
 use rayon::prelude::*;
 
-use super::engine::{Engine, Piece, Span, Stay};
+use super::engine::{Accepted, DraftSpan, Engine, SegmentId};
 use super::prefixes::Prefixes;
+use super::request::{Decoding, Finish, Generation, Request, Totals};
 use super::row::Row;
-use super::{Decoding, Finish, Generation, Request, Totals};
 use crate::config::LlamaConfig;
 use crate::error::ModelError;
 use crate::sampling::Choice;
 
-/// Tokens of prompts that are read at a time: enough for products at full speed, few enough that
-/// their activations stay small.
+/// Prompt tokens that are read at a time: enough for matrix products at full speed, few enough that their
+/// activations stay small.
 const FILLED_AT_A_TIME: usize = 1024;
 
-/// A text in the batch, and where it is.
+/// A text in the batch, and its last segment.
 struct Running<'a> {
     request: usize,
-    piece: Piece,
+    segment: SegmentId,
     row: Row<'a>,
 }
 
-/// What a text puts through the trunk: its last token, and what was drafted behind it, as more tokens
-/// or, where there are several ways to go on, as branches.
+/// The trunk's input for a text: its last token and the drafts behind it, as more tokens or, where there are
+/// several branches, as a draft tree.
 struct Fed {
     tokens: Vec<u32>,
     branches: Vec<Vec<u32>>,
 }
 
 impl Fed {
-    fn new(last: Option<u32>, mut ways: Vec<Vec<u32>>) -> Self {
+    fn new(last: Option<u32>, mut branches: Vec<Vec<u32>>) -> Self {
         let mut tokens: Vec<u32> = last.into_iter().collect();
-        if let [way] = &mut ways[..] {
-            tokens.append(way);
-            ways.clear();
+        if let [branch] = &mut branches[..] {
+            tokens.append(branch);
+            branches.clear();
         }
-        Self { tokens, branches: ways }
+        Self { tokens, branches }
     }
 
     /// Logits that come back.
@@ -45,37 +45,37 @@ impl Fed {
         self.tokens.len() + self.branches.iter().map(Vec::len).sum::<usize>()
     }
 
-    /// What stays of it.
-    fn stay(&self, choice: &Choice) -> Stay {
+    /// What is accepted of it.
+    fn accepted(&self, choice: &Choice) -> Accepted {
         if self.branches.is_empty() {
-            Stay {
+            Accepted {
                 tokens: 1 + choice.accepted,
                 branch: None,
             }
         } else {
-            Stay {
+            Accepted {
                 tokens: 1,
-                branch: Some((choice.way, choice.accepted)),
+                branch: Some((choice.branch, choice.accepted)),
             }
         }
     }
 }
 
-/// Nothing stays of a text that has ended.
-const NOTHING: Stay = Stay {
+/// Nothing of a text that has ended is committed.
+const NOTHING: Accepted = Accepted {
     tokens: 0,
     branch: None,
 };
 
-/// The requests of a call on their way.
+/// The requests of a call.
 pub struct Schedule<'a> {
     requests: &'a [Request],
     decoding: &'a Decoding,
     max_positions: usize,
     drafting: usize,
     prefixes: Prefixes,
-    /// For each shared piece: where it is, once it was needed, and how many requests still need it.
-    shared: Vec<(Option<Piece>, usize)>,
+    /// For each shared prefix: its segment, once it was needed, and the number of requests that need it.
+    shared: Vec<(Option<SegmentId>, usize)>,
     waiting: VecDeque<usize>,
     running: Vec<Running<'a>>,
     totals: Totals,
@@ -84,7 +84,7 @@ pub struct Schedule<'a> {
 impl<'a> Schedule<'a> {
     /// All of them waiting.
     pub fn new(config: &LlamaConfig, requests: &'a [Request], decoding: &'a Decoding) -> Self {
-        // The last token of a prompt is not part of what is read beforehand: its logits are wanted.
+        // The last token of a prompt is not part of prefill: its logits are needed.
         let read: Vec<&[u32]> = requests.iter().map(|request| without_last(&request.tokens)).collect();
         let prefixes = if decoding.share_prefixes {
             Prefixes::of(&read)
@@ -104,7 +104,7 @@ impl<'a> Schedule<'a> {
         }
     }
 
-    /// Works all of them off.
+    /// Processes all of them.
     pub fn run(
         mut self,
         engine: &mut dyn Engine,
@@ -120,9 +120,9 @@ impl<'a> Schedule<'a> {
         }
     }
 
-    /// Lets waiting requests in while there is room, and reads their prompts.
+    /// Admits waiting requests while there is room, and reads their prompts.
     fn admit(&mut self, engine: &mut dyn Engine, done: &mut dyn FnMut(usize, Generation)) {
-        let mut to_read: Vec<(Piece, &[u32])> = Vec::new();
+        let mut to_read: Vec<(SegmentId, &[u32])> = Vec::new();
         while self.running.len() < self.decoding.rows {
             let Some(index) = self.waiting.pop_front() else {
                 break;
@@ -130,7 +130,7 @@ impl<'a> Schedule<'a> {
             let request = &self.requests[index];
             let room = self.max_positions.saturating_sub(request.tokens.len());
             let budget = request.sampling.max_new_tokens.min(room);
-            let most = if engine.branches() {
+            let most = if engine.supports_branches() {
                 self.decoding.drafts
             } else {
                 self.decoding.drafts.min(self.drafting)
@@ -142,15 +142,15 @@ impl<'a> Schedule<'a> {
                 continue;
             }
             let last = self.prefixes.last[index];
-            let parent = last.map(|last| self.shared_piece(last, engine, &mut to_read));
+            let parent = last.map(|last| self.shared_segment(last, engine, &mut to_read));
             let from = last.map_or(0, |last| self.prefixes.shared[last].to);
-            let piece = engine.add(parent);
-            to_read.push((piece, &without_last(&request.tokens)[from..]));
+            let segment = engine.add(parent);
+            to_read.push((segment, &without_last(&request.tokens)[from..]));
             self.totals.prompt_tokens += request.tokens.len();
             self.totals.prompt_tokens_read += 1;
             self.running.push(Running {
                 request: index,
-                piece,
+                segment,
                 row,
             });
         }
@@ -158,48 +158,53 @@ impl<'a> Schedule<'a> {
         fill(engine, &to_read);
     }
 
-    /// The shared piece with this index, made and put before what is to be read if nobody needed it
-    /// before; so with its ancestors.
-    fn shared_piece(&mut self, index: usize, engine: &mut dyn Engine, to_read: &mut Vec<(Piece, &'a [u32])>) -> Piece {
+    /// The segment of the shared prefix with this index. If it does not exist yet, it and its ancestors are
+    /// created and queued for reading first.
+    fn shared_segment(
+        &mut self,
+        index: usize,
+        engine: &mut dyn Engine,
+        to_read: &mut Vec<(SegmentId, &'a [u32])>,
+    ) -> SegmentId {
         let path: Vec<usize> = self.path(Some(index)).collect();
         let mut parent = None;
         for index in path.into_iter().rev() {
-            let piece = match self.shared[index].0 {
-                Some(piece) => piece,
+            let segment = match self.shared[index].0 {
+                Some(segment) => segment,
                 None => {
                     let shared = &self.prefixes.shared[index];
-                    let piece = engine.add(parent);
-                    to_read.push((piece, &self.requests[shared.prompt].tokens[shared.from..shared.to]));
-                    self.shared[index].0 = Some(piece);
-                    piece
+                    let segment = engine.add(parent);
+                    to_read.push((segment, &self.requests[shared.prompt].tokens[shared.from..shared.to]));
+                    self.shared[index].0 = Some(segment);
+                    segment
                 }
             };
-            parent = Some(piece);
+            parent = Some(segment);
         }
         // The path holds `index` at least.
         parent.unwrap_or_default()
     }
 
-    /// A shared piece and those before it, the last first.
+    /// A shared prefix and those before it, the last first.
     fn path(&self, last: Option<usize>) -> impl Iterator<Item = usize> + use<'_, 'a> {
         std::iter::successors(last, |index| self.prefixes.shared[*index].parent)
     }
 
-    /// A request that has ended needs its shared pieces no longer; those that nobody needs go.
+    /// Releases the shared prefixes of a request that has ended; the last user frees the segment.
     fn release(&mut self, request: usize, engine: &mut dyn Engine) {
         let path: Vec<usize> = self.path(self.prefixes.last[request]).collect();
         for index in path {
-            let (piece, users) = &mut self.shared[index];
+            let (segment, users) = &mut self.shared[index];
             *users -= 1;
             if *users == 0
-                && let Some(piece) = piece.take()
+                && let Some(segment) = segment.take()
             {
-                engine.remove(piece);
+                engine.remove(segment);
             }
         }
     }
 
-    /// One pass through the trunk: new tokens for every text of the batch.
+    /// One step: a pass through the trunk with new tokens for every text of the batch.
     fn step(
         &mut self,
         engine: &mut dyn Engine,
@@ -212,15 +217,15 @@ impl<'a> Schedule<'a> {
             .iter()
             .map(|Running { request, row, .. }| {
                 let last = row.tokens().last().or(requests[*request].tokens.last());
-                Fed::new(last.copied(), row.ways())
+                Fed::new(last.copied(), row.branches())
             })
             .collect();
-        let spans: Vec<Span<'_>> = self
+        let spans: Vec<DraftSpan<'_>> = self
             .running
             .iter()
             .zip(&fed)
-            .map(|(running, fed)| Span {
-                piece: running.piece,
+            .map(|(running, fed)| DraftSpan {
+                segment: running.segment,
                 tokens: &fed.tokens,
                 branches: &fed.branches,
             })
@@ -230,7 +235,7 @@ impl<'a> Schedule<'a> {
 
         let vocabulary = logits.len() / fed.iter().map(Fed::rows).sum::<usize>().max(1);
         let mut rest = &logits[..];
-        let of_rows: Vec<&[f32]> = fed
+        let row_logits: Vec<&[f32]> = fed
             .iter()
             .map(|fed| {
                 let (own, others) = rest.split_at(fed.rows() * vocabulary);
@@ -241,27 +246,31 @@ impl<'a> Schedule<'a> {
         let choices: Vec<_> = self
             .running
             .par_iter_mut()
-            .zip(of_rows)
-            .map(|(running, logits)| running.row.judge(logits))
+            .zip(row_logits)
+            .map(|(running, logits)| running.row.verify(logits))
             .collect();
 
-        let mut kept = Vec::with_capacity(fed.len());
+        let mut accepted = Vec::with_capacity(fed.len());
         let mut ended = Vec::with_capacity(fed.len());
         for ((running, choice), fed) in self.running.iter_mut().zip(choices).zip(&fed) {
             let index = running.request;
             let choice = choice.ok_or_else(|| not_finite(index, running.row.tokens().len()))?;
             let mut stop = |tokens: &[u32]| stop(index, tokens);
-            let finish = running.row.take(&choice, &self.decoding.eos, &mut stop);
-            kept.push(if finish.is_some() { NOTHING } else { fed.stay(&choice) });
+            let finish = running.row.append(&choice, &self.decoding.eos, &mut stop);
+            accepted.push(if finish.is_some() {
+                NOTHING
+            } else {
+                fed.accepted(&choice)
+            });
             ended.push(finish);
         }
         if self.drafting > 0 {
-            let logits = engine.settle(&kept);
-            let staying = self.running.iter_mut().zip(&ended).filter(|(_, ended)| ended.is_none());
+            let logits = engine.commit(&accepted);
+            let remaining = self.running.iter_mut().zip(&ended).filter(|(_, ended)| ended.is_none());
             let count = ended.iter().filter(|ended| ended.is_none()).count();
             let size = logits.len() / count.max(1);
-            let staying: Vec<_> = staying.zip(logits.chunks(size.max(1))).collect();
-            staying
+            let remaining: Vec<_> = remaining.zip(logits.chunks(size.max(1))).collect();
+            remaining
                 .into_par_iter()
                 .for_each(|((running, _), logits)| running.row.draft(logits));
         }
@@ -269,7 +278,7 @@ impl<'a> Schedule<'a> {
             match ended {
                 None => self.running.push(running),
                 Some(finish) => {
-                    engine.remove(running.piece);
+                    engine.remove(running.segment);
                     self.release(running.request, engine);
                     let generation = running.row.finished(finish);
                     self.totals.tokens += generation.tokens.len();
@@ -281,16 +290,16 @@ impl<'a> Schedule<'a> {
     }
 }
 
-/// Reads prompts, so many tokens at a time.
-fn fill(engine: &mut dyn Engine, to_read: &[(Piece, &[u32])]) {
+/// Reads prompts, [`FILLED_AT_A_TIME`] tokens at a time.
+fn fill(engine: &mut dyn Engine, to_read: &[(SegmentId, &[u32])]) {
     let mut spans = Vec::new();
     let mut room = FILLED_AT_A_TIME;
-    for (piece, tokens) in to_read {
+    for (segment, tokens) in to_read {
         let mut rest = *tokens;
         while !rest.is_empty() {
             let (now, later) = rest.split_at(room.min(rest.len()));
-            spans.push(Span {
-                piece: *piece,
+            spans.push(DraftSpan {
+                segment: *segment,
                 tokens: now,
                 branches: &[],
             });

@@ -1,7 +1,7 @@
 //! Random tiny models, and generation by running the whole model again for every token.
 
 use burn::tensor::{DType, Device};
-use wmtp_model::{Decoding, Generation, LlamaConfig, MtpLlama, Packed, Request, Sampling, generate_all};
+use wmtp_model::{CausalLm, Decoding, Generation, LlamaConfig, MtpLlama, Packed, Request, Sampling, generate_all};
 
 pub const VOCABULARY: usize = 61;
 

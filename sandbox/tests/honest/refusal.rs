@@ -101,7 +101,9 @@ fn a_missing_layer_is_named_with_what_can_be_done() {
     assert!(lacking.starts_with(layer), "{lacking}: {error}");
     let said = error.to_string();
     assert!(
-        said.contains(&format!("`{layer}`")) && said.contains("in so many words") && said.contains("use Linux"),
+        said.contains(&format!("`{layer}`"))
+            && said.contains("is unavailable on this host")
+            && said.contains("use Linux"),
         "{said}"
     );
 }

@@ -1,6 +1,9 @@
 //! Progress on standard error, the report and the estimate for people.
 
-use crate::eval::{Finished, Progress, estimate::Estimate, passk::IntervalMethod};
+use crate::{
+    eval::{Finished, Progress, estimate::Estimate, passk::IntervalMethod},
+    format::duration,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
     fmt::Write,
@@ -67,19 +70,10 @@ impl Bar {
     }
 }
 
-/// Seconds, minutes or hours.
-fn duration(seconds: f64) -> String {
-    match seconds {
-        s if s < 100.0 => format!("{s:.0} s"),
-        s if s < 6000.0 => format!("{:.0} min", s / 60.0),
-        s => format!("{:.1} h", s / 3600.0),
-    }
-}
-
 pub(super) fn estimate(e: &Estimate) -> String {
     let measured = match e.probe {
         0 => "at the stated speed; every completion as long as it may get, so this is the most".to_owned(),
-        probe => format!("measured on {probe} completions; judging goes on beside it"),
+        probe => format!("measured on {probe} completions; judging runs in parallel"),
     };
     format!(
         "{} completions to {} problems, about {} tokens ({:.0} each) at {:.0} tok/s: {}\n({measured})",

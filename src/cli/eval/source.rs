@@ -1,18 +1,17 @@
-//! Where the answers come from: which model or file, and what it takes to go on with a run.
+//! Where the answers come from: which model or file, and what resuming a run takes.
 
 use crate::{
     cli::{
         Failure, Model, ModelSource, Output,
-        base::Place,
-        common::{generation_dtype, open_device, open_model, resolve_model},
+        base::{Place, open_model},
+        common::{generation_dtype, open_device, resolve_model},
     },
     data::{PromptStyle, Tokenizer},
     eval::{Benchmark, EvalError, EvalRequest, Predictions},
     pipeline::{ModelGenerator, weights_hash},
+    run::{RunDir, RunRecord, file, find, newest},
     settings::Settings,
-    track::newest,
 };
-use serde_json::Value;
 use std::path::{Path, PathBuf};
 use wmtp_model::Sampling;
 
@@ -45,13 +44,11 @@ impl Answers {
 pub(super) fn run_to_resume(resume: Option<&str>, runs: &Path, benchmark: &str) -> Result<Option<PathBuf>, Failure> {
     match resume {
         None => Ok(None),
-        Some("auto") => Ok(crate::track::newest(runs, |run| {
-            let ours = record(run).is_some_and(|r| r.get("algorithm").and_then(Value::as_str) == Some(&format!("eval-{benchmark}")));
-            ours && !run.join("timing.json").exists()
+        Some("auto") => Ok(newest(runs, |run| {
+            let ours = RunRecord::read(run).is_some_and(|record| record.is_of(&format!("eval-{benchmark}")));
+            ours && !run.join(file::TIMING).exists()
         })),
-        Some(name) => [runs.join(name), PathBuf::from(name)]
-            .into_iter()
-            .find(|dir| !name.is_empty() && dir.join("run.json").is_file())
+        Some(name) => find(runs, name)
             .map(Some)
             .ok_or_else(|| {
                 Failure::usage(format!(
@@ -62,19 +59,17 @@ pub(super) fn run_to_resume(resume: Option<&str>, runs: &Path, benchmark: &str) 
     }
 }
 
-fn record(run: &Path) -> Option<Value> {
-    serde_json::from_str(&std::fs::read_to_string(run.join("run.json")).ok()?).ok()
-}
-
-/// Whether the run that is gone on with drafted with its heads.
+/// Whether the resumed run used speculative decoding.
 pub(super) fn was_speculative(run: &Path) -> bool {
-    record(run).is_some_and(|run| run["request"]["origin"]["speculative"] == "true")
+    let request = RunRecord::read(run).and_then(|record| record.request);
+    request.is_some_and(|request| request["origin"]["speculative"] == "true")
 }
 
 impl Asked {
     pub fn new(model: Option<&str>, predictions: Option<&Path>, resumed: Option<&Path>) -> Self {
-        let origin = resumed.and_then(record).unwrap_or_default();
-        let was = |key: &str| origin["request"]["origin"][key].as_str().map(str::to_owned);
+        let request = resumed.and_then(RunRecord::read).and_then(|record| record.request);
+        let request = request.unwrap_or_default();
+        let was = |key: &str| request["origin"][key].as_str().map(str::to_owned);
         match (model, predictions) {
             (Some(model), _) => Self::Model(model.to_owned()),
             (None, Some(file)) => Self::Predictions(file.to_owned()),
@@ -108,7 +103,7 @@ impl Asked {
             Self::NewestCheckpoint => newest_best(runs)?,
         };
         let (device_name, device) = open_device(settings)?;
-        generation_dtype(settings, &device_name)?;
+        generation_dtype(settings, &device_name, &device)?;
         let place = Place::of(&model, &settings.config, &device, output)?;
         Ok(Located::Model(model, place))
     }
@@ -181,7 +176,7 @@ impl Located {
         };
         let e = &settings.recipe.eval;
         let (device_name, device) = open_device(settings)?;
-        let dtype = generation_dtype(settings, &device_name)?;
+        let dtype = generation_dtype(settings, &device_name, &device)?;
         let (loaded, tokenizer) = open_model(&model, (!speculative).then_some(1), dtype, settings, &device, output)?;
         let origin = &mut request.origin;
         origin.insert("model_hash".into(), weights_hash(&place.dir)?);
@@ -218,8 +213,9 @@ impl Located {
 
 /// The best checkpoint of the run that was started last.
 fn newest_best(runs: &Path) -> Result<Model, Failure> {
-    newest(runs, |run| run.join("checkpoints/best/config.json").is_file())
-        .map(|run| run.join("checkpoints/best"))
+    let best = |run: &Path| RunDir::at(run).checkpoint(file::BEST);
+    newest(runs, |run| best(run).join("config.json").is_file())
+        .map(|run| best(&run))
         .map(|best| Model {
             uri: best.display().to_string(),
             source: ModelSource::Directory(best),

@@ -1,24 +1,25 @@
 //! Which of the evaluated problems the model has seen: from the recipes of the runs that made it.
 
 use crate::{
-    data::{PromptStyle, mbpp::FEW_SHOT_TASKS},
+    data::PromptStyle,
     eval::{
         Benchmark,
+        bench::mbpp::FEW_SHOT_TASKS,
         training_tasks::{MBPP_TRAINING, TaskSet, TrainingTasks},
     },
-    report::evaluation::run_of,
+    report::outcomes::run_of,
     settings::yaml_to_json,
 };
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// Runs behind one another that are followed: a checkpoint that was trained further, and so on.
+/// Longest chain of runs, each started from a checkpoint of the one before.
 const GENERATIONS: usize = 16;
 
 /// Flags problems among `tasks`. Only MBPP's numbers (benchmarks `mbpp` and those named after it) can be in
 /// training data that settings name; `model` is None where completions are given.
 pub(super) fn training_tasks(benchmark: &dyn Benchmark, tasks: &[u32], model: Option<&Path>) -> TrainingTasks {
-    if !benchmark.name().starts_with("mbpp") {
+    if !benchmark.has_mbpp_tasks() {
         return TrainingTasks::default();
     }
     let of = |wanted: &dyn Fn(u32) -> bool| TaskSet::of(tasks.iter().copied().filter(|&task| wanted(task)));
@@ -47,7 +48,7 @@ fn recipes(model: &Path) -> Vec<Value> {
         .filter(|_| all.len() < GENERATIONS)
         .and_then(|model| run_of(&model))
     {
-        let recipe = std::fs::read_to_string(run.join("recipe.yaml")).unwrap_or_default();
+        let recipe = std::fs::read_to_string(run.join(crate::run::file::RECIPE)).unwrap_or_default();
         let recipe = yaml_to_json(&recipe).unwrap_or_default();
         let base = recipe["model"]["base"].as_str().map(PathBuf::from);
         all.push(recipe["data"].clone());

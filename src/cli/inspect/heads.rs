@@ -3,13 +3,15 @@
 use crate::{
     cli::{
         Failure, Output, SettingsArgs,
-        common::{open_device, open_model, read_text, resolve_model},
+        base::open_model,
+        common::{open_device, read_text, resolve_model},
         score::not_finite,
     },
     pipeline::{HeadsReport, judge_heads},
 };
 use burn::tensor::DType;
 use std::path::PathBuf;
+use wmtp_model::CausalLm;
 
 #[derive(Debug, clap::Args)]
 pub struct HeadsArgs {
@@ -21,7 +23,7 @@ pub struct HeadsArgs {
     /// Files with the text, one after the other; `-` is standard input.
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     text: Vec<String>,
-    /// Tokens that a head sees at most; 512, or the model's positions if it has fewer.
+    /// Maximum context in tokens; 512 by default, or the model's positions if it has fewer.
     #[arg(long, value_name = "N")]
     window: Option<usize>,
     /// Write the report with the reliability tables here, as JSON.

@@ -7,10 +7,11 @@ mod steps;
 use super::{Failure, Output, SettingsArgs, common::data_source};
 use crate::{
     data::{
-        DataConfig, DataError, Example, OverlapReport, PromptStyle, Tokenizer,
-        decontaminate::Index,
-        evaluation::{self, BENCHMARKS},
-        mbpp, pairs, text,
+        DataConfig, DataError, Example, OverlapReport, PromptStyle, Tokenizer, decontaminate::Index, samples, text,
+    },
+    eval::bench::{
+        evaluation_names, evaluation_problems_of, is_evaluation_name,
+        mbpp::{self, pairs},
     },
     settings::{Pipeline, Settings},
 };
@@ -80,18 +81,18 @@ fn recipe(args: &RecipeArgs, output: &Output) -> Result<(), Failure> {
 fn data(args: &DataArgs, output: &Output) -> Result<(), Failure> {
     let settings = args.settings.sources(None).load()?;
     let names: Vec<&str> = match args.against.as_slice() {
-        [] => BENCHMARKS.to_vec(),
+        [] => evaluation_names(),
         named => named.iter().map(String::as_str).collect(),
     };
-    if let Some(unknown) = names.iter().find(|name| !evaluation::is_benchmark(name)) {
+    if let Some(unknown) = names.iter().find(|name| !is_evaluation_name(name)) {
         return Err(Failure::usage(format!(
             "--against {unknown}: there is no such benchmark; there are {}, mbpp+=FILE and humaneval+=FILE",
-            BENCHMARKS.join(", ")
+            evaluation_names().join(", ")
         )));
     }
     let mut samples = Vec::new();
     for file in &args.file {
-        samples.extend(evaluation::samples(file)?);
+        samples.extend(samples::samples(file)?);
     }
     let mut texts = Vec::new();
     let what = match args.file.as_slice() {
@@ -117,7 +118,7 @@ fn data(args: &DataArgs, output: &Output) -> Result<(), Failure> {
     };
     let mut reports = Vec::new();
     for name in names {
-        let index = Index::of(&evaluation::problems(name)?);
+        let index = Index::of(&evaluation_problems_of(name)?);
         let mut report = index.compare(&samples, 1);
         report += index.compare_texts(&texts);
         reports.push((name, report));

@@ -2,7 +2,7 @@
 
 use crate::{
     cli::{Failure, Output, SettingsArgs, track::run_with_settings},
-    train::{STEPS_FILE, StepDocuments, StepNames, read_steps},
+    run::{StepDocuments, StepNames, file::STEPS, read_steps},
 };
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, path::PathBuf};
@@ -25,9 +25,9 @@ pub struct StepsArgs {
 /// Prints the documents of a step, or of every step a line.
 pub fn steps(args: &StepsArgs, output: &Output) -> Result<(), Failure> {
     let (dir, _) = run_with_settings(&args.run, &args.settings, args.output.as_deref())?;
-    if !dir.join(STEPS_FILE).is_file() {
+    if !dir.join(STEPS).is_file() {
         return Err(Failure::usage(format!(
-            "`{}` has no {STEPS_FILE}: the run has done no step, or an older version made it",
+            "`{}` has no {STEPS}: the run has done no step, or an older version made it",
             dir.display()
         )));
     }

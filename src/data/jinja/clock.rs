@@ -44,6 +44,12 @@ impl Clock {
         day: 1,
     };
 
+    /// Today in this machine's time zone.
+    pub fn today() -> Self {
+        let now = jiff::Zoned::now();
+        Self::new(i32::from(now.year()), now.month() as u32, now.day() as u32).unwrap_or(Self::EPOCH)
+    }
+
     /// A day, if it is one: year 1 to 9999.
     pub fn new(year: i32, month: u32, day: u32) -> Option<Self> {
         let valid = (1..=9999).contains(&year) && (1..=12).contains(&month);

@@ -1,8 +1,6 @@
-//! Behaviour of the data room: files, prompts, packing, decontamination.
+//! Behaviour of the data room: prompts, packing, tokens.
 
 mod chat;
-mod decontamination;
-mod files;
 mod kinds;
 mod packing;
 mod tokens;

@@ -1,4 +1,4 @@
-use crate::data::{Batch, Dataset, StepShape, Tokenized};
+use crate::data::{Batch, BatchingConfig, Dataset, StepShape, Tokenized};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -111,9 +111,9 @@ proptest! {
         let plan = set.epoch(seed, epoch, shape);
         let batches: Vec<Batch> = (0..plan.len()).flat_map(|s| plan.step(s)).collect();
         check(&batches, &documents)?;
-        let unpadded: Vec<Batch> = batches.iter().map(Batch::without_padding).collect();
-        prop_assert!(unpadded.iter().all(|b| b.rows == 1 && !b.docs.contains(&Batch::PADDING)));
-        check(&unpadded, &documents)?;
+        let ragged: Vec<Batch> = batches.iter().map(Batch::ragged).collect();
+        prop_assert!(ragged.iter().all(|b| b.rows == 1 && !b.docs.contains(&Batch::PADDING)));
+        check(&ragged, &documents)?;
         prop_assert!(plan.step(plan.len()).is_empty());
         for step in 0..plan.len() {
             let micro = plan.step(step);
@@ -203,7 +203,14 @@ fn the_hash_follows_the_content() {
 
 #[test]
 fn the_step_shape_follows_the_recipe() {
-    let shape = |m, a, t| StepShape::new(m, a, t, 512).map(|s| (s.micro_batch, s.accumulate));
+    let shape = |micro_batch, accumulate, tokens_per_step| {
+        let batching = BatchingConfig {
+            micro_batch,
+            accumulate,
+            tokens_per_step,
+        };
+        batching.shape(512).map(|s| (s.micro_batch, s.accumulate))
+    };
     assert_eq!(shape(2, None, None).unwrap(), (2, 1));
     assert_eq!(shape(2, Some(4), None).unwrap(), (2, 4));
     assert_eq!(shape(2, None, Some(8192)).unwrap(), (2, 8));
@@ -211,13 +218,13 @@ fn the_step_shape_follows_the_recipe() {
         shape(2, None, Some(1000))
             .unwrap_err()
             .to_string()
-            .contains("is 1000, not a multiple of micro_batch * seq_len = 2 * 512")
+            .contains("is 1000, it must be a multiple of batching.micro_batch * data.seq_len = 1024")
     );
     assert!(
         shape(2, Some(2), Some(2048))
             .unwrap_err()
             .to_string()
-            .contains("keep one of the two")
+            .contains("remove one of the two")
     );
     assert!(shape(0, None, None).is_err() && shape(2, Some(0), None).is_err() && shape(2, None, Some(0)).is_err());
 }

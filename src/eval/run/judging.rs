@@ -28,7 +28,7 @@ const WAITING: usize = 4;
 /// their prompts fill the memory.
 const SLAB: usize = 8192;
 
-/// Where results go: the part file, the counts, whoever watches.
+/// Where results go: the part file, the counts, the progress callback.
 pub(super) struct Sink<'a> {
     part: Part,
     groups: Vec<Counts>,

@@ -6,12 +6,12 @@
 //! | file | |
 //! |---|---|
 //! | `run.json` | what was asked for |
-//! | `samples.jsonl.part` | judged samples in the order in which they came, while the run goes on |
+//! | `samples.jsonl.part` | judged samples in the order in which they came, while the run lasts |
 //! | `samples.jsonl` | the same, in the order of temperatures, problems and samples |
 //! | `eval.json` | the report |
 //! | `timing.json` | the time, and what of the work was found done |
 //!
-//! A run that was killed goes on from the part file. `samples.jsonl` and `eval.json` are then the
+//! A run that was killed is resumed from the part file. `samples.jsonl` and `eval.json` are then the
 //! same, byte for byte, as without the kill, provided that verdicts repeat (a program near its time
 //! limit may not); all that depends on time is in `timing.json`.
 
@@ -22,11 +22,11 @@ mod record;
 mod report;
 
 use super::{Benchmark, EvalError, EvalRequest, Generator, Judge, Predictions, VerdictCache, sandbox::Runner};
+use crate::run::file;
 use judging::{Sink, judge_all};
 use serde_json::{Value, json};
 use std::{
-    fs::File,
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -129,7 +129,7 @@ pub fn run(
 
     let report = report::report(benchmark, request, runner, &groups);
     part.finish()?;
-    write_whole(&dir.join("eval.json"), &format!("{:#}\n", report.to_json()?))?;
+    write_whole(&dir.join(file::EVAL), &format!("{:#}\n", report.to_json()?))?;
     let finished = Finished {
         report,
         seconds: started.elapsed().as_secs_f64(),
@@ -138,7 +138,7 @@ pub fn run(
         cached_verdicts: cache.map_or(0, |cache| cache.hits()),
         run_dir: dir.clone(),
     };
-    write_whole(&dir.join("timing.json"), &format!("{:#}\n", finished.timing()))?;
+    write_whole(&dir.join(file::TIMING), &format!("{:#}\n", finished.timing()))?;
     part.remove()?;
     Ok(finished)
 }
@@ -159,15 +159,6 @@ fn read_error(path: &Path) -> impl Fn(io::Error) -> EvalError {
     }
 }
 
-/// Writes beside `path`, syncs, and renames into place.
 fn write_whole(path: &Path, text: &str) -> Result<(), EvalError> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!("{name}.writing"));
-    let write = || {
-        let mut file = File::create(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)
-    };
-    write().map_err(write_error(path))
+    crate::fs::write(path, text.as_bytes()).map_err(write_error(path))
 }

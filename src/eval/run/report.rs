@@ -204,7 +204,7 @@ pub struct EvalReport {
     /// Sampling temperature, 0 for greedy: the one with the best pass@1 if there are several. Null
     /// where completions were given.
     pub temperature: Option<f64>,
-    /// Nucleus sampling's probability mass.
+    /// Top-p (nucleus) sampling threshold.
     pub top_p: Option<f64>,
     /// The run's seed.
     pub seed: u64,
@@ -258,7 +258,7 @@ pub struct EvalReport {
     pub sandbox: String,
     /// Version of the Python that judged.
     pub python: String,
-    /// Seconds on the clock for each program.
+    /// Wall-clock timeout per program, in seconds.
     pub timeout_seconds: f64,
     /// Where the samples came from: the model, its hash, the precision.
     pub origin: BTreeMap<String, String>,

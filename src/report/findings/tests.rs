@@ -1,5 +1,8 @@
 use super::*;
-use crate::report::run::{Evaluation, EventLine, StepLine, ValidLine};
+use crate::{
+    report::run::Evaluation,
+    run::{EventLine, LongDocument, RunRecord, StepLine, TrainerState, ValidLine},
+};
 use serde_json::json;
 
 /// A run of 40 steps that went well.
@@ -19,10 +22,15 @@ fn good() -> Run {
         ..StepLine::default()
     });
     let mut run = Run {
-        record: json!({"documents": 100, "documents_too_long": [], "steps": 40}),
+        record: RunRecord {
+            documents: Some(100),
+            documents_too_long: Some(Vec::new()),
+            steps: Some(40),
+            ..RunRecord::default()
+        },
         steps: steps.collect(),
         validations: vec![valid(20, 3.0), valid(40, 2.5)],
-        trainer: Some(json!({"finished": true, "groups": 1000, "fallbacks": 0})),
+        trainer: Some(trainer(1000, 0)),
         ..Run::default()
     };
     run.recipe.insert("scorer.kind".into(), "critic".into());
@@ -31,6 +39,16 @@ fn good() -> Run {
         json!({"benchmark": "mbpp", "ci95": [0.10, 0.15], "suspect": 0, "shares": {"parse": 0.99}}),
     ));
     run
+}
+
+/// A run that has ended.
+fn trainer(groups: u64, fallbacks: u64) -> TrainerState {
+    TrainerState {
+        finished: true,
+        groups,
+        fallbacks,
+        ..TrainerState::default()
+    }
 }
 
 fn valid(step: usize, loss: f64) -> ValidLine {
@@ -51,7 +69,7 @@ fn evaluation(report: Value) -> Evaluation {
 fn event(event: &str, reason: &str) -> EventLine {
     EventLine {
         step: 7,
-        event: event.into(),
+        event: event.to_owned().into(),
         reason: reason.into(),
         ..EventLine::default()
     }
@@ -78,7 +96,7 @@ fn a_run_that_went_well_has_only_the_note_that_it_is_one_run() {
 
 #[test]
 fn an_error_an_interruption_and_a_run_under_way_are_told_apart() {
-    let unfinished = |run: &mut Run| run.trainer = Some(json!({"finished": false}));
+    let unfinished = |run: &mut Run| run.trainer = Some(TrainerState::default());
     assert_eq!(after(unfinished), [(Level::Warning, "unfinished")]);
     let failed = after(|run| {
         unfinished(run);
@@ -163,8 +181,7 @@ fn weights_that_collapse_or_do_nothing_are_seen() {
         run.recipe.insert("scorer.kind".into(), "uniform".into());
     });
     assert_eq!(uniform, []);
-    let fallbacks =
-        |n: u64| after(move |run| run.trainer = Some(json!({"finished": true, "groups": 10_000, "fallbacks": n})));
+    let fallbacks = |n: u64| after(move |run| run.trainer = Some(trainer(10_000, n)));
     assert_eq!(fallbacks(3), [(Level::Note, "weight-fallbacks")]);
     assert_eq!(fallbacks(30), [(Level::Warning, "weight-fallbacks")]);
 }
@@ -178,7 +195,7 @@ fn a_critic_at_chance_is_named() {
 
 #[test]
 fn documents_left_out_are_counted() {
-    let dropped = |n: usize| after(move |run| run.record["documents_too_long"] = vec![json!({}); n].into());
+    let dropped = |n: usize| after(move |run| run.record.documents_too_long = Some(vec![LongDocument::default(); n]));
     assert_eq!(dropped(5), []);
     assert_eq!(dropped(10), [(Level::Warning, "documents-too-long")]);
 }

@@ -1,4 +1,4 @@
-//! Axes: ranges with a margin, few ticks at round numbers, labels that stay short.
+//! Axes: ranges with a margin, few ticks at round numbers, short labels.
 
 use super::Scale;
 use std::ops::Range;
@@ -14,8 +14,8 @@ pub struct Axis {
 
 impl Axis {
     /// An axis over all `values` that its scale can show, with at most `ticks` ticks. `margin` is the
-    /// share of the range that stays free at both ends. No value at all gives an axis from 0 to 1 (1 to
-    /// 10 where it is logarithmic).
+    /// share of the range that is left free at both ends. Without values the axis is from 0 to 1 (1 to 10
+    /// if it is logarithmic).
     pub fn over(values: impl Iterator<Item = f64>, scale: Scale, margin: f64, ticks: usize) -> Self {
         let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
         for value in values.filter(|&v| scale.shows(v)) {
@@ -30,7 +30,7 @@ impl Axis {
         }
         let (mut from, mut to) = (scale.place(low), scale.place(high));
         let span = to - from;
-        // A constant needs some room around it, else it would lie on the frame.
+        // A constant needs a range around it, else it would be drawn on the frame.
         if scale == Scale::Linear && low == 0.0 && high == 0.0 {
             return Self::between(0.0, 1.0, scale, ticks);
         }
@@ -40,7 +40,7 @@ impl Axis {
             (to.abs() * 0.05).max(if scale == Scale::Log { 0.2 } else { 1e-9 })
         };
         (from, to) = (from - room, to + room);
-        // Room below zero would be room for what can't be.
+        // No margin below zero if no value is negative.
         if scale == Scale::Linear && low >= 0.0 {
             from = from.max(0.0);
         }
@@ -62,7 +62,7 @@ impl Axis {
         }
     }
 
-    /// Where its ticks are.
+    /// Positions of its ticks.
     pub fn ticks(&self) -> &[f64] {
         &self.ticks
     }
@@ -85,8 +85,8 @@ impl Axis {
         self.low..self.high
     }
 
-    /// Where a value lies between the places `from` and `to` of its ends. What is outside of the axis, or
-    /// can't be shown, is at an end: it must not leave the chart.
+    /// Coordinate of a value, given the coordinates `from` and `to` of the axis' ends. Values outside the
+    /// axis, or that can't be shown, are clamped to an end.
     pub fn map(&self, value: f64, (from, to): (i32, i32)) -> i32 {
         let (low, high) = (self.scale.place(self.low), self.scale.place(self.high));
         let share = ((self.scale.place(value) - low) / (high - low)).clamp(0.0, 1.0);
@@ -105,7 +105,7 @@ fn round_numbers(low: f64, high: f64, most: usize) -> Vec<f64> {
     loop {
         for factor in [1.0, 2.0, 5.0] {
             let step = factor * power;
-            // A little outside still counts: the ends are round numbers that were rounded.
+            // Tolerance for the rounding of the ends.
             let (first, last) = ((low / step - 1e-6).ceil(), (high / step + 1e-6).floor());
             if last - first < most as f64 {
                 let count = (last - first + 1.0).max(0.0) as usize;
@@ -129,7 +129,7 @@ fn round_powers(low: f64, high: f64, most: usize) -> Vec<f64> {
         return (first..=last).step_by(every).map(|e| 10f64.powi(e)).collect();
     }
     let finer: Vec<f64> = finer.into_iter().take(most).collect();
-    // Less than a factor of two apart: the range is as good as linear.
+    // Below a factor of two the range is nearly linear.
     if finer.len() >= 2 {
         finer
     } else {
@@ -137,10 +137,10 @@ fn round_powers(low: f64, high: f64, most: usize) -> Vec<f64> {
     }
 }
 
-/// Sizes that are written without an exponent.
+/// Magnitudes that are written without an exponent.
 const PLAIN: Range<f64> = 1e-4..1e15;
 
-/// A number with the digits that tell it from its neighbour `step` away.
+/// A number with the digits that distinguish it from its neighbour at distance `step`.
 fn short(value: f64, step: f64) -> String {
     let size = value.abs();
     if size < step.abs() * 1e-6 {

@@ -1,4 +1,4 @@
-//! Horizontal bars with intervals: one row a figure, so that long names never meet.
+//! Horizontal bars with intervals: one row per figure, so that long names never overlap.
 
 use super::{
     Chart, PlotError, Scale,
@@ -10,11 +10,11 @@ use super::{
 /// One figure.
 #[derive(Clone, Debug, Default)]
 pub struct Bar {
-    /// What it belongs to, at its left.
+    /// Its label, at its left.
     pub label: String,
-    /// Which of the chart's series.
+    /// Index of its series.
     pub series: usize,
-    /// How long.
+    /// Its length.
     pub value: f64,
     /// Its uncertainty: lower and upper end.
     pub interval: Option<[f64; 2]>,
@@ -25,9 +25,9 @@ pub struct Bar {
 /// Bars below each other.
 #[derive(Clone, Debug, Default)]
 pub struct BarChart {
-    /// What is shown.
+    /// Its title.
     pub title: String,
-    /// Unit of the values, beside the title.
+    /// Unit of the values, after the title.
     pub unit: String,
     /// Names of the series; a single one needs none.
     pub series: Vec<String>,
@@ -39,9 +39,9 @@ pub struct BarChart {
 
 /// A row of the drawing, with its upper edge.
 enum Row<'a> {
-    /// A line of a label that stands above its bars.
+    /// A line of a label above its bars.
     Label(String),
-    /// A bar, and its label where that stands at the left.
+    /// A bar, and its label if that is at the left.
     Bar(&'a Bar, Option<&'a str>),
 }
 
@@ -59,7 +59,7 @@ impl BarChart {
     const ROW: f64 = 20.0;
     const LINE: f64 = 18.0;
     const GAP: f64 = 8.0;
-    /// The share of the width that labels may take at the left; wider ones stand above their bars.
+    /// The share of the width that labels may take at the left; wider ones are placed above their bars.
     const BESIDE: f64 = 0.35;
 
     fn drawn(&self, layout: Layout) -> Result<String, PlotError> {
@@ -85,15 +85,15 @@ impl BarChart {
         texts.fold(0.0, f64::max)
     }
 
-    /// Pixels at the left that labels take; None where they stand above.
-    fn beside(&self, layout: Layout) -> Option<f64> {
+    /// Width of the labels at the left in pixels; None if they are above.
+    fn label_width(&self, layout: Layout) -> Option<f64> {
         let widest = Self::widest(self.bars.iter().map(|bar| text_width(&bar.label, SMALL)));
         (widest <= Self::BESIDE * layout.width()).then_some(widest)
     }
 
-    /// Every row with its upper edge, and where they end.
+    /// Every row with its upper edge, and the lower edge of the last.
     fn rows(&self, layout: Layout) -> (Vec<(f64, Row<'_>)>, f64) {
-        let beside = self.beside(layout).is_some();
+        let at_left = self.label_width(layout).is_some();
         let mut y = 4.0;
         let mut rows = Vec::with_capacity(self.bars.len());
         for (i, bar) in self.bars.iter().enumerate() {
@@ -102,13 +102,13 @@ impl BarChart {
             if first && before.is_some() {
                 y += Self::GAP;
             }
-            if first && !beside {
+            if first && !at_left {
                 for line in wrapped(&bar.label, SMALL, layout.width()) {
                     rows.push((y, Row::Label(line)));
                     y += Self::LINE;
                 }
             }
-            rows.push((y, Row::Bar(bar, (first && beside).then_some(bar.label.as_str()))));
+            rows.push((y, Row::Bar(bar, (first && at_left).then_some(bar.label.as_str()))));
             y += Self::ROW;
         }
         (rows, y.max(20.0))
@@ -120,7 +120,7 @@ impl BarChart {
             [bar.value, low, high, 0.0]
         };
         let values = self.bars.iter().flat_map(ends).chain(self.includes);
-        let left = 12.0 + self.beside(sheet.layout).unwrap_or(0.0);
+        let left = 12.0 + self.label_width(sheet.layout).unwrap_or(0.0);
         let shown = Self::widest(self.bars.iter().map(|bar| text_width(&bar.shown, SMALL)));
         let right = sheet.layout.width() - 16.0 - shown;
         // A tick's label takes up to 56 pixels, such as −0.005.

@@ -1,5 +1,5 @@
-//! What all charts share: the sheet that is drawn on, title and legend, the frame with its ticks, and
-//! the finishing of the SVG.
+//! Parts that all charts share: the sheet (drawing area), title and legend, the frame with its ticks, and
+//! the final SVG.
 
 use super::{
     PALETTE, PlotError,
@@ -15,11 +15,12 @@ use std::{convert::Infallible, fmt::Display, io};
 
 pub use plotters_backend::text_anchor::HPos;
 
-/// Units of the drawing in one pixel of the page: the backend draws at whole numbers, and lines at whole
-/// pixels look like stairs.
+/// Drawing units per pixel of the page: the backend rounds to whole numbers, and lines rounded to whole
+/// pixels look jagged.
 pub const FINE: f64 = 2.0;
 
-/// What a chart is drawn for. Text is never scaled down by much: a page shows the drawing that fits.
+/// Layout of a chart. A page holds one drawing for each and shows the one that fits, so that text is hardly
+/// scaled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// A column of a desktop page, or a file of its own.
@@ -37,7 +38,7 @@ impl Layout {
         }
     }
 
-    /// Pixels of the page across.
+    /// Width in pixels.
     pub fn width(self) -> f64 {
         match self {
             Self::Wide => 560.0,
@@ -45,7 +46,7 @@ impl Layout {
         }
     }
 
-    /// Pixels that charts with a frame are high, without their heading.
+    /// Height of charts with a frame in pixels, without their heading.
     pub fn height(self) -> f64 {
         match self {
             Self::Wide => 240.0,
@@ -53,7 +54,7 @@ impl Layout {
         }
     }
 
-    /// The most ticks along x.
+    /// Maximum number of ticks along x.
     pub fn ticks(self) -> usize {
         match self {
             Self::Wide => 6,
@@ -65,19 +66,19 @@ impl Layout {
 /// Size of labels at ticks and bars, in pixels.
 pub const SMALL: f64 = 12.0;
 
-/// The page's text colour, put in when the chart is finished.
+/// Placeholder for the page's text colour, replaced in the final SVG.
 const INK: (u8, u8, u8) = (1, 2, 0);
 
-/// Dashed lines are drawn in colours (1, 3, n) and finished to the palette's n-th with dashes.
+/// Placeholder for dashed lines: colour (1, 3, n) becomes the palette's n-th with dashes in the final SVG.
 const DASHED: (u8, u8) = (1, 3);
 
-/// What the backend says when it can't draw.
+/// Error of the backend.
 pub type Failure = DrawingErrorKind<io::Error>;
 
-/// A place in drawing units.
+/// A point in drawing units.
 pub type Place = (i32, i32);
 
-/// Drawing units of so many pixels of the page.
+/// Pixels of the page in drawing units.
 pub fn px(pixels: f64) -> i32 {
     (pixels * FINE).round() as i32
 }
@@ -114,12 +115,12 @@ impl Ink {
         }
     }
 
-    /// The same with another opacity.
+    /// With another opacity.
     pub fn pale(self, opacity: f64) -> Self {
         Self { opacity, ..self }
     }
 
-    /// The same for lines of another width.
+    /// With another line width.
     pub fn wide(self, width: f64) -> Self {
         Self { width, ..self }
     }
@@ -138,7 +139,7 @@ impl BackendStyle for Ink {
     }
 }
 
-/// How a text is written: the page's colour, centred on its height.
+/// Style of a text: the page's colour, vertically centred.
 struct Lettering {
     size: f64,
     opacity: f64,
@@ -153,7 +154,7 @@ impl BackendTextStyle for Lettering {
     }
 
     fn size(&self) -> f64 {
-        // The backend divides by 1.24 what it writes.
+        // The backend divides the size by 1.24.
         self.size * FINE * 1.24
     }
 
@@ -165,7 +166,7 @@ impl BackendTextStyle for Lettering {
         FontFamily::SansSerif
     }
 
-    // SVG leaves fonts to its reader: neither of these two is asked.
+    // SVG viewers choose the font: neither of these two is called.
     fn layout_box(&self, _text: &str) -> Result<(Place, Place), Infallible> {
         Ok(((0, 0), (0, 0)))
     }
@@ -180,11 +181,11 @@ impl BackendTextStyle for Lettering {
     }
 }
 
-/// What is drawn on. Places count from `top`.
+/// The drawing area. Coordinates are relative to `top`.
 pub struct Sheet<'a> {
     backend: SVGBackend<'a>,
     top: i32,
-    /// What is drawn for.
+    /// The layout.
     pub layout: Layout,
 }
 
@@ -193,7 +194,7 @@ impl Sheet<'_> {
         (x, y + self.top)
     }
 
-    /// A line through several places.
+    /// A line through several points.
     pub fn path(&mut self, points: &[Place], ink: Ink) -> Result<(), Failure> {
         let points: Vec<Place> = points.iter().map(|&at| self.down(at)).collect();
         self.backend.draw_path(points, &ink)
@@ -223,15 +224,15 @@ impl Sheet<'_> {
     }
 }
 
-/// Two axes and where they lie.
+/// Two axes and their position.
 pub struct Frame<'a> {
     pub x: Axis,
     pub y: Axis,
-    /// What x is, below its axis.
+    /// Label of the x axis, below it.
     pub x_label: &'a str,
-    /// What y is, above its axis.
+    /// Label of the y axis, above it.
     pub y_label: &'a str,
-    /// Pixels of the page from the left, right, top and bottom edge of the sheet's lower part.
+    /// Margins in pixels at the left, right, top and bottom of the sheet's lower part.
     pub left: f64,
     pub right: f64,
     pub top: f64,
@@ -239,7 +240,7 @@ pub struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// The frame that leaves room for the labels, and `right` pixels at the right.
+    /// The frame, with margins for the labels and `right` pixels at the right.
     pub fn new(layout: Layout, x: Axis, y: Axis, labels: (&'a str, &'a str), right: f64) -> Self {
         let widths = y.ticks().iter().map(|&tick| text_width(&y.label(tick), SMALL));
         let left = widths.fold(20.0, f64::max) + 10.0;
@@ -255,7 +256,7 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// The place of a point.
+    /// Position of a data point.
     pub fn at(&self, (x, y): (f64, f64)) -> Place {
         (
             self.x.map(x, (px(self.left), px(self.right))),
@@ -263,7 +264,7 @@ impl<'a> Frame<'a> {
         )
     }
 
-    /// Axes, ticks with their labels, names, and lines at the ticks if there is to be a `grid`.
+    /// Axes, ticks with their labels, names, and lines at the ticks if `grid`.
     pub fn draw(&self, sheet: &mut Sheet<'_>, grid: bool) -> Result<(), Failure> {
         let (line, mark) = (Ink::text(0.13), Ink::text(0.45));
         let (left, right, top, bottom) = (px(self.left), px(self.right), px(self.top), px(self.bottom));
@@ -303,7 +304,7 @@ pub struct Entry {
     pub block: bool,
 }
 
-/// What stands above a chart.
+/// Title, unit and legend above a chart.
 pub struct Heading<'a> {
     pub title: &'a str,
     /// Unit of the values.
@@ -330,7 +331,7 @@ impl Heading<'_> {
     const TITLE: f64 = 15.0;
     const LINE: f64 = 18.0;
 
-    /// Everything with the middle of its first line, and the height of all.
+    /// All parts with the vertical centre of their first line, and the total height.
     fn parts(&self, width: f64) -> (Vec<(f64, Part)>, f64) {
         const HALF: f64 = Heading::LINE / 2.0;
         let mut parts = Vec::new();
@@ -360,7 +361,7 @@ impl Heading<'_> {
                 y += Self::LINE;
             }
         }
-        // The current row of the legend: where its next entry begins, and its lines.
+        // The current row of the legend: start of its next entry, and its lines.
         let (mut x, mut rows) = (0.0, 0.0f64);
         for (index, entry) in self.legend.iter().enumerate() {
             let lines = wrapped(&entry.name, SMALL, width - 24.0);
@@ -401,7 +402,7 @@ impl Heading<'_> {
     }
 }
 
-/// Draws a heading and, below it, what `body` draws `height` pixels high, as a file of its own.
+/// Draws a heading and below it `body`, which is `height` pixels high, as an SVG file.
 pub fn chart(
     layout: Layout,
     heading: &Heading<'_>,
@@ -431,12 +432,12 @@ pub fn chart(
     Ok(finished(&svg, heading.title, size))
 }
 
-/// A chart in a page: drawn for either layout, of which the page's style sheet shows the one that fits.
+/// A chart in a page, drawn for both layouts; the page's style sheet shows the one that fits.
 pub fn responsive(draw: impl Fn(Layout) -> Result<String, PlotError>) -> Result<String, PlotError> {
     let mut html = String::from("<div class=\"plot\">");
     for layout in [Layout::Wide, Layout::Narrow] {
         let svg = draw(layout)?;
-        // The page has the style of a chart.
+        // The page's style sheet has the style of a chart.
         let (before, rest) = svg.split_once("<style>").unwrap_or((&svg, ""));
         let after = rest.split_once("</style>").map_or("", |(_, after)| after);
         let class = format!("class=\"chart {}\"", layout.class());
@@ -446,7 +447,7 @@ pub fn responsive(draw: impl Fn(Layout) -> Result<String, PlotError>) -> Result<
     Ok(html + "</div>")
 }
 
-/// Puts in what the backend can't say: size on the page, a name for screen readers, the page's text
+/// Adds what the backend can't express: size on the page, a name for screen readers, the page's text
 /// colour, dashes.
 fn finished(svg: &str, title: &str, size: (u32, u32)) -> String {
     let body = svg
@@ -470,7 +471,7 @@ fn finished(svg: &str, title: &str, size: (u32, u32)) -> String {
     )
 }
 
-/// A colour as the backend writes it.
+/// A colour in the backend's notation.
 fn attribute((r, g, b): (u8, u8, u8)) -> String {
     format!("\"#{r:02X}{g:02X}{b:02X}\"")
 }

@@ -1,4 +1,4 @@
-//! Histograms over time: a column for each, darker where more values lie.
+//! Histograms over time (heat map): one column each, darker for more values.
 
 use super::{
     Chart, PlotError, Scale,
@@ -6,7 +6,7 @@ use super::{
     canvas::{self, Failure, Frame, HPos, Heading, Ink, Layout, SMALL, Sheet, px},
 };
 
-/// Columns that one chart keeps; more are added up in neighbours.
+/// Maximum number of columns; beyond it neighbours are summed.
 fn most_columns(layout: Layout) -> usize {
     match layout {
         Layout::Wide => 120,
@@ -17,27 +17,27 @@ fn most_columns(layout: Layout) -> usize {
 /// Histograms over x, each with the same bins.
 #[derive(Clone, Debug, Default)]
 pub struct HeatMap {
-    /// What is shown.
+    /// Its title.
     pub title: String,
-    /// Unit of the values, beside the title.
+    /// Unit of the values, after the title.
     pub unit: String,
-    /// What x is.
+    /// Label of the x axis.
     pub x_label: String,
-    /// Edges of the bins along y, rising, one more than there are bins. On a logarithmic axis the first
-    /// may be 0: that bin is then drawn as high as the next.
+    /// Edges of the bins along y, ascending, one more than bins. On a logarithmic axis the first may be 0:
+    /// that bin is then drawn as high as the next.
     pub edges: Vec<f64>,
-    /// What y is.
+    /// Label of the y axis.
     pub y_label: String,
-    /// How y lies along its axis.
+    /// Scale of the y axis.
     pub y_scale: Scale,
-    /// Values of y that are marked by a line, with what they are.
+    /// Values of y that are marked by a line, with their labels.
     pub marks: Vec<(f64, String)>,
-    /// x, and how many values each bin holds. Rising in x.
+    /// x, and the count of each bin. Ascending in x.
     pub columns: Vec<(f64, Vec<f64>)>,
 }
 
-/// The darkest rectangle is the largest share of a column; the opacity falls with the root of the share, so
-/// that rare values are seen.
+/// The largest share of a column is the darkest; the opacity is proportional to the square root of the
+/// share, so that rare values are visible.
 impl Chart for HeatMap {
     fn svg(&self) -> Result<String, PlotError> {
         self.drawn(Layout::Wide)
@@ -113,7 +113,7 @@ impl HeatMap {
         Ok(())
     }
 
-    /// The edges with a first one that a logarithmic axis can show.
+    /// The edges, the first one positive on a logarithmic axis.
     fn drawn_edges(&self) -> Vec<f64> {
         let mut edges = self.edges.clone();
         if let (Scale::Log, [first, second, third, ..]) = (self.y_scale, edges.as_mut_slice())
@@ -125,7 +125,7 @@ impl HeatMap {
         edges
     }
 
-    /// Every column as shares of its own sum, neighbours added up where there are too many.
+    /// Every column normalised to its sum; neighbours are summed if there are too many.
     fn shares(&self, most: usize) -> Vec<(f64, Vec<f64>)> {
         let together = self.columns.len().div_ceil(most).max(1);
         let mut columns = Vec::new();
@@ -146,11 +146,11 @@ impl HeatMap {
 }
 
 fn opacity(share: f64, most: f64) -> f64 {
-    // Two digits: a page of histograms is mostly these numbers.
+    // Two digits keep the page small: these numbers are most of it.
     (100.0 * (share / most).sqrt()).round().max(4.0) / 100.0
 }
 
-/// Borders between columns: half-way, and as far outside at both ends.
+/// Borders between columns: the midpoints, and the same distance outside at both ends.
 fn borders(x: &[f64]) -> Vec<f64> {
     let mut borders: Vec<f64> = x
         .windows(2)

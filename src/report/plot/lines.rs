@@ -1,4 +1,4 @@
-//! Lines over a number: a run's steps, tokens or seconds.
+//! Line charts over steps, tokens or seconds.
 
 use super::{
     Chart, PlotError, Scale,
@@ -6,7 +6,7 @@ use super::{
     canvas::{self, Entry, Failure, Frame, HPos, Heading, Ink, Layout, SMALL, Sheet, px},
 };
 
-/// Points that one line keeps; more are thinned to the extremes of their neighbourhood.
+/// Maximum number of points per line; beyond it only minimum and maximum of each interval are kept.
 fn most_points(layout: Layout) -> usize {
     match layout {
         Layout::Wide => 720,
@@ -14,7 +14,7 @@ fn most_points(layout: Layout) -> usize {
     }
 }
 
-/// How a series is drawn.
+/// Style of a series.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mark {
     /// A line.
@@ -24,7 +24,7 @@ pub enum Mark {
     Dashed,
     /// A thin pale line that is not in the legend: single values behind their mean.
     Faint,
-    /// A line with a dot at every value: few of them, far apart.
+    /// A line with a dot at every value, for few values.
     Dots,
 }
 
@@ -35,9 +35,9 @@ pub struct Series {
     pub name: String,
     /// x and y; a y that is not finite is a gap.
     pub points: Vec<(f64, f64)>,
-    /// How it is drawn.
+    /// Its style.
     pub mark: Mark,
-    /// Which colour of the palette; the position among the series if None.
+    /// Index of its colour; that of the series if None.
     pub color: Option<usize>,
 }
 
@@ -51,14 +51,14 @@ impl Series {
         }
     }
 
-    /// The same, drawn otherwise.
+    /// With another style.
     #[must_use]
     pub fn marked(mut self, mark: Mark) -> Self {
         self.mark = mark;
         self
     }
 
-    /// The same in the n-th colour of the palette.
+    /// With the n-th colour of the palette.
     #[must_use]
     pub fn colored(mut self, color: usize) -> Self {
         self.color = Some(color);
@@ -69,19 +69,19 @@ impl Series {
 /// Several lines over one x.
 #[derive(Clone, Debug, Default)]
 pub struct LineChart {
-    /// What is shown.
+    /// Its title.
     pub title: String,
-    /// Unit of the values, beside the title.
+    /// Unit of the values, after the title.
     pub unit: String,
-    /// What x is.
+    /// Label of the x axis.
     pub x_label: String,
     /// The lines.
     pub series: Vec<Series>,
-    /// How x lies along its axis.
+    /// Scale of the x axis.
     pub x_scale: Scale,
-    /// How y does.
+    /// Scale of the y axis.
     pub y_scale: Scale,
-    /// Values that the x axis shows even where no point lies: the ends of a run.
+    /// Values that the x axis includes even without a point: first and last step of a run.
     pub x_includes: Vec<f64>,
 }
 
@@ -121,7 +121,7 @@ impl LineChart {
             let middle = (px(sheet.layout.width() / 2.0), px(110.0));
             return sheet.text("no values", SMALL, 0.75, HPos::Center, middle);
         }
-        // Dots at the ends of the axis would lie on the frame.
+        // Without a margin dots at the ends would be on the frame.
         let dots = self.series.iter().any(|series| series.mark == Mark::Dots);
         let x = points().map(|(x, _)| x).chain(self.x_includes.iter().copied());
         let x_label = self.x_scale.named(&self.x_label);
@@ -139,7 +139,7 @@ impl LineChart {
                 Mark::Faint => line_ink(series, i).pale(0.35).wide(1.0),
                 _ => line_ink(series, i).wide(1.75),
             };
-            // A gap is where a value is missing or has no place on the axis.
+            // A value that is missing or can't be shown makes a gap.
             for part in series
                 .points
                 .split(|point| !shown(point))
@@ -169,7 +169,7 @@ fn line_ink(series: &Series, i: usize) -> Ink {
     }
 }
 
-/// At most about `most` points: the lowest and the highest of every stretch, so that no spike is lost.
+/// About `most` points at most: the minimum and maximum of every interval, so that no spike is lost.
 fn thinned(points: &[(f64, f64)], most: usize) -> Vec<(f64, f64)> {
     if points.len() <= most {
         return points.to_vec();

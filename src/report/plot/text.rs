@@ -1,6 +1,6 @@
-//! How wide texts are, and where they are broken into lines: SVG leaves fonts to its reader.
+//! Width of texts, and line breaking: the font is the SVG viewer's, so widths are estimated.
 
-/// Pixels that a text is wide in a wide sans-serif font (DejaVu Sans); narrower fonts take less.
+/// Width of a text in pixels in a wide sans-serif font (DejaVu Sans): an upper bound for narrower fonts.
 pub fn text_width(text: &str, size: f64) -> f64 {
     let em = |c: char| match c {
         'i' | 'j' | 'l' | '\'' => 0.28,
@@ -15,7 +15,7 @@ pub fn text_width(text: &str, size: f64) -> f64 {
     text.chars().map(em).sum::<f64>() * size
 }
 
-/// The text in lines of at most `width` pixels, broken at spaces, or inside of words that are too long.
+/// The text in lines of at most `width` pixels, broken at spaces, or within words that are too long.
 pub fn wrapped(text: &str, size: f64, width: f64) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     let mut line = String::new();
@@ -34,7 +34,7 @@ pub fn wrapped(text: &str, size: f64, width: f64) -> Vec<String> {
         }
         for c in word.chars() {
             if !line.is_empty() && text_width(&line, size) + text_width(&c.to_string(), size) > width {
-                // After the last hyphen of the line, if it has one.
+                // Break after the line's last hyphen, if it has one.
                 let end = line.rfind(['-', '_', '/', ',']).map_or(line.len(), |at| at + 1);
                 let rest = line.split_off(end);
                 lines.push(std::mem::replace(&mut line, rest));

@@ -6,8 +6,8 @@
 use super::{CriticTargets, targets};
 use crate::{
     data::Batch,
+    device::{ReadError, to_f32},
     scorer::{CriticConfig, CriticLoss},
-    train::loss::to_f32,
 };
 use burn::tensor::{Tensor, TensorData, activation::log_sigmoid};
 use std::collections::BTreeMap;
@@ -17,14 +17,17 @@ const HUBER_DELTA: f32 = 1.0;
 
 /// The loss of one step over all its micro-batches, as `scorer.loss` says: values `[B, S]`, batch and
 /// rewards R of its documents for each. `[1]`; None if there is nothing to compare.
+///
+/// # Errors
+/// The values cannot be read, from which targets are made.
 pub fn of_step(
     values: Vec<Tensor<2>>,
     batches: &[Batch],
     rewards: &[Vec<f32>],
     config: &CriticConfig,
-) -> Option<Tensor<1>> {
+) -> Result<Option<Tensor<1>>, ReadError> {
     let of_batch = match config.loss {
-        CriticLoss::Pairwise => return pairwise(&values, batches, rewards).map(|(loss, _)| loss),
+        CriticLoss::Pairwise => return Ok(pairwise(&values, batches, rewards).map(|(loss, _)| loss)),
         CriticLoss::Huber => huber,
         CriticLoss::Mse => mse,
     };
@@ -33,15 +36,15 @@ pub fn of_step(
         .zip(batches)
         .zip(rewards)
         .map(|((values, batch), rewards)| {
-            let current = to_f32(values.clone().inner().flatten(0, 1));
-            targets(batch, &current, rewards, config)
+            let current = to_f32(values.clone().inner())?;
+            Ok(targets(batch, &current, rewards, config))
         })
-        .collect();
+        .collect::<Result<_, ReadError>>()?;
     let denominator = targets.iter().map(count).sum();
     let losses = values.into_iter().zip(&targets);
-    losses
+    Ok(losses
         .map(|(values, targets)| of_batch(values, targets, denominator))
-        .reduce(|a, b| a + b)
+        .reduce(|a, b| a + b))
 }
 
 /// Tokens that the loss of a micro-batch runs over.

@@ -88,6 +88,13 @@ impl Observations {
         }
     }
 
+    /// Appends what `others` collected.
+    pub fn append(&mut self, others: &Self) {
+        self.values.extend(&others.values);
+        self.returns.extend(&others.returns);
+        self.solutions.extend(others.solutions.iter().cloned());
+    }
+
     /// The figures; None if nothing was added.
     pub fn report(&self, config: &CriticConfig) -> Option<CriticReport> {
         if self.values.is_empty() {

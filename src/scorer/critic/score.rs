@@ -1,20 +1,24 @@
 //! Stage 2: from values to scores. Holds no network of its own; values come through a trait.
 
 use super::{
-    SequenceReward,
+    NAME, SequenceReward,
     targets::value_tokens,
     values::{scores, token_rewards},
 };
-use crate::scorer::{CriticConfig, Explained, Needs, ScoreInput, Scorer, ScorerError, Spread};
+use crate::{
+    device::ReadError,
+    scorer::{CriticConfig, Explained, Needs, ScoreInput, Scorer, ScorerError, Spread},
+};
 use burn::tensor::Tensor;
-
-const NAME: &str = "critic";
 
 /// Reads values off hidden states.
 pub trait Values: Send {
     /// `[B * S]` values, in row order, of head 1's hidden states after the final norm,
     /// `[B, S, D]`.
-    fn values(&self, hidden: &Tensor<3>) -> Vec<f32>;
+    ///
+    /// # Errors
+    /// The device failed.
+    fn values(&self, hidden: &Tensor<3>) -> Result<Vec<f32>, ReadError>;
 }
 
 /// Stage 2: scores by what each token adds to the value.
@@ -65,7 +69,7 @@ impl Scorer for CriticScorer {
             .hidden
             .as_ref()
             .ok_or_else(|| missing("the model's hidden states"))?;
-        let values = self.values.values(hidden);
+        let values = self.values.values(hidden)?;
         let rewards = match self.spreads() {
             true => self.rewards.rewards(batch, input.ce)?,
             false => vec![0.0; batch.documents.len()],

@@ -1,5 +1,5 @@
 use super::{batch, input};
-use crate::scorer::{CachedScores, Offline, Policy, Position, Random, Rho1, Scorer, ScorerError, TokenCe};
+use crate::scorer::{CachedScores, Offline, Parts, Random, Scorer, ScorerConfig, WeightPolicy};
 use std::fs;
 
 fn key(settings: &str) -> String {
@@ -26,7 +26,7 @@ fn scores_come_back_from_disk_and_serve_any_packing() {
     assert_eq!(loaded.len(), 2);
     // Nothing else is left in the directory.
     assert_eq!(fs::read_dir(&cache).unwrap().count(), 1);
-    let mut offline = Offline::new(&Random::new(4), loaded);
+    let mut offline = Offline::new("random", WeightPolicy::Softmax, loaded);
     assert_eq!((offline.name(), offline.needs().ce), ("random", false));
     for seq_len in [12, 8] {
         let batch = batch(&[(2, 5), (1, 3)], seq_len);
@@ -43,22 +43,19 @@ fn scores_come_back_from_disk_and_serve_any_packing() {
 
 #[test]
 fn offline_keeps_the_policy() {
-    struct None0;
-    impl TokenCe for None0 {
-        fn token_ce(&self, batch: &crate::data::Batch) -> Result<Vec<f32>, ScorerError> {
-            Ok(vec![0.0; batch.tokens.len()])
-        }
-    }
-    let rho1 = Rho1::new(&Default::default(), Box::new(None0)).unwrap();
-    let offline = Offline::new(&rho1, filled());
+    let parts = Parts {
+        cached: Some(filled()),
+        ..Parts::default()
+    };
+    let offline = ScorerConfig::Rho1(Default::default()).build(parts).unwrap();
+    assert_eq!(offline.name(), "rho1");
     assert_eq!(
         offline.policy(),
-        Policy::Lift {
+        WeightPolicy::Lift {
             top_p: 0.2,
             emphasis: 2.0
         }
     );
-    assert_eq!(Offline::new(&Position, filled()).policy(), Policy::Softmax);
 }
 
 #[test]

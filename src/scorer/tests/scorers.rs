@@ -2,8 +2,8 @@ use super::{batch, input, response};
 use crate::{
     data::{Batch, Tokenizer},
     scorer::{
-        Normaliser, Policy, Position, Random, Rho1, Rho1Config, Rho1Mode, Rho1Score, Scorer, ScorerError, Shuffled,
-        TokenCe, Uniform, WeightGroup, WeightsConfig,
+        Normaliser, Position, Random, Rho1, Rho1Config, Rho1Mode, Rho1Score, Scorer, ScorerError, Shuffled, TokenCe,
+        Uniform, WeightGroup, WeightPolicy, WeightsConfig,
     },
 };
 
@@ -24,9 +24,10 @@ fn sorted(mut values: Vec<f32>) -> Vec<f32> {
 fn uniform_weighs_every_token_1() {
     let batch = batch(&[(2, 5), (1, 3)], 12);
     let scores = Uniform.score(&input(&batch, None)).unwrap();
-    let report = Normaliser::new(WeightsConfig::default())
-        .unwrap()
-        .weights(&Policy::Softmax, &[batch], &[scores]);
+    let report =
+        Normaliser::new(WeightsConfig::default())
+            .unwrap()
+            .weights(&WeightPolicy::Softmax, &[batch], &[scores]);
     assert!(report.weights[0].iter().all(|&w| w == 1.0));
 }
 
@@ -60,7 +61,7 @@ fn random_scores_belong_to_the_sample_and_are_normal() {
 fn shuffling_moves_weights_inside_groups_and_keeps_them_all() {
     let sizes = [(2, 30), (1, 25), (1, 20)];
     for over in [WeightGroup::Document, WeightGroup::Step] {
-        for policy in [Policy::Softmax, Policy::Select { top_p: 0.2 }] {
+        for policy in [WeightPolicy::Softmax, WeightPolicy::Select { top_p: 0.2 }] {
             let batch = batch(&sizes, 90);
             let config = WeightsConfig {
                 over,
@@ -96,7 +97,7 @@ fn shuffling_moves_weights_inside_groups_and_keeps_them_all() {
     let shuffled = Shuffled::new(Box::new(Random::new(1)), WeightGroup::Document, 5);
     assert_eq!(
         (shuffled.name(), shuffled.policy()),
-        ("shuffled random", Policy::Softmax)
+        ("shuffled random", WeightPolicy::Softmax)
     );
 }
 
@@ -143,7 +144,7 @@ fn rho1_compares_losses_as_its_settings_say() {
         let mut scorer = rho1(config).unwrap();
         (scorer.score(&input(&batch, Some(&ce))).unwrap(), scorer.policy())
     };
-    let lift = Policy::Lift {
+    let lift = WeightPolicy::Lift {
         top_p: 0.2,
         emphasis: 2.0,
     };
@@ -163,7 +164,7 @@ fn rho1_compares_losses_as_its_settings_say() {
     };
     assert_eq!(
         score(select),
-        (vec![0.0, 2.0, -0.5, 0.0], Policy::Select { top_p: 0.6 })
+        (vec![0.0, 2.0, -0.5, 0.0], WeightPolicy::Select { top_p: 0.6 })
     );
 }
 
@@ -175,20 +176,20 @@ fn rho1_refuses_what_it_cannot_do() {
         score: Some(Rho1Score::AbsExcess),
         ..Default::default()
     };
-    assert!(message(select).contains("leave `scorer.score` out"));
+    assert!(message(select).contains("`scorer.score` must be `excess` with mode `select`, or left out"));
     assert!(
         message(Rho1Config {
             top_p: 0.0,
             ..Default::default()
         })
-        .contains("`scorer.top_p` is 0")
+        .contains("`scorer.top_p` must be above 0")
     );
     assert!(
         message(Rho1Config {
             emphasis: 0.5,
             ..Default::default()
         })
-        .contains("`scorer.emphasis` is 0.5")
+        .contains("`scorer.emphasis` must be above 1")
     );
     let mut scorer = rho1(Rho1Config::default()).unwrap();
     let four = batch(&[(1, 3)], 4);

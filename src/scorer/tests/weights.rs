@@ -1,5 +1,7 @@
 use super::{batch, response};
-use crate::scorer::{FallbackTally, Normaliser, Policy, WeightGroup, WeightsConfig, weights::normalise};
+use crate::scorer::{
+    FallbackTally, Normaliser, WeightGroup, WeightPolicy, WeightStats, WeightsConfig, weights::normalise,
+};
 use proptest::{prelude::*, sample::select};
 use serde_json::Value;
 
@@ -23,12 +25,12 @@ fn weights_are_those_that_numpy_makes_from_the_formulas() {
         };
         let top_p = number("top_p");
         let policy = match case["policy"].as_str().unwrap() {
-            "softmax" => Policy::Softmax,
-            "lift" => Policy::Lift {
+            "softmax" => WeightPolicy::Softmax,
+            "lift" => WeightPolicy::Lift {
                 top_p,
                 emphasis: number("emphasis"),
             },
-            "select" => Policy::Select { top_p },
+            "select" => WeightPolicy::Select { top_p },
             other => panic!("{other}"),
         };
         let weights = normalise(&floats(&case["scores"]), &policy, &config);
@@ -51,25 +53,28 @@ fn cases_worked_out_by_hand() {
         ..Default::default()
     };
     // Inside the bounds it is a softmax times n: exp(ln 1), exp(ln 2) scaled to mean 1.
-    let weights = normalise(&[0.0, 2f64.ln()], &Policy::Softmax, &plain);
+    let weights = normalise(&[0.0, 2f64.ln()], &WeightPolicy::Softmax, &plain);
     assert!((weights[0] - 2.0 / 3.0).abs() < 1e-12 && (weights[1] - 4.0 / 3.0).abs() < 1e-12);
     // One far above nine equals: it stops at w_max = 3, they share the other 7 of 10.
     let mut scores = vec![0.0; 10];
     scores[3] = 50.0;
-    let weights = normalise(&scores, &Policy::Softmax, &plain);
+    let weights = normalise(&scores, &WeightPolicy::Softmax, &plain);
     assert!((weights[3] - 3.0).abs() < 1e-12 && (weights[0] - 7.0 / 9.0).abs() < 1e-12);
     // One far below: it stops at eps = 0.05, nine share 9.95.
     scores[3] = -50.0;
-    let weights = normalise(&scores, &Policy::Softmax, &plain);
+    let weights = normalise(&scores, &WeightPolicy::Softmax, &plain);
     assert!((weights[3] - 0.05).abs() < 1e-12 && (weights[0] - 9.95 / 9.0).abs() < 1e-12);
     // Equal scores and one token.
     assert_eq!(
-        normalise(&[4.0; 5], &Policy::Softmax, &WeightsConfig::default()),
+        normalise(&[4.0; 5], &WeightPolicy::Softmax, &WeightsConfig::default()),
         [1.0; 5]
     );
-    assert_eq!(normalise(&[-7.0], &Policy::Softmax, &WeightsConfig::default()), [1.0]);
+    assert_eq!(
+        normalise(&[-7.0], &WeightPolicy::Softmax, &WeightsConfig::default()),
+        [1.0]
+    );
     // Select keeps round(0.2 * 8) = 2 of 8, ties to the earlier, at weight 4; at least one.
-    let policy = Policy::Select { top_p: 0.2 };
+    let policy = WeightPolicy::Select { top_p: 0.2 };
     let weights = normalise(&[1.0, 5.0, 0.0, 5.0, 5.0, 2.0, 1.0, 0.0], &policy, &plain);
     assert_eq!(weights, [0.0, 4.0, 0.0, 4.0, 0.0, 0.0, 0.0, 0.0]);
     assert_eq!(normalise(&[0.0, 1.0], &policy, &plain), [0.0, 2.0]);
@@ -82,7 +87,7 @@ fn scores_too_far_apart_for_f64_still_meet_both_bounds() {
         zscore: false,
         ..Default::default()
     };
-    let weights = normalise(&[1e30, 2e30, -3e38], &Policy::Softmax, &config);
+    let weights = normalise(&[1e30, 2e30, -3e38], &WeightPolicy::Softmax, &config);
     assert!(
         (weights[0] - 0.05).abs() < 1e-12 && (weights[2] - 0.05).abs() < 1e-12,
         "{weights:?}"
@@ -120,10 +125,10 @@ fn configs() -> impl Strategy<Value = WeightsConfig> {
     })
 }
 
-fn policies() -> impl Strategy<Value = Policy> {
+fn policies() -> impl Strategy<Value = WeightPolicy> {
     prop_oneof![
-        Just(Policy::Softmax),
-        (0.01f64..=1.0, 1.0f64..10.0).prop_map(|(top_p, emphasis)| Policy::Lift { top_p, emphasis })
+        Just(WeightPolicy::Softmax),
+        (0.01f64..=1.0, 1.0f64..10.0).prop_map(|(top_p, emphasis)| WeightPolicy::Lift { top_p, emphasis })
     ]
 }
 
@@ -155,14 +160,16 @@ proptest! {
         }
         // Prompts and padding are untouched.
         prop_assert!(weights.iter().zip(&batch.response).all(|(&w, &r)| r || w == 1.0));
-        prop_assert!(report.entropy <= 1.0 + 1e-9 && report.entropy >= 0.0);
-        prop_assert!(report.min <= report.mean && report.mean <= report.max);
+        let all: Vec<f32> = (0..batch.documents.len()).flat_map(|d| response(&batch, weights, d)).collect();
+        let stats = WeightStats::of(&all).unwrap();
+        prop_assert!(stats.entropy <= 1.0 + 1e-9 && stats.entropy >= 0.0);
+        prop_assert!(stats.min <= stats.mean && stats.mean <= stats.max);
     }
 
     #[test]
     fn selection_keeps_its_share_and_mean_1(scores in scores(), top_p in 0.001f64..=1.0) {
         let scores: Vec<f64> = scores.iter().map(|&s| f64::from(s)).collect();
-        let weights = normalise(&scores, &Policy::Select { top_p }, &WeightsConfig::default());
+        let weights = normalise(&scores, &WeightPolicy::Select { top_p }, &WeightsConfig::default());
         let n = scores.len();
         let kept = weights.iter().filter(|&&w| w > 0.0).count();
         prop_assert_eq!(kept, ((top_p * n as f64).round() as usize).max(1));
@@ -187,12 +194,12 @@ proptest! {
 fn a_score_that_is_not_finite_leaves_its_group_at_1_and_is_named() {
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         for policy in [
-            Policy::Softmax,
-            Policy::Lift {
+            WeightPolicy::Softmax,
+            WeightPolicy::Lift {
                 top_p: 0.2,
                 emphasis: 2.0,
             },
-            Policy::Select { top_p: 0.2 },
+            WeightPolicy::Select { top_p: 0.2 },
         ] {
             let batch = batch(&[(2, 3), (1, 4)], 16);
             let mut scores: Vec<f32> = (0..16).map(|i| i as f32).collect();
@@ -223,22 +230,34 @@ fn a_score_that_is_not_finite_leaves_its_group_at_1_and_is_named() {
 #[test]
 fn missing_scores_fall_back_and_empty_steps_are_empty() {
     let normaliser = Normaliser::new(WeightsConfig::default()).unwrap();
-    let report = normaliser.weights(&Policy::Softmax, &[batch(&[(1, 3)], 8)], &[]);
+    let report = normaliser.weights(&WeightPolicy::Softmax, &[batch(&[(1, 3)], 8)], &[]);
     assert_eq!((report.groups, report.fallbacks.len()), (1, 1));
-    let report = normaliser.weights(&Policy::Softmax, &[], &[]);
-    assert_eq!((report.groups, report.mean, report.entropy), (0, 1.0, 1.0));
+    let report = normaliser.weights(&WeightPolicy::Softmax, &[], &[]);
+    assert_eq!((report.groups, report.fallbacks.len()), (0, 0));
+    assert_eq!(WeightStats::of(&[]), None);
 }
 
 #[test]
-fn statistics_are_of_response_tokens_only() {
+fn statistics_of_weights_are_those_worked_out_by_hand() {
     let normaliser = Normaliser::new(WeightsConfig::default()).unwrap();
     let batch = batch(&[(3, 4)], 16);
     let mut scores = vec![0.0; 16];
     scores[5] = 1.0;
-    let report = normaliser.weights(&Policy::Select { top_p: 0.5 }, &[batch], &[scores]);
+    let report = normaliser.weights(
+        &WeightPolicy::Select { top_p: 0.5 },
+        std::slice::from_ref(&batch),
+        &[scores],
+    );
+    let stats = WeightStats::of(&response(&batch, &report.weights[0], 0)).unwrap();
     // Two of four tokens weigh 2: entropy ln 2 of ln 4.
-    assert_eq!((report.mean, report.min, report.max), (1.0, 0.0, 2.0));
-    assert!((report.entropy - 0.5).abs() < 1e-12);
+    assert_eq!((stats.mean, stats.min, stats.max), (1.0, 0.0, 2.0));
+    assert!((stats.entropy - 0.5).abs() < 1e-12);
+    // 1/4, 1/4, 1/2 of the sum: 1.5 ln 2 of ln 3.
+    let stats = WeightStats::of(&[0.75, 0.75, 1.5]).unwrap();
+    assert_eq!((stats.mean, stats.min, stats.max), (1.0, 0.75, 1.5));
+    assert!((stats.entropy - 1.5 * 2f64.ln() / 3f64.ln()).abs() < 1e-12);
+    let one = WeightStats::of(&[1.0]).unwrap();
+    assert_eq!((one.mean, one.min, one.max, one.entropy), (1.0, 1.0, 1.0, 1.0));
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! What leaves a cache, and in which order.
 
-use super::{
-    layout::{Layout, Reference, cache_error, read_json},
-    lock::Lock,
+use super::layout::{Layout, Reference, cache_error};
+use crate::{
+    fs::{Lock, read_json},
+    storage::StorageError,
 };
-use crate::storage::StorageError;
 use serde::Serialize;
 use std::{
     collections::{HashMap, HashSet},
@@ -63,7 +63,7 @@ pub(in crate::storage) enum Keep {
 pub(in crate::storage) fn entries(layout: &Layout) -> Result<Vec<CacheEntry>, StorageError> {
     let mut references: HashMap<String, Vec<Reference>> = HashMap::new();
     for path in files(&layout.references())? {
-        if let Some(reference) = read_json::<Reference>(&path) {
+        if let Ok(reference) = read_json::<Reference>(&path) {
             references.entry(reference.tree.clone()).or_default().push(reference);
         }
     }

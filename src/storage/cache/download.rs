@@ -4,15 +4,15 @@
 //! for every part that arrived, with the hash of what was written. A part that is found there is
 //! hashed again before it counts. In the end the whole is hashed, flushed and renamed.
 
-use super::{
-    layout::{Layout, cache_error, sync_dir, write_json},
-    lock::Lock,
-};
-use crate::storage::{
-    StorageError, Transfer, etag,
-    listing::{Listing, Object, hex},
-    manifest::FileHash,
-    remote::{Broken, Remote},
+use super::layout::{Layout, cache_error, write_json};
+use crate::{
+    fs::{Lock, sync_dir},
+    run::FileHash,
+    storage::{
+        StorageError, Transfer, etag,
+        listing::{Listing, Object},
+        remote::{Broken, Remote},
+    },
 };
 use sha2::{Digest, Sha256};
 use std::{
@@ -269,11 +269,11 @@ impl<'a> Job<'a> {
                         range.end - range.start
                     ),
                 ))),
-                Some(_) => Ok(hex(&hash.finalize())),
+                Some(_) => Ok(hex::encode(hash.finalize())),
                 None => {
                     // A longer try may have gone before.
                     file.set_len(bytes).map_err(io)?;
-                    Ok(hex(&hash.finalize()))
+                    Ok(hex::encode(hash.finalize()))
                 }
             }
         })?;
@@ -389,7 +389,7 @@ fn hash_range(file: &mut File, range: &Range<u64>) -> io::Result<String> {
     file.seek(SeekFrom::Start(range.start))?;
     let mut hash = Sha256::new();
     io::copy(&mut file.take(range.end - range.start), &mut Hasher(&mut hash))?;
-    Ok(hex(&hash.finalize()))
+    Ok(hex::encode(hash.finalize()))
 }
 
 struct Hasher<'a>(&'a mut Sha256);

@@ -1,10 +1,10 @@
 //! Where things lie in a cache.
 
-use super::super::{StorageError, listing::Object, manifest::FileHash, remote::Remote, s3::sha256};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use super::super::{StorageError, listing::Object, remote::Remote, s3::sha256};
+use crate::{fs::read_json, run::FileHash};
+use serde::{Deserialize, Serialize};
 use std::{
-    fs::{self, File},
-    io::{self, Write},
+    fs, io,
     path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
 };
@@ -117,7 +117,8 @@ impl Layout {
                 bytes: fs::metadata(self.blob(sha256)).ok()?.len(),
                 sha256: sha256.clone(),
             },
-            None => read_json(&self.known().join(key))?,
+            // A file that can't be read counts as absent: it is written anew.
+            None => read_json(&self.known().join(key)).ok()?,
         };
         let there = fs::metadata(self.blob(&hash.sha256)).ok()?.len();
         let right = there == hash.bytes && object.size.is_none_or(|size| size == there);
@@ -125,7 +126,7 @@ impl Layout {
     }
 }
 
-/// A name of its own beside `path`.
+/// A name of its own in the folder of `path`.
 pub(in crate::storage) fn temporary(path: &Path) -> PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -133,33 +134,11 @@ pub(in crate::storage) fn temporary(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{name}.{}.{number}", std::process::id()))
 }
 
-/// Writes under a temporary name, flushes, renames.
-pub(in crate::storage) fn write(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
-    let temporary = temporary(path);
-    let write = || {
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    };
-    write().map_err(|e| {
-        let _ = fs::remove_file(&temporary);
-        cache_error(path, &e)
-    })
-}
-
 pub(in crate::storage) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), StorageError> {
-    let json = serde_json::to_vec(value).map_err(|e| cache_error(path, &io::Error::other(e)))?;
-    write(path, &json)
-}
-
-/// None if it is not there or can't be read: then it is made anew.
-pub(in crate::storage) fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
-}
-
-pub(in crate::storage) fn sync_dir(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+    serde_json::to_vec(value)
+        .map_err(io::Error::other)
+        .and_then(|json| crate::fs::write(path, &json))
+        .map_err(|e| cache_error(path, &e))
 }
 
 pub(in crate::storage) fn cache_error(path: &Path, error: &io::Error) -> StorageError {

@@ -14,22 +14,23 @@
 mod clean;
 mod download;
 mod layout;
-mod lock;
 
 pub use clean::{CacheEntry, Cleaned};
 pub(super) use clean::{Keep, clean};
 pub(super) use download::blobs;
-pub(super) use layout::{Layout, sync_dir};
-pub(super) use lock::Lock;
+pub(super) use layout::Layout;
 
 use super::{
     ByteSize, StorageError, Transfer,
     listing::Listing,
-    manifest::FileHash,
     remote::{Broken, Remote},
     s3::sha256,
 };
-use layout::{Reference, cache_error, read_json, temporary, write_json};
+use crate::{
+    fs::{Lock, read_json},
+    run::FileHash,
+};
+use layout::{Reference, cache_error, temporary, write_json};
 use std::{
     collections::HashMap,
     fs, io,
@@ -57,7 +58,7 @@ impl Cache {
 
     /// What the URI was when it was last fetched, if it is still here. It counts as used from now on.
     pub fn find(&self, uri: &str) -> Result<Option<PathBuf>, StorageError> {
-        let Some(reference) = read_json::<Reference>(&self.layout.reference(uri)) else {
+        let Ok(reference) = read_json::<Reference>(&self.layout.reference(uri)) else {
             return Ok(None);
         };
         let _adding = self.adding()?;
@@ -66,7 +67,7 @@ impl Cache {
 
     /// The same for what `forever` names, which is found as `uri` from now on.
     pub fn know_as(&self, uri: &str, forever: &str) -> Result<Option<PathBuf>, StorageError> {
-        let Some(reference) = read_json::<Reference>(&self.layout.reference(forever)) else {
+        let Ok(reference) = read_json::<Reference>(&self.layout.reference(forever)) else {
             return Ok(None);
         };
         let _adding = self.adding()?;
@@ -91,7 +92,8 @@ impl Cache {
     ) -> Result<PathBuf, Broken> {
         self.layout.prepare()?;
         let version = listing.version();
-        let known = read_json::<Reference>(&self.layout.reference(uri)).filter(|r| r.version == version);
+        let known = read_json::<Reference>(&self.layout.reference(uri)).ok();
+        let known = known.filter(|r| r.version == version);
         if let Some(reference) = known {
             let _adding = self.adding()?;
             if let Some(path) = self.used(&reference)? {

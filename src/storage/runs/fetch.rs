@@ -3,13 +3,19 @@
 use super::{
     super::{
         Transfer,
-        cache::{Layout, Lock, blobs, sync_dir},
+        cache::{Layout, blobs},
         listing::{Listing, Object},
-        manifest::{FileHash, MANIFEST, Manifest},
     },
     CHECKPOINTS, INDEX, RemoteRun,
 };
-use crate::storage::{StorageError, listing::is_data_file, s3::Found};
+use crate::{
+    fs::{Lock, sync_dir},
+    run::{
+        FileHash, Manifest,
+        file::{BEST, LAST, MANIFEST, RECORD},
+    },
+    storage::{StorageError, listing::is_data_file, s3::Found},
+};
 use std::{
     collections::BTreeMap,
     fs, io,
@@ -59,7 +65,7 @@ impl RemoteRun {
 
         let mut passed_over = Vec::new();
         let Some((id, manifest)) = self.newest(&layout, &mut passed_over, progress)? else {
-            let there = self.read("run.json")?.is_some();
+            let there = self.read(RECORD)?.is_some();
             return Err(StorageError::NoRun {
                 uri: self.url(),
                 what: if there { "complete checkpoint" } else { "run" },
@@ -71,9 +77,9 @@ impl RemoteRun {
             });
         };
         let checkpoints = whole.join(CHECKPOINTS);
-        link(&layout, &manifest, &checkpoints.join("last")).map_err(disk("making", &whole))?;
+        link(&layout, &manifest, &checkpoints.join(LAST)).map_err(disk("making", &whole))?;
         let index = self.index()?.unwrap_or_default();
-        if let Some(best) = index.checkpoints.get("best") {
+        if let Some(best) = index.checkpoints.get(BEST) {
             let found = if *best == id {
                 Ok(Some(manifest.clone()))
             } else {
@@ -81,7 +87,7 @@ impl RemoteRun {
             };
             match found {
                 Ok(Some(manifest)) => {
-                    link(&layout, &manifest, &checkpoints.join("best")).map_err(disk("making", &whole))?
+                    link(&layout, &manifest, &checkpoints.join(BEST)).map_err(disk("making", &whole))?
                 }
                 Ok(None) => passed_over.push(format!("the best checkpoint, {best}, is not complete")),
                 Err(error) if is_damage(&error) => passed_over.push(error.to_string()),

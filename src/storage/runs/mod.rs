@@ -10,6 +10,7 @@
 //! complete; a checkpoint that another one takes the place of is removed once the index no longer names it.
 
 mod fetch;
+mod sender;
 mod snapshot;
 mod upload;
 
@@ -18,14 +19,16 @@ pub use upload::{Ended, Report, RunMirror};
 
 use super::{
     S3Url, StorageConfig, StorageError,
-    manifest::{MANIFEST, Manifest},
     s3::{S3, sha256},
+};
+use crate::run::{
+    Manifest,
+    file::{CHECKPOINTS, LAST, MANIFEST, STEP_PREFIX},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 const INDEX: &str = "index.json";
-const CHECKPOINTS: &str = "checkpoints";
 
 /// `index.json` of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,12 +41,12 @@ struct Index {
 /// The ID of the checkpoint with this manifest.
 fn id_of(step: usize, manifest: &[u8]) -> String {
     let hash = sha256(manifest);
-    format!("step-{step:06}-{}", &hash[..12])
+    format!("{STEP_PREFIX}{step:06}-{}", &hash[..12])
 }
 
 /// The step in an ID.
 fn step_of(id: &str) -> Option<usize> {
-    id.strip_prefix("step-")?.split('-').next()?.parse().ok()
+    id.strip_prefix(STEP_PREFIX)?.split('-').next()?.parse().ok()
 }
 
 /// The place under which runs lie, `storage.runs`.
@@ -167,7 +170,7 @@ impl RemoteRun {
 
     /// Checkpoints that have a manifest, the newest first.
     fn candidates(&self) -> Result<Vec<String>, StorageError> {
-        let last = self.index()?.and_then(|index| index.checkpoints.get("last").cloned());
+        let last = self.index()?.and_then(|index| index.checkpoints.get(LAST).cloned());
         let root = self.key(CHECKPOINTS);
         let end = format!("/{MANIFEST}");
         let mut ids: Vec<String> = self

@@ -1,9 +1,7 @@
 //! A checkpoint as it was, under hard links, so that the next save can't change it under the sender.
 
-use super::{
-    super::manifest::{MANIFEST, Manifest},
-    id_of,
-};
+use super::id_of;
+use crate::run::{Manifest, file::MANIFEST};
 use std::{
     fs, io,
     path::{Path, PathBuf},

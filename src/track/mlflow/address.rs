@@ -1,4 +1,7 @@
-use crate::track::{SetupError, redact, redact::credentials};
+use crate::{
+    redact::{credentials, redact},
+    track::SetupError,
+};
 use std::fmt;
 
 /// An MLflow server's address, and what opens it.
@@ -65,7 +68,7 @@ impl Address {
             .any(|scheme| shown.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()));
         if !is_http {
             return Err(SetupError(format!(
-                "`{shown}` is no MLflow server's address: it must start with http:// or https://; for the file layout put `files` into tracking.kinds"
+                "`{shown}` is no MLflow server's address: it must start with http:// or https://"
             )));
         }
         let access = match (token.map(str::trim), name.or_else(|| credentials(url))) {

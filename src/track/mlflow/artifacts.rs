@@ -44,7 +44,7 @@ fn place(uri: &str) -> Result<Place, TrackError> {
         "" if uri.starts_with('/') => Ok(Place::Directory(uri.into())),
         _ => Err(TrackError::Refused(format!(
             "files can't be sent to {}: the server should use its artifact proxy (mlflow-artifacts:) or s3:",
-            crate::track::redact(uri)
+            crate::redact::redact(uri)
         ))),
     }
 }

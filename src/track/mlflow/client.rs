@@ -1,7 +1,10 @@
 //! Requests to an MLflow server, one after the other, from whatever thread holds the client.
 
 use super::address::{Access, Address};
-use crate::track::{SetupError, TrackError};
+use crate::{
+    format::shorten,
+    track::{SetupError, TrackError},
+};
 use reqwest::{Method, Response, StatusCode, Url};
 use serde_json::Value;
 use std::{path::Path, time::Duration};
@@ -266,11 +269,7 @@ fn reason(status: StatusCode) -> String {
 
 /// One line of at most 300 characters.
 fn shortened(message: &str) -> String {
-    let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(300) {
-        Some((end, _)) => format!("{}...", line.get(..end).unwrap_or_default()),
-        None => line,
-    }
+    shorten(&message.split_whitespace().collect::<Vec<_>>().join(" "), 300)
 }
 
 /// The innermost reason, in the operating system's words where it is one.
@@ -282,5 +281,5 @@ fn cause(error: &reqwest::Error) -> String {
     while let Some(source) = cause.source() {
         cause = source;
     }
-    crate::track::redact(&cause.to_string())
+    crate::redact::redact(&cause.to_string())
 }

@@ -11,7 +11,7 @@ mod registry;
 mod runs;
 mod s3;
 
-use super::{Artifact, Happening, Input, MlflowConfig, Model, Point, RunInfo, SetupError, Status, TrackError, Tracker};
+use super::{Artifact, Input, MlflowConfig, Model, Point, RunEvent, RunInfo, SetupError, Status, TrackError, Tracker};
 use client::Client;
 use runs::Run;
 use serde_json::{Value, json};
@@ -124,7 +124,7 @@ impl Tracker for Mlflow {
     }
 
     /// MLflow has no events: the last one of each sort is a tag, all of them are in `events.jsonl`.
-    fn event(&mut self, event: &Happening) -> Result<(), TrackError> {
+    fn event(&mut self, event: &RunEvent) -> Result<(), TrackError> {
         let text = format!("step {}: {}", event.step, event.reason);
         let tags = BTreeMap::from([(format!("event.{}", event.event), text)]);
         runs::tags(&self.client, self.run()?, &tags)

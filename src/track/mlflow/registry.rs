@@ -6,6 +6,7 @@ use super::{
     runs, timeout,
 };
 use crate::track::{MlflowConfig, RunInfo, SetupError, TrackError};
+use backon::{BlockingRetryable, ExponentialBuilder};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, fmt, path::Path, time::Duration};
 
@@ -74,7 +75,7 @@ impl SourceRun {
 }
 
 impl Registry {
-    const ATTEMPTS: u32 = 6;
+    const RETRIES: usize = 5;
 
     /// A registry at this address; nothing is asked yet.
     ///
@@ -253,19 +254,14 @@ impl Registry {
         Ok(found.into_iter().next().map(|(_, version)| version))
     }
 
-    fn patiently<T>(&self, mut call: impl FnMut() -> Result<T, TrackError>) -> Result<T, TrackError> {
-        let mut wait = Duration::from_millis(250);
-        for _ in 1..Self::ATTEMPTS {
-            match call() {
-                Err(TrackError::Away(problem)) => {
-                    tracing::debug!("{problem}, trying again");
-                    std::thread::sleep(wait);
-                    wait *= 2;
-                }
-                answer => return answer,
-            }
-        }
-        call()
+    fn patiently<T>(&self, call: impl FnMut() -> Result<T, TrackError>) -> Result<T, TrackError> {
+        let delays = ExponentialBuilder::new()
+            .with_min_delay(Duration::from_millis(250))
+            .with_max_times(Self::RETRIES);
+        call.retry(delays)
+            .when(|error| matches!(error, TrackError::Away(_)))
+            .notify(|error, _| tracing::debug!("{error}, trying again"))
+            .call()
     }
 }
 

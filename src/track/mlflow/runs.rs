@@ -1,7 +1,8 @@
 //! Runs: made, found again, marked, ended.
 
 use super::client::{CallError, Client};
-use crate::track::{Input, RunInfo, Status, TrackError};
+use crate::run::file::TRACKING;
+use crate::track::{COMMIT_TAG, Input, RunInfo, SOURCE_TAG, Status, TrackError};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, path::Path};
 
@@ -140,13 +141,13 @@ fn create(client: &Client, info: &RunInfo, experiment: &str) -> Result<(), Track
 fn parent_id(client: &Client, parent: &str, dir: &Path, experiment: &str) -> Result<Option<String>, TrackError> {
     let beside = dir.parent().map(|runs| runs.join(parent));
     for dir in [Some(Path::new(parent).to_path_buf()), beside].into_iter().flatten() {
-        let ledger = std::fs::read_to_string(dir.join("tracking/mlflow.json")).unwrap_or_default();
+        let ledger = std::fs::read_to_string(dir.join(TRACKING).join("mlflow.json")).unwrap_or_default();
         let ledger: Value = serde_json::from_str(&ledger).unwrap_or_default();
         if let (Some(id), true) = (ledger["kept"]["run_id"].as_str(), ledger["place"] == client.place()) {
             return Ok(Some(id.to_owned()));
         }
         // It has a tracker that has not answered yet, most likely this one: children wait for it.
-        let has = |file: &str| dir.join("tracking").join(file).is_file();
+        let has = |file: &str| dir.join(TRACKING).join(file).is_file();
         if has("spool.jsonl") && !has("mlflow.json") && !has("files.json") {
             return Err(TrackError::Away(format!(
                 "the parent run {parent} is not at {} yet",
@@ -238,11 +239,30 @@ pub(super) fn params(client: &Client, run: &Run, params: &BTreeMap<String, Strin
     log_entries(client, run, "params", &new)
 }
 
+/// MLflow's name of a tag.
+fn tag_name(key: &str) -> &str {
+    match key {
+        SOURCE_TAG => "mlflow.source.name",
+        COMMIT_TAG => "mlflow.source.git.commit",
+        other => other,
+    }
+}
+
+/// MLflow's word for a status.
+fn status_name(status: Status) -> &'static str {
+    match status {
+        Status::Running => "RUNNING",
+        Status::Finished => "FINISHED",
+        Status::Failed => "FAILED",
+        Status::Killed => "KILLED",
+    }
+}
+
 /// Sends tags; the same again changes nothing.
 pub(super) fn tags(client: &Client, run: &Run, tags: &BTreeMap<String, String>) -> Result<(), TrackError> {
     let tags: Vec<Value> = tags
         .iter()
-        .map(|(key, value)| json!({"key": cut(key, KEY), "value": cut(value, TAG)}))
+        .map(|(key, value)| json!({"key": cut(tag_name(key), KEY), "value": cut(value, TAG)}))
         .collect();
     log_entries(client, run, "tags", &tags)
 }
@@ -303,7 +323,7 @@ pub(super) fn inputs(client: &Client, run: &Run, inputs: &[Input]) -> Result<(),
 }
 
 pub(super) fn status(client: &Client, run: &Run, status: Status, at: i64) -> Result<(), TrackError> {
-    let mut body = json!({"run_id": run.id, "status": status.name()});
+    let mut body = json!({"run_id": run.id, "status": status_name(status)});
     if status != Status::Running {
         body["end_time"] = at.into();
     }

@@ -56,7 +56,7 @@ pub enum Stage {
     Value,
     /// Optimizer steps.
     Training,
-    /// Held-out documents are read: so many micro-batches of so many.
+    /// Validation: micro-batches done, and in all.
     Validating(usize, usize),
 }
 
@@ -163,7 +163,7 @@ impl Board {
         self.advance(Stage::Value, at.step, at.total, now);
         (self.loss, self.lr, self.norm) = (Some(at.loss), Some(at.lr), Some(at.norm));
         self.value_loss.push(at.step, at.loss);
-        self.memory = crate::track::peak_memory();
+        self.memory = crate::run::peak_memory();
     }
 
     /// A step of training.

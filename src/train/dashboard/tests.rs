@@ -1,8 +1,9 @@
 use super::super::progress::{TrainStepDone, ValueStep};
 use super::board::{Asked, Board, Curve, Stage};
 use super::{pressed, view};
+use crate::scorer::WeightStats;
 use crate::stop::Stop;
-use crate::train::{StepOutput, WeightStats};
+use crate::train::StepOutput;
 use ratatui::{
     Terminal,
     backend::TestBackend,

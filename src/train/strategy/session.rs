@@ -1,10 +1,15 @@
 //! One run of the loop: steps, updates, skips, returns to a checkpoint, and what is due after a step.
 
-use super::{StepStrategy, TrainError, Trainable, record::Rates};
-use crate::scorer::FallbackTally;
-use crate::train::{
-    StepBatch, StepDocuments, StepOutput, TrainerState, grads,
-    optimizer::{GradientScale, adamw, clip_factor, rates},
+use crate::{
+    run::{CheckpointStore, RunDir, StepDocuments, StepNames, TrainerState, file},
+    scorer::FallbackTally,
+    stop::Stop,
+    train::{
+        Plan, Samples, Stage, StepBatch, StepLoader, StepOutput, TrainError, Trainable, grads,
+        optimizer::{GradientScale, clip_factor, optimizer, rates},
+        progress,
+        steps::sample_numbers,
+    },
 };
 use burn::{
     data::dataloader::Progress,
@@ -14,11 +19,46 @@ use burn::{
         TrainStep, TrainingItem, ValidLoader,
     },
 };
-use std::time::Instant;
+use std::{path::PathBuf, sync::Arc, time::Instant};
+
+/// What a session trains with, apart from the module.
+pub struct SessionSetup {
+    /// Steps, schedule, checkpoints and the rest of the settings.
+    pub plan: Plan,
+    /// The steps. Clones share their position.
+    pub loader: StepLoader,
+    /// Held-out documents, a micro-batch a step.
+    pub valid: StepLoader,
+    /// Where metrics, events and records are written.
+    pub run: RunDir,
+    /// Where checkpoints are.
+    pub store: CheckpointStore,
+    /// The state to start with.
+    pub start: TrainerState,
+    /// The checkpoint that holds this state; None for a session that begins.
+    pub resume: Option<PathBuf>,
+    /// Shows every step.
+    pub progress: Arc<dyn progress::Progress>,
+    /// Asks the session to end, and says whether it saves a checkpoint then.
+    pub stop: Stop,
+    /// Documents that are recorded token by token now and then.
+    pub samples: Samples,
+    /// The names of the documents for `steps.jsonl`.
+    pub names: StepNames,
+}
+
+/// The learning rates of a step.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rates {
+    /// The model's.
+    pub lr: f64,
+    /// The value head's, where it is trained along.
+    pub value_lr: Option<f64>,
+}
 
 /// One call of `fit`.
 pub(super) struct Session<'a, M: Trainable> {
-    pub(super) strategy: &'a StepStrategy,
+    pub(super) setup: &'a SessionSetup,
     pub(super) model: Option<M>,
     pub(super) optimizer: Option<ModuleOptimizer>,
     /// What clipping multiplies the gradients of the step by, read by the optimizer.
@@ -31,29 +71,30 @@ pub(super) struct Session<'a, M: Trainable> {
 
 impl<M: Trainable> Session<'_, M> {
     pub(super) fn run(&mut self, train: &TrainLoader<M>) -> Result<(), TrainError> {
-        let plan = &self.strategy.plan;
+        let plan = &self.setup.plan;
         self.optimizer = Some(self.fresh_optimizer()?);
-        if let Some(from) = &self.strategy.resume {
+        if let Some(from) = &self.setup.resume {
             self.restore(from)?;
             // What came after the checkpoint will be written again.
-            self.strategy.run.truncate("metrics.jsonl", self.state.metrics_bytes)?;
             self.cut_back()?;
         } else {
             self.begin_records()?;
-            self.validate_first()?;
+            if plan.stage == Stage::Weighted {
+                self.validate_first()?;
+            }
             self.save()?;
         }
         // Also when all steps are done: a run killed before its last validation still owes it.
         while !self.state.finished {
             let epoch = self.state.epoch;
-            self.strategy.loader.seek(epoch, self.state.step_in_epoch);
-            let items = self.strategy.loader.steps(epoch);
+            self.setup.loader.seek(epoch, self.state.step_in_epoch);
+            let items = self.setup.loader.steps(epoch);
             self.event(LearnerEvent::StartSplit {
                 epoch_number: epoch + 1,
                 total_items: items,
             });
             for batch in train.iter() {
-                let batch = batch.map_err(|e| TrainError::Loop(e.to_string()))?;
+                let batch = batch.map_err(|e| TrainError::Loop(e.into()))?;
                 if self.state.step >= plan.total_steps || self.interrupter.should_stop() {
                     break;
                 }
@@ -66,11 +107,7 @@ impl<M: Trainable> Session<'_, M> {
             if self.interrupter.should_stop() && self.state.step < plan.total_steps {
                 let reason = self.interrupter.get_message().unwrap_or_else(|| "asked to".into());
                 self.log("interrupted", reason)?;
-                return if self.strategy.stop.saves() {
-                    self.save()
-                } else {
-                    Ok(())
-                };
+                return if self.setup.stop.saves() { self.save() } else { Ok(()) };
             }
             if self.state.step_in_epoch >= items {
                 self.state.epoch += 1;
@@ -78,8 +115,12 @@ impl<M: Trainable> Session<'_, M> {
             }
             // Where a validation between the steps stopped the run, it was the last one.
             let stopped_early = self.state.finished;
-            let ended = self.state.step >= plan.total_steps || stopped_early;
-            let improved = (plan.train.validate_every == 0 || ended) && !stopped_early && self.validate()?;
+            let all_steps = self.state.step >= plan.total_steps;
+            let all_epochs = plan.max_epochs.is_some_and(|most| self.state.epoch >= most);
+            let ended = all_steps || all_epochs || stopped_early;
+            // Where epochs end a session before all steps were done, its last validation counts.
+            let owed = plan.train.validate_every == 0 || all_steps || (all_epochs && self.state.valid_loss.is_none());
+            let improved = owed && !stopped_early && self.validate()?;
             self.event(LearnerEvent::EndEpoch(epoch + 1));
             // This validation may have stopped the run, too: what it set stays.
             self.state.finished |= ended;
@@ -97,26 +138,31 @@ impl<M: Trainable> Session<'_, M> {
 
     /// One optimizer step: gradients, checks, update, metrics, and what is due after it.
     fn step(&mut self, mut batch: StepBatch, items: usize) -> Result<(), TrainError> {
-        let plan = &self.strategy.plan;
+        let plan = &self.setup.plan;
         let started = Instant::now();
+        batch.step = self.state.step;
         batch.heads_only = self.state.step < plan.train.head_warmup.steps;
         let dump = batch.clone();
         let documents = StepDocuments {
-            documents: StepDocuments::numbers(&dump.micro),
-            labelled: StepDocuments::numbers(&dump.labelled),
+            documents: sample_numbers(&dump.micro_batches),
+            labelled: sample_numbers(&dump.labelled),
             ..StepDocuments::default()
         };
         let TrainOutput { grads, item } = TrainStep::step(self.model(), batch);
-        if let Some(problem) = item.failure {
+        if let Some(source) = item.failure {
             return Err(TrainError::Step {
                 step: self.state.step,
-                problem,
+                source,
             });
+        }
+        if item.nothing_to_compare {
+            self.state.step_in_epoch += 1;
+            return Ok(());
         }
         self.check_fallbacks(&item)?;
         let lr = self.state.lr_scale * plan.learning_rate(self.state.step);
         let value_lr = plan.value_rate(self.state.step).map(|rate| self.state.lr_scale * rate);
-        let norm = grads::global_norm(self.model(), &grads);
+        let norm = grads::global_norm(self.model(), &grads)?;
         let problem = if item.response_tokens == 0 {
             Some("no response token in the step".to_string())
         } else if !item.loss.is_finite() {
@@ -130,7 +176,7 @@ impl<M: Trainable> Session<'_, M> {
         match problem {
             None => {
                 self.clip.set(clip_factor(norm, plan.optim.clip_norm));
-                self.update(rates(lr, value_lr).map_err(TrainError::Loop)?, grads);
+                self.update(rates(lr, value_lr)?, grads);
                 self.state.skipped_in_a_row = 0;
             }
             Some(problem) => {
@@ -170,13 +216,13 @@ impl<M: Trainable> Session<'_, M> {
         self.state.skipped += 1;
         if counts {
             self.state.skipped_in_a_row += 1;
-            let name = format!("skipped-step-{step:06}.json");
+            let name = self.setup.plan.stage.dump_file(step);
             let tokens: Vec<_> = batch
-                .micro
+                .micro_batches
                 .iter()
                 .map(|b| serde_json::json!({"rows": b.rows, "seq_len": b.seq_len, "tokens": b.tokens, "documents": b.documents.iter().map(|d| &d.name).collect::<Vec<_>>()}))
                 .collect();
-            self.strategy.run.write_json(&name, &tokens)?;
+            self.setup.run.write_json(&name, &tokens)?;
             return self.log(
                 "skip",
                 format!("step {step} was not applied: {problem}; its batch is in {name}"),
@@ -188,18 +234,19 @@ impl<M: Trainable> Session<'_, M> {
     /// Halves the learning rate and returns to the last good checkpoint's weights and optimizer
     /// state; the data go on where they are.
     fn roll_back(&mut self) -> Result<(), TrainError> {
-        let plan = &self.strategy.plan;
+        let plan = &self.setup.plan;
         self.state.skipped_in_a_row = 0;
         if self.state.rollbacks >= plan.fallback.max_rollbacks {
             return Err(TrainError::Diverged {
                 step: self.state.step,
                 patience: plan.fallback.patience,
                 rollbacks: self.state.rollbacks,
+                lr_key: plan.stage.lr_key(),
                 lr: self.state.lr_scale * plan.optim.lr,
-                dir: self.strategy.run.path().into(),
+                dir: self.setup.run.path().into(),
             });
         }
-        let (path, good) = self.strategy.store.newest(&mut |problem| tracing::warn!("{problem}"))?;
+        let (path, good) = self.setup.store.newest(&mut |problem| tracing::warn!("{problem}"))?;
         self.restore(&path)?;
         self.state.rollbacks += 1;
         self.state.lr_scale *= 0.5;
@@ -215,11 +262,11 @@ impl<M: Trainable> Session<'_, M> {
     }
 
     fn housekeeping(&mut self) -> Result<(), TrainError> {
-        let train = &self.strategy.plan.train;
+        let train = &self.setup.plan.train;
         let due = |every: usize, step: usize| every > 0 && step.is_multiple_of(every);
         let step = self.state.step;
         let mut improved = false;
-        if due(train.validate_every, step) && step < self.strategy.plan.total_steps {
+        if due(train.validate_every, step) && step < self.setup.plan.total_steps {
             improved = self.validate()?;
         }
         // Steps that failed leave weights that are good, but the state is only worth keeping
@@ -234,8 +281,8 @@ impl<M: Trainable> Session<'_, M> {
             self.keep_best()?;
         }
         if due(train.checkpoint.every, step) {
-            self.keep(&format!("step-{step:06}"))?;
-            self.strategy.store.prune(train.checkpoint.keep)?;
+            self.keep(&format!("{}{step:06}", file::STEP_PREFIX))?;
+            self.setup.store.prune(train.checkpoint.keep)?;
         }
         Ok(())
     }
@@ -249,7 +296,10 @@ impl<M: Trainable> Session<'_, M> {
             ));
         }
         valid_loss.filter(|loss| !loss.is_finite()).map(|loss| {
-            format!("the validation loss is {loss} after {step} steps; lower `optim.lr` or check the model's weights")
+            format!(
+                "the validation loss is {loss} after {step} steps; lower `{}` or check the model's weights",
+                self.setup.plan.stage.lr_key()
+            )
         })
     }
 
@@ -258,7 +308,7 @@ impl<M: Trainable> Session<'_, M> {
             groups: self.state.groups,
             fallbacks: self.state.fallbacks,
         };
-        let within = tally.add(item.groups, item.fallbacks, self.strategy.plan.max_fallback_share);
+        let within = tally.add(item.groups, item.fallbacks, self.setup.plan.max_fallback_share);
         (self.state.groups, self.state.fallbacks) = (tally.groups, tally.fallbacks);
         let Some(first) = &item.first_fallback else {
             return Ok(());
@@ -268,8 +318,8 @@ impl<M: Trainable> Session<'_, M> {
                 step: self.state.step,
                 fallbacks: tally.fallbacks,
                 groups: tally.groups,
-                max_share: self.strategy.plan.max_fallback_share,
-                scorer: self.strategy.plan.scorer.clone(),
+                max_share: self.setup.plan.max_fallback_share,
+                scorer: self.setup.plan.scorer.clone(),
                 first: first.clone(),
             });
         }
@@ -280,7 +330,7 @@ impl<M: Trainable> Session<'_, M> {
     }
 
     pub(super) fn fresh_optimizer(&self) -> Result<ModuleOptimizer, TrainError> {
-        adamw(&self.strategy.plan.optim, &self.clip).map_err(TrainError::Loop)
+        Ok(optimizer(&self.setup.plan.optim, &self.clip)?)
     }
 
     pub(super) fn model(&self) -> &M {

@@ -1,7 +1,10 @@
 //! Validation in the middle of training, with early stopping.
 
-use super::{TrainError, Trainable, session::Session};
-use crate::train::StepOutput;
+use super::session::Session;
+use crate::{
+    scorer::critic::CriticReport,
+    train::{Stage, StepOutput, TrainError, Trainable, Validation},
+};
 use burn::{
     data::dataloader::Progress,
     train::{EventProcessorTraining, InferenceStep, LearnerEvent, TrainingItem},
@@ -21,7 +24,7 @@ impl<M: Trainable> Session<'_, M> {
         };
         self.record_tokens()?;
         self.state.valid_loss = Some(loss);
-        let stopping = &self.strategy.plan.train.early_stopping;
+        let stopping = &self.setup.plan.train.early_stopping;
         let improved = loss.is_finite() && self.state.best_loss.is_none_or(|best| loss < best - stopping.min_delta);
         if improved {
             self.state.best_loss = Some(loss);
@@ -31,14 +34,21 @@ impl<M: Trainable> Session<'_, M> {
             let n = self.state.validations_without_improvement;
             if stopping.patience > 0 && n >= stopping.patience {
                 self.state.finished = true;
+                if self.setup.plan.stage == Stage::Value {
+                    let step = self.state.step;
+                    self.setup.progress.message(&format!(
+                        "value stage: stopped at step {step}, {n} evaluations without improvement"
+                    ));
+                }
                 self.log("early-stop", format!("{n} validations without improvement"))?;
             }
         }
         Ok(improved)
     }
 
-    /// The unweighted loss on the held-out documents, written down and printed; None without any.
-    /// With `shown`, burn-train's dashboard gets it, too: it takes validations within an epoch only.
+    /// What is measured on the held-out documents, written down and printed; its figure for comparison,
+    /// None without any. With `shown`, burn-train's event processor gets it, too: it takes validations
+    /// within an epoch only.
     fn measure(&mut self, shown: bool) -> Result<Option<f64>, TrainError> {
         let Some(model) = &self.model else { return Ok(None) };
         let model = model.valid();
@@ -53,40 +63,69 @@ impl<M: Trainable> Session<'_, M> {
                 total_items: total,
             });
         }
-        let (mut sum, mut tokens) = (0.0, 0usize);
-        let mut ce: Vec<f64> = Vec::new();
+        let mut outputs = Vec::with_capacity(total);
         let valid = self.valid.clone();
         for (done, batch) in valid.iter().enumerate() {
-            let batch = batch.map_err(|e| TrainError::Loop(e.to_string()))?;
+            let mut batch = batch.map_err(|e| TrainError::Loop(e.into()))?;
+            batch.step = self.state.step;
             let out = InferenceStep::step(&model, batch);
-            let n = out.response_tokens;
-            sum += out.loss * n as f64;
-            tokens += n;
-            ce.resize(out.ce_heads.len(), 0.0);
-            ce.iter_mut()
-                .zip(&out.ce_heads)
-                .for_each(|(sum, ce)| *sum += ce * n as f64);
-            self.strategy.progress.validating(done + 1, total);
+            if let Some(source) = out.failure {
+                let step = self.state.step;
+                return Err(TrainError::Step { step, source });
+            }
+            self.setup.progress.validating(done + 1, total);
             if shown {
                 let progress = Progress::new(done + 1, total, Some("steps".into()));
-                let item = TrainingItem::new(out, progress, Some(self.state.step), None);
+                let item = TrainingItem::new(out.clone(), progress, Some(self.state.step), None);
                 self.report_valid(LearnerEvent::ProcessedItem(item));
             }
+            outputs.push(out);
         }
         if shown {
             self.report_valid(LearnerEvent::EndSplit(epoch));
         }
-        let loss = sum / tokens.max(1) as f64;
-        ce.iter_mut().for_each(|sum| *sum /= tokens.max(1) as f64);
-        self.strategy.run.metrics(
-            self.state.step,
-            &serde_json::json!({"step": self.state.step, "valid_loss": loss, "valid_ce_heads": ce}),
-        )?;
-        self.strategy.progress.validation(self.state.step, loss, &ce);
-        Ok(Some(loss))
+        let Some(found) = model.validation(&outputs) else {
+            return Ok(None);
+        };
+        let (step, line) = (self.state.step, found.line(self.state.step));
+        match &found {
+            Validation::Loss { loss, ce_heads } => {
+                self.setup.run.metrics(step, &line)?;
+                self.setup.progress.validation(step, *loss, ce_heads);
+            }
+            Validation::Values(report) => {
+                self.setup.run.append(self.setup.plan.stage.metrics_file(), &line)?;
+                self.setup.progress.message(&sentence(step, report));
+            }
+        }
+        Ok(Some(found.figure()))
     }
 
     pub(super) fn report_valid(&mut self, event: LearnerEvent<StepOutput>) {
         self.interrupter.fail_on_error(self.events.process_valid(event));
     }
+}
+
+/// A value head's figures on held-out solutions, for people.
+fn sentence(step: usize, report: &CriticReport) -> String {
+    let or_dash = |x: Option<f64>| x.map_or("-".into(), |x| format!("{x:.3}"));
+    let loss = match report.value_loss {
+        // Pairwise training leaves V without a scale.
+        None => format!("pairwise loss {}", or_dash(report.pairwise_loss)),
+        Some(_) => format!(
+            "squared error {}, explained variance {}",
+            or_dash(report.value_loss),
+            or_dash(report.explained_variance)
+        ),
+    };
+    format!(
+        "value step {step:>4}  on {} held-out solutions: {loss}; AUROC of mean V {}, of last V {}, of minus the model's own CE {}; pairs of one problem in order {}, {}, {}",
+        report.documents,
+        or_dash(report.auroc_mean),
+        or_dash(report.auroc_last),
+        or_dash(report.auroc_ce),
+        or_dash(report.within_mean),
+        or_dash(report.within_last),
+        or_dash(report.within_ce),
+    )
 }

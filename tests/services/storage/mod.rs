@@ -8,7 +8,7 @@ mod sources;
 use crate::{common, s3::endpoint};
 use std::{path::Path, process::Command};
 use wmtp::{
-    settings::PathsConfig,
+    paths::PathsConfig,
     storage::{S3Config, Storage, StorageConfig},
 };
 

@@ -1,0 +1,214 @@
+//! The product on AVX-512: up to four rows with one weight row after another, or up to eight rows with two.
+//!
+//! A weight row is read from memory once, in steps of 32 values; a single stream is what the hardware
+//! prefetcher follows best. From three rows on, where multiplications delay it, weight rows are prefetched in
+//! software; from five rows on, two weight rows share each load of a row. An element's sum has one order in all
+//! of these. The sums of four weight rows are reduced across their vectors together. A bf16 value becomes f32
+//! by 16 zero bits behind it, so of a vector of bf16 the odd values need a mask and the even ones a shift; the
+//! rows are rearranged once to match: of each 32 values the even ones first.
+
+use super::TILE;
+use crate::FloatSlice;
+use half::bf16;
+use std::arch::x86_64::*;
+use std::borrow::Cow;
+
+/// Values of a step; rows are padded to a multiple of it.
+const STEP: usize = 32;
+
+/// Rows that are multiplied at a time, at most: their sums with two weight rows fit the registers.
+const MAX_ROWS: usize = 8;
+
+/// Number of rows from which weight rows are prefetched in software.
+const PREFETCH_MIN_ROWS: usize = 3;
+
+/// Bytes that the prefetch is ahead.
+const PREFETCH_DISTANCE: usize = 1 << 12;
+
+/// Each row padded with zeros to a multiple of 32 values; for a bf16 weight every 32 values are rearranged, the
+/// even ones first.
+pub fn rearrange<'a>(rows: &'a [f32], weight: FloatSlice<'_>, k: usize) -> Cow<'a, [f32]> {
+    let padded = k.next_multiple_of(STEP);
+    let mut to = vec![0.0; rows.len() / k * padded];
+    for (to, row) in to.chunks_exact_mut(padded).zip(rows.chunks_exact(k)) {
+        match weight {
+            FloatSlice::F32(_) => to[..k].copy_from_slice(row),
+            FloatSlice::Bf16(_) => {
+                for (to, step) in to.chunks_exact_mut(STEP).zip(row.chunks(STEP)) {
+                    for (l, value) in step.iter().enumerate() {
+                        to[l % 2 * (STEP / 2) + l / 2] = *value;
+                    }
+                }
+            }
+        }
+    }
+    Cow::Owned(to)
+}
+
+/// Calls a kernel with the number of rows as a constant.
+macro_rules! by_rows {
+    ($kernel:ident, $rows:expr, $($arguments:expr),*) => {
+        match $rows {
+            1 => $kernel::<1, 1>($($arguments),*),
+            2 => $kernel::<2, 1>($($arguments),*),
+            3 => $kernel::<3, 1>($($arguments),*),
+            4 => $kernel::<4, 1>($($arguments),*),
+            5 => $kernel::<5, 2>($($arguments),*),
+            6 => $kernel::<6, 2>($($arguments),*),
+            7 => $kernel::<7, 2>($($arguments),*),
+            _ => $kernel::<MAX_ROWS, 2>($($arguments),*),
+        }
+    };
+}
+
+/// See [`super::Kernel`]; the rows as [`rearrange`] leaves them. Only for machines with AVX-512 F, BW and VL,
+/// which `super::matmul_skinny_many` has checked.
+pub fn multiply(to: &mut [f32], rows: &[f32], weight: FloatSlice<'_>, [first, count]: [usize; 2], [r, k]: [usize; 2]) {
+    let padded = k.next_multiple_of(STEP);
+    assert!(k > 0 && rows.len() == r * padded && to.len() == r * count);
+    let range = first * k..(first + count) * k;
+    // As even as possible: nine rows are five and four, not eight and one.
+    let group = r.div_ceil(r.div_ceil(MAX_ROWS)).max(1);
+    for j in (0..count).step_by(TILE) {
+        let some = TILE.min(count - j);
+        for (i, rows) in rows.chunks(group * padded).enumerate() {
+            let to = &mut to[i * group * count..];
+            // SAFETY: the machine has been checked.
+            unsafe {
+                match weight {
+                    FloatSlice::F32(values) => {
+                        let tile = &values[range.clone()][j * k..(j + some) * k];
+                        by_rows!(multiply_f32, rows.len() / padded, to, [j, count], rows, tile, k, i == 0);
+                    }
+                    FloatSlice::Bf16(values) => {
+                        let tile = &values[range.clone()][j * k..(j + some) * k];
+                        by_rows!(
+                            multiply_bf16,
+                            rows.len() / padded,
+                            to,
+                            [j, count],
+                            rows,
+                            tile,
+                            k,
+                            i == 0
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+macro_rules! kernel {
+    (
+        $(#[$doc:meta])* $name:ident, $T:ty,
+        |$weight:ident, $mask:ident| $load:expr
+    ) => {
+        $(#[$doc])*
+        /// `tile` are up to four weight rows; their results start at `column` of the rows of `to`, which are
+        /// `stride` apart.
+        ///
+        /// # Safety
+        /// The machine has AVX-512 F, BW and VL.
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+        unsafe fn $name<const R: usize, const W: usize>(
+            to: &mut [f32],
+            [column, stride]: [usize; 2],
+            rows: &[f32],
+            tile: &[$T],
+            k: usize,
+            prefetch: bool,
+        ) {
+            let (padded, some) = (k.next_multiple_of(STEP), tile.len() / k);
+            assert!(rows.len() == R * padded && some <= TILE && tile.len() == some * k);
+            let prefetch = prefetch && R >= PREFETCH_MIN_ROWS;
+            let mut found = [[_mm512_setzero_ps(); TILE]; R];
+            for first in (0..some).step_by(W) {
+                // Beyond the last weight row the last one again: its sums are not written.
+                let starts: [*const $T; W] = std::array::from_fn(|l| tile[(first + l).min(some - 1) * k..].as_ptr());
+                let mut sums = [[_mm512_setzero_ps(); W]; R];
+                let mut at = 0;
+                while at < k {
+                    let $mask = u32::MAX >> (STEP - (k - at).min(STEP));
+                    // SAFETY: `at` plus the step is at most `padded`, the length of each row; lanes of a
+                    // weight row from `k` on are masked out, and a prefetch reads nothing.
+                    unsafe {
+                        let mut values = [[_mm512_setzero_ps(); 2]; W];
+                        for (values, start) in values.iter_mut().zip(starts) {
+                            let $weight = start.add(at);
+                            if prefetch {
+                                let ahead = $weight.cast::<u8>().wrapping_add(PREFETCH_DISTANCE);
+                                for i in 0..STEP * size_of::<$T>() / 64 {
+                                    _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64 * i).cast());
+                                }
+                            }
+                            *values = $load;
+                        }
+                        for (r, sums) in sums.iter_mut().enumerate() {
+                            let row = rows.as_ptr().add(r * padded + at);
+                            let (left, right) = (_mm512_loadu_ps(row), _mm512_loadu_ps(row.add(STEP / 2)));
+                            for (sum, values) in sums.iter_mut().zip(values) {
+                                *sum = _mm512_fmadd_ps(left, values[0], *sum);
+                                *sum = _mm512_fmadd_ps(right, values[1], *sum);
+                            }
+                        }
+                    }
+                    at += STEP;
+                }
+                for (found, sums) in found.iter_mut().zip(sums) {
+                    for (l, sum) in sums.into_iter().enumerate() {
+                        if let Some(found) = found.get_mut(first + l) {
+                            *found = sum;
+                        }
+                    }
+                }
+            }
+            for (to, found) in to.chunks_mut(stride).zip(found) {
+                let to = &mut to[column..column + some];
+                // SAFETY: `some` values lie inside the row; the rest is masked out.
+                unsafe { _mm_mask_storeu_ps(to.as_mut_ptr(), (1 << some) - 1, summed(found)) };
+            }
+        }
+    };
+}
+
+kernel!(
+    /// R rows times weight rows of f32 values.
+    multiply_f32, f32,
+    |weight, mask| [
+        _mm512_maskz_loadu_ps(mask as u16, weight),
+        _mm512_maskz_loadu_ps((mask >> 16) as u16, weight.wrapping_add(STEP / 2)),
+    ]
+);
+
+kernel!(
+    /// R rows, of every 32 values the even ones first, times weight rows of bf16 values.
+    multiply_bf16, bf16,
+    |weight, mask| {
+        let values = _mm512_maskz_loadu_epi16(mask, weight.cast());
+        let odd = _mm512_and_si512(values, _mm512_set1_epi32(0xffff_0000_u32 as i32));
+        [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(values)), _mm512_castsi512_ps(odd)]
+    }
+);
+
+/// The sums over the lanes of each vector.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[inline]
+fn summed([a, b, c, d]: [__m512; TILE]) -> __m128 {
+    // In each 128-bit part: a, b, a, b, then c, d, c, d, then a, b, c, d.
+    let ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    let cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    let all = _mm512_add_ps(
+        _mm512_shuffle_ps::<0b01_00_01_00>(ab, cd),
+        _mm512_shuffle_ps::<0b11_10_11_10>(ab, cd),
+    );
+    let half = _mm256_add_ps(_mm512_castps512_ps256(all), upper_half(all));
+    _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps::<1>(half))
+}
+
+/// The upper half; AVX-512 F alone has it for f64 only.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn upper_half(x: __m512) -> __m256 {
+    _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(x)))
+}

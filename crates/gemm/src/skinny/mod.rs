@@ -1,0 +1,146 @@
+//! Few rows times the transpose of a weight, at memory bandwidth.
+//!
+//! `to [R, N] = rows [R, K] * weight [N, K]^T`. Decoding with a KV cache consists of such products; R is the
+//! number of sequences. Each value of the weight is used in R multiplications only, so nothing is packed or
+//! copied: one thread reads each row of the weight once, front to back, and multiplies it with all R rows while
+//! it is in the L1 cache. bf16 values are widened to f32, which is exact; rows, products and sums are f32.
+//!
+//! Every element of the result is summed in an order that depends on K alone: it is the same for any number of
+//! threads and whatever other rows are in the batch. Machines without AVX-512 (and `WMTP_PORTABLE=1`) use a
+//! portable loop with another order.
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+#[cfg(test)]
+mod tests;
+
+use crate::FloatSlice;
+use rayon::prelude::*;
+
+/// Rows up to which this is faster than [`crate::matmul`], which packs both factors.
+pub const SKINNY_MAX_ROWS: usize = 32;
+
+/// Rows of the weight that are multiplied at a time.
+const TILE: usize = 4;
+
+/// Bytes of the weight that a task reads: large against the cost of a task, small against a matrix.
+const TASK_BYTES: usize = 1 << 16;
+
+/// Multiplies all rows with rows `first..first + count` of the weight; result `[R, count]`.
+type Kernel = fn(&mut [f32], &[f32], FloatSlice<'_>, [usize; 2], [usize; 2]);
+
+/// `to [R, N] = rows [R, K] * weight [N, K]^T`, all row-major without gaps; `shape` is `[R, N, K]`. On all
+/// threads of the current rayon pool. Any R is allowed; above [`SKINNY_MAX_ROWS`] it is slower than
+/// [`crate::matmul`].
+///
+/// # Panics
+/// If a slice's length does not fit its shape.
+pub fn matmul_skinny(to: &mut [f32], rows: &[f32], weight: FloatSlice<'_>, [r, n, k]: [usize; 3]) {
+    matmul_skinny_many(&mut [SkinnyOutput { to, weight, n }], rows, [r, k]);
+}
+
+/// A weight `[n, K]` and the buffer for its results `[R, n]`.
+pub struct SkinnyOutput<'a> {
+    /// `[R, n]`.
+    pub to: &'a mut [f32],
+    /// `[n, K]`.
+    pub weight: FloatSlice<'a>,
+    /// Rows of the weight.
+    pub n: usize,
+}
+
+/// [`matmul_skinny`] of the same rows `[R, K]` with several weights of one type: the work is divided among the
+/// threads once instead of several times.
+///
+/// # Panics
+/// If a slice's length does not fit its shape, or weights have different types.
+pub fn matmul_skinny_many(outputs: &mut [SkinnyOutput<'_>], rows: &[f32], [r, k]: [usize; 2]) {
+    #[cfg(target_arch = "x86_64")]
+    if crate::has_avx512_bf16() {
+        return multiply(outputs, rows, [r, k], avx512::rearrange, avx512::multiply);
+    }
+    multiply(outputs, rows, [r, k], portable::rearrange, portable::multiply);
+}
+
+/// Rearranges the rows for a kernel: `(rows, weight, K)`.
+type Rearrange = for<'a> fn(&'a [f32], FloatSlice<'_>, usize) -> std::borrow::Cow<'a, [f32]>;
+
+fn multiply(outputs: &mut [SkinnyOutput<'_>], rows: &[f32], [r, k]: [usize; 2], rearrange: Rearrange, kernel: Kernel) {
+    for SkinnyOutput { to, weight, n } in outputs.iter() {
+        assert!(
+            rows.len() == r * k && weight.len() == n * k && to.len() == r * n,
+            "[{r}, {k}] times the transpose of [{n}, {k}] with {}, {} and {} elements",
+            rows.len(),
+            weight.len(),
+            to.len()
+        );
+    }
+    let Some(first) = outputs.first().map(|output| output.weight) else {
+        return;
+    };
+    let of_first = std::mem::discriminant(&first);
+    assert!(
+        outputs.iter().all(|o| std::mem::discriminant(&o.weight) == of_first),
+        "weights of different types in one product"
+    );
+    if r == 0 {
+        return;
+    }
+    if k == 0 {
+        outputs.iter_mut().for_each(|output| output.to.fill(0.0));
+        return;
+    }
+    let rows = rearrange(rows, first, k);
+    let bytes = match first {
+        FloatSlice::F32(_) => 4,
+        FloatSlice::Bf16(_) => 2,
+    };
+    let share = (TASK_BYTES / (k * bytes)).next_multiple_of(TILE).max(TILE);
+    let mut tasks = Vec::new();
+    for SkinnyOutput { to, weight, n } in outputs {
+        let columns = Columns {
+            data: to.as_mut_ptr(),
+            shape: [r, *n],
+        };
+        let firsts = (0..*n).step_by(share);
+        tasks.extend(firsts.map(|first| (columns, *weight, [first, share.min(*n - first)])));
+    }
+    tasks.into_par_iter().for_each_init(
+        || vec![0.0; r * share],
+        |part, (columns, weight, [first, count])| {
+            let part = &mut part[..r * count];
+            kernel(part, &rows, weight, [first, count], [r, k]);
+            // SAFETY: tasks have columns of their own, and each `to` is borrowed exclusively.
+            unsafe { columns.write(first, part) };
+        },
+    );
+}
+
+/// A result `[R, N]` whose columns several threads write.
+#[derive(Clone, Copy)]
+struct Columns {
+    data: *mut f32,
+    shape: [usize; 2],
+}
+
+// SAFETY: `write` is the only access, and its callers write to columns of their own.
+unsafe impl Send for Columns {}
+// SAFETY: as above.
+unsafe impl Sync for Columns {}
+
+impl Columns {
+    /// Copies `part` `[R, count]` to the columns from `first` on.
+    ///
+    /// # Safety
+    /// The matrix is alive, and nothing else accesses these columns meanwhile.
+    unsafe fn write(self, first: usize, part: &[f32]) {
+        let [r, n] = self.shape;
+        let count = part.len() / r;
+        assert!(first + count <= n);
+        for (i, row) in part.chunks_exact(count).enumerate() {
+            // SAFETY: i is below R and `first + count` at most N, so this lies inside the matrix.
+            unsafe { std::ptr::copy_nonoverlapping(row.as_ptr(), self.data.add(i * n + first), count) };
+        }
+    }
+}

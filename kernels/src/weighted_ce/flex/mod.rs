@@ -1,0 +1,103 @@
+//! The loss and its gradients on flex, on slices in f32: [`fused`] with gradients, [`loss_only`] without. f64 takes
+//! the form in burn's operations.
+//!
+//! No result depends on the number of threads or on their timing: every element is summed by one thread in a fixed
+//! order, and the row losses are summed in f64, in row order.
+
+mod filter;
+mod fused;
+mod loss_only;
+
+use super::contract::{LossAndGradients, RequestedGradients};
+use super::rows::{read_floats, read_rows};
+use super::{Accuracy, chunked};
+use crate::Precision;
+use crate::backends::{cast, flex_memory};
+use crate::saved::narrow_releasing;
+use burn::backend::{
+    Flex, TensorMetadata,
+    flex::FlexTensor,
+    ops::FloatTensorOps,
+    tensor::{FloatTensor, IntTensor},
+};
+use burn::tensor::{DType, TensorData};
+use half::bf16;
+use wmtp_gemm::{FloatSlice, MatrixView};
+
+/// What the computations on slices return.
+struct LossOutput {
+    /// Weighted sum of the cross-entropies.
+    loss: f32,
+    /// `[N]`, zero for rows that are not kept.
+    ce: Vec<f32>,
+    /// dX `[N, D]`, if requested.
+    d_hidden: Option<Vec<f32>>,
+    /// dW `[V, D]`, if requested.
+    d_unembedding: Option<Vec<f32>>,
+}
+
+/// See [`LossBackend::loss_and_gradients`](super::backend::LossBackend::loss_and_gradients).
+pub(super) fn loss_and_gradients(
+    hidden: FloatTensor<Flex>,
+    unembedding: FloatTensor<Flex>,
+    targets: IntTensor<Flex>,
+    weights: FloatTensor<Flex>,
+    requested: RequestedGradients,
+    accuracy: Accuracy,
+) -> LossAndGradients<Flex> {
+    if hidden.dtype() == DType::F64 {
+        return chunked::loss_and_gradients::<Flex>(hidden, unembedding, targets, weights, requested);
+    }
+    let ([n, d], [v, _]) = (hidden.shape().dims(), unembedding.shape().dims());
+    let rows = read_rows::<Flex>(targets, weights, v);
+    let [hidden, unembedding] = [hidden, unembedding].map(readable);
+    let (x, w) = (view(&hidden), view(&unembedding));
+    let output = match (requested, accuracy.factors) {
+        (RequestedGradients::NONE, precision) => loss_only::loss(x, w, &rows, precision),
+        (_, Precision::F32) => fused::loss_and_gradients::<f32>(x, w, &rows, requested, accuracy.filter),
+        (_, Precision::Bf16) => fused::loss_and_gradients::<bf16>(x, w, &rows, requested, accuracy.filter),
+    };
+    let tensor = |values: Vec<f32>, shape: &[usize]| FlexTensor::from_data(TensorData::new(values, shape));
+    LossAndGradients {
+        loss: tensor(vec![output.loss], &[1]),
+        ce: tensor(output.ce, &[n]),
+        d_hidden: output.d_hidden.map(|values| tensor(values, &[n, d])),
+        d_unembedding: output.d_unembedding.map(|values| match accuracy.gradient {
+            Precision::F32 => tensor(values, &[v, d]),
+            Precision::Bf16 => FlexTensor::from_data(TensorData::new(narrow_releasing(values), [v, d])),
+        }),
+    }
+}
+
+/// `gradient` times `upstream` `[1]`; the multiplication is left out where the factor is exactly one.
+pub(super) fn scale(gradient: FloatTensor<Flex>, upstream: FloatTensor<Flex>) -> FloatTensor<Flex> {
+    match read_floats::<Flex>(upstream).iter::<f64>().next() {
+        Some(factor) if factor != 1.0 => Flex::float_mul_scalar(gradient, factor.into()),
+        _ => gradient,
+    }
+}
+
+/// `tensor` in f32 or bf16 and without negative strides (flipped tensors are copied).
+fn readable(tensor: FlexTensor) -> FlexTensor {
+    let tensor = if flex_memory::is_supported(tensor.dtype()) {
+        tensor
+    } else {
+        cast::<Flex>(tensor, DType::F32)
+    };
+    if tensor.layout().strides().iter().any(|stride| *stride < 0) {
+        tensor.to_contiguous()
+    } else {
+        tensor
+    }
+}
+
+/// A matrix in place, with its strides.
+fn view(tensor: &FlexTensor) -> MatrixView<'_> {
+    let layout = tensor.layout();
+    let (start, shape, strides) = (layout.start_offset(), layout.shape(), layout.strides());
+    let values = match tensor.dtype() {
+        DType::BF16 => FloatSlice::Bf16(&tensor.storage()[start..]),
+        _ => FloatSlice::F32(&tensor.storage()[start..]),
+    };
+    MatrixView::strided(values, [shape[0], shape[1]], [strides[0] as usize, strides[1] as usize])
+}

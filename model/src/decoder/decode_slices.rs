@@ -1,0 +1,312 @@
+//! Decoding on slices in host memory: flex, in f32 with weights in f32 or bf16.
+
+use burn::backend::Flex;
+use burn::backend::flex::FlexTensor;
+use burn::module::Param;
+use burn::tensor::{DType, Tensor};
+use rayon::prelude::*;
+
+use super::DecoderLayer;
+use super::decode::{DecodeOps, LayerWeights, Queries};
+use super::segment_cache::{Part, SegmentCaches};
+use crate::config::LlamaConfig;
+use crate::flex;
+use crate::rope::angles;
+use wmtp_gemm::{FloatSlice, MatrixView, Precision, SkinnyOutput, matmul, matmul_skinny, matmul_skinny_many};
+use wmtp_kernels::attention::flex::Heads;
+use wmtp_kernels::attention::kv_cache::{KvCache, attend};
+use wmtp_kernels::rotary::{self, Rotation};
+use wmtp_kernels::{rms_norm, swiglu};
+
+/// Queries of a head that are attended with at a time, over all query heads that share its keys.
+const QUERIES: usize = 64;
+
+/// Which products: prompts have many rows, and then every weight is packed; a step has few. The two sum
+/// in different orders, so which one a token takes does not depend on the number of rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Products {
+    /// For prompts.
+    Many,
+    /// For steps.
+    Few,
+}
+
+/// A matrix `[out, in]` in f32 or bf16.
+pub(crate) struct Matrix {
+    tensor: FlexTensor,
+    out: usize,
+    inner: usize,
+}
+
+impl Matrix {
+    /// None if it is not in flex's memory in one of the two types.
+    pub fn new(tensor: Tensor<2>) -> Option<Self> {
+        let [out, inner] = tensor.dims();
+        let tensor = tensor.try_into_primitive::<Flex>().ok()?;
+        matches!(tensor.dtype(), DType::F32 | DType::BF16).then(|| Self {
+            tensor: tensor.to_contiguous(),
+            out,
+            inner,
+        })
+    }
+
+    fn values(&self) -> FloatSlice<'_> {
+        flex::weight(&self.tensor)
+    }
+
+    /// Appends row `index` in f32.
+    pub fn push_row(&self, index: usize, to: &mut Vec<f32>) {
+        let range = index * self.inner..(index + 1) * self.inner;
+        match self.values() {
+            FloatSlice::F32(values) => to.extend_from_slice(&values[range]),
+            FloatSlice::Bf16(values) => to.extend(values[range].iter().map(|x| x.to_f32())),
+        }
+    }
+
+    /// `x` `[N, in]` times the transpose, `[N, out]`, for a step.
+    pub fn times(&self, x: &[f32]) -> Vec<f32> {
+        let [to] = times([self], x, Products::Few);
+        to
+    }
+}
+
+/// `x` `[N, in]` times the transpose of each matrix.
+fn times<const M: usize>(matrices: [&Matrix; M], x: &[f32], products: Products) -> [Vec<f32>; M] {
+    let mut all = matrices.map(|matrix| vec![0.0; x.len() / matrix.inner * matrix.out]);
+    let of_one_type = matrices.iter().all(|m| m.tensor.dtype() == matrices[0].tensor.dtype());
+    let inner = matrices[0].inner;
+    let n = x.len() / inner;
+    if products == Products::Few && of_one_type {
+        let outputs = matrices.iter().zip(&mut all).map(|(matrix, to)| SkinnyOutput {
+            to,
+            weight: matrix.values(),
+            n: matrix.out,
+        });
+        matmul_skinny_many(&mut outputs.collect::<Vec<_>>(), x, [n, inner]);
+        return all;
+    }
+    for (matrix, to) in matrices.iter().zip(&mut all) {
+        if products == Products::Few {
+            matmul_skinny(to, x, matrix.values(), [n, matrix.out, inner]);
+        } else {
+            let right = MatrixView::strided(matrix.values(), [matrix.out, inner], [inner, 1]).transposed();
+            matmul(
+                to,
+                matrix.out,
+                false,
+                MatrixView::row_major(x, [n, inner]),
+                right,
+                Precision::F32,
+            );
+        }
+    }
+    all
+}
+
+/// The values of a norm's weight.
+pub(crate) fn vector(weight: &Param<Tensor<1>>) -> Vec<f32> {
+    weight.val().into_data().iter::<f32>().collect()
+}
+
+/// A layer's weights on slices.
+pub(crate) type SliceWeights = LayerWeights<Vec<f32>, Matrix>;
+
+/// The weights of `layer`. None if a matrix is not in flex's memory in f32 or bf16.
+pub(crate) fn slice_weights(layer: &DecoderLayer) -> Option<SliceWeights> {
+    let weights = layer.by_role();
+    let matrix = |linear: &crate::linear::Linear| Matrix::new(linear.weight.val());
+    Some(LayerWeights {
+        input_norm: vector(&weights.input_norm.weight),
+        q: matrix(weights.q)?,
+        k: matrix(weights.k)?,
+        v: matrix(weights.v)?,
+        o: matrix(weights.o)?,
+        post_attention_norm: vector(&weights.post_attention_norm.weight),
+        gate: matrix(weights.gate)?,
+        up: matrix(weights.up)?,
+        down: matrix(weights.down)?,
+    })
+}
+
+/// The norm of the rows of `x` `[N, D]`.
+pub(crate) fn normed(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
+    let mut to = vec![0.0; x.len()];
+    rms_norm::flex::forward(x, weight, eps, &mut to);
+    to
+}
+
+/// Cosines and sines `[N, W / 2]` of some positions: for keys, and times `1 / sqrt(W)` for queries.
+pub(crate) struct Rope {
+    pub keys: [Vec<f32>; 2],
+    pub queries: [Vec<f32>; 2],
+}
+
+impl Rope {
+    pub fn new(config: &LlamaConfig, positions: &[i64]) -> Self {
+        let scale = 1.0 / (config.head_dim as f64).sqrt();
+        let angles = angles(config, positions);
+        let table = |f: fn(f64) -> f64, scale: f64| angles.iter().map(|a| (f(*a) * scale) as f32).collect();
+        Self {
+            keys: [table(f64::cos, 1.0), table(f64::sin, 1.0)],
+            queries: [table(f64::cos, scale), table(f64::sin, scale)],
+        }
+    }
+}
+
+/// Rotates all heads of `rows` `[N, heads * width]`.
+fn rotate(rows: &mut [f32], heads: usize, width: usize, [cos, sin]: &[Vec<f32>; 2]) {
+    let half = width / 2;
+    rotary::flex::rotate(rows, heads * width, 0..heads, half, [cos, sin], Rotation::Forward);
+}
+
+/// The last new token of each text: its row among all new ones, itself as a part, and its rotary tables.
+pub(crate) struct Last {
+    pub rows: Vec<usize>,
+    pub parts: Vec<Part>,
+    pub rope: Rope,
+}
+
+impl Last {
+    /// Of the new tokens `parts`.
+    pub fn of(parts: &[Part], config: &LlamaConfig) -> Self {
+        let rows = parts.iter().map(|part| part.rows.end - 1).collect();
+        let of = |(i, part): (usize, &Part)| Part {
+            segment: part.segment,
+            rows: i..i + 1,
+            before: part.before + part.rows.len() - 1,
+        };
+        let parts: Vec<Part> = parts.iter().enumerate().map(of).collect();
+        let positions: Vec<i64> = parts.iter().map(|part| part.before as i64).collect();
+        let rope = Rope::new(config, &positions);
+        Self { rows, parts, rope }
+    }
+}
+
+/// Decoding of new tokens through one layer.
+pub(crate) struct SliceDecode<'a> {
+    pub caches: &'a mut SegmentCaches,
+    /// Index of the layer in the caches.
+    pub layer: usize,
+    pub heads: Heads,
+    pub eps: f32,
+    pub products: Products,
+    pub parts: &'a [Part],
+    pub rope: &'a Rope,
+    /// Needed where only the last tokens are queried for.
+    pub last: Option<&'a Last>,
+}
+
+impl SliceDecode<'_> {
+    /// The rows of the last new token of each text, `width` values each.
+    fn last_rows(&self, x: &[f32], width: usize) -> Vec<f32> {
+        let rows = self.last.iter().flat_map(|last| &last.rows);
+        rows.flat_map(|i| &x[i * width..(i + 1) * width]).copied().collect()
+    }
+}
+
+impl DecodeOps for SliceDecode<'_> {
+    type Rows = Vec<f32>;
+    type Norm = Vec<f32>;
+    type Matrix = Matrix;
+    type Queries = Vec<f32>;
+    type KeysValues = [Vec<f32>; 2];
+
+    fn normed(&self, x: &Vec<f32>, norm: &Vec<f32>) -> Vec<f32> {
+        normed(x, norm, self.eps)
+    }
+
+    fn linear<const M: usize>(&self, x: &Vec<f32>, matrices: [&Matrix; M]) -> [Vec<f32>; M] {
+        times(matrices, x, self.products)
+    }
+
+    fn qkv(&self, h: Vec<f32>, [q, k, v]: [&Matrix; 3], queries: Queries) -> (Vec<f32>, [Vec<f32>; 2]) {
+        let Heads { heads, kv_heads, width } = self.heads;
+        if let (Queries::LastOfEach, Some(last)) = (queries, self.last) {
+            let [mut queries] = times([q], &self.last_rows(&h, q.inner), self.products);
+            rotate(&mut queries, heads, width, &last.rope.queries);
+            return (queries, self.keys_values(h, [k, v]));
+        }
+        let [mut queries, mut keys, values] = times([q, k, v], &h, self.products);
+        rotate(&mut queries, heads, width, &self.rope.queries);
+        rotate(&mut keys, kv_heads, width, &self.rope.keys);
+        (queries, [keys, values])
+    }
+
+    fn keys_values(&self, h: Vec<f32>, weights: [&Matrix; 2]) -> [Vec<f32>; 2] {
+        let [mut keys, values] = times(weights, &h, self.products);
+        rotate(&mut keys, self.heads.kv_heads, self.heads.width, &self.rope.keys);
+        [keys, values]
+    }
+
+    fn append(&mut self, keys_values: [Vec<f32>; 2]) {
+        self.caches.append(self.parts, self.layer, &keys_values);
+    }
+
+    fn attend(&self, q: Vec<f32>, queries: Queries) -> Vec<f32> {
+        let parts = match (queries, self.last) {
+            (Queries::LastOfEach, Some(last)) => &last.parts,
+            _ => self.parts,
+        };
+        attended(&q, parts, self.heads, |segment, kv| {
+            self.caches.text(segment, self.layer, kv)
+        })
+    }
+
+    fn last_of_each(&self, x: &Vec<f32>) -> Vec<f32> {
+        let tokens = self.parts.last().map_or(1, |part| part.rows.end);
+        self.last_rows(x, x.len() / tokens)
+    }
+
+    fn swiglu(&self, mut gate: Vec<f32>, up: Vec<f32>) -> Vec<f32> {
+        swiglu::flex::forward(&mut gate, &up);
+        gate
+    }
+
+    fn add(&self, mut x: Vec<f32>, y: Vec<f32>) -> Vec<f32> {
+        x.iter_mut().zip(&y).for_each(|(x, y)| *x += y);
+        x
+    }
+}
+
+/// Attention of `queries` `[N, heads * W]`: those of each part over the keys that `cached` has of its text
+/// for a key head, segment by segment. Returns `[N, heads * W]`.
+fn attended<'a>(
+    queries: &[f32],
+    parts: &[Part],
+    heads: Heads,
+    cached: impl Fn(usize, usize) -> Vec<&'a KvCache> + Sync,
+) -> Vec<f32> {
+    let (groups, width) = (heads.heads / heads.kv_heads, heads.width);
+    let (row, at_a_time) = (heads.heads * width, (QUERIES / groups).max(1));
+    // One key head of all texts after another: what texts share stays in the processor's cache.
+    let mut tasks = Vec::new();
+    for kv in 0..heads.kv_heads {
+        for (index, part) in parts.iter().enumerate() {
+            tasks.extend(part.rows.clone().step_by(at_a_time).map(|first| (kv, index, first)));
+        }
+    }
+    let outputs: Vec<Vec<f32>> = tasks
+        .par_iter()
+        .map_init(Vec::new, |scratch, (kv, index, first)| {
+            let part = &parts[*index];
+            let rows = *first..(first + at_a_time).min(part.rows.end);
+            let mut own = Vec::with_capacity(rows.len() * groups * width);
+            for i in rows.clone() {
+                own.extend_from_slice(&queries[i * row + kv * groups * width..][..groups * width]);
+            }
+            let seen: Vec<usize> = rows
+                .flat_map(|i| std::iter::repeat_n(part.before + i - part.rows.start + 1, groups))
+                .collect();
+            let mut to = vec![0.0; own.len()];
+            attend(&own, &seen, &cached(part.segment, *kv), scratch, &mut to);
+            to
+        })
+        .collect();
+    let mut to = vec![0.0; queries.len()];
+    for ((kv, _, first), output) in tasks.iter().zip(&outputs) {
+        for (i, output) in output.chunks_exact(groups * width).enumerate() {
+            to[(first + i) * row + kv * groups * width..][..groups * width].copy_from_slice(output);
+        }
+    }
+    to
+}

@@ -1,0 +1,414 @@
+//! Generation on flex, in f32 with weights in f32 or bf16: on slices, without a tensor in between.
+//!
+//! The matrix products of all texts are computed together, attention for each on its own.
+
+use super::engine::{Accepted, DraftSpan, Engine, SegmentId};
+use crate::causal_lm::CausalLm;
+use crate::compute::is_flex;
+use crate::config::LlamaConfig;
+use crate::decoder::decode_slices::{
+    Last, Matrix, Products, Rope, SliceDecode, SliceWeights, normed, slice_weights, vector,
+};
+use crate::decoder::{Part, SegmentCaches, decode, decode_last, extend_caches};
+use crate::llama::MtpLlama;
+use wmtp_kernels::attention::flex::Heads;
+
+/// What the last step left for [`Engine::commit`].
+#[derive(Default)]
+struct Stepped {
+    /// Spans and their branches, one after another, and the index of each span among them.
+    parts: Vec<Part>,
+    spans: Vec<usize>,
+    /// The trunk's output, `[N, D]`.
+    trunk: Vec<f32>,
+}
+
+/// A model's weights and the KV caches of text segments.
+pub struct SliceEngine {
+    weights: Weights,
+    caches: SegmentCaches,
+    stepped: Stepped,
+}
+
+struct Weights {
+    config: LlamaConfig,
+    heads: Heads,
+    eps: f32,
+    embedding: Matrix,
+    /// None where it is the embedding.
+    unembedding: Option<Matrix>,
+    norm: Vec<f32>,
+    /// Number of the trunk's layers; the next one is head 1.
+    trunk: usize,
+    /// The trunk's layers, then head 1, then the others if they draft.
+    layers: Vec<SliceWeights>,
+}
+
+impl Weights {
+    fn embedded(&self, spans: &[DraftSpan<'_>]) -> Vec<f32> {
+        let mut x = Vec::new();
+        for token in spans.iter().flat_map(|span| span.tokens) {
+            self.embedding.push_row(*token as usize, &mut x);
+        }
+        x
+    }
+
+    fn logits(&self, x: &[f32]) -> Vec<f32> {
+        let unembedding = self.unembedding.as_ref().unwrap_or(&self.embedding);
+        unembedding.times(&normed(x, &self.norm, self.eps))
+    }
+}
+
+impl SliceEngine {
+    /// None where the model's device or type is another one. `drafts`: with heads 2..H.
+    pub fn new(model: &MtpLlama, drafts: bool) -> Option<Self> {
+        if !is_flex(&model.device()) {
+            return None;
+        }
+        let spec = model.config().layer_spec();
+        let parts = model.parts();
+        let heads = if drafts { parts.heads.len() } else { 1 };
+        let layers = parts.trunk.iter().chain(parts.heads.iter().take(heads));
+        let weights = Weights {
+            config: model.config().clone(),
+            heads: spec.heads,
+            eps: spec.norm.eps() as f32,
+            embedding: Matrix::new(parts.embedding)?,
+            unembedding: match parts.unembedding {
+                Some(matrix) => Some(Matrix::new(matrix)?),
+                None => None,
+            },
+            norm: vector(&parts.norm.weight),
+            trunk: parts.trunk.len(),
+            layers: layers.map(slice_weights).collect::<Option<_>>()?,
+        };
+        Some(Self {
+            caches: SegmentCaches::new(weights.heads, weights.layers.len()),
+            weights,
+            stepped: Stepped::default(),
+        })
+    }
+
+    /// Heads 2..H that draft, by their index among the layers.
+    fn drafting(&self) -> std::ops::Range<usize> {
+        self.weights.trunk + 1..self.weights.layers.len()
+    }
+
+    /// Runs `task` on the decoding of new tokens through layer `index`, with the layer's weights.
+    fn with_layer<R>(
+        &mut self,
+        index: usize,
+        new: &NewTokens<'_>,
+        task: impl FnOnce(&mut SliceDecode<'_>, &SliceWeights) -> R,
+    ) -> R {
+        let mut decoding = SliceDecode {
+            caches: &mut self.caches,
+            layer: index,
+            heads: self.weights.heads,
+            eps: self.weights.eps,
+            products: new.products,
+            parts: new.parts,
+            rope: &new.rope,
+            last: new.last.as_ref(),
+        };
+        task(&mut decoding, &self.weights.layers[index])
+    }
+
+    /// The trunk's output for `x` `[N, D]`.
+    fn trunk(&mut self, mut x: Vec<f32>, new: &NewTokens<'_>) -> Vec<f32> {
+        for index in 0..self.weights.trunk {
+            x = self.with_layer(index, new, |ops, layer| decode(ops, layer, x));
+        }
+        x
+    }
+
+    fn read(&mut self, spans: &[DraftSpan<'_>]) {
+        let (parts, positions) = self.caches.parts(lengths(spans));
+        let new = NewTokens {
+            products: Products::Many,
+            parts: &parts,
+            rope: Rope::new(&self.weights.config, &positions),
+            last: None,
+        };
+        let x = self.trunk(self.weights.embedded(spans), &new);
+        for head in self.weights.trunk..self.weights.layers.len() {
+            self.with_layer(head, &new, |ops, layer| extend_caches(ops, layer, &x));
+        }
+    }
+
+    fn next(&mut self, spans: &[DraftSpan<'_>]) -> Vec<f32> {
+        // A branch is a segment of its own behind its span's, until it is committed.
+        let (mut all, mut begin) = (Vec::new(), Vec::new());
+        for span in spans {
+            begin.push(all.len());
+            all.push(*span);
+            for branch in span.branches {
+                all.push(DraftSpan {
+                    segment: self.caches.add(Some(span.segment)),
+                    tokens: branch,
+                    branches: &[],
+                });
+            }
+        }
+        let (parts, positions) = self.caches.parts(lengths(&all));
+        let new = NewTokens {
+            products: Products::Few,
+            parts: &parts,
+            rope: Rope::new(&self.weights.config, &positions),
+            last: None,
+        };
+        let trunk = self.trunk(self.weights.embedded(&all), &new);
+        let x = trunk.clone();
+        let x = self.with_layer(self.weights.trunk, &new, |ops, layer| decode(ops, layer, x));
+        self.stepped = Stepped {
+            parts,
+            spans: begin,
+            trunk,
+        };
+        self.weights.logits(&x)
+    }
+
+    fn keep(&mut self, accepted: &[Accepted]) -> Vec<f32> {
+        let Stepped { parts, spans, trunk } = std::mem::take(&mut self.stepped);
+        let d = self.weights.norm.len();
+        // Trunk and head 1 have cached all tokens of the step.
+        let layers = self.weights.trunk + 1;
+        let (mut rows, mut positions, mut committed) = (Vec::new(), Vec::new(), Vec::new());
+        for (span, accepted) in spans.iter().zip(accepted) {
+            let part = &parts[*span];
+            let from = rows.len() / d;
+            let mut take = |part: &Part, count: usize| {
+                rows.extend_from_slice(&trunk[part.rows.start * d..(part.rows.start + count) * d]);
+            };
+            take(part, accepted.tokens);
+            self.caches
+                .truncate(part.segment, part.before + accepted.tokens, layers);
+            if let Some((branch, count)) = accepted.branch {
+                let branch = &parts[span + 1 + branch];
+                take(branch, count);
+                self.caches.merge(part.segment, branch.segment, count, layers);
+            }
+            let count = rows.len() / d - from;
+            positions.extend((part.before..part.before + count).map(|p| p as i64));
+            if count > 0 {
+                committed.push(Part {
+                    rows: from..from + count,
+                    ..part.clone()
+                });
+            }
+        }
+        for (i, part) in parts.iter().enumerate() {
+            if spans.binary_search(&i).is_err() {
+                self.caches.remove(part.segment);
+            }
+        }
+        if committed.is_empty() {
+            return Vec::new();
+        }
+        let new = NewTokens {
+            products: Products::Few,
+            parts: &committed,
+            rope: Rope::new(&self.weights.config, &positions),
+            last: Some(Last::of(&committed, &self.weights.config)),
+        };
+        let drafting = self.drafting();
+        let mut hidden = vec![0.0; committed.len() * drafting.len() * d];
+        for (i, head) in drafting.clone().enumerate() {
+            let x = self.with_layer(head, &new, |ops, layer| decode_last(ops, layer, &rows));
+            for (text, x) in x.chunks_exact(d).enumerate() {
+                hidden[(text * drafting.len() + i) * d..][..d].copy_from_slice(x);
+            }
+        }
+        self.weights.logits(&hidden)
+    }
+}
+
+/// The new tokens of a call.
+struct NewTokens<'a> {
+    products: Products,
+    parts: &'a [Part],
+    rope: Rope,
+    last: Option<Last>,
+}
+
+/// Segments and numbers of new tokens.
+fn lengths<'a>(spans: &'a [DraftSpan<'_>]) -> impl Iterator<Item = (SegmentId, usize)> + use<'a> {
+    spans.iter().map(|span| (span.segment, span.tokens.len()))
+}
+
+/// Runs on a thread of rayon's pool. From outside of it each matrix product costs a hand-off between
+/// threads, while the pool's idle threads spin on the same cores.
+fn in_pool<R: Send>(task: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| task())
+}
+
+impl Engine for SliceEngine {
+    fn add(&mut self, parent: Option<SegmentId>) -> SegmentId {
+        self.caches.add(parent)
+    }
+
+    fn remove(&mut self, segment: SegmentId) {
+        self.caches.remove(segment);
+    }
+
+    fn fill(&mut self, spans: &[DraftSpan<'_>]) {
+        in_pool(|| self.read(spans));
+    }
+
+    fn supports_branches(&self) -> bool {
+        true
+    }
+
+    fn step(&mut self, spans: &[DraftSpan<'_>]) -> Vec<f32> {
+        in_pool(|| self.next(spans))
+    }
+
+    fn commit(&mut self, accepted: &[Accepted]) -> Vec<f32> {
+        in_pool(|| self.keep(accepted))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{DType, Device};
+
+    fn model(dtype: DType) -> MtpLlama {
+        let mut config = LlamaConfig::new(61, 64, 3, 4);
+        (config.num_key_value_heads, config.n_heads, config.initializer_range) = (2, 3, 0.2);
+        config.init_dtype(1, dtype, &Device::flex())
+    }
+
+    fn text(length: usize, offset: usize) -> Vec<u32> {
+        (0..length).map(|i| ((offset + i * (i + 7)) % 61) as u32).collect()
+    }
+
+    fn span(segment: SegmentId, tokens: &[u32]) -> DraftSpan<'_> {
+        DraftSpan {
+            segment,
+            tokens,
+            branches: &[],
+        }
+    }
+
+    fn accepted(tokens: usize) -> Accepted {
+        Accepted { tokens, branch: None }
+    }
+
+    /// Logits of head 1 after the last token of `text`, and of the others once it is committed: alone, `read`
+    /// tokens of a prompt at once and every other one in a step of its own.
+    fn alone(model: &MtpLlama, text: &[u32], read: usize) -> [Vec<f32>; 2] {
+        let mut engine = SliceEngine::new(model, true).unwrap();
+        let segment = engine.add(None);
+        engine.fill(&[span(segment, &text[..read])]);
+        let mut last = [Vec::new(), Vec::new()];
+        for token in &text[read..] {
+            last = [engine.step(&[span(segment, &[*token])]), engine.commit(&[accepted(1)])];
+        }
+        last
+    }
+
+    /// To the last bit, in f32 and bf16: in a batch, after a shared segment, in several parts, behind drafts
+    /// that were rolled back, several tokens in one step. On machines with AVX-512; elsewhere `gemm` may sum
+    /// in another order, and only closeness is tested.
+    #[test]
+    fn no_logit_depends_on_the_batch_or_on_how_its_text_was_read() {
+        for dtype in [DType::F32, DType::BF16] {
+            let model = model(dtype);
+            let (a, b) = (text(90, 1), [&text(90, 1)[..50], &text(30, 9)].concat());
+            let mut engine = SliceEngine::new(&model, true).unwrap();
+            let shared = engine.add(None);
+            let of_a = engine.add(Some(shared));
+            let other = engine.add(None);
+            let of_b = engine.add(Some(shared));
+            // The shared segment and its children in one call; a in two.
+            engine.fill(&[
+                span(shared, &a[..50]),
+                span(of_a, &a[50..70]),
+                span(other, &text(33, 4)),
+                span(of_b, &b[50..78]),
+            ]);
+            engine.fill(&[span(of_a, &a[70..87])]);
+            // Two tokens of a with a wrong draft behind them; one of b with two wrong ones.
+            let wrong = [a[87], a[88], 60];
+            engine.step(&[span(other, &[7]), span(of_a, &wrong), span(of_b, &[b[78], 1, 2])]);
+            engine.commit(&[1, 2, 1].map(accepted));
+            let found = engine.step(&[span(of_b, &[b[79]]), span(of_a, &[a[89], 3]), span(other, &[9])]);
+            let drafts = engine.commit(&[1, 1, 0].map(accepted));
+            let [expected_a, drafts_a] = alone(&model, &a, 87);
+            let [expected_b, drafts_b] = alone(&model, &b, 78);
+            let pairs = [
+                (&found[..61], &expected_b),
+                (&found[61..122], &expected_a),
+                (&drafts[..122], &drafts_b),
+                (&drafts[122..], &drafts_a),
+            ];
+            for (found, expected) in pairs {
+                if wmtp_gemm::has_avx512_bf16() {
+                    assert_eq!(found, expected, "{dtype:?}");
+                } else {
+                    println!("NOT RUN bit for bit: this machine has no AVX-512 with bf16");
+                    let close = found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-3);
+                    assert!(close, "{dtype:?}: {found:?} {expected:?}");
+                }
+            }
+        }
+    }
+
+    /// As above, for branches: their logits, the KV cache after one is committed, and the next step.
+    #[test]
+    fn a_branch_is_as_if_the_others_had_never_been() {
+        for dtype in [DType::F32, DType::BF16] {
+            let model = model(dtype);
+            let a = text(60, 1);
+            let mut engine = SliceEngine::new(&model, true).unwrap();
+            let (of_a, other) = (engine.add(None), engine.add(None));
+            engine.fill(&[span(of_a, &a[..50]), span(other, &text(33, 4))]);
+            let branches = [
+                vec![(a[51] + 1) % 61, 3],
+                vec![a[51], a[52], 60],
+                vec![(a[51] + 2) % 61],
+            ];
+            let branching = DraftSpan {
+                branches: &branches,
+                ..span(of_a, &a[50..51])
+            };
+            let first = engine.step(&[branching, span(other, &[7])]);
+            let after_branch = Accepted {
+                tokens: 1,
+                branch: Some((1, 2)),
+            };
+            let drafts = engine.commit(&[after_branch, accepted(0)]);
+            let then = engine.step(&[span(of_a, &a[53..54])]);
+            let row = |i: usize| &first[i * 61..][..61];
+            let [at_50, _] = alone(&model, &a[..51], 50);
+            let [wrong, _] = alone(&model, &[&a[..51], &branches[0][..]].concat(), 50);
+            let [at_52, drafts_52] = alone(&model, &a[..53], 50);
+            let [at_53, _] = alone(&model, &a[..54], 50);
+            let pairs = [
+                (row(0), &at_50),
+                (row(2), &wrong),
+                (row(4), &at_52),
+                (&drafts[..], &drafts_52),
+                (&then[..], &at_53),
+            ];
+            for (found, expected) in pairs {
+                let close = found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-3);
+                assert!(
+                    close && found.len() == expected.len(),
+                    "{dtype:?}: {found:?} {expected:?}"
+                );
+                if wmtp_gemm::has_avx512_bf16() {
+                    assert_eq!(found, expected, "{dtype:?}");
+                }
+            }
+            // Branches leave no segment behind.
+            assert_eq!(engine.caches.count(), 2);
+        }
+    }
+
+    #[test]
+    fn a_type_that_slices_do_not_have_is_left_to_the_tensor_engine() {
+        assert!(SliceEngine::new(&model(DType::F64), false).is_none());
+    }
+}

@@ -1,0 +1,50 @@
+//! What is known of an answer when it is judged.
+
+use super::Verdict;
+use serde::{Deserialize, Serialize};
+
+/// A judged answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// The benchmark's verdict.
+    pub verdict: Verdict,
+    /// Why a pass is suspect.
+    pub suspicion: Option<String>,
+    /// Tests one by one, where the benchmark runs them apart.
+    pub tests: Option<TestCount>,
+    /// The verdicts on the original and on the added tests, where the benchmark has both; `verdict` is then
+    /// the first of them that is no pass.
+    pub stages: Option<Stages>,
+}
+
+impl Judgement {
+    /// A verdict and nothing more.
+    pub fn of(verdict: Verdict, suspicion: Option<String>) -> Self {
+        Self {
+            verdict,
+            suspicion,
+            tests: None,
+            stages: None,
+        }
+    }
+}
+
+/// The verdicts on two sets of tests, each run by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stages {
+    /// On the tests of the original benchmark.
+    pub base: Verdict,
+    /// On the tests that were added.
+    pub plus: Verdict,
+}
+
+/// How far an answer came through tests that run apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TestCount {
+    /// Tests that it passed.
+    pub passed: usize,
+    /// Tests that were run.
+    pub run: usize,
+    /// The first that it failed: `private 2`.
+    pub first_failed: Option<String>,
+}

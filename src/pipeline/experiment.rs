@@ -1,0 +1,278 @@
+//! An experiment from settings to checkpoints, as a builder.
+
+use super::{
+    PipelineError, PlanReport, RunUpload, Show, Sources, TrainSummary,
+    finish::{note_failure, summary, write_report},
+    micro_model, plan,
+    request::{Request, prepare},
+    resume::{Resumed, recipe_id, resume},
+    sources::{check_same_model, load_trained},
+    start::create_run,
+    tracking,
+    train::Training,
+    value_stage::given_value_head,
+};
+use crate::{
+    device,
+    paths::expand_home,
+    run::TrainerState,
+    scorer::Scorer,
+    settings::{Pipeline, Settings},
+    stop::Stop,
+    storage::Location,
+    track::{self, Tracker},
+};
+use burn::tensor::Device;
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+/// A training run that is being put together.
+///
+/// ```no_run
+/// # use wmtp::{pipeline::Experiment, settings::{Pipeline, Sources}};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let settings = Sources::new(Some(Pipeline::Baseline)).set("train.steps=20").load()?;
+/// let summary = Experiment::from(settings).run_name("first").run()?;
+/// println!("{}", summary.checkpoint.display());
+/// # Ok(())
+/// # }
+/// ```
+pub struct Experiment {
+    settings: Settings,
+    device: Option<(String, Device)>,
+    sources: Option<Sources>,
+    run_name: Option<String>,
+    resume: Option<PathBuf>,
+    upload: Option<RunUpload>,
+    show: Show,
+    stop: Stop,
+    scorer: Option<Box<dyn Scorer>>,
+    trackers: Vec<Box<dyn Tracker>>,
+}
+
+impl From<Settings> for Experiment {
+    /// A new run of the pipeline whose scorer the recipe has.
+    fn from(settings: Settings) -> Self {
+        Self {
+            settings,
+            device: None,
+            sources: None,
+            run_name: None,
+            resume: None,
+            upload: None,
+            show: Show::Lines,
+            stop: Stop::default(),
+            scorer: None,
+            trackers: Vec::new(),
+        }
+    }
+}
+
+impl Experiment {
+    /// Runs on this device, which is without autodiff; `name` is for the record. Otherwise on
+    /// `devices.backend`'s.
+    pub fn device(mut self, name: impl Into<String>, device: Device) -> Self {
+        self.device = Some((name.into(), device));
+        self
+    }
+
+    /// The recipe's models and data as local directories. Otherwise they must be directories of this
+    /// machine or built in.
+    pub fn sources(mut self, sources: Sources) -> Self {
+        self.sources = Some(sources);
+        self
+    }
+
+    /// The run's name. Otherwise `run.name`, or one made of pipeline and time.
+    pub fn run_name(mut self, name: impl Into<String>) -> Self {
+        self.run_name = Some(name.into());
+        self
+    }
+
+    /// Continues the run in this directory instead of starting a new one.
+    pub fn resume(mut self, run: Option<PathBuf>) -> Self {
+        self.resume = run;
+        self
+    }
+
+    /// Uploads the run while it trains.
+    pub fn upload(mut self, upload: Option<RunUpload>) -> Self {
+        self.upload = upload;
+        self
+    }
+
+    /// How progress is shown: lines, unless this says otherwise.
+    pub fn show(mut self, show: Show) -> Self {
+        self.show = show;
+        self
+    }
+
+    /// When asked, the run saves a checkpoint and ends.
+    pub fn stop(mut self, stop: Stop) -> Self {
+        self.stop = stop;
+        self
+    }
+
+    /// Trains with this scorer in place of the recipe's. Everything else, the value stage of a critic
+    /// recipe included, follows the recipe.
+    pub fn scorer(mut self, scorer: impl Scorer + 'static) -> Self {
+        self.scorer = Some(Box::new(scorer));
+        self
+    }
+
+    /// Adds a tracker to those that the config names.
+    pub fn tracker(mut self, tracker: impl Tracker + 'static) -> Self {
+        self.trackers.push(Box::new(tracker));
+        self
+    }
+
+    /// Resolves and counts everything; trains and writes nothing.
+    ///
+    /// # Errors
+    /// Settings, data or models that do not fit.
+    pub fn plan(self) -> Result<PlanReport, PipelineError> {
+        plan::plan(&self.request()?.0)
+    }
+
+    /// Trains to the end, or until asked to stop.
+    ///
+    /// # Errors
+    /// Settings, data or models that do not fit; training that failed.
+    pub fn run(self) -> Result<TrainSummary, PipelineError> {
+        let started = Instant::now();
+        let (request, scorer, trackers) = self.request()?;
+        run(&request, scorer, trackers, started)
+    }
+
+    /// Finds what was not given.
+    #[allow(clippy::type_complexity)]
+    fn request(self) -> Result<(Request, Option<Box<dyn Scorer>>, Vec<Box<dyn Tracker>>), PipelineError> {
+        let Settings { config, recipe, .. } = self.settings;
+        let pipeline = recipe.scorer.pipeline();
+        let (device_name, device) = match self.device {
+            Some(given) => given,
+            None => device::resolve(&config.devices.backend)?,
+        };
+        let sources = match self.sources {
+            Some(sources) => sources,
+            None => Sources::local(&recipe, &expand_home(&config.paths.cache), &device)?,
+        };
+        let name_of = |dir: &Path| dir.file_name().map(|name| name.to_string_lossy().into_owned());
+        let run_name = self
+            .resume
+            .as_deref()
+            .and_then(name_of)
+            .or(self.run_name)
+            .or(recipe.run.name.clone())
+            .unwrap_or_else(|| default_name(pipeline));
+        let request = Request {
+            pipeline,
+            config,
+            recipe,
+            device,
+            device_name,
+            sources,
+            run_name,
+            resume: self.resume,
+            upload: self.upload,
+            show: self.show,
+            stop: self.stop,
+        };
+        Ok((request, self.scorer, self.trackers))
+    }
+}
+
+/// The name of a run that has none: its pipeline and the time.
+pub(crate) fn default_name(pipeline: Pipeline) -> String {
+    format!("{}-{}", pipeline.name(), jiff::Zoned::now().strftime("%Y%m%d-%H%M%S"))
+}
+
+impl Sources {
+    /// The models and data that a recipe names, which must be on this machine or built in; a built-in
+    /// model is written to `cache`.
+    ///
+    /// # Errors
+    /// A name that is none, or of something elsewhere.
+    pub fn local(recipe: &crate::settings::Recipe, cache: &Path, device: &Device) -> Result<Self, PipelineError> {
+        let dir = |uri: &str| match Location::parse(uri)? {
+            Location::Path(path) => Ok(path),
+            Location::Builtin(name) if name == "micro" => micro_model(cache, device),
+            _ => Err(PipelineError::Setting(format!(
+                "`{uri}` is not a directory of this machine; fetch it first, and give its directory"
+            ))),
+        };
+        let optional = |uri: &Option<String>| uri.as_deref().map(dir).transpose();
+        Ok(Self {
+            data: recipe.data.source.clone(),
+            base: dir(&recipe.model.base)?,
+            reference: optional(&recipe.model.reference)?,
+            reward: optional(&recipe.model.reward)?,
+            ..Self::default()
+        })
+    }
+}
+
+fn run(
+    request: &Request,
+    scorer: Option<Box<dyn Scorer>>,
+    trackers: Vec<Box<dyn Tracker>>,
+    started: Instant,
+) -> Result<TrainSummary, PipelineError> {
+    let prepared = prepare(request)?;
+    // An address that can't be used is better known now.
+    let trackers: Vec<_> = track::trackers(&request.config.tracking)?
+        .into_iter()
+        .chain(trackers)
+        .collect();
+    let model = load_trained(&request.recipe, request.seed(), &request.sources, &request.device)?;
+    let model_hash = request.sources.hash()?;
+    let given_head = given_value_head(request, &model_hash)?;
+    let recipe_id = recipe_id(request.pipeline, &request.recipe);
+    let fresh = TrainerState::new(recipe_id, prepared.splits.train.hash().into());
+    let Resumed {
+        run,
+        state: start,
+        from,
+    } = match &request.resume {
+        Some(dir) => {
+            check_same_model(dir, &model_hash, &request.sources)?;
+            resume(dir, request, &prepared, &fresh)?
+        }
+        None => Resumed {
+            run: create_run(request, &prepared, &model_hash)?,
+            state: fresh,
+            from: None,
+        },
+    };
+    let (run, tracking) = tracking::begin(run, request, trackers, start.metrics_bytes)?;
+    let trained = Training {
+        request,
+        prepared: &prepared,
+        model,
+        model_hash,
+        given_head,
+        run: &run,
+        start,
+        from,
+    }
+    .run(scorer);
+    if let Err(error) = &trained {
+        note_failure(&run, error);
+    }
+    let timed = run.add_time(started.elapsed().as_secs_f64());
+    write_report(&run);
+    let tracking = tracking::end(
+        &tracking,
+        &run,
+        request,
+        trained.as_ref().ok().map(|trained| &trained.state),
+    );
+    let trained = trained?;
+    timed?;
+    Ok(TrainSummary {
+        upload: trained.upload,
+        ..summary(&run, &trained.state, started, trained.value, tracking)
+    })
+}

@@ -1,0 +1,160 @@
+//! What a run is asked to do, with its data and sizes loaded and checked.
+
+use super::{PipelineError, Sources};
+use crate::{
+    data::{DataConfig, DataError, Splits, StepShape, Tokenizer},
+    device::Capabilities,
+    paths::expand_home,
+    scorer::Rho1,
+    settings::{Config, Pipeline, Recipe},
+    stop::Stop,
+    storage::RemoteRun,
+};
+use burn::tensor::Device;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use wmtp_model::LlamaConfig;
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Show {
+    /// The dashboard; standard output must be a terminal.
+    Dashboard,
+    /// Lines on standard error.
+    Lines,
+}
+
+/// Where a run is uploaded to while it trains.
+#[derive(Clone, Debug)]
+pub struct RunUpload {
+    /// The place.
+    pub to: RemoteRun,
+    /// The longest wait at the end of training.
+    pub wait: Duration,
+}
+
+/// A training run with everything that it needs found.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    pub pipeline: Pipeline,
+    pub config: Config,
+    pub recipe: Recipe,
+    /// Where it runs, without autodiff.
+    pub device: Device,
+    /// The device's name, for the record.
+    pub device_name: String,
+    pub sources: Sources,
+    pub run_name: String,
+    /// The directory of the run that is resumed.
+    pub resume: Option<PathBuf>,
+    pub upload: Option<RunUpload>,
+    pub show: Show,
+    pub stop: Stop,
+}
+
+impl Request {
+    /// Seed of everything that is drawn.
+    pub fn seed(&self) -> u64 {
+        self.config.seed
+    }
+
+    /// Where scores made once are kept.
+    pub fn cache(&self) -> PathBuf {
+        expand_home(&self.config.paths.cache)
+    }
+
+    /// Parent of the run directory.
+    pub fn runs(&self) -> PathBuf {
+        expand_home(&self.config.paths.runs)
+    }
+}
+
+/// Data, sizes and model of a run, loaded and checked; nothing has been written yet.
+pub(super) struct Prepared {
+    pub tokenizer: Tokenizer,
+    pub data: DataConfig,
+    pub splits: Splits,
+    pub config: LlamaConfig,
+    /// Heads that the checkpoint does not have and that are made for it.
+    pub new_heads: usize,
+    pub shape: StepShape,
+    pub total_steps: usize,
+    pub epochs: usize,
+}
+
+pub(super) fn prepare(request: &Request) -> Result<Prepared, PipelineError> {
+    let recipe = &request.recipe;
+    let mut config = request.sources.config()?;
+    let tokenizer = recipe
+        .data
+        .dated(Tokenizer::load(request.sources.tokenizer())?)
+        .with_choice(recipe.data.choice())?
+        .for_model(config.vocab_size)?;
+    let new_heads = recipe.model.mtp.n_heads.saturating_sub(config.n_heads);
+    config.n_heads = recipe.model.mtp.n_heads;
+    check_positions("model", &request.sources.base, &config, recipe.data.seq_len)?;
+    let tokenizer = check_companions(request, tokenizer)?;
+    recipe
+        .check_device(&request.device_name, Capabilities::of(&request.device))
+        .map_err(|e| PipelineError::Setting(e.problem))?;
+    let data = DataConfig {
+        source: request.sources.data.clone(),
+        ..recipe.data.clone()
+    };
+    let splits = Splits::problems(&data, &tokenizer)?;
+    let shape = recipe.batching.shape(recipe.data.seq_len).map_err(DataError::from)?;
+    let in_epochs = splits.train.num_steps(request.seed(), recipe.train.epochs, shape);
+    let total_steps = recipe.train.steps.unwrap_or(in_epochs);
+    let per_epoch = splits.train.epoch(request.seed(), 0, shape).len().max(1);
+    let epochs = if recipe.train.steps.is_some() {
+        total_steps.div_ceil(per_epoch)
+    } else {
+        recipe.train.epochs
+    };
+    Ok(Prepared {
+        tokenizer,
+        data,
+        splits,
+        config,
+        new_heads,
+        shape,
+        total_steps,
+        epochs,
+    })
+}
+
+/// Checks the models that read the trained model's token ids: rho1's reference and the critic's reward
+/// model need the same tokenizer, an embedding for each id and room for a row. Loud and early: another
+/// tokenizer would compare different tokens. Returns the tokenizer, limited to ids that all models have.
+fn check_companions(request: &Request, mut tokenizer: Tokenizer) -> Result<Tokenizer, PipelineError> {
+    let seq_len = request.recipe.data.seq_len;
+    let needs = request.recipe.scorer.models_needed();
+    let sources = &request.sources;
+    let reference = sources.reference_tokenizer().zip(sources.reference_config()?);
+    if let (Some(_), Some((reference, config))) = (needs.reference, reference) {
+        Rho1::check_tokenizers(&tokenizer, &Tokenizer::load(reference)?)?;
+        tokenizer = tokenizer.also_for_model(config.vocab_size)?;
+        check_positions("reference model", reference, &config, seq_len)?;
+    }
+    if let Some(reward) = request.sources.reward.as_ref().filter(|_| needs.reward) {
+        tokenizer.check_same(&Tokenizer::load(reward)?)?;
+        let config = LlamaConfig::read(reward)?;
+        tokenizer = tokenizer.also_for_model(config.vocab_size)?;
+        check_positions("reward model", reward, &config, seq_len)?;
+    }
+    Ok(tokenizer)
+}
+
+/// A model must have a position for every token of a row.
+fn check_positions(what: &str, dir: &Path, config: &LlamaConfig, seq_len: usize) -> Result<(), PipelineError> {
+    if seq_len <= config.max_position_embeddings {
+        return Ok(());
+    }
+    Err(PipelineError::Setting(format!(
+        "`data.seq_len` is {seq_len}, but the {what} in `{}` was made for at most {} positions; lower it",
+        dir.display(),
+        config.max_position_embeddings
+    )))
+}

@@ -1,0 +1,174 @@
+//! How a run begins: its directory, what it says of itself, what shows its progress.
+
+use super::{
+    PipelineError,
+    request::{Prepared, Request, Show},
+    resume::{recipe_id, sha256},
+};
+use crate::{
+    data::{SpecialInText, TokenReport, Tokenizer},
+    run::{LongDocument, Machine, RunDir, RunRecord, file},
+    settings::has_random_weights,
+    train::{Dashboard, Lines, Progress},
+};
+use std::sync::Arc;
+use wmtp_model::Companions;
+
+pub(super) fn create_run(request: &Request, prepared: &Prepared, model_hash: &str) -> Result<RunDir, PipelineError> {
+    let recipe_yaml = request.recipe.to_yaml();
+    let run = RunDir::create(&request.runs(), &request.run_name)?;
+    run.write_text(file::CONFIG, &request.config.to_yaml())?;
+    run.write_text(file::RECIPE, &recipe_yaml)?;
+    let report = prepared.splits.train.report();
+    let too_long = report.dropped.iter().map(|(name, tokens)| LongDocument {
+        name: name.clone(),
+        tokens: *tokens,
+    });
+    let record = RunRecord {
+        format: Some(1),
+        uid: Some(uid()),
+        name: Some(request.run_name.clone()),
+        algorithm: Some(request.pipeline.name().into()),
+        started: Some(jiff::Timestamp::now().to_string()),
+        wmtp: Some(env!("CARGO_PKG_VERSION").into()),
+        commit: Some(option_env!("WMTP_COMMIT").map(str::to_owned)),
+        device: Some(request.device_name.clone()),
+        environment: Some(Machine::here()),
+        seed: Some(request.seed()),
+        model: Some(request.recipe.model.base.clone()),
+        model_sha256: Some(model_hash.into()),
+        places: Some(request.sources.places()),
+        data: Some(request.recipe.data.source.clone()),
+        data_sha256: Some(prepared.splits.train.hash().into()),
+        chat_date: Some(request.recipe.data.chat_date.clone()),
+        recipe_sha256: Some(sha256(&recipe_yaml)),
+        recipe_id: Some(recipe_id(request.pipeline, &request.recipe)),
+        documents: Some(report.documents),
+        documents_too_long: Some(too_long.collect()),
+        response_tokens: Some(report.response_tokens),
+        tokens: Some(serde_json::to_value(&prepared.splits.tokens).unwrap_or_default()),
+        steps: Some(prepared.total_steps),
+        random_weights: Some(has_random_weights(&request.recipe.model.base)),
+        ..RunRecord::default()
+    };
+    run.write_json(file::RECORD, &record)?;
+    Ok(run)
+}
+
+/// Distinguishes the run from all others, wherever it is continued.
+fn uid() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    // The keys of a RandomState are the operating system's.
+    let random = || RandomState::new().hash_one(jiff::Timestamp::now().as_nanosecond());
+    format!("{:016x}{:016x}", random(), random())
+}
+
+/// What shows the run's progress.
+pub(super) fn show(request: &Request) -> Result<Arc<dyn Progress>, PipelineError> {
+    if request.show == Show::Lines {
+        return Ok(Arc::new(Lines));
+    }
+    let what = format!(
+        "{} of {} on {}",
+        request.pipeline.name(),
+        request.recipe.model.base,
+        request.device_name
+    );
+    let dashboard = Dashboard::open(&request.run_name, &what, &request.stop)
+        .map_err(|e| PipelineError::Setting(format!("cannot draw on this terminal: {e}; pass --plain for lines")))?;
+    Ok(Arc::new(dashboard))
+}
+
+pub(super) fn announce(request: &Request, prepared: &Prepared, run: &RunDir) {
+    let report = prepared.splits.train.report();
+    eprintln!(
+        "{} of {} ({} parameters, {} heads) on {}: {} documents, {} response tokens, {} steps; run directory {}",
+        request.pipeline.name(),
+        request.recipe.model.base,
+        prepared.config.num_params(),
+        prepared.config.n_heads,
+        request.device_name,
+        report.documents,
+        report.response_tokens,
+        prepared.total_steps,
+        run.path().display()
+    );
+    if has_random_weights(&request.recipe.model.base) {
+        eprintln!(
+            "the model starts from random weights: learning rate {:e} unless another is set (configs/recipe.random-weights.yaml)",
+            request.recipe.optim.lr
+        );
+    }
+    if !report.dropped.is_empty() {
+        eprintln!(
+            "{} than data.seq_len = {} and left out (run.json names them)",
+            match report.dropped.len() {
+                1 => "1 document is longer".into(),
+                n => format!("{n} documents are longer"),
+            },
+            request.recipe.data.seq_len
+        );
+    }
+    for line in token_lines(&prepared.splits.tokens, &prepared.tokenizer) {
+        eprintln!("{line}");
+    }
+    if request.recipe.train.head_warmup.steps == 0 && prepared.new_heads > 0 && request.resume.is_none() {
+        eprintln!(
+            "warning: {} of the heads are new to this model, and their losses will pull at what it knows: see train.head_warmup.steps, or train head 1 alone with model.mtp.n_heads=1",
+            prepared.new_heads
+        );
+    }
+}
+
+/// The base model's files for the checkpoints, with what training decided about special tokens.
+pub(super) fn companions(request: &Request, tokenizer: &Tokenizer) -> Result<Companions, PipelineError> {
+    let files = Companions::read(request.sources.tokenizer())?.or(Companions::read(&request.sources.base)?);
+    Ok(match tokenizer.config_file() {
+        Some((name, text)) => files.with(name, text.into_bytes()),
+        None => files,
+    })
+}
+
+/// What a reader of the log should know of special tokens and of text files left out.
+pub(super) fn token_lines(tokens: &TokenReport, tokenizer: &Tokenizer) -> Vec<String> {
+    let mut lines: Vec<String> = tokenizer
+        .notice()
+        .map(|notice| format!("note: {notice}"))
+        .into_iter()
+        .collect();
+    if !tokens.spelled_special_tokens.is_empty() {
+        let counts: Vec<String> = tokens
+            .spelled_special_tokens
+            .iter()
+            .map(|(token, count)| format!("`{token}` {count} times"))
+            .collect();
+        let treated = match tokens.choice.special_in_text {
+            SpecialInText::Plain => "kept as plain text",
+            SpecialInText::Auto | SpecialInText::Parse => {
+                "read as special tokens (data.special_in_text: plain keeps them as text)"
+            }
+        };
+        lines.push(format!(
+            "the training texts spell special tokens: {}; {treated}",
+            counts.join(", ")
+        ));
+    }
+    if !tokens.text_files_too_short.is_empty() {
+        const SHOWN: usize = 5;
+        let files = &tokens.text_files_too_short;
+        let mut names: Vec<String> = files
+            .iter()
+            .take(SHOWN)
+            .map(|file| format!("{} ({} tokens)", file.name, file.tokens))
+            .collect();
+        if files.len() > SHOWN {
+            names.push(format!("{} more", files.len() - SHOWN));
+        }
+        lines.push(format!(
+            "{} text files are too short to train on and were left out: {}",
+            files.len(),
+            names.join(", ")
+        ));
+    }
+    lines
+}

@@ -1,0 +1,101 @@
+//! Uploads a run to S3: started with the run, waited for at its end.
+
+use super::{PipelineError, request::Request};
+use crate::{
+    run::{Event, Mirror, RunDir},
+    storage::{Ended, RunMirror},
+};
+use serde::Serialize;
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// How often the end of training says what it waits for.
+const SAY_EVERY: Duration = Duration::from_secs(5);
+
+/// What became of the upload.
+#[derive(Clone, Debug, Serialize)]
+pub struct UploadSummary {
+    /// Where it is.
+    pub url: String,
+    /// Whether everything is there.
+    pub complete: bool,
+    /// Seconds that the end of training waited for it.
+    pub waited_seconds: f64,
+}
+
+impl Mirror for RunMirror {
+    fn saved(&self, name: &str, dir: &Path) {
+        RunMirror::saved(self, name, dir);
+    }
+}
+
+/// Starts the upload, if one is configured.
+pub(super) fn start(request: &Request, run: &RunDir) -> Result<Option<Arc<RunMirror>>, PipelineError> {
+    let Some(upload) = &request.upload else { return Ok(None) };
+    let log = run.clone();
+    let report = Box::new(move |step, event, reason: String| {
+        eprintln!("warning: {reason}");
+        // A disk that takes no event will stop training by itself.
+        if let Err(error) = log.event(&Event { step, event, reason }) {
+            tracing::warn!("{error}");
+        }
+    });
+    let keep = request.recipe.train.checkpoint.keep;
+    let mirror = RunMirror::start(upload.to.clone(), run.path(), keep, report)?;
+    Ok(Some(Arc::new(mirror)))
+}
+
+/// Waits until everything is there, or long enough.
+pub(super) fn finish(
+    request: &Request,
+    mirror: Option<&RunMirror>,
+    run: &RunDir,
+    step: usize,
+) -> Result<Option<UploadSummary>, PipelineError> {
+    let (Some(upload), Some(mirror)) = (&request.upload, mirror) else {
+        return Ok(None);
+    };
+    let url = upload.to.url();
+    let begun = Instant::now();
+    let mut said = begun;
+    let ended = mirror.finish(upload.wait, &mut |transfer| {
+        if said.elapsed() >= SAY_EVERY {
+            said = Instant::now();
+            let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+            match transfer.total {
+                Some(total) => eprintln!(
+                    "waiting for {url}: {:.1} of {:.1} MiB sent",
+                    mib(transfer.done),
+                    mib(total)
+                ),
+                None => eprintln!("waiting for {url}"),
+            }
+        }
+    });
+    let waited_seconds = begun.elapsed().as_secs_f64();
+    if let Ended::Incomplete { missing_bytes, problem } = &ended {
+        let reason = format!(
+            "after {waited_seconds:.0} s of waiting {:.1} MiB of checkpoints are not at {url}{}; they are in {}, and --resume {} sends them",
+            *missing_bytes as f64 / f64::from(1 << 20),
+            problem
+                .as_ref()
+                .map_or_else(String::new, |problem| format!(" ({problem})")),
+            run.checkpoints().display(),
+            request.run_name
+        );
+        eprintln!("warning: {reason}");
+        run.event(&Event {
+            step,
+            event: "upload-incomplete",
+            reason,
+        })?;
+    }
+    Ok(Some(UploadSummary {
+        url,
+        complete: ended == Ended::Complete,
+        waited_seconds,
+    }))
+}

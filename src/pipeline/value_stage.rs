@@ -1,0 +1,288 @@
+//! Stage 1 of the critic: a value head learned from labelled solutions, the model frozen.
+//!
+//! While it runs, `critic/checkpoints` holds its checkpoints; they go when the head is whole.
+
+use super::{
+    PipelineError,
+    request::{Prepared, Request},
+    scoring::reward,
+    steps::{ValidSteps, ValueSteps},
+};
+use crate::{
+    data::{Dataset, Splits},
+    run::{CheckpointError, CheckpointStore, Event, RunDir, TrainerState, file, verify},
+    scorer::{CriticConfig, critic::CriticReport},
+    train::{
+        CheckpointConfig, EarlyStoppingConfig, OptimConfig, Plan, Progress, Samples, SessionSetup, Stage, StepLoader,
+        TrainConfig, TrainError, ValueLearner, ValueMetrics, train,
+    },
+};
+use burn::module::Module;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use wmtp_model::{MtpLlama, ValueHead};
+
+/// What the value stage learned.
+#[derive(Clone, Debug, Serialize)]
+pub struct ValueReport {
+    /// Optimizer steps.
+    pub steps: usize,
+    /// The step whose head was kept: the last one, or with `scorer.patience` the best.
+    pub kept_step: usize,
+    /// Loss of the first step.
+    pub first_loss: f64,
+    /// Mean loss of the last tenth of the steps.
+    pub last_loss: f64,
+    /// Figures on held-out problems; None if there were none.
+    pub held_out: Option<CriticReport>,
+    /// SHA-256 of the value head's file.
+    pub value_head_sha256: String,
+}
+
+/// What the value stage needs of its run.
+#[derive(Clone, Copy)]
+pub(super) struct ValueStage<'a> {
+    pub request: &'a Request,
+    pub prepared: &'a Prepared,
+    /// The model that training starts from.
+    pub model: &'a MtpLlama,
+    pub model_hash: &'a str,
+    pub run: &'a RunDir,
+    /// What the run's checkpoints name as their recipe.
+    pub recipe_id: &'a str,
+    /// Whether micro-batches are packed without padding.
+    pub ragged: bool,
+    pub progress: &'a Arc<dyn Progress>,
+}
+
+/// Learns the value head, resumes the stage where it was interrupted, or takes the head that this run
+/// finished before.
+pub(super) fn value_stage(
+    stage: ValueStage<'_>,
+    config: &CriticConfig,
+) -> Result<(ValueHead, Option<ValueReport>), PipelineError> {
+    let ValueStage {
+        request,
+        prepared,
+        model_hash,
+        run,
+        ragged,
+        progress,
+        ..
+    } = stage;
+    let dir = run.file(file::VALUE_STAGE);
+    let head_file = dir.join(file::VALUE_HEAD);
+    // The report is written after the head, so it says that the head is whole.
+    if run.file(file::VALUE_STAGE_REPORT).is_file() {
+        remove_checkpoints(&dir)?;
+        return Ok((ValueHead::load(&head_file, model_hash, &request.device)?, None));
+    }
+    fs::create_dir_all(&dir).map_err(io("making", &dir))?;
+    let splits = Splits::solutions(&prepared.data, &prepared.tokenizer)?;
+    let micro_batch = prepared.shape.micro_batch;
+    let total_steps = planned_steps(config, &splits.train, request.seed(), micro_batch);
+    progress.message(&format!(
+        "value stage: {} labelled solutions, {total_steps} steps",
+        splits.train.report().documents
+    ));
+    let store = CheckpointStore::open(dir.join(file::CHECKPOINTS))?;
+    let fresh = TrainerState::new(stage.recipe_id.into(), splits.train.hash().into());
+    let (start, resume) = newest(stage, &store, fresh)?;
+    let model = stage.model.valid();
+    let learner = ValueLearner::new(
+        model,
+        model_hash.to_owned(),
+        config.clone(),
+        reward(config, request)?,
+        request.seed(),
+    );
+    let valid = ValidSteps::new(&splits.valid, micro_batch, ragged);
+    let setup = SessionSetup {
+        plan: plan(config, request, total_steps),
+        loader: StepLoader::new(Arc::new(ValueSteps {
+            data: splits.train,
+            seed: request.seed(),
+            batch: config.batch,
+            micro_batch,
+            ragged,
+        })),
+        valid: StepLoader::new(Arc::new(valid)),
+        run: run.clone(),
+        store,
+        start,
+        resume,
+        progress: progress.clone(),
+        stop: request.stop.clone(),
+        samples: Samples::default(),
+        names: Default::default(),
+    };
+    let state = train(learner, setup, config.epochs)?;
+    if !state.finished {
+        return Err(PipelineError::Stopped);
+    }
+    if state.step == 0 {
+        return Err(PipelineError::Setting(
+            "the value stage has no step to learn from: no problem has both a right and a wrong solution".into(),
+        ));
+    }
+    if let Some(problem) = state.failed {
+        let step = state.step;
+        return Err(TrainError::Failed { step, problem }.into());
+    }
+    finish(stage, config, &dir)
+}
+
+/// Where the stage starts: at its newest checkpoint, or from the beginning.
+fn newest(
+    stage: ValueStage<'_>,
+    store: &CheckpointStore,
+    fresh: TrainerState,
+) -> Result<(TrainerState, Option<PathBuf>), PipelineError> {
+    let event = |step, reason: String| {
+        stage.run.event(&Event {
+            step,
+            event: "value-stage",
+            reason,
+        })
+    };
+    let mut problems = Vec::new();
+    let found = store.newest(&mut |problem| problems.push(problem.to_owned()));
+    for problem in problems {
+        event(0, problem)?;
+    }
+    match found {
+        Ok((path, state)) if (&state.recipe, &state.data) == (&fresh.recipe, &fresh.data) => {
+            event(state.step, format!("resumed at step {}", state.step))?;
+            Ok((state, Some(path)))
+        }
+        Ok((path, _)) => Err(PipelineError::Setting(format!(
+            "`{}` was made with another recipe or other labelled solutions; start a new run",
+            path.display()
+        ))),
+        // Killed before its first checkpoint, or none is whole: the stage begins again.
+        Err(CheckpointError::None { .. }) => Ok((fresh, None)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// AdamW without decay, clipped at norm 1; evaluated twice an epoch and at the end.
+fn plan(config: &CriticConfig, request: &Request, total_steps: usize) -> Plan {
+    let checkpoint = CheckpointConfig {
+        every: 0,
+        last_every: request.recipe.train.checkpoint.last_every,
+        best: config.patience > 0,
+        ..CheckpointConfig::default()
+    };
+    Plan {
+        stage: Stage::Value,
+        optim: OptimConfig {
+            lr: config.lr,
+            weight_decay: 0.0,
+            ..OptimConfig::default()
+        },
+        train: TrainConfig {
+            validate_every: total_steps.div_ceil(2 * config.epochs.max(1)).max(1),
+            checkpoint,
+            early_stopping: EarlyStoppingConfig {
+                patience: config.patience,
+                min_delta: 0.0,
+            },
+            ..TrainConfig::default()
+        },
+        fallback: request.recipe.fallback.clone(),
+        value_lr: None,
+        total_steps,
+        max_epochs: Some(config.epochs),
+        scorer: "critic".into(),
+        max_fallback_share: 0.0,
+    }
+}
+
+/// Puts the head that is kept into its place, reports what it learned, and removes the checkpoints.
+fn finish(
+    stage: ValueStage<'_>,
+    config: &CriticConfig,
+    dir: &Path,
+) -> Result<(ValueHead, Option<ValueReport>), PipelineError> {
+    let checkpoints = dir.join(file::CHECKPOINTS);
+    let best = checkpoints.join(file::BEST);
+    let kept = if config.patience > 0 && best.is_dir() {
+        best
+    } else {
+        checkpoints.join(file::LAST)
+    };
+    let kept_step = verify(&kept)?.step;
+    let (request, hash) = (stage.request, stage.model_hash);
+    let head = ValueHead::load(&kept.join(file::VALUE_HEAD), hash, &request.device)?;
+    let head_file = dir.join(file::VALUE_HEAD);
+    head.save(&head_file, hash)?;
+    let bytes = fs::read(&head_file).map_err(io("reading", &head_file))?;
+    let metrics = stage.run.file(Stage::Value.metrics_file());
+    let metrics = ValueMetrics::read(&fs::read_to_string(&metrics).map_err(io("reading", &metrics))?);
+    let losses = &metrics.losses;
+    let tail = &losses[losses.len() - losses.len().div_ceil(10)..];
+    // Without `scorer.patience` the last figures are the last head's.
+    let of_kept = metrics.held_out.iter().rev().find(|(step, _)| *step <= kept_step);
+    let report = ValueReport {
+        steps: losses.len(),
+        kept_step,
+        first_loss: losses.first().copied().unwrap_or(f64::NAN),
+        last_loss: tail.iter().sum::<f64>() / tail.len().max(1) as f64,
+        held_out: of_kept.map(|(_, report)| report.clone()),
+        value_head_sha256: hex::encode(Sha256::digest(bytes)),
+    };
+    stage.run.write_json(file::VALUE_STAGE_REPORT, &report)?;
+    stage.run.event(&Event {
+        step: 0,
+        event: "value-stage",
+        reason: format!(
+            "value head learned in {} steps: loss {:.4} to {:.4}",
+            report.steps, report.first_loss, report.last_loss
+        ),
+    })?;
+    remove_checkpoints(dir)?;
+    Ok((head, Some(report)))
+}
+
+fn remove_checkpoints(dir: &Path) -> Result<(), PipelineError> {
+    let checkpoints = dir.join(file::CHECKPOINTS);
+    match fs::remove_dir_all(&checkpoints) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io("removing", &checkpoints)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> PipelineError {
+    let path = path.to_owned();
+    move |source| PipelineError::Io { what, path, source }
+}
+
+/// Optimizer steps of the value stage on `data`.
+pub(super) fn planned_steps(config: &CriticConfig, data: &Dataset, seed: u64, micro_batch: usize) -> usize {
+    let of_epoch = |epoch| data.epoch_by_problem(seed, epoch, config.batch, micro_batch).len();
+    let planned: usize = (0..config.epochs).map(of_epoch).sum();
+    match config.max_steps {
+        0 => planned,
+        most => most.min(planned),
+    }
+}
+
+/// The value head that the recipe names, if it names one.
+pub(super) fn given_value_head(request: &Request, model_hash: &str) -> Result<Option<ValueHead>, PipelineError> {
+    let critic = request.recipe.scorer.models_needed().value;
+    let Some(path) = critic.and_then(|critic| critic.value_head.as_ref()) else {
+        return Ok(None);
+    };
+    let path = PathBuf::from(path);
+    let path = if path.is_dir() {
+        path.join(file::VALUE_HEAD)
+    } else {
+        path
+    };
+    Ok(Some(ValueHead::load(&path, model_hash, &request.device)?))
+}

@@ -1,0 +1,70 @@
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+/// A run directory that can't be made, read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The file system said no.
+    #[error("{what} `{}` failed: {source}", path.display())]
+    Io {
+        /// What was tried: "writing".
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A new run would overwrite an old one.
+    #[error("the run directory `{}` exists already: give another --run-name, or continue it with --resume", .0.display())]
+    Exists(PathBuf),
+    /// A run to resume is not there.
+    #[error("there is no run `{run}` under `{}`: --resume takes a run's name, its directory, or `auto` for the newest", dir.display())]
+    NotFound {
+        /// What was asked for.
+        run: String,
+        /// Where it was looked for.
+        dir: PathBuf,
+    },
+}
+
+impl RunError {
+    /// Adds what was tried and where to an I/O error.
+    pub fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Io { what, path, source }
+    }
+}
+
+/// A checkpoint that can't be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The file system said no.
+    #[error(transparent)]
+    Io(#[from] RunError),
+    /// A file is not what the manifest says.
+    #[error("checkpoint `{}` is damaged: {problem}", path.display())]
+    Damaged {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The model or optimizer in it can't be written or read.
+    #[error("checkpoint `{}`: {problem}", path.display())]
+    Content {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Nothing usable is left.
+    #[error("no complete checkpoint under `{}`{}", dir.display(), if damaged.is_empty() { String::new() } else { format!(": {}", damaged.join("; ")) })]
+    None {
+        /// Where.
+        dir: PathBuf,
+        /// The damaged ones, a sentence each.
+        damaged: Vec<String>,
+    },
+}

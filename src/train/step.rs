@@ -1,0 +1,89 @@
+//! What an optimizer step is computed from, and what it found.
+
+use crate::{
+    data::Batch,
+    scorer::{ScorerError, WeightStats, critic::Observations},
+};
+use burn::{tensor::ExecutionError, train::ItemLazy};
+use std::sync::Arc;
+
+/// Everything that one optimizer step is computed from.
+///
+/// Whoever makes steps decides once how micro-batches lie in memory: ragged ([`Batch::ragged`]) where
+/// the model attends document by document, else padded.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StepBatch {
+    /// The micro-batches, in order.
+    pub micro_batches: Vec<Batch>,
+    /// Micro-batches of labelled solutions, right and wrong ones, for the value loss; empty where no
+    /// value head learns.
+    pub labelled: Vec<Batch>,
+    /// Optimizer step, from 0. The training loop sets it.
+    pub step: usize,
+    /// Only heads 2..H learn from it (`train.head_warmup`). The training loop sets it.
+    pub heads_only: bool,
+}
+
+impl StepBatch {
+    /// The loss's denominator: response tokens of all micro-batches.
+    pub fn response_tokens(&self) -> usize {
+        self.micro_batches.iter().map(Batch::response_tokens).sum()
+    }
+
+    /// Tokens that the model reads, prompts included, padding not.
+    pub fn tokens(&self) -> usize {
+        self.micro_batches
+            .iter()
+            .flat_map(|b| &b.documents)
+            .map(|d| d.len)
+            .sum()
+    }
+}
+
+/// What a step computed, all on the host.
+#[derive(Clone, Debug, Default)]
+pub struct StepOutput {
+    /// The weighted loss; of a validation step the unweighted one.
+    pub loss: f64,
+    /// Unweighted mean cross-entropy in nats of each head, over its targets with a weight above 0.
+    pub ce_heads: Vec<f64>,
+    /// Response tokens (the denominator).
+    pub response_tokens: usize,
+    /// Tokens read.
+    pub tokens: usize,
+    /// Statistics of the response tokens' weights. None in validation.
+    pub weights: Option<WeightStats>,
+    /// How many weights lie in each bin of [`super::histogram::edges`]. Empty in validation.
+    pub weight_counts: Vec<u32>,
+    /// Groups whose scores were not finite.
+    pub fallbacks: usize,
+    /// Groups that were weighted.
+    pub groups: usize,
+    /// Where the first fallback happened: "document mbpp/601/reference, token 17".
+    pub first_fallback: Option<String>,
+    /// The value head's loss, where it is trained along.
+    pub value_loss: Option<f64>,
+    /// The step has nothing to compare (no pair of a right and a wrong solution of one problem): it does
+    /// not count.
+    pub nothing_to_compare: bool,
+    /// Values on held-out solutions, of a validation step of the value stage.
+    pub observations: Option<Observations>,
+    /// An error that ended the step early; everything else is then meaningless.
+    pub failure: Option<Arc<ScorerError>>,
+}
+
+impl StepOutput {
+    /// A step that could not be computed.
+    pub(super) fn failed(error: ScorerError) -> Self {
+        Self {
+            failure: Some(Arc::new(error)),
+            ..Self::default()
+        }
+    }
+}
+
+impl ItemLazy for StepOutput {
+    fn sync(self) -> Result<Self, ExecutionError> {
+        Ok(self)
+    }
+}

@@ -1,0 +1,315 @@
+//! Which module of `src/` may import which, that no files import each other in a circle, and that only
+//! `storage` and `track` speak to the network.
+
+mod graph;
+
+use graph::{Sources, circles};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The whole allowed graph: a module of `src/`, and the modules that it may import. A module that is not
+/// listed may import none. The order is from the ground up: a module imports only what stands above it.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("format", &[]),
+    ("fs", &[]),
+    ("redact", &[]),
+    ("statistics", &[]),
+    ("stop", &[]),
+    ("suggest", &[]),
+    ("validate", &[]),
+    ("data", &["validate"]),
+    ("device", &["suggest", "validate"]),
+    ("paths", &["validate"]),
+    ("run", &["fs"]),
+    ("eval", &["data", "format", "fs", "run", "statistics"]),
+    ("scorer", &["data", "device", "fs", "statistics", "validate"]),
+    ("storage", &["fs", "paths", "run", "validate"]),
+    ("track", &["format", "fs", "redact", "run", "storage", "validate"]),
+    ("train", &["data", "device", "run", "scorer", "stop", "validate"]),
+    (
+        "settings",
+        &[
+            "data", "device", "eval", "format", "paths", "redact", "scorer", "stop", "storage", "suggest", "track",
+            "train", "validate",
+        ],
+    ),
+    ("report", &["eval", "format", "fs", "run", "settings"]),
+    (
+        "pipeline",
+        &[
+            "data", "device", "eval", "paths", "redact", "report", "run", "scorer", "settings", "stop", "storage",
+            "track", "train",
+        ],
+    ),
+    (
+        "sweep",
+        &[
+            "data",
+            "device",
+            "eval",
+            "format",
+            "fs",
+            "paths",
+            "report",
+            "run",
+            "settings",
+            "statistics",
+            "stop",
+            "suggest",
+            "track",
+            "train",
+        ],
+    ),
+    (
+        "cli",
+        &[
+            "data", "device", "eval", "format", "fs", "paths", "pipeline", "report", "run", "settings", "stop",
+            "storage", "sweep", "track",
+        ],
+    ),
+    ("main", &[]),
+];
+
+/// Circles of files that are there on purpose, or still to be cut: the files, or what their names begin with.
+const CIRCLES: &[&[&str]] = &[
+    // An interpreter: values, expressions and filters evaluate each other.
+    &["data/jinja/"],
+    // To be cut: settings of the data, and the tokenizer that they choose tokens for.
+    &[
+        "data/config.rs",
+        "data/example.rs",
+        "data/special.rs",
+        "data/tokenizer.rs",
+    ],
+    // A recursive type: the settings of `shuffled` hold another scorer's, of any kind in the list.
+    &["scorer/"],
+    // To be cut: the hash of a model's weights is looked up where a run is tracked.
+    &["pipeline/request.rs", "pipeline/sources.rs", "pipeline/tracking.rs"],
+    // To be cut: how scores are made once and kept, and the scorers that do so.
+    &["pipeline/offline.rs", "pipeline/scoring.rs"],
+];
+
+/// Crates and types that open connections.
+const NETWORK: &[&str] = &[
+    "opendal",
+    "reqwest",
+    "hyper",
+    "ureq",
+    "curl",
+    "isahc",
+    "attohttpc",
+    "minreq",
+    "tonic",
+    "rusoto",
+    "aws_sdk",
+    "object_store",
+    "TcpStream",
+    "TcpListener",
+    "UdpSocket",
+];
+/// Rooms that may, under `src/`.
+const MAY: &[&str] = &["storage", "track"];
+
+#[test]
+fn modules_import_only_what_they_may() {
+    assert_eq!(forbidden(&read(|_, text| text)), Vec::<String>::new());
+}
+
+#[test]
+fn the_allowed_graph_has_no_circle_and_nothing_that_is_not_used() {
+    for (n, (module, imports)) in ALLOWED.iter().enumerate() {
+        let above: Vec<&str> = ALLOWED[..n].iter().map(|(name, _)| *name).collect();
+        for import in *imports {
+            assert!(
+                above.contains(import),
+                "{module} imports {import}, which does not stand above it"
+            );
+        }
+    }
+    let arrows = read(|_, text| text).rooms();
+    for (module, imports) in ALLOWED {
+        for import in *imports {
+            let used = arrows.get(*module).is_some_and(|used| used.contains(*import));
+            assert!(used, "{module} may import {import} and does not: take it off the list");
+        }
+    }
+}
+
+/// The test of the test: an import that is added to a file is seen, however it is written.
+#[test]
+fn a_forbidden_import_is_seen() {
+    let imports = [
+        "use crate::cli::main;",
+        "use crate::{cli, run::RunDir};",
+        "fn added() { crate::cli::main(); }",
+        "fn added() { super::super::cli::main(); }",
+    ];
+    for added in imports {
+        let sources = read(|file, text| match file.to_str() {
+            Some("track/spool.rs") => format!("{text}\n{added}\n"),
+            _ => text,
+        });
+        assert_eq!(forbidden(&sources), ["track imports cli"], "{added}");
+    }
+    for harmless in [
+        "// use crate::cli::main;",
+        "const ADDED: &str = \"crate::cli\";",
+        "#[cfg(test)]\nmod added {\n    use crate::cli::main;\n}",
+    ] {
+        let sources = read(|_, text| format!("{text}\n{harmless}\n"));
+        assert_eq!(forbidden(&sources), Vec::<String>::new(), "{harmless}");
+    }
+}
+
+#[test]
+fn files_do_not_import_each_other_in_circles() {
+    assert_eq!(unlisted(&read(|_, text| text)), Vec::<String>::new());
+    let sources = read(|_, text| text);
+    let found = circles(&sources.files());
+    for listed in CIRCLES {
+        assert!(
+            found.iter().any(|circle| is_in(circle, listed)),
+            "{listed:?} has no circle any more: take it off the list"
+        );
+    }
+}
+
+/// The test of the test: two files of a module that import each other are seen.
+#[test]
+fn a_circle_of_files_is_seen() {
+    let sources = read(|file, text| match file.to_str() {
+        Some("track/spool.rs") => format!("{text}\nuse super::Tracking;\n"),
+        _ => text,
+    });
+    assert_eq!(
+        unlisted(&sources),
+        ["track/deliver.rs, track/spool.rs, track/tracking.rs"]
+    );
+}
+
+fn read(change: impl Fn(&Path, String) -> String) -> Sources {
+    Sources::read(&root().join("src"), change)
+}
+
+/// Imports that [`ALLOWED`] does not have.
+fn forbidden(sources: &Sources) -> Vec<String> {
+    let allowed: BTreeMap<&str, &[&str]> = ALLOWED.iter().copied().collect();
+    let arrows = sources.rooms();
+    assert!(arrows.len() > 10, "the sources are where they are looked for");
+    let mut found = Vec::new();
+    for (module, imports) in &arrows {
+        let may: BTreeSet<&str> = allowed
+            .get(module.as_str())
+            .into_iter()
+            .copied()
+            .flatten()
+            .copied()
+            .collect();
+        let not = imports.iter().filter(|import| !may.contains(import.as_str()));
+        found.extend(not.map(|import| format!("{module} imports {import}")));
+    }
+    found
+}
+
+/// Circles of files that [`CIRCLES`] does not have.
+fn unlisted(sources: &Sources) -> Vec<String> {
+    circles(&sources.files())
+        .into_iter()
+        .filter(|circle| !CIRCLES.iter().any(|listed| is_in(circle, listed)))
+        .map(|circle| {
+            let names: Vec<String> = circle.iter().map(|file| file.display().to_string()).collect();
+            names.join(", ")
+        })
+        .collect()
+}
+
+/// Whether each file of a circle is one of `listed`.
+fn is_in(circle: &[&Path], listed: &[&str]) -> bool {
+    let begins = |file: &Path| listed.iter().any(|start| file.to_string_lossy().starts_with(start));
+    circle.iter().all(|file| begins(file))
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn walk(dir: &Path, extension: &str, out: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir)
+        .unwrap_or_else(|e| panic!("{}: {e}", dir.display()))
+        .flatten()
+    {
+        let path = entry.path();
+        let name = entry.file_name();
+        if path.is_dir() && name != "target" && !name.to_string_lossy().starts_with('.') {
+            walk(&path, extension, out);
+        } else if path.extension().is_some_and(|e| e == extension) {
+            out.push(path);
+        }
+    }
+}
+
+/// Lines of code that name a word of [`NETWORK`], as `file:line`.
+fn speakers(files: &[PathBuf]) -> Vec<String> {
+    let mut found = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(file).expect("a source file");
+        for (number, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            let words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
+            if words.into_iter().any(|word| NETWORK.contains(&word)) {
+                let file = file.strip_prefix(root()).expect("a file of the repository");
+                found.push(format!("{}:{}", file.display(), number + 1));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn only_storage_and_track_speak_to_the_network() {
+    let mut sources = Vec::new();
+    for dir in [
+        "src",
+        "crates/gemm",
+        "kernels",
+        "model",
+        "sandbox",
+        "benches",
+        "examples",
+    ] {
+        walk(&root().join(dir), "rs", &mut sources);
+    }
+    assert!(sources.len() > 100, "the sources are where they are looked for");
+    let (may, may_not): (Vec<_>, Vec<_>) = sources
+        .into_iter()
+        .partition(|path| MAY.iter().any(|room| path.starts_with(root().join("src").join(room))));
+    assert_eq!(speakers(&may_not), Vec::<String>::new());
+    // The test can see it where it is.
+    assert!(!speakers(&may).is_empty());
+}
+
+#[test]
+fn only_the_root_crate_depends_on_it() {
+    let mut manifests = Vec::new();
+    walk(root(), "toml", &mut manifests);
+    manifests.retain(|path| path.ends_with("Cargo.toml"));
+    assert!(manifests.len() >= 5, "{manifests:?}");
+    for manifest in manifests {
+        let text = fs::read_to_string(&manifest).expect("a manifest");
+        let names = text
+            .lines()
+            .filter_map(|line| line.split(['=', '.']).next())
+            .map(str::trim);
+        let speaks: Vec<&str> = names
+            .filter(|name| NETWORK.contains(&name.replace('-', "_").as_str()))
+            .collect();
+        if manifest == root().join("Cargo.toml") {
+            assert!(speaks.contains(&"opendal"), "the test can see it where it is");
+        } else {
+            assert_eq!(speaks, Vec::<&str>::new(), "{}", manifest.display());
+        }
+    }
+}
