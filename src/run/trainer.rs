@@ -36,7 +36,7 @@ pub struct TrainerState {
     pub validations_without_improvement: usize,
     /// Size of `metrics.jsonl` when this was saved; a resumed run cuts it back to that.
     pub metrics_bytes: u64,
-    /// What had been recorded beside the metrics; None in checkpoints of before that was.
+    /// What had been recorded in addition to the metrics; None in checkpoints older than this field.
     pub recorded: Option<Recorded>,
     /// True once training has ended.
     pub finished: bool,

@@ -226,7 +226,7 @@ impl Drop for RunMirror {
 }
 
 impl Shared {
-    /// The thread: sends what was asked for until it is told to stop.
+    /// The thread: sends requested files until it is stopped.
     fn work(&self) {
         let mut sender = Sender::new(&self.remote, &self.run, self.keep);
         let progress = Progress {
