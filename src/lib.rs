@@ -4,6 +4,8 @@
 //! own weight in the loss. One direction of knowledge: `cli -> settings -> pipeline`, and the
 //! pipeline asks `storage`, `data`, the model crate, `scorer`, `train`, `eval` and `track`, in that
 //! order; none of them knows the pipeline or the command line.
+//!
+//! The run directory, `storage` and `track` are crates of their own under `crates/`, named here as modules.
 
 #![deny(missing_docs)]
 
@@ -11,20 +13,13 @@ pub mod cli;
 pub mod data;
 pub mod device;
 pub mod eval;
-mod format;
-mod fs;
-pub mod paths;
 pub mod pipeline;
-pub mod redact;
 pub mod report;
-pub mod run;
 pub mod scorer;
 pub mod settings;
-mod statistics;
-pub mod stop;
-pub mod storage;
-pub mod suggest;
 pub mod sweep;
-pub mod track;
 pub mod train;
-pub mod validate;
+
+use wmtp_base::{format, fs, statistics};
+pub use wmtp_base::{paths, redact, stop, suggest, validate};
+pub use {wmtp_run as run, wmtp_storage as storage, wmtp_track as track};

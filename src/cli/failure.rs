@@ -159,6 +159,7 @@ impl From<StorageError> for Failure {
             StorageError::BadUri { .. }
             | StorageError::Missing { .. }
             | StorageError::Offline { .. }
+            | StorageError::NotBuilt { .. }
             | StorageError::NoRun { .. } => Self::usage(error),
             _ => Self::failed(error),
         }

@@ -94,6 +94,7 @@ Example:
   wmtp track sync NAME --set 'tracking.kinds=[mlflow]' --set tracking.mlflow.uri=http://127.0.0.1:5000";
 
 /// Below `wmtp promote --help`.
+#[cfg(feature = "mlflow")]
 pub const PROMOTE: &str = "\
 Examples:
   wmtp promote NAME --to staging --card card.yaml

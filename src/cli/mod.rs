@@ -20,6 +20,7 @@ mod generate;
 mod help;
 mod inspect;
 mod output;
+#[cfg(feature = "mlflow")]
 mod promote;
 mod report;
 mod resume;
@@ -99,7 +100,16 @@ enum Command {
     Track(track::Args),
     /// Register a run's model in the model registry, with its model card.
     #[command(after_help = help::PROMOTE)]
+    #[cfg(feature = "mlflow")]
     Promote(promote::Args),
+    /// Not in this program, which was built without MLflow.
+    #[cfg(not(feature = "mlflow"))]
+    #[command(hide = true)]
+    Promote {
+        /// Not read.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
     /// List, fetch or remove cached downloads.
     #[command(after_help = help::CACHE)]
     Cache(cache::Args),
@@ -190,7 +200,12 @@ fn run(command: Command, output: &Output) -> Result<(), Failure> {
         Command::Export(args) => export::run(args, output),
         Command::Report(args) => report::run(args, output),
         Command::Track(args) => track::run(args, output),
+        #[cfg(feature = "mlflow")]
         Command::Promote(args) => promote::run(args, output),
+        #[cfg(not(feature = "mlflow"))]
+        Command::Promote { .. } => Err(Failure::usage(
+            "the registry is an MLflow server's, and this program was built without MLflow: build it with the feature `mlflow`",
+        )),
         Command::Cache(args) => cache::run(args, output),
         Command::Doctor(args) => doctor::run(args, output),
         Command::Schema(args) => schema::run(args, output),

@@ -2,12 +2,11 @@
 
 use super::{PipelineError, request::Request};
 use crate::{
-    run::{Event, Mirror, RunDir},
+    run::{Event, RunDir},
     storage::{Ended, RunMirror},
 };
 use serde::Serialize;
 use std::{
-    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -24,12 +23,6 @@ pub struct UploadSummary {
     pub complete: bool,
     /// Seconds that the end of training waited for it.
     pub waited_seconds: f64,
-}
-
-impl Mirror for RunMirror {
-    fn saved(&self, name: &str, dir: &Path) {
-        RunMirror::saved(self, name, dir);
-    }
 }
 
 /// Starts the upload, if one is configured.

@@ -12,7 +12,7 @@ pub mod findings;
 pub mod outcomes;
 mod page;
 pub mod paired;
-pub mod plot;
+pub use wmtp_charts as plot;
 pub mod run;
 mod samples;
 mod settings;

@@ -13,6 +13,8 @@ pub type Name = Vec<String>;
 /// A crate's modules by name.
 pub struct Sources {
     modules: BTreeMap<Name, Module>,
+    /// Names under which the crate's root knows crates of the workspace and their modules: `fs` is in `base`.
+    crates: BTreeMap<String, String>,
 }
 
 struct Module {
@@ -34,7 +36,7 @@ impl Sources {
     pub fn read(src: &Path, change: impl Fn(&Path, String) -> String) -> Self {
         let mut files = Vec::new();
         super::walk(src, "rs", &mut files);
-        let mut modules = BTreeMap::new();
+        let (mut modules, mut crates) = (BTreeMap::new(), BTreeMap::new());
         for file in files {
             let inside = file.strip_prefix(src).expect("a file of the sources");
             let mut name: Name = inside
@@ -49,13 +51,17 @@ impl Sources {
                 name.pop();
             }
             let text = fs::read_to_string(&file).expect("a source file");
-            let module = Module::parse(&change(inside, text), &name, inside);
+            let text = change(inside, text);
+            if name.is_empty() {
+                crates = crates_of(&text);
+            }
+            let module = Module::parse(&text, &name, inside);
             modules.insert(name, module);
         }
-        Self { modules }
+        Self { modules, crates }
     }
 
-    /// The arrows between the modules directly under `src`: who imports whom.
+    /// The arrows between the modules directly under `src`, and to crates of the workspace: who imports whom.
     pub fn rooms(&self) -> BTreeMap<String, BTreeSet<String>> {
         let tops: BTreeSet<&String> = self.modules.keys().filter_map(|name| name.first()).collect();
         let mut arrows: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -63,7 +69,8 @@ impl Sources {
             let Some(from) = name.first() else { continue };
             let to = arrows.entry(from.clone()).or_default();
             let used = module.uses.iter().filter_map(|path| path.first());
-            to.extend(used.filter(|top| *top != from && tops.contains(top)).cloned());
+            let used = used.filter_map(|top| self.crates.get(top).or_else(|| tops.get(top).copied()));
+            to.extend(used.filter(|top| *top != from).cloned());
         }
         arrows
     }
@@ -86,14 +93,14 @@ impl Sources {
 
     /// The module that defines what a path means.
     fn resolve(&self, path: &[String], depth: usize) -> Option<Name> {
-        let length = (1..=path.len())
+        let length = (0..=path.len())
             .rev()
             .find(|&n| self.modules.contains_key(&path[..n]))?;
         let (name, rest) = path.split_at(length);
         let module = &self.modules[name];
         let own = || Some(name.to_vec());
         let Some(item) = rest.first() else { return own() };
-        if module.foreign.contains(item) {
+        if module.foreign.contains(item) || (name.is_empty() && self.crates.contains_key(item)) {
             return None;
         }
         if depth > 8 || module.defines.contains(item) {
@@ -181,6 +188,23 @@ impl Module {
         }
         module
     }
+}
+
+/// What a crate's root names of other crates of the workspace: `use wmtp_base::fs` gives `fs`, in `base`.
+fn crates_of(text: &str) -> BTreeMap<String, String> {
+    let tokens = tokens(text);
+    let mut found = BTreeMap::new();
+    for at in 0..tokens.len() {
+        if tokens[at] == "use" {
+            let mut paths = Vec::new();
+            use_tree(&tokens, at + 1, &mut Vec::new(), &mut paths);
+            found.extend(paths.into_iter().filter_map(|(path, known_as)| {
+                let name = path.first()?.strip_prefix("wmtp_")?;
+                Some((known_as, name.to_owned()))
+            }));
+        }
+    }
+    found
 }
 
 fn is_word(token: &str) -> bool {

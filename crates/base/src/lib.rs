@@ -1,0 +1,12 @@
+//! What every crate of wmtp stands on; knows none of them.
+
+#![deny(missing_docs)]
+
+pub mod format;
+pub mod fs;
+pub mod paths;
+pub mod redact;
+pub mod statistics;
+pub mod stop;
+pub mod suggest;
+pub mod validate;

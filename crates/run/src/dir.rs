@@ -1,0 +1,276 @@
+use super::{Event, EventLine, Resumption, RunError, RunRecord, RunTiming, TrainerState, file, peak_memory};
+use serde::Serialize;
+use serde_json::Value;
+use std::{
+    fmt,
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// Receives what a run writes, after it is in the run's directory. Calls must return at once.
+pub trait RunObserver: fmt::Debug + Send + Sync {
+    /// An event was appended to `events.jsonl`.
+    fn event(&self, event: &Event);
+
+    /// A line was appended to `metrics.jsonl`.
+    fn metrics(&self, step: usize, line: &Value);
+}
+
+/// A run's directory, `runs/NAME/`, with an observer of what is written to it.
+#[derive(Clone, Debug)]
+pub struct RunDir {
+    path: PathBuf,
+    observer: Option<Arc<dyn RunObserver>>,
+}
+
+impl RunDir {
+    /// The directory as it is, without a check that it holds a run.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            observer: None,
+        }
+    }
+
+    /// Makes the directory of a new run; one that exists is refused.
+    pub fn create(parent: &Path, name: &str) -> Result<Self, RunError> {
+        let path = parent.join(name);
+        fs::create_dir_all(parent).map_err(RunError::io("making", parent))?;
+        match fs::create_dir(&path) {
+            Ok(()) => Ok(Self::at(path)),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(RunError::Exists(path)),
+            Err(e) => Err(RunError::io("making", &path)(e)),
+        }
+    }
+
+    /// Opens a run by name, by directory, or the newest one (`auto`).
+    pub fn open(parent: &Path, run: &str) -> Result<Self, RunError> {
+        let missing = || RunError::NotFound {
+            run: run.into(),
+            dir: parent.into(),
+        };
+        let path = if run == "auto" {
+            newest(parent, is_run).ok_or_else(missing)?
+        } else {
+            find(parent, run).ok_or_else(missing)?
+        };
+        Ok(Self::at(path))
+    }
+
+    /// The same, with an observer of what is written.
+    pub fn observed(self, observer: Arc<dyn RunObserver>) -> Self {
+        Self {
+            observer: Some(observer),
+            ..self
+        }
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The last part of its path.
+    pub fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// The path of a file, by its name in [`mod@file`].
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// `run.json`; None if there is none that can be read.
+    pub fn record(&self) -> Option<RunRecord> {
+        RunRecord::read(&self.path)
+    }
+
+    /// `timing.json`; None if no process of the run has ended.
+    pub fn timing(&self) -> Option<RunTiming> {
+        serde_json::from_slice(&fs::read(self.file(file::TIMING)).ok()?).ok()
+    }
+
+    /// The directory of the checkpoints.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.file(file::CHECKPOINTS)
+    }
+
+    /// The directory of a checkpoint: [`file::LAST`], [`file::BEST`], `step-000500`.
+    pub fn checkpoint(&self, name: &str) -> PathBuf {
+        self.checkpoints().join(name)
+    }
+
+    /// The directory of the best checkpoint or, where none is kept, of the last one.
+    pub fn best_or_last(&self) -> PathBuf {
+        let best = self.checkpoint(file::BEST);
+        if best.is_dir() {
+            best
+        } else {
+            self.checkpoint(file::LAST)
+        }
+    }
+
+    /// `trainer.json` of a checkpoint, without a check of its hash; None if it can't be read.
+    pub fn trainer_state(&self, checkpoint: &str) -> Option<TrainerState> {
+        let text = fs::read(self.checkpoint(checkpoint).join(file::TRAINER)).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// Writes a JSON file into the directory, complete or not at all.
+    pub fn write_json(&self, name: &str, value: &impl Serialize) -> Result<(), RunError> {
+        let path = self.path.join(name);
+        let text =
+            serde_json::to_string_pretty(value).map_err(|e| RunError::io("writing", &path)(io::Error::other(e)))?;
+        write_atomically(&path, text.as_bytes())
+    }
+
+    /// Writes a text file into the directory, complete or not at all.
+    pub fn write_text(&self, name: &str, text: &str) -> Result<(), RunError> {
+        write_atomically(&self.path.join(name), text.as_bytes())
+    }
+
+    /// Notes in `run.json` that the run is resumed. What the file has of other versions stays.
+    ///
+    /// # Errors
+    /// The file can't be read or written, or is not JSON.
+    pub fn note_resumption(
+        &self,
+        recipe_id: &str,
+        steps: usize,
+        recipe_sha256: Option<&str>,
+        resumption: &Resumption,
+    ) -> Result<(), RunError> {
+        let path = self.file(file::RECORD);
+        let failed = |e| RunError::io("reading", &path)(e);
+        let text = fs::read(&path).map_err(failed)?;
+        let mut record: Value = serde_json::from_slice(&text).map_err(|e| failed(e.into()))?;
+        record["recipe_id"] = recipe_id.into();
+        record["steps"] = steps.into();
+        if let Some(hash) = recipe_sha256 {
+            record["recipe_sha256"] = hash.into();
+        }
+        match record["resumed"].as_array_mut() {
+            Some(resumed) => resumed.push(serde_json::json!(resumption)),
+            None => record["resumed"] = serde_json::json!([resumption]),
+        }
+        self.write_json(file::RECORD, &record)
+    }
+
+    /// Appends an event.
+    pub fn event(&self, event: &Event) -> Result<(), RunError> {
+        tracing::debug!(step = event.step, event = event.event, "{}", event.reason);
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let line = EventLine {
+            time,
+            step: event.step,
+            event: event.event.into(),
+            reason: event.reason.clone(),
+        };
+        self.append(file::EVENTS, &line)?;
+        if let Some(observer) = &self.observer {
+            observer.event(event);
+        }
+        Ok(())
+    }
+
+    /// Appends a line of `metrics.jsonl`.
+    pub fn metrics(&self, step: usize, line: &impl Serialize) -> Result<(), RunError> {
+        self.append(file::METRICS, line)?;
+        if let Some(observer) = &self.observer {
+            observer.metrics(step, &serde_json::to_value(line).unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// Appends a line of JSON to a file of the directory.
+    pub fn append(&self, name: &str, value: &impl Serialize) -> Result<(), RunError> {
+        let path = self.path.join(name);
+        let mut line = serde_json::to_vec(value).map_err(|e| RunError::io("writing", &path)(io::Error::other(e)))?;
+        line.push(b'\n');
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .and_then(|mut file| file.write_all(&line))
+            .map_err(RunError::io("writing", &path))
+    }
+
+    /// Adds this process's time and peak memory to `timing.json`: what the run has cost so far. A
+    /// process that was killed is not in it.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn add_time(&self, seconds: f64) -> Result<(), RunError> {
+        let former = self.timing().unwrap_or_default();
+        self.write_json(
+            file::TIMING,
+            &RunTiming {
+                seconds: former.seconds + seconds,
+                processes: former.processes + 1,
+                peak_memory: former.peak_memory.max(peak_memory()),
+            },
+        )
+    }
+
+    /// Size of a file of the directory in bytes, 0 if there is none.
+    pub fn size(&self, name: &str) -> u64 {
+        fs::metadata(self.path.join(name)).map_or(0, |m| m.len())
+    }
+
+    /// Cuts a file of the directory back to a size that it had before.
+    pub fn truncate(&self, name: &str, bytes: u64) -> Result<(), RunError> {
+        let path = self.path.join(name);
+        if self.size(name) <= bytes {
+            return Ok(());
+        }
+        OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .and_then(|file| file.set_len(bytes))
+            .map_err(RunError::io("truncating", &path))
+    }
+}
+
+/// Whether a directory holds a run of any kind.
+pub fn is_run(dir: &Path) -> bool {
+    dir.join(file::RECORD).is_file()
+}
+
+/// The directory of a run that is given by its name under `parent` or by its directory.
+pub fn find(parent: &Path, run: &str) -> Option<PathBuf> {
+    [parent.join(run), PathBuf::from(run)]
+        .into_iter()
+        .find(|dir| !run.is_empty() && is_run(dir))
+}
+
+/// The run of which `dir` is a checkpoint.
+pub fn run_of_checkpoint(dir: &Path) -> Option<&Path> {
+    let run = dir
+        .parent()
+        .filter(|parent| parent.ends_with(file::CHECKPOINTS))?
+        .parent()?;
+    is_run(run).then_some(run)
+}
+
+/// The newest subdirectory (by modification time, then name) that passes `is`.
+pub fn newest(parent: &Path, is: impl Fn(&Path) -> bool) -> Option<PathBuf> {
+    fs::read_dir(parent)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| is(path))
+        .filter_map(|path| {
+            let time = fs::metadata(path.join(file::RECORD)).and_then(|m| m.modified()).ok()?;
+            Some((time, path))
+        })
+        .max()
+        .map(|(_, path)| path)
+}
+
+/// [`crate::fs::write`], with an error that names the file.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
+    crate::fs::write(path, bytes).map_err(RunError::io("writing", path))
+}

@@ -1,0 +1,127 @@
+//! What is reached over the network: S3 ([`S3`]), a model hub ([`Hub`]), and the connection that both share
+//! ([`Remote`]). Built without the feature `remote`, none can be connected to: see `absent`.
+
+#[cfg(not(feature = "remote"))]
+mod absent;
+#[cfg(feature = "remote")]
+mod client;
+#[cfg(feature = "remote")]
+mod hub;
+#[cfg(feature = "remote")]
+mod s3;
+
+use crate::StorageError;
+use sha2::{Digest, Sha256};
+use std::fmt;
+
+#[cfg(not(feature = "remote"))]
+pub(crate) use absent::{Hub, Remote, S3};
+#[cfg(feature = "remote")]
+pub(crate) use {client::Remote, hub::Hub, s3::S3};
+
+/// A download or upload under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// The file that is arriving.
+    pub file: String,
+    /// Bytes of all files so far.
+    pub done: u64,
+    /// Bytes of all files together, if they are known.
+    pub total: Option<u64>,
+}
+
+/// Why a try failed.
+#[derive(Debug)]
+#[cfg_attr(
+    not(feature = "remote"),
+    allow(dead_code, reason = "nothing is tried without a connection")
+)]
+pub(crate) enum Broken {
+    /// Another try may succeed.
+    Again(StorageError),
+    /// It was tried often enough, or trying does not help.
+    Final(StorageError),
+    /// The object is no longer the one that was listed.
+    Changed,
+}
+
+impl From<StorageError> for Broken {
+    fn from(error: StorageError) -> Self {
+        Self::Final(error)
+    }
+}
+
+/// The hub's address and the token for it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    url: String,
+    token: Option<String>,
+}
+
+/// Says whether there is a token, never which.
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("url", &self.shown())
+            .field("token", &self.token.is_some())
+            .finish()
+    }
+}
+
+impl Endpoint {
+    /// An address (`http://` or `https://`) and, for private models, a token.
+    pub fn new(url: &str, token: Option<&str>) -> Self {
+        let token = token.map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned);
+        Self {
+            url: url.trim().trim_end_matches('/').to_owned(),
+            token,
+        }
+    }
+
+    /// `HF_ENDPOINT` (default <https://huggingface.co>) and `HF_TOKEN`.
+    pub fn from_environment() -> Self {
+        let url = std::env::var("HF_ENDPOINT").ok().filter(|url| !url.trim().is_empty());
+        Self::new(
+            url.as_deref().unwrap_or("https://huggingface.co"),
+            std::env::var("HF_TOKEN").ok().as_deref(),
+        )
+    }
+
+    /// The address without user name and password.
+    fn shown(&self) -> String {
+        without_credentials(&self.url)
+    }
+}
+
+/// True for the hash of a commit, which never changes.
+pub(crate) fn is_commit(text: &str) -> bool {
+    text.len() == 40 && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// An object that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub key: String,
+    pub size: u64,
+    pub etag: Option<String>,
+    /// Only told of one object at a time, and only of those that this program sent.
+    pub sha256: Option<String>,
+}
+
+/// An address without user name and password.
+pub(crate) fn without_credentials(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, rest)) => {
+            let host_end = rest.find('/').unwrap_or(rest.len());
+            let (host, path) = rest.split_at(host_end);
+            let host = host.rsplit('@').next().unwrap_or(host);
+            format!("{scheme}://{host}{path}")
+        }
+        None => url.to_owned(),
+    }
+}
+
+/// In lower-case hexadecimal.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}

@@ -1,0 +1,38 @@
+//! What a run leaves behind: its directory, and what its trackers are told.
+//!
+//! `metrics.jsonl` and `events.jsonl` are written first, whatever else happens. A [`Tracking`] then
+//! appends the same to a spool in the run's directory, and a thread for each [`Tracker`] delivers it:
+//! to an MLflow server over HTTP ([`Mlflow`]), to one of your own, to several, or to none. The only
+//! place that speaks MLflow; it does not know training.
+
+#![deny(missing_docs)]
+
+mod config;
+mod deliver;
+mod describe;
+mod figures;
+#[cfg(feature = "mlflow")]
+mod mlflow;
+mod spool;
+mod tracker;
+mod tracking;
+
+use wmtp_base::{fs, redact, validate};
+use wmtp_run as run;
+#[cfg(feature = "mlflow")]
+use {wmtp_base::format, wmtp_storage as storage};
+
+pub use config::{CheckpointTracking, MlflowConfig, TrackerKind, TrackingConfig};
+pub use describe::{ask_mlflow, data_name, import, own_run, short_hash, trackers};
+pub use figures::{flatten, metric_key, series, values};
+#[cfg(feature = "mlflow")]
+pub use mlflow::{Address, Mlflow, Registered, Registry, SourceRun, Stage};
+pub use tracker::{
+    Artifact, COMMIT_TAG, Input, Model, Point, RunEvent, RunInfo, SOURCE_TAG, SetupError, Status, TrackError, Tracker,
+};
+pub use tracking::{TrackerSummary, Tracking, TrackingSummary};
+
+/// Milliseconds since 1970, as MLflow counts time.
+fn now_millis() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
