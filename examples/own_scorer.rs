@@ -7,6 +7,7 @@
 //! because it is a good idea.
 
 use wmtp::{
+    cli::Lines,
     data::Batch,
     pipeline::Experiment,
     scorer::{Needs, ScoreInput, Scorer, ScorerError},
@@ -48,6 +49,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .set(format!("paths.cache={}", cache.path().display()))
         .load()?;
     let summary = Experiment::from(settings)
+        .progress(Lines)
         .run_name("own-scorer")
         .scorer(EarlyFirst)
         .run()?;

@@ -7,6 +7,7 @@
 
 use serde_json::Value;
 use wmtp::{
+    cli::Lines,
     pipeline::Experiment,
     settings::{Pipeline, Sources},
     track::{Point, RunInfo, Status, TrackError, Tracker},
@@ -64,6 +65,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .load()?;
     let milestones = Milestones { lowest: f64::INFINITY };
     let summary = Experiment::from(settings)
+        .progress(Lines)
         .run_name("own-tracker")
         .tracker(milestones)
         .run()?;

@@ -197,9 +197,9 @@ pub(super) fn resolve(uri: &str, kind: Kind, config: &Config, output: &Output) -
         }
         return Ok(ModelSource::Builtin(name));
     }
-    let mut progress = output.progress(uri);
+    let mut bar = output.transfer_bar(uri);
     let path = Storage::new(&config.storage, &config.paths).resolve(uri, kind, &mut |transfer| {
-        progress.set(&transfer.file, transfer.done, transfer.total)
+        bar.set(&transfer.file, transfer.done, transfer.total)
     })?;
     Ok(ModelSource::Directory(path))
 }

@@ -12,6 +12,7 @@ mod common;
 mod completions;
 mod conversation;
 mod convert;
+mod dashboard;
 mod doctor;
 mod eval;
 mod export;
@@ -19,6 +20,7 @@ mod failure;
 mod generate;
 mod help;
 mod inspect;
+mod lines;
 mod output;
 #[cfg(feature = "mlflow")]
 mod promote;
@@ -40,7 +42,8 @@ use std::{ffi::OsString, io::IsTerminal, process::ExitCode, sync::LazyLock};
 
 pub use common::{Model, ModelSource, SettingsArgs};
 pub use failure::Failure;
-pub use output::{Output, Progress};
+pub use lines::Lines;
+pub use output::{Output, TransferBar};
 
 /// Weighted multi-token prediction: fine-tune Llama-style code models with a weight for every token.
 #[derive(Debug, Parser)]

@@ -63,8 +63,8 @@ impl Output {
             .map_err(unwritable)
     }
 
-    /// Progress on standard error: a bar on a terminal, a plain line now and then elsewhere.
-    pub fn progress(&self, label: &str) -> Progress {
+    /// Shows a transfer on standard error: a bar on a terminal, a plain line now and then elsewhere.
+    pub fn transfer_bar(&self, label: &str) -> TransferBar {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::no_length();
             // The template is a constant of this file: it parses, and the default is good enough.
@@ -74,7 +74,7 @@ impl Output {
             bar.set_message(label.to_owned());
             bar
         });
-        Progress {
+        TransferBar {
             bar,
             label: label.to_owned(),
             said: None,
@@ -90,13 +90,13 @@ fn unwritable(error: std::io::Error) -> Failure {
 }
 
 /// A count of bytes that grows.
-pub struct Progress {
+pub struct TransferBar {
     bar: Option<ProgressBar>,
     label: String,
     said: Option<Instant>,
 }
 
-impl Progress {
+impl TransferBar {
     const LINE_EVERY: Duration = Duration::from_secs(5);
 
     /// `done` of `total` bytes; `what` is under way.
@@ -120,7 +120,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for TransferBar {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

@@ -109,11 +109,11 @@ fn bring(run: &RemoteRun, runs: &Path, output: &Output) -> Result<PathBuf, Failu
         }
     }
     let url = run.url();
-    let mut progress = output.progress(&url);
+    let mut bar = output.transfer_bar(&url);
     let fetched = run.fetch(runs, &mut |transfer| {
-        progress.set(&transfer.file, transfer.done, transfer.total)
+        bar.set(&transfer.file, transfer.done, transfer.total)
     })?;
-    drop(progress);
+    drop(bar);
     for problem in &fetched.passed_over {
         eprintln!("warning: {problem}; the one before it was taken");
     }

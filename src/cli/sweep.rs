@@ -1,6 +1,6 @@
 //! `wmtp sweep`: variants of a recipe, trained, evaluated and compared.
 
-use super::{Failure, Output, SettingsArgs};
+use super::{Failure, Lines, Output, SettingsArgs};
 use crate::{
     stop::Stop,
     sweep::{
@@ -86,7 +86,7 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
         None => (0..sweep.arms.len()).collect(),
         Some(name) => vec![sweep.named(name).ok_or_else(|| no_such_arm(&sweep, name))?],
     };
-    let tracked = TrackedSweep::begin(&sweep)?;
+    let tracked = TrackedSweep::begin(&sweep, &Lines)?;
     let ran = work(&sweep, &arms)?;
     if args.arm.is_some() {
         tracked.leave();
@@ -128,9 +128,7 @@ fn work(sweep: &Sweep, arms: &[usize]) -> Result<Ran, Failure> {
         .threads
         .map_or_else(String::new, |n| format!(", {n} threads each"));
     eprintln!("{} at once{threads}", limits.at_once);
-    Ok(sweep::run(sweep, &open, limits, &stop, &mut |line| {
-        eprintln!("{line}")
-    })?)
+    Ok(sweep::run(sweep, &open, limits, &stop, &Lines)?)
 }
 
 /// Plans are made only where memory decides.

@@ -1,16 +1,17 @@
 //! `wmtp train`: fine-tune a model with one of the three pipelines.
 
 use super::{
-    Failure, Output, SettingsArgs,
+    Failure, Lines, Output, SettingsArgs,
     base::{self, Place},
     common::{data_source, open_device},
+    dashboard::Dashboard,
     resume,
     runs::{checkpoint_of, said},
 };
 use crate::{
     data::{PromptStyle, Tokenizer},
     paths::expand_home,
-    pipeline::{self, Experiment, PipelineError, PlanReport, Show, Sources, TrainSummary, default_name},
+    pipeline::{self, Experiment, PipelineError, PlanReport, Sources, TrainSummary, default_name},
     run::file,
     settings::{Pipeline, Settings},
     stop::Stop,
@@ -159,8 +160,12 @@ fn prepare(args: Args, output: &Output) -> Result<(Experiment, PathBuf), Failure
         .sources(sources)
         .run_name(run_name)
         .resume(resume)
-        .upload(upload)
-        .show(if dashboard { Show::Dashboard } else { Show::Lines });
+        .upload(upload);
+    let experiment = if dashboard {
+        experiment.progress(Dashboard::default())
+    } else {
+        experiment.progress(Lines)
+    };
     Ok((experiment, run_dir))
 }
 

@@ -1,7 +1,7 @@
 //! An experiment from settings to checkpoints, as a builder.
 
 use super::{
-    PipelineError, PlanReport, RunUpload, Show, Sources, TrainSummary,
+    PipelineError, PlanReport, RunUpload, Sources, TrainSummary,
     finish::{note_failure, summary, write_report},
     micro_model, plan,
     request::{Request, prepare},
@@ -21,10 +21,12 @@ use crate::{
     stop::Stop,
     storage::Location,
     track::{self, Tracker},
+    train::{Progress, Silent},
 };
 use burn::tensor::Device;
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Instant,
 };
 
@@ -46,7 +48,7 @@ pub struct Experiment {
     run_name: Option<String>,
     resume: Option<PathBuf>,
     upload: Option<RunUpload>,
-    show: Show,
+    progress: Arc<dyn Progress>,
     stop: Stop,
     scorer: Option<Box<dyn Scorer>>,
     trackers: Vec<Box<dyn Tracker>>,
@@ -62,7 +64,7 @@ impl From<Settings> for Experiment {
             run_name: None,
             resume: None,
             upload: None,
-            show: Show::Lines,
+            progress: Arc::new(Silent),
             stop: Stop::default(),
             scorer: None,
             trackers: Vec::new(),
@@ -103,9 +105,9 @@ impl Experiment {
         self
     }
 
-    /// How progress is shown: lines, unless this says otherwise.
-    pub fn show(mut self, show: Show) -> Self {
-        self.show = show;
+    /// What hears of the run's progress and warnings; without it they are only in the run's directory.
+    pub fn progress(mut self, progress: impl Progress + 'static) -> Self {
+        self.progress = Arc::new(progress);
         self
     }
 
@@ -177,7 +179,7 @@ impl Experiment {
             run_name,
             resume: self.resume,
             upload: self.upload,
-            show: self.show,
+            progress: self.progress,
             stop: self.stop,
         };
         Ok((request, self.scorer, self.trackers))
@@ -259,10 +261,10 @@ fn run(
     }
     .run(scorer);
     if let Err(error) = &trained {
-        note_failure(&run, error);
+        note_failure(request, &run, error);
     }
     let timed = run.add_time(started.elapsed().as_secs_f64());
-    write_report(&run);
+    write_report(request, &run);
     let tracking = tracking::end(
         &tracking,
         &run,

@@ -1,6 +1,6 @@
 //! What is left to do when training has ended, however it did: an event, the report, the summary.
 
-use super::{Learned, PipelineError, UploadSummary, ValueReport};
+use super::{Learned, PipelineError, UploadSummary, ValueReport, request::Request};
 use crate::{
     run::{Event, RunDir, TrainerState, file, peak_memory},
     track::TrackingSummary,
@@ -48,7 +48,7 @@ pub struct TrainSummary {
 }
 
 /// The error that ends a run, among its events. The caller gets the error itself.
-pub(super) fn note_failure(run: &RunDir, error: &PipelineError) {
+pub(super) fn note_failure(request: &Request, run: &RunDir, error: &PipelineError) {
     let step = match error {
         PipelineError::Train(
             TrainError::Step { step, .. }
@@ -64,14 +64,15 @@ pub(super) fn note_failure(run: &RunDir, error: &PipelineError) {
         reason: error.to_string(),
     };
     if let Err(error) = run.event(&event) {
-        eprintln!("warning: {error}");
+        request.progress.warning(&error.to_string());
     }
 }
 
 /// The run's report, finished or not. A run that trained is not failed by a page that can't be written.
-pub(super) fn write_report(run: &RunDir) {
+pub(super) fn write_report(request: &Request, run: &RunDir) {
     if let Err(error) = crate::report::write(run.path(), None) {
-        eprintln!("warning: {error}; `wmtp report` makes it again");
+        let problem = format!("{error}; `wmtp report` makes it again");
+        request.progress.warning(&problem);
     }
 }
 

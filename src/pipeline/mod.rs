@@ -40,7 +40,7 @@ pub use learned::Learned;
 pub use load_model::load_model;
 pub use memory::{MemoryEstimate, MicroBatch};
 pub use plan::{PlanReport, ValueStagePlan};
-pub use request::{RunUpload, Show};
+pub use request::RunUpload;
 pub use sources::Sources;
 pub use tracking::{describe, sync, weights_hash};
 pub use upload::UploadSummary;

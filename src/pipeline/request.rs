@@ -9,22 +9,15 @@ use crate::{
     settings::{Config, Pipeline, Recipe},
     stop::Stop,
     storage::RemoteRun,
+    train::Progress,
 };
 use burn::tensor::Device;
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 use wmtp_model::LlamaConfig;
-
-/// How progress is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Show {
-    /// The dashboard; standard output must be a terminal.
-    Dashboard,
-    /// Lines on standard error.
-    Lines,
-}
 
 /// Where a run is uploaded to while it trains.
 #[derive(Clone, Debug)]
@@ -36,7 +29,7 @@ pub struct RunUpload {
 }
 
 /// A training run with everything that it needs found.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Request {
     pub pipeline: Pipeline,
     pub config: Config,
@@ -50,7 +43,7 @@ pub(super) struct Request {
     /// The directory of the run that is resumed.
     pub resume: Option<PathBuf>,
     pub upload: Option<RunUpload>,
-    pub show: Show,
+    pub progress: Arc<dyn Progress>,
     pub stop: Stop,
 }
 

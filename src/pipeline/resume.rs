@@ -72,7 +72,7 @@ pub(super) fn resume(
             event: "damaged-checkpoint",
             reason: problem.clone(),
         })?;
-        eprintln!("warning: {problem}");
+        request.progress.warning(problem);
     }
     let record = Record::read(&run)?;
     let changes = record.check(request)?;

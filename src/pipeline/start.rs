@@ -1,17 +1,15 @@
-//! How a run begins: its directory, what it says of itself, what shows its progress.
+//! How a run begins: its directory, what it says of itself, what it reports.
 
 use super::{
     PipelineError,
-    request::{Prepared, Request, Show},
+    request::{Prepared, Request},
     resume::{recipe_id, sha256},
 };
 use crate::{
     data::{SpecialInText, TokenReport, Tokenizer},
     run::{LongDocument, Machine, RunDir, RunRecord, file},
     settings::has_random_weights,
-    train::{Dashboard, Lines, Progress},
 };
-use std::sync::Arc;
 use wmtp_model::Companions;
 
 pub(super) fn create_run(request: &Request, prepared: &Prepared, model_hash: &str) -> Result<RunDir, PipelineError> {
@@ -63,25 +61,24 @@ fn uid() -> String {
     format!("{:016x}{:016x}", random(), random())
 }
 
-/// What shows the run's progress.
-pub(super) fn show(request: &Request) -> Result<Arc<dyn Progress>, PipelineError> {
-    if request.show == Show::Lines {
-        return Ok(Arc::new(Lines));
-    }
+/// Reports that training begins, with what a display of its progress shows on top.
+pub(super) fn open_progress(request: &Request) -> Result<(), PipelineError> {
     let what = format!(
         "{} of {} on {}",
         request.pipeline.name(),
         request.recipe.model.base,
         request.device_name
     );
-    let dashboard = Dashboard::open(&request.run_name, &what, &request.stop)
-        .map_err(|e| PipelineError::Setting(format!("cannot draw on this terminal: {e}; pass --plain for lines")))?;
-    Ok(Arc::new(dashboard))
+    request
+        .progress
+        .open(&request.run_name, &what, &request.stop)
+        .map_err(|e| PipelineError::Setting(format!("cannot draw on this terminal: {e}; pass --plain for lines")))
 }
 
 pub(super) fn announce(request: &Request, prepared: &Prepared, run: &RunDir) {
+    let say = |text: String| request.progress.message(&text);
     let report = prepared.splits.train.report();
-    eprintln!(
+    say(format!(
         "{} of {} ({} parameters, {} heads) on {}: {} documents, {} response tokens, {} steps; run directory {}",
         request.pipeline.name(),
         request.recipe.model.base,
@@ -92,31 +89,31 @@ pub(super) fn announce(request: &Request, prepared: &Prepared, run: &RunDir) {
         report.response_tokens,
         prepared.total_steps,
         run.path().display()
-    );
+    ));
     if has_random_weights(&request.recipe.model.base) {
-        eprintln!(
+        say(format!(
             "the model starts from random weights: learning rate {:e} unless another is set (configs/recipe.random-weights.yaml)",
             request.recipe.optim.lr
-        );
+        ));
     }
     if !report.dropped.is_empty() {
-        eprintln!(
+        say(format!(
             "{} than data.seq_len = {} and left out (run.json names them)",
             match report.dropped.len() {
                 1 => "1 document is longer".into(),
                 n => format!("{n} documents are longer"),
             },
             request.recipe.data.seq_len
-        );
+        ));
     }
     for line in token_lines(&prepared.splits.tokens, &prepared.tokenizer) {
-        eprintln!("{line}");
+        say(line);
     }
     if request.recipe.train.head_warmup.steps == 0 && prepared.new_heads > 0 && request.resume.is_none() {
-        eprintln!(
-            "warning: {} of the heads are new to this model, and their losses will pull at what it knows: see train.head_warmup.steps, or train head 1 alone with model.mtp.n_heads=1",
+        request.progress.warning(&format!(
+            "{} of the heads are new to this model, and their losses will pull at what it knows: see train.head_warmup.steps, or train head 1 alone with model.mtp.n_heads=1",
             prepared.new_heads
-        );
+        ));
     }
 }
 

@@ -128,7 +128,7 @@ pub(super) fn end(
     finish(tracking, run.path(), &request.config.tracking, state, copy.as_deref());
     let summary = tracking.close();
     for line in summary.left(run.path()) {
-        eprintln!("warning: {line}");
+        request.progress.warning(&line);
     }
     Some(summary)
 }

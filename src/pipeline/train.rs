@@ -4,7 +4,7 @@ use super::{
     PipelineError, UploadSummary, ValueReport,
     request::{Prepared, Request},
     scoring::{reward, scorer},
-    start::{announce, companions, show},
+    start::{announce, companions, open_progress},
     steps::{LabelledSteps, TrainSteps, ValidSteps},
     upload,
     value_stage::{ValueStage, value_stage},
@@ -13,8 +13,8 @@ use crate::{
     run::{CheckpointStore, Mirror, RunDir, TrainerState},
     scorer::{CriticConfig, Normaliser, Scorer, ValueUse},
     train::{
-        Assets, CurrentHead, JointValue, LoraAssets, Plan, Progress, Samples, SessionSetup, Stage, StepLoader,
-        StepSource, TokenWeighting, TrainError, WeightedMtp, assign_stable_ids, step_names, train,
+        Assets, CurrentHead, JointValue, LoraAssets, Plan, Samples, SessionSetup, Stage, StepLoader, StepSource,
+        TokenWeighting, TrainError, WeightedMtp, assign_stable_ids, step_names, train,
     },
 };
 use burn::module::Module;
@@ -50,12 +50,12 @@ impl Training<'_> {
         let uploading = upload::start(request, run)?;
         let store = store.with_mirror(uploading.clone().map(|mirror| mirror as Arc<dyn Mirror>));
         announce(request, prepared, run);
-        let progress = show(request)?;
+        open_progress(request)?;
         let ragged = self.model.attends_by_document();
-        let (head, value_report) = self.value_head(ragged, &progress)?;
+        let (head, value_report) = self.value_head(ragged).inspect_err(|_| request.progress.close())?;
         let begun = self.start.step;
-        let fitted = self.weighted_stage(own, head, ragged, store, progress.clone());
-        progress.close();
+        let fitted = self.weighted_stage(own, head, ragged, store);
+        request.progress.close();
         // The checkpoints of a run that failed are copied, too.
         let step = fitted.as_ref().map_or(begun, |state| state.step);
         let upload = upload::finish(request, uploading.as_deref(), run, step)?;
@@ -76,7 +76,6 @@ impl Training<'_> {
     fn value_head(
         &mut self,
         ragged: bool,
-        progress: &Arc<dyn Progress>,
     ) -> Result<(Option<(ValueHead, CriticConfig)>, Option<ValueReport>), PipelineError> {
         let Some(critic) = self.request.recipe.scorer.models_needed().value else {
             return Ok((None, None));
@@ -92,7 +91,6 @@ impl Training<'_> {
                     run: self.run,
                     recipe_id: &self.start.recipe,
                     ragged,
-                    progress,
                 };
                 value_stage(stage, critic)?
             }
@@ -106,7 +104,6 @@ impl Training<'_> {
         value: Option<(ValueHead, CriticConfig)>,
         ragged: bool,
         store: CheckpointStore,
-        progress: Arc<dyn Progress>,
     ) -> Result<TrainerState, PipelineError> {
         let (request, prepared) = (self.request, self.prepared);
         let recipe = &request.recipe;
@@ -176,7 +173,7 @@ impl Training<'_> {
             store,
             start: self.start,
             resume: self.from,
-            progress,
+            progress: request.progress.clone(),
             stop: request.stop.clone(),
             samples: Samples::choose(&recipe.train.record, &prepared.splits, &prepared.tokenizer, ragged)?,
             names,

@@ -28,9 +28,9 @@ pub struct UploadSummary {
 /// Starts the upload, if one is configured.
 pub(super) fn start(request: &Request, run: &RunDir) -> Result<Option<Arc<RunMirror>>, PipelineError> {
     let Some(upload) = &request.upload else { return Ok(None) };
-    let log = run.clone();
+    let (log, progress) = (run.clone(), request.progress.clone());
     let report = Box::new(move |step, event, reason: String| {
-        eprintln!("warning: {reason}");
+        progress.warning(&reason);
         // A disk that takes no event will stop training by itself.
         if let Err(error) = log.event(&Event { step, event, reason }) {
             tracing::warn!("{error}");
@@ -58,14 +58,10 @@ pub(super) fn finish(
         if said.elapsed() >= SAY_EVERY {
             said = Instant::now();
             let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-            match transfer.total {
-                Some(total) => eprintln!(
-                    "waiting for {url}: {:.1} of {:.1} MiB sent",
-                    mib(transfer.done),
-                    mib(total)
-                ),
-                None => eprintln!("waiting for {url}"),
-            }
+            let sent = transfer.total.map_or_else(String::new, |total| {
+                format!(": {:.1} of {:.1} MiB sent", mib(transfer.done), mib(total))
+            });
+            request.progress.message(&format!("waiting for {url}{sent}"));
         }
     });
     let waited_seconds = begun.elapsed().as_secs_f64();
@@ -79,7 +75,7 @@ pub(super) fn finish(
             run.checkpoints().display(),
             request.run_name
         );
-        eprintln!("warning: {reason}");
+        request.progress.warning(&reason);
         run.event(&Event {
             step,
             event: "upload-incomplete",

@@ -13,7 +13,7 @@ use crate::{
     run::{CheckpointError, CheckpointStore, Event, RunDir, TrainerState, file, verify},
     scorer::{CriticConfig, critic::CriticReport},
     train::{
-        CheckpointConfig, EarlyStoppingConfig, OptimConfig, Plan, Progress, Samples, SessionSetup, Stage, StepLoader,
+        CheckpointConfig, EarlyStoppingConfig, OptimConfig, Plan, Samples, SessionSetup, Stage, StepLoader,
         TrainConfig, TrainError, ValueLearner, ValueMetrics, train,
     },
 };
@@ -57,7 +57,6 @@ pub(super) struct ValueStage<'a> {
     pub recipe_id: &'a str,
     /// Whether micro-batches are packed without padding.
     pub ragged: bool,
-    pub progress: &'a Arc<dyn Progress>,
 }
 
 /// Learns the value head, resumes the stage where it was interrupted, or takes the head that this run
@@ -72,7 +71,6 @@ pub(super) fn value_stage(
         model_hash,
         run,
         ragged,
-        progress,
         ..
     } = stage;
     let dir = run.file(file::VALUE_STAGE);
@@ -86,7 +84,7 @@ pub(super) fn value_stage(
     let splits = Splits::solutions(&prepared.data, &prepared.tokenizer)?;
     let micro_batch = prepared.shape.micro_batch;
     let total_steps = planned_steps(config, &splits.train, request.seed(), micro_batch);
-    progress.message(&format!(
+    request.progress.message(&format!(
         "value stage: {} labelled solutions, {total_steps} steps",
         splits.train.report().documents
     ));
@@ -116,7 +114,7 @@ pub(super) fn value_stage(
         store,
         start,
         resume,
-        progress: progress.clone(),
+        progress: request.progress.clone(),
         stop: request.stop.clone(),
         samples: Samples::default(),
         names: Default::default(),

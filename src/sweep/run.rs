@@ -11,7 +11,7 @@ use super::{
     resources::free_memory,
     state::{ArmState, End, Ran, Step, Train, state},
 };
-use crate::stop::Stop;
+use crate::{stop::Stop, train::Progress};
 use std::{
     collections::VecDeque,
     path::Path,
@@ -44,13 +44,13 @@ pub fn run(
     arms: &[usize],
     limits: Limits,
     stop: &Stop,
-    say: &mut dyn FnMut(String),
+    progress: &dyn Progress,
 ) -> Result<Ran, SweepError> {
     let mut runner = Runner {
         sweep,
         limits,
         stop,
-        say,
+        progress,
         waiting: arms.iter().map(|&arm| (arm, None)).collect(),
         active: Vec::new(),
         ran: Ran::default(),
@@ -80,7 +80,7 @@ struct Runner<'a> {
     sweep: &'a Sweep,
     limits: Limits,
     stop: &'a Stop,
-    say: &'a mut dyn FnMut(String),
+    progress: &'a dyn Progress,
     /// Arm index, and the earliest time of its next check.
     waiting: VecDeque<(usize, Option<Instant>)>,
     active: Vec<Active>,
@@ -148,7 +148,8 @@ impl Runner<'_> {
         };
         let Some(log) = Log::take(&self.sweep.log_file(arm))? else {
             if !self.waiting.iter().any(|(_, after)| after.is_some()) {
-                (self.say)(format!("{} is being run by another process: waiting for it", arm.name));
+                self.progress
+                    .message(&format!("{} is being run by another process: waiting for it", arm.name));
             }
             self.waiting.push_back((index, Some(Instant::now() + LOOK_AGAIN)));
             return Ok(());
@@ -176,7 +177,7 @@ impl Runner<'_> {
             began: Instant::now(),
             late: false,
         });
-        (self.say)(format!("{} {how}", arm.name));
+        self.progress.message(&format!("{} {how}", arm.name));
         Ok(())
     }
 
@@ -240,13 +241,12 @@ impl Runner<'_> {
             self.halted = true;
         }
         self.ran.ends.push((index, end));
-        let line = format!("{what}; {}", self.progress());
-        (self.say)(line);
+        self.progress.message(&format!("{what}; {}", self.counts()));
         Ok(())
     }
 
     /// `5 of 12 done, 2 running, 1 failed, about 3 min left`.
-    fn progress(&self) -> String {
+    fn counts(&self) -> String {
         let done = self.ran.ends.iter().filter(|(_, end)| *end == End::Finished).count();
         let running = self.active.len();
         let left = self.total.saturating_sub(self.ran.ends.len());

@@ -10,6 +10,7 @@ use crate::{
     fs::write_new,
     run::{RunError, RunRecord, file},
     track::{self, SOURCE_TAG, SetupError, Tracking, TrackingConfig, flatten, metric_key, own_run, short_hash},
+    train::Progress,
 };
 use serde_json::Value;
 use std::{
@@ -35,19 +36,19 @@ const FILES: [&str; 7] = [
 ];
 
 /// Tells the sweep's trackers how it goes.
-#[derive(Debug)]
-pub struct TrackedSweep {
+pub struct TrackedSweep<'a> {
     tracking: Tracking,
     dir: PathBuf,
+    progress: &'a dyn Progress,
 }
 
-impl TrackedSweep {
+impl<'a> TrackedSweep<'a> {
     /// Begins, or goes on with, the sweep's own run where the config names trackers, and waits a little
     /// until they have it.
     ///
     /// # Errors
     /// Trackers that can't be set up (which no arm could either), a directory that can't be written.
-    pub fn begin(sweep: &Sweep) -> Result<Self, SweepError> {
+    pub fn begin(sweep: &Sweep, progress: &'a dyn Progress) -> Result<Self, SweepError> {
         let config = tracking_config(sweep);
         let trackers = track::trackers(&config).map_err(|SetupError(problem)| SweepError::Tracking(problem))?;
         let other = |e: RunError| SweepError::Other(e.to_string());
@@ -55,6 +56,7 @@ impl TrackedSweep {
             return Ok(Self {
                 tracking: Tracking::none(),
                 dir: sweep.dir.clone(),
+                progress,
             });
         }
         fs::create_dir_all(&sweep.dir).map_err(SweepError::io("making", &sweep.dir))?;
@@ -76,6 +78,7 @@ impl TrackedSweep {
         let tracked = Self {
             tracking,
             dir: sweep.dir.clone(),
+            progress,
         };
         tracked.wait_until_known(&names);
         Ok(tracked)
@@ -90,7 +93,9 @@ impl TrackedSweep {
         let started = Instant::now();
         while !trackers.iter().all(known) {
             if started.elapsed() > PATIENCE {
-                eprintln!("the sweep's trackers have not answered yet: arms that start now may not be nested under it");
+                self.progress.message(
+                    "the sweep's trackers have not answered yet: arms that start now may not be nested under it",
+                );
                 return;
             }
             sleep(POLL);
@@ -141,7 +146,7 @@ impl TrackedSweep {
     pub fn leave(self) {
         let summary = self.tracking.close();
         for line in summary.left(&self.dir) {
-            eprintln!("warning: {line}");
+            self.progress.warning(&line);
         }
     }
 }

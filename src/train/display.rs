@@ -1,4 +1,4 @@
-//! What burn-train draws: nothing. [`super::Progress`] shows steps as lines or on the dashboard.
+//! What burn-train draws: nothing. [`super::Progress`] receives the steps.
 
 use burn::train::{
     LearnerSummary,

@@ -5,7 +5,6 @@
 //! for memory and precision, are not here.
 
 mod config;
-mod dashboard;
 mod display;
 mod error;
 mod files;
@@ -31,7 +30,6 @@ mod value_stage;
 mod weighting;
 
 pub use config::*;
-pub use dashboard::Dashboard;
 pub use display::Quiet;
 pub use error::TrainError;
 pub use files::assign_stable_ids;
@@ -42,7 +40,7 @@ pub use learner::{Assets, LoraAssets, WeightedMtp};
 pub use loader::{StepLoader, StepSource};
 pub use optimizer::{GradientScale, PatternError, clip_factor, optimizer, rates, state_bytes};
 pub use plan::{Plan, Stage};
-pub use progress::{Lines, Progress, TrainStepDone, ValueStep};
+pub use progress::{Progress, Silent, TrainStepDone, ValueStep};
 pub use samples::Samples;
 pub use schedule::learning_rate;
 pub use step::{StepBatch, StepOutput};

@@ -1,6 +1,9 @@
-//! Progress of a run for people: plain lines on standard error, or the dashboard on a terminal.
+//! What a run or a sweep has to say to people. Libraries never print: they call a [`Progress`], and the
+//! command line decides how it looks.
 
 use super::StepOutput;
+use crate::stop::Stop;
+use std::io;
 
 /// A step of the value stage.
 #[derive(Clone, Copy, Debug)]
@@ -36,75 +39,48 @@ pub struct TrainStepDone<'a> {
     pub memory: Option<u64>,
 }
 
-/// Shows progress. Calls come from the thread that trains; none may block it for long.
+/// Receives what is reported. Calls come from the threads that work; none may block them for long.
 pub trait Progress: Send + Sync {
     /// A sentence for people.
     fn message(&self, text: &str);
 
+    /// A sentence about something that went wrong and does not end the work.
+    fn warning(&self, text: &str) {
+        self.message(&format!("warning: {text}"));
+    }
+
+    /// Training of `run` begins: a display may take the terminal over until [`Self::close`]. `what` is the
+    /// pipeline, the model and the device; its keys may ask `stop`.
+    ///
+    /// # Errors
+    /// The display can't be shown.
+    fn open(&self, _run: &str, _what: &str, _stop: &Stop) -> io::Result<()> {
+        Ok(())
+    }
+
     /// A step of the value stage was done.
-    fn value_step(&self, step: &ValueStep);
+    fn value_step(&self, _step: &ValueStep) {}
 
     /// An optimizer step was done.
-    fn step(&self, step: &TrainStepDone<'_>);
+    fn step(&self, _step: &TrainStepDone<'_>) {}
 
     /// A part of a validation was done.
     fn validating(&self, _done: usize, _total: usize) {}
 
     /// A validation was done: unweighted loss and each head's cross-entropy in nats.
-    fn validation(&self, step: usize, loss: f64, ce: &[f64]);
+    fn validation(&self, _step: usize, _loss: f64, _ce: &[f64]) {}
 
     /// An event was recorded in `events.jsonl`.
     fn event(&self, _event: &str, _reason: &str) {}
 
-    /// Nothing more is shown: what comes next is printed.
+    /// Training has ended: the terminal is free again.
     fn close(&self) {}
 }
 
-/// Prints about fifty lines a run, however long it is.
-#[derive(Clone, Debug, Default)]
-pub struct Lines;
+/// Shows nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
 
-impl Progress for Lines {
-    fn message(&self, text: &str) {
-        eprintln!("{text}");
-    }
-
-    fn value_step(&self, at: &ValueStep) {
-        if is_shown(at.step, at.total, 20) {
-            eprintln!("value step {:>4}/{}  loss {:.4}", at.step, at.total, at.loss);
-        }
-    }
-
-    fn step(&self, at: &TrainStepDone<'_>) {
-        if !is_shown(at.step, at.total, 50) {
-            return;
-        }
-        let weights = at
-            .item
-            .weights
-            .map_or(String::new(), |w| format!("  weights {:.2}..{:.2}", w.min, w.max));
-        eprintln!(
-            "step {:>5}/{}  loss {:.4}  ce {}  |g| {:.3}  lr {:.2e}{weights}  {:.0} tok/s",
-            at.step,
-            at.total,
-            at.item.loss,
-            heads(&at.item.ce_heads),
-            at.norm,
-            at.lr,
-            at.tok_s
-        );
-    }
-
-    fn validation(&self, step: usize, loss: f64, ce: &[f64]) {
-        eprintln!("step {step:>5}  validation loss {loss:.4}  ce {}", heads(ce));
-    }
-}
-
-/// Whether a step is among the about `lines` of `total` that are printed: the first and the last are.
-fn is_shown(step: usize, total: usize, lines: usize) -> bool {
-    step == 1 || step == total || step.is_multiple_of((total / lines).max(1))
-}
-
-fn heads(ce: &[f64]) -> String {
-    ce.iter().map(|c| format!("{c:.3}")).collect::<Vec<_>>().join(" ")
+impl Progress for Silent {
+    fn message(&self, _text: &str) {}
 }

@@ -279,7 +279,7 @@ fn use_tree(tokens: &[String], mut at: usize, prefix: &mut Vec<String>, out: &mu
 }
 
 /// Words, `::` and single characters, without comments, strings and character literals.
-fn tokens(text: &str) -> Vec<String> {
+pub fn tokens(text: &str) -> Vec<String> {
     let chars: Vec<char> = text.chars().collect();
     let mut out: Vec<String> = Vec::new();
     let mut i = 0;
@@ -334,7 +334,7 @@ fn tokens(text: &str) -> Vec<String> {
 }
 
 /// Leaves out every item under `#[cfg(test)]`.
-fn without_tests(tokens: &[String]) -> Vec<String> {
+pub fn without_tests(tokens: &[String]) -> Vec<String> {
     let mut out = Vec::new();
     let mut at = 0;
     let starts = |at: usize| {

@@ -2,6 +2,7 @@
 //! `storage` and `track` speak to the network.
 
 mod graph;
+mod messages;
 
 use graph::{Sources, circles};
 use std::{
@@ -60,6 +61,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "cli",
         &[
             "base", "data", "device", "eval", "pipeline", "report", "run", "settings", "storage", "sweep", "track",
+            "train",
         ],
     ),
     ("main", &[]),

@@ -1,9 +1,8 @@
-use super::super::progress::{TrainStepDone, ValueStep};
 use super::board::{Asked, Board, Curve, Stage};
 use super::{pressed, view};
 use crate::scorer::WeightStats;
 use crate::stop::Stop;
-use crate::train::StepOutput;
+use crate::train::{StepOutput, TrainStepDone, ValueStep};
 use ratatui::{
     Terminal,
     backend::TestBackend,

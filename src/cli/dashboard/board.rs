@@ -1,6 +1,6 @@
 //! What the dashboard shows: the newest figures and the curves so far.
 
-use super::super::progress::{TrainStepDone, ValueStep};
+use crate::train::{TrainStepDone, ValueStep};
 use std::time::{Duration, Instant};
 
 /// Points of a curve above which neighbours are merged.

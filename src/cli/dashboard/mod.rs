@@ -8,8 +8,11 @@ mod board;
 mod tests;
 mod view;
 
-use super::progress::{Progress, TrainStepDone, ValueStep};
-use crate::stop::Stop;
+use super::Lines;
+use crate::{
+    stop::Stop,
+    train::{Progress, TrainStepDone, ValueStep},
+};
 use board::{Asked, Board};
 use ratatui::{
     DefaultTerminal,
@@ -30,19 +33,54 @@ const TICK: Duration = Duration::from_millis(200);
 /// The exit code of a second Ctrl-C, as after the signal: 128 and the signal's number.
 const INTERRUPTED: i32 = 130;
 
-/// The dashboard of a run, drawn until it is dropped; the terminal is then as it was before.
-pub struct Dashboard {
+/// The dashboard of a run: drawn from [`Progress::open`] to [`Progress::close`], lines on standard error
+/// before and after. The terminal is then as it was before.
+#[derive(Default)]
+pub struct Dashboard(Mutex<Option<Shown>>);
+
+/// What is drawn at present.
+struct Shown {
     board: Arc<Mutex<Board>>,
     over: Arc<AtomicBool>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: JoinHandle<()>,
+    /// Printed again at the end: the screen's own lines are gone then.
+    warnings: Vec<String>,
 }
 
 impl Dashboard {
-    /// Takes the terminal over. `what` is the pipeline, the model and the device; keys ask `stop`.
-    ///
-    /// # Errors
-    /// What the terminal says.
-    pub fn open(run: &str, what: &str, stop: &Stop) -> io::Result<Self> {
+    /// Changes the board, if it is drawn.
+    fn update(&self, change: impl FnOnce(&mut Board)) {
+        if let Some(shown) = &*lock(&self.0) {
+            change(&mut lock(&shown.board));
+        }
+    }
+}
+
+impl Drop for Dashboard {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Progress for Dashboard {
+    fn message(&self, text: &str) {
+        match &*lock(&self.0) {
+            Some(shown) => lock(&shown.board).message(text),
+            None => Lines.message(text),
+        }
+    }
+
+    fn warning(&self, text: &str) {
+        match &mut *lock(&self.0) {
+            Some(shown) => {
+                lock(&shown.board).message(&format!("warning: {text}"));
+                shown.warnings.push(text.to_owned());
+            }
+            None => Lines.warning(text),
+        }
+    }
+
+    fn open(&self, run: &str, what: &str, stop: &Stop) -> io::Result<()> {
         let board = Arc::new(Mutex::new(Board::new(run, what)));
         let over = Arc::new(AtomicBool::new(false));
         // Also restores the terminal before the message of a panic is printed.
@@ -56,56 +94,43 @@ impl Dashboard {
             .name("dashboard".into())
             .spawn(move || screen.run(terminal))
             .inspect_err(|_| ratatui::restore())?;
-        Ok(Self {
+        *lock(&self.0) = Some(Shown {
             board,
             over,
-            thread: Mutex::new(Some(thread)),
-        })
-    }
-
-    fn board(&self) -> MutexGuard<'_, Board> {
-        lock(&self.board)
-    }
-}
-
-impl Drop for Dashboard {
-    fn drop(&mut self) {
-        self.close();
-    }
-}
-
-impl Progress for Dashboard {
-    fn message(&self, text: &str) {
-        self.board().message(text);
+            thread,
+            warnings: Vec::new(),
+        });
+        Ok(())
     }
 
     fn value_step(&self, step: &ValueStep) {
-        self.board().value_step(step, Instant::now());
+        self.update(|board| board.value_step(step, Instant::now()));
     }
 
     fn step(&self, step: &TrainStepDone<'_>) {
-        self.board().step(step, Instant::now());
+        self.update(|board| board.step(step, Instant::now()));
     }
 
     fn validating(&self, done: usize, total: usize) {
-        self.board().validating(done, total);
+        self.update(|board| board.validating(done, total));
     }
 
     fn validation(&self, step: usize, loss: f64, ce: &[f64]) {
-        self.board().validation(step, loss, ce);
+        self.update(|board| board.validation(step, loss, ce));
     }
 
     fn event(&self, event: &str, reason: &str) {
-        self.board().message(&format!("{event}: {reason}"));
+        self.update(|board| board.message(&format!("{event}: {reason}")));
     }
 
     fn close(&self) {
-        self.over.store(true, Ordering::Relaxed);
-        let thread = lock(&self.thread).take();
-        if let Some(thread) = thread {
-            // A panic in the drawing was printed by its thread.
-            let _ = thread.join();
-            ratatui::restore();
+        let Some(shown) = lock(&self.0).take() else { return };
+        shown.over.store(true, Ordering::Relaxed);
+        // A panic in the drawing was printed by its thread.
+        let _ = shown.thread.join();
+        ratatui::restore();
+        for warning in &shown.warnings {
+            Lines.warning(warning);
         }
     }
 }
