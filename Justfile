@@ -41,7 +41,7 @@ clippy:
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --release --locked
 
-# each backend type-checks; DOCS_RS keeps cuda from downloading LLVM, tch-check needs no libtorch
+# each backend type-checks, without S3, MLflow and charts; DOCS_RS keeps cuda from downloading LLVM, tch-check needs no libtorch
 check-features:
     cargo check --release --locked --no-default-features --features ndarray
     cargo check --release --locked --no-default-features --features wgpu
@@ -66,7 +66,7 @@ bench-gpu BACKEND *ARGS:
 
 # the kernels and 20 steps of training on wgpu against flex; without a GPU on Mesa's llvmpipe
 test-wgpu *ARGS:
-    cargo test --release --locked --no-default-features --features flex,wgpu,cuda-check --test cube --test wgpu {{ARGS}}
+    cargo test --release --locked --features wgpu,cuda-check --test cube --test wgpu {{ARGS}}
 
 # every CubeCL kernel compiled for CUDA without a GPU: registers, shared memory, spills
 cuda-check:

@@ -142,7 +142,7 @@ impl Capabilities {
     }
 }
 
-/// A device that works, or is there to be tried.
+/// A device that works, or one that can be tried.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Available {
     /// The name to choose it by: `flex`, `cuda:0`.
@@ -202,7 +202,7 @@ impl FromStr for DeviceChoice {
         };
         let Some(backend) = Backend::ALL.into_iter().find(|b| b.name() == word) else {
             let names = std::iter::once("auto").chain(Backend::ALL.into_iter().map(Backend::name));
-            return Err(unknown(crate::suggest::suggestion(word, names)));
+            return Err(unknown(crate::text::suggestion(word, names)));
         };
         match index {
             None => Ok(Self::Backend(backend, 0)),
@@ -230,8 +230,8 @@ impl fmt::Display for DeviceChoice {
 /// Opens the device of this name, without autodiff.
 ///
 /// # Errors
-/// [`DeviceError`] for a name that is none, a backend that is not built in, and a device that is
-/// not there; each lists what is there.
+/// [`DeviceError`] for an unknown name, a backend that is not built in, and a missing device; each lists
+/// the devices that exist.
 pub fn open(name: &str) -> Result<Device, DeviceError> {
     resolve(name).map(|(_, device)| device)
 }

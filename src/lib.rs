@@ -20,6 +20,6 @@ pub mod settings;
 pub mod sweep;
 pub mod train;
 
-use wmtp_base::{format, fs, statistics};
-pub use wmtp_base::{paths, redact, stop, suggest, validate};
+use wmtp_base::{fs, statistics};
+pub use wmtp_base::{paths, redact, stop, text, validate};
 pub use {wmtp_run as run, wmtp_storage as storage, wmtp_track as track};

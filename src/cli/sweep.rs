@@ -287,7 +287,7 @@ fn dry_run(sweep: &Sweep, speed: Option<f64>, output: &Output) -> Result<(), Fai
     let time = match (seconds, speed) {
         (Some(seconds), Some(speed)) => format!(
             "about {} of training at {speed:.0} tokens/s an arm",
-            crate::format::duration(seconds)
+            crate::text::duration(seconds)
         ),
         _ => "their time is known once an arm has run, or with --speed".into(),
     };

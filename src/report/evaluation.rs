@@ -5,7 +5,7 @@ use super::{
     run::{Evaluation, Run, visible},
     summary::percent,
 };
-use crate::{eval::passk::with_width, format::duration};
+use crate::{eval::passk::with_width, text::duration};
 use serde::Serialize;
 use serde_json::Value;
 

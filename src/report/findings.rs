@@ -131,7 +131,7 @@ fn of_events(run: &Run) -> Vec<Finding> {
             Level::Note,
             "resumes",
             format!("The run was resumed {resumes} time(s)."),
-            "Nothing: a resumed run ends as an uninterrupted one. Speed is that of every process by itself.",
+            "Nothing: a resumed run ends as an uninterrupted one. Throughput is measured per process.",
         ));
     }
     found

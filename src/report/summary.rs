@@ -4,7 +4,7 @@ use super::{
     figures::{ends, median, of_steps, of_validations, sparkline},
     run::Run,
 };
-use crate::format::duration;
+use crate::text::duration;
 use serde::Serialize;
 
 /// Unit of a figure, which decides its format.

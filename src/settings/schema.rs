@@ -8,7 +8,7 @@ use super::{
     error::SettingsError,
     tree::{Node, Value},
 };
-use crate::suggest::{closest, suggestion, synonym};
+use crate::text::{closest, suggestion, synonym};
 use serde_json::Value as Json;
 
 /// A schema document with its definitions.

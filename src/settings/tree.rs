@@ -4,7 +4,7 @@
 //! which keys exist.
 
 use super::surrogates::join_surrogates;
-use crate::format::shorten;
+use crate::text::shorten;
 use figment::value::{Dict, Empty, Num, Tag, Value as FigmentValue};
 use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
 

@@ -9,7 +9,7 @@ use crate::{
     paths::expand_home,
     run::file,
     settings::{Config, EvalConfig, Pipeline, Recipe, RunConfig, Sources, flow_text, read_file},
-    suggest::suggestion,
+    text::suggestion,
     train::{RecordConfig, TrainConfig},
 };
 use serde_json::Value;

@@ -7,8 +7,8 @@ use super::{
     table::{Row, Status, Table},
 };
 use crate::{
-    format::duration,
     report::plot::{Bar, BarChart, Chart, LineChart, Mark, PlotError, Scale, Series},
+    text::duration,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;

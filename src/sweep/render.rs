@@ -5,7 +5,7 @@ use super::{
     name::shown,
     table::{Row, Status, Table},
 };
-use crate::format::duration;
+use crate::text::duration;
 use std::fmt::Write;
 
 /// `1.25 GiB`.

@@ -257,7 +257,7 @@ impl Runner<'_> {
         );
         if left > 0 && !self.stop.is_asked() && !self.halted {
             text += &match self.time_left(left) {
-                Some(time) => format!(", about {} left", crate::format::duration(time.as_secs_f64())),
+                Some(time) => format!(", about {} left", crate::text::duration(time.as_secs_f64())),
                 None => ", time left unknown".to_owned(),
             };
         }

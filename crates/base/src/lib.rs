@@ -2,11 +2,10 @@
 
 #![deny(missing_docs)]
 
-pub mod format;
 pub mod fs;
 pub mod paths;
 pub mod redact;
 pub mod statistics;
 pub mod stop;
-pub mod suggest;
+pub mod text;
 pub mod validate;

@@ -1,5 +1,8 @@
 //! What charts show.
 
+#[cfg(not(feature = "svg"))]
+use super::{Chart, PlotError};
+
 /// Scale of an axis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scale {
@@ -165,3 +168,25 @@ pub struct HeatMap {
     /// x, and the count of each bin. Ascending in x.
     pub columns: Vec<(f64, Vec<f64>)>,
 }
+
+/// Without the feature `svg` a file is refused, and in a page a sentence stands for the chart.
+#[cfg(not(feature = "svg"))]
+macro_rules! not_drawn {
+    ($($chart:ty)*) => {$(
+        impl Chart for $chart {
+            fn svg(&self) -> Result<String, PlotError> {
+                Err(PlotError {
+                    title: self.title.clone(),
+                    problem: "this program was built without charts: build it with the feature `charts`".into(),
+                })
+            }
+
+            fn html(&self) -> Result<String, PlotError> {
+                Ok("<p>A chart is missing: this program was built without the feature <code>charts</code>.</p>".into())
+            }
+        }
+    )*};
+}
+
+#[cfg(not(feature = "svg"))]
+not_drawn!(BarChart HeatMap LineChart);

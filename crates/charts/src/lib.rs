@@ -9,8 +9,6 @@
 
 #![deny(missing_docs)]
 
-#[cfg(not(feature = "svg"))]
-mod absent;
 #[cfg(feature = "svg")]
 mod axis;
 #[cfg(feature = "svg")]

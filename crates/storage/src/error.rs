@@ -113,7 +113,7 @@ pub enum StorageError {
         /// The operating system's words.
         reason: String,
     },
-    /// No run to go on with.
+    /// No run to resume.
     #[error("{uri} holds no {what}: {problem}")]
     NoRun {
         /// Where it was looked for.

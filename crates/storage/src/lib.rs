@@ -14,7 +14,6 @@ mod etag;
 mod listing;
 mod remote;
 mod runs;
-mod send;
 mod shared;
 mod size;
 mod uri;
@@ -34,9 +33,8 @@ use wmtp_run as run;
 pub use cache::{CacheEntry, Cleaned};
 pub use config::{CacheConfig, S3Config, StorageConfig, UploadConfig};
 pub use error::StorageError;
-pub use remote::{Endpoint, Transfer};
+pub use remote::{Endpoint, Transfer, send_file};
 pub use runs::{Ended, Fetched, RemoteRun, RemoteRuns, Report, RunMirror};
-pub use send::send_file;
 pub use size::ByteSize;
 pub use uri::{HubName, Kind, Location, S3Url};
 
@@ -80,8 +78,8 @@ impl Storage {
         self
     }
 
-    /// The local path of `uri`, fetched if it has to be. `progress` hears of every piece that
-    /// arrives.
+    /// The local path of `uri`, fetched if it has to be. `progress` is called for every
+    /// piece that arrives.
     ///
     /// A plain relative path is looked for here, then under `paths.models` or `paths.datasets`;
     /// `hf://owner/name` is `owner/name` there, `s3://bucket/key` is `bucket/key` there, else the

@@ -1,5 +1,5 @@
 //! The cache that Hugging Face's own tools fill: `HF_HOME`, or `~/.cache/huggingface`. It is read only:
-//! a model that is there is not fetched a second time.
+//! a model that it holds is not downloaded a second time.
 
 use super::{
     HubName, Kind,

@@ -1,6 +1,6 @@
 //! The thread that brings the spool to one tracker: in order, again after a break, each point once.
 //!
-//! How a point is there exactly once although any answer may get lost. After every start and every
+//! How a point is delivered exactly once although any answer may get lost. After every start and every
 //! break the tracker is asked for the largest step of each metric, and what a series has at or below
 //! it is not sent: a series is sent in order, so it is there. Other points are sent with `again`, and
 //! the tracker looks. An attempt that the server carries out late, after that look, comes with the same
@@ -42,7 +42,7 @@ impl Ledger {
         dir.join(format!("{tracker}.json"))
     }
 
-    /// The ledger of a tracker; a fresh one where there is none, or for another place.
+    /// The ledger of a tracker; a new one if it has none, or one for another place.
     pub fn read(dir: &Path, tracker: &str, place: &str) -> Self {
         let text = std::fs::read_to_string(Self::path(dir, tracker)).unwrap_or_default();
         match serde_json::from_str::<Self>(&text) {
@@ -96,7 +96,7 @@ impl Signal {
         self.changed.notify_all();
     }
 
-    /// Waits until so many threads have ended, or for so long.
+    /// Waits until `threads` threads have ended, at most `time`.
     pub fn wait_ended(&self, threads: usize, time: Duration) {
         let until = Instant::now() + time;
         let mut state = self.lock();
@@ -262,7 +262,7 @@ impl Delivery {
         Ok(true)
     }
 
-    /// Opens the run at the tracker, and asks what is there.
+    /// Opens the run at the tracker, and asks which points it holds.
     fn start(&mut self) -> Result<(), TrackError> {
         if self.there.is_some() {
             return Ok(());
@@ -368,12 +368,12 @@ impl Delivery {
     }
 
     fn failed(&mut self, error: &TrackError) {
-        // What is there has to be asked again.
+        // The points that it holds have to be asked for again.
         self.there = None;
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.problem.is_none() {
             tracing::warn!(
-                "{}: {error}; the run goes on, what it logs is kept in `{}` and sent later",
+                "{}: {error}; the run continues, what it logs is kept in `{}` and sent later",
                 self.tracker.name(),
                 self.dir.display()
             );

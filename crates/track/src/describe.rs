@@ -89,7 +89,7 @@ pub fn own_run(dir: &Path, config: &TrackingConfig) -> Result<RunInfo, RunError>
         .and_then(|t| t.parse::<jiff::Timestamp>().ok())
         .map_or_else(super::now_millis, jiff::Timestamp::as_millisecond);
     Ok(RunInfo {
-        // Runs made before there were uids are told apart by everything that is known of them.
+        // Runs from before there were uids are identified by their whole record.
         uid: record
             .uid
             .unwrap_or_else(|| short_hash(&format!("{directory}\n{text}"))),

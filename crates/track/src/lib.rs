@@ -1,4 +1,4 @@
-//! What a run leaves behind: its directory, and what its trackers are told.
+//! Delivery of what a run records to its trackers.
 //!
 //! `metrics.jsonl` and `events.jsonl` are written first, whatever else happens. A [`Tracking`] then
 //! appends the same to a spool in the run's directory, and a thread for each [`Tracker`] delivers it:
@@ -20,7 +20,7 @@ mod tracking;
 use wmtp_base::{fs, redact, validate};
 use wmtp_run as run;
 #[cfg(feature = "mlflow")]
-use {wmtp_base::format, wmtp_storage as storage};
+use {wmtp_base::text, wmtp_storage as storage};
 
 pub use config::{CheckpointTracking, MlflowConfig, TrackerKind, TrackingConfig};
 pub use describe::{ask_mlflow, data_name, import, own_run, short_hash, trackers};

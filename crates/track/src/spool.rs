@@ -1,4 +1,4 @@
-//! The spool: everything that trackers are told, a line of JSON each, in the run's directory.
+//! The spool: every record for the trackers, one line of JSON each, in the run's directory.
 //!
 //! It is the queue between the run and its trackers. The run appends, which takes microseconds and
 //! needs no server; every tracker's thread reads from where its last delivery ended. Nothing waits in

@@ -26,7 +26,7 @@ pub trait Tracker: Send {
     /// `kept` is what the last successful call returned, or null. What is returned is kept in the
     /// run's directory, for the next time and for people.
     ///
-    /// Called again for a run that is there, it must find that one, by `kept` or by [`RunInfo::uid`].
+    /// Called again for an existing run, it must find that one, by `kept` or by [`RunInfo::uid`].
     ///
     /// # Errors
     /// [`TrackError`].
@@ -98,7 +98,7 @@ pub trait Tracker: Send {
         Ok(())
     }
 
-    /// The run is going on, or has ended.
+    /// Sets the status of the run.
     ///
     /// # Errors
     /// [`TrackError`].
@@ -157,7 +157,7 @@ pub struct Point {
     pub step: i64,
     /// When, in milliseconds since 1970. The same in every attempt.
     pub at: i64,
-    /// Part of a series: its steps rise, so that what is at or below the largest step there is there.
+    /// Part of a series: its steps rise, so that every point up to the largest delivered step has been delivered.
     pub series: bool,
 }
 
@@ -213,7 +213,7 @@ pub struct RunEvent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// It goes on.
+    /// Running.
     Running,
     /// It has ended as it should.
     Finished,

@@ -89,7 +89,7 @@ impl Tracking {
         Self::default()
     }
 
-    /// Begins, or goes on with, the run in `run.dir`. Where another process delivers this run
+    /// Starts or resumes tracking the run in `run.dir`. Where another process delivers this run
     /// already, this one only appends.
     ///
     /// # Errors
@@ -154,7 +154,7 @@ impl Tracking {
         }))))
     }
 
-    /// Whether anybody is told.
+    /// Whether there is any tracker.
     pub fn is_on(&self) -> bool {
         self.0.is_some()
     }
@@ -262,7 +262,7 @@ impl Tracking {
         self.append(|| Record::Model(model));
     }
 
-    /// The run goes on, or has ended.
+    /// Sets the status of the run.
     pub fn status(&self, status: Status) {
         self.append(|| Record::Status {
             status,
@@ -377,7 +377,7 @@ impl Writer {
         if let Err(error) = self.spool.append(record) {
             self.lost += 1;
             if self.lost == 1 {
-                tracing::warn!("{error}; the run goes on, and its trackers will miss this");
+                tracing::warn!("{error}; the run continues, and its trackers will miss this");
             }
         }
     }

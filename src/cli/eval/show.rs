@@ -2,7 +2,7 @@
 
 use crate::{
     eval::{Finished, Progress, estimate::Estimate, passk::IntervalMethod},
-    format::duration,
+    text::duration,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{

@@ -3,8 +3,8 @@
 use super::{read_error, write_whole};
 use crate::{
     eval::{Benchmark, EvalError, EvalRequest, TooLong, VerdictCache, sandbox::Runner, verdict::HARNESS},
-    format::shorten,
     run::{RunRecord, file},
+    text::shorten,
 };
 use serde_json::{Value, json};
 use std::path::Path;

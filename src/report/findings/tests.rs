@@ -79,7 +79,7 @@ fn found(run: &Run) -> Vec<(Level, &'static str)> {
     findings(run).iter().map(|f| (f.level, f.rule)).collect()
 }
 
-/// What `change` makes of the good run, beside the note that it has one seed.
+/// The findings after `change`, without the note that the run has one seed.
 fn after(change: impl FnOnce(&mut Run)) -> Vec<(Level, &'static str)> {
     let mut run = good();
     change(&mut run);

@@ -5,7 +5,7 @@
 //! store/trees/HASH/NAME     a file or directory as it was asked for, made of hard links to blobs
 //! store/refs/…              from URIs to trees
 //! store/known/…             from versions of objects to hashes, where the server does not tell them
-//! store/partial/…           downloads under way, or broken off: the next one goes on with them
+//! store/partial/…           partial downloads: the next attempt resumes them
 //! ```
 //!
 //! Several processes may use one cache: who fetches an object holds a lock on it, who uses a tree
@@ -207,7 +207,7 @@ impl Cache {
         Ok(reference)
     }
 
-    /// Makes room for so many bytes, if nobody else adds just now: who adds last will do it.
+    /// Evicts entries until `needed` more bytes fit, unless another process is adding: the last one to add evicts.
     fn bound(&self, needed: u64) {
         let Some(ByteSize(most)) = self.max_size else { return };
         match clean(&self.layout, Keep::Bytes(most.saturating_sub(needed)), false) {

@@ -10,9 +10,9 @@ mod hub;
 #[cfg(feature = "remote")]
 mod s3;
 
-use crate::StorageError;
+use crate::{S3Url, StorageConfig, StorageError, run::FileHash};
 use sha2::{Digest, Sha256};
-use std::fmt;
+use std::{fmt, fs::File, io, path::Path};
 
 #[cfg(not(feature = "remote"))]
 pub(crate) use absent::{Hub, Remote, S3};
@@ -98,13 +98,13 @@ pub(crate) fn is_commit(text: &str) -> bool {
     text.len() == 40 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// An object that is there.
+/// An object of a bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     pub key: String,
     pub size: u64,
     pub etag: Option<String>,
-    /// Only told of one object at a time, and only of those that this program sent.
+    /// Known only from a request for the single object, and only for objects that this program sent.
     pub sha256: Option<String>,
 }
 
@@ -124,4 +124,21 @@ pub(crate) fn without_credentials(url: &str) -> String {
 /// In lower-case hexadecimal.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
+}
+
+/// Uploads a file to `url` and returns when it is complete; large files are sent in parts.
+///
+/// # Errors
+/// The file can't be read; the bucket can't be reached or refuses it, after all tries.
+pub fn send_file(file: &Path, url: &S3Url, config: &StorageConfig) -> Result<(), StorageError> {
+    let unreadable = |e: io::Error| StorageError::Disk {
+        what: "reading",
+        path: file.display().to_string(),
+        reason: e.to_string(),
+    };
+    // A log may grow meanwhile: what is sent is what was hashed.
+    let size = std::fs::metadata(file).map_err(unreadable)?.len();
+    let hash = FileHash::of_first(file, size).map_err(unreadable)?;
+    let mut open = || File::open(file).map_err(unreadable);
+    S3::connect(&url.bucket, config)?.send(&url.key, hash.bytes, &hash.sha256, &mut open, &mut |_| ())
 }

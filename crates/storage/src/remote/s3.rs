@@ -1,8 +1,7 @@
 //! Buckets of S3, Amazon's or any server that speaks its language.
 //!
-//! Every object that is sent carries the SHA-256 of its bytes in its metadata, so that whoever
-//! fetches it can tell that it is whole; objects of others are checked against their ETag where that
-//! is an MD5. Keys come from the environment alone.
+//! Every object that is sent carries the SHA-256 of its bytes in its metadata, so that a
+//! download can be verified; other objects are checked against their ETag where that is an MD5. Keys come from the environment alone.
 
 use super::{
     Broken, Found,
@@ -154,7 +153,7 @@ impl S3 {
         }
     }
 
-    /// What is known of one object; None if there is none.
+    /// Metadata of one object; None if it does not exist.
     pub fn stat(&self, key: &str) -> Result<Option<Found>, StorageError> {
         let about = self.url(key);
         let stat = self.remote.patiently(|| match self.remote.operator().stat(key) {
@@ -165,7 +164,7 @@ impl S3 {
         stat.map_err(|broken| self.remote.give_up(broken, &about))
     }
 
-    /// A small object, checked; None if there is none.
+    /// A small object, verified; None if it does not exist.
     pub fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
         let about = self.url(key);
         let got = self.remote.patiently(|| {
@@ -203,8 +202,8 @@ impl S3 {
         self.send(key, bytes.len() as u64, &sha256, &mut || Ok(bytes), &mut |_| ())
     }
 
-    /// Sends `size` bytes of what `open` gives, in parts at the same time where they are many.
-    /// `progress` hears how many bytes more are on their way.
+    /// Sends `size` bytes of what `open` gives, in parallel parts if there are several.
+    /// `progress` gets the number of further bytes sent.
     pub fn send<R: Read>(
         &self,
         key: &str,
@@ -334,7 +333,7 @@ impl S3 {
         }
     }
 
-    /// Removes one object, if it is there.
+    /// Removes one object, if it exists.
     pub fn delete(&self, key: &str) -> Result<(), StorageError> {
         let about = self.url(key);
         let deleted = self.remote.patiently(|| {

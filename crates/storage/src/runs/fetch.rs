@@ -173,7 +173,7 @@ impl RemoteRun {
         Ok(Some(whole))
     }
 
-    /// Fetches the files beside the checkpoints. Copies: some of them grow, and two may share a blob.
+    /// Fetches the files that belong to no checkpoint. Copies: some of them grow, and two may share a blob.
     fn run_files(&self, layout: &Layout, to: &Path, progress: &mut dyn FnMut(&Transfer)) -> Result<(), StorageError> {
         let root = format!("{}/", self.url.key);
         let mut objects = Vec::new();
@@ -241,7 +241,7 @@ fn object(name: &str, found: &Found, sha256: Option<String>) -> Object {
     }
 }
 
-/// Whether another checkpoint should be tried: what is there is not what was sent.
+/// Whether another checkpoint should be tried: the bucket holds other bytes than were sent.
 fn is_damage(error: &StorageError) -> bool {
     matches!(
         error,

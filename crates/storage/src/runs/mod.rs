@@ -84,7 +84,7 @@ impl RemoteRuns {
         self.url.to_string()
     }
 
-    /// The run of this name, whether it is there or not.
+    /// The run of this name, whether it exists or not.
     pub fn run(&self, name: &str) -> RemoteRun {
         RemoteRun {
             s3: self.s3.clone(),
@@ -129,7 +129,7 @@ impl RemoteRun {
         (name.to_owned(), parent.to_string())
     }
 
-    /// A small file of the run; None if there is none.
+    /// A small file of the run; None if it does not exist.
     ///
     /// # Errors
     /// [`StorageError`], one sentence.
@@ -137,7 +137,7 @@ impl RemoteRun {
         self.s3.get(&self.key(name))
     }
 
-    /// A small file of the newest complete checkpoint; None if there is none.
+    /// A small file of the newest complete checkpoint; None if it does not exist.
     ///
     /// # Errors
     /// [`StorageError`], one sentence.

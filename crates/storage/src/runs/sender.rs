@@ -118,7 +118,7 @@ impl<'a> Sender<'a> {
         self.remove_unnamed()
     }
 
-    /// Finds out what is there, once.
+    /// Lists what the bucket holds, once.
     fn look(&mut self) -> Result<(), StorageError> {
         if self.index.is_some() {
             return Ok(());

@@ -170,8 +170,8 @@ impl RunMirror {
         }
     }
 
-    /// Sends the run's files as they are at the end, waits until everything is there, at most `wait`,
-    /// and ends the thread. `progress` hears of it from time to time.
+    /// Sends the run's files as they are at the end, waits until all uploads are complete, at most `wait`,
+    /// and ends the thread. `progress` is called from time to time.
     pub fn finish(&self, wait: Duration, progress: &mut dyn FnMut(&Transfer)) -> Ended {
         let until = Instant::now() + wait;
         let lengths = self.shared.lengths();
@@ -262,7 +262,7 @@ impl Shared {
                 Ok(()) => {
                     state.done = asked;
                     state.problem = None;
-                    // What is there needs no links here any more.
+                    // What has been uploaded needs no links any more.
                     let there = |name: &String, now: &Arc<Snapshot>| {
                         wanted.get(name).is_some_and(|then| Arc::ptr_eq(then, now))
                     };
@@ -283,7 +283,7 @@ impl Shared {
                     if !reported && since.elapsed() >= self.report_after {
                         reported = true;
                         let reason = format!(
-                            "no checkpoint could be copied to {} for {} s, training goes on with those on this machine: {error}",
+                            "no checkpoint could be copied to {} for {} s, training continues with those on this machine: {error}",
                             self.remote.url(),
                             since.elapsed().as_secs()
                         );

@@ -2,7 +2,10 @@
 //! run's artifact URI says.
 
 use super::client::Client;
-use crate::TrackError;
+use crate::{
+    TrackError,
+    storage::{S3Url, StorageConfig, StorageError, send_file},
+};
 use sha2::{Digest, Sha256};
 use std::{
     fs,
@@ -72,7 +75,7 @@ pub(super) fn upload(client: &Client, uri: &str, file: &Path, name: &str) -> Res
                 )))
             }
         }
-        Place::S3 { bucket, key } => super::s3::upload(&bucket, &format!("{key}/{name}"), file),
+        Place::S3 { bucket, key } => upload_to_s3(&bucket, &format!("{key}/{name}"), file),
         Place::Directory(root) => {
             // A directory of the server's machine: only where that is this one.
             if !root.parent().and_then(Path::parent).is_some_and(Path::is_dir) {
@@ -92,6 +95,27 @@ pub(super) fn upload(client: &Client, uri: &str, file: &Path, name: &str) -> Res
                 .map_err(|e| TrackError::Away(format!("writing `{}` failed: {e}", target.display())))
         }
     }
+}
+
+/// Sends a file with the keys in the environment, to the server that `MLFLOW_S3_ENDPOINT_URL` names,
+/// or to the one that `storage` would take.
+fn upload_to_s3(bucket: &str, key: &str, file: &Path) -> Result<(), TrackError> {
+    let mut config = StorageConfig {
+        // The delivery retries.
+        retries: 1,
+        ..StorageConfig::default()
+    };
+    config.s3.endpoint = std::env::var("MLFLOW_S3_ENDPOINT_URL")
+        .ok()
+        .filter(|url| !url.trim().is_empty());
+    let url = S3Url {
+        bucket: bucket.to_owned(),
+        key: key.to_owned(),
+    };
+    send_file(file, &url, &config).map_err(|error| match error {
+        StorageError::Disk { .. } => TrackError::Refused(error.to_string()),
+        _ => TrackError::Away(error.to_string()),
+    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Requests to an MLflow server, one after the other, from whatever thread holds the client.
 
 use super::address::{Access, Address};
-use crate::{SetupError, TrackError, format::shorten};
+use crate::{SetupError, TrackError, text::shorten};
 use reqwest::{Method, Response, StatusCode, Url};
 use serde_json::Value;
 use std::{path::Path, time::Duration};
@@ -40,7 +40,7 @@ impl CallError {
         )
     }
 
-    /// Whether what was to be made is there already.
+    /// Whether the resource to be created exists already.
     pub fn is_there(&self) -> bool {
         matches!(self, Self::Status { code, .. } if code == "RESOURCE_ALREADY_EXISTS")
     }

@@ -9,7 +9,6 @@ mod metrics;
 mod models;
 mod registry;
 mod runs;
-mod s3;
 
 use super::{Artifact, Input, MlflowConfig, Model, Point, RunEvent, RunInfo, SetupError, Status, TrackError, Tracker};
 use client::Client;

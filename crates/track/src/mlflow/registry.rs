@@ -126,7 +126,7 @@ impl Registry {
         self.patiently(|| Ok(self.find(name, run, sha256)?))
     }
 
-    /// Registers the files under `path` of the run as a version of `name`, unless it is there.
+    /// Registers the files under `path` of the run as a version of `name`, unless it exists.
     ///
     /// # Errors
     /// [`TrackError`].

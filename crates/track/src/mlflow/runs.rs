@@ -6,7 +6,7 @@ use crate::{COMMIT_TAG, Input, RunInfo, SOURCE_TAG, Status, TrackError};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, path::Path};
 
-/// The tag by which a run is found again, wherever it goes on.
+/// The tag by which a run is found again, on whatever machine it is resumed.
 pub(super) const UID: &str = "wmtp.uid";
 const PARENT: &str = "mlflow.parentRunId";
 
@@ -90,7 +90,7 @@ fn sure(client: &Client, run: &Value) -> Result<Run, TrackError> {
     }
 }
 
-/// The run of `info`, if it is there.
+/// The run of `info`, if it exists.
 pub(super) fn find(client: &Client, info: &RunInfo) -> Result<Option<Run>, TrackError> {
     let answer = match client.get("experiments/get-by-name", &[("experiment_name", &info.experiment)]) {
         Err(error) if error.is_missing() => return Ok(None),
@@ -136,7 +136,7 @@ fn create(client: &Client, info: &RunInfo, experiment: &str) -> Result<(), Track
     Ok(())
 }
 
-/// The id of a parent that is named by its directory, by its name beside this run or in this
+/// The id of a parent that is named by its directory, by the name of a sibling directory, or by its name in this
 /// experiment, or by the id itself.
 fn parent_id(client: &Client, parent: &str, dir: &Path, experiment: &str) -> Result<Option<String>, TrackError> {
     let beside = dir.parent().map(|runs| runs.join(parent));
@@ -331,7 +331,7 @@ pub(super) fn status(client: &Client, run: &Run, status: Status, at: i64) -> Res
     Ok(())
 }
 
-/// At most so many bytes of a text, whole characters.
+/// At most `most` bytes of a text, cut between characters.
 pub(super) fn cut(text: &str, most: usize) -> &str {
     match text.char_indices().find(|(at, c)| at + c.len_utf8() > most) {
         Some((end, _)) => text.get(..end).unwrap_or_default(),
