@@ -1,4 +1,4 @@
-use super::{Choice, Clock, Tokenizer};
+use super::{Choice, Clock, SpecialInText, SpecialTokens, Tokenizer};
 use crate::validate::{Check, Validate, Violation};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -252,55 +252,4 @@ pub enum PromptStyle {
     FewShot,
     /// The model's own chat template.
     Chat,
-}
-
-/// Which special tokens begin and end a text. A chat template writes its own: with `auto` none is
-/// added to its text.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum SpecialTokens {
-    /// Those of the tokenizer's post-processor, as transformers adds them with
-    /// `add_special_tokens=True`. For a model that wmtp trained with another choice: that choice.
-    #[default]
-    Auto,
-    /// None. A trained response still ends with EOS.
-    Never,
-    /// As `auto`; where that begins a text with none, the tokenizer's `bos_token`. A text of a chat
-    /// template that writes it gets no second one.
-    Always,
-}
-
-impl SpecialTokens {
-    /// As it is written in recipes.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Never => "never",
-            Self::Always => "always",
-        }
-    }
-}
-
-impl SpecialInText {
-    /// As it is written in recipes.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Parse => "parse",
-            Self::Plain => "plain",
-        }
-    }
-}
-
-/// How special tokens spelt out in a text are read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum SpecialInText {
-    /// As `parse`. For a model that wmtp trained with another choice: that choice.
-    #[default]
-    Auto,
-    /// They become the special token, as in transformers.
-    Parse,
-    /// They are text like any other. Not with `data.prompt: chat`, whose template spells special tokens.
-    Plain,
 }

@@ -2,6 +2,7 @@
 
 use super::{DataError, Tokenizer};
 use rayon::prelude::*;
+use std::collections::BTreeMap;
 
 /// One prompt and what the model must learn to write after it, as text.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,4 +78,48 @@ impl Tokenized {
         let done: Vec<_> = examples.par_iter().map(|e| Self::new(e, tokenizer)).collect();
         done.into_iter().collect()
     }
+}
+
+/// How often each special token is spelt in texts, whether parsed or not.
+///
+/// # Errors
+/// As [`Tokenizer::encode`].
+pub(super) fn spelled<'e>(
+    texts: impl IntoParallelIterator<Item = &'e Example>,
+    tokenizer: &Tokenizer,
+) -> Result<BTreeMap<String, usize>, DataError> {
+    let mut parsing = (*tokenizer.inner).clone();
+    parsing.set_encode_special_tokens(false);
+    let special: BTreeMap<u32, String> = parsing
+        .get_added_tokens_decoder()
+        .into_iter()
+        .filter(|(_, token)| token.special)
+        .map(|(id, token)| (id, token.content))
+        .collect();
+    let counts = texts
+        .into_par_iter()
+        .map(|example| {
+            // The prompt of a chat template spells special tokens on purpose: only its task counts.
+            let before = if tokenizer.chat { &example.task } else { &example.prompt };
+            let mut found = BTreeMap::<u32, usize>::new();
+            for text in [before, &example.response] {
+                if !special.values().any(|token| text.contains(token.as_str())) {
+                    continue;
+                }
+                let ids = parsing
+                    .encode_fast(text.as_str(), false)
+                    .map_err(|e| tokenizer.wrong(e))?;
+                for id in ids.get_ids().iter().filter(|id| special.contains_key(id)) {
+                    *found.entry(*id).or_default() += 1;
+                }
+            }
+            Ok(found)
+        })
+        .collect::<Result<Vec<_>, DataError>>()?;
+    let mut all = BTreeMap::new();
+    for (id, count) in counts.into_iter().flatten() {
+        let token = special.get(&id).cloned().unwrap_or_default();
+        *all.entry(token).or_default() += count;
+    }
+    Ok(all)
 }

@@ -14,28 +14,24 @@ mod example;
 mod file;
 mod jinja;
 mod pack;
-mod rows;
 pub mod samples;
 pub(crate) mod seeded;
-mod special;
 mod splits;
 pub(crate) mod text;
 mod tokenizer;
-mod tokenizer_class;
 
 pub use batch::{Batch, Document};
-pub use config::{BatchingConfig, DataConfig, PromptStyle, SpecialInText, SpecialTokens, StepShape};
+pub use config::{BatchingConfig, DataConfig, PromptStyle, StepShape};
 pub use dataset::{Dataset, DatasetReport, Epoch};
 pub use decontaminate::{EvaluationProblem, Overlap, OverlapReport};
 pub use detokenizer::Detokenizer;
 pub use error::DataError;
 pub use example::{Example, Tokenized};
 pub use file::TextFile;
+pub(crate) use file::rows;
 pub use jinja::Clock;
-pub(crate) use rows::rows;
-pub use special::Choice;
 pub use splits::{ShortFile, Splits, TokenReport};
-pub use tokenizer::{MICRO_CONFIG, Tokenizer};
+pub use tokenizer::{Choice, MICRO_CONFIG, SpecialInText, SpecialTokens, Tokenizer};
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 use super::{
     Choice, DataConfig, DataError, Dataset, EvaluationProblem, Example, OverlapReport, PromptStyle, Tokenized,
-    Tokenizer, decontaminate, special, text,
+    Tokenizer, decontaminate, example::spelled, text,
 };
 use crate::validate::Check;
 use serde::Serialize;
@@ -86,12 +86,7 @@ impl Splits {
         let overlap = overlap(evaluation, &[], &texts);
         let overlap = decontaminate::refuse_copies(overlap, config.i_know_this_trains_on_evaluation_data)?;
         let read = text::tokenized(&texts, tokenizer, config.seq_len, 0)?;
-        let tokens = TokenReport::new(
-            tokenizer,
-            special::spelled(&texts, tokenizer)?,
-            read.short,
-            read.tail_tokens,
-        );
+        let tokens = TokenReport::new(tokenizer, spelled(&texts, tokenizer)?, read.short, read.tail_tokens);
         let documents = read.documents;
         let count = documents.len();
         let is_held_out = |index: usize| (index + 1).is_multiple_of(HELD_OUT.min(count));
@@ -160,15 +155,15 @@ impl Splits {
         let mut documents = Tokenized::all(&train, &prompts)?;
         let texts_read = text::tokenized(texts, tokenizer, config.seq_len, documents.len())?;
         documents.extend(texts_read.documents);
-        let mut spelled = special::spelled(&train, &prompts)?;
-        for (token, count) in special::spelled(texts, tokenizer)? {
-            *spelled.entry(token).or_default() += count;
+        let mut counts = spelled(&train, &prompts)?;
+        for (token, count) in spelled(texts, tokenizer)? {
+            *counts.entry(token).or_default() += count;
         }
         Ok(Self {
             train: Dataset::from_tokenized(documents, config.seq_len, config.pack)?,
             valid: Dataset::new(&valid, &prompts, config.seq_len, config.pack)?,
             overlap,
-            tokens: TokenReport::new(&prompts, spelled, texts_read.short, texts_read.tail_tokens),
+            tokens: TokenReport::new(&prompts, counts, texts_read.short, texts_read.tail_tokens),
         })
     }
 }

@@ -1,9 +1,31 @@
-//! A LoRA adapter merged into its base, as a model directory of its own.
+//! A model directory of any kind that training leaves: loaded for inference, or an adapter merged into its
+//! base and written as a model directory of its own.
 
-use super::{PipelineError, load_model};
+use super::{PipelineError, sources::load};
 use burn::tensor::{DType, Device};
 use std::path::Path;
-use wmtp_model::{Companions, ExportOptions, Exported, Heads};
+use wmtp_model::{Companions, ExportOptions, Exported, Heads, LoadOptions, MtpLlama};
+
+/// Loads the model in `dir`; with `base` the LoRA adapter in `dir` on top of it, merged in f32. `heads`:
+/// as stored, or this number of them. Weights are kept in `dtype`.
+///
+/// # Errors
+/// A directory that holds no model, or an adapter that does not fit its base.
+pub fn load_model(
+    dir: &Path,
+    base: Option<&Path>,
+    heads: Option<usize>,
+    dtype: DType,
+    device: &Device,
+) -> Result<MtpLlama, PipelineError> {
+    let options = LoadOptions {
+        n_heads: heads,
+        dtype,
+        ..LoadOptions::default()
+    };
+    let (base, adapter) = base.map_or((dir, None), |base| (base, Some(dir)));
+    Ok(load(base, adapter, &options, device)?)
+}
 
 /// Writes the adapter in `dir` merged into the model in `base` to `target`, which must not exist or be
 /// empty. The sum W + alpha / r * B A is computed in f32 and then rounded to the type asked for, else to

@@ -4,8 +4,7 @@
 use super::{
     PipelineError,
     request::{Prepared, Request},
-    scoring::reference,
-    scoring_models::ModelCe,
+    scoring_models::{ModelCe, reference},
 };
 use crate::{
     data::Batch,

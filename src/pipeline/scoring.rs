@@ -3,14 +3,13 @@
 use super::{
     PipelineError, offline,
     request::{Prepared, Request},
-    scoring_models::{HeadValues, ModelCe, ModelReward},
-    sources,
+    scoring_models::{HeadValues, ModelReward, reference},
 };
 use crate::{
     scorer::{CriticConfig, Parts, Pseudo, Reward, Scorer, ScoringTime, SequenceReward, Verified},
     train::CurrentHead,
 };
-use wmtp_model::{LoadOptions, MtpLlama, RewardModel};
+use wmtp_model::{MtpLlama, RewardModel};
 
 /// Builds the recipe's scorer. `value` is what the value stage made, for the critic.
 pub fn scorer(
@@ -53,19 +52,4 @@ pub fn reward(config: &CriticConfig, request: &Request) -> Result<Box<dyn Sequen
             Box::new(ModelReward(RewardModel::load(dir, &request.device)?))
         }
     })
-}
-
-/// The reference model, its first head alone.
-pub fn reference(request: &Request) -> Result<ModelCe, PipelineError> {
-    let dir = request.sources.reference.as_ref().ok_or_else(|| {
-        PipelineError::Setting(
-            "`scorer.kind: rho1` needs `model.reference`: set it to the reference model's directory or URI (for instance the best checkpoint of a baseline run)".into(),
-        )
-    })?;
-    let options = LoadOptions {
-        n_heads: Some(1),
-        ..LoadOptions::default()
-    };
-    let adapter = request.sources.reference_adapter.as_deref();
-    Ok(ModelCe::new(sources::load(dir, adapter, &options, &request.device)?))
 }

@@ -1,5 +1,6 @@
 //! Models as scorers see them: rho1's reference, the critic's value head and reward model.
 
+use super::{PipelineError, request::Request, sources};
 use crate::{
     data::Batch,
     device::{ReadError, to_f32},
@@ -11,7 +12,7 @@ use crate::{
     },
 };
 use burn::tensor::Tensor;
-use wmtp_model::{CausalLm, MtpLlama, RewardModel};
+use wmtp_model::{CausalLm, LoadOptions, MtpLlama, RewardModel};
 
 /// Head 1 of a frozen model.
 pub struct ModelCe {
@@ -35,6 +36,21 @@ impl TokenCe for ModelCe {
         let unembedding = self.model.unembedding();
         Ok(token_ce(head, &targets, unembedding, batch, self.model.compute())?)
     }
+}
+
+/// The reference model, its first head alone.
+pub fn reference(request: &Request) -> Result<ModelCe, PipelineError> {
+    let dir = request.sources.reference.as_ref().ok_or_else(|| {
+        PipelineError::Setting(
+            "`scorer.kind: rho1` needs `model.reference`: set it to the reference model's directory or URI (for instance the best checkpoint of a baseline run)".into(),
+        )
+    })?;
+    let options = LoadOptions {
+        n_heads: Some(1),
+        ..LoadOptions::default()
+    };
+    let adapter = request.sources.reference_adapter.as_deref();
+    Ok(ModelCe::new(sources::load(dir, adapter, &options, &request.device)?))
 }
 
 /// A value head, frozen or as it is at each step.

@@ -1,6 +1,6 @@
 //! The models of a run as directories of this machine, and what is read from them.
 
-use super::{PipelineError, weights_hash};
+use super::PipelineError;
 use crate::{
     run::{RunRecord, file::RECORD},
     settings::{HeadInit, Recipe},
@@ -125,6 +125,29 @@ fn hash(base: &Path, adapter: Option<&Path>) -> Result<String, PipelineError> {
         Some(adapter) => hex::encode(Sha256::digest(format!("{base}\n{}", weights_hash(adapter)?))),
         None => base,
     })
+}
+
+/// What a model's weights are: the hash that runs and value heads name, or for an adapter the hash
+/// of its file, continued over `mtp_adapter.safetensors` where there is one.
+///
+/// # Errors
+/// The directory holds no model.
+pub fn weights_hash(dir: &Path) -> Result<String, PipelineError> {
+    let adapter = dir.join("adapter_model.safetensors");
+    if !dir.join("adapter_config.json").is_file() || !adapter.is_file() {
+        return Ok(wmtp_model::model_hash(dir)?);
+    }
+    let heads = dir.join("mtp_adapter.safetensors");
+    let mut hash = Sha256::new();
+    for path in [adapter, heads].into_iter().filter(|path| path.is_file()) {
+        let bytes = std::fs::read(&path).map_err(|source| PipelineError::Io {
+            what: "reading",
+            path,
+            source,
+        })?;
+        hash.update(&bytes);
+    }
+    Ok(hex::encode(hash.finalize()))
 }
 
 /// Loads a model, with an adapter merged into it.

@@ -1,7 +1,7 @@
 //! What a run's trackers are told when it begins and when it ends; in between, its directory tells
 //! them what is written.
 
-use super::{PipelineError, request::Request};
+use super::{PipelineError, request::Request, weights_hash};
 use crate::{
     redact::redact,
     run::{Manifest, RunDir, TrainerState, file},
@@ -12,7 +12,6 @@ use crate::{
     },
 };
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
     fs,
@@ -196,29 +195,6 @@ fn checkpoints(tracking: &Tracking, dir: &Path, what: CheckpointTracking, copy: 
             tracking.model(Model { name, step, tags });
         }
     }
-}
-
-/// What a model's weights are: the hash that runs and value heads name, or for an adapter the hash
-/// of its file, continued over `mtp_adapter.safetensors` where there is one.
-///
-/// # Errors
-/// The directory holds no model.
-pub fn weights_hash(dir: &Path) -> Result<String, PipelineError> {
-    let adapter = dir.join("adapter_model.safetensors");
-    if !dir.join("adapter_config.json").is_file() || !adapter.is_file() {
-        return Ok(wmtp_model::model_hash(dir)?);
-    }
-    let heads = dir.join("mtp_adapter.safetensors");
-    let mut hash = Sha256::new();
-    for path in [adapter, heads].into_iter().filter(|path| path.is_file()) {
-        let bytes = fs::read(&path).map_err(|source| PipelineError::Io {
-            what: "reading",
-            path,
-            source,
-        })?;
-        hash.update(&bytes);
-    }
-    Ok(hex::encode(hash.finalize()))
 }
 
 /// Sends a finished or interrupted training run to trackers that it did not have, or not all of it:

@@ -1,18 +1,23 @@
 //! Text to token ids and back, by the model's own `tokenizer.json`.
 //!
 //! Ids are those of transformers 5 (`AutoTokenizer`) for the same directory: special tokens at the start
-//! and end of a text in `special.rs`, classes with rules of their own in `tokenizer_class.rs`. It reads
+//! and end of a text in `special.rs`, classes with rules of their own in `class.rs`. It reads
 //! Hugging Face's files only (no `tokenizer.model`).
+
+mod class;
+mod special;
+
+pub use special::{Choice, SpecialInText, SpecialTokens};
 
 use super::{
     DataError,
     chat::{self, Message},
     jinja::Clock,
-    special::{Affixes, Choice},
-    tokenizer_class::{Class, named_tokens},
 };
+use class::{Class, named_tokens};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use special::Affixes;
 use std::{path::Path, sync::Arc};
 
 macro_rules! micro {
@@ -40,21 +45,21 @@ pub struct Tokenizer {
     pub(super) place: String,
     eos_ids: Vec<u32>,
     /// Named special tokens, `bos_token` and so on.
-    pub(super) special: Vec<(String, String)>,
+    special: Vec<(String, String)>,
     /// What the post-processor puts around a text.
-    pub(super) post: Affixes,
+    post: Affixes,
     /// BOS, where `special_tokens: always` adds it and the post-processor does not.
-    pub(super) bos: Option<u32>,
+    bos: Option<u32>,
     /// `add_bos_token` and `add_eos_token` of the configuration.
-    pub(super) declared: (Option<bool>, Option<bool>),
+    declared: (Option<bool>, Option<bool>),
     /// What the model's training recorded.
-    pub(super) recorded: Choice,
+    recorded: Choice,
     /// What is in force.
-    pub(super) choice: Choice,
+    choice: Choice,
     /// Texts come from the chat template.
     pub(super) chat: bool,
     /// Rows of the model's embedding; ids beyond them are refused.
-    pub(super) embeddings: Option<usize>,
+    embeddings: Option<usize>,
     chat_template: Option<String>,
     /// The day that the chat template calls today.
     chat_date: Clock,

@@ -6,11 +6,11 @@
 //! override it; a model that was trained with an override keeps it in `tokenizer_config.json` under
 //! `wmtp`, so that its evaluation makes the same choice.
 
-use super::{DataError, Example, SpecialInText, SpecialTokens, Tokenizer};
-use rayon::prelude::*;
+use super::{DataError, Tokenizer};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 /// Key of [`Choice`] in `tokenizer_config.json`.
 const RECORD: &str = "wmtp";
@@ -36,6 +36,57 @@ impl Affixes {
             begin: ids.get(..begin).unwrap_or_default().to_vec(),
             end: ids.get(ids.len() - end..).unwrap_or_default().to_vec(),
         })
+    }
+}
+
+/// Which special tokens begin and end a text. A chat template writes its own: with `auto` none is
+/// added to its text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SpecialTokens {
+    /// Those of the tokenizer's post-processor, as transformers adds them with
+    /// `add_special_tokens=True`. For a model that wmtp trained with another choice: that choice.
+    #[default]
+    Auto,
+    /// None. A trained response still ends with EOS.
+    Never,
+    /// As `auto`; where that begins a text with none, the tokenizer's `bos_token`. A text of a chat
+    /// template that writes it gets no second one.
+    Always,
+}
+
+impl SpecialTokens {
+    /// As it is written in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Never => "never",
+            Self::Always => "always",
+        }
+    }
+}
+
+/// How special tokens spelt out in a text are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SpecialInText {
+    /// As `parse`. For a model that wmtp trained with another choice: that choice.
+    #[default]
+    Auto,
+    /// They become the special token, as in transformers.
+    Parse,
+    /// They are text like any other. Not with `data.prompt: chat`, whose template spells special tokens.
+    Plain,
+}
+
+impl SpecialInText {
+    /// As it is written in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Parse => "parse",
+            Self::Plain => "plain",
+        }
     }
 }
 
@@ -203,7 +254,7 @@ impl Tokenizer {
     }
 
     /// Appends what ends a trained text: the tokenizer's own special tokens and one EOS.
-    pub(super) fn end(&self, ids: &mut Vec<u32>) {
+    pub(in crate::data) fn end(&self, ids: &mut Vec<u32>) {
         ids.extend(self.end_ids());
         let ends = self.end_ids().last().is_some_and(|id| self.eos_ids().contains(id));
         if !ends {
@@ -221,7 +272,7 @@ impl Tokenizer {
     }
 
     /// `ids`, if the model has an embedding for each of them.
-    pub(super) fn fitting(&self, ids: Vec<u32>) -> Result<Vec<u32>, DataError> {
+    pub(in crate::data) fn fitting(&self, ids: Vec<u32>) -> Result<Vec<u32>, DataError> {
         let Some(rows) = self.embeddings else { return Ok(ids) };
         match ids.iter().find(|&&id| id as usize >= rows) {
             None => Ok(ids),
@@ -260,48 +311,4 @@ impl Tokenizer {
             if does { "adds" } else { "does not add" }
         ))
     }
-}
-
-/// How often each special token is spelt in texts, whether parsed or not.
-///
-/// # Errors
-/// As [`Tokenizer::encode`].
-pub fn spelled<'e>(
-    texts: impl IntoParallelIterator<Item = &'e Example>,
-    tokenizer: &Tokenizer,
-) -> Result<BTreeMap<String, usize>, DataError> {
-    let mut parsing = (*tokenizer.inner).clone();
-    parsing.set_encode_special_tokens(false);
-    let special: BTreeMap<u32, String> = parsing
-        .get_added_tokens_decoder()
-        .into_iter()
-        .filter(|(_, token)| token.special)
-        .map(|(id, token)| (id, token.content))
-        .collect();
-    let counts = texts
-        .into_par_iter()
-        .map(|example| {
-            // The prompt of a chat template spells special tokens on purpose: only its task counts.
-            let before = if tokenizer.chat { &example.task } else { &example.prompt };
-            let mut found = BTreeMap::<u32, usize>::new();
-            for text in [before, &example.response] {
-                if !special.values().any(|token| text.contains(token.as_str())) {
-                    continue;
-                }
-                let ids = parsing
-                    .encode_fast(text.as_str(), false)
-                    .map_err(|e| tokenizer.wrong(e))?;
-                for id in ids.get_ids().iter().filter(|id| special.contains_key(id)) {
-                    *found.entry(*id).or_default() += 1;
-                }
-            }
-            Ok(found)
-        })
-        .collect::<Result<Vec<_>, DataError>>()?;
-    let mut all = BTreeMap::new();
-    for (id, count) in counts.into_iter().flatten() {
-        let token = special.get(&id).cloned().unwrap_or_default();
-        *all.entry(token).or_default() += count;
-    }
-    Ok(all)
 }
