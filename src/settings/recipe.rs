@@ -26,7 +26,7 @@ pub struct Recipe {
     pub weights: WeightsConfig,
     /// From weights to the loss.
     pub loss: LossConfig,
-    /// AdamW and its schedule.
+    /// The optimizer and its schedule.
     pub optim: OptimConfig,
     /// Tokens in a step.
     pub batching: BatchingConfig,

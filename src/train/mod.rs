@@ -38,7 +38,10 @@ pub use joint_value::{CurrentHead, JointValue};
 pub use kept::Kept;
 pub use learner::{Assets, LoraAssets, WeightedMtp};
 pub use loader::{StepLoader, StepSource};
-pub use optimizer::{GradientScale, PatternError, clip_factor, optimizer, rates, state_bytes};
+pub use optimizer::{
+    AdamW, GradientScale, OptimConfig, PatternError, StatePrecision, UpdateRule, clip_factor, optimizer, rates,
+    state_bytes,
+};
 pub use plan::{Plan, Stage};
 pub use progress::{Progress, Silent, TrainStepDone, ValueStep};
 pub use samples::Samples;

@@ -1,25 +1,33 @@
 //! AdamW as the recipe wants it, over a whole module.
 
-use super::{GradientScale, Kind, PatternError, pattern};
-use crate::train::{OptimConfig, StatePrecision};
+use super::{GradientScale, OptimConfig, OptimizerKind, PatternError, StatePrecision, pattern};
+use crate::validate::{Check, Validate};
 use burn::{
     optim::{AdamWState, AdaptiveMomentumState, LearningRate, ModuleOptimizer, Optimizer},
     tensor::{DType, Device, Tensor},
 };
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use wmtp_kernels::adamw::{AdamWState as Step, AdamWStep, adamw_step};
 
-/// AdamW with decoupled weight decay, none on norms, embeddings and a value head that is trained along
-/// (section 6; the value stage decays nothing of a value head either). The factor that clips gradients by
-/// their global norm is applied inside the update: it costs no pass of its own.
-pub(super) struct AdamW;
+/// AdamW for all parameters, with decoupled weight decay: none on norms, embeddings and a value head that is
+/// trained along (algorithms, section 6; the value stage decays nothing of a value head either). Its settings
+/// are those of `optim`.
+///
+/// The factor that clips gradients by their global norm is applied inside the update: it costs no pass of its
+/// own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AdamW {}
 
-impl Kind for AdamW {
+impl Validate for AdamW {
+    /// Its settings are `optim`'s own.
+    fn check(&self, _check: &mut Check) {}
+}
+
+impl OptimizerKind for AdamW {
     fn build(&self, config: &OptimConfig, scale: &GradientScale) -> Result<ModuleOptimizer, PatternError> {
-        let with_decay = |weight_decay: f64| FusedAdamW {
-            config: config.clone(),
-            weight_decay,
-            scale: scale.clone(),
-        };
+        let with_decay = |weight_decay| FusedAdamW::new(config, weight_decay, scale);
         let undecayed = pattern("norm|embed|^value\\.")?;
         Ok(ModuleOptimizer::from(with_decay(config.weight_decay)).with_group(undecayed, with_decay(0.0), None))
     }
@@ -34,12 +42,23 @@ impl Kind for AdamW {
     }
 }
 
-/// burn's AdamW, with the same state, as one pass over each parameter in place.
+/// burn's AdamW, with the same state, as one pass over each parameter in place. Other rules take it for the
+/// parameters that they are not made for.
 #[derive(Clone)]
-struct FusedAdamW {
+pub(super) struct FusedAdamW {
     config: OptimConfig,
     weight_decay: f64,
     scale: GradientScale,
+}
+
+impl FusedAdamW {
+    pub fn new(config: &OptimConfig, weight_decay: f64, scale: &GradientScale) -> Self {
+        Self {
+            config: config.clone(),
+            weight_decay,
+            scale: scale.clone(),
+        }
+    }
 }
 
 impl Optimizer for FusedAdamW {

@@ -1,8 +1,12 @@
-//! Optimizers: one file and one entry in [`kind`] each.
+//! Optimizers: one file and one entry in [`UpdateRule`] each.
 
 mod adamw;
+mod config;
 
-use super::OptimConfig;
+pub use adamw::AdamW;
+pub use config::{OptimConfig, StatePrecision};
+
+use crate::validate::{Check, Validate};
 use burn::{
     module::ParamGroup,
     optim::{
@@ -13,13 +17,44 @@ use burn::{
         },
     },
 };
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
 
-/// An optimizer of the recipe: how it is built for a module, and what its state costs.
-trait Kind {
+/// Which optimizer, and the settings that it alone has. Recipe section `optim.rule`: `{kind: adamw}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum UpdateRule {
+    /// AdamW for all parameters (Loshchilov and Hutter 2019, arXiv 1711.05101).
+    AdamW(AdamW),
+}
+
+impl Default for UpdateRule {
+    fn default() -> Self {
+        Self::AdamW(AdamW {})
+    }
+}
+
+impl UpdateRule {
+    /// The only match on optimizers: a new one adds a variant above and a line here.
+    fn kind(&self) -> &dyn OptimizerKind {
+        match self {
+            Self::AdamW(rule) => rule,
+        }
+    }
+}
+
+impl Validate for UpdateRule {
+    fn check(&self, check: &mut Check) {
+        self.kind().check(check);
+    }
+}
+
+/// What the program asks of an optimizer, answered by its settings.
+trait OptimizerKind: Validate {
     /// Over a whole module, with the groups of parameters that it treats differently. It multiplies
     /// gradients by what `scale` says at each step.
     fn build(&self, config: &OptimConfig, scale: &GradientScale) -> Result<ModuleOptimizer, PatternError>;
@@ -28,22 +63,17 @@ trait Kind {
     fn state_bytes(&self, config: &OptimConfig, parameters: usize) -> usize;
 }
 
-/// The only place that names an optimizer. There is one, so the recipe has no setting for it.
-fn kind(_config: &OptimConfig) -> &'static dyn Kind {
-    &adamw::AdamW
-}
-
 /// The recipe's optimizer. It multiplies gradients by what `scale` says at each step.
 ///
 /// # Errors
 /// A pattern of parameter names that burn refuses.
 pub fn optimizer(config: &OptimConfig, scale: &GradientScale) -> Result<ModuleOptimizer, PatternError> {
-    kind(config).build(config, scale)
+    config.rule.kind().build(config, scale)
 }
 
 /// Bytes of its state for this number of trained parameters.
 pub fn state_bytes(config: &OptimConfig, parameters: usize) -> usize {
-    kind(config).state_bytes(config, parameters)
+    config.rule.kind().state_bytes(config, parameters)
 }
 
 /// burn refused a pattern of parameter names.
