@@ -1,12 +1,11 @@
 //! The table and its plots as one self-contained HTML file.
 
 use super::{
-    Estimate,
     figures::Figures,
-    name::shown,
     plots::Plot,
-    render::{costs, difference, full_keys, interval, introduction, marked, seeds, signed, title_with_unit, value},
-    table::{ArmRow, Status, Table},
+    render::introduction,
+    table::Table,
+    tables::{Cell, Grid, Tables},
 };
 use std::{collections::BTreeSet, fmt::Write, path::Path};
 
@@ -22,11 +21,14 @@ pub fn page(table: &Table, plots: &[Plot], dir: &Path) -> String {
     for line in introduction(table) {
         let _ = writeln!(out, "<p>{}</p>", bold(&escaped(&line)));
     }
-    settings(&mut out, table);
-    if table.settings.len() > 1 {
-        differences(&mut out, table);
+    let tables = Tables::of(table);
+    section(&mut out, "Settings", &tables.settings, dir);
+    if let Some(differences) = &tables.differences {
+        section(&mut out, &format!("Difference to {}", table.baseline), differences, dir);
     }
-    open_arms(&mut out, table);
+    if let Some(open) = &tables.open {
+        section(&mut out, "Not finished", open, dir);
+    }
     if !plots.is_empty() {
         out.push_str("<h2>Plots</h2>\n<div class=\"plots\">\n");
         for plot in plots {
@@ -39,8 +41,9 @@ pub fn page(table: &Table, plots: &[Plot], dir: &Path) -> String {
         }
         out.push_str("</div>\n");
     }
-    arms(&mut out, table, dir);
-    out.push_str("</body>\n</html>\n");
+    out.push_str("<details>\n<summary>Every finished arm</summary>\n");
+    grid(&mut out, &tables.arms, dir);
+    out.push_str("</details>\n</body>\n</html>\n");
     out
 }
 
@@ -99,12 +102,11 @@ fn minute(time: &str) -> String {
     at.map_or(time.to_owned(), |at| at.strftime("%Y-%m-%d %H:%M UTC").to_string())
 }
 
-/// A link to an arm's report if that is below the page's directory; else the arm's name.
-fn arm_link(arm: &ArmRow, dir: &Path) -> String {
-    let name = escaped(&arm.run_name);
-    let report = arm.run_dir.as_ref().map(|run| run.join(crate::run::file::REPORT_HTML));
-    let relative = report.filter(|report| report.is_file());
-    let relative = relative.as_deref().and_then(|report| report.strip_prefix(dir).ok());
+/// A cell's text, as a link if its run's report is below the page's directory.
+fn linked(cell: &Cell, dir: &Path) -> String {
+    let name = escaped(&cell.text);
+    let report = cell.report.as_deref().filter(|report| report.is_file());
+    let relative = report.and_then(|report| report.strip_prefix(dir).ok());
     match relative.and_then(Path::to_str) {
         Some(path) => format!("<a href=\"{}\">{name}</a>", escaped(&encoded(path))),
         None => name,
@@ -121,150 +123,44 @@ fn encoded(path: &str) -> String {
     })
 }
 
-/// A cell: its text, and whether it is a number.
-type Cell = (String, bool);
-
-fn text(text: impl AsRef<str>) -> Cell {
-    (escaped(text.as_ref()), false)
-}
-
-fn figure(html: String) -> Cell {
-    (html, true)
-}
-
-fn grid(out: &mut String, titles: &[Cell], rows: impl Iterator<Item = (&'static str, Vec<Cell>)>) {
-    let class = |number: bool| if number { " class=\"n\"" } else { "" };
-    out.push_str("<div class=\"wide-table\"><table>\n<thead><tr>");
-    for (title, number) in titles {
-        let _ = write!(out, "<th{}>{title}</th>", class(*number));
+/// A cell's content: its note is smaller.
+fn content(cell: &Cell, dir: &Path) -> String {
+    let mut html = linked(cell, dir);
+    if !cell.note.is_empty() {
+        html = format!("{html} <small>{}</small>", escaped(&cell.note));
     }
-    out.push_str("</tr></thead>\n<tbody>\n");
-    for (kind, cells) in rows {
-        let _ = write!(
-            out,
-            "<tr{}>",
-            if kind.is_empty() {
-                String::new()
-            } else {
-                format!(" class=\"{kind}\"")
-            }
-        );
-        for (cell, number) in cells {
-            let _ = write!(out, "<td{}>{cell}</td>", class(number));
-        }
-        out.push_str("</tr>\n");
+    match cell.class {
+        "" => html,
+        class => format!("<span class=\"{class}\">{html}</span>"),
+    }
+}
+
+fn section(out: &mut String, heading: &str, table: &Grid, dir: &Path) {
+    let _ = writeln!(out, "<h2>{}</h2>", escaped(heading));
+    grid(out, table, dir);
+}
+
+fn grid(out: &mut String, table: &Grid, dir: &Path) {
+    let class = |name: &str| match name {
+        "" => String::new(),
+        name => format!(" class=\"{name}\""),
+    };
+    let line = |cells: &[Cell], tag: &str| {
+        let cell = |cell: &Cell| {
+            let number = class(if cell.is_number { "n" } else { "" });
+            format!("<{tag}{number}>{}</{tag}>", content(cell, dir))
+        };
+        cells.iter().map(cell).collect::<String>()
+    };
+    let _ = write!(
+        out,
+        "<div class=\"wide-table\"><table>\n<thead><tr>{}</tr></thead>\n<tbody>\n",
+        line(&table.titles, "th")
+    );
+    for (kind, cells) in &table.rows {
+        let _ = writeln!(out, "<tr{}>{}</tr>", class(kind), line(cells, "td"));
     }
     out.push_str("</tbody>\n</table></div>\n");
-}
-
-fn settings(out: &mut String, table: &Table) {
-    out.push_str("<h2>Settings</h2>\n");
-    let mut titles = vec![figure(String::new())];
-    titles.extend(full_keys(table).iter().map(text));
-    titles.push(figure("seeds".into()));
-    titles.extend(metric_titles(table));
-    titles.extend(["training time", "evaluation time", "tokens/s", "peak memory"].map(|t| figure(t.into())));
-    let rows = table.settings.iter().map(|row| {
-        let mut cells = vec![figure(row.rank.map_or_else(|| "–".into(), |rank| rank.to_string()))];
-        cells.extend(row.values.values().map(|value| text(shown(value))));
-        cells.push(figure(seeds(row, table)));
-        cells.extend(
-            table
-                .shown_metrics()
-                .into_iter()
-                .map(|m| figure(row.metrics.get(m).map_or("–".into(), |e| mean(m, e)))),
-        );
-        cells.extend(costs(row).map(|cost| figure(escaped(&cost))));
-        (if row.is_baseline { "baseline" } else { "" }, cells)
-    });
-    grid(out, &titles, rows);
-}
-
-fn differences(out: &mut String, table: &Table) {
-    let _ = writeln!(out, "<h2>Difference to {}</h2>", escaped(&table.baseline));
-    let mut titles = vec![text("setting")];
-    titles.extend(metric_titles(table));
-    let rows = table.settings.iter().filter(|row| !row.is_baseline).map(|row| {
-        let mut cells = vec![text(&row.label)];
-        cells.extend(table.shown_metrics().into_iter().map(|m| {
-            figure(row.difference.get(m).map_or("–".into(), |e| {
-                let better = (e.mean < 0.0) != (m.contains("pass_at_"));
-                match (marked(e), better) {
-                    (true, true) => format!("<span class=\"better\">{}</span>", spread(m, e)),
-                    (true, false) => format!("<span class=\"worse\">{}</span>", spread(m, e)),
-                    (false, _) => spread(m, e),
-                }
-            }))
-        }));
-        ("", cells)
-    });
-    grid(out, &titles, rows);
-}
-
-/// `6.5321 ±0.0123`, the second part smaller.
-fn mean(metric: &str, e: &Estimate) -> String {
-    match interval(metric, e) {
-        Some(interval) => format!("{} <small>{interval}</small>", value(metric, e.mean)),
-        None => value(metric, e.mean),
-    }
-}
-
-fn spread(metric: &str, e: &Estimate) -> String {
-    let whole = difference(metric, e);
-    let first = signed(metric, e.mean);
-    match whole.strip_prefix(&first).filter(|rest| !rest.is_empty()) {
-        Some(rest) => format!("{first} <small>{}</small>", escaped(rest.trim_start())),
-        None => first,
-    }
-}
-
-fn open_arms(out: &mut String, table: &Table) {
-    let open: Vec<_> = table.arms.iter().filter(|arm| arm.status != Status::Finished).collect();
-    if open.is_empty() {
-        return;
-    }
-    out.push_str("<h2>Not finished</h2>\n");
-    let titles = ["setting", "seed", "status", "reason"].map(text);
-    let rows = open.into_iter().map(|arm| {
-        let reason = arm.reason.clone().unwrap_or_default();
-        let cells = vec![
-            text(&arm.label),
-            figure(arm.seed.to_string()),
-            text(arm.status.name()),
-            text(reason),
-        ];
-        (arm.status.name(), cells)
-    });
-    grid(out, &titles, rows);
-}
-
-fn metric_titles(table: &Table) -> impl Iterator<Item = Cell> {
-    let shown = table.shown_metrics().into_iter();
-    shown.map(|metric| figure(escaped(&title_with_unit(metric))))
-}
-
-fn arms(out: &mut String, table: &Table, dir: &Path) {
-    out.push_str("<details>\n<summary>Every finished arm</summary>\n");
-    let mut titles = vec![text("run"), figure("seed".into())];
-    titles.extend(metric_titles(table));
-    titles.extend(["skipped steps", "rollbacks"].map(|t| figure(t.into())));
-    let rows = table
-        .arms
-        .iter()
-        .filter(|arm| arm.status == Status::Finished)
-        .map(|arm| {
-            let mut cells = vec![(arm_link(arm, dir), false), figure(arm.seed.to_string())];
-            cells.extend(
-                table
-                    .shown_metrics()
-                    .into_iter()
-                    .map(|m| figure(arm.figures.results.get(m).map_or("–".into(), |x| value(m, *x)))),
-            );
-            cells.extend([arm.figures.skipped, arm.figures.rollbacks].map(|n| figure(n.to_string())));
-            ("", cells)
-        });
-    grid(out, &titles, rows);
-    out.push_str("</details>\n");
 }
 
 fn escaped(text: &str) -> String {

@@ -24,6 +24,7 @@ mod resources;
 mod run;
 mod state;
 mod table;
+mod tables;
 mod tracking;
 
 pub use arm::{Arm, Overlay, Sweep};

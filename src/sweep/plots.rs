@@ -3,8 +3,8 @@
 use super::{
     SweepError,
     name::shown,
-    render::{difference, full_keys, gib, title},
     table::{Row, Status, Table},
+    tables::{difference, full_keys, gib, title},
 };
 use crate::{
     report::plot::{Bar, BarChart, Chart, LineChart, Mark, PlotError, Scale, Series},
