@@ -63,10 +63,6 @@ impl Benchmark for Addition {
         (0..self.problems.len() as u32).collect()
     }
 
-    fn default_tasks(&self) -> Vec<u32> {
-        self.tasks()
-    }
-
     fn task_id(&self, task: u32) -> String {
         format!("Addition/{task}")
     }

@@ -20,7 +20,9 @@ pub trait Benchmark: Send + Sync {
     fn tasks(&self) -> Vec<u32>;
 
     /// The numbers of the problems evaluated if none are named.
-    fn default_tasks(&self) -> Vec<u32>;
+    fn default_tasks(&self) -> Vec<u32> {
+        self.tasks()
+    }
 
     /// A problem's name in `samples.jsonl`: `Mbpp/11`.
     fn task_id(&self, task: u32) -> String;

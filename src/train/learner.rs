@@ -5,6 +5,7 @@ use super::{
     forward::Forward,
     grads::{self, accumulate},
     loss::{HeadHidden, HeadTargets, LossTerms, head_ce, weighted_loss},
+    step::train_output,
     tally::Tally,
     weighting::FrozenHead,
 };
@@ -265,10 +266,7 @@ impl TrainStep for WeightedMtp {
     type Output = StepOutput;
 
     fn step(&self, item: StepBatch) -> TrainOutput<StepOutput> {
-        let (grads, item) = self
-            .gradients(&item)
-            .unwrap_or_else(|error| (GradientsParams::new(), StepOutput::failed(error)));
-        TrainOutput { grads, item }
+        train_output(self.gradients(&item))
     }
 }
 

@@ -4,12 +4,16 @@ use crate::{
     data::Batch,
     scorer::{ScorerError, WeightStats, critic::Observations},
 };
-use burn::{tensor::ExecutionError, train::ItemLazy};
+use burn::{
+    optim::GradientsParams,
+    tensor::ExecutionError,
+    train::{ItemLazy, TrainOutput},
+};
 use std::sync::Arc;
 
 /// Everything that one optimizer step is computed from.
 ///
-/// Whoever makes steps decides once how micro-batches lie in memory: ragged ([`Batch::ragged`]) where
+/// How micro-batches lie in memory is decided once, where steps are made: ragged ([`Batch::ragged`]) where
 /// the model attends document by document, else padded.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StepBatch {
@@ -80,6 +84,12 @@ impl StepOutput {
             ..Self::default()
         }
     }
+}
+
+/// What burn-train takes from a training step, with no gradients where the step could not be computed.
+pub(super) fn train_output(step: Result<(GradientsParams, StepOutput), ScorerError>) -> TrainOutput<StepOutput> {
+    let (grads, item) = step.unwrap_or_else(|error| (GradientsParams::new(), StepOutput::failed(error)));
+    TrainOutput { grads, item }
 }
 
 impl ItemLazy for StepOutput {

@@ -5,6 +5,7 @@
 
 use super::{
     StepBatch, StepOutput, Trainable, Validation, assign_stable_ids, forward::Forward, joint_value::head_1_ce,
+    step::train_output,
 };
 use crate::{
     data::Batch,
@@ -137,10 +138,7 @@ impl TrainStep for ValueLearner {
     type Output = StepOutput;
 
     fn step(&self, item: StepBatch) -> TrainOutput<StepOutput> {
-        let (grads, item) = self
-            .gradients(&item)
-            .unwrap_or_else(|error| (GradientsParams::new(), StepOutput::failed(error)));
-        TrainOutput { grads, item }
+        train_output(self.gradients(&item))
     }
 }
 

@@ -141,10 +141,6 @@ impl Benchmark for Contest {
         (0..).zip(&self.problems).map(|(task, _)| task).collect()
     }
 
-    fn default_tasks(&self) -> Vec<u32> {
-        self.tasks()
-    }
-
     fn task_id(&self, task: u32) -> String {
         self.problem(task)
             .map_or_else(|_| task.to_string(), |problem| problem.name.clone())

@@ -135,10 +135,6 @@ impl Benchmark for HumanEval {
         self.problems.iter().map(|(number, _)| *number).collect()
     }
 
-    fn default_tasks(&self) -> Vec<u32> {
-        self.tasks()
-    }
-
     fn task_id(&self, task: u32) -> String {
         format!("HumanEval/{task}")
     }

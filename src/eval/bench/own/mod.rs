@@ -187,10 +187,6 @@ impl Benchmark for Own {
         (0..).zip(&self.entries).map(|(task, _)| task).collect()
     }
 
-    fn default_tasks(&self) -> Vec<u32> {
-        self.tasks()
-    }
-
     fn task_id(&self, task: u32) -> String {
         self.entry(task)
             .map_or_else(|_| task.to_string(), |entry| entry.problem.id.clone())

@@ -269,10 +269,6 @@ impl Benchmark for Plus {
         self.entries.iter().map(|entry| entry.problem.number).collect()
     }
 
-    fn default_tasks(&self) -> Vec<u32> {
-        self.tasks()
-    }
-
     fn task_id(&self, task: u32) -> String {
         format!("{}{task}", self.set.prefix())
     }
