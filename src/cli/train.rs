@@ -11,7 +11,7 @@ use super::{
 use crate::{
     data::{PromptStyle, Tokenizer},
     paths::expand_home,
-    pipeline::{self, Experiment, PipelineError, PlanReport, Sources, TrainSummary, default_name},
+    pipeline::{self, Experiment, ModelDirs, PipelineError, PlanReport, TrainSummary, default_name},
     run::file,
     settings::{Pipeline, Settings},
     stop::Stop,
@@ -136,9 +136,9 @@ fn prepare(args: Args, output: &Output) -> Result<(Experiment, PathBuf), Failure
         .map_err(Failure::usage)?;
     // The cheap questions before a download.
     let (device_name, device) = open_device(&settings)?;
-    let sources = sources(&settings, resume.as_deref(), &device, output)?;
+    let model_dirs = model_dirs(&settings, resume.as_deref(), &device, output)?;
     if settings.recipe.data.prompt == PromptStyle::Chat {
-        let tokenizer = Tokenizer::load(sources.tokenizer())?;
+        let tokenizer = Tokenizer::load(model_dirs.tokenizer())?;
         settings.recipe.data.record_chat_date(&tokenizer);
     }
     let run_name = match (&resume, &settings.recipe.run.name) {
@@ -157,7 +157,7 @@ fn prepare(args: Args, output: &Output) -> Result<(Experiment, PathBuf), Failure
     let run_dir = runs.join(&run_name);
     let experiment = Experiment::from(settings)
         .device(device_name, device)
-        .sources(sources)
+        .model_dirs(model_dirs)
         .run_name(run_name)
         .resume(resume)
         .upload(upload);
@@ -185,12 +185,12 @@ fn name_checkpoints(settings: &mut Settings, runs: &Path) -> Result<(), Failure>
 }
 
 /// The models and data that the recipe names, found; `run`: the run that is resumed.
-fn sources(
+fn model_dirs(
     settings: &Settings,
     run: Option<&Path>,
     device: &burn::tensor::Device,
     output: &Output,
-) -> Result<Sources, Failure> {
+) -> Result<ModelDirs, Failure> {
     let config = &settings.config;
     // The other built-in sets are for evaluation only.
     if let Some(name) = settings
@@ -219,7 +219,7 @@ fn sources(
     // A reward model's directory is taken as it is: adapters of such models are refused.
     let reward = of(wanted(&names.reward, needs.reward), "reward")?.map(|place| place.dir);
     let (base, adapter) = place(&names.base, "model")?.split();
-    Ok(Sources {
+    Ok(ModelDirs {
         data,
         base,
         adapter,

@@ -236,7 +236,7 @@ fn joined(lines: &[&str]) -> String {
     lines.iter().flat_map(|line| [*line, "\n"]).collect()
 }
 
-/// Lines without so many columns of white space in front.
+/// Lines without their first `indentation` columns of white space.
 fn dedented(lines: &[&str], indentation: usize) -> String {
     let mut out = String::new();
     for line in lines {

@@ -23,8 +23,8 @@ pub enum StopRule<'a> {
 }
 
 impl StopRule<'_> {
-    /// Where the completion in `text` ends, as a byte offset; None while it goes on. What is found
-    /// stays where it is when text is added.
+    /// Where the completion in `text` ends, as a byte offset; None while it has no end. An end that was
+    /// found stays the same when text is added.
     pub fn end(&self, text: &str) -> Option<usize> {
         match self {
             Self::Strings(stops) => stops

@@ -1,12 +1,13 @@
 //! An experiment from settings to checkpoints, as a builder.
 
 use super::{
-    PipelineError, PlanReport, RunUpload, Sources, TrainSummary,
+    ModelDirs, PipelineError, PlanReport, RunUpload, TrainSummary,
     finish::{note_failure, summary, write_report},
-    micro_model, plan,
+    micro_model,
+    model_dirs::{check_same_model, load_trained},
+    plan,
     request::{Request, prepare},
     resume::{Resumed, recipe_id, resume},
-    sources::{check_same_model, load_trained},
     start::create_run,
     tracking,
     train::Training,
@@ -44,7 +45,7 @@ use std::{
 pub struct Experiment {
     settings: Settings,
     device: Option<(String, Device)>,
-    sources: Option<Sources>,
+    model_dirs: Option<ModelDirs>,
     run_name: Option<String>,
     resume: Option<PathBuf>,
     upload: Option<RunUpload>,
@@ -60,7 +61,7 @@ impl From<Settings> for Experiment {
         Self {
             settings,
             device: None,
-            sources: None,
+            model_dirs: None,
             run_name: None,
             resume: None,
             upload: None,
@@ -82,8 +83,8 @@ impl Experiment {
 
     /// The recipe's models and data as local directories. Otherwise they must be directories of this
     /// machine or built in.
-    pub fn sources(mut self, sources: Sources) -> Self {
-        self.sources = Some(sources);
+    pub fn model_dirs(mut self, dirs: ModelDirs) -> Self {
+        self.model_dirs = Some(dirs);
         self
     }
 
@@ -105,7 +106,7 @@ impl Experiment {
         self
     }
 
-    /// What hears of the run's progress and warnings; without it they are only in the run's directory.
+    /// Receives the run's progress and warnings; without it they are only in the run's directory.
     pub fn progress(mut self, progress: impl Progress + 'static) -> Self {
         self.progress = Arc::new(progress);
         self
@@ -157,9 +158,9 @@ impl Experiment {
             Some(given) => given,
             None => device::resolve(&config.devices.backend)?,
         };
-        let sources = match self.sources {
-            Some(sources) => sources,
-            None => Sources::local(&recipe, &expand_home(&config.paths.cache), &device)?,
+        let model_dirs = match self.model_dirs {
+            Some(dirs) => dirs,
+            None => ModelDirs::local(&recipe, &expand_home(&config.paths.cache), &device)?,
         };
         let name_of = |dir: &Path| dir.file_name().map(|name| name.to_string_lossy().into_owned());
         let run_name = self
@@ -175,7 +176,7 @@ impl Experiment {
             recipe,
             device,
             device_name,
-            sources,
+            model_dirs,
             run_name,
             resume: self.resume,
             upload: self.upload,
@@ -191,7 +192,7 @@ pub(crate) fn default_name(pipeline: Pipeline) -> String {
     format!("{}-{}", pipeline.name(), jiff::Zoned::now().strftime("%Y%m%d-%H%M%S"))
 }
 
-impl Sources {
+impl ModelDirs {
     /// The models and data that a recipe names, which must be on this machine or built in; a built-in
     /// model is written to `cache`.
     ///
@@ -228,8 +229,8 @@ fn run(
         .into_iter()
         .chain(trackers)
         .collect();
-    let model = load_trained(&request.recipe, request.seed(), &request.sources, &request.device)?;
-    let model_hash = request.sources.hash()?;
+    let model = load_trained(&request.recipe, request.seed(), &request.model_dirs, &request.device)?;
+    let model_hash = request.model_dirs.hash()?;
     let given_head = given_value_head(request, &model_hash)?;
     let recipe_id = recipe_id(request.pipeline, &request.recipe);
     let fresh = TrainerState::new(recipe_id, prepared.splits.train.hash().into());
@@ -239,7 +240,7 @@ fn run(
         from,
     } = match &request.resume {
         Some(dir) => {
-            check_same_model(dir, &model_hash, &request.sources)?;
+            check_same_model(dir, &model_hash, &request.model_dirs)?;
             resume(dir, request, &prepared, &fresh)?
         }
         None => Resumed {

@@ -1,7 +1,7 @@
 //! A model directory of any kind that training leaves: loaded for inference, or an adapter merged into its
 //! base and written as a model directory of its own.
 
-use super::{PipelineError, sources::load};
+use super::{PipelineError, model_dirs::load};
 use burn::tensor::{DType, Device};
 use std::path::Path;
 use wmtp_model::{Companions, ExportOptions, Exported, Heads, LoadOptions, MtpLlama};

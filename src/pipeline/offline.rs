@@ -19,8 +19,8 @@ pub fn scores(
     prepared: &Prepared,
     base: &MtpLlama,
 ) -> Result<CachedScores, PipelineError> {
-    let sources = &request.sources;
-    let hashes = [sources.hash()?, sources.reference_hash()?.unwrap_or_default()];
+    let dirs = &request.model_dirs;
+    let hashes = [dirs.hash()?, dirs.reference_hash()?.unwrap_or_default()];
     let settings = key_settings(config, request)?;
     let data = prepared.splits.train.hash();
     let key = CachedScores::key(data, &[&hashes[0], &hashes[1]], &settings);
@@ -66,7 +66,10 @@ fn key_settings(config: &ScorerConfig, request: &Request) -> Result<String, Pipe
         // Files of earlier versions have keys without it.
         settings.retain(|key, _| key != "kind");
     }
-    let [base, reference] = [Some(request.sources.config()?), request.sources.reference_config()?];
+    let [base, reference] = [
+        Some(request.model_dirs.config()?),
+        request.model_dirs.reference_config()?,
+    ];
     let settings = serde_json::json!({
         "scorer": scorer,
         "base": base.as_ref().map(computation),

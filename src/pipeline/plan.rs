@@ -114,7 +114,7 @@ pub(super) fn plan(request: &Request) -> Result<PlanReport, PipelineError> {
     let mut plan = PlanReport {
         algorithm: request.pipeline.name(),
         model: recipe.model.base.clone(),
-        model_dir: request.sources.base.clone(),
+        model_dir: request.model_dirs.base.clone(),
         device: request.device_name.clone(),
         heads: config.n_heads,
         parameters,
@@ -191,7 +191,7 @@ fn largest_micro_batch(request: &Request, prepared: &Prepared) -> MicroBatch {
 /// Parameters of the model that scores while the other one trains.
 fn reference_parameters(request: &Request) -> Result<usize, PipelineError> {
     let online = request.recipe.scorer.models_needed().reference == Some(ScoringTime::Online);
-    let Some(mut config) = request.sources.reference_config()?.filter(|_| online) else {
+    let Some(mut config) = request.model_dirs.reference_config()?.filter(|_| online) else {
         return Ok(0);
     };
     config.n_heads = 1;

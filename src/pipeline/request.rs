@@ -1,6 +1,6 @@
 //! What a run is asked to do, with its data and sizes loaded and checked.
 
-use super::{PipelineError, Sources};
+use super::{ModelDirs, PipelineError};
 use crate::{
     data::{DataConfig, DataError, Splits, StepShape, Tokenizer},
     device::Capabilities,
@@ -38,7 +38,7 @@ pub(super) struct Request {
     pub device: Device,
     /// The device's name, for the record.
     pub device_name: String,
-    pub sources: Sources,
+    pub model_dirs: ModelDirs,
     pub run_name: String,
     /// The directory of the run that is resumed.
     pub resume: Option<PathBuf>,
@@ -79,21 +79,21 @@ pub(super) struct Prepared {
 
 pub(super) fn prepare(request: &Request) -> Result<Prepared, PipelineError> {
     let recipe = &request.recipe;
-    let mut config = request.sources.config()?;
+    let mut config = request.model_dirs.config()?;
     let tokenizer = recipe
         .data
-        .dated(Tokenizer::load(request.sources.tokenizer())?)
+        .dated(Tokenizer::load(request.model_dirs.tokenizer())?)
         .with_choice(recipe.data.choice())?
         .for_model(config.vocab_size)?;
     let new_heads = recipe.model.mtp.n_heads.saturating_sub(config.n_heads);
     config.n_heads = recipe.model.mtp.n_heads;
-    check_positions("model", &request.sources.base, &config, recipe.data.seq_len)?;
+    check_positions("model", &request.model_dirs.base, &config, recipe.data.seq_len)?;
     let tokenizer = check_companions(request, tokenizer)?;
     recipe
         .check_device(&request.device_name, Capabilities::of(&request.device))
         .map_err(|e| PipelineError::Setting(e.problem))?;
     let data = DataConfig {
-        source: request.sources.data.clone(),
+        source: request.model_dirs.data.clone(),
         ..recipe.data.clone()
     };
     let splits = Splits::problems(&data, &tokenizer)?;
@@ -124,14 +124,14 @@ pub(super) fn prepare(request: &Request) -> Result<Prepared, PipelineError> {
 fn check_companions(request: &Request, mut tokenizer: Tokenizer) -> Result<Tokenizer, PipelineError> {
     let seq_len = request.recipe.data.seq_len;
     let needs = request.recipe.scorer.models_needed();
-    let sources = &request.sources;
-    let reference = sources.reference_tokenizer().zip(sources.reference_config()?);
+    let dirs = &request.model_dirs;
+    let reference = dirs.reference_tokenizer().zip(dirs.reference_config()?);
     if let (Some(_), Some((reference, config))) = (needs.reference, reference) {
         Rho1::check_tokenizers(&tokenizer, &Tokenizer::load(reference)?)?;
         tokenizer = tokenizer.also_for_model(config.vocab_size)?;
         check_positions("reference model", reference, &config, seq_len)?;
     }
-    if let Some(reward) = request.sources.reward.as_ref().filter(|_| needs.reward) {
+    if let Some(reward) = request.model_dirs.reward.as_ref().filter(|_| needs.reward) {
         tokenizer.check_same(&Tokenizer::load(reward)?)?;
         let config = LlamaConfig::read(reward)?;
         tokenizer = tokenizer.also_for_model(config.vocab_size)?;

@@ -36,7 +36,7 @@ const MAY_CHANGE: [&str; 12] = [
 const NOT_TRAINING: &str = "eval";
 /// May change while an optimizer step keeps its rows.
 const BATCHING: &str = "batching";
-/// Of [`MAY_CHANGE`], what lets a run that has ended go on.
+/// Of [`MAY_CHANGE`], what a run that has ended is resumed for.
 const LENGTH: [&str; 3] = ["train.steps", "train.epochs", "train.early_stopping"];
 
 /// Where a run is continued.

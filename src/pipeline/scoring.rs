@@ -46,7 +46,7 @@ pub fn reward(config: &CriticConfig, request: &Request) -> Result<Box<dyn Sequen
         Reward::Verified => Box::new(Verified),
         Reward::Pseudo => Box::new(Pseudo),
         Reward::RewardModel => {
-            let dir = request.sources.reward.as_ref().ok_or_else(|| {
+            let dir = request.model_dirs.reward.as_ref().ok_or_else(|| {
                 PipelineError::Setting("`scorer.reward` is `reward_model`, which needs `model.reward`: set it to the reward model's directory".into())
             })?;
             Box::new(ModelReward(RewardModel::load(dir, &request.device)?))

@@ -1,6 +1,6 @@
 //! Models as scorers see them: rho1's reference, the critic's value head and reward model.
 
-use super::{PipelineError, request::Request, sources};
+use super::{PipelineError, model_dirs, request::Request};
 use crate::{
     data::Batch,
     device::{ReadError, to_f32},
@@ -40,7 +40,7 @@ impl TokenCe for ModelCe {
 
 /// The reference model, its first head alone.
 pub fn reference(request: &Request) -> Result<ModelCe, PipelineError> {
-    let dir = request.sources.reference.as_ref().ok_or_else(|| {
+    let dir = request.model_dirs.reference.as_ref().ok_or_else(|| {
         PipelineError::Setting(
             "`scorer.kind: rho1` needs `model.reference`: set it to the reference model's directory or URI (for instance the best checkpoint of a baseline run)".into(),
         )
@@ -49,8 +49,8 @@ pub fn reference(request: &Request) -> Result<ModelCe, PipelineError> {
         n_heads: Some(1),
         ..LoadOptions::default()
     };
-    let adapter = request.sources.reference_adapter.as_deref();
-    Ok(ModelCe::new(sources::load(dir, adapter, &options, &request.device)?))
+    let adapter = request.model_dirs.reference_adapter.as_deref();
+    Ok(ModelCe::new(model_dirs::load(dir, adapter, &options, &request.device)?))
 }
 
 /// A value head, frozen or as it is at each step.

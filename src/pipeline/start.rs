@@ -35,7 +35,7 @@ pub(super) fn create_run(request: &Request, prepared: &Prepared, model_hash: &st
         seed: Some(request.seed()),
         model: Some(request.recipe.model.base.clone()),
         model_sha256: Some(model_hash.into()),
-        places: Some(request.sources.places()),
+        places: Some(request.model_dirs.places()),
         data: Some(request.recipe.data.source.clone()),
         data_sha256: Some(prepared.splits.train.hash().into()),
         chat_date: Some(request.recipe.data.chat_date.clone()),
@@ -119,7 +119,7 @@ pub(super) fn announce(request: &Request, prepared: &Prepared, run: &RunDir) {
 
 /// The base model's files for the checkpoints, with what training decided about special tokens.
 pub(super) fn companions(request: &Request, tokenizer: &Tokenizer) -> Result<Companions, PipelineError> {
-    let files = Companions::read(request.sources.tokenizer())?.or(Companions::read(&request.sources.base)?);
+    let files = Companions::read(request.model_dirs.tokenizer())?.or(Companions::read(&request.model_dirs.base)?);
     Ok(match tokenizer.config_file() {
         Some((name, text)) => files.with(name, text.into_bytes()),
         None => files,

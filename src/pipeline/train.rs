@@ -139,7 +139,7 @@ impl Training<'_> {
             companions: companions(request, &prepared.tokenizer)?,
             model_hash: self.model_hash,
             lora: recipe.train.lora.as_ref().map(|l| LoraAssets {
-                base: request.sources.base_name(&recipe.model.base),
+                base: request.model_dirs.base_name(&recipe.model.base),
                 rank: l.rank,
                 alpha: l.alpha,
             }),

@@ -43,7 +43,7 @@ pub struct TrackedSweep<'a> {
 }
 
 impl<'a> TrackedSweep<'a> {
-    /// Begins, or goes on with, the sweep's own run where the config names trackers, and waits a little
+    /// Begins or resumes the sweep's own run where the config names trackers, and waits a little
     /// until they have it.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use wmtp_model::CausalLm;
 
 /// Added to the sample numbers of held-out documents, so that no scorer takes them for documents of the
-/// training set.
+/// training set: half of the range, which no training set reaches.
 const HELD_OUT: usize = usize::MAX / 2;
 
 /// The documents that a run looks at now and then.

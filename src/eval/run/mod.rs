@@ -43,7 +43,7 @@ pub enum Source<'a> {
     Given(&'a Predictions),
 }
 
-/// How far a run is, told after every sample.
+/// How far a run is, reported after every sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Progress {
     /// Samples judged.

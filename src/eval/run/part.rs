@@ -1,8 +1,8 @@
 //! `samples.jsonl.part`: a line for each judged sample, as they come; and `samples.jsonl`, the same
 //! lines in order, at the end.
 //!
-//! A run that was killed leaves the part file, with its last line torn perhaps. Whoever goes on
-//! reads back what is whole.
+//! A run that was killed leaves the part file, perhaps with an incomplete last line. A resumed
+//! run reads back the complete lines.
 
 use super::{jobs::Job, read_error, write_error};
 use crate::{
@@ -18,6 +18,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// The name of the file while samples are added; it is renamed to [`SAMPLES`] when all are there.
 const PART: &str = "samples.jsonl.part";
 const FINAL: &str = SAMPLES;
 

@@ -232,7 +232,7 @@ impl<M: Trainable> Session<'_, M> {
     }
 
     /// Halves the learning rate and returns to the last good checkpoint's weights and optimizer
-    /// state; the data go on where they are.
+    /// state; the data continue at the next step.
     fn roll_back(&mut self) -> Result<(), TrainError> {
         let plan = &self.setup.plan;
         self.state.skipped_in_a_row = 0;

@@ -61,7 +61,7 @@ struct PromptedProblem {
     prompt: String,
     /// `check(entry_point)`.
     call: String,
-    /// Functions that the prompt defines besides the one to complete.
+    /// Functions that the prompt defines in addition to the one to complete.
     given: String,
 }
 

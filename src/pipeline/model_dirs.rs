@@ -16,7 +16,7 @@ use wmtp_model::{LlamaConfig, LoadOptions, ModelError, MtpLlama};
 
 /// Local directories of the models that a recipe names.
 #[derive(Clone, Debug, Default)]
-pub struct Sources {
+pub struct ModelDirs {
     /// `builtin:NAME` or a directory: what is trained on.
     pub data: String,
     /// The model that is trained, or the base of `adapter`.
@@ -31,7 +31,7 @@ pub struct Sources {
     pub reward: Option<PathBuf>,
 }
 
-impl Sources {
+impl ModelDirs {
     /// The directory with the tokenizer of the model that is trained: the adapter's own, where it has one.
     pub fn tokenizer(&self) -> &Path {
         tokenizer(&self.base, self.adapter.as_deref())
@@ -54,7 +54,7 @@ impl Sources {
     /// The same of the reference.
     ///
     /// # Errors
-    /// As [`Sources::config`].
+    /// As [`ModelDirs::config`].
     pub fn reference_config(&self) -> Result<Option<LlamaConfig>, ModelError> {
         let of = |reference: &PathBuf| config(reference, self.reference_adapter.as_deref());
         self.reference.as_ref().map(of).transpose()
@@ -71,7 +71,7 @@ impl Sources {
     /// The same of the reference.
     ///
     /// # Errors
-    /// As [`Sources::hash`].
+    /// As [`ModelDirs::hash`].
     pub fn reference_hash(&self) -> Result<Option<String>, PipelineError> {
         let of = |reference: &PathBuf| hash(reference, self.reference_adapter.as_deref());
         self.reference.as_ref().map(of).transpose()
@@ -168,7 +168,7 @@ pub(super) fn load(
 pub(super) fn load_trained(
     recipe: &Recipe,
     seed: u64,
-    sources: &Sources,
+    dirs: &ModelDirs,
     device: &Device,
 ) -> Result<MtpLlama, PipelineError> {
     let mtp = &recipe.model.mtp;
@@ -185,7 +185,7 @@ pub(super) fn load_trained(
     // at SmolLM2's shape that is both smaller and faster (benches/train_step.rs).
     let device = device.clone().autodiff().gradient_checkpointing();
     let compute = recipe.train.compute();
-    let Sources { base, adapter, .. } = sources;
+    let ModelDirs { base, adapter, .. } = dirs;
     let Some(lora) = &recipe.train.lora else {
         return Ok(load(base, adapter.as_deref(), &options, &device)?.with_compute(compute));
     };
@@ -198,7 +198,7 @@ pub(super) fn load_trained(
 }
 
 /// Refuses to resume the run in `dir` from another model than the one with which it was started.
-pub(super) fn check_same_model(dir: &Path, hash: &str, sources: &Sources) -> Result<(), PipelineError> {
+pub(super) fn check_same_model(dir: &Path, hash: &str, dirs: &ModelDirs) -> Result<(), PipelineError> {
     let path = dir.join(RECORD);
     let text = std::fs::read(&path).map_err(|source| PipelineError::Io {
         what: "reading",
@@ -210,7 +210,7 @@ pub(super) fn check_same_model(dir: &Path, hash: &str, sources: &Sources) -> Res
     match record.model_sha256.as_deref() {
         Some(then) if then != hash => Err(PipelineError::Setting(format!(
             "the model in `{}` has other weights than the one that `{}` was started from: give that one with --base DIR",
-            sources.adapter.as_ref().unwrap_or(&sources.base).display(),
+            dirs.adapter.as_ref().unwrap_or(&dirs.base).display(),
             dir.display()
         ))),
         _ => Ok(()),
