@@ -1,12 +1,14 @@
 //! Model cards: what a promoted model is, from its run's files and from what its maker says.
 
+use super::page::render;
 use crate::{
     eval::passk::with_width,
     run::{Manifest, RunRecord, TrainerState, file},
 };
+use minijinja::context;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, fmt::Write, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 /// What only people know of a model.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +30,7 @@ pub struct CardFields {
 pub struct CardError(pub String);
 
 /// An evaluation of the very weights that are promoted.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// `mbpp`.
     pub benchmark: String,
@@ -112,13 +114,30 @@ impl ModelCard<'_> {
     /// Something is missing: an evaluation, intended use, limits or a licence.
     pub fn markdown(&self) -> Result<String, CardError> {
         let record = serde_json::to_value(self.run).unwrap_or_default();
-        let run = |key: &str| plain(&record[key]);
-        let (base, data) = (run("model"), run("data"));
+        let keys = [
+            "algorithm",
+            "name",
+            "started",
+            "steps",
+            "model",
+            "model_sha256",
+            "recipe_sha256",
+            "wmtp",
+            "commit",
+            "device",
+            "seed",
+            "data",
+            "data_sha256",
+            "documents",
+            "response_tokens",
+        ];
+        let run = BTreeMap::from(keys.map(|key| (key, plain(&record[key]))));
+        let is = |key: &str, value: &str| run.get(key).is_some_and(|found| found == value);
         let intended_use = self.given("intended_use", &self.fields.intended_use, None)?;
         let limits = self.given("limits", &self.fields.limits, None)?;
-        let known = (base == "builtin:micro").then_some("MIT OR Apache-2.0 (random weights made by this program)");
+        let known = is("model", "builtin:micro").then_some("MIT OR Apache-2.0 (random weights made by this program)");
         let licence = self.given("licence", &self.fields.licence, known)?;
-        let known = (data == "builtin:mbpp").then_some("CC-BY-4.0 (MBPP, Austin et al. 2021)");
+        let known = is("data", "builtin:mbpp").then_some("CC-BY-4.0 (MBPP, Austin et al. 2021)");
         let data_licence = self.given("data_licence", &self.fields.data_licence, known)?;
         if self.evaluations.is_empty() {
             return Err(CardError(format!(
@@ -126,76 +145,33 @@ impl ModelCard<'_> {
                 self.checkpoint
             )));
         }
-        let mut out = String::new();
-        // Writing to a String can't fail.
-        let _ = write!(
-            out,
-            "# {}\n\nA multi-token-prediction language model of code, fine-tuned with the pipeline `{}` from `{base}`.\n\n\
-             | | |\n|---|---|\n\
-             | run | {} ({}) |\n| checkpoint | {}, step {} of {} |\n| weights (SHA-256) | `{}` |\n| base model (SHA-256) | `{}` |\n\
-             | recipe (SHA-256) | `{}` |\n| made by | wmtp {}, commit {} |\n| device, seed | {}, {} |\n| licence | {licence} |\n\n\
-             ## Intended use\n\n{intended_use}\n\n## Limits\n\n{limits}\n\n## Data\n\n\
-             `{data}` (SHA-256 of the tokenised documents `{}`): {} documents, {} response tokens. Licence: {data_licence}.\n\n",
-            self.name,
-            run("algorithm"),
-            run("name"),
-            run("started"),
-            self.checkpoint,
-            self.trainer.step,
-            run("steps"),
-            self.sha256,
-            run("model_sha256"),
-            run("recipe_sha256"),
-            run("wmtp"),
-            run("commit"),
-            run("device"),
-            run("seed"),
-            run("data_sha256"),
-            run("documents"),
-            run("response_tokens"),
-        );
-        out += "## Evaluation\n\nOf exactly these weights; intervals are 95% intervals over problems: a percentile bootstrap, or Wilson's where all problems have the same outcome. With several temperatures each pass@k is that of its best one, chosen by the score itself: an oracle choice.\n\n\
-                | benchmark | problems | samples | temperature | metric | value | interval | suspect passes | sandbox |\n\
-                |---|---|---|---|---|---|---|---|---|\n";
-        for evaluation in self.evaluations {
-            for (k, value) in &evaluation.pass_at_k {
+        let percent = |x: f64| format!("{:.1}%", 100.0 * x);
+        let scores = self.evaluations.iter().flat_map(|evaluation| {
+            evaluation.pass_at_k.iter().map(move |(k, value)| {
                 let ends = evaluation.ci95_at_k.get(k).copied().unwrap_or([f64::NAN; 2]);
-                let [low, high] = with_width(ends, *value, evaluation.tasks);
+                let [low, high] = with_width(ends, *value, evaluation.tasks).map(percent);
                 let temperature = evaluation.temperature.map_or("-".into(), |t| t.to_string());
-                let _ = writeln!(
-                    out,
-                    "| {} {} | {} | {} | {temperature} | pass@{k} | {:.1}% | {:.1}% to {:.1}% | {} | {} |",
-                    evaluation.benchmark,
-                    evaluation.variant,
-                    evaluation.tasks,
-                    evaluation.samples,
-                    100.0 * value,
-                    100.0 * low,
-                    100.0 * high,
-                    evaluation.suspect,
-                    evaluation.sandbox,
-                );
-            }
-        }
-        let _ = write!(
-            out,
-            "\n## Training\n\n{} tokens read in {} steps, {} of them not applied, {} returns to an earlier checkpoint; \
-             best validation loss {}.\n\n```yaml\n{}```\n\n## Files\n\n| file | SHA-256 |\n|---|---|\n",
-            self.trainer.tokens,
-            self.trainer.step,
-            self.trainer.skipped,
-            self.trainer.rollbacks,
-            self.trainer
-                .best_loss
-                .map_or("unknown".into(), |loss| json!(loss).to_string()),
-            self.recipe,
-        );
-        for (name, entry) in &self.manifest.files {
-            if file::is_of_model(name) {
-                let _ = writeln!(out, "| `{name}` | `{}` |", entry.sha256);
-            }
-        }
-        Ok(out)
+                context! { of => evaluation, k, value => percent(*value), low, high, temperature }
+            })
+        });
+        let files = self.manifest.files.iter().filter(|(name, _)| file::is_of_model(name));
+        let best_loss = self.trainer.best_loss;
+        let context = context! {
+            name => self.name,
+            checkpoint => self.checkpoint,
+            sha256 => self.sha256,
+            run,
+            trainer => self.trainer,
+            best_loss => best_loss.map_or("unknown".into(), |loss| json!(loss).to_string()),
+            recipe => self.recipe,
+            licence,
+            data_licence,
+            intended_use,
+            limits,
+            scores => scores.collect::<Vec<_>>(),
+            files => files.map(|(name, entry)| context! { name, sha256 => entry.sha256 }).collect::<Vec<_>>(),
+        };
+        render("card.md", &context).map_err(CardError)
     }
 
     fn given(&self, key: &str, field: &Option<String>, known: Option<&str>) -> Result<String, CardError> {

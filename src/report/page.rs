@@ -126,6 +126,7 @@ pub(super) fn render(name: &str, context: &minijinja::Value) -> Result<String, S
     env.add_filter("code", |text: String| code(&text));
     env.add_filter("prose", |text: String| minijinja::Value::from_safe_string(prose(&text)));
     let templates = [
+        ("card.md", include_str!("templates/card.md")),
         ("style.css", include_str!("templates/style.css")),
         ("macros.html", include_str!("templates/macros.html")),
         ("report.html", include_str!("templates/report.html")),
