@@ -100,8 +100,8 @@ fn a_model_that_does_not_fit_is_named() {
     room.refuses(&train("layers"), 2, &["model.layers.2.", "missing"]);
 
     room.model("bias", json!({}));
-    room.edit("bias/config.json", |c| c["attention_bias"] = true.into());
-    room.refuses(&train("bias"), 2, &["bias/config.json", "attention_bias"]);
+    room.edit("bias/config.json", |c| c["mlp_bias"] = true.into());
+    room.refuses(&train("bias"), 2, &["bias/config.json", "mlp_bias"]);
 
     room.model("gpt", json!({}));
     room.edit("gpt/config.json", |c| c["model_type"] = "gpt2".into());

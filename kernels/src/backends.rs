@@ -9,7 +9,7 @@ use burn::backend::{
 use burn::tensor::{DType, FloatDType};
 
 /// The type of statistics and sums: f64 for f64, else f32.
-pub(crate) fn accumulator_dtype(dtype: DType) -> DType {
+pub fn accumulator_dtype(dtype: DType) -> DType {
     if dtype == DType::F64 { DType::F64 } else { DType::F32 }
 }
 

@@ -33,7 +33,7 @@ mod test_support;
 mod test_values;
 pub mod weighted_ce;
 
-pub use backends::{cast, register_gradients};
+pub use backends::{accumulator_dtype, cast, register_gradients};
 pub use memory::disable_malloc_trim;
 pub use saved::SavedActivations;
 pub use weighted_ce::{

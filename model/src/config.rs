@@ -1,14 +1,15 @@
 //! What a model is, read from `config.json` under transformers' field names.
 //!
-//! Only plain Llama decoders are accepted: anything that would compute something else (biases, other
-//! activations, sliding windows, quantised weights) is named in one error instead of being ignored; see
-//! also [`crate::LayerSpec`].
+//! Only decoders of Llama's kind are accepted: anything that would compute something else (biases of the
+//! MLP, other activations, sliding windows, quantised weights) is named in one error instead of being
+//! ignored; see also [`crate::LayerSpec`].
 //! Fields that this crate does not use are kept and written back unchanged. No tensor is touched here.
 
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use crate::decoder::FAMILIES;
 use crate::error::{ModelError, Problems};
 use crate::fields::Fields;
 use crate::file_content::other_content;
@@ -233,8 +234,9 @@ impl LlamaConfig {
         let mut set = |name: &str, value: Value| {
             map.insert(name.to_owned(), value);
         };
-        set("architectures", json!(["LlamaForCausalLM"]));
-        set("model_type", json!("llama"));
+        let family = self.family();
+        set("architectures", json!([family.architectures[0]]));
+        set("model_type", json!(family.model_type));
         set("hidden_act", json!("silu"));
         set("vocab_size", json!(self.vocab_size));
         set("hidden_size", json!(self.hidden_size));
@@ -295,17 +297,28 @@ impl LlamaConfig {
 }
 
 fn refuse_other_architectures(fields: &mut Fields<'_>) {
-    match fields.get("model_type").and_then(Value::as_str) {
-        Some("llama") => {}
-        Some(other) => fields.problem(format!("`model_type` is \"{other}\", only \"llama\" is supported")),
-        None => fields.problem("`model_type` is missing, it must be \"llama\"".to_owned()),
+    let quoted = |names: Vec<&str>| {
+        names
+            .iter()
+            .map(|name| format!("\"{name}\""))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let supported = quoted(FAMILIES.iter().map(|family| family.model_type).collect());
+    let model_type = fields.get("model_type").and_then(Value::as_str);
+    let family = FAMILIES.iter().find(|family| Some(family.model_type) == model_type);
+    match (model_type, family) {
+        (_, Some(_)) => {}
+        (Some(other), None) => fields.problem(format!("`model_type` is \"{other}\", only {supported} is supported")),
+        (None, None) => fields.problem(format!("`model_type` is missing, it must be {supported}")),
     }
+    let family = family.unwrap_or(&FAMILIES[0]);
     if let Some(names) = fields.get("architectures").and_then(Value::as_array) {
-        let known = ["LlamaForCausalLM", "LlamaForSequenceClassification", "LlamaModel"];
         for name in names {
-            if !name.as_str().is_some_and(|name| known.contains(&name)) {
+            if !name.as_str().is_some_and(|name| family.architectures.contains(&name)) {
+                let supported = family.architectures[0];
                 fields.problem(format!(
-                    "`architectures` names {name}, only \"LlamaForCausalLM\" is supported"
+                    "`architectures` names {name}, only \"{supported}\" is supported"
                 ));
             }
         }

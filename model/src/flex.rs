@@ -28,8 +28,8 @@ pub(crate) fn weight(tensor: &FlexTensor) -> FloatSlice<'_> {
     }
 }
 
-/// The values of a norm's weight in f32.
-pub(crate) fn norm(tensor: &FlexTensor) -> Vec<f32> {
+/// The values of a norm's weight or of a bias in f32.
+pub(crate) fn vector(tensor: &FlexTensor) -> Vec<f32> {
     let weight = weight(tensor);
     (0..weight.len()).map(|i| weight.at(i)).collect()
 }

@@ -24,17 +24,26 @@ use {
     wmtp_gemm::{MatrixView, Precision, SKINNY_MAX_ROWS, matmul, matmul_skinny},
 };
 
-/// A linear map without bias.
+/// A linear map.
 #[derive(Module, Debug)]
 pub struct Linear {
     /// `[out, in]`.
     pub weight: Param<Tensor<2>>,
+    /// `[out]`.
+    pub bias: Option<Param<Tensor<1>>>,
 }
 
 impl Linear {
     /// Maps the rows of `x` `[N, in]` to `[N, out]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        linear(x, self.weight.val())
+        let y = linear(x, self.weight.val());
+        match &self.bias {
+            Some(bias) => {
+                let bias = bias.val().cast(y.dtype());
+                y + bias.unsqueeze()
+            }
+            None => y,
+        }
     }
 }
 

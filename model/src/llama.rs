@@ -52,13 +52,13 @@ impl LlamaConfig {
     }
 }
 
-/// Random values for the weight called `name`: 1 for norms, normal for matrices.
+/// Random values for the weight called `name`: normal for matrices, 0 for biases, 1 for norms.
 pub(crate) fn random_weight(seed: u64, name: &str, shape: &[usize], std: f64) -> TensorData {
     let count = shape.iter().product();
-    let values = if shape.len() == 1 {
-        vec![1.0; count]
-    } else {
-        random::normal(seed, name, count, std)
+    let values = match shape.len() {
+        1 if name.ends_with(".bias") => vec![0.0; count],
+        1 => vec![1.0; count],
+        _ => random::normal(seed, name, count, std),
     };
     TensorData::new(values, shape.to_vec())
 }
@@ -88,7 +88,7 @@ impl MtpLlama {
         let matrix = |name: &str| data(name).map(|data| param::<2>(name, data, dtype, device));
         let vector = |name: &str| data(name).map(|data| param::<1>(name, data, dtype, device));
         let layer = |prefix: String| {
-            DecoderLayer::build(config, &mut |name| matrix(&format!("{prefix}{name}")), &mut |name| {
+            DecoderLayer::build(config, &|name| matrix(&format!("{prefix}{name}")), &|name| {
                 vector(&format!("{prefix}{name}"))
             })
         };
@@ -108,6 +108,7 @@ impl MtpLlama {
             } else {
                 Some(Linear {
                     weight: matrix(names::UNEMBEDDING)?,
+                    bias: None,
                 })
             },
             config: config.clone(),
@@ -135,11 +136,8 @@ impl MtpLlama {
         });
         let mut weights = vec![(names::EMBEDDING.to_owned(), Weight::Matrix(&self.embed_tokens))];
         for (prefix, layer) in trunk.chain(heads) {
-            weights.extend(
-                layer
-                    .weights()
-                    .map(|(name, weight)| (format!("{prefix}{name}"), weight)),
-            );
+            let own = layer.weights().into_iter();
+            weights.extend(own.map(|(name, weight)| (format!("{prefix}{name}"), weight)));
         }
         weights.push((names::NORM.to_owned(), Weight::Vector(&self.norm.weight)));
         if let Some(head) = &self.lm_head {

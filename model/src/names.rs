@@ -13,19 +13,6 @@ pub struct TensorSpec {
     pub shape: Vec<usize>,
 }
 
-/// Tensors of one decoder layer, in the order in which layers are built.
-pub(crate) const LAYER: [&str; 9] = [
-    "input_layernorm.weight",
-    "self_attn.q_proj.weight",
-    "self_attn.k_proj.weight",
-    "self_attn.v_proj.weight",
-    "self_attn.o_proj.weight",
-    "post_attention_layernorm.weight",
-    "mlp.gate_proj.weight",
-    "mlp.up_proj.weight",
-    "mlp.down_proj.weight",
-];
-
 /// The embedding `[V, D]`.
 pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
 /// The final norm `[D]`.
@@ -44,28 +31,34 @@ pub(crate) fn head_prefix(k: usize) -> String {
 }
 
 impl LlamaConfig {
-    /// Shape of a decoder layer's tensor by its name within the layer.
-    fn layer_shape(&self, name: &str) -> Vec<usize> {
-        let (d, f) = (self.hidden_size, self.intermediate_size);
-        match name {
-            "self_attn.q_proj.weight" => vec![self.query_size(), d],
-            "self_attn.k_proj.weight" | "self_attn.v_proj.weight" => vec![self.key_value_size(), d],
-            "self_attn.o_proj.weight" => vec![d, self.query_size()],
-            "mlp.gate_proj.weight" | "mlp.up_proj.weight" => vec![f, d],
-            "mlp.down_proj.weight" => vec![d, f],
-            _ => vec![d],
-        }
-    }
-
-    /// The tensors of a decoder layer whose names start with `prefix`.
+    /// The tensors of a decoder layer whose names start with `prefix`, in the order in which layers are built.
     pub(crate) fn layer_tensors(&self, prefix: &str) -> Vec<TensorSpec> {
-        LAYER
-            .iter()
-            .map(|name| TensorSpec {
-                name: format!("{prefix}{name}"),
-                shape: self.layer_shape(name),
-            })
-            .collect()
+        let (d, f) = (self.hidden_size, self.intermediate_size);
+        let (q, kv) = (self.query_size(), self.key_value_size());
+        let biases = self.layer_spec().biases;
+        let tensor = |module: &str, part: &str, shape: Vec<usize>| TensorSpec {
+            name: format!("{prefix}{module}.{part}"),
+            shape,
+        };
+        let norm = |module: &str| vec![tensor(module, "weight", vec![d])];
+        let linear = |module: &str, [out, inner]: [usize; 2], has_bias: bool| {
+            let bias = has_bias.then(|| tensor(module, "bias", vec![out]));
+            std::iter::once(tensor(module, "weight", vec![out, inner]))
+                .chain(bias)
+                .collect()
+        };
+        [
+            norm("input_layernorm"),
+            linear("self_attn.q_proj", [q, d], biases.qkv),
+            linear("self_attn.k_proj", [kv, d], biases.qkv),
+            linear("self_attn.v_proj", [kv, d], biases.qkv),
+            linear("self_attn.o_proj", [d, q], biases.o),
+            norm("post_attention_layernorm"),
+            linear("mlp.gate_proj", [f, d], biases.mlp),
+            linear("mlp.up_proj", [f, d], biases.mlp),
+            linear("mlp.down_proj", [d, f], biases.mlp),
+        ]
+        .concat()
     }
 
     /// Tensors of `model.safetensors`: embedding, L layers, final norm and, if not tied, unembedding.

@@ -55,6 +55,7 @@ impl RewardModel {
             model,
             score: Linear {
                 weight: Param::from_tensor(weight),
+                bias: None,
             },
         })
     }

@@ -1,5 +1,5 @@
 //! Tiny Llamas made by transformers (`fixtures/make_fixtures.py`) compute the same here: grouped
-//! queries, tied and untied, sharded, f32, f16 and bf16, Llama-3 rotary scaling.
+//! queries, tied and untied, sharded, f32, f16 and bf16, Llama-3 rotary scaling, attention with biases.
 
 mod common;
 
@@ -9,7 +9,13 @@ use wmtp_model::{
     CausalLm, Decoding, Finish, Generation, LoadOptions, MtpLlama, Packed, Request, Sampling, generate_all, load,
 };
 
-const MODELS: [&str; 4] = ["tied-f32", "untied-bf16", "sharded-f16", "llama3-rope"];
+const MODELS: [&str; 5] = [
+    "tied-f32",
+    "untied-bf16",
+    "sharded-f16",
+    "llama3-rope",
+    "attention-bias",
+];
 
 fn open(name: &str) -> MtpLlama {
     load(&fixture(name), &LoadOptions::default(), &Device::flex()).unwrap()

@@ -61,8 +61,8 @@ def of_model(directory):
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     wanted = {}
     for name, tensor in load_file(directory / "model.safetensors").items():
-        module = name.removesuffix(".weight")
-        wanted[gguf_name(module) + ".weight"] = arranged(module, tensor.to(torch.float32).numpy(), config)
+        module, part = name.rsplit(".", 1)
+        wanted[f"{gguf_name(module)}.{part}"] = arranged(module, tensor.to(torch.float32).numpy(), config)
     return wanted, config
 
 

@@ -52,6 +52,11 @@ def parameters(config):
             layer + "mlp.gate_up_proj.weight": [2 * f, d],
             layer + "mlp.down_proj.weight": [d, f],
         }
+        if config.get("attention_bias", False):
+            table |= {
+                layer + "self_attn.qkv_proj.bias": [heads * width + 2 * kv],
+                layer + "self_attn.o_proj.bias": [d],
+            }
     return table
 
 

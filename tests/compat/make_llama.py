@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Makes a tiny Llama for these tests, as other tools would write it.
 
-    make_llama.py TEXT_FILE DIR
+    make_llama.py TEXT_FILE DIR [--attention-bias]
 
-Random bfloat16 weights from a fixed seed, saved by transformers; a tokenizer of Llama 2's kind
+Random bfloat16 weights from a fixed seed, saved by transformers, on request with biases in the attention
+sublayers; a tokenizer of Llama 2's kind
 (sentencepiece BPE with byte fallback) trained on TEXT_FILE, both as tokenizer.model and as
 tokenizer.json; a chat template; generation settings. The two tokenizer files must give the same ids
 for every line of TEXT_FILE.
@@ -63,7 +64,8 @@ def fast(model):
 
 
 def main():
-    if len(sys.argv) != 3:
+    biased = sys.argv[3:] == ["--attention-bias"]
+    if len(sys.argv) != 3 and not biased:
         sys.exit(__doc__)
     lines = [line for line in Path(sys.argv[1]).read_text(encoding="utf-8").splitlines() if line.strip()]
     directory = Path(sys.argv[2])
@@ -71,8 +73,12 @@ def main():
     config = LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=1024, rms_norm_eps=1e-5, initializer_range=0.05,
-        tie_word_embeddings=False, bos_token_id=1, eos_token_id=2, pad_token_id=None)
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(directory)
+        tie_word_embeddings=False, bos_token_id=1, eos_token_id=2, pad_token_id=None, attention_bias=biased)
+    llama = LlamaForCausalLM(config)
+    for name, parameter in llama.named_parameters():
+        if name.endswith(".bias"):
+            torch.nn.init.normal_(parameter, std=0.1)
+    llama.to(torch.bfloat16).save_pretrained(directory)
     GenerationConfig(bos_token_id=1, eos_token_id=2, do_sample=True, temperature=0.6, top_p=0.9).save_pretrained(directory)
 
     model = train(lines)

@@ -85,14 +85,19 @@ if [[ -z ${COMPAT_BASE:-} ]]; then
     "$python" "$here/make_llama.py" "$work/lines.txt" "$base"
 fi
 
-# train NAME SETTING...: a run of a few steps, its checkpoint `last`.
+biased=$work/biased
+say "making a tiny Llama with biases"
+"$python" "$here/make_llama.py" "$work/lines.txt" "$biased" --attention-bias
+
+# train NAME SETTING...: a run of a few steps, its checkpoint `last`. `from` is the base model.
+from=$base
 train() {
     local name=$1
     shift
     say "training $name"
     local sets=()
     for set in "$@"; do sets+=(--set "$set"); done
-    wmtp train baseline --plain --model "$base" --output "$work/runs" --run-name "$name" --max-steps 6 \
+    wmtp train baseline --plain --model "$from" --output "$work/runs" --run-name "$name" --max-steps 6 \
         --set data.seq_len=512 --set batching.micro_batch=1 --set 'data.valid_tasks=[511,513]' \
         "${sets[@]}" 2>"$work/$name.log" || { cat "$work/$name.log" >&2; fail "training $name"; }
 }
@@ -103,6 +108,9 @@ train bf16 train.precision=pure-bf16
 train lora1 model.mtp.n_heads=1 train.lora.rank=4 optim.lr=0.02
 train lora4 train.lora.rank=4 optim.lr=0.02
 train kept train.checkpoint.only_model=true train.checkpoint.dtype=bf16
+from=$biased
+train biased4
+train biased-lora1 model.mtp.n_heads=1 train.lora.rank=4 optim.lr=0.02
 
 say "model directories, as training leaves them and exported"
 wmtp export "$work/runs/full4" "$work/plain-bf16" --heads drop --dtype bf16
@@ -111,7 +119,7 @@ wmtp export "$(last lora4)" "$work/merged4" --merge --dtype f32
 wmtp export "$work/runs/lora1" "$work/merged1" --merge
 wmtp export "$base" "$work/base-again"
 for model in "$(last full4)" "$(last bf16)" "$work/runs/kept/checkpoints/best" "$work/plain-bf16" \
-    "$work/heads-f16" "$work/merged4" "$work/merged1" "$work/base-again"; do
+    "$work/heads-f16" "$work/merged4" "$work/merged1" "$work/base-again" "$(last biased4)"; do
     say "checking ${model#"$work/"}"
     score "$model" >"$work/score.json"
     transformers "$model" "$work/score.json"
@@ -130,6 +138,11 @@ for adapter in "$(last lora1)" "$(last lora4)" "$work/adapter1"; do
     rules adapter "$base" "$adapter"
     gguf adapter "$base" "$adapter"
 done
+say "checking an adapter of a model with biases"
+score "$biased" >"$work/biased-score.json"
+score "$(last biased-lora1)" >"$work/score.json"
+peft "$biased" "$(last biased-lora1)" "$work/score.json" "$work/biased-score.json"
+rules adapter "$biased" "$(last biased-lora1)"
 say "merged here, computed by transformers, against the adapter here"
 score "$(last lora4)" >"$work/score.json"
 transformers "$work/merged4" "$work/score.json"
@@ -144,6 +157,7 @@ for name in full4 bf16; do
 done
 
 say "what must be refused"
+refused "biases in Meta's layout" wmtp convert "$(last biased4)" "$work/meta-biased"
 cp -r "$(last full4)" "$work/no-index"
 rm "$work/no-index/model.safetensors.index.json"
 refused "a directory with heads and no index" rules model "$work/no-index"

@@ -9,6 +9,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::config::{LlamaConfig, RopeScaling};
+use crate::decoder::Biases;
 use crate::error::{ModelError, Problems};
 use crate::fields::Fields;
 
@@ -149,6 +150,11 @@ pub(super) fn write(config: &LlamaConfig) -> Result<Value, ModelError> {
             config.head_dim,
             config.hidden_size / config.num_attention_heads.max(1)
         )));
+    }
+    if config.layer_spec().biases != Biases::default() {
+        return Err(ModelError::Request(
+            "Meta's layout has no biases: a model with `attention_bias` cannot be converted to it".to_owned(),
+        ));
     }
     let (multiple, multiplier) = feed_forward_rule(config.hidden_size, config.intermediate_size);
     let mut map = Map::new();

@@ -11,6 +11,7 @@ use super::decode::{DecodeOps, LayerWeights, Queries};
 use super::segment_cache::{Part, SegmentCaches};
 use crate::config::LlamaConfig;
 use crate::flex;
+use crate::linear::Linear;
 use crate::rope::angles;
 use wmtp_gemm::{FloatSlice, MatrixView, Precision, SkinnyOutput, matmul, matmul_skinny, matmul_skinny_many};
 use wmtp_kernels::attention::flex::Heads;
@@ -31,11 +32,12 @@ pub(crate) enum Products {
     Few,
 }
 
-/// A matrix `[out, in]` in f32 or bf16.
+/// A matrix `[out, in]` in f32 or bf16, with the bias `[out]` of its linear map.
 pub(crate) struct Matrix {
     tensor: FlexTensor,
     out: usize,
     inner: usize,
+    bias: Option<Vec<f32>>,
 }
 
 impl Matrix {
@@ -47,7 +49,15 @@ impl Matrix {
             tensor: tensor.to_contiguous(),
             out,
             inner,
+            bias: None,
         })
+    }
+
+    /// That of a linear map; none as for [`Matrix::new`].
+    fn of(map: &Linear) -> Option<Self> {
+        let matrix = Self::new(map.weight.val())?;
+        let bias = map.bias.as_ref().map(vector);
+        Some(Self { bias, ..matrix })
     }
 
     fn values(&self) -> FloatSlice<'_> {
@@ -63,14 +73,14 @@ impl Matrix {
         }
     }
 
-    /// `x` `[N, in]` times the transpose, `[N, out]`, for a step.
+    /// `x` `[N, in]` times the transpose, plus the bias, `[N, out]`, for a step.
     pub fn times(&self, x: &[f32]) -> Vec<f32> {
         let [to] = times([self], x, Products::Few);
         to
     }
 }
 
-/// `x` `[N, in]` times the transpose of each matrix.
+/// `x` `[N, in]` times the transpose of each matrix, plus its bias.
 fn times<const M: usize>(matrices: [&Matrix; M], x: &[f32], products: Products) -> [Vec<f32>; M] {
     let mut all = matrices.map(|matrix| vec![0.0; x.len() / matrix.inner * matrix.out]);
     let of_one_type = matrices.iter().all(|m| m.tensor.dtype() == matrices[0].tensor.dtype());
@@ -83,10 +93,11 @@ fn times<const M: usize>(matrices: [&Matrix; M], x: &[f32], products: Products) 
             n: matrix.out,
         });
         matmul_skinny_many(&mut outputs.collect::<Vec<_>>(), x, [n, inner]);
-        return all;
     }
     for (matrix, to) in matrices.iter().zip(&mut all) {
-        if products == Products::Few {
+        if products == Products::Few && of_one_type {
+            // Computed above, with the others.
+        } else if products == Products::Few {
             matmul_skinny(to, x, matrix.values(), [n, matrix.out, inner]);
         } else {
             let right = MatrixView::strided(matrix.values(), [matrix.out, inner], [inner, 1]).transposed();
@@ -99,11 +110,15 @@ fn times<const M: usize>(matrices: [&Matrix; M], x: &[f32], products: Products) 
                 Precision::F32,
             );
         }
+        if let Some(bias) = &matrix.bias {
+            let rows = to.chunks_exact_mut(matrix.out);
+            rows.for_each(|row| row.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias));
+        }
     }
     all
 }
 
-/// The values of a norm's weight.
+/// The values of a norm's weight or of a bias.
 pub(crate) fn vector(weight: &Param<Tensor<1>>) -> Vec<f32> {
     weight.val().into_data().iter::<f32>().collect()
 }
@@ -114,17 +129,16 @@ pub(crate) type SliceWeights = LayerWeights<Vec<f32>, Matrix>;
 /// The weights of `layer`. None if a matrix is not in flex's memory in f32 or bf16.
 pub(crate) fn slice_weights(layer: &DecoderLayer) -> Option<SliceWeights> {
     let weights = layer.by_role();
-    let matrix = |linear: &crate::linear::Linear| Matrix::new(linear.weight.val());
     Some(LayerWeights {
         input_norm: vector(&weights.input_norm.weight),
-        q: matrix(weights.q)?,
-        k: matrix(weights.k)?,
-        v: matrix(weights.v)?,
-        o: matrix(weights.o)?,
+        q: Matrix::of(weights.q)?,
+        k: Matrix::of(weights.k)?,
+        v: Matrix::of(weights.v)?,
+        o: Matrix::of(weights.o)?,
         post_attention_norm: vector(&weights.post_attention_norm.weight),
-        gate: matrix(weights.gate)?,
-        up: matrix(weights.up)?,
-        down: matrix(weights.down)?,
+        gate: Matrix::of(weights.gate)?,
+        up: Matrix::of(weights.up)?,
+        down: Matrix::of(weights.down)?,
     })
 }
 

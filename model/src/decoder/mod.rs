@@ -33,14 +33,14 @@ use burn::tensor::{Int, Tensor};
 
 use crate::config::LlamaConfig;
 use crate::linear::{Linear, RmsNorm};
-use crate::names;
 pub(crate) use decode::{LayerWeights, SegmentId, decode, decode_last, extend_caches};
 pub use execution::AttentionContext;
 pub(crate) use execution::Execution;
 pub(crate) use kv_cache::{NewTexts, TensorDecode, TensorKvCache};
-use node::DecoderOps;
+use node::{DecoderOps, Inputs};
 #[cfg(feature = "flex")]
 pub(crate) use segment_cache::{Part, SegmentCaches};
+pub(crate) use spec::FAMILIES;
 pub use spec::{Activation, Biases, LayerSpec, Norm};
 
 /// Grouped-query self-attention with rotary positions.
@@ -90,42 +90,61 @@ impl DecoderLayer {
     /// Builds a layer from a source of parameters by name within the layer.
     pub(crate) fn build<E>(
         config: &LlamaConfig,
-        matrix: &mut dyn FnMut(&str) -> Result<Param<Tensor<2>>, E>,
-        vector: &mut dyn FnMut(&str) -> Result<Param<Tensor<1>>, E>,
+        matrix: &dyn Fn(&str) -> Result<Param<Tensor<2>>, E>,
+        vector: &dyn Fn(&str) -> Result<Param<Tensor<1>>, E>,
     ) -> Result<Self, E> {
-        let mut linear = |name: &str| matrix(name).map(|weight| Linear { weight });
-        let mut norm = |name: &str| vector(name).map(|weight| RmsNorm::new(weight, config.layer_spec().norm.eps()));
+        let LayerSpec { norm, biases, .. } = config.layer_spec();
+        let norm = |module: &str| vector(&format!("{module}.weight")).map(|weight| RmsNorm::new(weight, norm.eps()));
+        let linear = |module: &str, has_bias: bool| {
+            let bias = has_bias.then(|| vector(&format!("{module}.bias"))).transpose();
+            Ok(Linear {
+                weight: matrix(&format!("{module}.weight"))?,
+                bias: bias?,
+            })
+        };
         Ok(Self {
-            input_layernorm: norm("input_layernorm.weight")?,
+            input_layernorm: norm("input_layernorm")?,
             self_attn: Attention {
-                q_proj: linear("self_attn.q_proj.weight")?,
-                k_proj: linear("self_attn.k_proj.weight")?,
-                v_proj: linear("self_attn.v_proj.weight")?,
-                o_proj: linear("self_attn.o_proj.weight")?,
+                q_proj: linear("self_attn.q_proj", biases.qkv)?,
+                k_proj: linear("self_attn.k_proj", biases.qkv)?,
+                v_proj: linear("self_attn.v_proj", biases.qkv)?,
+                o_proj: linear("self_attn.o_proj", biases.o)?,
             },
-            post_attention_layernorm: norm("post_attention_layernorm.weight")?,
+            post_attention_layernorm: norm("post_attention_layernorm")?,
             mlp: Mlp {
-                gate_proj: linear("mlp.gate_proj.weight")?,
-                up_proj: linear("mlp.up_proj.weight")?,
-                down_proj: linear("mlp.down_proj.weight")?,
+                gate_proj: linear("mlp.gate_proj", biases.mlp)?,
+                up_proj: linear("mlp.up_proj", biases.mlp)?,
+                down_proj: linear("mlp.down_proj", biases.mlp)?,
             },
         })
     }
 
-    /// All parameters with their names within the layer, in the order of [`names::LAYER`].
-    pub(crate) fn weights(&self) -> impl Iterator<Item = (&'static str, Weight<'_>)> {
-        let values = [
-            Weight::Vector(&self.input_layernorm.weight),
-            Weight::Matrix(&self.self_attn.q_proj.weight),
-            Weight::Matrix(&self.self_attn.k_proj.weight),
-            Weight::Matrix(&self.self_attn.v_proj.weight),
-            Weight::Matrix(&self.self_attn.o_proj.weight),
-            Weight::Vector(&self.post_attention_layernorm.weight),
-            Weight::Matrix(&self.mlp.gate_proj.weight),
-            Weight::Matrix(&self.mlp.up_proj.weight),
-            Weight::Matrix(&self.mlp.down_proj.weight),
-        ];
-        names::LAYER.into_iter().zip(values)
+    /// All parameters with their names within the layer, in the order of [`LlamaConfig::layer_tensors`].
+    pub(crate) fn weights(&self) -> Vec<(String, Weight<'_>)> {
+        fn norm<'a>(module: &str, norm: &'a RmsNorm) -> Vec<(String, Weight<'a>)> {
+            vec![(format!("{module}.weight"), Weight::Vector(&norm.weight))]
+        }
+        fn linear<'a>(module: &str, map: &'a Linear) -> Vec<(String, Weight<'a>)> {
+            let mut weights = vec![(format!("{module}.weight"), Weight::Matrix(&map.weight))];
+            let bias = map.bias.as_ref().map(Weight::Vector);
+            weights.extend(bias.map(|bias| (format!("{module}.bias"), bias)));
+            weights
+        }
+        let weights = self.by_role();
+        [
+            norm("input_layernorm", weights.input_norm),
+            linear("self_attn.q_proj", weights.q),
+            linear("self_attn.k_proj", weights.k),
+            linear("self_attn.v_proj", weights.v),
+            linear("self_attn.o_proj", weights.o),
+            norm("post_attention_layernorm", weights.post_attention_norm),
+            linear("mlp.gate_proj", weights.gate),
+            linear("mlp.up_proj", weights.up),
+            linear("mlp.down_proj", weights.down),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 
     /// The weights by their role, for decoding.
@@ -148,20 +167,28 @@ impl DecoderLayer {
     /// returned, for these rows only.
     pub(crate) fn forward(&self, x: Tensor<2>, ctx: &AttentionContext, rows: Option<Tensor<1, Int>>) -> Tensor<2> {
         let weights = self.by_role();
-        let of_rows = |x: Tensor<2>| match rows {
-            Some(rows) => x.select(0, rows),
-            None => x,
+        let x = Dispatch::attention_sublayer(
+            inputs(x, weights.input_norm, [weights.q, weights.k, weights.v, weights.o]),
+            ctx.execution.clone(),
+        );
+        let x = match rows {
+            Some(rows) => Tensor::from_dispatch(x).select(0, rows),
+            None => Tensor::from_dispatch(x),
         };
-        let execution = || ctx.execution.clone();
-        let norm = |norm: &RmsNorm| norm.weight.val().into_dispatch();
-        let matrix = |linear: &Linear| linear.weight.val().into_dispatch();
-        let input_norm = norm(weights.input_norm);
-        let [q, k, v, o] = [weights.q, weights.k, weights.v, weights.o].map(matrix);
-        let x = Dispatch::attention_sublayer(x.into_dispatch(), input_norm, q, k, v, o, execution());
-        let x = of_rows(Tensor::from_dispatch(x));
-        let mlp_norm = norm(weights.post_attention_norm);
-        let [gate, up, down] = [weights.gate, weights.up, weights.down].map(matrix);
-        let y = Dispatch::mlp_sublayer(x.into_dispatch(), mlp_norm, gate, up, down, execution());
+        let y = Dispatch::mlp_sublayer(
+            inputs(x, weights.post_attention_norm, [weights.gate, weights.up, weights.down]),
+            ctx.execution.clone(),
+        );
         Tensor::from_dispatch(y)
+    }
+}
+
+/// A sublayer's inputs.
+fn inputs<const L: usize>(x: Tensor<2>, norm: &RmsNorm, maps: [&Linear; L]) -> Inputs<Dispatch, L> {
+    Inputs {
+        x: x.into_dispatch(),
+        norm: norm.weight.val().into_dispatch(),
+        matrices: maps.map(|map| map.weight.val().into_dispatch()),
+        biases: maps.map(|map| map.bias.as_ref().map(|bias| bias.val().into_dispatch())),
     }
 }

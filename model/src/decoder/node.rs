@@ -1,12 +1,14 @@
 //! The two sublayers as one node each of burn's graph: how they reach the backends through burn's
 //! dispatch, and their rule for autodiff.
-#![allow(clippy::too_many_arguments)] // burn's dispatch takes tensors one by one
 
 use super::execution::Execution;
 use super::operations::Operations;
-use super::sublayer::{self, SavedAttention, SublayerOps};
+#[cfg(feature = "flex")]
+use super::slices::Slices;
+use super::sublayer::{Attention, LinearMap, Mlp, Parameters, Requested, Sublayer};
 use burn::backend::{
-    Autodiff, Backend,
+    Autodiff, Backend, BackendTensor, Dispatch, DispatchAutodiffContext, DispatchTensor, DispatchTensorKind,
+    ExtensionType,
     autodiff::{
         checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
         grads::Gradients,
@@ -15,11 +17,96 @@ use burn::backend::{
     backend_extension,
     tensor::FloatTensor,
 };
-use std::fmt::Debug;
-use wmtp_kernels::SavedActivations;
 use wmtp_kernels::attention::AttentionBackend;
 use wmtp_kernels::register_gradients;
 use wmtp_kernels::{rms_norm::RmsNormBackend, rotary::RotaryBackend, swiglu::SwigluBackend};
+
+/// A sublayer's inputs: the residual stream, and the parameters with its L linear maps.
+#[derive(Debug, Clone)]
+pub struct Inputs<B: Backend, const L: usize> {
+    /// `[N, D]`.
+    pub x: FloatTensor<B>,
+    /// `[D]`.
+    pub norm: FloatTensor<B>,
+    /// `[out, in]` each.
+    pub matrices: [FloatTensor<B>; L],
+    /// `[out]` each, of the maps that have one.
+    pub biases: [Option<FloatTensor<B>>; L],
+}
+
+/// Linear maps of queries, keys, values and output.
+pub type AttentionInputs<B> = Inputs<B, 4>;
+/// Linear maps of gate, up and down.
+pub type MlpInputs<B> = Inputs<B, 3>;
+
+impl<B: Backend, const L: usize> Inputs<B, L> {
+    /// The same with each tensor replaced.
+    pub fn map<T: Backend>(self, replaced: impl Fn(FloatTensor<B>) -> FloatTensor<T>) -> Inputs<T, L> {
+        Inputs {
+            x: replaced(self.x),
+            norm: replaced(self.norm),
+            matrices: self.matrices.map(&replaced),
+            biases: self.biases.map(|bias| bias.map(&replaced)),
+        }
+    }
+
+    /// Biases, stream, norm and matrices.
+    pub fn in_order(&self) -> impl Iterator<Item = Option<&FloatTensor<B>>> {
+        let others = [&self.x, &self.norm].into_iter().chain(&self.matrices);
+        self.biases.iter().map(Option::as_ref).chain(others.map(Some))
+    }
+
+    /// The parameters for sublayers in the backend's own operations.
+    fn parameters(&self) -> Parameters<'_, Operations<B>, L>
+    where
+        B: LayerBackend,
+    {
+        Parameters {
+            norm: &self.norm,
+            maps: std::array::from_fn(|i| LinearMap {
+                matrix: &self.matrices[i],
+                bias: self.biases[i].as_ref(),
+            }),
+        }
+    }
+}
+
+/// What burn derives for structs without arrays.
+impl<B: Backend, const L: usize> ExtensionType<B> for Inputs<B, L> {
+    type Target = Inputs<Dispatch, L>;
+
+    fn map_to_dispatch<F>(self, map_kind: F, autodiff: DispatchAutodiffContext) -> Self::Target
+    where
+        F: Fn(BackendTensor<B>) -> DispatchTensorKind,
+    {
+        self.map(|tensor| DispatchTensor {
+            kind: map_kind(BackendTensor::Float(tensor)),
+            autodiff,
+        })
+    }
+
+    fn map_from_dispatch<F>(target: Self::Target, unwrap_kind: F) -> Self
+    where
+        F: Fn(DispatchTensor) -> BackendTensor<B>,
+    {
+        target.map(|tensor| unwrap_kind(tensor).float())
+    }
+
+    fn routing_tensor(target: &Self::Target) -> Option<&DispatchTensor> {
+        Some(&target.x)
+    }
+
+    fn routing_float_tensor(target: &Self::Target) -> Option<&DispatchTensor> {
+        Some(&target.x)
+    }
+
+    fn autodiff_context(target: &Self::Target) -> DispatchAutodiffContext {
+        let tensors = target.in_order().flatten();
+        tensors.fold(DispatchAutodiffContext::Disabled, |context, tensor| {
+            context.merge(tensor.autodiff)
+        })
+    }
+}
 
 /// The sublayers of a decoder layer as burn's dispatch sees them.
 #[backend_extension(
@@ -30,245 +117,137 @@ use wmtp_kernels::{rms_norm::RmsNormBackend, rotary::RotaryBackend, swiglu::Swig
     Cube: cfg(any(feature = "wgpu", feature = "cuda"))
 )]
 pub trait DecoderOps: Backend {
-    /// `x` `[N, D]` plus attention; weights as in [`crate::DecoderLayer`].
+    /// `x` plus attention.
     fn attention_sublayer(
-        x: FloatTensor<Self>,
-        norm: FloatTensor<Self>,
-        q: FloatTensor<Self>,
-        k: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        o: FloatTensor<Self>,
+        #[extension_type] inputs: AttentionInputs<Self>,
         #[extension_type] execution: Execution<Self>,
     ) -> FloatTensor<Self>;
 
-    /// `x` `[N, D]` plus the MLP.
+    /// `x` plus the MLP.
     fn mlp_sublayer(
-        x: FloatTensor<Self>,
-        norm: FloatTensor<Self>,
-        gate: FloatTensor<Self>,
-        up: FloatTensor<Self>,
-        down: FloatTensor<Self>,
+        #[extension_type] inputs: MlpInputs<Self>,
         #[extension_type] execution: Execution<Self>,
     ) -> FloatTensor<Self>;
 }
 
-/// What a sublayer saves for its backward pass, on slices or as tensors.
+/// What a sublayer saves for its backward pass.
 #[derive(Debug, Clone)]
-pub enum Saved<S, O> {
-    /// By [`super::slices`].
-    Slices(S),
-    /// By [`super::operations`].
-    Operations(O),
+pub enum Saved<B: LayerBackend, S: Sublayer<L>, const L: usize> {
+    /// On slices in host memory.
+    #[cfg(feature = "flex")]
+    Slices(S::Saved<Slices>),
+    /// As tensors.
+    Operations(S::Saved<Operations<B>>),
 }
 
-impl<S, O> Saved<S, O> {
-    pub(super) fn slices(self) -> Option<S> {
+impl<B: LayerBackend, S: Sublayer<L>, const L: usize> Saved<B, S, L> {
+    #[cfg(feature = "flex")]
+    pub(super) fn slices(self) -> Option<S::Saved<Slices>> {
         match self {
             Self::Slices(saved) => Some(saved),
             Self::Operations(_) => None,
         }
     }
 
-    fn operations(self) -> Option<O> {
+    fn operations(self) -> Option<S::Saved<Operations<B>>> {
         match self {
             Self::Operations(saved) => Some(saved),
+            #[cfg(feature = "flex")]
             Self::Slices(_) => None,
         }
     }
 }
 
-/// Queries, keys and values, and the output of attention.
-pub type AttentionSaved<B> = Saved<(SavedActivations, SavedActivations), SavedAttention<Operations<B>>>;
-/// Gate and up.
-pub type MlpSaved<B> = Saved<([SavedActivations; 2], usize), <Operations<B> as SublayerOps>::GateUp>;
-
-/// What a backend without autodiff provides: both sublayers with what they save, and their gradients as
-/// requested. Inputs in the order of [`DecoderOps`]. By default in the backend's own operations.
+/// What a backend without autodiff provides: a sublayer with what it saves, and its requested gradients. By
+/// default in the backend's own operations.
 pub trait LayerBackend: RmsNormBackend + RotaryBackend + AttentionBackend + SwigluBackend {
-    /// The attention sublayer.
-    fn attention_forward(
-        inputs: &[FloatTensor<Self>; 6],
-        execution: &Execution<Self>,
-    ) -> (FloatTensor<Self>, AttentionSaved<Self>) {
-        execution.operations().attention_forward(inputs)
-    }
-
-    /// Its gradients.
-    fn attention_backward(
-        inputs: &[FloatTensor<Self>; 6],
-        saved: Option<AttentionSaved<Self>>,
-        upstream: FloatTensor<Self>,
-        requested: [bool; 6],
-        execution: &Execution<Self>,
-    ) -> [Option<FloatTensor<Self>>; 6] {
-        execution
-            .operations()
-            .attention_backward(inputs, saved, upstream, requested)
-    }
-
-    /// The MLP sublayer.
-    fn mlp_forward(
-        inputs: &[FloatTensor<Self>; 5],
+    /// The result and, if `save`, what backward needs in addition to the inputs.
+    fn sublayer_forward<S: Sublayer<L>, const L: usize>(
+        inputs: &Inputs<Self, L>,
         execution: &Execution<Self>,
         save: bool,
-    ) -> (FloatTensor<Self>, Option<MlpSaved<Self>>) {
-        execution.operations().mlp_forward(inputs, save)
+    ) -> (FloatTensor<Self>, Option<Saved<Self, S, L>>) {
+        execution.operations().forward(inputs, save)
     }
 
-    /// Its gradients.
-    fn mlp_backward(
-        inputs: &[FloatTensor<Self>; 5],
-        saved: Option<MlpSaved<Self>>,
+    /// The gradients of the inputs in the order of [`Inputs::in_order`], those of linear maps as requested.
+    fn sublayer_backward<S: Sublayer<L>, const L: usize>(
+        inputs: &Inputs<Self, L>,
+        saved: Option<Saved<Self, S, L>>,
         upstream: FloatTensor<Self>,
-        requested: [bool; 5],
+        requested: [Requested; L],
         execution: &Execution<Self>,
-    ) -> [Option<FloatTensor<Self>>; 5] {
-        execution.operations().mlp_backward(inputs, saved, upstream, requested)
+    ) -> Vec<Option<FloatTensor<Self>>> {
+        execution.operations().backward(inputs, saved, upstream, requested)
     }
 }
 
 impl<B: LayerBackend> Operations<B> {
-    pub(super) fn attention_forward(
+    pub(super) fn forward<S: Sublayer<L>, const L: usize>(
         &self,
-        [x, norm, weights @ ..]: &[FloatTensor<B>; 6],
-    ) -> (FloatTensor<B>, AttentionSaved<B>) {
-        let (y, saved) = sublayer::attention(self, x, norm, weights);
-        (y, Saved::Operations(saved))
-    }
-
-    pub(super) fn attention_backward(
-        &self,
-        [x, norm, weights @ ..]: &[FloatTensor<B>; 6],
-        saved: Option<AttentionSaved<B>>,
-        upstream: FloatTensor<B>,
-        [_, _, of_weights @ ..]: [bool; 6],
-    ) -> [Option<FloatTensor<B>>; 6] {
-        let saved = saved.and_then(Saved::operations);
-        let found = sublayer::attention_backward(self, x, norm, weights, saved, &upstream, of_weights);
-        let [q, k, v, o] = found.weights;
-        [Some(found.x), Some(found.norm), q, k, v, o]
-    }
-
-    pub(super) fn mlp_forward(
-        &self,
-        [x, norm, weights @ ..]: &[FloatTensor<B>; 5],
+        inputs: &Inputs<B, L>,
         save: bool,
-    ) -> (FloatTensor<B>, Option<MlpSaved<B>>) {
-        let (y, saved) = sublayer::mlp(self, x, norm, weights, save);
+    ) -> (FloatTensor<B>, Option<Saved<B, S, L>>) {
+        let (y, saved) = S::forward(self, &inputs.x, &inputs.parameters(), save);
         (y, saved.map(Saved::Operations))
     }
 
-    pub(super) fn mlp_backward(
+    pub(super) fn backward<S: Sublayer<L>, const L: usize>(
         &self,
-        [x, norm, weights @ ..]: &[FloatTensor<B>; 5],
-        saved: Option<MlpSaved<B>>,
+        inputs: &Inputs<B, L>,
+        saved: Option<Saved<B, S, L>>,
         upstream: FloatTensor<B>,
-        [_, _, of_weights @ ..]: [bool; 5],
-    ) -> [Option<FloatTensor<B>>; 5] {
+        requested: [Requested; L],
+    ) -> Vec<Option<FloatTensor<B>>> {
         let saved = saved.and_then(Saved::operations);
-        let found = sublayer::mlp_backward(self, x, norm, weights, saved, &upstream, of_weights);
-        let [gate, up, down] = found.weights;
-        [Some(found.x), Some(found.norm), gate, up, down]
+        let found = S::backward(self, &inputs.x, &inputs.parameters(), saved, &upstream, requested);
+        found.in_order(|x| x, |vector| vector, |matrix| matrix)
     }
-}
-
-/// A sublayer as a node of the graph.
-trait Sublayer<B: Backend, const N: usize>: Debug + Send + 'static {
-    type Saved: Clone + Debug + Send + 'static;
-
-    /// The result and, if `save`, what backward needs in addition to the inputs.
-    fn forward(
-        inputs: &[FloatTensor<B>; N],
-        execution: &Execution<B>,
-        save: bool,
-    ) -> (FloatTensor<B>, Option<Self::Saved>);
-
-    /// The requested gradients of the inputs.
-    fn backward(
-        state: State<B, Self::Saved, N>,
-        upstream: FloatTensor<B>,
-        requested: [bool; N],
-    ) -> [Option<FloatTensor<B>>; N];
 }
 
 /// What waits for the backward pass.
 #[derive(Debug, Clone)]
-struct State<B: Backend, S, const N: usize> {
-    inputs: [FloatTensor<B>; N],
-    saved: Option<S>,
+struct State<B: LayerBackend, S: Sublayer<L>, const L: usize> {
+    inputs: Inputs<B, L>,
+    saved: Option<Saved<B, S, L>>,
     execution: Execution<B>,
 }
 
+/// A sublayer as a node of the graph with P = 2 L + 2 parents: its inputs in their order, and `x` in the place
+/// of a bias that a map does not have, which gets no gradient for it.
 #[derive(Debug)]
-struct Attention;
+struct Node<S, const L: usize>(S);
 
-impl<B: LayerBackend> Sublayer<B, 6> for Attention {
-    type Saved = AttentionSaved<B>;
+impl<B: LayerBackend, S: Sublayer<L>, const L: usize, const P: usize> Backward<B, P> for Node<S, L> {
+    type State = State<B, S, L>;
 
-    fn forward(
-        inputs: &[FloatTensor<B>; 6],
-        execution: &Execution<B>,
-        save: bool,
-    ) -> (FloatTensor<B>, Option<Self::Saved>) {
-        let (y, saved) = B::attention_forward(inputs, execution);
-        (y, save.then_some(saved))
-    }
-
-    fn backward(
-        state: State<B, Self::Saved, 6>,
-        upstream: FloatTensor<B>,
-        requested: [bool; 6],
-    ) -> [Option<FloatTensor<B>>; 6] {
-        B::attention_backward(&state.inputs, state.saved, upstream, requested, &state.execution)
-    }
-}
-
-#[derive(Debug)]
-struct Mlp;
-
-impl<B: LayerBackend> Sublayer<B, 5> for Mlp {
-    type Saved = MlpSaved<B>;
-
-    fn forward(
-        inputs: &[FloatTensor<B>; 5],
-        execution: &Execution<B>,
-        save: bool,
-    ) -> (FloatTensor<B>, Option<Self::Saved>) {
-        B::mlp_forward(inputs, execution, save)
-    }
-
-    fn backward(
-        state: State<B, Self::Saved, 5>,
-        upstream: FloatTensor<B>,
-        requested: [bool; 5],
-    ) -> [Option<FloatTensor<B>>; 5] {
-        B::mlp_backward(&state.inputs, state.saved, upstream, requested, &state.execution)
-    }
-}
-
-#[derive(Debug)]
-struct Node<S>(S);
-
-impl<B: Backend, S: Sublayer<B, N>, const N: usize> Backward<B, N> for Node<S> {
-    type State = State<B, S::Saved, N>;
-
-    fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
-        register_gradients::<B, _, _>(ops, grads, S::backward);
+    fn backward(self, ops: Ops<Self::State, P>, grads: &mut Gradients, _: &mut Checkpointer) {
+        register_gradients::<B, _, P>(ops, grads, |state, upstream, needed| {
+            let requested = std::array::from_fn(|i| Requested {
+                matrix: needed[L + 2 + i],
+                bias: needed[i] && state.inputs.biases[i].is_some(),
+            });
+            let found = B::sublayer_backward::<S, L>(&state.inputs, state.saved, upstream, requested, &state.execution);
+            let mut found = found.into_iter();
+            std::array::from_fn(|_| found.next().flatten())
+        });
     }
 }
 
 /// A sublayer on an autodiff backend, recorded in the graph where an input is tracked.
-fn recorded<B: Backend, C: CheckpointStrategy, S: Sublayer<B, N>, const N: usize>(
+fn recorded<B: LayerBackend, C: CheckpointStrategy, S: Sublayer<L>, const L: usize, const P: usize>(
     sublayer: S,
-    inputs: [FloatTensor<Autodiff<B, C>>; N],
+    inputs: Inputs<Autodiff<B, C>, L>,
     execution: Execution<Autodiff<B, C>>,
 ) -> FloatTensor<Autodiff<B, C>> {
-    let nodes = std::array::from_fn(|i| inputs[i].node());
+    let mut parents = inputs.in_order();
+    let nodes = std::array::from_fn::<_, P, _>(|_| parents.next().flatten().unwrap_or(&inputs.x).node());
+    drop(parents);
     let inputs = inputs.map(|input| input.into_primitive());
     let execution = execution.inner();
-    match Node(sublayer).prepare::<C>(nodes).compute_bound().stateful() {
+    match Node::<S, L>(sublayer).prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(prep) => {
-            let (y, saved) = S::forward(&inputs, &execution, !execution.recompute());
+            let (y, saved) = B::sublayer_forward::<S, L>(&inputs, &execution, !execution.recompute());
             let state = State {
                 inputs,
                 saved,
@@ -276,32 +255,17 @@ fn recorded<B: Backend, C: CheckpointStrategy, S: Sublayer<B, N>, const N: usize
             };
             prep.finish(state, y)
         }
-        OpsKind::UnTracked(prep) => prep.finish(S::forward(&inputs, &execution, false).0),
+        OpsKind::UnTracked(prep) => prep.finish(B::sublayer_forward::<S, L>(&inputs, &execution, false).0),
     }
 }
 
 impl<B: LayerBackend, C: CheckpointStrategy> DecoderOps for Autodiff<B, C> {
-    fn attention_sublayer(
-        x: FloatTensor<Self>,
-        norm: FloatTensor<Self>,
-        q: FloatTensor<Self>,
-        k: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        o: FloatTensor<Self>,
-        execution: Execution<Self>,
-    ) -> FloatTensor<Self> {
-        recorded::<B, C, _, 6>(Attention, [x, norm, q, k, v, o], execution)
+    fn attention_sublayer(inputs: AttentionInputs<Self>, execution: Execution<Self>) -> FloatTensor<Self> {
+        recorded::<B, C, _, 4, 10>(Attention, inputs, execution)
     }
 
-    fn mlp_sublayer(
-        x: FloatTensor<Self>,
-        norm: FloatTensor<Self>,
-        gate: FloatTensor<Self>,
-        up: FloatTensor<Self>,
-        down: FloatTensor<Self>,
-        execution: Execution<Self>,
-    ) -> FloatTensor<Self> {
-        recorded::<B, C, _, 5>(Mlp, [x, norm, gate, up, down], execution)
+    fn mlp_sublayer(inputs: MlpInputs<Self>, execution: Execution<Self>) -> FloatTensor<Self> {
+        recorded::<B, C, _, 3, 8>(Mlp, inputs, execution)
     }
 }
 
@@ -311,27 +275,12 @@ macro_rules! implement {
         #[cfg($feature)]
         #[allow(deprecated)] // upstream deprecates ndarray and tch, and they still work
         impl DecoderOps for $backend {
-            fn attention_sublayer(
-                x: FloatTensor<Self>,
-                norm: FloatTensor<Self>,
-                q: FloatTensor<Self>,
-                k: FloatTensor<Self>,
-                v: FloatTensor<Self>,
-                o: FloatTensor<Self>,
-                execution: Execution<Self>,
-            ) -> FloatTensor<Self> {
-                Self::attention_forward(&[x, norm, q, k, v, o], &execution).0
+            fn attention_sublayer(inputs: AttentionInputs<Self>, execution: Execution<Self>) -> FloatTensor<Self> {
+                Self::sublayer_forward::<Attention, 4>(&inputs, &execution, false).0
             }
 
-            fn mlp_sublayer(
-                x: FloatTensor<Self>,
-                norm: FloatTensor<Self>,
-                gate: FloatTensor<Self>,
-                up: FloatTensor<Self>,
-                down: FloatTensor<Self>,
-                execution: Execution<Self>,
-            ) -> FloatTensor<Self> {
-                Self::mlp_forward(&[x, norm, gate, up, down], &execution, false).0
+            fn mlp_sublayer(inputs: MlpInputs<Self>, execution: Execution<Self>) -> FloatTensor<Self> {
+                Self::sublayer_forward::<Mlp, 3>(&inputs, &execution, false).0
             }
         }
     )*};

@@ -4,7 +4,7 @@
 //! kernels and hold no S x S scores.
 
 use super::node::LayerBackend;
-use super::sublayer::SublayerOps;
+use super::sublayer::{LinearMap, SublayerOps};
 use burn::backend::{
     Backend, ExtensionType, TensorMetadata,
     tensor::{FloatTensor, IntTensor},
@@ -14,6 +14,7 @@ use wmtp_kernels::attention::{Attended, AttentionBackend, Inputs as Scored};
 use wmtp_kernels::rms_norm::RmsNormBackend;
 use wmtp_kernels::rotary::Rotation;
 use wmtp_kernels::swiglu::SwigluBackend;
+use wmtp_kernels::{accumulator_dtype, cast};
 
 /// Rotary tables, documents and sizes of one batch.
 #[derive(Debug, Clone, ExtensionType)]
@@ -67,15 +68,15 @@ impl<B: LayerBackend> SublayerOps for Operations<B> {
     type Stream = FloatTensor<B>;
     type Rows = FloatTensor<B>;
     type View<'a> = FloatTensor<B>;
-    type Norm = FloatTensor<B>;
-    type Weight = FloatTensor<B>;
+    type Vector = FloatTensor<B>;
+    type Matrix<'a> = &'a FloatTensor<B>;
     /// Queries `[B, H, S, W]`, keys and values `[B, K, S, W]`.
     type Qkv = [FloatTensor<B>; 3];
     type QkvGrad = [FloatTensor<B>; 3];
     type Attended = Attended<B>;
     type GateUp = [FloatTensor<B>; 2];
-    type NormGrad = FloatTensor<B>;
-    type WeightGrad = FloatTensor<B>;
+    type VectorGrad = FloatTensor<B>;
+    type MatrixGrad = FloatTensor<B>;
 
     fn stream<'a>(&'a self, x: &'a FloatTensor<B>) -> FloatTensor<B> {
         x.clone()
@@ -100,28 +101,41 @@ impl<B: LayerBackend> SublayerOps for Operations<B> {
         (B::float_add(d_x, upstream.clone()), d_norm)
     }
 
-    fn linear(&self, rows: FloatTensor<B>, weight: &FloatTensor<B>) -> FloatTensor<B> {
-        B::float_matmul(rows, B::float_transpose(weight.clone()))
+    fn linear(&self, rows: FloatTensor<B>, map: &LinearMap<'_, Self>) -> FloatTensor<B> {
+        let y = B::float_matmul(rows, B::float_transpose(map.matrix.clone()));
+        match map.bias {
+            Some(bias) => {
+                let row = Shape::new([1, bias.shape().num_elements()]);
+                B::float_add(y, B::float_reshape(bias.clone(), row))
+            }
+            None => y,
+        }
     }
 
-    fn add_linear(&self, x: &FloatTensor<B>, rows: FloatTensor<B>, weight: &FloatTensor<B>) -> FloatTensor<B> {
-        B::float_add(x.clone(), self.linear(rows, weight))
+    fn add_linear(&self, x: &FloatTensor<B>, rows: FloatTensor<B>, map: &LinearMap<'_, Self>) -> FloatTensor<B> {
+        B::float_add(x.clone(), self.linear(rows, map))
     }
 
-    fn input_grad(&self, upstream: FloatTensor<B>, weight: &FloatTensor<B>) -> FloatTensor<B> {
-        B::float_matmul(upstream, weight.clone())
+    fn input_grad(&self, upstream: FloatTensor<B>, matrix: &FloatTensor<B>) -> FloatTensor<B> {
+        B::float_matmul(upstream, matrix.clone())
     }
 
-    fn add_input_grad(&self, to: FloatTensor<B>, upstream: FloatTensor<B>, weight: &FloatTensor<B>) -> FloatTensor<B> {
-        B::float_add(to, self.input_grad(upstream, weight))
+    fn add_input_grad(&self, to: FloatTensor<B>, upstream: FloatTensor<B>, matrix: &FloatTensor<B>) -> FloatTensor<B> {
+        B::float_add(to, self.input_grad(upstream, matrix))
     }
 
-    fn weight_grad(&self, upstream: FloatTensor<B>, rows: FloatTensor<B>) -> FloatTensor<B> {
+    fn matrix_grad(&self, upstream: FloatTensor<B>, rows: FloatTensor<B>) -> FloatTensor<B> {
         B::float_matmul(B::float_transpose(upstream), rows)
     }
 
-    fn qkv(&self, h: FloatTensor<B>, weights: [&FloatTensor<B>; 3]) -> [FloatTensor<B>; 3] {
-        let [q, k, v] = weights.map(|weight| self.split(self.linear(h.clone(), weight)));
+    fn bias_grad(&self, upstream: FloatTensor<B>) -> FloatTensor<B> {
+        let (dtype, width) = (upstream.dtype(), upstream.shape()[1]);
+        let sums = B::float_sum_dim(cast::<B>(upstream, accumulator_dtype(dtype)), 0);
+        cast::<B>(B::float_reshape(sums, Shape::new([width])), dtype)
+    }
+
+    fn qkv(&self, h: FloatTensor<B>, maps: [&LinearMap<'_, Self>; 3]) -> [FloatTensor<B>; 3] {
+        let [q, k, v] = maps.map(|map| self.split(self.linear(h.clone(), map)));
         [self.rotate(q, Rotation::Forward), self.rotate(k, Rotation::Forward), v]
     }
 

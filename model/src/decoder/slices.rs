@@ -4,18 +4,19 @@
 //! that type. Sums and everything else are f32.
 
 use super::execution::{Execution, Plan};
-use super::node::{AttentionSaved, LayerBackend, MlpSaved, Saved};
-use super::sublayer::{self, Gradients, SublayerOps};
+use super::node::{Inputs, LayerBackend, Saved};
+use super::sublayer::{LinearMap, Parameters, Requested, Sublayer, SublayerOps};
 use crate::flex;
 use burn::backend::{Flex, TensorMetadata, flex::FlexTensor};
 use burn::tensor::DType;
+use std::sync::Arc;
 use wmtp_gemm::{FloatSlice, MatrixView, Precision, matmul};
 use wmtp_kernels::rotary::{self, Rotation};
 use wmtp_kernels::{SavedActivations, attention, rms_norm, swiglu};
 
 /// Sublayers of one batch; the residual stream is `width` wide.
-struct Slices<'p> {
-    plan: &'p Plan,
+pub struct Slices {
+    plan: Arc<Plan>,
     width: usize,
 }
 
@@ -30,11 +31,18 @@ fn matrix(weight: FloatSlice<'_>, inner: usize) -> MatrixView<'_> {
     MatrixView::strided(weight, [weight.len() / inner, inner], [inner, 1])
 }
 
-impl Slices<'_> {
-    /// `to (+)= rows [N, in]` times the transpose of `weight [out, in]`; rows of `to` are `stride` apart.
-    fn linear_into(&self, to: &mut [f32], stride: usize, add: bool, rows: MatrixView<'_>, weight: FloatSlice<'_>) {
-        let weight = matrix(weight, rows.shape()[1]);
-        matmul(to, stride, add, rows, weight.transposed(), self.plan.precision);
+impl Slices {
+    /// `to (+)= ` the map of `rows [N, in]`; rows of `to` are `stride` apart.
+    fn linear_into(&self, to: &mut [f32], stride: usize, add: bool, rows: MatrixView<'_>, map: &LinearMap<'_, Self>) {
+        let [n, inner] = rows.shape();
+        if let Some(bias) = map.bias {
+            for row in to.chunks_mut(stride).take(n) {
+                let values = row.iter_mut().zip(bias);
+                values.for_each(|(y, bias)| *y = if add { *y + bias } else { *bias });
+            }
+        }
+        let (add, weight) = (add || map.bias.is_some(), matrix(map.matrix, inner).transposed());
+        matmul(to, stride, add, rows, weight, self.plan.precision);
     }
 
     /// Rotates queries (with their scale) and keys.
@@ -48,23 +56,23 @@ impl Slices<'_> {
     }
 }
 
-impl<'p> SublayerOps for Slices<'p> {
+impl SublayerOps for Slices {
     type Stream = [f32];
     type Rows = Rows;
     type View<'a>
         = MatrixView<'a>
     where
         Self: 'a;
-    type Norm = [f32];
-    type Weight = FloatSlice<'p>;
+    type Vector = [f32];
+    type Matrix<'a> = FloatSlice<'a>;
     /// Rows of [`wmtp_kernels::attention::flex::Heads`].
     type Qkv = SavedActivations;
     type QkvGrad = Vec<f32>;
     type Attended = SavedActivations;
     /// With their width.
     type GateUp = ([SavedActivations; 2], usize);
-    type NormGrad = Vec<f32>;
-    type WeightGrad = SavedActivations;
+    type VectorGrad = Vec<f32>;
+    type MatrixGrad = SavedActivations;
 
     fn stream<'a>(&'a self, x: &'a [f32]) -> MatrixView<'a> {
         MatrixView::row_major(x, [x.len() / self.width, self.width])
@@ -88,54 +96,62 @@ impl<'p> SublayerOps for Slices<'p> {
         (Rows { values, width }, d_norm)
     }
 
-    fn linear(&self, rows: MatrixView<'_>, weight: &FloatSlice<'p>) -> Rows {
+    fn linear(&self, rows: MatrixView<'_>, map: &LinearMap<'_, Self>) -> Rows {
         let [n, inner] = rows.shape();
-        let width = weight.len() / inner;
+        let width = map.matrix.len() / inner;
         let mut values = vec![0.0; n * width];
-        self.linear_into(&mut values, width, false, rows, *weight);
+        self.linear_into(&mut values, width, false, rows, map);
         Rows { values, width }
     }
 
-    fn add_linear(&self, x: &[f32], rows: MatrixView<'_>, weight: &FloatSlice<'p>) -> Rows {
+    fn add_linear(&self, x: &[f32], rows: MatrixView<'_>, map: &LinearMap<'_, Self>) -> Rows {
         let (mut values, width) = (x.to_vec(), self.width);
-        self.linear_into(&mut values, width, true, rows, *weight);
+        self.linear_into(&mut values, width, true, rows, map);
         Rows { values, width }
     }
 
-    fn input_grad(&self, upstream: MatrixView<'_>, weight: &FloatSlice<'p>) -> Rows {
+    fn input_grad(&self, upstream: MatrixView<'_>, weight: FloatSlice<'_>) -> Rows {
         let [n, out] = upstream.shape();
         let width = weight.len() / out;
         let mut values = vec![0.0; n * width];
-        let weight = matrix(*weight, width);
+        let weight = matrix(weight, width);
         matmul(&mut values, width, false, upstream, weight, self.plan.precision);
         Rows { values, width }
     }
 
-    fn add_input_grad(&self, mut to: Rows, upstream: MatrixView<'_>, weight: &FloatSlice<'p>) -> Rows {
-        let weight = matrix(*weight, to.width);
+    fn add_input_grad(&self, mut to: Rows, upstream: MatrixView<'_>, weight: FloatSlice<'_>) -> Rows {
+        let weight = matrix(weight, to.width);
         matmul(&mut to.values, to.width, true, upstream, weight, self.plan.precision);
         to
     }
 
-    fn weight_grad(&self, upstream: MatrixView<'_>, rows: MatrixView<'_>) -> SavedActivations {
+    fn matrix_grad(&self, upstream: MatrixView<'_>, rows: MatrixView<'_>) -> SavedActivations {
         let ([_, out], [_, inner]) = (upstream.shape(), rows.shape());
         let mut to = vec![0.0; out * inner];
         matmul(&mut to, inner, false, upstream.transposed(), rows, self.plan.precision);
         SavedActivations::new(to, self.plan.gradients)
     }
 
-    fn qkv(&self, h: MatrixView<'_>, [q, k, v]: [&FloatSlice<'p>; 3]) -> SavedActivations {
+    fn bias_grad(&self, upstream: MatrixView<'_>) -> Vec<f32> {
+        let [n, out] = upstream.shape();
+        let (mut sums, ones) = (vec![0.0; out], vec![1.0; n]);
+        let ones = MatrixView::row_major(&ones, [n, 1]);
+        matmul(&mut sums, 1, false, upstream.transposed(), ones, Precision::F32);
+        sums
+    }
+
+    fn qkv(&self, h: MatrixView<'_>, [q, k, v]: [&LinearMap<'_, Self>; 3]) -> SavedActivations {
         let heads = self.plan.heads;
         let mut qkv = vec![0.0; h.shape()[0] * heads.row()];
-        for (column, weight) in [(0, q), (heads.keys(), k), (heads.values(), v)] {
-            self.linear_into(&mut qkv[column..], heads.row(), false, h, *weight);
+        for (column, map) in [(0, q), (heads.keys(), k), (heads.values(), v)] {
+            self.linear_into(&mut qkv[column..], heads.row(), false, h, map);
         }
         self.rotate(&mut qkv, Rotation::Forward);
         SavedActivations::new(qkv, self.plan.precision)
     }
 
     fn attend(&self, qkv: &SavedActivations) -> SavedActivations {
-        let plan = self.plan;
+        let plan = &self.plan;
         let attended = attention::flex::forward(qkv.floats(), plan.heads, &plan.documents, plan.precision);
         SavedActivations::new(attended, plan.precision)
     }
@@ -147,7 +163,7 @@ impl<'p> SublayerOps for Slices<'p> {
 
     fn attend_backward(&self, qkv: SavedActivations, attended: SavedActivations, d_attended: Rows) -> Vec<f32> {
         drop(attended);
-        let plan = self.plan;
+        let plan = &self.plan;
         let mut d_qkv = attention::flex::backward(
             qkv.floats(),
             plan.heads,
@@ -201,110 +217,70 @@ impl<'p> SublayerOps for Slices<'p> {
     }
 }
 
-/// The requested gradients as tensors of their inputs' shapes: of the rows in f32, of the norm in its own
-/// type, of the matrices as they are.
-fn tensors<const N: usize, const M: usize>(
-    inputs: &[FlexTensor; N],
-    found: Gradients<Slices<'_>, M>,
-    requested: [bool; N],
-) -> [Option<FlexTensor>; N] {
-    let as_norm = match inputs[1].dtype() {
-        DType::BF16 => Precision::Bf16,
-        _ => Precision::F32,
-    };
-    let vectors = [
-        SavedActivations::F32(found.x.values),
-        SavedActivations::new(found.norm, as_norm),
-    ]
-    .map(Some);
-    let mut all = vectors.into_iter().chain(found.weights);
-    std::array::from_fn(|i| {
-        let values = all.next().flatten().filter(|_| requested[i])?;
-        Some(flex::stored(values, inputs[i].shape()))
-    })
-}
-
-/// Runs `task` on the operations, stream, norm and matrices of dense `inputs`.
-fn on_slices<const N: usize, const M: usize, R>(
-    inputs: &[FlexTensor; N],
-    plan: &Plan,
-    task: impl FnOnce(&Slices<'_>, &[f32], &[f32], &[FloatSlice<'_>; M]) -> R,
+/// Runs `task` on the operations, the stream and the parameters of `inputs`.
+fn on_slices<const L: usize, R>(
+    inputs: &Inputs<Flex, L>,
+    plan: &Arc<Plan>,
+    task: impl FnOnce(&Slices, &[f32], &Parameters<'_, Slices, L>) -> R,
 ) -> R {
-    let dense = flex::dense(inputs);
-    let norm = flex::norm(&dense[1]);
-    let weights = std::array::from_fn(|i| flex::weight(&dense[2 + i]));
-    let width = norm.len();
-    task(&Slices { plan, width }, flex::values(&dense[0]), &norm, &weights)
+    let inputs: Inputs<Flex, L> = inputs.clone().map(|tensor| tensor.to_contiguous());
+    let norm = flex::vector(&inputs.norm);
+    let biases = inputs.biases.each_ref().map(|bias| bias.as_ref().map(flex::vector));
+    let ops = Slices {
+        plan: plan.clone(),
+        width: norm.len(),
+    };
+    let parameters = Parameters {
+        norm: norm.as_slice(),
+        maps: std::array::from_fn(|i| LinearMap {
+            matrix: flex::weight(&inputs.matrices[i]),
+            bias: biases[i].as_deref(),
+        }),
+    };
+    task(&ops, flex::values(&inputs.x), &parameters)
 }
 
 impl LayerBackend for Flex {
-    fn attention_forward(inputs: &[FlexTensor; 6], execution: &Execution<Self>) -> (FlexTensor, AttentionSaved<Self>) {
-        let plan = match execution {
-            Execution::Slices(plan) => plan,
-            Execution::Operations(ops) => return ops.attention_forward(inputs),
-        };
-        let (y, saved) = on_slices(inputs, plan, |ops, x, norm, weights| {
-            let (y, saved) = sublayer::attention(ops, x, norm, weights);
-            (y.values, saved)
-        });
-        (flex::tensor(y, inputs[0].shape()), Saved::Slices(saved))
-    }
-
-    fn attention_backward(
-        inputs: &[FlexTensor; 6],
-        saved: Option<AttentionSaved<Self>>,
-        upstream: FlexTensor,
-        requested: [bool; 6],
-        execution: &Execution<Self>,
-    ) -> [Option<FlexTensor>; 6] {
-        let plan = match execution {
-            Execution::Slices(plan) => plan,
-            Execution::Operations(ops) => return ops.attention_backward(inputs, saved, upstream, requested),
-        };
-        let saved = saved.and_then(Saved::slices);
-        let [_, _, of_weights @ ..] = requested;
-        let upstream = upstream.to_contiguous();
-        on_slices(inputs, plan, |ops, x, norm, weights| {
-            let upstream = flex::values(&upstream);
-            let found = sublayer::attention_backward(ops, x, norm, weights, saved, upstream, of_weights);
-            tensors(inputs, found, requested)
-        })
-    }
-
-    fn mlp_forward(
-        inputs: &[FlexTensor; 5],
+    fn sublayer_forward<S: Sublayer<L>, const L: usize>(
+        inputs: &Inputs<Self, L>,
         execution: &Execution<Self>,
         save: bool,
-    ) -> (FlexTensor, Option<MlpSaved<Self>>) {
+    ) -> (FlexTensor, Option<Saved<Self, S, L>>) {
         let plan = match execution {
             Execution::Slices(plan) => plan,
-            Execution::Operations(ops) => return ops.mlp_forward(inputs, save),
+            Execution::Operations(ops) => return ops.forward(inputs, save),
         };
-        let (y, saved) = on_slices(inputs, plan, |ops, x, norm, weights| {
-            let (y, saved) = sublayer::mlp(ops, x, norm, weights, save);
-            (y.values, saved)
-        });
-        (flex::tensor(y, inputs[0].shape()), saved.map(Saved::Slices))
+        let (y, saved) = on_slices(inputs, plan, |ops, x, parameters| S::forward(ops, x, parameters, save));
+        (flex::tensor(y.values, inputs.x.shape()), saved.map(Saved::Slices))
     }
 
-    fn mlp_backward(
-        inputs: &[FlexTensor; 5],
-        saved: Option<MlpSaved<Self>>,
+    /// Of the stream in f32, of the norm and of biases in their own type, of matrices in [`Plan::gradients`].
+    fn sublayer_backward<S: Sublayer<L>, const L: usize>(
+        inputs: &Inputs<Self, L>,
+        saved: Option<Saved<Self, S, L>>,
         upstream: FlexTensor,
-        requested: [bool; 5],
+        requested: [Requested; L],
         execution: &Execution<Self>,
-    ) -> [Option<FlexTensor>; 5] {
+    ) -> Vec<Option<FlexTensor>> {
         let plan = match execution {
             Execution::Slices(plan) => plan,
-            Execution::Operations(ops) => return ops.mlp_backward(inputs, saved, upstream, requested),
+            Execution::Operations(ops) => return ops.backward(inputs, saved, upstream, requested),
         };
         let saved = saved.and_then(Saved::slices);
-        let [_, _, of_weights @ ..] = requested;
         let upstream = upstream.to_contiguous();
-        on_slices(inputs, plan, |ops, x, norm, weights| {
-            let upstream = flex::values(&upstream);
-            let found = sublayer::mlp_backward(ops, x, norm, weights, saved, upstream, of_weights);
-            tensors(inputs, found, requested)
-        })
+        let found = on_slices(inputs, plan, |ops, x, parameters| {
+            S::backward(ops, x, parameters, saved, flex::values(&upstream), requested)
+        });
+        let of_vectors = match inputs.norm.dtype() {
+            DType::BF16 => Precision::Bf16,
+            _ => Precision::F32,
+        };
+        let found = found.in_order(
+            |x| SavedActivations::F32(x.values),
+            |vector| SavedActivations::new(vector, of_vectors),
+            |matrix| matrix,
+        );
+        let tensor = |(values, input): (Option<_>, Option<&FlexTensor>)| Some(flex::stored(values?, input?.shape()));
+        found.into_iter().zip(inputs.in_order()).map(tensor).collect()
     }
 }

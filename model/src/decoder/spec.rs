@@ -1,13 +1,42 @@
-//! What a decoder layer computes, as data made from `config.json`.
+//! What a decoder layer computes, as data made from `config.json`, by model family.
 //!
 //! A value that no code in this crate computes is refused by name while the configuration is read: a model
-//! is never computed as something else than it was trained as. A new model family begins here.
+//! is never computed as something else than it was trained as. A new model family is an entry of
+//! [`FAMILIES`].
 
 use serde_json::Value;
 use wmtp_kernels::attention::flex::Heads;
 
 use crate::config::LlamaConfig;
 use crate::fields::Fields;
+
+/// A model family: its names in `config.json`, and what its layers compute.
+pub(crate) struct Family {
+    /// The value of `model_type`.
+    pub model_type: &'static str,
+    /// Names that `architectures` may hold; the first is the one that is written.
+    pub architectures: &'static [&'static str],
+    /// Reads what the layers compute; norm and heads come from the configuration.
+    layers: fn(&mut Fields<'_>, Norm, Heads) -> LayerSpec,
+}
+
+/// The families that are read. The first is that of a configuration that was not read from a file.
+pub(crate) const FAMILIES: &[Family] = &[Family {
+    model_type: "llama",
+    architectures: &["LlamaForCausalLM", "LlamaForSequenceClassification", "LlamaModel"],
+    layers: llama,
+}];
+
+/// `attention_bias` adds a bias to queries, keys, values and output.
+fn llama(fields: &mut Fields<'_>, norm: Norm, heads: Heads) -> LayerSpec {
+    let attention = fields.flag("attention_bias", false);
+    let biases = Biases {
+        qkv: attention,
+        o: attention,
+        mlp: fields.flag("mlp_bias", false),
+    };
+    LayerSpec::read(fields, norm, heads, biases)
+}
 
 /// A decoder layer as data.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,22 +85,20 @@ pub enum Activation {
     Other(String),
 }
 
-/// Which linear maps of a layer add a bias; none is supported.
+/// Which linear maps of a layer add a bias.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Biases {
     /// Queries, keys and values.
     pub qkv: bool,
     /// The attention sublayer's output.
     pub o: bool,
-    /// Gate, up and down.
+    /// Gate, up and down; not supported.
     pub mlp: bool,
 }
 
 impl LayerSpec {
-    /// Reads the layer's features under transformers' field names; norm and heads come from the
-    /// configuration.
-    fn read(fields: &mut Fields<'_>, norm: Norm, heads: Heads) -> Self {
-        let attention_bias = fields.flag("attention_bias", false);
+    /// Reads the features that families share, under transformers' field names.
+    fn read(fields: &mut Fields<'_>, norm: Norm, heads: Heads, biases: Biases) -> Self {
         let number =
             |fields: &mut Fields<'_>, name: &str| fields.get(name).is_some().then(|| fields.number(name, None));
         Self {
@@ -82,11 +109,7 @@ impl LayerSpec {
                 Some(Value::String(name)) if name == "silu" => Activation::Silu,
                 Some(other) => Activation::Other(other.to_string()),
             },
-            biases: Biases {
-                qkv: attention_bias,
-                o: attention_bias,
-                mlp: fields.flag("mlp_bias", false),
-            },
+            biases,
             window: fields
                 .get("sliding_window")
                 .is_some()
@@ -99,17 +122,14 @@ impl LayerSpec {
     /// One sentence for each feature that no code in this crate computes.
     fn unsupported(&self) -> Vec<String> {
         let set = |name: &str, is_set: bool| is_set.then(|| format!("`{name}` is set, which is not supported"));
-        let bias = |name: &str, is_set: bool| {
-            is_set.then(|| format!("`{name}` is true, layers with biases are not supported"))
-        };
+        let mlp_bias = || "`mlp_bias` is true, MLPs with biases are not supported".to_owned();
         let activation = match &self.activation {
             Activation::Silu => None,
             Activation::Other(name) => Some(format!("`hidden_act` is {name}, only \"silu\" is supported")),
         };
         [
             activation,
-            bias("attention_bias", self.biases.qkv || self.biases.o),
-            bias("mlp_bias", self.biases.mlp),
+            self.biases.mlp.then(mlp_bias),
             set("sliding_window", self.window.is_some()),
             set(
                 "embedding_multiplier",
@@ -124,6 +144,13 @@ impl LayerSpec {
 }
 
 impl LlamaConfig {
+    /// The family that its `model_type` names; the first one where it names none.
+    pub(crate) fn family(&self) -> &'static Family {
+        let model_type = self.other.get("model_type").and_then(Value::as_str);
+        let named = FAMILIES.iter().find(|family| Some(family.model_type) == model_type);
+        named.unwrap_or(&FAMILIES[0])
+    }
+
     /// What its decoder layers compute.
     pub fn layer_spec(&self) -> LayerSpec {
         self.read_layer_spec(&mut Fields::new(&self.other))
@@ -136,7 +163,7 @@ impl LlamaConfig {
             kv_heads: self.num_key_value_heads,
             width: self.head_dim,
         };
-        LayerSpec::read(fields, norm, heads)
+        (self.family().layers)(fields, norm, heads)
     }
 
     /// Adds a problem for each feature of its layers that is not supported.

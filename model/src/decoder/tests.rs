@@ -28,6 +28,13 @@ fn config(tied: bool) -> LlamaConfig {
     config
 }
 
+/// The same with biases of queries, keys, values and output.
+fn with_biases() -> LlamaConfig {
+    let mut config = config(true);
+    config.other.insert("attention_bias".to_owned(), true.into());
+    config
+}
+
 /// A model whose tensor `name` has `change` added at `index`.
 fn model(config: &LlamaConfig, device: &Device, name: &str, index: usize, change: f64) -> MtpLlama {
     model_in(DType::F64, config, device, name, index, change)
@@ -36,7 +43,7 @@ fn model(config: &LlamaConfig, device: &Device, name: &str, index: usize, change
 /// The same with weights and activations of another type.
 fn model_in(dtype: DType, config: &LlamaConfig, device: &Device, name: &str, index: usize, change: f64) -> MtpLlama {
     let built = MtpLlama::build::<std::convert::Infallible>(config, dtype, device, &mut |tensor, shape| {
-        let centre = if shape.len() == 1 { 1.0 } else { 0.0 };
+        let centre = if tensor.ends_with("norm.weight") { 1.0 } else { 0.0 };
         let mut values: Vec<f64> = random::normal(5, tensor, shape.iter().product(), 0.4)
             .into_iter()
             .map(|value| f64::from(value) + centre)
@@ -104,9 +111,9 @@ fn value(tensor: Tensor<1>) -> f64 {
     tensor.into_data().iter::<f64>().sum()
 }
 
-fn check(tied: bool, device: Device) {
-    let config = config(tied);
-    let tracked = model(&config, &device, "", 0, 0.0);
+/// Checks four values of each of `tensors` tensors.
+fn check(config: &LlamaConfig, device: Device, tensors: usize) {
+    let tracked = model(config, &device, "", 0, 0.0);
     let grads = loss(&tracked, &device).backward();
     let plain = Device::flex();
     let step = 1e-5;
@@ -121,7 +128,7 @@ fn check(tied: bool, device: Device) {
         .collect();
         let count = gradient.len();
         for index in [0, count / 3 + 1, count / 2, count - 1] {
-            let at = |change| value(loss(&model(&config, &plain, &name, index, change), &plain));
+            let at = |change| value(loss(&model(config, &plain, &name, index, change), &plain));
             let difference = (at(step) - at(-step)) / (2.0 * step);
             let error = (difference - gradient[index]).abs();
             assert!(
@@ -136,23 +143,31 @@ fn check(tied: bool, device: Device) {
             "{name} has no part in the loss"
         );
     }
-    // 2 trunk layers, 3 heads, embedding, norm, unembedding.
-    assert_eq!(checked, 4 * (9 * 5 + 2 + usize::from(!tied)));
+    assert_eq!(checked, 4 * tensors);
 }
+
+/// Tensors of 2 trunk layers and 3 heads, embedding and norm.
+const TENSORS: usize = 9 * 5 + 2;
 
 #[test]
 fn gradients_are_those_of_central_differences_with_tied_embeddings() {
-    check(true, Device::flex().autodiff());
+    check(&config(true), Device::flex().autodiff(), TENSORS);
 }
 
 #[test]
 fn gradients_are_those_of_central_differences_with_an_unembedding_of_its_own() {
-    check(false, Device::flex().autodiff());
+    check(&config(false), Device::flex().autodiff(), TENSORS + 1);
 }
 
 #[test]
 fn gradients_are_the_same_where_autodiff_recomputes() {
-    check(true, Device::flex().autodiff().gradient_checkpointing());
+    let device = Device::flex().autodiff().gradient_checkpointing();
+    check(&config(true), device, TENSORS);
+}
+
+#[test]
+fn gradients_are_those_of_central_differences_with_biases() {
+    check(&with_biases(), Device::flex().autodiff(), TENSORS + 4 * 5);
 }
 
 /// A tensor's name and its gradient.
@@ -160,13 +175,13 @@ type Gradient = (String, Vec<f64>);
 
 /// The gradient of every tensor, in f64, of a model in `dtype` that is computed as `compute` says.
 fn gradients(device: Device, dtype: DType, compute: Compute) -> Vec<Gradient> {
-    gradients_of(device, dtype, compute, false)
+    gradients_of(&config(true), device, dtype, compute, false)
 }
 
 /// The same with [`loss_of`]'s `needed`.
-fn gradients_of(device: Device, dtype: DType, compute: Compute, needed: bool) -> Vec<Gradient> {
+fn gradients_of(config: &LlamaConfig, device: Device, dtype: DType, compute: Compute, needed: bool) -> Vec<Gradient> {
     let device = device.autodiff();
-    let model = model_in(dtype, &config(true), &device, "", 0, 0.0).with_compute(compute);
+    let model = model_in(dtype, config, &device, "", 0, 0.0).with_compute(compute);
     let grads = loss_of(&model, &device, needed).backward();
     let of = |(name, weight): (String, Weight<'_>)| {
         let gradient = match weight {
@@ -200,7 +215,10 @@ fn heads_at_the_needed_positions_have_the_gradients_of_heads_everywhere() {
         (DType::F32, Compute::default(), 1e-5),
         (DType::F32, AGAIN, 1e-5),
     ] {
-        let error = error(&gradients_of(Device::flex(), dtype, compute, true), &exact);
+        let error = error(
+            &gradients_of(&config(true), Device::flex(), dtype, compute, true),
+            &exact,
+        );
         println!("{dtype:?}, {compute:?}: {error:.1e}");
         assert!(error < bound, "{dtype:?}, {compute:?}: {error:e}");
     }
@@ -232,6 +250,35 @@ fn the_halves_of_a_layer_have_the_gradients_of_single_operations() {
                 assert_eq!(kept, again, "recomputed");
             }
             Precision::Bf16 => assert!(error > 1e-4, "nothing was rounded to bf16"),
+        }
+    }
+}
+
+/// In f32 and bf16 on slices, with weights in bf16 too, in the other types in burn's operations; saved and
+/// computed again.
+#[test]
+fn layers_with_biases_have_the_gradients_of_f64_in_every_type() {
+    let exact = gradients_of(&with_biases(), Device::flex(), DType::F64, Compute::default(), false);
+    let compute = |precision, recompute| Compute {
+        precision,
+        gradients: precision,
+        recompute,
+    };
+    for (dtype, precision, bound) in [
+        (DType::F64, Precision::F32, 1e-12),
+        (DType::F32, Precision::F32, 1e-5),
+        (DType::F32, Precision::Bf16, 5e-2),
+        (DType::BF16, Precision::Bf16, 2e-1),
+        (DType::F16, Precision::F32, 5e-2),
+    ] {
+        for recompute in [false, true] {
+            let compute = compute(precision, recompute);
+            let found = gradients_of(&with_biases(), Device::flex(), dtype, compute, true);
+            let error = error(&found, &exact);
+            println!("{dtype:?}, {compute:?}: {error:.1e}");
+            assert!(error <= bound, "{dtype:?}, {compute:?}: {error:e}");
+            let biases = found.iter().filter(|(name, _)| name.ends_with("_proj.bias"));
+            assert_eq!(biases.count(), 4 * 5);
         }
     }
 }

@@ -5,8 +5,8 @@
 //! (Kalajdzievski 2023, arXiv 2312.03732), DoRA's magnitudes (Liu et al. 2024, arXiv 2402.09353) and
 //! modules saved whole. With `W` `[out, in]` the merged weight is `W + s B A`, of DoRA
 //! `m (W + s B A) / |W + s B A|` with the norm of each row; both are exact. A tied model whose
-//! embedding and unembedding end up different becomes an untied one. What a Llama without biases
-//! cannot express is refused. Nothing is trained here: see [`crate::apply_lora`].
+//! embedding and unembedding end up different becomes an untied one. Adapters with biases are refused.
+//! Nothing is trained here: see [`crate::apply_lora`].
 
 mod arithmetic;
 mod config;
@@ -122,8 +122,8 @@ impl Adapter {
                 problems.push(format!("`{earlier}` and `{name}` are for the same weight: keep one"));
             }
         }
-        let without_biases = "a Llama's layers have no biases here, merge it with peft (`merge_and_unload()`)";
-        problems.extend(listed(Finding::Surplus, without_biases, &biases));
+        let why = "adapters with biases are not supported, merge it with peft (`merge_and_unload()`)";
+        problems.extend(listed(Finding::Surplus, why, &biases));
         problems.extend(listed(Finding::Surplus, "the base has no such weight", &surplus));
     }
 

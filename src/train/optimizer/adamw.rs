@@ -10,8 +10,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use wmtp_kernels::adamw::{AdamWState as Step, AdamWStep, adamw_step};
 
-/// AdamW for all parameters, with decoupled weight decay: none on norms, embeddings and a value head that is
-/// trained along (algorithms, section 6; the value stage decays nothing of a value head either). Its settings
+/// AdamW for all parameters, with decoupled weight decay: none on norms, biases, embeddings and a value head that
+/// is trained along (algorithms, section 6; the value stage decays nothing of a value head either). Its settings
 /// are those of `optim`.
 ///
 /// The factor that clips gradients by their global norm is applied inside the update: it costs no pass of its
@@ -28,7 +28,7 @@ impl Validate for AdamW {
 impl OptimizerKind for AdamW {
     fn build(&self, config: &OptimConfig, scale: &GradientScale) -> Result<ModuleOptimizer, PatternError> {
         let with_decay = |weight_decay| FusedAdamW::new(config, weight_decay, scale);
-        let undecayed = pattern("norm|embed|^value\\.")?;
+        let undecayed = pattern("norm|embed|\\.bias$|^value\\.")?;
         Ok(ModuleOptimizer::from(with_decay(config.weight_decay)).with_group(undecayed, with_decay(0.0), None))
     }
 
