@@ -82,7 +82,26 @@ pub(crate) mod flex_memory {
     }
 }
 
+/// A trait of operations with burn's dispatch over every compiled-in backend and, after `Autodiff:`, over these
+/// with autodiff. The only list of backends next to the macros below.
+#[macro_export]
+macro_rules! dispatched {
+    (Autodiff: $($item:tt)*) => { $crate::dispatched! { @ [Autodiff,] $($item)* } };
+    (@ [$($autodiff:tt)*] $($item:tt)*) => {
+        #[burn::backend::backend_extension(
+            $($autodiff)*
+            Flex: cfg(feature = "flex"),
+            NdArray: cfg(feature = "ndarray"),
+            LibTorch: cfg(feature = "tch"),
+            Cube: cfg(any(feature = "wgpu", feature = "cuda"))
+        )]
+        $($item)*
+    };
+    ($($item:tt)*) => { $crate::dispatched! { @ [] $($item)* } };
+}
+
 /// Implements a trait with one body for ndarray and libtorch, where they are compiled in.
+#[macro_export]
 macro_rules! implement_except_flex_and_cube {
     ($operation:ident, $body:tt) => {
         #[cfg(feature = "ndarray")]
@@ -94,37 +113,36 @@ macro_rules! implement_except_flex_and_cube {
         impl $operation for burn::backend::LibTorch $body
     };
 }
-pub(crate) use implement_except_flex_and_cube;
 
 /// Implements a trait with one body for the compiled-in backends other than flex.
+#[macro_export]
 macro_rules! implement_except_flex {
     ($operation:ident, $body:tt) => {
-        crate::backends::implement_except_flex_and_cube!($operation, $body);
+        $crate::implement_except_flex_and_cube!($operation, $body);
 
         #[cfg(any(feature = "wgpu", feature = "cuda"))]
         impl $operation for burn::backend::Cube $body
     };
 }
-pub(crate) use implement_except_flex;
 
 /// Implements a trait with one body for the compiled-in backends other than CubeCL's.
+#[macro_export]
 macro_rules! implement_except_cube {
     ($operation:ident, $body:tt) => {
         #[cfg(feature = "flex")]
         impl $operation for burn::backend::Flex $body
 
-        crate::backends::implement_except_flex_and_cube!($operation, $body);
+        $crate::implement_except_flex_and_cube!($operation, $body);
     };
 }
-pub(crate) use implement_except_cube;
 
 /// Implements a trait with one body for every compiled-in backend.
+#[macro_export]
 macro_rules! implement_everywhere {
     ($operation:ident, $body:tt) => {
-        crate::backends::implement_except_cube!($operation, $body);
+        $crate::implement_except_cube!($operation, $body);
 
         #[cfg(any(feature = "wgpu", feature = "cuda"))]
         impl $operation for burn::backend::Cube $body
     };
 }
-pub(crate) use implement_everywhere;

@@ -11,12 +11,11 @@ use burn::backend::{
         grads::Gradients,
         ops::{Backward, Ops, OpsKind},
     },
-    backend_extension,
     tensor::FloatTensor,
 };
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor};
-use wmtp_kernels::{cast, rms_norm::rms_norm};
+use wmtp_kernels::{cast, dispatched, implement_except_flex, rms_norm::rms_norm};
 #[cfg(feature = "flex")]
 use {
     crate::flex,
@@ -72,18 +71,13 @@ pub(crate) fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     Tensor::from_dispatch(Dispatch::linear_map(x.into_dispatch(), weight.into_dispatch()))
 }
 
-/// The linear map as burn's dispatch sees it.
-#[backend_extension(
-    Autodiff,
-    Flex: cfg(feature = "flex"),
-    NdArray: cfg(feature = "ndarray"),
-    LibTorch: cfg(feature = "tch"),
-    Cube: cfg(any(feature = "wgpu", feature = "cuda"))
-)]
-pub trait LinearOps: Backend {
-    /// `x` `[N, in]` times the transpose of `weight` `[out, in]`.
-    fn linear_map(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        Self::float_matmul(x, Self::float_transpose(weight))
+dispatched! { Autodiff:
+    /// The linear map as burn's dispatch sees it.
+    pub trait LinearOps: Backend {
+        /// `x` `[N, in]` times the transpose of `weight` `[out, in]`.
+        fn linear_map(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+            Self::float_matmul(x, Self::float_transpose(weight))
+        }
     }
 }
 
@@ -114,14 +108,8 @@ impl LinearOps for burn::backend::Flex {
         flex::tensor(to, Shape::new([n, out]))
     }
 }
-#[cfg(feature = "ndarray")]
-#[allow(deprecated)] // upstream deprecates it, and it still works
-impl LinearOps for burn::backend::NdArray {}
-#[cfg(feature = "tch")]
-#[allow(deprecated)] // upstream deprecates it, and it still works
-impl LinearOps for burn::backend::LibTorch {}
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
-impl LinearOps for burn::backend::Cube {}
+
+implement_except_flex!(LinearOps, {});
 
 #[derive(Debug)]
 struct LinearBackward;

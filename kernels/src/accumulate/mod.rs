@@ -8,8 +8,9 @@ mod flex;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
 
-use crate::backends::{accumulator_dtype, cast, implement_except_flex};
-use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension, tensor::FloatTensor};
+use crate::backends::{accumulator_dtype, cast};
+use crate::{dispatched, implement_except_flex};
+use burn::backend::{Backend, Dispatch, TensorMetadata, tensor::FloatTensor};
 use burn::tensor::Tensor;
 
 /// The sum of two tensors of one shape, outside of autodiff. The total is consumed so that its memory
@@ -26,16 +27,12 @@ pub fn accumulate<const D: usize>(total: Tensor<D>, new: Tensor<D>) -> Tensor<D>
     Tensor::from_dispatch(Dispatch::accumulate(total.into_dispatch(), new.into_dispatch()))
 }
 
-/// The operation as burn's dispatch sees it.
-#[backend_extension(
-    Flex: cfg(feature = "flex"),
-    NdArray: cfg(feature = "ndarray"),
-    LibTorch: cfg(feature = "tch"),
-    Cube: cfg(any(feature = "wgpu", feature = "cuda"))
-)]
-pub trait AccumulateOps: Backend {
-    /// See [`accumulate`].
-    fn accumulate(total: FloatTensor<Self>, new: FloatTensor<Self>) -> FloatTensor<Self>;
+dispatched! {
+    /// The operation as burn's dispatch sees it.
+    pub trait AccumulateOps: Backend {
+        /// See [`accumulate`].
+        fn accumulate(total: FloatTensor<Self>, new: FloatTensor<Self>) -> FloatTensor<Self>;
+    }
 }
 
 implement_except_flex!(AccumulateOps, {

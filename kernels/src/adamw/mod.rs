@@ -24,8 +24,8 @@ mod plain;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
 
-use crate::backends::implement_except_flex_and_cube;
-use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
+use crate::{dispatched, implement_except_flex_and_cube};
+use burn::backend::{Backend, Dispatch, tensor::FloatTensor};
 use burn::tensor::Tensor;
 
 /// The numbers of one step.
@@ -102,22 +102,18 @@ pub fn adamw_step<const D: usize>(state: AdamWState<D>, gradient: Tensor<D>, ste
     }
 }
 
-/// The operation as burn's dispatch sees it.
-#[backend_extension(
-    Flex: cfg(feature = "flex"),
-    NdArray: cfg(feature = "ndarray"),
-    LibTorch: cfg(feature = "tch"),
-    Cube: cfg(any(feature = "wgpu", feature = "cuda"))
-)]
-pub trait AdamWOps: Backend {
-    /// See [`adamw_step`]: the new parameter and moments.
-    fn adamw_step(
-        parameter: FloatTensor<Self>,
-        moment_1: FloatTensor<Self>,
-        moment_2: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-        step: AdamWStep,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+dispatched! {
+    /// The operation as burn's dispatch sees it.
+    pub trait AdamWOps: Backend {
+        /// See [`adamw_step`]: the new parameter and moments.
+        fn adamw_step(
+            parameter: FloatTensor<Self>,
+            moment_1: FloatTensor<Self>,
+            moment_2: FloatTensor<Self>,
+            gradient: FloatTensor<Self>,
+            step: AdamWStep,
+        ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+    }
 }
 
 implement_except_flex_and_cube!(AdamWOps, {

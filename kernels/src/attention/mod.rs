@@ -36,16 +36,16 @@ mod plain;
 #[cfg(test)]
 mod tests;
 
-use crate::backends::{implement_everywhere, implement_except_cube, register_gradients};
+use crate::backends::register_gradients;
+use crate::{dispatched, implement_everywhere, implement_except_cube};
 use burn::backend::{
-    Autodiff, Backend, Dispatch,
+    Autodiff, Backend, Dispatch, ExtensionType,
     autodiff::{
         NodeId,
         checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
         grads::Gradients,
         ops::{Backward, Ops, OpsKind},
     },
-    backend_extension,
     tensor::{FloatTensor, IntTensor},
 };
 use burn::tensor::{Int, Tensor};
@@ -80,14 +80,14 @@ pub fn causal_attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, starts: Tensor
         k.dtype(),
         v.dtype()
     );
-    let found = Dispatch::causal_attention(
-        q.into_dispatch(),
-        k.into_dispatch(),
-        v.into_dispatch(),
-        starts.into_dispatch(),
+    let inputs = Inputs {
+        q: q.into_dispatch(),
+        k: k.into_dispatch(),
+        v: v.into_dispatch(),
+        starts: starts.into_dispatch(),
         scale,
-    );
-    Tensor::from_dispatch(found)
+    };
+    Tensor::from_dispatch(Dispatch::causal_attention(inputs))
 }
 
 /// For one row of document numbers, the first position of each position's document. A negative
@@ -105,23 +105,12 @@ pub fn document_starts(documents: &[i64]) -> Vec<i64> {
     starts
 }
 
-/// The operation as burn's dispatch sees it.
-#[backend_extension(
-    Autodiff,
-    Flex: cfg(feature = "flex"),
-    NdArray: cfg(feature = "ndarray"),
-    LibTorch: cfg(feature = "tch"),
-    Cube: cfg(any(feature = "wgpu", feature = "cuda"))
-)]
-pub trait AttentionOps: Backend {
-    /// See [`causal_attention`].
-    fn causal_attention(
-        q: FloatTensor<Self>,
-        k: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        starts: IntTensor<Self>,
-        scale: f64,
-    ) -> FloatTensor<Self>;
+dispatched! { Autodiff:
+    /// The operation as burn's dispatch sees it.
+    pub trait AttentionOps: Backend {
+        /// See [`causal_attention`].
+        fn causal_attention(#[extension_type] inputs: Inputs<Self>) -> FloatTensor<Self>;
+    }
 }
 
 /// What the forward pass saves for the backward pass.
@@ -133,8 +122,8 @@ pub struct Attended<B: Backend> {
     pub statistics: FloatTensor<B>,
 }
 
-/// The inputs of one call, as a backend without autodiff sees them.
-#[derive(Debug, Clone)]
+/// The inputs of one call.
+#[derive(Debug, Clone, ExtensionType)]
 pub struct Inputs<B: Backend> {
     /// `[B, H, S, W]`
     pub q: FloatTensor<B>,
@@ -163,14 +152,7 @@ pub trait AttentionBackend: Backend {
 
 implement_except_cube!(AttentionBackend, {});
 implement_everywhere!(AttentionOps, {
-    fn causal_attention(
-        q: FloatTensor<Self>,
-        k: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        starts: IntTensor<Self>,
-        scale: f64,
-    ) -> FloatTensor<Self> {
-        let inputs = Inputs { q, k, v, starts, scale };
+    fn causal_attention(inputs: Inputs<Self>) -> FloatTensor<Self> {
         <Self as AttentionBackend>::forward(inputs).out
     }
 });
@@ -202,37 +184,28 @@ impl<B: AttentionBackend> Backward<B, 3> for AttentionBackward {
 }
 
 impl<B: AttentionBackend, C: CheckpointStrategy> AttentionOps for Autodiff<B, C> {
-    fn causal_attention(
-        q: FloatTensor<Self>,
-        k: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        starts: IntTensor<Self>,
-        scale: f64,
-    ) -> FloatTensor<Self> {
-        let nodes = [q.node(), k.node(), v.node()];
-        let forward = |q: FloatTensor<Self>, k: FloatTensor<Self>, v: FloatTensor<Self>| {
-            B::forward(Inputs {
-                q: q.into_primitive(),
-                k: k.into_primitive(),
-                v: v.into_primitive(),
-                starts: starts.clone(),
-                scale,
-            })
+    fn causal_attention(inputs: Inputs<Self>) -> FloatTensor<Self> {
+        let Inputs { q, k, v, starts, scale } = inputs;
+        let qkv = [q, k, v];
+        let nodes = qkv.each_ref().map(|x| x.node());
+        let forward = |qkv: [FloatTensor<Self>; 3], starts: IntTensor<B>| {
+            let [q, k, v] = qkv.map(|x| x.into_primitive());
+            B::forward(Inputs { q, k, v, starts, scale })
         };
         match AttentionBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(mut prep) => {
-                let qkv = [prep.checkpoint(&q), prep.checkpoint(&k), prep.checkpoint(&v)];
-                let attended = forward(q, k, v);
+                let saved = qkv.each_ref().map(|x| prep.checkpoint(x));
+                let attended = forward(qkv, starts.clone());
                 let out = attended.out.clone();
                 let saved = Saved {
-                    qkv,
-                    starts: starts.clone(),
+                    qkv: saved,
+                    starts,
                     attended,
                     scale,
                 };
                 prep.finish(saved, out)
             }
-            OpsKind::UnTracked(prep) => prep.finish(forward(q, k, v).out),
+            OpsKind::UnTracked(prep) => prep.finish(forward(qkv, starts).out),
         }
     }
 }

@@ -20,7 +20,8 @@ mod plain;
 #[cfg(test)]
 mod tests;
 
-use crate::backends::{implement_everywhere, implement_except_cube, register_gradients};
+use crate::backends::register_gradients;
+use crate::{dispatched, implement_everywhere, implement_except_cube};
 use burn::backend::{
     Autodiff, Backend, Dispatch,
     autodiff::{
@@ -29,7 +30,6 @@ use burn::backend::{
         grads::Gradients,
         ops::{Backward, Ops, OpsKind},
     },
-    backend_extension,
     tensor::FloatTensor,
 };
 use burn::tensor::Tensor;
@@ -54,17 +54,12 @@ pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, eps: f64) -> Tensor<2> {
     Tensor::from_dispatch(Dispatch::rms_norm(x.into_dispatch(), weight.into_dispatch(), eps))
 }
 
-/// The operation as burn's dispatch sees it.
-#[backend_extension(
-    Autodiff,
-    Flex: cfg(feature = "flex"),
-    NdArray: cfg(feature = "ndarray"),
-    LibTorch: cfg(feature = "tch"),
-    Cube: cfg(any(feature = "wgpu", feature = "cuda"))
-)]
-pub trait RmsNormOps: Backend {
-    /// See [`rms_norm`].
-    fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self>;
+dispatched! { Autodiff:
+    /// The operation as burn's dispatch sees it.
+    pub trait RmsNormOps: Backend {
+        /// See [`rms_norm`].
+        fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self>;
+    }
 }
 
 /// What a backend without autodiff provides; by default in its own operations.

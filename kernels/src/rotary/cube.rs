@@ -48,7 +48,7 @@ impl RotaryBackend for Cube {
         rotation: Rotation,
     ) -> FloatTensor<Self> {
         if !is_supported(x.dtype) || x.shape().num_elements() == 0 {
-            return plain::rotate::<Self>(x, cos, sin, rotation);
+            return plain::<Self>(x, cos, sin, rotation);
         }
         let x = contiguous(x);
         let [cos, sin] = [cos, sin].map(|table| contiguous(cast::<Self>(table, DType::F32)));

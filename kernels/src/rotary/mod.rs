@@ -17,22 +17,21 @@
 #[cfg(feature = "cube")]
 pub mod cube;
 pub mod flex;
-mod plain;
 #[cfg(test)]
 mod tests;
 
-use crate::backends::{implement_everywhere, implement_except_cube, register_gradients};
+use crate::backends::{accumulator_dtype, cast, register_gradients};
+use crate::{dispatched, implement_everywhere, implement_except_cube};
 use burn::backend::{
-    Autodiff, Backend, Dispatch,
+    Autodiff, Backend, Dispatch, TensorMetadata,
     autodiff::{
         checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
         grads::Gradients,
         ops::{Backward, Ops, OpsKind},
     },
-    backend_extension,
     tensor::FloatTensor,
 };
-use burn::tensor::Tensor;
+use burn::tensor::{Shape, Slice, Tensor};
 
 /// `x` `[B, H, S, W]` rotated by the angles whose `cos` and `sin` are `[B, S, W / 2]`, any float type.
 /// Differentiable in `x`; the tables are constants.
@@ -52,17 +51,12 @@ pub fn rotate_halves(x: Tensor<4>, cos: Tensor<3>, sin: Tensor<3>) -> Tensor<4> 
     Tensor::from_dispatch(rotated)
 }
 
-/// The operation as burn's dispatch sees it.
-#[backend_extension(
-    Autodiff,
-    Flex: cfg(feature = "flex"),
-    NdArray: cfg(feature = "ndarray"),
-    LibTorch: cfg(feature = "tch"),
-    Cube: cfg(any(feature = "wgpu", feature = "cuda"))
-)]
-pub trait RotaryOps: Backend {
-    /// See [`rotate_halves`].
-    fn rotate_halves(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self>;
+dispatched! { Autodiff:
+    /// The operation as burn's dispatch sees it.
+    pub trait RotaryOps: Backend {
+        /// See [`rotate_halves`].
+        fn rotate_halves(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self>;
+    }
 }
 
 /// The direction of a rotation.
@@ -93,7 +87,7 @@ pub trait RotaryBackend: Backend {
         sin: FloatTensor<Self>,
         rotation: Rotation,
     ) -> FloatTensor<Self> {
-        plain::rotate::<Self>(x, cos, sin, rotation)
+        plain::<Self>(x, cos, sin, rotation)
     }
 }
 
@@ -128,4 +122,32 @@ impl<B: RotaryBackend, C: CheckpointStrategy> RotaryOps for Autodiff<B, C> {
             OpsKind::UnTracked(prep) => prep.finish(rotated),
         }
     }
+}
+
+/// The rotation in a backend's own operations.
+fn plain<B: Backend>(
+    x: FloatTensor<B>,
+    cos: FloatTensor<B>,
+    sin: FloatTensor<B>,
+    rotation: Rotation,
+) -> FloatTensor<B> {
+    let (dtype, wide) = (x.dtype(), accumulator_dtype(x.dtype()));
+    let dims = x.shape();
+    let half = dims[3] / 2;
+    let table = |t: FloatTensor<B>| B::float_reshape(cast::<B>(t, wide), Shape::new([dims[0], 1, dims[2], half]));
+    let (cos, sin) = (table(cos), table(sin));
+    let sin = B::float_mul_scalar(sin, rotation.sign().into());
+    let x = cast::<B>(x, wide);
+    let part = |from: usize| {
+        let mut slices = vec![Slice::full(); 3];
+        slices.push(Slice::from(from..from + half));
+        B::float_slice(x.clone(), &slices)
+    };
+    let (first, second) = (part(0), part(half));
+    let rotated_first = B::float_sub(
+        B::float_mul(first.clone(), cos.clone()),
+        B::float_mul(second.clone(), sin.clone()),
+    );
+    let rotated_second = B::float_add(B::float_mul(second, cos), B::float_mul(first, sin));
+    cast::<B>(B::float_cat(vec![rotated_first, rotated_second], 3), dtype)
 }

@@ -13,9 +13,10 @@ mod flex;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
 
-use crate::backends::{cast, implement_except_flex};
+use crate::backends::cast;
+use crate::{dispatched, implement_except_flex};
 use burn::backend::{
-    Backend, Dispatch, TensorMetadata, backend_extension,
+    Backend, Dispatch, TensorMetadata,
     tensor::{FloatTensor, IntTensor},
 };
 use burn::tensor::{IndexingUpdateOp, Int, Tensor};
@@ -35,16 +36,12 @@ pub fn add_rows(matrix: Tensor<2>, ids: Tensor<1, Int>, rows: Tensor<2>) -> Tens
     Tensor::from_dispatch(found)
 }
 
-/// The operation as burn's dispatch sees it.
-#[backend_extension(
-    Flex: cfg(feature = "flex"),
-    NdArray: cfg(feature = "ndarray"),
-    LibTorch: cfg(feature = "tch"),
-    Cube: cfg(any(feature = "wgpu", feature = "cuda"))
-)]
-pub trait RowSumsOps: Backend {
-    /// See [`add_rows`].
-    fn add_rows(matrix: FloatTensor<Self>, ids: IntTensor<Self>, rows: FloatTensor<Self>) -> FloatTensor<Self>;
+dispatched! {
+    /// The operation as burn's dispatch sees it.
+    pub trait RowSumsOps: Backend {
+        /// See [`add_rows`].
+        fn add_rows(matrix: FloatTensor<Self>, ids: IntTensor<Self>, rows: FloatTensor<Self>) -> FloatTensor<Self>;
+    }
 }
 
 implement_except_flex!(RowSumsOps, {

@@ -8,8 +8,9 @@ mod flex;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
 
-use crate::backends::{accumulator_dtype, cast, implement_except_flex};
-use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension, tensor::FloatTensor};
+use crate::backends::{accumulator_dtype, cast};
+use crate::{dispatched, implement_except_flex};
+use burn::backend::{Backend, Dispatch, TensorMetadata, tensor::FloatTensor};
 use burn::tensor::{Shape, Tensor};
 
 /// `[R]` from `x` `[R, C]`, outside of autodiff.
@@ -17,16 +18,12 @@ pub fn row_square_sums(x: Tensor<2>) -> Tensor<1> {
     Tensor::from_dispatch(Dispatch::row_square_sums(x.into_dispatch()))
 }
 
-/// The operation as burn's dispatch sees it.
-#[backend_extension(
-    Flex: cfg(feature = "flex"),
-    NdArray: cfg(feature = "ndarray"),
-    LibTorch: cfg(feature = "tch"),
-    Cube: cfg(any(feature = "wgpu", feature = "cuda"))
-)]
-pub trait SquareSumsOps: Backend {
-    /// See [`row_square_sums`].
-    fn row_square_sums(x: FloatTensor<Self>) -> FloatTensor<Self>;
+dispatched! {
+    /// The operation as burn's dispatch sees it.
+    pub trait SquareSumsOps: Backend {
+        /// See [`row_square_sums`].
+        fn row_square_sums(x: FloatTensor<Self>) -> FloatTensor<Self>;
+    }
 }
 
 implement_except_flex!(SquareSumsOps, {

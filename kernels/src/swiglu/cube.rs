@@ -4,7 +4,7 @@
 //! 12 operations and one exponential: memory bounds both.
 #![allow(missing_docs)] // the attribute generates items that can't carry comments
 
-use super::{SwigluBackend, plain};
+use super::{SwigluBackend, plain_backward, plain_forward};
 use crate::cube::{contiguous, cubes_for_elements, element, empty, is_supported, vector_size};
 use burn::backend::{Cube, TensorMetadata, tensor::FloatTensor};
 use burn_cubecl::tensor::CubeTensor;
@@ -60,7 +60,7 @@ fn takes(x: &CubeTensor) -> bool {
 impl SwigluBackend for Cube {
     fn forward(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
         if !takes(&gate) {
-            return plain::forward::<Self>(gate, up);
+            return plain_forward::<Self>(gate, up);
         }
         let (gate, up) = (contiguous(gate), contiguous(up));
         let y = empty(&gate, gate.shape(), gate.dtype);
@@ -86,7 +86,7 @@ impl SwigluBackend for Cube {
         upstream: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         if !takes(&gate) {
-            return plain::backward::<Self>(gate, up, upstream);
+            return plain_backward::<Self>(gate, up, upstream);
         }
         let (gate, up, upstream) = (contiguous(gate), contiguous(up), contiguous(upstream));
         let d_gate = empty(&gate, gate.shape(), gate.dtype);

@@ -15,20 +15,19 @@
 #[cfg(feature = "cube")]
 pub mod cube;
 pub mod flex;
-mod plain;
 #[cfg(test)]
 mod tests;
 
-use crate::backends::{implement_everywhere, implement_except_cube, register_gradients};
+use crate::backends::{accumulator_dtype, cast, register_gradients};
+use crate::{dispatched, implement_everywhere, implement_except_cube};
 use burn::backend::{
-    Autodiff, Backend, Dispatch,
+    Autodiff, Backend, Dispatch, TensorMetadata,
     autodiff::{
         NodeId,
         checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
         grads::Gradients,
         ops::{Backward, Ops, OpsKind},
     },
-    backend_extension,
     tensor::FloatTensor,
 };
 use burn::tensor::Tensor;
@@ -49,24 +48,19 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     Tensor::from_dispatch(Dispatch::swiglu(gate.into_dispatch(), up.into_dispatch()))
 }
 
-/// The operation as burn's dispatch sees it.
-#[backend_extension(
-    Autodiff,
-    Flex: cfg(feature = "flex"),
-    NdArray: cfg(feature = "ndarray"),
-    LibTorch: cfg(feature = "tch"),
-    Cube: cfg(any(feature = "wgpu", feature = "cuda"))
-)]
-pub trait SwigluOps: Backend {
-    /// See [`swiglu`].
-    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
+dispatched! { Autodiff:
+    /// The operation as burn's dispatch sees it.
+    pub trait SwigluOps: Backend {
+        /// See [`swiglu`].
+        fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
+    }
 }
 
 /// What a backend without autodiff provides; by default in its own operations.
 pub trait SwigluBackend: Backend {
     /// y, of the inputs' shape.
     fn forward(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
-        plain::forward::<Self>(gate, up)
+        plain_forward::<Self>(gate, up)
     }
 
     /// The gradients of `gate` and `up` for `upstream` dy.
@@ -75,7 +69,7 @@ pub trait SwigluBackend: Backend {
         up: FloatTensor<Self>,
         upstream: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        plain::backward::<Self>(gate, up, upstream)
+        plain_backward::<Self>(gate, up, upstream)
     }
 }
 
@@ -112,4 +106,31 @@ impl<B: SwigluBackend, C: CheckpointStrategy> SwigluOps for Autodiff<B, C> {
             OpsKind::UnTracked(prep) => prep.finish(B::forward(gate.into_primitive(), up.into_primitive())),
         }
     }
+}
+
+/// SwiGLU in a backend's own operations.
+fn plain_forward<B: Backend>(gate: FloatTensor<B>, up: FloatTensor<B>) -> FloatTensor<B> {
+    let dtype = gate.dtype();
+    let (gate, up) = (
+        cast::<B>(gate, accumulator_dtype(dtype)),
+        cast::<B>(up, accumulator_dtype(dtype)),
+    );
+    let silu = B::float_mul(gate.clone(), B::sigmoid(gate));
+    cast::<B>(B::float_mul(silu, up), dtype)
+}
+
+fn plain_backward<B: Backend>(
+    gate: FloatTensor<B>,
+    up: FloatTensor<B>,
+    upstream: FloatTensor<B>,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let dtype = gate.dtype();
+    let [gate, up, upstream] = [gate, up, upstream].map(|x| cast::<B>(x, accumulator_dtype(dtype)));
+    let sigmoid = B::sigmoid(gate.clone());
+    let silu = B::float_mul(gate, sigmoid.clone());
+    let rest = B::float_add_scalar(B::float_neg(sigmoid.clone()), 1.0.into());
+    let slope = B::float_add(sigmoid, B::float_mul(silu.clone(), rest));
+    let d_gate = B::float_mul(B::float_mul(upstream.clone(), up), slope);
+    let d_up = B::float_mul(upstream, silu);
+    (cast::<B>(d_gate, dtype), cast::<B>(d_up, dtype))
 }

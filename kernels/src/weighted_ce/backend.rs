@@ -1,54 +1,85 @@
 //! The operation on the backends: burn's dispatch, the rule for autodiff, and each backend's implementation.
 
-use super::contract::{LossAndGradients, RequestedGradients};
 use super::{Accuracy, chunked};
 use crate::backends::{cast, register_gradients};
+use crate::{dispatched, implement_everywhere, implement_except_flex_and_cube};
 use burn::backend::{
-    Autodiff, AutodiffBackend, Backend, TensorMetadata,
+    Autodiff, AutodiffBackend, Backend, ExtensionType, TensorMetadata,
     autodiff::{
         checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
         grads::Gradients,
         ops::{Backward, Ops, OpsKind},
     },
-    backend_extension,
     tensor::{FloatTensor, IntTensor},
 };
 use burn::tensor::DType;
 
-/// The operation as burn's dispatch sees it; shapes as in
-/// [`weighted_linear_cross_entropy`](super::weighted_linear_cross_entropy).
-#[backend_extension(
-    Autodiff,
-    Flex: cfg(feature = "flex"),
-    NdArray: cfg(feature = "ndarray"),
-    LibTorch: cfg(feature = "tch"),
-    Cube: cfg(any(feature = "wgpu", feature = "cuda"))
-)]
-pub trait WeightedCrossEntropyOps: Backend {
-    /// The loss `[1]` and the cross-entropies `[N]`.
-    fn weighted_linear_cross_entropy(
-        hidden: FloatTensor<Self>,
-        unembedding: FloatTensor<Self>,
-        targets: IntTensor<Self>,
-        weights: FloatTensor<Self>,
-        accuracy: Accuracy,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+/// The inputs of one call; shapes as in [`weighted_linear_cross_entropy`](super::weighted_linear_cross_entropy).
+#[derive(Debug, Clone, ExtensionType)]
+pub struct Inputs<B: Backend> {
+    /// `[N, D]`
+    pub hidden: FloatTensor<B>,
+    /// `[V, D]`
+    pub unembedding: FloatTensor<B>,
+    /// `[N]`
+    pub targets: IntTensor<B>,
+    /// `[N]`
+    pub weights: FloatTensor<B>,
+}
+
+/// Which gradients are to be computed along with the loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestedGradients {
+    /// dX `[N, D]`.
+    pub hidden: bool,
+    /// dW `[V, D]`.
+    pub unembedding: bool,
+}
+
+impl RequestedGradients {
+    /// The loss alone.
+    pub const NONE: Self = Self {
+        hidden: false,
+        unembedding: false,
+    };
+}
+
+/// The loss and the requested gradients, for an upstream gradient of one. All f32 (f64 if the hidden states are
+/// f64); on flex dW may be bf16 ([`Accuracy::gradient`](super::Accuracy)).
+#[derive(Debug)]
+pub struct LossAndGradients<B: Backend> {
+    /// `[1]`
+    pub loss: FloatTensor<B>,
+    /// `[N]`
+    pub ce: FloatTensor<B>,
+    /// dX `[N, D]`, if requested.
+    pub d_hidden: Option<FloatTensor<B>>,
+    /// dW `[V, D]`, if requested.
+    pub d_unembedding: Option<FloatTensor<B>>,
+}
+
+dispatched! { Autodiff:
+    /// The operation as burn's dispatch sees it.
+    pub trait WeightedCrossEntropyOps: Backend {
+        /// The loss `[1]` and the cross-entropies `[N]`.
+        fn weighted_linear_cross_entropy(
+            #[extension_type] inputs: Inputs<Self>,
+            accuracy: Accuracy,
+        ) -> (FloatTensor<Self>, FloatTensor<Self>);
+    }
 }
 
 /// What a backend without autodiff provides.
 pub trait LossBackend: Backend {
     /// The loss, the cross-entropies and the requested gradients, for an upstream gradient of one.
     fn loss_and_gradients(
-        hidden: FloatTensor<Self>,
-        unembedding: FloatTensor<Self>,
-        targets: IntTensor<Self>,
-        weights: FloatTensor<Self>,
+        inputs: Inputs<Self>,
         requested: RequestedGradients,
         accuracy: Accuracy,
     ) -> LossAndGradients<Self> {
         // The precision of these backends follows from their tensors' type.
         let _ = accuracy;
-        chunked::loss_and_gradients::<Self>(hidden, unembedding, targets, weights, requested)
+        chunked::loss_and_gradients(inputs, requested)
     }
 
     /// `gradient` `[R, C]` times `upstream` `[1]`.
@@ -57,60 +88,45 @@ pub trait LossBackend: Backend {
     }
 }
 
-macro_rules! implement {
-    ($condition:meta, $backend:path, { $($body:tt)* }) => {
-        #[$condition]
-        #[allow(deprecated)] // ndarray and libtorch are deprecated upstream and still work
-        impl LossBackend for $backend { $($body)* }
+implement_except_flex_and_cube!(LossBackend, {});
 
-        #[$condition]
-        #[allow(deprecated)]
-        impl WeightedCrossEntropyOps for $backend {
-            fn weighted_linear_cross_entropy(
-                hidden: FloatTensor<Self>,
-                unembedding: FloatTensor<Self>,
-                targets: IntTensor<Self>,
-                weights: FloatTensor<Self>,
-                accuracy: Accuracy,
-            ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-                let output = Self::loss_and_gradients(hidden, unembedding, targets, weights, RequestedGradients::NONE, accuracy);
-                (output.loss, output.ce)
-            }
-        }
-    };
-}
-
-implement!(cfg(feature = "ndarray"), burn::backend::NdArray, {});
-implement!(cfg(feature = "tch"), burn::backend::LibTorch, {});
-implement!(cfg(any(feature = "wgpu", feature = "cuda")), burn::backend::Cube, {
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+impl LossBackend for burn::backend::Cube {
     fn loss_and_gradients(
-        hidden: FloatTensor<Self>,
-        unembedding: FloatTensor<Self>,
-        targets: IntTensor<Self>,
-        weights: FloatTensor<Self>,
+        inputs: Inputs<Self>,
         requested: RequestedGradients,
         _accuracy: Accuracy,
     ) -> LossAndGradients<Self> {
         // The precision of this backend follows from its tensors' type.
-        super::cube::loss_and_gradients(hidden, unembedding, targets, weights, requested)
+        super::cube::loss_and_gradients(inputs, requested)
     }
-});
-implement!(cfg(feature = "flex"), burn::backend::Flex, {
+}
+
+#[cfg(feature = "flex")]
+impl LossBackend for burn::backend::Flex {
     fn loss_and_gradients(
-        hidden: FloatTensor<Self>,
-        unembedding: FloatTensor<Self>,
-        targets: IntTensor<Self>,
-        weights: FloatTensor<Self>,
+        inputs: Inputs<Self>,
         requested: RequestedGradients,
         accuracy: Accuracy,
     ) -> LossAndGradients<Self> {
-        super::flex::loss_and_gradients(hidden, unembedding, targets, weights, requested, accuracy)
+        super::flex::loss_and_gradients(inputs, requested, accuracy)
     }
 
     fn scale(gradient: FloatTensor<Self>, upstream: FloatTensor<Self>) -> FloatTensor<Self> {
         super::flex::scale(gradient, upstream)
     }
+}
+
+implement_everywhere!(WeightedCrossEntropyOps, {
+    fn weighted_linear_cross_entropy(
+        inputs: Inputs<Self>,
+        accuracy: Accuracy,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let output = Self::loss_and_gradients(inputs, RequestedGradients::NONE, accuracy);
+        (output.loss, output.ce)
+    }
 });
+
 /// The gradients that the forward pass computed, and the types of the tensors that they belong to.
 #[derive(Debug, Clone)]
 struct Saved<B: Backend> {
@@ -143,12 +159,15 @@ impl<B: LossBackend> Backward<B, 2> for WeightedCrossEntropyBackward {
 
 impl<B: LossBackend, C: CheckpointStrategy> WeightedCrossEntropyOps for Autodiff<B, C> {
     fn weighted_linear_cross_entropy(
-        hidden: FloatTensor<Self>,
-        unembedding: FloatTensor<Self>,
-        targets: IntTensor<Self>,
-        weights: FloatTensor<Self>,
+        inputs: Inputs<Self>,
         accuracy: Accuracy,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let Inputs {
+            hidden,
+            unembedding,
+            targets,
+            weights,
+        } = inputs;
         let requested = RequestedGradients {
             hidden: hidden.is_tracked(),
             unembedding: unembedding.is_tracked(),
@@ -156,8 +175,13 @@ impl<B: LossBackend, C: CheckpointStrategy> WeightedCrossEntropyOps for Autodiff
         let dtypes = [hidden.dtype(), unembedding.dtype()];
         let (hidden, hidden_node) = hidden.into_parts();
         let (unembedding, unembedding_node) = unembedding.into_parts();
-        let weights = weights.into_primitive();
-        let output = B::loss_and_gradients(hidden, unembedding, targets, weights, requested, accuracy);
+        let inputs = Inputs {
+            hidden,
+            unembedding,
+            targets,
+            weights: weights.into_primitive(),
+        };
+        let output = B::loss_and_gradients(inputs, requested, accuracy);
         let operation = WeightedCrossEntropyBackward
             .prepare::<C>([hidden_node, unembedding_node])
             .compute_bound()

@@ -3,23 +3,20 @@
 //! Used on ndarray and libtorch, and for f64 everywhere; the form that CubeCL's kernels are compared with. Targets
 //! and weights are read back once, to know which rows are kept.
 
-use super::contract::{LossAndGradients, RequestedGradients};
+use super::backend::{Inputs, LossAndGradients, RequestedGradients};
 use super::rows::{read_rows, rows_per_chunk};
 use crate::backends::{accumulator_dtype, cast};
-use burn::backend::{
-    Backend, TensorMetadata,
-    tensor::{FloatTensor, IntTensor},
-};
+use burn::backend::{Backend, TensorMetadata, tensor::FloatTensor};
 use burn::tensor::{FloatDType, IndexingUpdateOp, Shape, TensorData};
 
 /// See [`LossBackend::loss_and_gradients`](super::backend::LossBackend::loss_and_gradients).
-pub(super) fn loss_and_gradients<B: Backend>(
-    hidden: FloatTensor<B>,
-    unembedding: FloatTensor<B>,
-    targets: IntTensor<B>,
-    weights: FloatTensor<B>,
-    requested: RequestedGradients,
-) -> LossAndGradients<B> {
+pub(super) fn loss_and_gradients<B: Backend>(inputs: Inputs<B>, requested: RequestedGradients) -> LossAndGradients<B> {
+    let Inputs {
+        hidden,
+        unembedding,
+        targets,
+        weights,
+    } = inputs;
     let device = hidden.device();
     let storage = hidden.dtype();
     let sums = accumulator_dtype(storage);
@@ -106,7 +103,7 @@ mod tests {
     type Primitive = FloatTensor<Flex>;
 
     /// 600 rows (three chunks), with masked rows and rows of weight zero among them.
-    fn inputs(dtype: DType) -> (Primitive, Primitive, IntTensor<Flex>, Primitive) {
+    fn inputs(dtype: DType) -> Inputs<Flex> {
         const N: usize = 600;
         let wave = |count: usize, step: usize, scale: f64| -> Vec<f64> {
             let term = |i: usize| (i * step % 1009) as f64 / 504.5 - 1.0;
@@ -118,12 +115,12 @@ mod tests {
         };
         let targets: Vec<i64> = (0..N as i64).map(|i| (i * 7) % 25 - 2).collect();
         let weights = (0..N).map(|i| (i % 5) as f64 * 0.4).collect();
-        (
-            floats(wave(N * 8, 577, 2.0), vec![N, 8], dtype),
-            floats(wave(23 * 8, 331, 1.5), vec![23, 8], dtype),
-            Flex::int_from_data(TensorData::new(targets, [N]), &device),
-            floats(weights, vec![N], DType::F32),
-        )
+        Inputs {
+            hidden: floats(wave(N * 8, 577, 2.0), vec![N, 8], dtype),
+            unembedding: floats(wave(23 * 8, 331, 1.5), vec![23, 8], dtype),
+            targets: Flex::int_from_data(TensorData::new(targets, [N]), &device),
+            weights: floats(weights, vec![N], DType::F32),
+        }
     }
 
     const BOTH: RequestedGradients = RequestedGradients {
@@ -150,9 +147,9 @@ mod tests {
     }
 
     fn compare(dtype: DType, bound: f64) {
-        let (h, u, t, w) = inputs(dtype);
-        let found = loss_and_gradients::<Flex>(h.clone(), u.clone(), t.clone(), w.clone(), BOTH);
-        let expected = Flex::loss_and_gradients(h, u, t, w, BOTH, crate::Accuracy::default());
+        let inputs = inputs(dtype);
+        let found = loss_and_gradients(inputs.clone(), BOTH);
+        let expected = Flex::loss_and_gradients(inputs, BOTH, crate::Accuracy::default());
         assert_near(Some(found.loss), Some(expected.loss), bound);
         assert_near(Some(found.ce), Some(expected.ce), bound);
         assert_near(found.d_hidden, expected.d_hidden, bound);
@@ -169,16 +166,15 @@ mod tests {
 
     #[test]
     fn gradients_that_are_not_requested_are_absent() {
-        let (h, u, t, w) = inputs(DType::F32);
-        let found = loss_and_gradients::<Flex>(h, u, t, w, RequestedGradients::NONE);
+        let found = loss_and_gradients(inputs(DType::F32), RequestedGradients::NONE);
         assert!(found.d_hidden.is_none() && found.d_unembedding.is_none());
     }
 
     #[test]
     fn nothing_kept_is_a_loss_and_gradients_of_zero() {
-        let (h, u, t, w) = inputs(DType::F32);
-        let w = Flex::float_mul_scalar(w, 0.0.into());
-        let found = loss_and_gradients::<Flex>(h, u, t, w, BOTH);
+        let mut inputs = inputs(DType::F32);
+        inputs.weights = Flex::float_mul_scalar(inputs.weights, 0.0.into());
+        let found = loss_and_gradients(inputs, BOTH);
         let gradients = [found.d_hidden, found.d_unembedding].map(|g| g.map(values));
         assert_eq!(values(found.loss), [0.0]);
         assert_eq!(gradients, [Some(vec![0.0; 4800]), Some(vec![0.0; 184])]);

@@ -59,7 +59,6 @@
 
 mod backend;
 mod chunked;
-mod contract;
 #[cfg(feature = "cube")]
 mod cube;
 #[cfg(feature = "cube")]
@@ -69,7 +68,7 @@ mod flex;
 mod rows;
 
 use crate::Precision;
-use backend::WeightedCrossEntropyOps;
+use backend::{Inputs, WeightedCrossEntropyOps};
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Int, Tensor, activation::log_softmax};
 
@@ -132,13 +131,13 @@ pub fn weighted_linear_cross_entropy_in(
     weights: Tensor<1>,
 ) -> WeightedCrossEntropy {
     check_arguments(&hidden, &unembedding, &targets, &weights);
-    let (loss, ce) = Dispatch::weighted_linear_cross_entropy(
-        hidden.into_dispatch(),
-        unembedding.into_dispatch(),
-        targets.into_dispatch(),
-        weights.into_dispatch(),
-        accuracy,
-    );
+    let inputs = Inputs {
+        hidden: hidden.into_dispatch(),
+        unembedding: unembedding.into_dispatch(),
+        targets: targets.into_dispatch(),
+        weights: weights.into_dispatch(),
+    };
+    let (loss, ce) = Dispatch::weighted_linear_cross_entropy(inputs, accuracy);
     WeightedCrossEntropy {
         loss: Tensor::from_dispatch(loss),
         ce: Tensor::from_dispatch(ce),

@@ -14,11 +14,10 @@ use burn::backend::{
         grads::Gradients,
         ops::{Backward, Ops, OpsKind},
     },
-    backend_extension,
     tensor::FloatTensor,
 };
 use wmtp_kernels::attention::AttentionBackend;
-use wmtp_kernels::register_gradients;
+use wmtp_kernels::{dispatched, implement_everywhere, implement_except_flex, register_gradients};
 use wmtp_kernels::{rms_norm::RmsNormBackend, rotary::RotaryBackend, swiglu::SwigluBackend};
 
 /// A sublayer's inputs: the residual stream, and the parameters with its L linear maps.
@@ -108,26 +107,21 @@ impl<B: Backend, const L: usize> ExtensionType<B> for Inputs<B, L> {
     }
 }
 
-/// The sublayers of a decoder layer as burn's dispatch sees them.
-#[backend_extension(
-    Autodiff,
-    Flex: cfg(feature = "flex"),
-    NdArray: cfg(feature = "ndarray"),
-    LibTorch: cfg(feature = "tch"),
-    Cube: cfg(any(feature = "wgpu", feature = "cuda"))
-)]
-pub trait DecoderOps: Backend {
-    /// `x` plus attention.
-    fn attention_sublayer(
-        #[extension_type] inputs: AttentionInputs<Self>,
-        #[extension_type] execution: Execution<Self>,
-    ) -> FloatTensor<Self>;
+dispatched! { Autodiff:
+    /// The sublayers of a decoder layer as burn's dispatch sees them.
+    pub trait DecoderOps: Backend {
+        /// `x` plus attention.
+        fn attention_sublayer(
+            #[extension_type] inputs: AttentionInputs<Self>,
+            #[extension_type] execution: Execution<Self>,
+        ) -> FloatTensor<Self>;
 
-    /// `x` plus the MLP.
-    fn mlp_sublayer(
-        #[extension_type] inputs: MlpInputs<Self>,
-        #[extension_type] execution: Execution<Self>,
-    ) -> FloatTensor<Self>;
+        /// `x` plus the MLP.
+        fn mlp_sublayer(
+            #[extension_type] inputs: MlpInputs<Self>,
+            #[extension_type] execution: Execution<Self>,
+        ) -> FloatTensor<Self>;
+    }
 }
 
 /// What a sublayer saves for its backward pass.
@@ -269,35 +263,13 @@ impl<B: LayerBackend, C: CheckpointStrategy> DecoderOps for Autodiff<B, C> {
     }
 }
 
-/// The sublayers of a backend without autodiff: nothing is saved.
-macro_rules! implement {
-    ($($backend:ty, $feature:meta);* $(;)?) => {$(
-        #[cfg($feature)]
-        #[allow(deprecated)] // upstream deprecates ndarray and tch, and they still work
-        impl DecoderOps for $backend {
-            fn attention_sublayer(inputs: AttentionInputs<Self>, execution: Execution<Self>) -> FloatTensor<Self> {
-                Self::sublayer_forward::<Attention, 4>(&inputs, &execution, false).0
-            }
+implement_except_flex!(LayerBackend, {});
+implement_everywhere!(DecoderOps, {
+    fn attention_sublayer(inputs: AttentionInputs<Self>, execution: Execution<Self>) -> FloatTensor<Self> {
+        Self::sublayer_forward::<Attention, 4>(&inputs, &execution, false).0
+    }
 
-            fn mlp_sublayer(inputs: MlpInputs<Self>, execution: Execution<Self>) -> FloatTensor<Self> {
-                Self::sublayer_forward::<Mlp, 3>(&inputs, &execution, false).0
-            }
-        }
-    )*};
-}
-
-implement! {
-    burn::backend::Flex, feature = "flex";
-    burn::backend::NdArray, feature = "ndarray";
-    burn::backend::LibTorch, feature = "tch";
-    burn::backend::Cube, any(feature = "wgpu", feature = "cuda");
-}
-
-#[cfg(feature = "ndarray")]
-#[allow(deprecated)] // upstream deprecates it, and it still works
-impl LayerBackend for burn::backend::NdArray {}
-#[cfg(feature = "tch")]
-#[allow(deprecated)] // upstream deprecates it, and it still works
-impl LayerBackend for burn::backend::LibTorch {}
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
-impl LayerBackend for burn::backend::Cube {}
+    fn mlp_sublayer(inputs: MlpInputs<Self>, execution: Execution<Self>) -> FloatTensor<Self> {
+        Self::sublayer_forward::<Mlp, 3>(&inputs, &execution, false).0
+    }
+});

@@ -22,7 +22,7 @@ use super::LossOutput;
 use super::filter::Filtered;
 use crate::memory::advise_huge_pages;
 use crate::simd::exp_not_positive;
-use crate::weighted_ce::contract::RequestedGradients;
+use crate::weighted_ce::backend::RequestedGradients;
 use crate::weighted_ce::rows::{CHUNK_BYTES, KeptRow, even_rows};
 use half::bf16;
 use rayon::prelude::*;

@@ -8,18 +8,13 @@ mod filter;
 mod fused;
 mod loss_only;
 
-use super::contract::{LossAndGradients, RequestedGradients};
+use super::backend::{Inputs, LossAndGradients, RequestedGradients};
 use super::rows::{read_floats, read_rows};
 use super::{Accuracy, chunked};
 use crate::Precision;
 use crate::backends::{cast, flex_memory};
 use crate::saved::narrow_releasing;
-use burn::backend::{
-    Flex, TensorMetadata,
-    flex::FlexTensor,
-    ops::FloatTensorOps,
-    tensor::{FloatTensor, IntTensor},
-};
+use burn::backend::{Flex, TensorMetadata, flex::FlexTensor, ops::FloatTensorOps, tensor::FloatTensor};
 use burn::tensor::{DType, TensorData};
 use half::bf16;
 use wmtp_gemm::{FloatSlice, MatrixView};
@@ -38,16 +33,19 @@ struct LossOutput {
 
 /// See [`LossBackend::loss_and_gradients`](super::backend::LossBackend::loss_and_gradients).
 pub(super) fn loss_and_gradients(
-    hidden: FloatTensor<Flex>,
-    unembedding: FloatTensor<Flex>,
-    targets: IntTensor<Flex>,
-    weights: FloatTensor<Flex>,
+    inputs: Inputs<Flex>,
     requested: RequestedGradients,
     accuracy: Accuracy,
 ) -> LossAndGradients<Flex> {
-    if hidden.dtype() == DType::F64 {
-        return chunked::loss_and_gradients::<Flex>(hidden, unembedding, targets, weights, requested);
+    if inputs.hidden.dtype() == DType::F64 {
+        return chunked::loss_and_gradients(inputs, requested);
     }
+    let Inputs {
+        hidden,
+        unembedding,
+        targets,
+        weights,
+    } = inputs;
     let ([n, d], [v, _]) = (hidden.shape().dims(), unembedding.shape().dims());
     let rows = read_rows::<Flex>(targets, weights, v);
     let [hidden, unembedding] = [hidden, unembedding].map(readable);
