@@ -34,9 +34,11 @@ struct Shifted;
 
 impl ModuleMapper for Shifted {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        param.map(|tensor| match tensor.is_require_grad() {
-            true => (tensor.detach() + 0.05).require_grad(),
-            false => tensor,
+        param.map(|tensor| {
+            let (trained, device) = (tensor.is_require_grad(), tensor.device());
+            let by = if trained { 0.05 } else { 0.0 };
+            let shifted = Tensor::from_data((tensor + by).into_data(), &device);
+            shifted.set_require_grad(trained)
         })
     }
 }
