@@ -127,6 +127,9 @@ impl Optimizer for FusedAdamW {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+    use burn::optim::GradientsParams;
+    use wmtp_model::{CausalLm, LlamaConfig, Packed};
 
     /// With b2 = 0 and a large epsilon a step is lr times the gradient over epsilon: scaled, and
     /// scaled anew at the next step.
@@ -154,5 +157,59 @@ mod tests {
             assert!(found.is_some_and(|found| (found - expected).abs() < 1e-4), "{found:?}");
         }
         assert!(state.is_some());
+    }
+
+    /// Sets every parameter to one.
+    struct Ones;
+
+    impl ModuleMapper for Ones {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|tensor| Tensor::ones(tensor.shape(), &tensor.device()).require_grad())
+        }
+    }
+
+    /// The first value of each parameter, by path.
+    #[derive(Default)]
+    struct Values {
+        path: Vec<String>,
+        found: Vec<(String, f32)>,
+    }
+
+    impl ModuleVisitor for Values {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.path.push(name.to_owned());
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.path.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let first = param.val().into_data().iter::<f32>().next();
+            self.found.push((self.path.join("."), first.unwrap()));
+        }
+    }
+
+    /// A step with gradients of zero only decays: 1 becomes 1 - 0.5 * 0.1.
+    #[test]
+    fn norms_biases_and_the_embedding_do_not_decay() {
+        let mut config = LlamaConfig::new(11, 8, 2, 2);
+        config.other.insert("attention_bias".to_owned(), true.into());
+        let model = config.init(1, &Device::flex().autodiff()).map(&mut Ones);
+        let input = Packed::from_documents(&[vec![3, 1, 4]], &model.device());
+        let context = model.context(&input);
+        let hidden = model.head(1, model.trunk(&input, &context), &context);
+        let gradients = GradientsParams::from_grads((hidden * 0.0).sum().backward(), &model);
+        let optim = OptimConfig::default();
+        assert_eq!(optim.weight_decay, 0.1);
+        let mut optimizer = AdamW {}.build(&optim, &GradientScale::default()).unwrap();
+        let model = optimizer.step(0.5, model, gradients);
+        let mut values = Values::default();
+        model.visit(&mut values);
+        let kept: Vec<_> = values.found.iter().filter(|(_, value)| *value == 1.0).collect();
+        // Two layers with two norms and four biases each, the final norm, the embedding.
+        assert_eq!(kept.len(), 2 * (2 + 4) + 2, "{kept:?}");
+        for (path, value) in &values.found {
+            let expected = if path.contains("proj.weight") { 0.95 } else { 1.0 };
+            assert!((value - expected).abs() < 1e-6, "{path}: {value}");
+        }
     }
 }
