@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     data::Tokenizer,
+    pipeline::{ModelDir, load_model},
     run::RunRecord,
     settings::{Config, Settings},
     storage::{Location, StorageError},
@@ -19,38 +20,12 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use wmtp_model::{CausalLm, MtpLlama};
 
-/// A model's directory and, where that holds a LoRA adapter, the directory of its base.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    /// As given.
-    pub dir: PathBuf,
-    /// The adapter's base; None for a whole model.
-    pub base: Option<PathBuf>,
-}
-
-impl Place {
-    /// Finds a model that was given on the command line or in the settings.
-    pub fn of(model: &Model, config: &Config, device: &Device, output: &Output) -> Result<Self, Failure> {
-        let dir = model_dir(model, config, device)?;
-        let base = adapter_base(&dir, config, device, output)?;
-        Ok(Self { dir, base })
-    }
-
-    /// The directory of the whole model, and that of the adapter on it.
-    pub fn split(self) -> (PathBuf, Option<PathBuf>) {
-        match self.base {
-            Some(base) => (base, Some(self.dir)),
-            None => (self.dir, None),
-        }
-    }
-
-    /// The directory with the tokenizer: the adapter's own, where it has one.
-    pub fn tokenizer(&self) -> &Path {
-        match &self.base {
-            Some(base) if !self.dir.join("tokenizer.json").is_file() => base,
-            _ => &self.dir,
-        }
-    }
+/// The directory of a model that was given on the command line or in the settings and, where that holds a LoRA
+/// adapter, the directory of its base.
+pub(super) fn find_dir(model: &Model, config: &Config, device: &Device, output: &Output) -> Result<ModelDir, Failure> {
+    let dir = model_dir(model, config, device)?;
+    let base = adapter_base(&dir, config, device, output)?;
+    Ok(ModelDir { dir, base })
 }
 
 /// The directory of the base model that the adapter in `dir` belongs to; None if it holds a whole model.
@@ -191,9 +166,9 @@ pub(super) fn open_model(
     device: &Device,
     output: &Output,
 ) -> Result<(MtpLlama, Tokenizer), Failure> {
-    let place = Place::of(model, &settings.config, device, output)?;
-    let loaded = crate::pipeline::load_model(&place.dir, place.base.as_deref(), heads, dtype, device)?;
-    let tokenizer = Tokenizer::load(place.tokenizer())?
+    let dir = find_dir(model, &settings.config, device, output)?;
+    let loaded = load_model(&dir.dir, dir.base.as_deref(), heads, dtype, device)?;
+    let tokenizer = Tokenizer::load(dir.tokenizer())?
         .with_choice(settings.recipe.data.choice())?
         .for_model(loaded.config().vocab_size)?;
     if let Some(notice) = tokenizer.notice() {

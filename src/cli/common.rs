@@ -1,6 +1,6 @@
 //! What several verbs share: settings, the model and the device.
 
-use super::{Failure, Output, runs, suggest};
+use super::{Failure, Output, completions, runs};
 use crate::{
     data::DataConfig,
     device::{self, Capabilities},
@@ -41,7 +41,7 @@ struct Flags {
         long,
         value_name = "KEY.PATH=VALUE",
         help_heading = SETTINGS,
-        value_parser = suggest::Setting,
+        value_parser = completions::Setting,
         hide_possible_values = true
     )]
     set: Vec<String>,
@@ -50,7 +50,7 @@ struct Flags {
         long,
         value_name = "NAME",
         help_heading = SETTINGS,
-        value_parser = suggest::DeviceName,
+        value_parser = completions::DeviceName,
         hide_possible_values = true
     )]
     device: Option<String>,

@@ -2,7 +2,7 @@
 
 use super::{
     Failure, Output, SettingsArgs,
-    base::Place,
+    base::find_dir,
     common::{model_dir, open_device, resolve_model},
 };
 use crate::pipeline::export_merged;
@@ -60,8 +60,8 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     let (_, device) = open_device(&settings)?;
     let source = resolve_model(&args.source, &settings.config, output)?;
     let (source, base) = if args.merge {
-        let place = Place::of(&source, &settings.config, &device, output)?;
-        (place.dir, place.base)
+        let found = find_dir(&source, &settings.config, &device, output)?;
+        (found.dir, found.base)
     } else {
         // The base of an adapter that stays one need not be there.
         (model_dir(&source, &settings.config, &device)?, None)

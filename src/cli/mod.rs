@@ -29,7 +29,6 @@ mod resume;
 mod runs;
 mod schema;
 mod score;
-mod suggest;
 mod sweep;
 mod track;
 mod train;

@@ -2,7 +2,7 @@
 
 use super::{
     Failure, Lines, Output, SettingsArgs,
-    base::{self, Place},
+    base::{self, find_dir},
     common::{data_source, open_device},
     dashboard::Dashboard,
     resume,
@@ -138,7 +138,7 @@ fn prepare(args: Args, output: &Output) -> Result<(Experiment, PathBuf), Failure
     let (device_name, device) = open_device(&settings)?;
     let model_dirs = model_dirs(&settings, resume.as_deref(), &device, output)?;
     if settings.recipe.data.prompt == PromptStyle::Chat {
-        let tokenizer = Tokenizer::load(model_dirs.tokenizer())?;
+        let tokenizer = Tokenizer::load(model_dirs.model.tokenizer())?;
         settings.recipe.data.record_chat_date(&tokenizer);
     }
     let run_name = match (&resume, &settings.recipe.run.name) {
@@ -205,27 +205,23 @@ fn model_dirs(
         )));
     }
     let names = &settings.recipe.model;
-    let place = |uri: &str, key: &str| {
+    let find = |uri: &str, key: &str| {
         let model = base::of_run(uri, run, key, config, output)?;
-        Place::of(&model, config, device, output)
+        find_dir(&model, config, device, output)
     };
     let needs = settings.recipe.scorer.models_needed();
     let wanted = |name: &Option<String>, wanted: bool| name.clone().filter(|_| wanted);
-    let of = |name: Option<String>, key: &str| name.map(|uri| place(&uri, key)).transpose();
+    let of = |name: Option<String>, key: &str| name.map(|uri| find(&uri, key)).transpose();
     // The model comes last: a built-in one is written to the cache, which a refusal must not leave behind.
     let data = data_source(&settings.recipe.data.source, config, output)?;
-    let reference = of(wanted(&names.reference, needs.reference.is_some()), "reference")?.map(Place::split);
-    let (reference, reference_adapter) = reference.map_or((None, None), |(base, adapter)| (Some(base), adapter));
+    let reference = of(wanted(&names.reference, needs.reference.is_some()), "reference")?;
     // A reward model's directory is taken as it is: adapters of such models are refused.
-    let reward = of(wanted(&names.reward, needs.reward), "reward")?.map(|place| place.dir);
-    let (base, adapter) = place(&names.base, "model")?.split();
+    let reward = of(wanted(&names.reward, needs.reward), "reward")?.map(|found| found.dir);
     Ok(ModelDirs {
         data,
-        base,
-        adapter,
         reference,
-        reference_adapter,
         reward,
+        model: find(&names.base, "model")?,
     })
 }
 

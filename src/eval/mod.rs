@@ -18,7 +18,6 @@ pub mod paired;
 pub mod passk;
 mod pcg64;
 mod predictions;
-mod profile;
 mod python_json;
 mod request;
 mod run;
@@ -27,6 +26,7 @@ mod tokens;
 pub mod training_tasks;
 pub mod verdict;
 
+pub use bench::Profile;
 pub use bench::{
     contest::{Contest, check as check_contest},
     humaneval::HumanEval,
@@ -42,7 +42,6 @@ pub use judge::Judge;
 pub use judgement::{Judgement, Stages, TestCount};
 pub use lengths::TooLong;
 pub use predictions::{Prediction, Predictions};
-pub use profile::Profile;
 pub use request::{EvalRequest, parse_task_names, parse_tasks};
 pub use run::{
     BaseScores, EvalReport, Finished, Progress, ResultCounts, SampleLine, Shares, Source, TemperatureReport,

@@ -7,7 +7,10 @@ use crate::{
     track::SetupError,
     train::TrainError,
 };
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 use wmtp_model::ModelError;
 
 /// A pipeline that could not start or ended early.
@@ -65,6 +68,16 @@ pub enum PipelineError {
 }
 
 impl PipelineError {
+    /// Adds operation and path to an I/O error.
+    pub(super) fn io(what: &'static str, path: &Path) -> impl Fn(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io {
+            what,
+            path: path.clone(),
+            source,
+        }
+    }
+
     /// True if the caller's settings are at fault rather than the run.
     pub fn is_usage(&self) -> bool {
         matches!(

@@ -1,7 +1,7 @@
 //! An experiment from settings to checkpoints, as a builder.
 
 use super::{
-    ModelDirs, PipelineError, PlanReport, RunUpload, TrainSummary,
+    ModelDir, ModelDirs, PipelineError, PlanReport, RunUpload, TrainSummary,
     finish::{note_failure, summary, write_report},
     micro_model,
     model_dirs::{check_same_model, load_trained},
@@ -206,13 +206,17 @@ impl ModelDirs {
                 "`{uri}` is not a directory of this machine; fetch it first, and give its directory"
             ))),
         };
-        let optional = |uri: &Option<String>| uri.as_deref().map(dir).transpose();
+        let model = |uri: &str| {
+            Ok::<_, PipelineError>(ModelDir {
+                dir: dir(uri)?,
+                base: None,
+            })
+        };
         Ok(Self {
             data: recipe.data.source.clone(),
-            base: dir(&recipe.model.base)?,
-            reference: optional(&recipe.model.reference)?,
-            reward: optional(&recipe.model.reward)?,
-            ..Self::default()
+            model: model(&recipe.model.base)?,
+            reference: recipe.model.reference.as_deref().map(model).transpose()?,
+            reward: recipe.model.reward.as_deref().map(dir).transpose()?,
         })
     }
 }
@@ -229,8 +233,13 @@ fn run(
         .into_iter()
         .chain(trackers)
         .collect();
-    let model = load_trained(&request.recipe, request.seed(), &request.model_dirs, &request.device)?;
-    let model_hash = request.model_dirs.hash()?;
+    let model = load_trained(
+        &request.recipe,
+        request.seed(),
+        &request.model_dirs.model,
+        &request.device,
+    )?;
+    let model_hash = request.model_dirs.model.hash()?;
     let given_head = given_value_head(request, &model_hash)?;
     let recipe_id = recipe_id(request.pipeline, &request.recipe);
     let fresh = TrainerState::new(recipe_id, prepared.splits.train.hash().into());
@@ -240,7 +249,7 @@ fn run(
         from,
     } = match &request.resume {
         Some(dir) => {
-            check_same_model(dir, &model_hash, &request.model_dirs)?;
+            check_same_model(dir, &model_hash, &request.model_dirs.model)?;
             resume(dir, request, &prepared, &fresh)?
         }
         None => Resumed {

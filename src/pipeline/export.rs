@@ -1,7 +1,7 @@
 //! A model directory of any kind that training leaves: loaded for inference, or an adapter merged into its
 //! base and written as a model directory of its own.
 
-use super::{PipelineError, model_dirs::load};
+use super::{ModelDir, PipelineError};
 use burn::tensor::{DType, Device};
 use std::path::Path;
 use wmtp_model::{Companions, ExportOptions, Exported, Heads, LoadOptions, MtpLlama};
@@ -23,8 +23,11 @@ pub fn load_model(
         dtype,
         ..LoadOptions::default()
     };
-    let (base, adapter) = base.map_or((dir, None), |base| (base, Some(dir)));
-    Ok(load(base, adapter, &options, device)?)
+    let dir = ModelDir {
+        dir: dir.to_owned(),
+        base: base.map(Path::to_owned),
+    };
+    Ok(dir.load(&options, device)?)
 }
 
 /// Writes the adapter in `dir` merged into the model in `base` to `target`, which must not exist or be

@@ -37,7 +37,7 @@ pub use generate::{ModelGenerator, ScoreReport, TokenWriter, Written, score_text
 pub use heads::{BINS, Bin, HeadFigures, HeadsReport, judge_heads};
 pub use learned::Learned;
 pub use memory::{MemoryEstimate, MicroBatch};
-pub use model_dirs::{ModelDirs, weights_hash};
+pub use model_dirs::{ModelDir, ModelDirs, weights_hash};
 pub use plan::{PlanReport, ValueStagePlan};
 pub use request::RunUpload;
 pub use tracking::{describe, sync};

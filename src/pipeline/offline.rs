@@ -2,7 +2,7 @@
 //! while training.
 
 use super::{
-    PipelineError,
+    ModelDir, PipelineError,
     request::{Prepared, Request},
     scoring_models::{ModelCe, reference},
 };
@@ -19,8 +19,8 @@ pub fn scores(
     prepared: &Prepared,
     base: &MtpLlama,
 ) -> Result<CachedScores, PipelineError> {
-    let dirs = &request.model_dirs;
-    let hashes = [dirs.hash()?, dirs.reference_hash()?.unwrap_or_default()];
+    let reference_hash = request.model_dirs.reference.as_ref().map(ModelDir::hash).transpose()?;
+    let hashes = [request.model_dirs.model.hash()?, reference_hash.unwrap_or_default()];
     let settings = key_settings(config, request)?;
     let data = prepared.splits.train.hash();
     let key = CachedScores::key(data, &[&hashes[0], &hashes[1]], &settings);
@@ -66,13 +66,16 @@ fn key_settings(config: &ScorerConfig, request: &Request) -> Result<String, Pipe
         // Files of earlier versions have keys without it.
         settings.retain(|key, _| key != "kind");
     }
-    let [base, reference] = [
-        Some(request.model_dirs.config()?),
-        request.model_dirs.reference_config()?,
-    ];
+    let base = request.model_dirs.model.config()?;
+    let reference = request
+        .model_dirs
+        .reference
+        .as_ref()
+        .map(ModelDir::config)
+        .transpose()?;
     let settings = serde_json::json!({
         "scorer": scorer,
-        "base": base.as_ref().map(computation),
+        "base": computation(&base),
         "reference": reference.as_ref().map(computation),
         "base_precision": request.recipe.train.precision,
         "reference_precision": "f32",

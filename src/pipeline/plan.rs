@@ -114,7 +114,7 @@ pub(super) fn plan(request: &Request) -> Result<PlanReport, PipelineError> {
     let mut plan = PlanReport {
         algorithm: request.pipeline.name(),
         model: recipe.model.base.clone(),
-        model_dir: request.model_dirs.base.clone(),
+        model_dir: request.model_dirs.model.whole().to_owned(),
         device: request.device_name.clone(),
         heads: config.n_heads,
         parameters,
@@ -191,9 +191,10 @@ fn largest_micro_batch(request: &Request, prepared: &Prepared) -> MicroBatch {
 /// Parameters of the model that scores while the other one trains.
 fn reference_parameters(request: &Request) -> Result<usize, PipelineError> {
     let online = request.recipe.scorer.models_needed().reference == Some(ScoringTime::Online);
-    let Some(mut config) = request.model_dirs.reference_config()?.filter(|_| online) else {
+    let Some(reference) = request.model_dirs.reference.as_ref().filter(|_| online) else {
         return Ok(0);
     };
+    let mut config = reference.config()?;
     config.n_heads = 1;
     Ok(config.num_params())
 }

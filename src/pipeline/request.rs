@@ -79,15 +79,15 @@ pub(super) struct Prepared {
 
 pub(super) fn prepare(request: &Request) -> Result<Prepared, PipelineError> {
     let recipe = &request.recipe;
-    let mut config = request.model_dirs.config()?;
+    let mut config = request.model_dirs.model.config()?;
     let tokenizer = recipe
         .data
-        .dated(Tokenizer::load(request.model_dirs.tokenizer())?)
+        .dated(Tokenizer::load(request.model_dirs.model.tokenizer())?)
         .with_choice(recipe.data.choice())?
         .for_model(config.vocab_size)?;
     let new_heads = recipe.model.mtp.n_heads.saturating_sub(config.n_heads);
     config.n_heads = recipe.model.mtp.n_heads;
-    check_positions("model", &request.model_dirs.base, &config, recipe.data.seq_len)?;
+    check_positions("model", request.model_dirs.model.whole(), &config, recipe.data.seq_len)?;
     let tokenizer = check_companions(request, tokenizer)?;
     recipe
         .check_device(&request.device_name, Capabilities::of(&request.device))
@@ -124,12 +124,11 @@ pub(super) fn prepare(request: &Request) -> Result<Prepared, PipelineError> {
 fn check_companions(request: &Request, mut tokenizer: Tokenizer) -> Result<Tokenizer, PipelineError> {
     let seq_len = request.recipe.data.seq_len;
     let needs = request.recipe.scorer.models_needed();
-    let dirs = &request.model_dirs;
-    let reference = dirs.reference_tokenizer().zip(dirs.reference_config()?);
-    if let (Some(_), Some((reference, config))) = (needs.reference, reference) {
-        Rho1::check_tokenizers(&tokenizer, &Tokenizer::load(reference)?)?;
+    if let (Some(_), Some(reference)) = (needs.reference, &request.model_dirs.reference) {
+        let (place, config) = (reference.tokenizer(), reference.config()?);
+        Rho1::check_tokenizers(&tokenizer, &Tokenizer::load(place)?)?;
         tokenizer = tokenizer.also_for_model(config.vocab_size)?;
-        check_positions("reference model", reference, &config, seq_len)?;
+        check_positions("reference model", place, &config, seq_len)?;
     }
     if let Some(reward) = request.model_dirs.reward.as_ref().filter(|_| needs.reward) {
         tokenizer.check_same(&Tokenizer::load(reward)?)?;

@@ -141,11 +141,7 @@ impl Record {
         let dir = run.path();
         let text = |name: &str| {
             let path = dir.join(name);
-            fs::read_to_string(&path).map_err(|source| PipelineError::Io {
-                what: "reading",
-                path,
-                source,
-            })
+            fs::read_to_string(&path).map_err(PipelineError::io("reading", &path))
         };
         let wrong = |name: &str, problem: String| {
             PipelineError::Setting(format!("`{}` can't be used: {problem}", dir.join(name).display()))

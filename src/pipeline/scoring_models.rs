@@ -1,6 +1,6 @@
 //! Models as scorers see them: rho1's reference, the critic's value head and reward model.
 
-use super::{PipelineError, model_dirs, request::Request};
+use super::{PipelineError, request::Request};
 use crate::{
     data::Batch,
     device::{ReadError, to_f32},
@@ -49,8 +49,7 @@ pub fn reference(request: &Request) -> Result<ModelCe, PipelineError> {
         n_heads: Some(1),
         ..LoadOptions::default()
     };
-    let adapter = request.model_dirs.reference_adapter.as_deref();
-    Ok(ModelCe::new(model_dirs::load(dir, adapter, &options, &request.device)?))
+    Ok(ModelCe::new(dir.load(&options, &request.device)?))
 }
 
 /// A value head, frozen or as it is at each step.

@@ -119,7 +119,8 @@ pub(super) fn announce(request: &Request, prepared: &Prepared, run: &RunDir) {
 
 /// The base model's files for the checkpoints, with what training decided about special tokens.
 pub(super) fn companions(request: &Request, tokenizer: &Tokenizer) -> Result<Companions, PipelineError> {
-    let files = Companions::read(request.model_dirs.tokenizer())?.or(Companions::read(&request.model_dirs.base)?);
+    let files =
+        Companions::read(request.model_dirs.model.tokenizer())?.or(Companions::read(request.model_dirs.model.whole())?);
     Ok(match tokenizer.config_file() {
         Some((name, text)) => files.with(name, text.into_bytes()),
         None => files,

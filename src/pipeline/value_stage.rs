@@ -80,7 +80,7 @@ pub(super) fn value_stage(
         remove_checkpoints(&dir)?;
         return Ok((ValueHead::load(&head_file, model_hash, &request.device)?, None));
     }
-    fs::create_dir_all(&dir).map_err(io("making", &dir))?;
+    fs::create_dir_all(&dir).map_err(PipelineError::io("making", &dir))?;
     let splits = Splits::solutions(&prepared.data, &prepared.tokenizer)?;
     let micro_batch = prepared.shape.micro_batch;
     let total_steps = planned_steps(config, &splits.train, request.seed(), micro_batch);
@@ -219,9 +219,9 @@ fn finish(
     let head = ValueHead::load(&kept.join(file::VALUE_HEAD), hash, &request.device)?;
     let head_file = dir.join(file::VALUE_HEAD);
     head.save(&head_file, hash)?;
-    let bytes = fs::read(&head_file).map_err(io("reading", &head_file))?;
+    let bytes = fs::read(&head_file).map_err(PipelineError::io("reading", &head_file))?;
     let metrics = stage.run.file(Stage::Value.metrics_file());
-    let metrics = ValueMetrics::read(&fs::read_to_string(&metrics).map_err(io("reading", &metrics))?);
+    let metrics = ValueMetrics::read(&fs::read_to_string(&metrics).map_err(PipelineError::io("reading", &metrics))?);
     let losses = &metrics.losses;
     let tail = &losses[losses.len() - losses.len().div_ceil(10)..];
     // Without `scorer.patience` the last figures are the last head's.
@@ -250,14 +250,11 @@ fn finish(
 fn remove_checkpoints(dir: &Path) -> Result<(), PipelineError> {
     let checkpoints = dir.join(file::CHECKPOINTS);
     match fs::remove_dir_all(&checkpoints) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io("removing", &checkpoints)(error)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(PipelineError::io("removing", &checkpoints)(error))
+        }
         _ => Ok(()),
     }
-}
-
-fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> PipelineError {
-    let path = path.to_owned();
-    move |source| PipelineError::Io { what, path, source }
 }
 
 /// Optimizer steps of the value stage on `data`.

@@ -1,4 +1,5 @@
-//! Figures of a sweep as text, and the tables of its report as cells; `render.rs` writes them as Markdown, `html.rs` as HTML.
+//! Figures of a sweep as text, and the tables of its report as cells; `render.rs` writes them as Markdown,
+//! `html.rs` as HTML.
 
 use super::{
     Estimate,

@@ -1,7 +1,8 @@
 //! What an optimizer step is computed from, and what it found.
 
 use crate::{
-    data::Batch,
+    data::{Batch, Dataset},
+    run::StepNames,
     scorer::{ScorerError, WeightStats, critic::Observations},
 };
 use burn::{
@@ -96,4 +97,22 @@ impl ItemLazy for StepOutput {
     fn sync(self) -> Result<Self, ExecutionError> {
         Ok(self)
     }
+}
+
+/// The document names of a training set and, where a value head is trained along, of its labelled solutions.
+pub fn step_names(train: &Dataset, labelled: Option<&Dataset>) -> StepNames {
+    let names = |data: &Dataset| {
+        let documents = data.documents().iter();
+        documents.map(|d| (d.sample, d.name.clone())).collect()
+    };
+    StepNames {
+        documents: names(train),
+        labelled: labelled.map(names).unwrap_or_default(),
+    }
+}
+
+/// The sample numbers of each micro-batch.
+pub(super) fn sample_numbers(micro: &[Batch]) -> Vec<Vec<usize>> {
+    let of = |batch: &Batch| batch.documents.iter().map(|d| d.sample).collect();
+    micro.iter().map(of).collect()
 }

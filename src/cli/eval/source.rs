@@ -3,12 +3,12 @@
 use crate::{
     cli::{
         Failure, Model, ModelSource, Output,
-        base::{Place, open_model},
+        base::{find_dir, open_model},
         common::{generation_dtype, open_device, resolve_model},
     },
     data::{PromptStyle, Tokenizer},
     eval::{Benchmark, EvalError, EvalRequest, Predictions},
-    pipeline::{ModelGenerator, weights_hash},
+    pipeline::{ModelDir, ModelGenerator, weights_hash},
     run::{RunDir, RunRecord, file, find, newest},
     settings::Settings,
 };
@@ -104,14 +104,14 @@ impl Asked {
         };
         let (device_name, device) = open_device(settings)?;
         generation_dtype(settings, &device_name, &device)?;
-        let place = Place::of(&model, &settings.config, &device, output)?;
-        Ok(Located::Model(model, place))
+        let dir = find_dir(&model, &settings.config, &device, output)?;
+        Ok(Located::Model(model, dir))
     }
 }
 
 /// A model's directory or a file, not yet opened.
 pub(super) enum Located {
-    Model(Model, Place),
+    Model(Model, ModelDir),
     File(PathBuf),
 }
 
@@ -119,7 +119,7 @@ impl Located {
     /// The model's directory; a file of completions has none.
     pub fn directory(&self) -> Option<&Path> {
         match self {
-            Self::Model(_, place) => Some(&place.dir),
+            Self::Model(_, model) => Some(&model.dir),
             Self::File(_) => None,
         }
     }
@@ -127,7 +127,7 @@ impl Located {
     /// The model's tokenizer, which has its chat template; a file has none.
     pub fn tokenizer(&self) -> Result<Option<Tokenizer>, Failure> {
         match self {
-            Self::Model(_, place) => Ok(Some(Tokenizer::load(place.tokenizer())?)),
+            Self::Model(_, model) => Ok(Some(Tokenizer::load(model.tokenizer())?)),
             Self::File(_) => Ok(None),
         }
     }

@@ -8,7 +8,7 @@ use crate::{
         Plan, Samples, Stage, StepBatch, StepLoader, StepOutput, TrainError, Trainable, grads,
         optimizer::{GradientScale, clip_factor, optimizer, rates},
         progress,
-        steps::sample_numbers,
+        step::sample_numbers,
     },
 };
 use burn::{
