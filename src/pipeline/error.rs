@@ -69,7 +69,7 @@ pub enum PipelineError {
 
 impl PipelineError {
     /// Adds operation and path to an I/O error.
-    pub(super) fn io(what: &'static str, path: &Path) -> impl Fn(io::Error) -> Self {
+    pub(super) fn io(what: &'static str, path: &Path) -> impl Fn(io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| Self::Io {
             what,

@@ -1,54 +1,40 @@
 //! The table and its plots as one self-contained HTML file.
 
-use super::{
-    figures::Figures,
-    plots::Plot,
-    render::introduction,
-    table::Table,
-    tables::{Cell, Grid, Tables},
-};
-use std::{collections::BTreeSet, fmt::Write, path::Path};
-
-const STYLE: &str = include_str!("sweep.css");
+use super::{SweepError, figures::Figures, plots::Plot, render::introduction, table::Table, tables::Tables};
+use minijinja::{Environment, Value, context};
+use std::{collections::BTreeSet, path::Path};
 
 /// `sweep.html`; links are relative to `dir`.
-pub fn page(table: &Table, plots: &[Plot], dir: &Path) -> String {
-    let name = escaped(&table.sweep);
-    let mut out = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>Sweep {name}</title>\n<style>\n{STYLE}</style>\n<body>\n<h1>Sweep {name}</h1>\n"
-    );
-    header(&mut out, table);
-    for line in introduction(table) {
-        let _ = writeln!(out, "<p>{}</p>", bold(&escaped(&line)));
-    }
+///
+/// # Errors
+/// A template that can't be rendered.
+pub fn page(table: &Table, plots: &[Plot], dir: &Path) -> Result<String, SweepError> {
     let tables = Tables::of(table);
-    section(&mut out, "Settings", &tables.settings, dir);
-    if let Some(differences) = &tables.differences {
-        section(&mut out, &format!("Difference to {}", table.baseline), differences, dir);
-    }
-    if let Some(open) = &tables.open {
-        section(&mut out, "Not finished", open, dir);
-    }
-    if !plots.is_empty() {
-        out.push_str("<h2>Plots</h2>\n<div class=\"plots\">\n");
-        for plot in plots {
-            let _ = writeln!(
-                out,
-                "<figure>\n{}\n<figcaption>{}</figcaption>\n</figure>",
-                plot.html,
-                escaped(&plot.caption)
-            );
-        }
-        out.push_str("</div>\n");
-    }
-    out.push_str("<details>\n<summary>Every finished arm</summary>\n");
-    grid(&mut out, &tables.arms, dir);
-    out.push_str("</details>\n</body>\n</html>\n");
-    out
+    let context = context! {
+        name => table.sweep,
+        style => include_str!("sweep.css"),
+        header => header(table),
+        introduction => introduction(table),
+        tables => tables.sections(&table.baseline),
+        arms => tables.arms,
+        plots,
+    };
+    render(context, dir).map_err(|e| SweepError::Other(format!("the sweep's page can't be made: {e:#}")))
+}
+
+/// What users write is escaped.
+fn render(context: Value, dir: &Path) -> Result<String, minijinja::Error> {
+    let mut env = Environment::new();
+    env.set_trim_blocks(true);
+    env.set_lstrip_blocks(true);
+    let dir = dir.to_owned();
+    env.add_filter("link", move |report: String| relative(Path::new(&report), &dir));
+    env.add_template("sweep.html", include_str!("sweep.html"))?;
+    env.get_template("sweep.html")?.render(context)
 }
 
 /// Model, data, device, program and time: a line each, with all values where arms differ.
-fn header(out: &mut String, table: &Table) {
+fn header(table: &Table) -> [(&'static str, String); 6] {
     let trained: Vec<_> = table
         .arms
         .iter()
@@ -67,19 +53,14 @@ fn header(out: &mut String, table: &Table) {
         .iter()
         .map(|figures| figures.about.started.as_str())
         .filter(|at| !at.is_empty());
-    let rows = [
+    [
         ("Model", all(|figures| &figures.about.model)),
         ("Data", all(|figures| &figures.about.data)),
         ("Device", all(|figures| &figures.about.device)),
         ("Program (commit)", short_commits(&all(|figures| &figures.program))),
         ("First arm started", started.min().map(minute).unwrap_or_default()),
         ("Page made", minute(&jiff::Timestamp::now().to_string())),
-    ];
-    out.push_str("<dl>\n");
-    for (name, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
-        let _ = writeln!(out, "<div><dt>{name}</dt><dd>{}</dd></div>", escaped(value));
-    }
-    out.push_str("</dl>\n");
+    ]
 }
 
 /// Commit hashes cut to 12 digits.
@@ -102,15 +83,11 @@ fn minute(time: &str) -> String {
     at.map_or(time.to_owned(), |at| at.strftime("%Y-%m-%d %H:%M UTC").to_string())
 }
 
-/// A cell's text, as a link if its run's report is below the page's directory.
-fn linked(cell: &Cell, dir: &Path) -> String {
-    let name = escaped(&cell.text);
-    let report = cell.report.as_deref().filter(|report| report.is_file());
-    let relative = report.and_then(|report| report.strip_prefix(dir).ok());
-    match relative.and_then(Path::to_str) {
-        Some(path) => format!("<a href=\"{}\">{name}</a>", escaped(&encoded(path))),
-        None => name,
-    }
+/// The URL of a report that is below the page's directory; none for others.
+fn relative(report: &Path, dir: &Path) -> Value {
+    let path = report.strip_prefix(dir).ok().filter(|_| report.is_file());
+    let url = path.and_then(Path::to_str).map(encoded);
+    url.map_or(Value::from(()), Value::from_safe_string)
 }
 
 /// A relative path as a URL: all but unreserved characters are percent-encoded.
@@ -123,75 +100,29 @@ fn encoded(path: &str) -> String {
     })
 }
 
-/// A cell's content: its note is smaller.
-fn content(cell: &Cell, dir: &Path) -> String {
-    let mut html = linked(cell, dir);
-    if !cell.note.is_empty() {
-        html = format!("{html} <small>{}</small>", escaped(&cell.note));
-    }
-    match cell.class {
-        "" => html,
-        class => format!("<span class=\"{class}\">{html}</span>"),
-    }
-}
-
-fn section(out: &mut String, heading: &str, table: &Grid, dir: &Path) {
-    let _ = writeln!(out, "<h2>{}</h2>", escaped(heading));
-    grid(out, table, dir);
-}
-
-fn grid(out: &mut String, table: &Grid, dir: &Path) {
-    let class = |name: &str| match name {
-        "" => String::new(),
-        name => format!(" class=\"{name}\""),
-    };
-    let line = |cells: &[Cell], tag: &str| {
-        let cell = |cell: &Cell| {
-            let number = class(if cell.is_number { "n" } else { "" });
-            format!("<{tag}{number}>{}</{tag}>", content(cell, dir))
-        };
-        cells.iter().map(cell).collect::<String>()
-    };
-    let _ = write!(
-        out,
-        "<div class=\"wide-table\"><table>\n<thead><tr>{}</tr></thead>\n<tbody>\n",
-        line(&table.titles, "th")
-    );
-    for (kind, cells) in &table.rows {
-        let _ = writeln!(out, "<tr{}>{}</tr>", class(kind), line(cells, "td"));
-    }
-    out.push_str("</tbody>\n</table></div>\n");
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
-}
-
-/// `**x**` of the introduction.
-fn bold(html: &str) -> String {
-    let parts = html.split("**").enumerate();
-    parts
-        .map(|(n, part)| {
-            if n % 2 == 1 {
-                format!("<b>{part}</b>")
-            } else {
-                part.to_owned()
-            }
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn what_users_write_is_never_markup() {
-        assert_eq!(escaped("<a href=\"x\">&"), "&lt;a href=&quot;x&quot;&gt;&amp;");
-        assert_eq!(bold(&escaped("is **<b>**")), "is <b>&lt;b&gt;</b>");
+        let cells = |text: &str| context! { titles => [context! { text }], rows => Vec::<Value>::new() };
+        let context = context! {
+            name => "<a href=\"x\">&",
+            introduction => ["is **<b>**"],
+            tables => [("<h2>", cells("<i>"))],
+            arms => cells("run"),
+        };
+        let page = render(context, Path::new("")).unwrap();
+        for escaped in [
+            "<h1>Sweep &lt;a href=&quot;x&quot;&gt;&amp;</h1>",
+            "<p>is <b>&lt;b&gt;</b></p>",
+            "<h2>&lt;h2&gt;</h2>",
+            "<th>&lt;i&gt;</th>",
+            "<th>run</th>",
+        ] {
+            assert!(page.contains(escaped), "{escaped}: {page}");
+        }
         let program = "0.1.0 (e403965c82ef3fbe68236a2e8a619f92e89934d1-dirty), 0.1.0 (unknown)";
         assert_eq!(short_commits(program), "0.1.0 (e403965c82ef-dirty), 0.1.0 (unknown)");
         assert_eq!(encoded("a b/\"c\"/é.html"), "a%20b/%22c%22/%C3%A9.html");

@@ -57,7 +57,7 @@ pub fn write_table(table: &Table, dir: &Path) -> Result<(), SweepError> {
         ("sweep.json".to_owned(), json + "\n"),
         ("sweep.csv".to_owned(), render::settings_csv(table)),
         ("arms.csv".to_owned(), render::arms_csv(table)),
-        ("sweep.html".to_owned(), html::page(table, &plots, dir)),
+        ("sweep.html".to_owned(), html::page(table, &plots, dir)?),
     ];
     files.extend(plots.into_iter().map(|plot| (format!("{}.svg", plot.name), plot.svg)));
     for (name, text) in files {

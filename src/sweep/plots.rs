@@ -10,6 +10,7 @@ use crate::{
     report::plot::{Bar, BarChart, Chart, LineChart, Mark, PlotError, Scale, Series},
     text::duration,
 };
+use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -17,7 +18,7 @@ use std::collections::BTreeMap;
 const CURVES: usize = 8;
 
 /// A chart.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Plot {
     /// Its file's name without `.svg`.
     pub name: String,

@@ -94,22 +94,11 @@ pub fn markdown(table: &Table) -> String {
     for line in introduction(table) {
         let _ = writeln!(out, "{line}\n");
     }
-    let Tables {
-        settings,
-        differences,
-        open,
-        arms,
-    } = Tables::of(table);
-    grid(&mut out, &settings);
-    for (heading, table) in [
-        (format!("Difference to {}", table.baseline), differences),
-        ("Not finished".into(), open),
-        ("Arms".into(), Some(arms)),
-    ] {
-        if let Some(table) = table {
-            let _ = writeln!(out, "## {heading}\n");
-            grid(&mut out, &table);
-        }
+    let tables = Tables::of(table);
+    let sections = tables.sections(&table.baseline);
+    for (heading, table) in sections.into_iter().chain([("Arms".into(), &tables.arms)]) {
+        let _ = writeln!(out, "## {heading}\n");
+        grid(&mut out, table);
     }
     out
 }

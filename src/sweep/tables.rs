@@ -6,7 +6,8 @@ use super::{
     name::shown,
     table::{Row, Status, Table},
 };
-use crate::text::duration;
+use crate::{run::file, text::duration};
+use serde::Serialize;
 use std::path::PathBuf;
 
 /// `1.25 GiB`.
@@ -121,7 +122,7 @@ pub(super) fn seeds(row: &Row, table: &Table) -> String {
 }
 
 /// A cell of a table.
-#[derive(Default)]
+#[derive(Default, Serialize)]
 pub(super) struct Cell {
     pub text: String,
     /// What follows the text: its interval.
@@ -130,7 +131,7 @@ pub(super) struct Cell {
     /// `better` or `worse`, of a difference that is marked.
     pub class: &'static str,
     /// The report of the run that it names.
-    pub report: Option<PathBuf>,
+    pub report: Option<String>,
 }
 
 impl Cell {
@@ -176,6 +177,7 @@ impl Cell {
 }
 
 /// Titles, and rows with their class.
+#[derive(Serialize)]
 pub(super) struct Grid {
     pub titles: Vec<Cell>,
     pub rows: Vec<(&'static str, Vec<Cell>)>,
@@ -200,6 +202,18 @@ impl Tables {
             open: Some(open(table)).filter(|grid| !grid.rows.is_empty()),
             arms: arms(table),
         }
+    }
+
+    /// The tables before the arms', each with its heading.
+    pub fn sections(&self, baseline: &str) -> Vec<(String, &Grid)> {
+        let difference = format!("Difference to {baseline}");
+        let others = [(difference, &self.differences), ("Not finished".into(), &self.open)];
+        let others = others
+            .into_iter()
+            .filter_map(|(heading, grid)| Some((heading, grid.as_ref()?)));
+        std::iter::once(("Settings".into(), &self.settings))
+            .chain(others)
+            .collect()
     }
 }
 
@@ -268,9 +282,10 @@ fn arms(table: &Table) -> Grid {
     titles.extend(metric_titles(table));
     titles.extend(["skipped steps", "rollbacks"].map(Cell::number));
     let finished = table.arms.iter().filter(|arm| arm.status == Status::Finished);
+    let report = |run: &PathBuf| run.join(file::REPORT_HTML).to_str().map(str::to_owned);
     let rows = finished.map(|arm| {
         let run = Cell {
-            report: arm.run_dir.as_ref().map(|run| run.join(crate::run::file::REPORT_HTML)),
+            report: arm.run_dir.as_ref().and_then(report),
             ..Cell::text(&arm.run_name)
         };
         let mut cells = vec![run, Cell::number(arm.seed.to_string())];

@@ -1,7 +1,60 @@
-//! Whether a benchmark's rows are those that are known: a score on other rows is another score.
+//! Files of problems that are built in, and whether a file elsewhere has the same rows: a score on other rows is
+//! another score.
 
 use crate::data::DataError;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
+
+/// A file of a benchmark, as shipped.
+#[derive(Clone, Copy)]
+pub(super) struct Shipped {
+    /// The benchmark's name.
+    pub benchmark: &'static str,
+    /// The file's name, in a directory too.
+    pub file: &'static str,
+    pub text: &'static str,
+}
+
+impl Shipped {
+    /// Name and text of the file in `source`: `builtin:` and the benchmark's name, or a directory.
+    ///
+    /// # Errors
+    /// Another built-in name; a file that cannot be read.
+    pub fn read(&self, source: &str) -> Result<(String, String), DataError> {
+        match source.strip_prefix("builtin:") {
+            Some(name) if name == self.benchmark => Ok((format!("{source}/{}", self.file), self.text.to_owned())),
+            Some(other) => Err(DataError::UnknownBuiltin {
+                name: other.to_owned(),
+                known: self.benchmark.to_owned(),
+            }),
+            None => {
+                let path = Path::new(source).join(self.file);
+                match std::fs::read_to_string(&path) {
+                    Ok(text) => Ok((path.display().to_string(), text)),
+                    Err(source) => Err(DataError::Read { path, source }),
+                }
+            }
+        }
+    }
+
+    /// The rows of the file in `source`, which have to be the shipped ones unless `altered` ones are allowed.
+    ///
+    /// # Errors
+    /// As [`Shipped::read`] and `parse`; [`DataError::Altered`].
+    pub fn load<T: PartialEq>(
+        &self,
+        source: &str,
+        altered: bool,
+        parse: impl Fn(&str, &str) -> Result<Vec<T>, DataError>,
+        name: impl Fn(&T) -> String,
+    ) -> Result<Vec<T>, DataError> {
+        let (file, text) = self.read(source)?;
+        let rows = parse(&file, &text)?;
+        if !altered && !source.starts_with("builtin:") {
+            check(&file, &rows, &parse(self.benchmark, self.text)?, name)?;
+        }
+        Ok(rows)
+    }
+}
 
 /// Compares rows by name with the shipped ones.
 ///

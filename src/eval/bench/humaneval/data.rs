@@ -2,15 +2,18 @@
 
 use crate::{
     data::{DataError, EvaluationProblem, rows},
-    eval::bench::known,
+    eval::bench::known::Shipped,
 };
 use serde::Deserialize;
-use std::path::Path;
 
 /// Name of the problem file in a directory.
 pub const PROBLEMS_FILE: &str = "HumanEval.jsonl";
 
-const BUILTIN: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/data/humaneval/HumanEval.jsonl"));
+const SHIPPED: Shipped = Shipped {
+    benchmark: "humaneval",
+    file: PROBLEMS_FILE,
+    text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/data/humaneval/HumanEval.jsonl")),
+};
 
 /// A function to complete.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -41,27 +44,7 @@ impl Problem {
 /// An unreadable file, a row with missing or empty fields or a bad or repeated id; and, unless
 /// `altered` sets are allowed, rows that are not the known ones.
 pub fn load(source: &str, altered: bool) -> Result<Vec<Problem>, DataError> {
-    let known = || parse("builtin:humaneval/HumanEval.jsonl", BUILTIN);
-    match source.strip_prefix("builtin:") {
-        Some("humaneval") => known(),
-        Some(other) => Err(DataError::UnknownBuiltin {
-            name: other.to_owned(),
-            known: "humaneval".into(),
-        }),
-        None => {
-            let path = Path::new(source).join(PROBLEMS_FILE);
-            let text = std::fs::read_to_string(&path).map_err(|source| DataError::Read {
-                path: path.clone(),
-                source,
-            })?;
-            let file = path.display().to_string();
-            let problems = parse(&file, &text)?;
-            if !altered {
-                known::check(&file, &problems, &known()?, |problem| problem.task_id.clone())?;
-            }
-            Ok(problems)
-        }
-    }
+    SHIPPED.load(source, altered, parse, |problem| problem.task_id.clone())
 }
 
 /// What training data must not have: every problem under its name, more than once.
@@ -146,10 +129,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let source = dir.path().to_str().unwrap();
         let write = |text: &str| std::fs::write(dir.path().join(PROBLEMS_FILE), text).unwrap();
-        write(BUILTIN);
+        write(SHIPPED.text);
         assert_eq!(load(source, false).unwrap().len(), 164);
 
-        let short: Vec<&str> = BUILTIN
+        let short: Vec<&str> = SHIPPED
+            .text
             .lines()
             .filter(|line| !line.contains("\"HumanEval/7\""))
             .collect();
@@ -158,7 +142,7 @@ mod tests {
         assert!(error.contains("lacks HumanEval/7"), "{error}");
         assert_eq!(load(source, true).unwrap().len(), 163);
 
-        write(&BUILTIN.replacen("1.0, 2.0, 3.9", "1.0, 2.0, 4.9", 1));
+        write(&SHIPPED.text.replacen("1.0, 2.0, 3.9", "1.0, 2.0, 4.9", 1));
         let error = load(source, false).unwrap_err().to_string();
         assert!(error.contains("altered HumanEval/0"), "{error}");
     }

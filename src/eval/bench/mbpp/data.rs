@@ -4,10 +4,10 @@
 
 use crate::{
     data::{DataConfig, DataError, EvaluationProblem, Example, PromptStyle, Tokenizer, rows},
-    eval::bench::known,
+    eval::bench::known::Shipped,
 };
 use serde::Deserialize;
-use std::{collections::BTreeSet, path::Path};
+use std::collections::BTreeSet;
 
 /// Name of the problem file in a directory.
 pub const PROBLEMS_FILE: &str = "mbpp.jsonl";
@@ -22,10 +22,16 @@ pub const FEW_SHOT_TASKS: [u32; 3] = [2, 3, 4];
 /// What ends a program in prompts and responses.
 pub const DONE: &str = "\n[DONE]";
 
-const BUILTIN_PROBLEMS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/data/mbpp/mbpp.jsonl"));
-const BUILTIN_SANITIZED: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/data/mbpp/sanitized-mbpp.json"));
-const BUILTIN_PAIRS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/data/mbpp/mbpp_pairs.jsonl"));
-
+pub(super) const PROBLEMS: Shipped = Shipped {
+    benchmark: "mbpp",
+    file: PROBLEMS_FILE,
+    text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/data/mbpp/mbpp.jsonl")),
+};
+const SANITIZED: Shipped = Shipped {
+    file: SANITIZED_FILE,
+    text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/data/mbpp/sanitized-mbpp.json")),
+    ..PROBLEMS
+};
 /// One task with its reference solution and tests. Line ends are LF.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Problem {
@@ -51,7 +57,7 @@ pub struct Problem {
 /// An unknown built-in name, an unreadable file, a row with missing or empty fields, an id that is
 /// not one of 1..974 or comes twice, or missing ids.
 pub fn load(source: &str) -> Result<Vec<Problem>, DataError> {
-    let (file, text) = read(source, PROBLEMS_FILE, BUILTIN_PROBLEMS)?;
+    let (file, text) = PROBLEMS.read(source)?;
     parse(&file, &text)
 }
 
@@ -60,12 +66,7 @@ pub fn load(source: &str) -> Result<Vec<Problem>, DataError> {
 /// # Errors
 /// As [`load`], and [`DataError::Altered`].
 pub fn load_known(source: &str, altered: bool) -> Result<Vec<Problem>, DataError> {
-    let problems = load(source)?;
-    if !altered && source != "builtin:mbpp" {
-        let file = format!("{source}/{PROBLEMS_FILE}");
-        known::check(&file, &problems, &load("builtin:mbpp")?, task_name)?;
-    }
-    Ok(problems)
+    PROBLEMS.load(source, altered, parse, task_name)
 }
 
 /// A row of `sanitized-mbpp.json`.
@@ -87,17 +88,7 @@ struct SanitizedRow {
 /// An unknown built-in name, an unreadable file, fields that are missing or empty, an id that comes
 /// twice; and, unless `altered` sets are allowed, rows that are not the known ones.
 pub fn load_sanitized(source: &str, altered: bool) -> Result<Vec<Problem>, DataError> {
-    let (file, text) = read(source, SANITIZED_FILE, BUILTIN_SANITIZED)?;
-    let problems = parse_sanitized(&file, &text)?;
-    if !altered && source != "builtin:mbpp" {
-        known::check(
-            &file,
-            &problems,
-            &parse_sanitized("builtin:mbpp", BUILTIN_SANITIZED)?,
-            task_name,
-        )?;
-    }
-    Ok(problems)
+    SANITIZED.load(source, altered, parse_sanitized, task_name)
 }
 
 fn parse_sanitized(file: &str, text: &str) -> Result<Vec<Problem>, DataError> {
@@ -137,28 +128,6 @@ fn parse_sanitized(file: &str, text: &str) -> Result<Vec<Problem>, DataError> {
 
 fn task_name(problem: &Problem) -> String {
     format!("Mbpp/{}", problem.task_id)
-}
-
-/// The file with the labelled solutions that belongs to `source`, as (name, content).
-pub(super) fn read_pairs_file(source: &str, name: &str) -> Result<(String, String), DataError> {
-    read(source, name, BUILTIN_PAIRS)
-}
-
-fn read(source: &str, name: &str, builtin: &str) -> Result<(String, String), DataError> {
-    match source.strip_prefix("builtin:") {
-        Some("mbpp") => Ok((format!("builtin:mbpp/{name}"), builtin.to_owned())),
-        Some(other) => Err(DataError::UnknownBuiltin {
-            name: other.to_owned(),
-            known: "mbpp".into(),
-        }),
-        None => {
-            let path = Path::new(source).join(name);
-            match std::fs::read_to_string(&path) {
-                Ok(text) => Ok((path.display().to_string(), text)),
-                Err(source) => Err(DataError::Read { path, source }),
-            }
-        }
-    }
 }
 
 fn parse(file: &str, text: &str) -> Result<Vec<Problem>, DataError> {

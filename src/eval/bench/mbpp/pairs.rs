@@ -4,10 +4,17 @@
 
 use super::data::{self, Problem};
 use crate::data::{DataError, Example, PromptStyle, Tokenizer, rows};
+use crate::eval::bench::known::Shipped;
 use serde::Deserialize;
 
 /// Name of the file with labelled solutions in a directory.
 pub const PAIRS_FILE: &str = "mbpp_pairs.jsonl";
+
+const PAIRS: Shipped = Shipped {
+    file: PAIRS_FILE,
+    text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/data/mbpp/mbpp_pairs.jsonl")),
+    ..data::PROBLEMS
+};
 
 /// A program for a task and whether it passed the task's tests.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -27,7 +34,7 @@ pub struct Solution {
 /// # Errors
 /// As [`data::load`], but for completeness: a problem without solutions is none.
 pub fn load(source: &str) -> Result<Vec<Solution>, DataError> {
-    let (file, text) = data::read_pairs_file(source, PAIRS_FILE)?;
+    let (file, text) = PAIRS.read(source)?;
     let mut solutions = Vec::new();
     for (line, mut solution) in rows::<Solution>(&file, &text)? {
         let wrong = |problem| {
