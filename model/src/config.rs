@@ -220,11 +220,8 @@ impl LlamaConfig {
     /// Number of weights of all L + H - 1 decoder layers, embedding, final norm and (if it is not
     /// tied) unembedding.
     pub fn num_params(&self) -> usize {
-        self.model_tensors()
-            .into_iter()
-            .chain((2..=self.n_heads).flat_map(|k| self.head_tensors(k)))
-            .map(|spec| spec.shape.iter().product::<usize>())
-            .sum()
+        let tensors = self.all_tensors();
+        tensors.iter().map(|spec| spec.shape.iter().product::<usize>()).sum()
     }
 
     /// The document for `config.json`: everything that was read, with the fields of this struct

@@ -45,7 +45,7 @@ pub enum ModelError {
         /// Everything missing, surplus, misshapen or unreadable.
         problems: Problems,
     },
-    /// A LoRA adapter does not fit its base, or asks for what cannot be carried out.
+    /// A LoRA adapter does not fit its base, or needs something that is not supported.
     #[error("the LoRA adapter in {place} cannot be used: {problems}")]
     Adapter {
         /// The directory.

@@ -13,20 +13,13 @@ use crate::causal_lm::CausalLm;
 use crate::companions::Companions;
 use crate::config::LlamaConfig;
 use crate::convert::read_object;
-use crate::decoder::Weight;
 use crate::error::{ModelError, Problems};
-use crate::index::Indexed;
 use crate::llama::MtpLlama;
-use crate::lora;
+use crate::lora::{self, ADAPTER_CONFIG_FILE};
 use crate::names::{EMBEDDING, TensorSpec};
-use crate::raw::{self, SaveDtype};
-use crate::staging::into_place;
-use crate::store::{self, HEADS_FILE, MODEL_FILE, write_json};
-use crate::tensor_file::{self, Outgoing, TensorFiles};
-
-const CONFIG: &str = "config.json";
-const ADAPTER_CONFIG: &str = "adapter_config.json";
-const VALUE_HEAD: &str = "value_head.safetensors";
+use crate::raw::SaveDtype;
+use crate::store::{self, CONFIG_FILE, HEADS_FILE, INDEX_FILE, MODEL_FILE, VALUE_HEAD_FILE, write_json, write_model};
+use crate::tensor_file::{Outgoing, TensorFiles, into_place};
 
 /// What becomes of prediction heads 2..H.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -69,7 +62,7 @@ pub struct Exported {
 ///
 /// # Errors
 /// A file is missing, damaged or cannot be written; the tensors do not fit `config.json`; a value is too
-/// large for the type asked for; `dst` is in use.
+/// large for the requested type; `dst` is in use.
 pub fn export(src: &Path, dst: &Path, options: &ExportOptions) -> Result<Exported, ModelError> {
     let mut exported = None;
     into_place(dst, |staging| {
@@ -77,9 +70,9 @@ pub fn export(src: &Path, dst: &Path, options: &ExportOptions) -> Result<Exporte
         let companions = Companions::read(src)?;
         companions.write(staging)?;
         written.notes.extend(companions.missing_tokenizer(src));
-        if src.join(VALUE_HEAD).exists() {
+        if src.join(VALUE_HEAD_FILE).exists() {
             written.notes.push(format!(
-                "{VALUE_HEAD} was left out: it belongs to the training run, and nothing that serves models reads it"
+                "{VALUE_HEAD_FILE} was left out: it belongs to the training run, and nothing that serves models reads it"
             ));
         }
         exported = Some(written);
@@ -99,15 +92,10 @@ pub fn export_model(
     dtype: SaveDtype,
 ) -> Result<Exported, ModelError> {
     let config = model.config();
-    let mut specs = config.model_tensors();
-    specs.extend((2..=config.n_heads).flat_map(|k| config.head_tensors(k)));
+    let specs = config.all_tensors();
     let narrowed = dtype != SaveDtype::F32;
     for (name, weight) in model.weights().into_iter().filter(|_| narrowed) {
-        let data = match weight {
-            Weight::Matrix(param) => param.val().into_data(),
-            Weight::Vector(param) => param.val().into_data(),
-        };
-        if dtype.overflows(&raw::to_f32(data)) {
+        if dtype.overflows(&weight.values()) {
             return Err(too_large(&name, dtype));
         }
     }
@@ -115,7 +103,7 @@ pub fn export_model(
         store::save(model, staging, dtype)?;
         if config.n_heads == 1 {
             // `save` names one prediction head; an export without extra heads is an ordinary Llama.
-            let path = staging.join(CONFIG);
+            let path = staging.join(CONFIG_FILE);
             let mut map = read_object(&path)?;
             map.shift_remove("wmtp");
             write_json(&path, &Value::Object(map))?;
@@ -149,7 +137,7 @@ pub fn export_weights(src: &Path, dir: &Path, options: &ExportOptions) -> Result
 
 /// Whether `dir` holds a LoRA adapter and no whole model.
 pub fn is_adapter(dir: &Path) -> bool {
-    dir.join(ADAPTER_CONFIG).is_file() && !dir.join(MODEL_FILE).is_file() && !dir.join(crate::index::INDEX).is_file()
+    dir.join(ADAPTER_CONFIG_FILE).is_file() && !dir.join(MODEL_FILE).is_file() && !dir.join(INDEX_FILE).is_file()
 }
 
 /// The type in which the embedding of the model in `dir` is stored, or the first factor of an adapter.
@@ -192,22 +180,14 @@ fn whole_model(src: &Path, dir: &Path, options: &ExportOptions) -> Result<Export
     let writer = Writer::new(options.dtype);
     let base = writer.outgoing(&files, config.model_tensors());
     let n_heads = if keep { config.n_heads } else { 1 };
-    let heads = writer.outgoing(
-        &head_files,
-        (2..=n_heads).flat_map(|k| config.head_tensors(k)).collect(),
-    );
+    let specs = if keep { config.all_head_tensors() } else { Vec::new() };
+    let heads = writer.outgoing(&head_files, specs);
     let exported = summary(false, n_heads, base.iter().chain(&heads));
-    let metadata = [("format", "pt".to_owned())];
-    let indexed = Indexed::of(&base);
-    tensor_file::write(&dir.join(MODEL_FILE), &metadata, base)?;
-    indexed.write(dir, MODEL_FILE)?;
-    if !heads.is_empty() {
-        tensor_file::write(&dir.join(HEADS_FILE), &metadata, heads)?;
-    }
+    write_model(dir, base, heads)?;
     writer.finish()?;
-    let mut map = read_object(&src.join(CONFIG))?;
+    let mut map = read_object(&src.join(CONFIG_FILE))?;
     describe(&mut map, n_heads, exported.dtype);
-    write_json(&dir.join(CONFIG), &Value::Object(map))?;
+    write_json(&dir.join(CONFIG_FILE), &Value::Object(map))?;
     Ok(exported)
 }
 
@@ -230,17 +210,17 @@ fn adapter(src: &Path, dir: &Path, options: &ExportOptions) -> Result<Exported, 
     lora::write_factors(dir, trunk, heads)?;
     writer.finish()?;
     write_json(
-        &dir.join(ADAPTER_CONFIG),
-        &Value::Object(read_object(&src.join(ADAPTER_CONFIG))?),
+        &dir.join(ADAPTER_CONFIG_FILE),
+        &Value::Object(read_object(&src.join(ADAPTER_CONFIG_FILE))?),
     )?;
     // peft's own adapters have no configuration of the model.
-    let config = src.join(CONFIG);
+    let config = src.join(CONFIG_FILE);
     if config.is_file() {
         let stored = LlamaConfig::read(src)?.n_heads;
         exported.n_heads = if has_heads { stored } else { 1 };
         let mut map = read_object(&config)?;
         describe(&mut map, exported.n_heads, exported.dtype);
-        write_json(&dir.join(CONFIG), &Value::Object(map))?;
+        write_json(&dir.join(CONFIG_FILE), &Value::Object(map))?;
     }
     Ok(exported)
 }

@@ -43,24 +43,13 @@ impl LlamaConfig {
     pub fn init_dtype(&self, seed: u64, dtype: DType, device: &Device) -> MtpLlama {
         let std = self.initializer_range;
         let built = MtpLlama::build::<Infallible>(self, dtype, device, &mut |name, shape| {
-            Ok(random_weight(seed, name, shape, std))
+            Ok(random::weight(seed, name, shape, std))
         });
         match built {
             Ok(model) => model,
             Err(never) => match never {},
         }
     }
-}
-
-/// Random values for the weight called `name`: normal for matrices, 0 for biases, 1 for norms.
-pub(crate) fn random_weight(seed: u64, name: &str, shape: &[usize], std: f64) -> TensorData {
-    let count = shape.iter().product();
-    let values = match shape.len() {
-        1 if name.ends_with(".bias") => vec![0.0; count],
-        1 => vec![1.0; count],
-        _ => random::normal(seed, name, count, std),
-    };
-    TensorData::new(values, shape.to_vec())
 }
 
 /// Where a model's weights come from: the data of the tensor with this name and shape.
@@ -75,9 +64,8 @@ impl MtpLlama {
         source: &mut Source<'_, E>,
     ) -> Result<Self, E> {
         let shapes: std::collections::BTreeMap<String, Vec<usize>> = config
-            .model_tensors()
+            .all_tensors()
             .into_iter()
-            .chain((2..=config.n_heads).flat_map(|k| config.head_tensors(k)))
             .map(|spec| (spec.name, spec.shape))
             .collect();
         let source = std::cell::RefCell::new(source);
@@ -144,6 +132,16 @@ impl MtpLlama {
             weights.push((names::UNEMBEDDING.to_owned(), Weight::Matrix(&head.weight)));
         }
         weights
+    }
+
+    /// Names of the weights that hold NaN or infinite values, in the order of the model. Reads every
+    /// weight: meant for explaining a result that is not finite.
+    pub fn not_finite(&self) -> Vec<String> {
+        let weights = self.weights().into_iter();
+        weights
+            .filter(|(_, weight)| weight.values().iter().any(|value| !value.is_finite()))
+            .map(|(name, _)| name)
+            .collect()
     }
 
     /// Head warm-up: freezes everything but heads 2..H, so that new heads train before their gradients reach
@@ -313,4 +311,26 @@ impl ModuleMapper for InDtype {
 fn param<const D: usize>(name: &str, data: TensorData, dtype: DType, device: &Device) -> Param<Tensor<D>> {
     let tensor = Tensor::from_data(data.convert_dtype(dtype), (device, dtype));
     Param::initialized(random::param_id(name), tensor).set_require_grad(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{LlamaConfig, LoadOptions, SaveDtype, load, save};
+    use burn::tensor::Device;
+
+    #[test]
+    fn the_weight_with_nan_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = LlamaConfig::new(8, 4, 2, 1);
+        save(&config.init(1, &Device::flex()), dir.path(), SaveDtype::F32).unwrap();
+        let read = || load(dir.path(), &LoadOptions::default(), &Device::flex()).unwrap();
+        assert!(read().not_finite().is_empty());
+        // The last tensor by name is the final norm; its last value lies at the end of the file.
+        let path = dir.path().join("model.safetensors");
+        let mut bytes = std::fs::read(&path).unwrap();
+        let end = bytes.len() - 4;
+        bytes[end..].copy_from_slice(&f32::INFINITY.to_le_bytes());
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(read().not_finite(), ["model.norm.weight"]);
+    }
 }

@@ -23,7 +23,7 @@ use crate::names::TensorSpec;
 use crate::peft::Adapter;
 use crate::random;
 use crate::raw::{self, SaveDtype};
-use crate::store::{own_heads, write_json};
+use crate::store::{CONFIG_FILE, METADATA, own_heads, write_json, write_or_remove};
 use crate::tensor_file::{self, Outgoing, TensorFiles};
 
 /// The linear maps that get an adapter, as peft's `target_modules`.
@@ -38,13 +38,15 @@ const TARGETS: [&str; 7] = [
 ];
 
 /// What peft puts before the names of the model that it wraps.
-const PREFIX: &str = "base_model.model.";
+pub(crate) const PREFIX: &str = "base_model.model.";
 
+/// Factors of trunk and head 1.
 const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 /// Adapters of heads 2..H. They have a file of their own because converters and servers refuse tensors
 /// that they cannot map, and peft reads only [`WEIGHTS_FILE`].
 const HEADS_FILE: &str = "mtp_adapter.safetensors";
-const CONFIG_FILE: &str = "adapter_config.json";
+/// Settings of an adapter.
+pub(crate) const ADAPTER_CONFIG_FILE: &str = "adapter_config.json";
 
 /// Attaches adapters of the given rank, scaled by `alpha / rank`, to all linear maps of all layers
 /// and heads, and freezes every other parameter. The outputs do not change yet.
@@ -202,8 +204,8 @@ pub fn save_adapter(model: &MtpLlama, dir: &Path, base: &str, rank: usize, alpha
         .partition(|factor| is_of_head(&factor.spec.name));
     std::fs::create_dir_all(dir).map_err(|source| ModelError::io("create", dir, source))?;
     write_factors(dir, trunk, heads)?;
-    write_json(&dir.join("config.json"), &model.config().to_json(dtype.torch_name()))?;
-    write_json(&dir.join(CONFIG_FILE), &adapter_config(base, rank, alpha))
+    write_json(&dir.join(CONFIG_FILE), &model.config().to_json(dtype.torch_name()))?;
+    write_json(&dir.join(ADAPTER_CONFIG_FILE), &adapter_config(base, rank, alpha))
 }
 
 /// Whether a factor is that of a prediction head 2..H.
@@ -213,24 +215,18 @@ pub(crate) fn is_of_head(name: &str) -> bool {
 
 /// Writes the two files of an adapter; without factors of heads, the second one is removed.
 pub(crate) fn write_factors(dir: &Path, trunk: Vec<Outgoing<'_>>, heads: Vec<Outgoing<'_>>) -> Result<(), ModelError> {
-    let metadata = [("format", "pt".to_owned())];
-    tensor_file::write(&dir.join(WEIGHTS_FILE), &metadata, trunk)?;
-    let heads_path = dir.join(HEADS_FILE);
-    if !heads.is_empty() {
-        return tensor_file::write(&heads_path, &metadata, heads);
-    }
-    match std::fs::remove_file(&heads_path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            Err(ModelError::io("remove", &heads_path, source))
-        }
-        _ => Ok(()),
-    }
+    tensor_file::write(&dir.join(WEIGHTS_FILE), &METADATA, trunk)?;
+    write_or_remove(&dir.join(HEADS_FILE), heads)
 }
 
-/// All factors of the adapter in `dir`. Adapters of before `mtp_adapter.safetensors` was introduced have
+/// All tensors of the adapter in `dir`. Adapters of before `mtp_adapter.safetensors` was introduced have
 /// those of the heads in the first file.
 pub(crate) fn open_factors(dir: &Path) -> Result<TensorFiles, ModelError> {
-    let mut files = TensorFiles::open(&dir.join(WEIGHTS_FILE))?;
+    let path = dir.join(WEIGHTS_FILE);
+    if !path.exists() && dir.join("adapter_model.bin").exists() {
+        return Err(crate::missing_file::weights(dir));
+    }
+    let mut files = TensorFiles::open(&path)?;
     let heads = dir.join(HEADS_FILE);
     if heads.exists() {
         files.add(&heads)?;
@@ -281,7 +277,7 @@ pub fn load_adapter(model: MtpLlama, dir: &Path) -> Result<MtpLlama, ModelError>
             dir.display()
         )));
     };
-    let mut problems = check_config(&dir.join(CONFIG_FILE), first.rank, first.scale)?;
+    let mut problems = check_config(&dir.join(ADAPTER_CONFIG_FILE), first.rank, first.scale)?;
     let files = open_factors(dir)?;
     let expected: Vec<TensorSpec> = factors.iter().map(|factor| factor.spec.clone()).collect();
     files.check(&expected, &mut problems);

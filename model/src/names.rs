@@ -88,4 +88,14 @@ impl LlamaConfig {
     pub fn head_tensors(&self, k: usize) -> Vec<TensorSpec> {
         self.layer_tensors(&head_prefix(k))
     }
+
+    /// Tensors of `mtp_heads.safetensors`: those of heads 2..H.
+    pub(crate) fn all_head_tensors(&self) -> Vec<TensorSpec> {
+        (2..=self.n_heads).flat_map(|k| self.head_tensors(k)).collect()
+    }
+
+    /// Tensors of the model and of all its heads.
+    pub(crate) fn all_tensors(&self) -> Vec<TensorSpec> {
+        [self.model_tensors(), self.all_head_tensors()].concat()
+    }
 }

@@ -4,6 +4,7 @@
 //! which tensors are made.
 
 use burn::module::ParamId;
+use burn::tensor::TensorData;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 use sha2::{Digest, Sha256};
@@ -30,6 +31,17 @@ pub(crate) fn normal(seed: u64, label: &str, count: usize, std: f64) -> Vec<f32>
     }
     values.truncate(count);
     values
+}
+
+/// Random values for the weight called `name`: normal for matrices, 0 for biases, 1 for norms.
+pub(crate) fn weight(seed: u64, name: &str, shape: &[usize], std: f64) -> TensorData {
+    let count = shape.iter().product();
+    let values = match shape.len() {
+        1 if name.ends_with(".bias") => vec![0.0; count],
+        1 => vec![1.0; count],
+        _ => normal(seed, name, count, std),
+    };
+    TensorData::new(values, shape.to_vec())
 }
 
 /// The identity of the parameter with this name: the same in every process, so that an optimizer's

@@ -48,6 +48,28 @@ impl RopeTables {
     }
 }
 
+/// Cosines and sines `[N, W / 2]` of some positions: for keys, and times `1 / sqrt(W)` for queries.
+#[derive(Debug)]
+pub(crate) struct SliceTables {
+    /// `[N, W / 2]` each.
+    pub keys: [Vec<f32>; 2],
+    /// `[N, W / 2]` each.
+    pub queries: [Vec<f32>; 2],
+}
+
+impl SliceTables {
+    /// For `positions`, one a row.
+    pub fn new(config: &LlamaConfig, positions: &[i64]) -> Self {
+        let scale = 1.0 / (config.head_dim as f64).sqrt();
+        let angles = angles(config, positions);
+        let table = |f: fn(f64) -> f64, scale: f64| angles.iter().map(|a| (f(*a) * scale) as f32).collect();
+        Self {
+            keys: [table(f64::cos, 1.0), table(f64::sin, 1.0)],
+            queries: [table(f64::cos, scale), table(f64::sin, scale)],
+        }
+    }
+}
+
 /// The angles by which the `head_dim / 2` pairs of each position turn, position by position.
 pub(crate) fn angles(config: &LlamaConfig, positions: &[i64]) -> Vec<f64> {
     let frequencies = inverse_frequencies(&config.rope, config.head_dim);

@@ -7,19 +7,20 @@
 use std::io::Write;
 use std::path::Path;
 
-use burn::module::{Module, Param};
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::module::Module;
+use burn::tensor::{DType, Device, TensorData};
+use serde_json::{Map, Value, json};
 
 use crate::causal_lm::CausalLm;
 use crate::config::LlamaConfig;
 use crate::decoder::Weight;
 use crate::error::{ModelError, Problems};
 use crate::findings::{self, Finding};
-use crate::index::Indexed;
-use crate::llama::{MtpLlama, random_weight};
+use crate::llama::MtpLlama;
 use crate::names::{self, TensorSpec};
 use crate::peft::Adapter;
 use crate::prefix;
+use crate::random;
 use crate::raw::{self, SaveDtype};
 use crate::tensor_file::{self, Outgoing, TensorFiles};
 
@@ -27,6 +28,12 @@ use crate::tensor_file::{self, Outgoing, TensorFiles};
 pub(crate) const MODEL_FILE: &str = "model.safetensors";
 /// File of prediction heads 2..H.
 pub(crate) const HEADS_FILE: &str = "mtp_heads.safetensors";
+/// Which file holds which tensor.
+pub(crate) const INDEX_FILE: &str = "model.safetensors.index.json";
+/// What a model is.
+pub(crate) const CONFIG_FILE: &str = "config.json";
+/// The value head of the model that it was trained on. It belongs to weights by their hash.
+pub(crate) const VALUE_HEAD_FILE: &str = "value_head.safetensors";
 
 /// How prediction heads that a checkpoint lacks are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -112,7 +119,7 @@ fn load_merged(
     let n_heads = options.n_heads.or(own).unwrap_or(stored);
     if n_heads == 0 {
         return Err(ModelError::Request(
-            "a model needs at least one prediction head, 0 were asked for".to_owned(),
+            "a model needs at least one prediction head, not 0".to_owned(),
         ));
     }
     let model = open_standard(dir)?;
@@ -152,7 +159,7 @@ fn load_merged(
             (None, _) => model.values(&from),
             (Some((k, _)), Some(heads)) if k <= stored => heads.values(&from),
             _ => {
-                let random = random_weight(options.seed, name, shape, config.initializer_range);
+                let random = random::weight(options.seed, name, shape, config.initializer_range);
                 Some(raw::to_f32(random))
             }
         };
@@ -169,7 +176,7 @@ fn load_merged(
 
 /// H of an adapter of this crate, whose directory has a `config.json` that says so; none of others.
 pub(crate) fn own_heads(adapter: &Path) -> Result<Option<usize>, ModelError> {
-    if !adapter.join("config.json").exists() {
+    if !adapter.join(CONFIG_FILE).exists() {
         return Ok(None);
     }
     let config = LlamaConfig::read(adapter)?;
@@ -273,20 +280,54 @@ pub fn save(model: &MtpLlama, dir: &Path, dtype: SaveDtype) -> Result<(), ModelE
     let (heads, base): (Vec<_>, Vec<_>) = outgoing(&model, dtype)
         .into_iter()
         .partition(|tensor| split_head(&tensor.spec.name).is_some());
-    let heads_path = dir.join(HEADS_FILE);
-    // transformers refuses files without this line.
-    let metadata = [("format", "pt".to_owned())];
-    if heads.is_empty() {
-        if heads_path.exists() {
-            std::fs::remove_file(&heads_path).map_err(|source| ModelError::io("remove", &heads_path, source))?;
-        }
-    } else {
-        tensor_file::write(&heads_path, &metadata, heads)?;
+    write_model(dir, base, heads)?;
+    write_json(&dir.join(CONFIG_FILE), &model.config().to_json(dtype.torch_name()))
+}
+
+/// Writes the files of trunk and head 1 (`base`), of heads 2..H, and the index. Without heads their file is
+/// removed.
+///
+/// transformers writes an index for sharded models only. Here it is always written, and names only the file of
+/// the trunk and head 1: vLLM and SGLang load every `*.safetensors` of a directory that has no index, and stop
+/// at the tensors of `mtp_heads.safetensors`, which no plain Llama has.
+pub(crate) fn write_model(dir: &Path, base: Vec<Outgoing<'_>>, heads: Vec<Outgoing<'_>>) -> Result<(), ModelError> {
+    write_or_remove(&dir.join(HEADS_FILE), heads)?;
+    let index = index(&base);
+    tensor_file::write(&dir.join(MODEL_FILE), &METADATA, base)?;
+    write_json(&dir.join(INDEX_FILE), &index)
+}
+
+/// Metadata of files of weights: transformers refuses files without this line.
+pub(crate) const METADATA: [(&str, &str); 1] = [("format", "pt")];
+
+/// Writes a file of tensors; without tensors it is removed.
+pub(crate) fn write_or_remove(path: &Path, tensors: Vec<Outgoing<'_>>) -> Result<(), ModelError> {
+    if !tensors.is_empty() {
+        return tensor_file::write(path, &METADATA, tensors);
     }
-    let indexed = Indexed::of(&base);
-    tensor_file::write(&dir.join(MODEL_FILE), &metadata, base)?;
-    indexed.write(dir, MODEL_FILE)?;
-    write_json(&dir.join("config.json"), &model.config().to_json(dtype.torch_name()))
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(ModelError::io("remove", path, source)),
+        _ => Ok(()),
+    }
+}
+
+/// The index of `tensors`, all in [`MODEL_FILE`]. Sizes are in bytes without the file's header, as transformers
+/// counts them.
+fn index(tensors: &[Outgoing<'_>]) -> Value {
+    let count = |tensor: &Outgoing<'_>| tensor.spec.shape.iter().product::<usize>();
+    let mut names: Vec<&str> = tensors.iter().map(|tensor| tensor.spec.name.as_str()).collect();
+    names.sort_unstable();
+    let map: Map<String, Value> = names
+        .into_iter()
+        .map(|name| (name.to_owned(), json!(MODEL_FILE)))
+        .collect();
+    json!({
+        "metadata": {
+            "total_parameters": tensors.iter().map(count).sum::<usize>(),
+            "total_size": tensors.iter().map(|tensor| count(tensor) * tensor.dtype.size()).sum::<usize>(),
+        },
+        "weight_map": map,
+    })
 }
 
 /// Writes a JSON document with line breaks.
@@ -296,25 +337,15 @@ pub(crate) fn write_json(path: &Path, value: &serde_json::Value) -> Result<(), M
 
 /// All weights of a model on a plain device, ready to be written.
 fn outgoing(model: &MtpLlama, dtype: SaveDtype) -> Vec<Outgoing<'_>> {
-    model
-        .weights()
-        .into_iter()
-        .map(|(name, weight)| match weight {
-            Weight::Matrix(param) => outgoing_param(name, param, dtype),
-            Weight::Vector(param) => outgoing_param(name, param, dtype),
-        })
-        .collect()
-}
-
-fn outgoing_param<const D: usize>(name: String, param: &Param<Tensor<D>>, dtype: SaveDtype) -> Outgoing<'_> {
-    Outgoing {
+    let of = |(name, weight): (String, Weight<'_>)| Outgoing {
         spec: TensorSpec {
             name,
-            shape: param.lazy_shape().to_vec(),
+            shape: weight.shape(),
         },
         dtype,
-        bytes: Box::new(move || dtype.encode(&raw::to_f32(param.val().into_data()))),
-    }
+        bytes: Box::new(move || dtype.encode(&weight.values())),
+    };
+    model.weights().into_iter().map(of).collect()
 }
 
 /// All weights, heads included, as one safetensors document in f32: what [`from_bytes`] reads back
@@ -324,12 +355,8 @@ fn outgoing_param<const D: usize>(name: String, param: &Param<Tensor<D>>, dtype:
 /// Memory for the document cannot be had.
 pub fn to_bytes(model: &MtpLlama) -> Result<Vec<u8>, ModelError> {
     let mut bytes = Vec::new();
-    tensor_file::write_to(
-        &mut bytes,
-        &[("format", "pt".to_owned())],
-        outgoing(&model.valid(), SaveDtype::F32),
-    )
-    .map_err(|source| ModelError::io("write", Path::new("the model in memory"), source))?;
+    tensor_file::write_to(&mut bytes, &METADATA, outgoing(&model.valid(), SaveDtype::F32))
+        .map_err(|source| ModelError::io("write", Path::new("the model in memory"), source))?;
     Ok(bytes)
 }
 
@@ -340,11 +367,7 @@ pub fn to_bytes(model: &MtpLlama) -> Result<Vec<u8>, ModelError> {
 pub fn from_bytes(config: &LlamaConfig, bytes: Vec<u8>, dtype: DType, device: &Device) -> Result<MtpLlama, ModelError> {
     let place = Path::new("the model in memory");
     let files = TensorFiles::from_bytes(bytes, place)?;
-    let expected: Vec<TensorSpec> = config
-        .model_tensors()
-        .into_iter()
-        .chain((2..=config.n_heads).flat_map(|k| config.head_tensors(k)))
-        .collect();
+    let expected = config.all_tensors();
     let mut problems = Vec::new();
     files.check(&expected, &mut problems);
     let surplus = files

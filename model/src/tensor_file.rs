@@ -262,7 +262,7 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, Vec<String>>, ModelError> 
     let map = map.ok_or_else(|| damaged("it has no `weight_map`".to_owned()))?;
     let mut shards: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (name, shard) in map {
-        // A shard lies beside its index; a path could point anywhere.
+        // A shard is in the directory of its index; a path could point anywhere.
         let shard = shard.as_str().filter(|shard| {
             Path::new(shard)
                 .file_name()
@@ -274,7 +274,7 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, Vec<String>>, ModelError> 
     Ok(shards)
 }
 
-/// A tensor to be written: its name and shape; values are asked for when their turn comes.
+/// A tensor to be written. `bytes` is called when the tensor is written, so that one is in memory at a time.
 pub(crate) struct Outgoing<'a> {
     pub(crate) spec: TensorSpec,
     pub(crate) dtype: SaveDtype,
@@ -284,7 +284,7 @@ pub(crate) struct Outgoing<'a> {
 /// Writes a safetensors file: tensors in order of their names, metadata in the order given.
 pub(crate) fn write_to(
     out: &mut dyn Write,
-    metadata: &[(&str, String)],
+    metadata: &[(&str, &str)],
     mut tensors: Vec<Outgoing<'_>>,
 ) -> std::io::Result<()> {
     tensors.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
@@ -311,7 +311,7 @@ pub(crate) fn write_to(
 }
 
 /// [`write_to`] a file, complete or not at all.
-pub(crate) fn write(path: &Path, metadata: &[(&str, String)], tensors: Vec<Outgoing<'_>>) -> Result<(), ModelError> {
+pub(crate) fn write(path: &Path, metadata: &[(&str, &str)], tensors: Vec<Outgoing<'_>>) -> Result<(), ModelError> {
     replace(path, |out| write_to(out, metadata, tensors))
 }
 
@@ -335,4 +335,37 @@ pub(crate) fn replace(
         let _ = std::fs::remove_file(&temporary);
         ModelError::io("write", path, source)
     })
+}
+
+/// Fills a directory next to `dst` and renames it to `dst` when it is complete.
+pub(crate) fn into_place(dst: &Path, fill: impl FnOnce(&Path) -> Result<(), ModelError>) -> Result<(), ModelError> {
+    let occupied = match std::fs::read_dir(dst) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+        Err(source) => return Err(ModelError::io("use", dst, source)),
+    };
+    let name = dst.file_name().filter(|_| !occupied).ok_or_else(|| {
+        ModelError::Request(format!(
+            "{} is not empty: choose a new or an empty directory",
+            dst.display()
+        ))
+    })?;
+    let mut staging = std::ffi::OsString::from(".");
+    staging.push(name);
+    staging.push(format!(".tmp-{}", std::process::id()));
+    let staging = dst.with_file_name(staging);
+    let parent = dst.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent {
+        std::fs::create_dir_all(parent).map_err(|source| ModelError::io("create", parent, source))?;
+    }
+    std::fs::create_dir(&staging).map_err(|source| ModelError::io("create", &staging, source))?;
+    let filled = fill(&staging).and_then(|()| {
+        // `rename` replaces an empty directory, and fails at one with entries.
+        std::fs::rename(&staging, dst).map_err(|source| ModelError::io("create", dst, source))
+    });
+    if filled.is_err() {
+        // The conversion has already failed; what cannot be removed either changes nothing.
+        let _ = std::fs::remove_dir_all(&staging);
+    }
+    filled
 }

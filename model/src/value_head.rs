@@ -3,10 +3,11 @@
 //! Linear D -> D/2, ReLU, linear -> 1, with biases. Its file names the model that it was trained on
 //! and is refused with any other.
 
-use crate::error::{ModelError, Problems};
+use crate::error::ModelError;
 use crate::names::TensorSpec;
 use crate::random::{normal, param_id};
 use crate::raw::{self, SaveDtype};
+use crate::store::{METADATA, fail_if_any};
 use crate::tensor_file::{self, Outgoing, TensorFiles};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData, activation};
@@ -43,10 +44,20 @@ fn specs(d: usize) -> [TensorSpec; 4] {
 }
 
 impl ValueHead {
+    /// A head for hidden size `d` with the values of each tensor.
+    fn build(d: usize, values: impl Fn(&TensorSpec) -> Vec<f32>, device: &Device) -> Self {
+        let [w0, b0, w2, b2] = specs(d);
+        Self {
+            weight_0: param(&w0, values(&w0), device),
+            bias_0: param(&b0, values(&b0), device),
+            weight_2: param(&w2, values(&w2), device),
+            bias_2: param(&b2, values(&b2), device),
+        }
+    }
+
     /// A head for hidden size `d` (at least 2), random from the seed: normal weights of deviation
     /// `1 / sqrt(inputs)`, zero biases.
     pub fn init(d: usize, seed: u64, device: &Device) -> Self {
-        let [w0, b0, w2, b2] = specs(d);
         let values = |spec: &TensorSpec| {
             let inputs = spec.shape.last().copied().unwrap_or(1).max(1);
             let count = spec.shape.iter().product();
@@ -55,12 +66,7 @@ impl ValueHead {
                 _ => vec![0.0; count],
             }
         };
-        Self {
-            weight_0: param(&w0, values(&w0), device),
-            bias_0: param(&b0, values(&b0), device),
-            weight_2: param(&w2, values(&w2), device),
-            bias_2: param(&b2, values(&b2), device),
-        }
+        Self::build(d, values, device)
     }
 
     /// The same head on `device`, one with autodiff, where all its tensors learn. They are made anew
@@ -97,11 +103,7 @@ impl ValueHead {
             outgoing(w2, &head.weight_2),
             outgoing(b2, &head.bias_2),
         ];
-        tensor_file::write(
-            path,
-            &[("format", "pt".to_owned()), (MODEL, model_hash.to_owned())],
-            tensors,
-        )
+        tensor_file::write(path, &[METADATA[0], (MODEL, model_hash)], tensors)
     }
 
     /// Reads a head that belongs to the model with hash `model_hash`.
@@ -122,23 +124,11 @@ impl ValueHead {
         let d = files
             .values("value_head.0.weight")
             .map_or(0, |weight| weight.len().checked_div(inner).unwrap_or(0));
-        let expected = specs(d);
         let mut problems = Vec::new();
-        files.check(&expected, &mut problems);
-        if !problems.is_empty() {
-            return Err(ModelError::Weights {
-                place: path.display().to_string(),
-                problems: Problems(problems),
-            });
-        }
+        files.check(&specs(d), &mut problems);
+        fail_if_any(problems, path)?;
         let values = |spec: &TensorSpec| files.values(&spec.name).unwrap_or_default();
-        let [w0, b0, w2, b2] = expected;
-        Ok(Self {
-            weight_0: param(&w0, values(&w0), device),
-            bias_0: param(&b0, values(&b0), device),
-            weight_2: param(&w2, values(&w2), device),
-            bias_2: param(&b2, values(&b2), device),
-        })
+        Ok(Self::build(d, values, device))
     }
 }
 

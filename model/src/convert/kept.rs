@@ -1,7 +1,7 @@
 //! `hf_config.json`: the `config.json` of a model whose directory was converted to Meta's layout.
 //!
 //! `params.json` has no field for the longest sequence, token ids, the initialiser or anything that other
-//! tools keep in `config.json`. The whole document lies next to it, so that converting back loses nothing.
+//! tools keep in `config.json`. The whole document is kept next to it, so that converting back loses nothing.
 
 use std::path::Path;
 
@@ -34,47 +34,41 @@ pub(super) fn document(
     dtype: SaveDtype,
     notes: &mut Vec<String>,
 ) -> Value {
-    let mut merged = kept.clone();
-    let mut changed = Vec::new();
-    let mut take = |name: &str, same: bool| {
-        if !same {
-            changed.push(format!("`{name}`"));
-        }
-    };
-    take("vocab_size", kept.vocab_size == now.vocab_size);
-    take("hidden_size", kept.hidden_size == now.hidden_size);
-    take("intermediate_size", kept.intermediate_size == now.intermediate_size);
-    take("num_hidden_layers", kept.num_hidden_layers == now.num_hidden_layers);
-    take(
-        "num_attention_heads",
-        kept.num_attention_heads == now.num_attention_heads,
-    );
-    take(
-        "num_key_value_heads",
-        kept.num_key_value_heads == now.num_key_value_heads,
-    );
-    take("head_dim", kept.head_dim == now.head_dim);
-    take("rms_norm_eps", kept.rms_norm_eps == now.rms_norm_eps);
-    take("rope_theta and rope_scaling", kept.rope == now.rope);
-    take(
-        "tie_word_embeddings",
-        kept.tie_word_embeddings == now.tie_word_embeddings,
-    );
-    take("wmtp.n_heads", kept.n_heads == now.n_heads);
+    let same = [
+        ("vocab_size", kept.vocab_size == now.vocab_size),
+        ("hidden_size", kept.hidden_size == now.hidden_size),
+        ("intermediate_size", kept.intermediate_size == now.intermediate_size),
+        ("num_hidden_layers", kept.num_hidden_layers == now.num_hidden_layers),
+        (
+            "num_attention_heads",
+            kept.num_attention_heads == now.num_attention_heads,
+        ),
+        (
+            "num_key_value_heads",
+            kept.num_key_value_heads == now.num_key_value_heads,
+        ),
+        ("head_dim", kept.head_dim == now.head_dim),
+        ("rms_norm_eps", kept.rms_norm_eps == now.rms_norm_eps),
+        ("rope_theta and rope_scaling", kept.rope == now.rope),
+        (
+            "tie_word_embeddings",
+            kept.tie_word_embeddings == now.tie_word_embeddings,
+        ),
+        ("wmtp.n_heads", kept.n_heads == now.n_heads),
+    ];
+    let changed = same.iter().filter(|(_, same)| !same);
+    let changed: Vec<String> = changed.map(|(name, _)| format!("`{name}`")).collect();
     if changed.is_empty() {
         return with_true_dtype(document, dtype, notes);
     }
-    merged.vocab_size = now.vocab_size;
-    merged.hidden_size = now.hidden_size;
-    merged.intermediate_size = now.intermediate_size;
-    merged.num_hidden_layers = now.num_hidden_layers;
-    merged.num_attention_heads = now.num_attention_heads;
-    merged.num_key_value_heads = now.num_key_value_heads;
-    merged.head_dim = now.head_dim;
-    merged.rms_norm_eps = now.rms_norm_eps;
-    merged.rope = now.rope;
-    merged.tie_word_embeddings = now.tie_word_embeddings;
-    merged.n_heads = now.n_heads;
+    let merged = LlamaConfig {
+        max_position_embeddings: kept.max_position_embeddings,
+        bos_token_id: kept.bos_token_id,
+        eos_token_ids: kept.eos_token_ids,
+        initializer_range: kept.initializer_range,
+        other: kept.other,
+        ..now.clone()
+    };
     notes.push(format!(
         "{KEPT} differs from params.json or the weights in {}: these were taken from the latter",
         changed.join(", ")

@@ -20,22 +20,17 @@ use serde_json::{Map, Value};
 use crate::companions::Companions;
 use crate::config::LlamaConfig;
 use crate::error::{ModelError, Problems};
-use crate::index::Indexed;
 use crate::names::{self, TensorSpec};
 use crate::raw::SaveDtype;
-use crate::staging::into_place;
-use crate::store::{open_standard, write_json};
-use crate::tensor_file::{self, Outgoing, TensorFiles};
+use crate::store::{
+    CONFIG_FILE, HEADS_FILE, MODEL_FILE, VALUE_HEAD_FILE, check_heads, check_model, fail_if_any, open_standard,
+    write_json, write_model,
+};
+use crate::tensor_file::{Outgoing, TensorFiles, into_place};
 use layout::Rows;
 
 const PARAMS: &str = "params.json";
 const CHECKPOINT: &str = "consolidated.pth";
-const CONFIG: &str = "config.json";
-const MODEL: &str = "model.safetensors";
-const HEADS: &str = "mtp_heads.safetensors";
-
-/// The value head belongs to weights by their hash, which a conversion does not change.
-const VALUE_HEAD: &str = "value_head.safetensors";
 
 /// Which way a conversion went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,22 +58,22 @@ pub struct Converted {
     pub notes: Vec<String>,
 }
 
-/// Converts `src` to the other layout, as told by what it holds; see [`meta_to_hf`] and [`hf_to_meta`].
+/// Converts `src` to the layout that it does not have; see [`meta_to_hf`] and [`hf_to_meta`].
 ///
 /// # Errors
 /// `src` holds neither layout or both, or the conversion fails.
 pub fn convert(src: &Path, dst: &Path) -> Result<Converted, ModelError> {
     let meta = src.join(PARAMS).exists();
-    let hf = src.join(CONFIG).exists();
+    let hf = src.join(CONFIG_FILE).exists();
     match (meta, hf) {
         (true, false) => meta_to_hf(src, dst),
         (false, true) => hf_to_meta(src, dst),
         (true, true) => Err(ModelError::Request(format!(
-            "{} holds both {PARAMS} and {CONFIG}, so the direction is unclear: move one layout's files away",
+            "{} holds both {PARAMS} and {CONFIG_FILE}, so the direction is unclear: move one layout's files away",
             src.display()
         ))),
         (false, false) => Err(ModelError::Request(format!(
-            "{} holds no model: expected {PARAMS} with {CHECKPOINT}, or {CONFIG} with {MODEL}",
+            "{} holds no model: expected {PARAMS} with {CHECKPOINT}, or {CONFIG_FILE} with {MODEL_FILE}",
             src.display()
         ))),
     }
@@ -133,7 +128,7 @@ pub fn meta_to_hf(src: &Path, dst: &Path) -> Result<Converted, ModelError> {
             .collect()
     };
     let model = outgoing(config.model_tensors());
-    let heads = outgoing((2..=config.n_heads).flat_map(|k| config.head_tensors(k)).collect());
+    let heads = outgoing(config.all_head_tensors());
     let mut converted = summary(
         Direction::MetaToHf,
         &config,
@@ -141,13 +136,7 @@ pub fn meta_to_hf(src: &Path, dst: &Path) -> Result<Converted, ModelError> {
     );
     let dtype = model.first().map_or(SaveDtype::F32, |tensor| tensor.dtype);
     into_place(dst, |staging| {
-        let metadata = [("format", "pt".to_owned())];
-        let indexed = Indexed::of(&model);
-        tensor_file::write(&staging.join(MODEL), &metadata, model)?;
-        indexed.write(staging, MODEL)?;
-        if !heads.is_empty() {
-            tensor_file::write(&staging.join(HEADS), &metadata, heads)?;
-        }
+        write_model(staging, model, heads)?;
         if let Some(error) = failure.borrow_mut().take() {
             return Err(ModelError::io("read", &path, error));
         }
@@ -155,7 +144,7 @@ pub fn meta_to_hf(src: &Path, dst: &Path) -> Result<Converted, ModelError> {
             Some(kept) => kept::document(kept, &config, dtype, &mut notes),
             None => config.to_json(dtype.torch_name()),
         };
-        write_json(&staging.join(CONFIG), &document)?;
+        write_json(&staging.join(CONFIG_FILE), &document)?;
         copy_companions(src, staging, &mut notes)
     })?;
     converted.notes = notes;
@@ -173,15 +162,13 @@ pub fn hf_to_meta(src: &Path, dst: &Path) -> Result<Converted, ModelError> {
     let params = params::write(&config)?;
     let mut problems = Vec::new();
     let model = open_standard(src)?;
-    check_hf(&model, &config.model_tensors(), &mut problems);
-    let head_specs: Vec<TensorSpec> = (2..=config.n_heads).flat_map(|k| config.head_tensors(k)).collect();
-    let heads = if head_specs.is_empty() {
-        TensorFiles::default()
-    } else {
-        TensorFiles::open(&src.join(HEADS))?
-    };
-    check_hf(&heads, &head_specs, &mut problems);
-    fail_if_any(src, problems)?;
+    check_model(&config, &[], &model, &mut problems);
+    let mut heads = TensorFiles::default();
+    if config.n_heads > 1 {
+        heads = TensorFiles::open(&src.join(HEADS_FILE))?;
+        check_heads(&config, &heads, config.n_heads, &mut problems);
+    }
+    fail_if_any(problems, src)?;
 
     let mut specs = config.model_tensors();
     let mut tied = Vec::new();
@@ -189,7 +176,7 @@ pub fn hf_to_meta(src: &Path, dst: &Path) -> Result<Converted, ModelError> {
         // Meta's code always loads an unembedding.
         tied.extend(specs.first().map(|embedding| (names::UNEMBEDDING, embedding.clone())));
     }
-    specs.extend(head_specs);
+    specs.extend(config.all_head_tensors());
     let stored = specs.into_iter().map(|spec| (spec.name.clone(), spec));
     let tied = tied.into_iter().map(|(name, spec)| (name.to_owned(), spec));
     let mut tensors = Vec::new();
@@ -217,13 +204,13 @@ pub fn hf_to_meta(src: &Path, dst: &Path) -> Result<Converted, ModelError> {
         tensors.iter().map(|tensor| (&tensor.spec, tensor.dtype)),
     );
     let mut notes = vec![format!(
-        "{CONFIG} was kept as {}, because {PARAMS} has no place for most of it",
+        "{CONFIG_FILE} was kept as {}, because {PARAMS} has no place for most of it",
         kept::KEPT
     )];
     into_place(dst, |staging| {
         pth::write(&staging.join(CHECKPOINT), &tensors)?;
         write_json(&staging.join(PARAMS), &params)?;
-        let from = src.join(CONFIG);
+        let from = src.join(CONFIG_FILE);
         std::fs::copy(&from, staging.join(kept::KEPT)).map_err(|source| ModelError::io("copy", &from, source))?;
         copy_companions(src, staging, &mut notes)
     })?;
@@ -325,8 +312,7 @@ fn check_meta(
 ) -> Result<(), ModelError> {
     let mut problems = Vec::new();
     let mut known: BTreeSet<String> = BTreeSet::new();
-    let heads = (2..=config.n_heads).flat_map(|k| config.head_tensors(k));
-    for spec in config.model_tensors().into_iter().chain(heads) {
+    for spec in config.all_tensors() {
         let Some(name) = layout::meta_name(&spec.name) else {
             continue;
         };
@@ -358,39 +344,18 @@ fn check_meta(
         .keys()
         .filter(|name| !known.contains(*name) && *name != "rope.freqs");
     problems.extend(surplus.map(|name| format!("`{name}` is surplus: no part of a Llama")));
-    fail_if_any(path, problems)
+    fail_if_any(problems, path)
 }
 
-/// Compares safetensors files with what the configuration expects.
-fn check_hf(files: &TensorFiles, expected: &[TensorSpec], problems: &mut Vec<String>) {
-    files.check(expected, problems);
-    let known: BTreeSet<&str> = expected.iter().map(|spec| spec.name.as_str()).collect();
-    for name in files.names().filter(|name| !known.contains(name)) {
-        let copy = name == names::UNEMBEDDING && files.bytes(name) == files.bytes(names::EMBEDDING);
-        if !copy && !name.ends_with("rotary_emb.inv_freq") {
-            problems.push(format!("`{name}` is surplus: no part of this configuration uses it"));
-        }
-    }
-}
-
-fn fail_if_any(place: &Path, problems: Vec<String>) -> Result<(), ModelError> {
-    if problems.is_empty() {
-        return Ok(());
-    }
-    Err(ModelError::Weights {
-        place: place.display().to_string(),
-        problems: Problems(problems),
-    })
-}
-
-/// Copies what both layouts share, and says what of the tokenizer is missing.
+/// Copies what both layouts share, and notes which tokenizer files are missing. A conversion does not change the
+/// hash of the weights, by which the value head belongs to them.
 fn copy_companions(src: &Path, dst: &Path, notes: &mut Vec<String>) -> Result<(), ModelError> {
     let companions = Companions::read(src)?;
     companions.write(dst)?;
     notes.extend(companions.missing_tokenizer(src));
-    let head = src.join(VALUE_HEAD);
+    let head = src.join(VALUE_HEAD_FILE);
     if head.exists() {
-        std::fs::copy(&head, dst.join(VALUE_HEAD)).map_err(|source| ModelError::io("copy", &head, source))?;
+        std::fs::copy(&head, dst.join(VALUE_HEAD_FILE)).map_err(|source| ModelError::io("copy", &head, source))?;
     }
     Ok(())
 }

@@ -117,11 +117,11 @@ fn scaling(fields: &mut Fields<'_>) -> RopeScaling {
     }
 }
 
-/// First and last token of a text: from `generation_config.json` beside `path`, or Llama 2's.
+/// First and last token of a text: from `generation_config.json` next to `path`, or Llama 2's.
 fn token_ids(path: &Path, config: &mut LlamaConfig, notes: &mut Vec<String>) -> Result<(), ModelError> {
-    let beside = path.with_file_name("generation_config.json");
-    if beside.exists() {
-        let map = super::read_object(&beside)?;
+    let settings = path.with_file_name("generation_config.json");
+    if settings.exists() {
+        let map = super::read_object(&settings)?;
         let mut fields = Fields::new(&map);
         config.bos_token_id = fields.tokens("bos_token_id", &[]).first().copied();
         config.eos_token_ids = fields.tokens("eos_token_id", &[]);
@@ -129,7 +129,7 @@ fn token_ids(path: &Path, config: &mut LlamaConfig, notes: &mut Vec<String>) -> 
             return Ok(());
         }
         return Err(ModelError::Config {
-            place: beside.display().to_string(),
+            place: settings.display().to_string(),
             problems: Problems(fields.problems),
         });
     }

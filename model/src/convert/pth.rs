@@ -21,7 +21,7 @@ use crate::tensor_file;
 
 /// The tensors of a checkpoint by name, their bytes not yet read.
 pub(super) fn open(path: &Path) -> Result<BTreeMap<String, Tensor>, ModelError> {
-    // Asked separately so that a file that cannot be opened is not called damaged.
+    // Opened separately, so that a file that cannot be opened is not reported as damaged.
     std::fs::File::open(path).map_err(|source| ModelError::io("read", path, source))?;
     let reader = PytorchReader::new(path).map_err(|error| ModelError::format(path, "PyTorch checkpoint", error))?;
     Ok(reader.into_tensors().into_iter().collect())
@@ -37,7 +37,7 @@ pub(super) fn dtype(tensor: &Tensor) -> Option<SaveDtype> {
     }
 }
 
-/// A tensor to be written; its bytes are asked for when its turn comes.
+/// A tensor to be written. `bytes` is called when the tensor is written.
 pub(super) struct OutgoingTensor<'a> {
     pub(super) spec: TensorSpec,
     pub(super) dtype: SaveDtype,

@@ -6,6 +6,47 @@
 /// Number of a text segment, reused once the segment was removed.
 pub(crate) type SegmentId = usize;
 
+/// Text segments by their numbers.
+#[derive(Debug)]
+pub(crate) struct Segments<T>(Vec<Option<T>>);
+
+impl<T> Segments<T> {
+    /// None yet.
+    pub fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Adds a segment.
+    pub fn add(&mut self, segment: T) -> SegmentId {
+        let id = self.0.iter().position(Option::is_none).unwrap_or(self.0.len());
+        if id == self.0.len() {
+            self.0.push(None);
+        }
+        self.0[id] = Some(segment);
+        id
+    }
+
+    /// Removes a segment.
+    pub fn remove(&mut self, id: SegmentId) -> Option<T> {
+        self.0.get_mut(id)?.take()
+    }
+
+    /// A segment that was not removed.
+    pub fn get(&self, id: SegmentId) -> Option<&T> {
+        self.0.get(id)?.as_ref()
+    }
+
+    /// The same, to be changed.
+    pub fn get_mut(&mut self, id: SegmentId) -> Option<&mut T> {
+        self.0.get_mut(id)?.as_mut()
+    }
+
+    /// All numbers, each with its segment unless that was removed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = Option<&mut T>> {
+        self.0.iter_mut().map(Option::as_mut)
+    }
+}
+
 /// A layer's weights: norms `[D]` and matrices `[out, in]`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LayerWeights<N, M> {

@@ -12,7 +12,7 @@ use super::segment_cache::{Part, SegmentCaches};
 use crate::config::LlamaConfig;
 use crate::flex;
 use crate::linear::Linear;
-use crate::rope::angles;
+use crate::rope::SliceTables;
 use wmtp_gemm::{FloatSlice, MatrixView, Precision, SkinnyOutput, matmul, matmul_skinny, matmul_skinny_many};
 use wmtp_kernels::attention::flex::Heads;
 use wmtp_kernels::attention::kv_cache::{KvCache, attend};
@@ -149,24 +149,6 @@ pub(crate) fn normed(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
     to
 }
 
-/// Cosines and sines `[N, W / 2]` of some positions: for keys, and times `1 / sqrt(W)` for queries.
-pub(crate) struct Rope {
-    pub keys: [Vec<f32>; 2],
-    pub queries: [Vec<f32>; 2],
-}
-
-impl Rope {
-    pub fn new(config: &LlamaConfig, positions: &[i64]) -> Self {
-        let scale = 1.0 / (config.head_dim as f64).sqrt();
-        let angles = angles(config, positions);
-        let table = |f: fn(f64) -> f64, scale: f64| angles.iter().map(|a| (f(*a) * scale) as f32).collect();
-        Self {
-            keys: [table(f64::cos, 1.0), table(f64::sin, 1.0)],
-            queries: [table(f64::cos, scale), table(f64::sin, scale)],
-        }
-    }
-}
-
 /// Rotates all heads of `rows` `[N, heads * width]`.
 fn rotate(rows: &mut [f32], heads: usize, width: usize, [cos, sin]: &[Vec<f32>; 2]) {
     let half = width / 2;
@@ -177,7 +159,7 @@ fn rotate(rows: &mut [f32], heads: usize, width: usize, [cos, sin]: &[Vec<f32>; 
 pub(crate) struct Last {
     pub rows: Vec<usize>,
     pub parts: Vec<Part>,
-    pub rope: Rope,
+    pub rope: SliceTables,
 }
 
 impl Last {
@@ -191,7 +173,7 @@ impl Last {
         };
         let parts: Vec<Part> = parts.iter().enumerate().map(of).collect();
         let positions: Vec<i64> = parts.iter().map(|part| part.before as i64).collect();
-        let rope = Rope::new(config, &positions);
+        let rope = SliceTables::new(config, &positions);
         Self { rows, parts, rope }
     }
 }
@@ -205,7 +187,7 @@ pub(crate) struct SliceDecode<'a> {
     pub eps: f32,
     pub products: Products,
     pub parts: &'a [Part],
-    pub rope: &'a Rope,
+    pub rope: &'a SliceTables,
     /// Needed where only the last tokens are queried for.
     pub last: Option<&'a Last>,
 }

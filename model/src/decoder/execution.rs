@@ -13,7 +13,7 @@ use wmtp_kernels::{
 use super::operations::Operations;
 use crate::compute::{Compute, Packed, on_slices};
 use crate::config::LlamaConfig;
-use crate::rope::{RopeTables, angles};
+use crate::rope::{RopeTables, SliceTables};
 
 /// Documents and rotary tables of one batch, shared by all layers and heads.
 #[derive(Debug, Clone)]
@@ -123,10 +123,7 @@ pub struct Plan {
     pub(crate) eps: f32,
     /// Rows of each document.
     pub(crate) documents: Vec<Range<usize>>,
-    /// Cosines and sines `[N, W / 2]` for the keys.
-    pub(crate) keys: [Vec<f32>; 2],
-    /// The same times `1 / sqrt(W)` for the queries.
-    pub(crate) queries: [Vec<f32>; 2],
+    pub(crate) rope: SliceTables,
     pub(crate) precision: Precision,
     /// The type of the matrices' gradients.
     pub(crate) gradients: Precision,
@@ -143,15 +140,11 @@ impl Plan {
             recompute,
         } = compute;
         let spec = config.layer_spec();
-        let scale = 1.0 / (config.head_dim as f64).sqrt();
-        let angles = angles(config, positions);
-        let table = |f: fn(f64) -> f64, scale: f64| angles.iter().map(|a| (f(*a) * scale) as f32).collect();
         Self {
             heads: spec.heads,
             eps: spec.norm.eps() as f32,
             documents: documents(docs, seq),
-            keys: [table(f64::cos, 1.0), table(f64::sin, 1.0)],
-            queries: [table(f64::cos, scale), table(f64::sin, scale)],
+            rope: SliceTables::new(config, positions),
             precision,
             gradients,
             recompute,

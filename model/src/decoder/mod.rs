@@ -33,7 +33,8 @@ use burn::tensor::{Int, Tensor};
 
 use crate::config::LlamaConfig;
 use crate::linear::{Linear, RmsNorm};
-pub(crate) use decode::{LayerWeights, SegmentId, decode, decode_last, extend_caches};
+use crate::raw;
+pub(crate) use decode::{LayerWeights, SegmentId, Segments, decode, decode_last, extend_caches};
 pub use execution::AttentionContext;
 pub(crate) use execution::Execution;
 pub(crate) use kv_cache::{NewTexts, TensorDecode, TensorKvCache};
@@ -84,6 +85,24 @@ pub struct DecoderLayer {
 pub(crate) enum Weight<'a> {
     Matrix(&'a Param<Tensor<2>>),
     Vector(&'a Param<Tensor<1>>),
+}
+
+impl Weight<'_> {
+    /// Its dimensions.
+    pub(crate) fn shape(&self) -> Vec<usize> {
+        match self {
+            Self::Matrix(param) => param.lazy_shape().to_vec(),
+            Self::Vector(param) => param.lazy_shape().to_vec(),
+        }
+    }
+
+    /// Its values in f32, those of adapters included.
+    pub(crate) fn values(&self) -> Vec<f32> {
+        raw::to_f32(match self {
+            Self::Matrix(param) => param.val().into_data(),
+            Self::Vector(param) => param.val().into_data(),
+        })
+    }
 }
 
 impl DecoderLayer {

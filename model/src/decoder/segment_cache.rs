@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::decode::SegmentId;
+use super::decode::{SegmentId, Segments};
 use wmtp_kernels::attention::{flex::Heads, kv_cache::KvCache};
 
 /// Rows of a batch that belong to one text, and the number of that text's tokens before them.
@@ -40,7 +40,7 @@ impl Segment {
 pub(crate) struct SegmentCaches {
     heads: Heads,
     layers: usize,
-    segments: Vec<Option<Segment>>,
+    segments: Segments<Segment>,
 }
 
 impl SegmentCaches {
@@ -49,7 +49,7 @@ impl SegmentCaches {
         Self {
             heads,
             layers,
-            segments: Vec::new(),
+            segments: Segments::new(),
         }
     }
 
@@ -63,44 +63,26 @@ impl SegmentCaches {
                 .map(|_| (0..kv_heads).map(|_| KvCache::new(width)).collect())
                 .collect(),
         };
-        match self.segments.iter().position(Option::is_none) {
-            Some(free) => {
-                self.segments[free] = Some(segment);
-                free
-            }
-            None => {
-                self.segments.push(Some(segment));
-                self.segments.len() - 1
-            }
-        }
+        self.segments.add(segment)
     }
 
     /// Frees a segment.
     pub fn remove(&mut self, segment: SegmentId) {
-        if let Some(place) = self.segments.get_mut(segment) {
-            *place = None;
-        }
+        self.segments.remove(segment);
     }
 
     /// Segments that were not removed.
     #[cfg(test)]
-    pub fn count(&self) -> usize {
-        self.segments.iter().flatten().count()
-    }
-
-    fn get(&self, segment: SegmentId) -> Option<&Segment> {
-        self.segments.get(segment).and_then(Option::as_ref)
-    }
-
-    fn get_mut(&mut self, segment: SegmentId) -> Option<&mut Segment> {
-        self.segments.get_mut(segment).and_then(Option::as_mut)
+    pub fn count(&mut self) -> usize {
+        self.segments.iter_mut().flatten().count()
     }
 
     /// Keys and values of a layer's key head for all of a text up to this segment.
     pub fn text(&self, segment: SegmentId, layer: usize, kv_head: usize) -> Vec<&KvCache> {
-        let mut path: Vec<&KvCache> = std::iter::successors(self.get(segment), |segment| self.get(segment.parent?))
-            .filter_map(|segment| segment.layers.get(layer)?.get(kv_head))
-            .collect();
+        let mut path: Vec<&KvCache> =
+            std::iter::successors(self.segments.get(segment), |segment| self.segments.get(segment.parent?))
+                .filter_map(|segment| segment.layers.get(layer)?.get(kv_head))
+                .collect();
         path.reverse();
         path
     }
@@ -111,13 +93,16 @@ impl SegmentCaches {
         let mut new = BTreeMap::<SegmentId, usize>::new();
         let (mut parts, mut positions) = (Vec::new(), Vec::new());
         for (segment, tokens) in spans {
-            let parent = self.get(segment).and_then(|segment| segment.parent);
+            let parent = self.segments.get(segment).and_then(|segment| segment.parent);
             let before_segment = parent.map_or(0, |parent| {
-                let cached = self.get(parent).map_or(0, |parent| parent.before + parent.len());
+                let cached = self
+                    .segments
+                    .get(parent)
+                    .map_or(0, |parent| parent.before + parent.len());
                 cached + new.get(&parent).copied().unwrap_or(0)
             });
             let mut cached = 0;
-            if let Some(segment) = self.get_mut(segment) {
+            if let Some(segment) = self.segments.get_mut(segment) {
                 segment.before = before_segment;
                 cached = segment.len();
             }
@@ -135,7 +120,7 @@ impl SegmentCaches {
     pub fn append(&mut self, parts: &[Part], layer: usize, [keys, values]: &[Vec<f32>; 2]) {
         let Heads { kv_heads, width, .. } = self.heads;
         for part in parts {
-            let Some(segment) = self.get_mut(part.segment) else {
+            let Some(segment) = self.segments.get_mut(part.segment) else {
                 continue;
             };
             for (kv, cache) in segment.layers[layer].iter_mut().enumerate() {
@@ -153,10 +138,10 @@ impl SegmentCaches {
     /// Appends the first `count` keys and values of `branch` to its parent's, in the first `layers` layers,
     /// and frees the branch.
     pub fn merge(&mut self, segment: SegmentId, branch: SegmentId, count: usize, layers: usize) {
-        let Some(branch) = self.segments.get_mut(branch).and_then(Option::take) else {
+        let Some(branch) = self.segments.remove(branch) else {
             return;
         };
-        if let Some(segment) = self.get_mut(segment) {
+        if let Some(segment) = self.segments.get_mut(segment) {
             let caches = segment.layers.iter_mut().take(layers).flatten();
             caches
                 .zip(branch.layers.iter().flatten())
@@ -166,7 +151,7 @@ impl SegmentCaches {
 
     /// Truncates the text up to this segment to `length` tokens, in the first `layers` layers.
     pub fn truncate(&mut self, segment: SegmentId, length: usize, layers: usize) {
-        if let Some(segment) = self.get_mut(segment) {
+        if let Some(segment) = self.segments.get_mut(segment) {
             let own = length.saturating_sub(segment.before);
             for cache in segment.layers.iter_mut().take(layers).flatten() {
                 cache.truncate(own);

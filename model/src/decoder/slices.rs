@@ -50,7 +50,7 @@ impl Slices {
         let (heads, half) = (self.plan.heads, self.plan.heads.width / 2);
         let queries = 0..heads.heads;
         let keys = heads.heads..heads.heads + heads.kv_heads;
-        for (which, [cos, sin]) in [(queries, &self.plan.queries), (keys, &self.plan.keys)] {
+        for (which, [cos, sin]) in [(queries, &self.plan.rope.queries), (keys, &self.plan.rope.keys)] {
             rotary::flex::rotate(qkv, heads.row(), which, half, [cos, sin], rotation);
         }
     }

@@ -11,7 +11,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData, module::embedding};
 use super::engine::{Accepted, DraftSpan, Engine, SegmentId};
 use crate::causal_lm::CausalLm;
 use crate::decoder::{
-    DecoderLayer, LayerWeights, NewTexts, TensorDecode, TensorKvCache, decode, decode_last, extend_caches,
+    DecoderLayer, LayerWeights, NewTexts, Segments, TensorDecode, TensorKvCache, decode, decode_last, extend_caches,
 };
 use crate::linear::{Linear, RmsNorm};
 use crate::llama::MtpLlama;
@@ -42,7 +42,7 @@ pub struct TensorEngine<'a> {
     attention: Heads,
     dtype: DType,
     device: Device,
-    segments: Vec<Option<Text>>,
+    segments: Segments<Text>,
     stepped: Option<Stepped>,
 }
 
@@ -55,40 +55,32 @@ impl<'a> TensorEngine<'a> {
             attention: model.config().layer_spec().heads,
             dtype: model.decoded_dtype(),
             device: model.device(),
-            segments: Vec::new(),
+            segments: Segments::new(),
             stepped: None,
         }
     }
 
     /// Tokens of the text up to this segment's end.
     fn length(&self, segment: SegmentId) -> usize {
-        self.segments
-            .get(segment)
-            .and_then(Option::as_ref)
-            .and_then(|text| text.layers.first())
-            .map_or(0, TensorKvCache::len)
+        let text = self.segments.get(segment);
+        text.and_then(|text| text.layers.first()).map_or(0, TensorKvCache::len)
     }
 
     /// Gives an empty segment a copy of its parent's caches.
     fn inherit(&mut self, segment: SegmentId) {
-        let parent = self
-            .segments
-            .get(segment)
-            .and_then(Option::as_ref)
-            .filter(|text| text.layers.is_empty())
-            .map(|text| text.parent);
-        let Some(parent) = parent else {
+        let empty = self.segments.get(segment).filter(|text| text.layers.is_empty());
+        let Some(Text { parent, .. }) = empty else {
             return;
         };
         let inherited = parent
-            .and_then(|parent| self.segments.get(parent)?.as_ref())
+            .and_then(|parent| self.segments.get(parent))
             .map(|text| text.layers.clone());
         let layers = self.model.config().num_hidden_layers + self.heads - 1;
         let new = || TensorKvCache::new(self.model.config(), self.dtype, &self.device);
         let caches = inherited
             .filter(|caches| !caches.is_empty())
             .unwrap_or_else(|| (0..layers).map(|_| new()).collect());
-        if let Some(text) = self.segments.get_mut(segment).and_then(Option::as_mut) {
+        if let Some(text) = self.segments.get_mut(segment) {
             text.layers = caches;
         }
     }
@@ -135,7 +127,7 @@ impl<'a> TensorEngine<'a> {
         let mut places: Vec<Option<&mut TensorKvCache>> = self
             .segments
             .iter_mut()
-            .map(|text| text.as_mut().and_then(|text| text.layers.get_mut(index)))
+            .map(|text| text.and_then(|text| text.layers.get_mut(index)))
             .collect();
         let mut caches: Vec<&mut TensorKvCache> = rows
             .iter()
@@ -167,26 +159,14 @@ impl<'a> TensorEngine<'a> {
 
 impl Engine for TensorEngine<'_> {
     fn add(&mut self, parent: Option<SegmentId>) -> SegmentId {
-        let text = Text {
+        self.segments.add(Text {
             parent,
             layers: Vec::new(),
-        };
-        match self.segments.iter().position(Option::is_none) {
-            Some(free) => {
-                self.segments[free] = Some(text);
-                free
-            }
-            None => {
-                self.segments.push(Some(text));
-                self.segments.len() - 1
-            }
-        }
+        })
     }
 
     fn remove(&mut self, segment: SegmentId) {
-        if let Some(place) = self.segments.get_mut(segment) {
-            *place = None;
-        }
+        self.segments.remove(segment);
     }
 
     fn fill(&mut self, spans: &[DraftSpan<'_>]) {
@@ -245,7 +225,7 @@ impl Engine for TensorEngine<'_> {
         let last = model.parts().trunk.len();
         let (mut committed, mut committed_before, mut chosen) = (Vec::new(), Vec::new(), Vec::new());
         for (((segment, rows), before), Accepted { tokens, .. }) in rows.iter().zip(&before).zip(accepted) {
-            if let Some(text) = self.segments.get_mut(*segment).and_then(Option::as_mut) {
+            if let Some(text) = self.segments.get_mut(*segment) {
                 let layers = text.layers.iter_mut().take(last + 1);
                 layers.for_each(|cache| cache.truncate(before + tokens));
             }

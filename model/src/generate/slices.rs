@@ -6,11 +6,10 @@ use super::engine::{Accepted, DraftSpan, Engine, SegmentId};
 use crate::causal_lm::CausalLm;
 use crate::compute::is_flex;
 use crate::config::LlamaConfig;
-use crate::decoder::decode_slices::{
-    Last, Matrix, Products, Rope, SliceDecode, SliceWeights, normed, slice_weights, vector,
-};
+use crate::decoder::decode_slices::{Last, Matrix, Products, SliceDecode, SliceWeights, normed, slice_weights, vector};
 use crate::decoder::{Part, SegmentCaches, decode, decode_last, extend_caches};
 use crate::llama::MtpLlama;
+use crate::rope::SliceTables;
 use wmtp_kernels::attention::flex::Heads;
 
 /// What the last step left for [`Engine::commit`].
@@ -127,7 +126,7 @@ impl SliceEngine {
         let new = NewTokens {
             products: Products::Many,
             parts: &parts,
-            rope: Rope::new(&self.weights.config, &positions),
+            rope: SliceTables::new(&self.weights.config, &positions),
             last: None,
         };
         let x = self.trunk(self.weights.embedded(spans), &new);
@@ -154,7 +153,7 @@ impl SliceEngine {
         let new = NewTokens {
             products: Products::Few,
             parts: &parts,
-            rope: Rope::new(&self.weights.config, &positions),
+            rope: SliceTables::new(&self.weights.config, &positions),
             last: None,
         };
         let trunk = self.trunk(self.weights.embedded(&all), &new);
@@ -208,7 +207,7 @@ impl SliceEngine {
         let new = NewTokens {
             products: Products::Few,
             parts: &committed,
-            rope: Rope::new(&self.weights.config, &positions),
+            rope: SliceTables::new(&self.weights.config, &positions),
             last: Some(Last::of(&committed, &self.weights.config)),
         };
         let drafting = self.drafting();
@@ -227,7 +226,7 @@ impl SliceEngine {
 struct NewTokens<'a> {
     products: Products,
     parts: &'a [Part],
-    rope: Rope,
+    rope: SliceTables,
     last: Option<Last>,
 }
 

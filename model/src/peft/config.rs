@@ -1,7 +1,7 @@
-//! `adapter_config.json` as peft writes it: scales, targets, and what cannot be carried out here.
+//! `adapter_config.json` as peft writes it: scales, targets, and what is not supported here.
 //!
 //! Field names and their meaning are those of peft 0.21 (`LoraConfig`, `check_target_module_exists`,
-//! `get_pattern_key`). A field that is not known is passed over where it is null, false or empty, and
+//! `get_pattern_key`). An unknown field is ignored where it is null, false or empty, and
 //! refused otherwise: it would change the result.
 
 use std::path::Path;
@@ -12,9 +12,7 @@ use serde_json::{Map, Value};
 use crate::error::ModelError;
 use crate::fields::Fields;
 use crate::file_content::other_content;
-
-/// File of the settings.
-pub(super) const CONFIG_FILE: &str = "adapter_config.json";
+use crate::lora::ADAPTER_CONFIG_FILE;
 
 /// Fields that do not change what a loaded adapter computes, or whose effect is seen in its tensors.
 const WITHOUT_EFFECT: [&str; 26] = [
@@ -25,7 +23,7 @@ const WITHOUT_EFFECT: [&str; 26] = [
     "ensure_weight_tying",
     "eva_config",
     "exclude_modules",
-    // For linear maps stored as [in, out], which a Llama has none of: peft passes over it, too.
+    // For linear maps stored as [in, out], of which a Llama has none: peft ignores it, too.
     "fan_in_fan_out",
     "inference_mode",
     "layers_pattern",
@@ -84,9 +82,9 @@ pub(super) struct AdapterConfig {
 }
 
 impl AdapterConfig {
-    /// Reads the file in `dir`; what cannot be carried out is added to `problems`.
+    /// Reads the file in `dir`; what is not supported is added to `problems`.
     pub(super) fn read(dir: &Path, problems: &mut Vec<String>) -> Result<Self, ModelError> {
-        let path = dir.join(CONFIG_FILE);
+        let path = dir.join(ADAPTER_CONFIG_FILE);
         let text = std::fs::read(&path).map_err(|source| ModelError::io("read", &path, source))?;
         let map: Map<String, Value> = serde_json::from_slice(&text).map_err(|error| {
             let reason = other_content(&text).map_or_else(|| error.to_string(), str::to_owned);

@@ -17,15 +17,10 @@ use std::path::{Path, PathBuf};
 use crate::config::LlamaConfig;
 use crate::error::{ModelError, Problems};
 use crate::findings::{Finding, listed};
+use crate::lora::{PREFIX, open_factors, target};
 use crate::names::{EMBEDDING, TensorSpec, UNEMBEDDING};
 use crate::tensor_file::TensorFiles;
 use config::AdapterConfig;
-
-/// What peft puts before the names of the model that it wraps.
-const PREFIX: &str = "base_model.model.";
-const WEIGHTS_FILE: &str = "adapter_model.safetensors";
-/// Factors of heads 2..H, where they have a file of their own.
-const HEADS_FILE: &str = "mtp_adapter.safetensors";
 
 /// What an adapter does to one weight: names of tensors in its files.
 #[derive(Debug, Default)]
@@ -58,7 +53,7 @@ impl Adapter {
     /// adapter makes it so.
     ///
     /// # Errors
-    /// A file cannot be read, or the adapter does not fit or cannot be carried out: all reasons.
+    /// A file cannot be read, or the adapter does not fit or cannot be merged: all reasons.
     pub(crate) fn open(dir: &Path, config: &mut LlamaConfig) -> Result<Self, ModelError> {
         let mut problems = Vec::new();
         let settings = AdapterConfig::read(dir, &mut problems)?;
@@ -71,7 +66,7 @@ impl Adapter {
         };
         // What the tensors lack follows from these.
         fail_if_any(std::mem::take(&mut problems))?;
-        let files = open_files(dir)?;
+        let files = open_factors(dir)?;
         let mut adapter = Self {
             files,
             settings,
@@ -308,7 +303,7 @@ impl Adapter {
         for (weight, change) in &self.changes {
             let module = weight.strip_suffix(".weight").unwrap_or(weight);
             let whole = change.saved.is_some() || change.magnitude.is_some();
-            if whole || crate::lora::target(weight).is_none() {
+            if whole || target(weight).is_none() {
                 return Err(format!(
                     "changes `{module}` by more than a low-rank product of a layer's linear map"
                 ));
@@ -331,20 +326,6 @@ impl Adapter {
     }
 }
 
-/// The adapter's tensors, those of heads 2..H included.
-fn open_files(dir: &Path) -> Result<TensorFiles, ModelError> {
-    let path = dir.join(WEIGHTS_FILE);
-    if !path.exists() && dir.join("adapter_model.bin").exists() {
-        return Err(crate::missing_file::weights(dir));
-    }
-    let mut files = TensorFiles::open(&path)?;
-    let heads = dir.join(HEADS_FILE);
-    if heads.exists() {
-        files.add(&heads)?;
-    }
-    Ok(files)
-}
-
 /// The weights that an adapter may change; a tied model's unembedding is a module of its own to peft.
 fn weights(config: &LlamaConfig) -> Vec<TensorSpec> {
     let mut specs = config.model_tensors();
@@ -354,7 +335,7 @@ fn weights(config: &LlamaConfig) -> Vec<TensorSpec> {
             shape: vec![config.vocab_size, config.hidden_size],
         });
     }
-    specs.extend((2..=config.n_heads).flat_map(|k| config.head_tensors(k)));
+    specs.extend(config.all_head_tensors());
     specs
 }
 
