@@ -20,6 +20,7 @@ pub(crate) fn advise_huge_pages<T>(values: &[T]) {
     {
         /// Bytes below which there is little to gain.
         const MIN_SIZE: usize = 8 << 20;
+        /// The alignment that `madvise` requires. With larger pages it refuses, which changes nothing but time.
         const PAGE: usize = 4096;
         let size = size_of_val(values);
         if size < MIN_SIZE {

@@ -1,12 +1,10 @@
 //! Activations that are saved for the backward pass.
 
+use crate::simd::ELEMENTS_PER_BLOCK;
 use half::bf16;
 use rayon::prelude::*;
 use wmtp_gemm::simd::{narrow, widen};
 use wmtp_gemm::{FloatSlice, Precision};
-
-/// Values that are converted at a time.
-const BLOCK: usize = 1 << 14;
 
 /// Values saved for the backward pass, in the type in which its products read them.
 #[derive(Debug, Clone)]
@@ -44,8 +42,8 @@ impl SavedActivations {
             Self::F32(values) => values,
             Self::Bf16(values) => {
                 let mut to = vec![0.0; values.len()];
-                to.par_chunks_mut(BLOCK)
-                    .zip(values.par_chunks(BLOCK))
+                to.par_chunks_mut(ELEMENTS_PER_BLOCK)
+                    .zip(values.par_chunks(ELEMENTS_PER_BLOCK))
                     .for_each(|(to, from)| widen(from, to));
                 to
             }
@@ -57,6 +55,7 @@ impl SavedActivations {
 /// front, so that peak memory is not that of both.
 #[cfg_attr(not(feature = "flex"), allow(dead_code))]
 pub(crate) fn narrow_releasing(mut values: Vec<f32>) -> Vec<bf16> {
+    /// 8 MiB of f32, the most that exists in both types at a time.
     const AT_A_TIME: usize = 1 << 21;
     let mut to = vec![bf16::ZERO; values.len()];
     while !values.is_empty() {
@@ -69,8 +68,8 @@ pub(crate) fn narrow_releasing(mut values: Vec<f32>) -> Vec<bf16> {
 }
 
 fn par_narrow(from: &[f32], to: &mut [bf16]) {
-    to.par_chunks_mut(BLOCK)
-        .zip(from.par_chunks(BLOCK))
+    to.par_chunks_mut(ELEMENTS_PER_BLOCK)
+        .zip(from.par_chunks(ELEMENTS_PER_BLOCK))
         .for_each(|(to, from)| narrow(from, to));
 }
 

@@ -19,7 +19,7 @@ use crate::rope_fields::read_rope;
 /// Version of the `"wmtp"` block that this crate writes.
 const FORMAT: u64 = 1;
 
-/// Upper bound for every size in a configuration: a typing error should not become an allocation.
+/// Upper bound for every size in a configuration: a typing error must not become an allocation.
 const LARGEST: usize = 1 << 24;
 
 /// How rotary frequencies are stretched for long contexts.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::names::TensorSpec;
 
-/// Names of one kind that an error shows; the others are counted.
+/// Names of one kind that an error shows, so that it fits a screen; the others are counted.
 const SHOWN: usize = 8;
 
 /// What is wrong with a tensor.

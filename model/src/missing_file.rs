@@ -79,6 +79,7 @@ fn is_shard(name: &str) -> bool {
 
 /// A safetensors file that could be a whole model's.
 fn is_weights(name: &str) -> bool {
+    /// Files of this crate and of peft that hold something else.
     const OTHERS: [&str; 4] = ["mtp_heads", "value_head", "adapter_model", "mtp_adapter"];
     name.strip_suffix(".safetensors")
         .is_some_and(|stem| !OTHERS.contains(&stem))

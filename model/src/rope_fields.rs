@@ -192,7 +192,7 @@ mod tests {
     use crate::rope::inverse_frequencies;
     use serde_json::Value;
 
-    /// What transformers 5.24 computes from the same files; made by `make_rope.py` beside it.
+    /// What transformers 5.24 computes from the same files; made by `make_rope.py` in the same folder.
     const TABLE: &str = include_str!("../tests/fixtures/rope/resolved.json");
 
     fn parse(case: &Value) -> Result<LlamaConfig, String> {

@@ -323,6 +323,7 @@ fn drawn(shares: &[(u32, f64)], rng: &mut impl Rng) -> Option<u32> {
 /// Id and value of the highest logit, the lowest id among equals; none if that is not a finite
 /// number or any logit is NaN.
 fn highest(logits: &[f32]) -> Option<(u32, f32)> {
+    /// Maxima that are kept at a time: the lanes of the widest vectors.
     const LANES: usize = 16;
     // The highest of each lane first: that vectorises, and so does the search for NaN.
     let (chunks, rest) = logits.as_chunks::<LANES>();

@@ -13,6 +13,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData, activation};
 use std::path::Path;
 
+/// Metadata key of the hash of the model that the head belongs to.
 const MODEL: &str = "model_sha256";
 
 /// Values of hidden states.

@@ -1,6 +1,5 @@
-//! Times every CubeCL kernel, forward and backward, beside the bytes that it moves and the operations
-//! that it does (`docs/cuda-kernels.md`), and what those would take at the least on an A100 and an
-//! H100.
+//! Times every CubeCL kernel, forward and backward, and prints the bytes that it moves, its operations
+//! (`docs/cuda-kernels.md`), and the least time that these need on an A100 and an H100.
 //!
 //! ```text
 //! just bench-gpu cuda                         # both shapes, f32 and, where the device has it, bf16

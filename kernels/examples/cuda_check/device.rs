@@ -1,4 +1,4 @@
-//! What the CUDA runtime would say of an A100 (sm_80) and an H100 (sm_90).
+//! What the CUDA runtime reports of an A100 (sm_80) and an H100 (sm_90).
 
 use cubecl::Compiler;
 use cubecl::cmma::MatrixLayout;
@@ -28,7 +28,7 @@ pub struct Target {
 /// A kernel in CUDA C++.
 pub struct Lowered {
     pub source: String,
-    /// Bytes of shared memory that the launch asks for.
+    /// Bytes of shared memory that the launch requests.
     pub shared_memory: usize,
 }
 

@@ -1,6 +1,6 @@
 //! Lowers every kernel of wmtp-kernels to CUDA C++ for sm_80 and sm_90, in f32 and bf16 and with both
 //! reductions where a kernel has two, into the folder given as the first argument. `check.py`
-//! beside it compiles them. Needs no GPU, no driver and no CUDA toolkit.
+//! in the same folder compiles them. Needs no GPU, no driver and no CUDA toolkit.
 
 mod device;
 
@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use wmtp_kernels::{adamw, attention, rms_norm, rotary, swiglu, weighted_ce};
 
-/// Stands in for the service that would own the buffers.
+/// Replaces the service that owns the buffers.
 struct NoService;
 
-/// An argument of this shape, with nothing behind it.
+/// An argument of this shape, without memory.
 fn tensor(shape: &[usize]) -> TensorArg {
     let device = DeviceId {
         type_id: 0,
@@ -31,7 +31,7 @@ fn tensor(shape: &[usize]) -> TensorArg {
     unsafe { TensorArg::from_raw_parts(handle, strides.into(), shape.to_vec().into()) }
 }
 
-/// Where the sources go, and how many there are.
+/// The folder of the sources, and their number.
 struct Output {
     folder: PathBuf,
     written: usize,
@@ -39,7 +39,7 @@ struct Output {
 }
 
 impl Output {
-    /// `name.smXX.cu`, its first line the shared memory that a launch asks for.
+    /// `name.smXX.cu`, its first line the shared memory that a launch requests.
     fn lower(&mut self, target: &Target, name: &str, kernel: impl CubeKernel) {
         let path = self.folder.join(format!("{name}.sm{}.cu", target.sm));
         let written = target.lower(kernel).and_then(|lowered| {

@@ -3,14 +3,12 @@
 use super::{AccumulateOps, plain};
 use crate::backends::cast;
 use crate::backends::flex_memory::{dense, floats, is_supported};
+use crate::simd::ELEMENTS_PER_BLOCK;
 use burn::backend::{Flex, tensor::FloatTensor};
 use burn::tensor::DType;
 use rayon::prelude::*;
 use wmtp_gemm::FloatSlice;
 use wmtp_gemm::simd::{to_f32, vectorized};
-
-/// Values that are added at a time.
-const BLOCK: usize = 1 << 14;
 
 impl AccumulateOps for Flex {
     fn accumulate(total: FloatTensor<Self>, new: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -33,8 +31,8 @@ fn add(total: &mut [f32], new: FloatSlice<'_>) {
 
 fn run<T: Sync>(total: &mut [f32], new: &[T], wide: impl Fn(&T) -> f32 + Sync) {
     total
-        .par_chunks_mut(BLOCK)
-        .zip(new.par_chunks(BLOCK))
+        .par_chunks_mut(ELEMENTS_PER_BLOCK)
+        .zip(new.par_chunks(ELEMENTS_PER_BLOCK))
         .for_each(|(total, new)| {
             vectorized(
                 #[inline(always)]

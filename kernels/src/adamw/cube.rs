@@ -66,8 +66,8 @@ impl AdamWOps for Cube {
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let elements = parameter.shape().num_elements();
         let dtypes = [parameter.dtype, moment_1.dtype, gradient.dtype];
-        let takes = dtypes.iter().all(|dtype| is_supported(*dtype)) && moment_2.dtype == dtypes[1];
-        if !takes || elements == 0 {
+        let supported = dtypes.iter().all(|dtype| is_supported(*dtype)) && moment_2.dtype == dtypes[1];
+        if !supported || elements == 0 {
             return plain::step::<Self>(parameter, moment_1, moment_2, gradient, step);
         }
         let [p, m, v] = [parameter, moment_1, moment_2].map(own);

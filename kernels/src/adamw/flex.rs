@@ -7,14 +7,12 @@
 
 use super::{AdamWOps, AdamWStep, plain};
 use crate::backends::flex_memory::{dense, floats, floats_mut, is_supported};
+use crate::simd::ELEMENTS_PER_BLOCK;
 use burn::backend::{Flex, tensor::FloatTensor};
 use half::bf16;
 use rayon::prelude::*;
 use wmtp_gemm::simd::{to_f32, vectorized};
 use wmtp_gemm::{FloatSlice, FloatSliceMut};
-
-/// Values that are updated at a time.
-const BLOCK: usize = 1 << 14;
 
 impl AdamWOps for Flex {
     fn adamw_step(
@@ -115,13 +113,13 @@ fn run<W: Stored, M: Stored, G: Stored>(
     let (keep, eps, scale) = (step.shrink() as f32, step.epsilon as f32, step.gradient_scale as f32);
     let seed = hash(step.step);
     weight
-        .par_chunks_mut(BLOCK)
-        .zip(first.par_chunks_mut(BLOCK))
-        .zip(second.par_chunks_mut(BLOCK))
-        .zip(gradient.par_chunks(BLOCK))
+        .par_chunks_mut(ELEMENTS_PER_BLOCK)
+        .zip(first.par_chunks_mut(ELEMENTS_PER_BLOCK))
+        .zip(second.par_chunks_mut(ELEMENTS_PER_BLOCK))
+        .zip(gradient.par_chunks(ELEMENTS_PER_BLOCK))
         .enumerate()
         .for_each(|(block, (((weight, first), second), gradient))| {
-            let start = (block * BLOCK) as u32;
+            let start = (block * ELEMENTS_PER_BLOCK) as u32;
             vectorized(
                 #[inline(always)]
                 || {

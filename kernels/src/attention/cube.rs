@@ -15,10 +15,10 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::client::Client;
 use cubecl::prelude::{CubeCount, CubeDim};
 
-/// Rows of a cube, largest first.
+/// Rows of a cube, largest first: a larger block reads keys and values less often.
 const BLOCKS: [usize; 4] = [64, 32, 16, 8];
 
-/// Bytes of shared memory of the hungriest kernel, dq's, for heads `width` wide.
+/// Bytes of shared memory of the kernel that needs most, dq's, for heads `width` wide.
 fn shared_bytes(width: usize, block: usize) -> usize {
     let tiles = 3 * block * (width + 1);
     let shares = block * (block + 1);
@@ -36,7 +36,7 @@ fn block_for(client: &Client, width: usize) -> Option<usize> {
     BLOCKS.into_iter().find(fits)
 }
 
-/// What the launches have in common.
+/// The parameters that all launches share.
 struct Plan {
     block: usize,
     width: usize,
@@ -47,8 +47,8 @@ struct Plan {
 }
 
 impl Plan {
-    /// None where the plain form has to do it: an unusual type, nothing to do, or a width whose tiles
-    /// don't fit.
+    /// None where the plain form computes it: an unsupported type, empty tensors, or a width whose tiles
+    /// do not fit into shared memory.
     fn new(inputs: &Inputs<Cube>) -> Option<Self> {
         let [batch, _, seq, width] = inputs.q.shape().dims();
         if !is_supported(inputs.q.dtype) || inputs.q.shape().num_elements() == 0 {

@@ -1,9 +1,9 @@
-//! The three kernels of the attention; `cube_steps` has what they are made of.
+//! The three kernels of attention; the steps that they share are in `cube_steps`.
 //!
 //! A cube of `(block / 4)^2` units owns `block` rows (queries, or keys for dk and dv) and walks over
 //! tiles of as many columns. Unit `(y, x)` owns rows `4 y .. 4 y + 4` and every `side`-th column from
-//! `x`, `side = block / 4`. Tiles lie in shared memory as f32, rows one element apart from a multiple
-//! of the width, so that units of a row read different banks. One buffer holds keys and values (or
+//! `x`, `side = block / 4`. Tiles are in shared memory as f32, each row padded by one element, so that
+//! units of a row read different banks. One buffer holds keys and values (or
 //! queries and upstream gradients) one after the other: with heads 64 wide and blocks of 32 that
 //! fits into 32 KiB in every kernel.
 #![allow(missing_docs)] // the attribute generates items that can't carry comments
@@ -12,10 +12,11 @@
 use super::cube_steps::{accumulate, load, over_row, products, share, store_shares, write_rows, zeros};
 use cubecl::prelude::*;
 
-/// Rows, and columns of a tile, that a unit owns.
+/// Rows, and columns of a tile, that a unit owns: its 4 x 4 results fit the registers.
 pub const PER_UNIT: usize = 4;
 
-/// Lower than every score; never reaches a result.
+/// Initial maximum, and score of a pair that is masked: below every score, and finite, so that the difference of
+/// two is 0 and not NaN.
 const LOWEST: f32 = -1e30;
 
 /// `out` `[B, H, S, W]` and `statistics` `[B, H, S, 2]`, each row's largest score and the sum of
@@ -71,7 +72,7 @@ pub fn attention_forward<F: Float>(
         for i in 0..PER_UNIT {
             highest[i] = largest[i];
             let row = first + y * PER_UNIT + i;
-            // Read again for every tile, from cache: registers are scarcer.
+            // Read again for every tile, from the cache, because registers are scarce.
             let begin = starts[batch * seq + min(row, seq - 1)] as usize;
             #[unroll]
             for j in 0..PER_UNIT {

@@ -1,4 +1,4 @@
-//! The steps that the attention kernels are made of; layout as in [`super::cube_kernels`].
+//! The steps of the attention kernels; layout as in [`super::cube_kernels`].
 #![allow(clippy::too_many_arguments)]
 
 use super::cube_kernels::PER_UNIT;
@@ -109,7 +109,7 @@ pub(super) fn store_shares(values: &Array<f32>, to: &mut Shared<[f32]>, x: usize
 
 /// Each row's maximum (or sum) over the `side` units that share it, in all of them. With planes the
 /// units of a row, neighbours in one plane, exchange values; without, through shared memory. Holds
-/// a barrier either way: what was in other shared buffers may be overwritten afterwards.
+/// a barrier in both cases: other shared buffers may be overwritten afterwards.
 #[cube]
 pub(super) fn over_row(
     values: &mut Array<f32>,
@@ -186,7 +186,7 @@ pub(super) fn write_rows<F: Float>(
     }
 }
 
-/// What a query gives to a key with this score, from its row's statistics.
+/// The attention probability of a key with this score, from its row's statistics.
 #[cube]
 pub(super) fn share(score: f32, largest: f32, sum: f32, seen: bool) -> f32 {
     select(seen, (score - largest).exp() / sum, 0.0f32)

@@ -1,5 +1,5 @@
-//! What the CubeCL kernels of this crate share: how many units a cube has, the reduction over them,
-//! and the small steps from burn's tensors to a launch.
+//! Shared by the CubeCL kernels of this crate: the number of units of a cube, the reduction over them,
+//! and the conversion of burn's tensors to launch arguments.
 //!
 //! Kernels that reduce are written once; only the innermost step has two forms. [`Inner::Tree`]
 //! halves an array in shared memory and runs everywhere. [`Inner::Plane`] reduces within planes
@@ -31,7 +31,7 @@ pub enum Inner {
 
 impl Inner {
     /// [`Inner::Plane`] where the device has plane operations and planes of one size that divides
-    /// `units`: where the size varies, units can't be told apart by their position in the cube.
+    /// `units`: where the size varies, a unit's plane does not follow from its position in the cube.
     pub fn of(client: &Client, units: u32) -> Self {
         let properties = client.properties();
         let hardware = &properties.hardware;
@@ -80,7 +80,7 @@ impl RowLaunch {
     }
 }
 
-/// `count` cubes. A dimension of the grid holds 65535 on WebGPU, so that more are laid out in two;
+/// `count` cubes. A dimension of the grid holds 65535 on WebGPU, so more are laid out in two;
 /// kernels number them by `CUBE_POS` and do nothing past the end.
 pub fn cubes(count: usize) -> CubeCount {
     const WIDEST: usize = 65_535;
@@ -115,7 +115,7 @@ pub(crate) fn contiguous(tensor: CubeTensor) -> CubeTensor {
     into_contiguous(tensor)
 }
 
-/// Whether the kernels here take tensors of this type; others go through plain operations.
+/// Whether the kernels support this type; other types use the backend's own operations.
 pub(crate) fn is_supported(dtype: DType) -> bool {
     matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
 }

@@ -133,7 +133,7 @@ pub fn rms_norm_weight_sums<F: Float>(
 
 impl RmsNormBackend for Cube {
     fn forward(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
-        if !takes(&x) {
+        if !supports(&x) {
             return plain::forward::<Self>(x, weight, eps);
         }
         let (x, weight) = (contiguous(x), contiguous(weight));
@@ -162,7 +162,7 @@ impl RmsNormBackend for Cube {
         upstream: FloatTensor<Self>,
         eps: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        if !takes(&x) {
+        if !supports(&x) {
             return plain::backward::<Self>(x, weight, upstream, eps);
         }
         let (x, weight, upstream) = (contiguous(x), contiguous(weight), contiguous(upstream));
@@ -204,7 +204,7 @@ impl RmsNormBackend for Cube {
     }
 }
 
-/// Whether the kernels take it; other types and empty tensors go through plain operations.
-fn takes(x: &CubeTensor) -> bool {
+/// Whether the kernels support `x`; other types and empty tensors use the backend's own operations.
+fn supports(x: &CubeTensor) -> bool {
     is_supported(x.dtype) && x.shape().num_elements() > 0
 }

@@ -52,14 +52,14 @@ pub fn swiglu_backward<F: Float, N: Size>(
     }
 }
 
-/// Whether the kernels take it; other types and empty tensors go through plain operations.
-fn takes(x: &CubeTensor) -> bool {
+/// Whether the kernels support `x`; other types and empty tensors use the backend's own operations.
+fn supports(x: &CubeTensor) -> bool {
     is_supported(x.dtype) && x.shape().num_elements() > 0
 }
 
 impl SwigluBackend for Cube {
     fn forward(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
-        if !takes(&gate) {
+        if !supports(&gate) {
             return plain_forward::<Self>(gate, up);
         }
         let (gate, up) = (contiguous(gate), contiguous(up));
@@ -85,7 +85,7 @@ impl SwigluBackend for Cube {
         up: FloatTensor<Self>,
         upstream: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        if !takes(&gate) {
+        if !supports(&gate) {
             return plain_backward::<Self>(gate, up, upstream);
         }
         let (gate, up, upstream) = (contiguous(gate), contiguous(up), contiguous(upstream));

@@ -4,7 +4,7 @@ use crate::simd::exp_not_positive;
 use rayon::prelude::*;
 use wmtp_gemm::simd::vectorized;
 
-/// Values that are computed at a time.
+/// Values that are computed in one task: 32 KiB of f32 for each of up to three operands.
 const BLOCK: usize = 1 << 13;
 
 /// `gate` becomes `silu(gate) * up`.

@@ -29,7 +29,9 @@ use crate::store::{
 use crate::tensor_file::{Outgoing, TensorFiles, into_place};
 use layout::Rows;
 
+/// Meta's configuration.
 const PARAMS: &str = "params.json";
+/// Meta's weights.
 const CHECKPOINT: &str = "consolidated.pth";
 
 /// Which way a conversion went.

@@ -7,7 +7,8 @@
 
 use std::collections::BTreeMap;
 
-/// Shorter prefixes are not worth a segment of their own, which every attention must look up.
+/// Least tokens of a shared prefix. A shorter one saves less than its segment costs, which every attention
+/// looks up.
 const LEAST: usize = 16;
 
 /// A run of tokens that several prompts share, after those of its ancestors.
