@@ -13,7 +13,6 @@ use serde_json::{Map, Value, json};
 
 use crate::causal_lm::CausalLm;
 use crate::config::LlamaConfig;
-use crate::decoder::Weight;
 use crate::error::{ModelError, Problems};
 use crate::findings::{self, Finding};
 use crate::llama::MtpLlama;
@@ -337,15 +336,17 @@ pub(crate) fn write_json(path: &Path, value: &serde_json::Value) -> Result<(), M
 
 /// All weights of a model on a plain device, ready to be written.
 fn outgoing(model: &MtpLlama, dtype: SaveDtype) -> Vec<Outgoing<'_>> {
-    let of = |(name, weight): (String, Weight<'_>)| Outgoing {
-        spec: TensorSpec {
-            name,
-            shape: weight.shape(),
-        },
-        dtype,
-        bytes: Box::new(move || dtype.encode(&weight.values())),
-    };
-    model.weights().into_iter().map(of).collect()
+    let weights = model.weights().into_iter();
+    weights
+        .map(|(name, weight)| Outgoing {
+            spec: TensorSpec {
+                name,
+                shape: weight.shape(),
+            },
+            dtype,
+            bytes: Box::new(move || dtype.encode(&weight.values())),
+        })
+        .collect()
 }
 
 /// All weights, heads included, as one safetensors document in f32: what [`from_bytes`] reads back
