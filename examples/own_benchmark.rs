@@ -84,10 +84,9 @@ impl Benchmark for Addition {
     }
 
     fn judge(&self, task: u32, answer: Answer<'_>, judge: &Judge<'_>) -> Result<Judgement, EvalError> {
-        let (Answer::Completion(code) | Answer::Program(code)) = answer;
         let checks: Vec<&str> = self.problem(task)?.checks.iter().map(String::as_str).collect();
         judge.check(&Checked {
-            code,
+            code: answer.text(),
             checks: &checks,
             expected: "f",
             given: "",
@@ -95,8 +94,7 @@ impl Benchmark for Addition {
     }
 
     fn is_reference(&self, task: u32, answer: Answer<'_>) -> Result<bool, EvalError> {
-        let (Answer::Completion(code) | Answer::Program(code)) = answer;
-        Ok(code.trim() == self.problem(task)?.solution.trim())
+        Ok(answer.text().trim() == self.problem(task)?.solution.trim())
     }
 
     fn material(&self, task: u32) -> Result<Vec<&str>, EvalError> {

@@ -13,7 +13,7 @@ pub(super) struct FoundRun {
     /// Its directory.
     pub dir: PathBuf,
     /// Where it was fetched from, if that was said in its name.
-    pub copied_to: Option<String>,
+    pub uploaded_to: Option<String>,
 }
 
 /// Finds it; None starts a new run. With `storage.runs` set, a run of S3 that is not here is fetched,
@@ -33,7 +33,7 @@ pub(super) fn find(
             .map(|url| RemoteRuns::open(url, &config.storage))
             .transpose()
     };
-    let here = |dir: PathBuf| FoundRun { dir, copied_to: None };
+    let here = |dir: PathBuf| FoundRun { dir, uploaded_to: None };
     match resume {
         None => Ok(None),
         Some(url) if url.starts_with("s3://") => {
@@ -41,7 +41,7 @@ pub(super) fn find(
             let (_, parent) = run.name();
             Ok(Some(FoundRun {
                 dir: bring(&run, runs, output)?,
-                copied_to: Some(parent),
+                uploaded_to: Some(parent),
             }))
         }
         Some("auto") => {

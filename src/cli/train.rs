@@ -118,8 +118,8 @@ fn prepare(args: Args, output: &Output) -> Result<(Experiment, PathBuf), Failure
         let given = load(&own)?.config.seed;
         let seed = resume::seed(run);
         let kept = seed.map(|seed| format!("seed={seed}"));
-        let copied_to = found.copied_to.as_ref().map(|url| format!("storage.runs={url}"));
-        settings = load(&own.over(kept.into_iter().chain(copied_to).collect()))?;
+        let uploaded_to = found.uploaded_to.as_ref().map(|url| format!("storage.runs={url}"));
+        settings = load(&own.over(kept.into_iter().chain(uploaded_to).collect()))?;
         // What `--set` says comes after, and is refused with the other settings that differ.
         if seed.is_some_and(|seed| seed != given && settings.config.seed == seed) {
             eprintln!(
@@ -225,7 +225,7 @@ fn model_dirs(
     })
 }
 
-/// Where the run is copied to while it trains.
+/// Where the run is uploaded to while it trains.
 fn upload(url: &str, name: &str, is_new: bool, settings: &Settings) -> Result<pipeline::RunUpload, Failure> {
     let storage = &settings.config.storage;
     let to = RemoteRuns::open(url, storage)?.run(name);
@@ -238,7 +238,7 @@ fn upload(url: &str, name: &str, is_new: bool, settings: &Settings) -> Result<pi
                     to.url()
                 )));
             }
-            Err(error) => eprintln!("warning: {error}; checkpoints will be copied as soon as that works"),
+            Err(error) => eprintln!("warning: {error}; checkpoints will be uploaded as soon as that works"),
         }
     }
     Ok(pipeline::RunUpload {
@@ -355,7 +355,7 @@ fn summary_text(summary: &TrainSummary, resume: &str) -> String {
     say("page", vec![summary.report.display().to_string()]);
     if let Some(upload) = &summary.upload {
         let state = if upload.complete { "" } else { " (incomplete)" };
-        say("copied to", vec![format!("{}{state}", upload.url)]);
+        say("uploaded to", vec![format!("{}{state}", upload.url)]);
     }
     say("next", next(summary, resume));
     lines.join("\n")

@@ -109,6 +109,24 @@ pub enum Answer<'a> {
     Program(&'a str),
 }
 
+impl<'a> Answer<'a> {
+    /// What was written.
+    pub fn text(self) -> &'a str {
+        match self {
+            Self::Completion(text) | Self::Program(text) => text,
+        }
+    }
+
+    /// The whole program, for a prompt that is its beginning; and the functions `given` in the prompt, where
+    /// the prompt is part of it.
+    pub(super) fn program_with<'g>(self, prompt: &str, given: &'g str) -> (String, &'g str) {
+        match self {
+            Self::Completion(text) => (format!("{prompt}{text}"), given),
+            Self::Program(text) => (text.to_owned(), ""),
+        }
+    }
+}
+
 /// LF line ends, nothing after the last character of a line, no blank lines around it.
 pub(super) fn normalised(code: &str) -> String {
     let lines: Vec<&str> = code.lines().map(str::trim_end).collect();

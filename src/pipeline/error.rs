@@ -34,7 +34,7 @@ pub enum PipelineError {
     /// A checkpoint can't be written or read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// The run can't be copied.
+    /// The run can't be uploaded.
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// Training ended early.

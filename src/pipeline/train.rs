@@ -56,7 +56,7 @@ impl Training<'_> {
         let begun = self.start.step;
         let fitted = self.weighted_stage(own, head, ragged, store);
         request.progress.close();
-        // The checkpoints of a run that failed are copied, too.
+        // The checkpoints of a run that failed are uploaded, too.
         let step = fitted.as_ref().map_or(begun, |state| state.step);
         let upload = upload::finish(request, uploading.as_deref(), run, step)?;
         let state = fitted?;

@@ -27,6 +27,17 @@ pub const RESERVED_VARIABLES: &[&str] = &[
     "WMTP_TEST_PYTHON",
 ];
 
+/// The only model that is made with random weights; every other one is loaded.
+const RANDOM: &str = "builtin:micro";
+
+/// The settings, as `--recipe` would read them.
+const RANDOM_RECIPE: &str = include_str!("../../configs/recipe.random-weights.yaml");
+
+/// Whether `model.base` names a model with random weights.
+pub fn has_random_weights(base: &str) -> bool {
+    base.trim() == RANDOM
+}
+
 /// Where values come from.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Origin {
@@ -61,6 +72,22 @@ pub(super) struct Layer {
 }
 
 impl Layer {
+    /// The defaults for random weights, if that is what the last of `layers` that names a model names.
+    pub fn of_random_weights(layers: &[Self]) -> Result<Option<Self>, SettingsError> {
+        let base = layers
+            .iter()
+            .rev()
+            .find_map(|layer| match &layer.root.get(&["model", "base"])?.value {
+                Value::Text(base) => Some(base.as_str()),
+                _ => None,
+            });
+        if base.is_some_and(has_random_weights) {
+            Self::text(Origin::Builtin("random-weights".into()), RANDOM_RECIPE).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
     pub fn file(path: &Path) -> Result<Self, SettingsError> {
         let text = std::fs::read_to_string(path).map_err(|e| SettingsError::Unreadable {
             path: path.to_owned(),

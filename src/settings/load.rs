@@ -4,7 +4,7 @@ use super::{
     Config, Recipe, config_schema,
     error::SettingsError,
     layer::{Layer, Origin},
-    random_weights, recipe_schema,
+    recipe_schema,
     schema::Schema,
     tree::{Node, Value},
     yaml,
@@ -163,7 +163,7 @@ impl Sources {
         }
         layers.extend(self.flags);
         if self.pipeline.is_some()
-            && let Some(layer) = random_weights::layer(&layers)?
+            && let Some(layer) = Layer::of_random_weights(&layers)?
         {
             layers.insert(built_in, layer);
         }

@@ -9,7 +9,6 @@ mod editor;
 mod error;
 mod layer;
 mod load;
-mod random_weights;
 mod recipe;
 mod schema;
 mod surrogates;
@@ -21,9 +20,9 @@ pub use config::Config;
 pub use editor::for_editors;
 pub use error::SettingsError;
 pub use layer::RESERVED_VARIABLES;
+pub use layer::has_random_weights;
 pub use load::{Settings, Sources};
 pub(crate) use load::{flow_text, read_file};
-pub use random_weights::has_random_weights;
 pub use recipe::*;
 
 /// Any YAML document as JSON, whatever its keys, for showing settings of other runs.

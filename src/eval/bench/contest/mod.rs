@@ -177,11 +177,11 @@ impl Benchmark for Contest {
     }
 
     fn judge(&self, task: u32, answer: Answer<'_>, judge: &Judge<'_>) -> Result<Judgement, EvalError> {
-        check(self.problem(task)?, program(answer), self.all_tests, judge)
+        check(self.problem(task)?, answer.text(), self.all_tests, judge)
     }
 
     fn is_reference(&self, task: u32, answer: Answer<'_>) -> Result<bool, EvalError> {
-        let program = normalised(program(answer));
+        let program = normalised(answer.text());
         Ok(self
             .problem(task)?
             .solutions
@@ -192,12 +192,6 @@ impl Benchmark for Contest {
     fn material(&self, task: u32) -> Result<Vec<&str>, EvalError> {
         let problem = self.problem(task)?;
         Ok(problem.tests().flat_map(|(_, input, output)| [input, output]).collect())
-    }
-}
-
-fn program(answer: Answer<'_>) -> &str {
-    match answer {
-        Answer::Completion(code) | Answer::Program(code) => code,
     }
 }
 

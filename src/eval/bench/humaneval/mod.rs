@@ -96,10 +96,7 @@ impl HumanEval {
                 PromptedProblem {
                     prompt,
                     call: format!("check({})", problem.entry_point),
-                    given: functions(&problem.prompt)
-                        .filter(|name| *name != problem.entry_point)
-                        .collect::<Vec<_>>()
-                        .join(" "),
+                    given: given_functions(&problem.prompt, &problem.entry_point),
                     problem,
                 },
             ))
@@ -167,10 +164,7 @@ impl Benchmark for HumanEval {
 
     fn judge(&self, task: u32, answer: Answer<'_>, judge: &Judge<'_>) -> Result<Judgement, EvalError> {
         let entry = self.entry(task)?;
-        let (program, given) = match answer {
-            Answer::Completion(text) => (format!("{}{text}", entry.problem.prompt), entry.given.as_str()),
-            Answer::Program(program) => (program.to_owned(), ""),
-        };
+        let (program, given) = answer.program_with(&entry.problem.prompt, &entry.given);
         judge.check(&Checked {
             code: &program,
             checks: &[&entry.problem.test, &entry.call],
@@ -195,12 +189,14 @@ impl Benchmark for HumanEval {
     }
 }
 
-/// Functions defined in column 0.
-pub(super) fn functions(code: &str) -> impl Iterator<Item = &str> {
-    code.lines().filter_map(|line| {
+/// The functions that a prompt defines in column 0, apart from the one to complete, with spaces between them.
+pub(super) fn given_functions(prompt: &str, to_complete: &str) -> String {
+    let functions = prompt.lines().filter_map(|line| {
         let rest = line.strip_prefix("def ")?;
         rest.split_once('(').map(|(name, _)| name.trim())
-    })
+    });
+    let given: Vec<&str> = functions.filter(|name| *name != to_complete).collect();
+    given.join(" ")
 }
 
 #[cfg(test)]

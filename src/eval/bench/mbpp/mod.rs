@@ -197,23 +197,17 @@ impl Benchmark for Mbpp {
     }
 
     fn judge(&self, task: u32, answer: Answer<'_>, judge: &Judge<'_>) -> Result<Judgement, EvalError> {
-        check(self.problem(task)?, program(answer), false, judge)
+        // The prompt is prose: what follows it is the whole program.
+        check(self.problem(task)?, answer.text(), false, judge)
     }
 
     fn is_reference(&self, task: u32, answer: Answer<'_>) -> Result<bool, EvalError> {
-        Ok(normalised(program(answer)) == normalised(&self.problem(task)?.code))
+        Ok(normalised(answer.text()) == normalised(&self.problem(task)?.code))
     }
 
     fn material(&self, task: u32) -> Result<Vec<&str>, EvalError> {
         let problem = self.problem(task)?;
         Ok(checks(problem, false).collect())
-    }
-}
-
-/// MBPP's prompt is prose: what follows it is the whole program.
-fn program(answer: Answer<'_>) -> &str {
-    match answer {
-        Answer::Completion(code) | Answer::Program(code) => code,
     }
 }
 

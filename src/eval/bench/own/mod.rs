@@ -5,7 +5,9 @@
 mod data;
 
 use crate::data::{DataError, PromptStyle, Tokenizer};
-use crate::eval::bench::{GREEDY, PAPER_CODE, Profiles, Request, Spec, contest::check_output, humaneval::functions};
+use crate::eval::bench::{
+    GREEDY, PAPER_CODE, Profiles, Request, Spec, contest::check_output, humaneval::given_functions,
+};
 use crate::eval::{
     Answer, Benchmark, EvalError, Judge, Judgement, StopRule,
     benchmark::normalised,
@@ -117,17 +119,11 @@ impl Own {
                 }
             };
             let name = problem.entry_point.as_deref().unwrap_or_default();
-            let given: Vec<&str> = match problem.continues {
-                true => functions(&problem.prompt)
-                    .filter(|function| *function != name)
-                    .collect(),
-                false => Vec::new(),
+            let given = match problem.continues {
+                true => given_functions(&problem.prompt, name),
+                false => String::new(),
             };
-            Ok(PromptedProblem {
-                prompt,
-                given: given.join(" "),
-                problem,
-            })
+            Ok(PromptedProblem { prompt, given, problem })
         };
         let name = file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let stem = name.strip_suffix(".gz").unwrap_or(&name);
@@ -165,6 +161,14 @@ fn instruction(problem: &Problem) -> String {
             problem.prompt.trim_end()
         ),
         false => problem.prompt.trim_end().to_owned(),
+    }
+}
+
+/// The whole program; and the functions `given` in the prompt, where the prompt is its beginning.
+fn program<'g>(problem: &Problem, answer: Answer<'_>, given: &'g str) -> (String, &'g str) {
+    match problem.continues {
+        true => answer.program_with(&problem.prompt, given),
+        false => (answer.text().to_owned(), ""),
     }
 }
 
@@ -276,12 +280,7 @@ impl Benchmark for Own {
     fn judge(&self, task: u32, answer: Answer<'_>, judge: &Judge<'_>) -> Result<Judgement, EvalError> {
         let entry = self.entry(task)?;
         let problem = &entry.problem;
-        let (program, given) = match answer {
-            Answer::Completion(text) if problem.continues => {
-                (format!("{}{text}", problem.prompt), entry.given.as_str())
-            }
-            Answer::Completion(text) | Answer::Program(text) => (text.to_owned(), ""),
-        };
+        let (program, given) = program(problem, answer, &entry.given);
         match &problem.tests {
             OwnTests::Code(code) => judge.check(&Checked {
                 code: &program,
@@ -295,10 +294,7 @@ impl Benchmark for Own {
 
     fn is_reference(&self, task: u32, answer: Answer<'_>) -> Result<bool, EvalError> {
         let problem = &self.entry(task)?.problem;
-        let program = match answer {
-            Answer::Completion(text) if problem.continues => format!("{}{text}", problem.prompt),
-            Answer::Completion(text) | Answer::Program(text) => text.to_owned(),
-        };
+        let (program, _) = program(problem, answer, "");
         Ok(problem
             .solution
             .as_deref()

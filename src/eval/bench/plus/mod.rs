@@ -13,7 +13,7 @@ mod data;
 mod reference;
 
 use crate::data::{PromptStyle, Tokenizer};
-use crate::eval::bench::{GREEDY, PAPER_CODE, Profiles, Request, Spec, humaneval::functions};
+use crate::eval::bench::{GREEDY, PAPER_CODE, Profiles, Request, Spec, humaneval::given_functions};
 use crate::eval::{
     Answer, Benchmark, EvalError, Judge, Judgement, StopRule, Verdict,
     benchmark::normalised,
@@ -154,10 +154,9 @@ impl Plus {
                     )));
                 }
             };
-            let given = functions(&problem.prompt).filter(|name| *name != problem.entry_point);
             Ok(PromptedProblem {
                 prompt,
-                given: given.collect::<Vec<_>>().join(" "),
+                given: given_functions(&problem.prompt, &problem.entry_point),
                 reference: Mutex::new(None),
                 problem,
             })
@@ -317,10 +316,7 @@ impl Benchmark for Plus {
 
     fn judge(&self, task: u32, answer: Answer<'_>, judge: &Judge<'_>) -> Result<Judgement, EvalError> {
         let entry = self.entry(task)?;
-        let (code, given) = match answer {
-            Answer::Completion(text) => (format!("{}{text}", begun(&entry.problem)), entry.given.as_str()),
-            Answer::Program(program) => (program.to_owned(), ""),
-        };
+        let (code, given) = answer.program_with(&begun(&entry.problem), &entry.given);
         let candidate = Candidate {
             code: &code,
             expected: &entry.problem.entry_point,
