@@ -1,7 +1,10 @@
 //! `wmtp cache`: what was downloaded and kept, and how it leaves.
 
 use super::{Failure, ModelSource, Output, SettingsArgs, common::resolve};
-use crate::storage::{ByteSize, CacheEntry, Cleaned, Kind, Storage};
+use crate::{
+    storage::{ByteSize, CacheEntry, Cleaned, Kind, Storage},
+    text::mib,
+};
 use serde_json::json;
 use std::fmt::Write;
 
@@ -79,10 +82,6 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
             output.result(&serde_json::to_value(cleaned)?, &report(&cleaned, dry_run))
         }
     }
-}
-
-fn mib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
 }
 
 fn table(entries: &[CacheEntry]) -> String {

@@ -11,6 +11,7 @@ use crate::{
     run::Machine,
     settings::Config,
     storage::RemoteRuns,
+    text::gib,
     track::{self, TrackerKind},
 };
 use serde::Serialize;
@@ -178,10 +179,6 @@ fn avx512() -> bool {
 #[cfg(not(target_arch = "x86_64"))]
 fn avx512() -> bool {
     false
-}
-
-fn gib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 30)
 }
 
 fn for_people(report: &Report) -> String {

@@ -1,6 +1,7 @@
 //! Where output goes: results to standard output, everything else to standard error.
 
 use super::Failure;
+use crate::text::mib;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 use std::{
@@ -109,7 +110,6 @@ impl TransferBar {
             bar.set_position(done);
         } else if self.said.is_none_or(|at| at.elapsed() >= Self::LINE_EVERY) {
             self.said = Some(Instant::now());
-            let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
             match total {
                 Some(total) => {
                     tracing::info!("{} {what}: {:.1} of {:.1} MiB", self.label, mib(done), mib(total));

@@ -274,11 +274,7 @@ fn dry_run(sweep: &Sweep, speed: Option<f64>, output: &Output) -> Result<(), Fai
     );
     for (arm, plan) in arms.iter().zip(&plans) {
         let cost = match plan {
-            Ok(plan) => format!(
-                "{} steps, about {:.2} GiB",
-                plan.steps,
-                plan.memory as f64 / f64::from(1 << 30)
-            ),
+            Ok(plan) => format!("{} steps, about {:.2} GiB", plan.steps, crate::text::gib(plan.memory)),
             Err(problem) => format!("can't be planned: {problem}"),
         };
         let word = |key: &str| arm[key].as_str().unwrap_or_default().to_owned();

@@ -16,6 +16,7 @@ use crate::{
     settings::{Pipeline, Settings},
     stop::Stop,
     storage::RemoteRuns,
+    text::gib,
 };
 use std::{
     io::IsTerminal,
@@ -248,7 +249,6 @@ fn upload(url: &str, name: &str, is_new: bool, settings: &Settings) -> Result<pi
 }
 
 fn plan_text(plan: &PlanReport) -> String {
-    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     let mut lines = vec![format!("train {} {} on {}", plan.algorithm, plan.model, plan.device)];
     let mut say = |name: &str, text: String| lines.push(format!("{name:<12}{text}"));
     say(

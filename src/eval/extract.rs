@@ -20,6 +20,8 @@
 //! every line in column 0 begins as a statement does); nothing is run. Work is linear in the answer
 //! for each block, and at most [`MOST_BLOCKS`] blocks are looked at.
 
+use super::stop::string_end;
+
 /// Blocks of an answer that are looked at.
 const MOST_BLOCKS: usize = 64;
 /// Closing fences that are tried for a block.
@@ -419,7 +421,7 @@ fn logical_line(code: &str, start: usize) -> Option<usize> {
                 continue;
             }
             b'"' | b'\'' => {
-                index = string_end(bytes, index)?;
+                index = string_end(bytes, index).ok()?;
                 continue;
             }
             b'(' => open.push(b')'),
@@ -433,27 +435,6 @@ fn logical_line(code: &str, start: usize) -> Option<usize> {
         index += 1;
     }
     open.is_empty().then_some(bytes.len())
-}
-
-/// The offset after the string that begins at `start`; None if it does not close.
-fn string_end(bytes: &[u8], start: usize) -> Option<usize> {
-    let at = |index: usize| bytes.get(index).copied();
-    let quote = at(start);
-    let long = at(start + 1) == quote && at(start + 2) == quote;
-    let width = if long { 3 } else { 1 };
-    let mut index = start + width;
-    while let Some(byte) = at(index) {
-        match byte {
-            b'\\' => index += 1,
-            b'\n' if !long => return None,
-            _ if Some(byte) == quote && (!long || (at(index + 1) == quote && at(index + 2) == quote)) => {
-                return Some(index + width);
-            }
-            _ => {}
-        }
-        index += 1;
-    }
-    None
 }
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ fn top_level(text: &str) -> Option<usize> {
                 continue;
             }
             b'"' | b'\'' => {
-                index = string_end(bytes, index);
+                index = string_end(bytes, index).unwrap_or_else(|end| end);
                 continue;
             }
             b'(' | b'[' | b'{' => depth += 1,
@@ -95,9 +95,9 @@ fn top_level(text: &str) -> Option<usize> {
     None
 }
 
-/// The byte after the string literal that begins at `start`. One without an end reaches to its
-/// line's, a triple-quoted one to the text's.
-fn string_end(bytes: &[u8], start: usize) -> usize {
+/// The byte after the Python string literal that begins at `start`. An error for one that does not close, with
+/// the byte that it reaches to: its line's end, of a triple-quoted one the text's.
+pub(super) fn string_end(bytes: &[u8], start: usize) -> Result<usize, usize> {
     let at = |index: usize| bytes.get(index).copied();
     let quote = at(start);
     let long = at(start + 1) == quote && at(start + 2) == quote;
@@ -106,15 +106,15 @@ fn string_end(bytes: &[u8], start: usize) -> usize {
     while let Some(byte) = at(index) {
         match byte {
             b'\\' => index += 1,
-            b'\n' if !long => return index,
+            b'\n' if !long => return Err(index),
             _ if Some(byte) == quote && (!long || (at(index + 1) == quote && at(index + 2) == quote)) => {
-                return index + width;
+                return Ok(index + width);
             }
             _ => {}
         }
         index += 1;
     }
-    bytes.len()
+    Err(bytes.len())
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::{
     run,
     scorer::ScoringTime,
     settings::has_random_weights,
+    text::gib,
 };
 use serde::Serialize;
 use std::path::PathBuf;
@@ -224,7 +225,6 @@ fn warnings(plan: &PlanReport, request: &Request) -> Vec<String> {
 
 /// A sentence where the run needs more memory than there is, both in bytes.
 fn memory_warning(peak: u64, machine: u64) -> Option<String> {
-    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     (peak > machine).then(|| {
         format!(
             "the run needs about {:.1} GiB and this machine has {:.1} GiB: lower `batching.micro_batch` or \

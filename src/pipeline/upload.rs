@@ -4,6 +4,7 @@ use super::{PipelineError, request::Request};
 use crate::{
     run::{Event, RunDir},
     storage::{Ended, RunMirror},
+    text::mib,
 };
 use serde::Serialize;
 use std::{
@@ -57,7 +58,6 @@ pub(super) fn finish(
     let ended = mirror.finish(upload.wait, &mut |transfer| {
         if said.elapsed() >= SAY_EVERY {
             said = Instant::now();
-            let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
             let sent = transfer.total.map_or_else(String::new, |total| {
                 format!(": {:.1} of {:.1} MiB sent", mib(transfer.done), mib(total))
             });
@@ -68,7 +68,7 @@ pub(super) fn finish(
     if let Ended::Incomplete { missing_bytes, problem } = &ended {
         let reason = format!(
             "after {waited_seconds:.0} s of waiting {:.1} MiB of checkpoints are not at {url}{}; they are in {}, and --resume {} sends them",
-            *missing_bytes as f64 / f64::from(1 << 20),
+            mib(*missing_bytes),
             problem
                 .as_ref()
                 .map_or_else(String::new, |problem| format!(" ({problem})")),

@@ -50,6 +50,16 @@ pub fn closest<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<
     best.filter(|(likeness, _)| *likeness >= 0.75).map(|(_, name)| name)
 }
 
+/// Bytes in MiB.
+pub fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+/// Bytes in GiB.
+pub fn gib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
+}
+
 /// `3.2 s`, `60 s`, `3 min 20 s`, `2 h 2 min`.
 pub fn duration(seconds: f64) -> String {
     let s = seconds.round() as u64;

@@ -196,7 +196,7 @@ fn figures(board: &Board) -> Vec<Cell> {
 }
 
 fn memory(bytes: u64) -> String {
-    let gib = bytes as f64 / f64::from(1 << 30);
+    let gib = crate::text::gib(bytes);
     if gib < 1.0 {
         format!("{:.0} MiB", gib * 1024.0)
     } else {
