@@ -11,7 +11,7 @@ use crate::{
 };
 use burn::tensor::{DType, Device};
 use clap::{ArgMatches, Args, FromArgMatches, ValueHint};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// `--config`, `--recipe`, `--set` and `--device`, on every verb that has settings.
 ///
@@ -207,6 +207,18 @@ pub(super) fn resolve(uri: &str, kind: Kind, config: &Config, output: &Output) -
 /// The device that the settings name, with the name of what `auto` became.
 pub(super) fn open_device(settings: &Settings) -> Result<(String, Device), Failure> {
     Ok(device::resolve(&settings.config.devices.backend)?)
+}
+
+/// A directory that is written must not exist yet, or be empty.
+pub(super) fn check_free(target: &Path) -> Result<(), Failure> {
+    let occupied = std::fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_some());
+    if occupied || target.is_file() {
+        return Err(Failure::usage(format!(
+            "`{}` is not empty: give a directory that does not exist yet",
+            target.display()
+        )));
+    }
+    Ok(())
 }
 
 /// `FILE`, or standard input for `-`.

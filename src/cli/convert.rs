@@ -1,6 +1,9 @@
 //! `wmtp convert`: a model directory from one layout into the other.
 
-use super::{Failure, ModelSource, Output, SettingsArgs, common::resolve_model};
+use super::{
+    Failure, ModelSource, Output, SettingsArgs,
+    common::{check_free, resolve_model},
+};
 use std::path::PathBuf;
 use wmtp_model::Direction;
 
@@ -21,13 +24,7 @@ pub struct Args {
 /// Converts.
 pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     let settings = args.settings.sources(None).load()?;
-    let occupied = std::fs::read_dir(&args.target).is_ok_and(|mut entries| entries.next().is_some());
-    if occupied || args.target.is_file() {
-        return Err(Failure::usage(format!(
-            "`{}` is not empty: give a directory that does not exist yet",
-            args.target.display()
-        )));
-    }
+    check_free(&args.target)?;
     let source = match resolve_model(&args.source, &settings.config, output)?.source {
         ModelSource::Directory(dir) => dir,
         ModelSource::Builtin(name) => {

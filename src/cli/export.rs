@@ -3,7 +3,7 @@
 use super::{
     Failure, Output, SettingsArgs,
     base::find_dir,
-    common::{model_dir, open_device, resolve_model},
+    common::{check_free, model_dir, open_device, resolve_model},
 };
 use crate::pipeline::export_merged;
 use serde_json::json;
@@ -50,13 +50,7 @@ enum Dtype {
 /// Exports.
 pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     let settings = args.settings.sources(None).load()?;
-    let occupied = std::fs::read_dir(&args.target).is_ok_and(|mut entries| entries.next().is_some());
-    if occupied || args.target.is_file() {
-        return Err(Failure::usage(format!(
-            "`{}` is not empty: give a directory that does not exist yet",
-            args.target.display()
-        )));
-    }
+    check_free(&args.target)?;
     let (_, device) = open_device(&settings)?;
     let source = resolve_model(&args.source, &settings.config, output)?;
     let (source, base) = if args.merge {

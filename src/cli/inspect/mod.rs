@@ -6,9 +6,7 @@ mod steps;
 
 use super::{Failure, Output, SettingsArgs, common::data_source};
 use crate::{
-    data::{
-        DataConfig, DataError, Example, OverlapReport, PromptStyle, Tokenizer, decontaminate::Index, samples, text,
-    },
+    data::{DataConfig, Example, OverlapReport, PromptStyle, Tokenizer, decontaminate::Index, samples, text},
     eval::bench::{
         evaluation_names, evaluation_problems_of, is_evaluation_name,
         mbpp::{self, pairs},
@@ -16,7 +14,7 @@ use crate::{
     settings::{Pipeline, Settings},
 };
 use serde_json::json;
-use std::{fmt::Write, io::ErrorKind::NotFound, path::PathBuf};
+use std::{fmt::Write, path::PathBuf};
 
 /// `wmtp inspect <recipe|data|heads|steps>`.
 #[derive(Debug, clap::Args)]
@@ -158,10 +156,7 @@ fn training_tasks(settings: &Settings, output: &Output) -> Result<Vec<Example>, 
     // Task and code are compared, not the prompt around them: any style and tokenizer will do.
     let tokenizer = Tokenizer::builtin_micro()?;
     let mut examples = mbpp::examples(&problems, wanted, PromptStyle::ZeroShot, &tokenizer)?;
-    let solutions = match pairs::load(&source) {
-        Err(DataError::Read { source, .. }) if source.kind() == NotFound => Vec::new(),
-        solutions => solutions?,
-    };
+    let solutions = pairs::load_if_present(&source)?;
     examples.extend(pairs::examples(
         &solutions,
         &problems,

@@ -6,6 +6,7 @@ use super::data::{self, Problem};
 use crate::data::{DataError, Example, PromptStyle, Tokenizer, rows};
 use crate::eval::bench::known::Shipped;
 use serde::Deserialize;
+use std::io::ErrorKind::NotFound;
 
 /// Name of the file with labelled solutions in a directory.
 pub const PAIRS_FILE: &str = "mbpp_pairs.jsonl";
@@ -60,6 +61,17 @@ pub fn load(source: &str) -> Result<Vec<Solution>, DataError> {
         solutions.push(solution);
     }
     Ok(solutions)
+}
+
+/// The same; none where the file is not there.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_if_present(source: &str) -> Result<Vec<Solution>, DataError> {
+    match load(source) {
+        Err(DataError::Read { source, .. }) if source.kind() == NotFound => Ok(Vec::new()),
+        solutions => solutions,
+    }
 }
 
 /// Examples with rewards 1 and 0 of the solutions to tasks for which `wanted` holds, numbered

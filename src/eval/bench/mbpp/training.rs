@@ -5,7 +5,7 @@ use crate::{
     data::{DataConfig, DataError, EvaluationProblem, Splits, Tokenizer, text},
     eval::bench,
 };
-use std::{collections::HashSet, io::ErrorKind::NotFound};
+use std::collections::HashSet;
 
 impl Splits {
     /// MBPP's problems with their reference solutions, and `data.text`: what the token loss trains on. A
@@ -19,10 +19,7 @@ impl Splits {
             return Self::text_alone(config, tokenizer, &bench::evaluation_problems()?);
         }
         let problems = data::load(&config.source)?;
-        let solutions = match pairs::load(&config.source) {
-            Err(DataError::Read { source, .. }) if source.kind() == NotFound => Vec::new(),
-            solutions => solutions?,
-        };
+        let solutions = pairs::load_if_present(&config.source)?;
         let passed: HashSet<(u32, &str)> = solutions
             .iter()
             .filter(|s| s.is_correct)
