@@ -19,9 +19,9 @@ pub fn micro_model(cache: &Path, device: &Device) -> Result<PathBuf, PipelineErr
     if dir.join("config.json").is_file() {
         return Ok(dir);
     }
-    let io = PipelineError::io("writing the built-in model to", &dir);
+    let io = || PipelineError::io("writing the built-in model to", &dir);
     let temporary = cache.join("builtin").join(format!(".tmp-micro-{}", std::process::id()));
-    fs::create_dir_all(&temporary).map_err(&io)?;
+    fs::create_dir_all(&temporary).map_err(io())?;
     let config = LlamaConfig::parse(MICRO_CONFIG)?;
     wmtp_model::save(&config.init(SEED, device), &temporary, SaveDtype::F32)?;
     Tokenizer::builtin_micro()?.save(&temporary)?;
@@ -29,9 +29,9 @@ pub fn micro_model(cache: &Path, device: &Device) -> Result<PathBuf, PipelineErr
         Ok(()) => Ok(dir),
         // Another process was faster; its copy is the same.
         Err(_) if dir.join("config.json").is_file() => {
-            fs::remove_dir_all(&temporary).map_err(&io)?;
+            fs::remove_dir_all(&temporary).map_err(io())?;
             Ok(dir)
         }
-        Err(error) => Err(io(error)),
+        Err(error) => Err(io()(error)),
     }
 }

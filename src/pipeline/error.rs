@@ -69,13 +69,9 @@ pub enum PipelineError {
 
 impl PipelineError {
     /// Adds operation and path to an I/O error.
-    pub(super) fn io(what: &'static str, path: &Path) -> impl Fn(io::Error) -> Self + use<> {
+    pub(super) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Io {
-            what,
-            path: path.clone(),
-            source,
-        }
+        move |source| Self::Io { what, path, source }
     }
 
     /// True if the caller's settings are at fault rather than the run.

@@ -143,7 +143,8 @@ impl Module {
             match token {
                 // `pub(in crate::x)` says who may use it.
                 "in" if at > 0 && tokens[at - 1] == "(" => at += 2,
-                "use" => {
+                // `use<'a>` lists what a type captures.
+                "use" if tokens.get(at + 1).is_none_or(|next| next != "<") => {
                     let public = at > 0 && (tokens[at - 1] == "pub" || tokens[at - 1] == ")");
                     let mut paths = Vec::new();
                     at = use_tree(&tokens, at + 1, &mut Vec::new(), &mut paths);
