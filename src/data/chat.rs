@@ -1,6 +1,6 @@
 //! Messages through a model's chat template, as transformers 5 does it.
 
-use super::jinja::{self, Clock};
+use super::template::{self, Clock};
 use serde_json::{Map, Value, json};
 
 /// A message of a conversation: `role`, `content` and whatever else the template reads.
@@ -19,7 +19,7 @@ pub fn message(role: &str, content: &str) -> Message {
 /// the day of `clock`.
 ///
 /// # Errors
-/// As [`jinja::render`].
+/// As [`template::render`].
 pub(super) fn render(
     template: &str,
     messages: &[Message],
@@ -36,7 +36,7 @@ pub(super) fn render(
     names.insert("tools".into(), json!(null));
     names.insert("documents".into(), json!(null));
     names.insert("add_generation_prompt".into(), add_generation_prompt.into());
-    jinja::render(template, &names, clock).map_err(|error| error.to_string())
+    template::render(template, &names, clock).map_err(|error| error.to_string())
 }
 
 /// Without fields that are null, and with the reasoning under the names that templates read.

@@ -12,11 +12,11 @@ mod detokenizer;
 mod error;
 mod example;
 mod file;
-mod jinja;
 mod pack;
 pub mod samples;
 pub(crate) mod seeded;
 mod splits;
+mod template;
 pub(crate) mod text;
 mod tokenizer;
 
@@ -29,8 +29,8 @@ pub use error::DataError;
 pub use example::{Example, Tokenized};
 pub use file::TextFile;
 pub(crate) use file::rows;
-pub use jinja::Clock;
 pub use splits::{ShortFile, Splits, TokenReport};
+pub use template::Clock;
 pub use tokenizer::{Choice, MICRO_CONFIG, SpecialInText, SpecialTokens, Tokenizer};
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ const GROUND: &[&str] = &["base", "run", "storage", "track"];
 /// Circles of files that are there on purpose: the files, or what their names begin with.
 const CIRCLES: &[&[&str]] = &[
     // An interpreter: values, expressions and filters evaluate each other.
-    &["data/jinja/"],
+    &["data/template/"],
     // A recursive type: the settings of `shuffled` hold another scorer's, of any kind in the list.
     &["scorer/"],
 ];

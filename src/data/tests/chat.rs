@@ -1,6 +1,6 @@
 //! Chat templates against what transformers 5 renders (`tests/fixtures/chat/make.py`).
 
-use crate::data::jinja::{self, Clock};
+use crate::data::template::{self, Clock};
 use serde_json::{Map, Value};
 use std::{fs, path::Path};
 
@@ -24,7 +24,7 @@ fn every_template_gives_the_text_that_transformers_gives_or_is_refused_by_both()
             template = fs::read_to_string(folder.join("templates").join(template)).unwrap();
             names(&entry["names"])
         };
-        let rendered = jinja::render(&template, &given, &clock);
+        let rendered = template::render(&template, &given, &clock);
         match entry["text"].as_str() {
             Some(text) => assert_eq!(rendered.as_deref(), Ok(text), "{}: {template}", entry["name"]),
             None => assert!(rendered.is_err(), "{}: {template} gives {rendered:?}", entry["name"]),
@@ -61,7 +61,7 @@ fn what_is_not_covered_is_refused_with_its_line() {
         ("{{ ('a'|safe).upper() }}", "is not supported"),
         ("{{ 'x'.join }}", "has no fixed text"),
     ] {
-        let error = jinja::render(template, &Map::new(), &clock).unwrap_err().to_string();
+        let error = template::render(template, &Map::new(), &clock).unwrap_err().to_string();
         assert!(error.contains(expected), "{template}: {error}");
     }
 }
@@ -75,6 +75,11 @@ fn work_is_bounded() {
     let minus = format!("{{{{ {}1 }}}}", "-".repeat(5000));
     let nested = "{% if 1 %}".repeat(5000);
     let loops = "{% for a in range(99999) %}".repeat(3) + "x" + &"{% endfor %}".repeat(3);
+    let sum = format!("{{{{ 1{} }}}}", "+1".repeat(50_000));
+    let items = format!("{{{{ x{} }}}}", "[0]".repeat(50_000));
+    let filters = format!("{{{{ x{} }}}}", "|list".repeat(50_000));
+    let choices = format!("{{{{ {}1 }}}}", "1 if 0 else ".repeat(50_000));
+    let elifs = format!("{{% if 0 %}}{}{{% endif %}}", "{% elif 0 %}".repeat(50_000));
     for template in [
         "{% set ns = namespace(s='ab') %}{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
         "{% set ns = namespace(s=[1]) %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
@@ -96,8 +101,13 @@ fn work_is_bounded() {
         minus.as_str(),
         nested.as_str(),
         loops.as_str(),
+        sum.as_str(),
+        items.as_str(),
+        filters.as_str(),
+        choices.as_str(),
+        elifs.as_str(),
     ] {
-        let rendered = jinja::render(template, &Map::new(), &clock);
+        let rendered = template::render(template, &Map::new(), &clock);
         assert!(rendered.is_err(), "{}", template.chars().take(60).collect::<String>());
     }
 }

@@ -12,7 +12,7 @@ pub use special::{Choice, SpecialInText, SpecialTokens};
 use super::{
     DataError,
     chat::{self, Message},
-    jinja::Clock,
+    template::Clock,
 };
 use class::{Class, named_tokens};
 use serde_json::Value;

@@ -1,25 +1,39 @@
 //! Operators: comparisons, arithmetic, slices.
 
 use super::{
-    ast::{Comparison, Operator},
     format,
     text::{bounded, slice_indices},
     value::{Fallible, LARGEST_LIST, LARGEST_TEXT, Value, too_large},
 };
+use minijinja::machinery::ast::{BinOpKind, CompareOpKind};
 
-pub fn compare(comparison: Comparison, left: &Value, right: &Value) -> Fallible<bool> {
+/// A binary operator that compares.
+pub fn comparison(operator: BinOpKind) -> Option<CompareOpKind> {
+    Some(match operator {
+        BinOpKind::Eq => CompareOpKind::Eq,
+        BinOpKind::Ne => CompareOpKind::Ne,
+        BinOpKind::Lt => CompareOpKind::Lt,
+        BinOpKind::Lte => CompareOpKind::Lte,
+        BinOpKind::Gt => CompareOpKind::Gt,
+        BinOpKind::Gte => CompareOpKind::Gte,
+        BinOpKind::In => CompareOpKind::In,
+        _ => return None,
+    })
+}
+
+pub fn compare(comparison: CompareOpKind, left: &Value, right: &Value) -> Fallible<bool> {
     Ok(match comparison {
-        Comparison::Equal => left.equals(right)?,
-        Comparison::NotEqual => !left.equals(right)?,
-        Comparison::In => right.contains(left)?,
-        Comparison::NotIn => !right.contains(left)?,
+        CompareOpKind::Eq => left.equals(right)?,
+        CompareOpKind::Ne => !left.equals(right)?,
+        CompareOpKind::In => right.contains(left)?,
+        CompareOpKind::NotIn => !right.contains(left)?,
         ordered => {
             // None: a NaN, which has no order.
             let order = left.compare(right)?;
             order.is_some_and(|order| match ordered {
-                Comparison::Less => order.is_lt(),
-                Comparison::LessEqual => order.is_le(),
-                Comparison::Greater => order.is_gt(),
+                CompareOpKind::Lt => order.is_lt(),
+                CompareOpKind::Lte => order.is_le(),
+                CompareOpKind::Gt => order.is_gt(),
                 _ => order.is_ge(),
             })
         }
@@ -57,26 +71,26 @@ pub fn slice(value: &Value, bounds: [Option<i64>; 3]) -> Fallible<Value> {
 }
 
 /// An arithmetic operation; also what `+`, `*` and `%` do with texts and lists.
-pub fn binary(operator: Operator, left: &Value, right: &Value) -> Fallible<Value> {
-    use Operator::{Add, Divide, FloorDivide, Modulo, Multiply, Power, Subtract};
-    if let (Modulo, Value::Str(template)) = (operator, left) {
+pub fn binary(operator: BinOpKind, left: &Value, right: &Value) -> Fallible<Value> {
+    use BinOpKind::{Add, Div, FloorDiv, Mul, Pow, Rem, Sub};
+    if let (Rem, Value::Str(template)) = (operator, left) {
         return format::percent(template, right).map(Value::from);
     }
     if let (Some(a), Some(b)) = (left.as_int(), right.as_int()) {
         let zero = || "division by zero".to_owned();
         return Ok(match operator {
             Add => Value::Int(a.checked_add(b).ok_or_else(too_large)?),
-            Subtract => Value::Int(a.checked_sub(b).ok_or_else(too_large)?),
-            Multiply => Value::Int(a.checked_mul(b).ok_or_else(too_large)?),
-            Divide if b == 0 => return Err(zero()),
-            Divide if a.unsigned_abs().max(b.unsigned_abs()) >= 1 << 53 => return Err(too_large()),
-            Divide => Value::Float(a as f64 / b as f64),
-            FloorDivide | Modulo if b == 0 => return Err(zero()),
-            FloorDivide => {
+            Sub => Value::Int(a.checked_sub(b).ok_or_else(too_large)?),
+            Mul => Value::Int(a.checked_mul(b).ok_or_else(too_large)?),
+            Div if b == 0 => return Err(zero()),
+            Div if a.unsigned_abs().max(b.unsigned_abs()) >= 1 << 53 => return Err(too_large()),
+            Div => Value::Float(a as f64 / b as f64),
+            FloorDiv | Rem if b == 0 => return Err(zero()),
+            FloorDiv => {
                 let quotient = a.checked_div(b).ok_or_else(too_large)?;
                 Value::Int(quotient - i64::from(a % b != 0 && (a < 0) != (b < 0)))
             }
-            Modulo => {
+            Rem => {
                 let rest = a.checked_rem(b).ok_or_else(too_large)?;
                 Value::Int(if rest != 0 && (rest < 0) != (b < 0) {
                     rest + b
@@ -84,24 +98,26 @@ pub fn binary(operator: Operator, left: &Value, right: &Value) -> Fallible<Value
                     rest
                 })
             }
-            Power => match u32::try_from(b) {
+            Pow => match u32::try_from(b) {
                 Ok(exponent) => Value::Int(a.checked_pow(exponent).ok_or_else(too_large)?),
                 Err(_) if a == 0 => return Err("0 has no negative power".into()),
                 Err(_) => Value::Float((a as f64).powf(b as f64)),
             },
+            _ => return Err(unlike(operator, left, right)),
         });
     }
     if let (Some(a), Some(b)) = (left.as_float(), right.as_float()) {
         return Ok(Value::Float(match operator {
             Add => a + b,
-            Subtract => a - b,
-            Multiply => a * b,
-            Divide | FloorDivide | Modulo if b == 0.0 => return Err("division by zero".into()),
-            Divide => a / b,
-            FloorDivide => ((a - modulo(a, b)) / b).round(),
-            Modulo => modulo(a, b),
-            Power if a < 0.0 && b.fract() != 0.0 => return Err("a power of a negative number".into()),
-            Power => a.powf(b),
+            Sub => a - b,
+            Mul => a * b,
+            Div | FloorDiv | Rem if b == 0.0 => return Err("division by zero".into()),
+            Div => a / b,
+            FloorDiv => ((a - modulo(a, b)) / b).round(),
+            Rem => modulo(a, b),
+            Pow if a < 0.0 && b.fract() != 0.0 => return Err("a power of a negative number".into()),
+            Pow => a.powf(b),
+            _ => return Err(unlike(operator, left, right)),
         }));
     }
     match (operator, left, right) {
@@ -109,7 +125,7 @@ pub fn binary(operator: Operator, left: &Value, right: &Value) -> Fallible<Value
         (Add, Value::Str(a), Value::Str(b)) => bounded(format!("{a}{b}")).map(Value::from),
         (Add, Value::List(a), Value::List(b)) => joined(a, b).map(Value::list),
         (Add, Value::Tuple(a) | Value::Group(a), Value::Tuple(b) | Value::Group(b)) => joined(a, b).map(Value::tuple),
-        (Multiply, Value::Str(text), times) | (Multiply, times, Value::Str(text)) if times.as_int().is_some() => {
+        (Mul, Value::Str(text), times) | (Mul, times, Value::Str(text)) if times.as_int().is_some() => {
             let times = times
                 .as_int()
                 .and_then(|times| usize::try_from(times).ok())
@@ -119,9 +135,7 @@ pub fn binary(operator: Operator, left: &Value, right: &Value) -> Fallible<Value
             }
             Ok(text.repeat(times).into())
         }
-        (Multiply, items, times) | (Multiply, times, items)
-            if items.elements().is_some() && times.as_int().is_some() =>
-        {
+        (Mul, items, times) | (Mul, times, items) if items.elements().is_some() && times.as_int().is_some() => {
             let times = times
                 .as_int()
                 .and_then(|times| usize::try_from(times).ok())
@@ -140,23 +154,21 @@ pub fn binary(operator: Operator, left: &Value, right: &Value) -> Fallible<Value
                 _ => Value::tuple(repeated),
             })
         }
-        _ => {
-            let sign = match operator {
-                Add => "+",
-                Subtract => "-",
-                Multiply => "*",
-                Divide => "/",
-                FloorDivide => "//",
-                Modulo => "%",
-                Power => "**",
-            };
-            Err(format!(
-                "`{sign}` does not apply to `{}` and `{}`",
-                left.kind(),
-                right.kind()
-            ))
-        }
+        _ => Err(unlike(operator, left, right)),
     }
+}
+
+fn unlike(operator: BinOpKind, left: &Value, right: &Value) -> String {
+    let sign = match operator {
+        BinOpKind::Add => "+",
+        BinOpKind::Sub => "-",
+        BinOpKind::Mul => "*",
+        BinOpKind::Div => "/",
+        BinOpKind::FloorDiv => "//",
+        BinOpKind::Rem => "%",
+        _ => "**",
+    };
+    format!("`{sign}` does not apply to `{}` and `{}`", left.kind(), right.kind())
 }
 
 /// Python's `%` of floats: the sign of the divisor.

@@ -1,9 +1,10 @@
 //! Functions that every template has: `range`, `dict`, `namespace`, `raise_exception`, `strftime_now`.
 
 use super::{
-    ast::Name,
-    eval::{Given, Interpreter},
-    value::{DEEPEST_VALUE, Depth, Fallible, Value, insert, range_length},
+    arguments::{Given, needed},
+    interpreter::Interpreter,
+    text::str_of,
+    value::{DEEPEST_VALUE, Depth, Fallible, Name, Value, insert, range_length},
 };
 use std::{cell::RefCell, rc::Rc};
 
@@ -12,17 +13,8 @@ const LONGEST_RANGE: usize = 100_000;
 
 /// A global name.
 pub fn global(name: &str) -> Option<Value> {
-    const NAMES: [&str; 8] = [
-        "range",
-        "dict",
-        "namespace",
-        "raise_exception",
-        "strftime_now",
-        "lipsum",
-        "cycler",
-        "joiner",
-    ];
-    NAMES.into_iter().find(|known| *known == name).map(Value::Function)
+    let mut known = "range dict namespace raise_exception strftime_now lipsum cycler joiner".split(' ');
+    known.find(|known| *known == name).map(Value::Function)
 }
 
 /// Calls it.
@@ -31,7 +23,7 @@ pub fn call(interpreter: &Interpreter<'_>, name: &str, given: Given) -> Fallible
         "range" => range(given),
         "dict" => dictionary(given),
         "dict.fromkeys" => {
-            let [keys, value] = given.bind("dict.fromkeys", ["iterable", "value"])?;
+            let [keys, value, ..] = given.bind(name, "/iterable,/value")?;
             let value = value.unwrap_or(Value::None);
             let mut pairs = Vec::new();
             for key in keys.ok_or("`dict.fromkeys` needs keys")?.elements_of()? {
@@ -51,15 +43,12 @@ pub fn call(interpreter: &Interpreter<'_>, name: &str, given: Given) -> Fallible
             Ok(Value::Namespace(Rc::new(RefCell::new(fields))))
         }
         "raise_exception" => {
-            let [message] = given.bind(name, ["message"])?;
-            Err(super::text::str_of(&message.unwrap_or(Value::None))?)
+            let [message, ..] = given.bind(name, "message")?;
+            Err(str_of(&message.unwrap_or(Value::None))?)
         }
         "strftime_now" => {
-            let [format] = given.bind(name, ["format"])?;
-            match format {
-                Some(Value::Str(format)) => interpreter.clock.format(&format).map(Value::from),
-                _ => Err("`strftime_now` needs a format such as `%d %B %Y`".into()),
-            }
+            let [format, ..] = given.bind(name, "format")?;
+            interpreter.clock.format(needed(&format, name)?).map(Value::from)
         }
         other => Err(format!("the function `{other}` is not supported")),
     }

@@ -1,87 +1,44 @@
 //! Tests, as in `value is defined`.
 
 use super::{
-    ast::{Comparison, Operator},
-    eval::Given,
+    arguments::{Given, signature},
     filters,
     operators::{binary, compare},
+    strings,
     text::str_of,
     value::{Fallible, Value},
 };
+use minijinja::machinery::ast::{BinOpKind, CompareOpKind};
 use std::rc::Rc;
 
-/// All tests that Jinja has.
-const NAMES: [&str; 39] = [
-    "odd",
-    "even",
-    "divisibleby",
-    "defined",
-    "undefined",
-    "filter",
-    "test",
-    "none",
-    "boolean",
-    "false",
-    "true",
-    "integer",
-    "float",
-    "lower",
-    "upper",
-    "string",
-    "mapping",
-    "number",
-    "sequence",
-    "iterable",
-    "callable",
-    "sameas",
-    "escaped",
-    "in",
-    "==",
-    "eq",
-    "equalto",
-    "!=",
-    "ne",
-    ">",
-    "gt",
-    "greaterthan",
-    "ge",
-    ">=",
-    "<",
-    "lt",
-    "lessthan",
-    "<=",
-    "le",
-];
+/// All tests that Jinja has, with their parameters.
+const TESTS: &str = "!=(other) <(other) <=(other) ==(other) >(other) >=(other) boolean() callable() defined() \
+    divisibleby(other) eq(other) equalto(other) escaped() even() false() filter() float() ge(other) gt(other) \
+    greaterthan(other) in(other) integer() iterable() le(other) lessthan(other) lower() lt(other) mapping() \
+    ne(other) none() number() odd() sameas(other) sequence() string() test() true() undefined() upper()";
 
 /// `value is name(…)`.
 pub fn test(name: &str, value: &Value, given: Given) -> Fallible<bool> {
+    let parameters = signature(TESTS, name).ok_or_else(|| format!("there is no test `{name}`"))?;
+    let other = match given.bind(name, parameters)? {
+        [Some(other), ..] => other,
+        _ if parameters.is_empty() => Value::None,
+        _ => return Err(format!("the test `{name}` needs an argument")),
+    };
     let comparison = match name {
-        "==" | "eq" | "equalto" => Some(Comparison::Equal),
-        "!=" | "ne" => Some(Comparison::NotEqual),
-        ">" | "gt" | "greaterthan" => Some(Comparison::Greater),
-        ">=" | "ge" => Some(Comparison::GreaterEqual),
-        "<" | "lt" | "lessthan" => Some(Comparison::Less),
-        "<=" | "le" => Some(Comparison::LessEqual),
-        "in" => Some(Comparison::In),
+        "==" | "eq" | "equalto" => Some(CompareOpKind::Eq),
+        "!=" | "ne" => Some(CompareOpKind::Ne),
+        ">" | "gt" | "greaterthan" => Some(CompareOpKind::Gt),
+        ">=" | "ge" => Some(CompareOpKind::Gte),
+        "<" | "lt" | "lessthan" => Some(CompareOpKind::Lt),
+        "<=" | "le" => Some(CompareOpKind::Lte),
+        "in" => Some(CompareOpKind::In),
         _ => None,
     };
-    let other = |given: Given| -> Fallible<Value> {
-        let [other] = given.bind(name, ["other"])?;
-        other.ok_or_else(|| format!("the test `{name}` needs an argument"))
-    };
     if let Some(comparison) = comparison {
-        return compare(comparison, value, &other(given)?);
+        return compare(comparison, value, &other);
     }
-    match name {
-        "sameas" => return same(value, &other(given)?),
-        "divisibleby" => {
-            let rest = binary(Operator::Modulo, value, &other(given)?)?;
-            return rest.equals(&Value::Int(0));
-        }
-        _ => {
-            let [] = given.bind(name, [])?;
-        }
-    }
+    let remainder = |divisor: &Value| binary(BinOpKind::Rem, value, divisor);
     Ok(match name {
         "defined" => !value.is_undefined(),
         "undefined" => value.is_undefined(),
@@ -122,15 +79,18 @@ pub fn test(name: &str, value: &Value, given: Given) -> Fallible<bool> {
             Value::Undefined(_) | Value::Method(..) | Value::Function(_) | Value::Macro(_) | Value::Loop(_)
         ),
         "escaped" => matches!(value, Value::Markup(_)),
-        "odd" => binary(Operator::Modulo, value, &Value::Int(2))?.equals(&Value::Int(1))?,
-        "even" => binary(Operator::Modulo, value, &Value::Int(2))?.equals(&Value::Int(0))?,
+        "odd" => remainder(&Value::Int(2))?.equals(&Value::Int(1))?,
+        "even" => remainder(&Value::Int(2))?.equals(&Value::Int(0))?,
+        "divisibleby" => remainder(&other)?.equals(&Value::Int(0))?,
+        "sameas" => same(value, &other)?,
         "lower" | "upper" => {
             let method = if name == "lower" { "islower" } else { "isupper" };
-            super::methods::call(&str_of(value)?.into(), method, Given::default())?.truth()
+            strings::is(&str_of(value)?, method)?
         }
-        "filter" => value.as_str().is_some_and(|name| filters::NAMES.contains(&name)),
-        "test" => value.as_str().is_some_and(|name| NAMES.contains(&name)),
-        other => return Err(format!("there is no test `{other}`")),
+        "filter" => value
+            .as_str()
+            .is_some_and(|name| signature(filters::FILTERS, name).is_some()),
+        _ => value.as_str().is_some_and(|name| signature(TESTS, name).is_some()),
     })
 }
 

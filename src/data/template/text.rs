@@ -79,7 +79,10 @@ fn write_repr(value: &Value, out: &mut String, depth: usize) -> Fallible<()> {
         Value::Range(start, stop, step) => out.push_str(&format!("range({start}, {stop}, {step})")),
         Value::Macro(closure) => {
             out.push_str("<Macro ");
-            write_quoted(&closure.definition.name, out);
+            match &closure.name {
+                Some(name) => write_quoted(name, out),
+                None => out.push_str("anonymous"),
+            }
             out.push('>');
         }
         Value::Iter(_) | Value::Namespace(_) | Value::Method(..) | Value::Function(_) | Value::Loop(_) => {

@@ -1,8 +1,9 @@
 //! Values as a template sees them: Python's, immutable.
 
-use super::ast::{ForLoop, Macro};
-use super::eval::Scope;
+use super::interpreter::Scope;
 use std::{cell::RefCell, collections::VecDeque, rc::Rc};
+
+pub type Name = Rc<str>;
 
 /// What went wrong, without its place.
 pub type Fallible<T> = Result<T, String>;
@@ -98,7 +99,10 @@ impl Depth for (Value, Value) {
 
 /// A macro, or the body of a `call` block, and the scope it was defined in.
 pub struct Closure {
-    pub definition: Rc<Macro>,
+    /// Its place among the macros of the rendering.
+    pub id: usize,
+    /// None for the body of a `call` block.
+    pub name: Option<Name>,
     pub scope: Rc<Scope>,
 }
 
@@ -115,7 +119,8 @@ pub struct LoopState {
     pub current: RefCell<Option<Value>>,
     pub changed: RefCell<Option<Vec<Value>>>,
     pub depth0: usize,
-    pub statement: Rc<ForLoop>,
+    /// Its place among the loops of the rendering.
+    pub id: usize,
     /// The scope around the loop.
     pub scope: Rc<Scope>,
 }

@@ -1,10 +1,11 @@
 //! Chat templates: Jinja as jinja2 3.1 renders it inside transformers 5.
 //!
 //! A chat template decides which tokens are trained, so it is rendered as transformers renders it or
-//! not at all: what this renderer lacks is an error that names it, never another text. A general
-//! Jinja engine does not give that, because Jinja's values are Python's: `{{ ['a', none] }}` prints
-//! `['a', None]`, dictionaries keep their order, a generator is used up by its first loop, `%` and
-//! `.format` format, `tojson(indent=2)` is `json.dumps`.
+//! not at all: what this renderer lacks is an error that names it, never another text. minijinja reads
+//! the template. Its evaluator does not give that text, because Jinja's values are Python's: `{{ ['a',
+//! none] }}` prints `['a', None]`, dictionaries keep their order, a generator is used up by its first
+//! loop, `%` and `.format` format, `tojson(indent=2)` is `json.dumps`. So its syntax tree is evaluated
+//! here.
 //!
 //! Covers the environment that transformers makes: `trim_blocks` and `lstrip_blocks`, the immutable
 //! sandbox (methods that change a value are refused), loop controls, `{% generation %}`,
@@ -19,22 +20,19 @@
 //! The semantics are those of Jinja (Pallets) and CPython; `tests/fixtures/chat/make.py` writes the
 //! expected texts with the two of them.
 
-mod ast;
+mod arguments;
 mod calls;
 mod clock;
-mod eval;
-mod expressions;
 mod filters;
 mod format;
 mod functions;
-mod lexer;
-mod loops;
+mod interpreter;
 mod methods;
 mod numbers;
 mod operators;
-mod parser;
 mod predicates;
 mod sequences;
+mod source;
 mod strings;
 mod text;
 mod value;
@@ -45,14 +43,14 @@ use value::Value;
 
 /// What is wrong with a template, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JinjaError {
+pub struct TemplateError {
     /// From 1.
     pub line: usize,
     /// In words.
     pub problem: String,
 }
 
-impl std::fmt::Display for JinjaError {
+impl std::fmt::Display for TemplateError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "line {}: {}", self.line, self.problem)
     }
@@ -67,16 +65,17 @@ pub fn render(
     template: &str,
     names: &serde_json::Map<String, serde_json::Value>,
     clock: &Clock,
-) -> Result<String, JinjaError> {
-    let body = parser::parse(template)?;
+) -> Result<String, TemplateError> {
+    let source = source::Source::read(template)?;
+    let tree = source.parse()?;
     let mut values = Vec::with_capacity(names.len());
     for (name, value) in names {
         values.push((name.clone(), from_json(value)?));
     }
-    eval::Interpreter::new(clock).render(&body, values)
+    interpreter::Interpreter::new(&source, clock).render(&tree, values)
 }
 
-fn from_json(value: &serde_json::Value) -> Result<Value, JinjaError> {
+fn from_json(value: &serde_json::Value) -> Result<Value, TemplateError> {
     use serde_json::Value as Json;
     Ok(match value {
         Json::Null => Value::None,
@@ -85,7 +84,7 @@ fn from_json(value: &serde_json::Value) -> Result<Value, JinjaError> {
             (Some(whole), _) => Value::Int(whole),
             (None, Some(real)) if number.is_f64() => Value::Float(real),
             _ => {
-                return Err(JinjaError {
+                return Err(TemplateError {
                     line: 1,
                     problem: format!("the number {number} of a message is too large"),
                 });

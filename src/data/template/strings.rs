@@ -1,7 +1,7 @@
 //! What the methods of texts do.
 
 use super::{
-    methods::needed,
+    arguments::needed,
     text::{bounded, is_space},
     value::{Fallible, LARGEST_TEXT, Value},
 };

@@ -1,65 +1,47 @@
 //! Filters of numbers.
 
 use super::{
-    eval::Given,
-    filters::{text_of, undefined, whole},
+    arguments::{Bound, needed, whole},
+    operators::unsuited,
     text::is_space,
-    value::{Fallible, Value},
+    value::{Fallible, Value, too_large},
 };
 
 /// `abs`, `int`, `float` and `round`.
-pub fn apply(name: &str, value: Value, given: Given) -> Fallible<Value> {
-    undefined(&value)?;
-    let unsuited = || format!("`{name}` needs a number, not `{}`", value.kind());
-    Ok(match name {
-        "abs" => {
-            let [] = given.bind(name, [])?;
-            match &value {
-                Value::Float(number) => Value::Float(number.abs()),
-                other => {
-                    let number = other.as_int().ok_or_else(unsuited)?;
-                    Value::Int(number.checked_abs().ok_or_else(super::value::too_large)?)
-                }
-            }
+pub fn apply(name: &str, value: Value, [a, b, ..]: Bound) -> Fallible<Value> {
+    Ok(match (name, &value) {
+        (_, Value::Undefined(why)) => return Err(why.to_string()),
+        ("abs", Value::Float(number)) => Value::Float(number.abs()),
+        ("abs", other) => {
+            let number = other.as_int().ok_or_else(|| unsuited(name, other))?;
+            Value::Int(number.checked_abs().ok_or_else(too_large)?)
         }
-        "int" => {
-            let [default, base] = given.bind(name, ["default", "base"])?;
-            let base = whole(base, 10, name)?;
-            match &value {
-                Value::Str(text) => match parsed_int(text, base)? {
-                    Some(number) => Value::Int(number),
-                    None => match parsed_float(text) {
-                        Some(number) if number.is_finite() => truncated(number)?,
-                        _ => default.unwrap_or(Value::Int(0)),
-                    },
-                },
-                Value::Float(number) if number.is_finite() => truncated(*number)?,
-                other => match other.as_int() {
-                    Some(number) => Value::Int(number),
-                    None => default.unwrap_or(Value::Int(0)),
-                },
-            }
-        }
-        "float" => {
-            let [default] = given.bind(name, ["default"])?;
-            let number = match &value {
-                Value::Str(text) => parsed_float(text),
+        ("int", Value::Str(text) | Value::Markup(text)) => match parsed_int(text, whole(&b, 10, name)?)? {
+            Some(number) => Value::Int(number),
+            None => match parsed_float(text) {
+                Some(number) if number.is_finite() => truncated(number)?,
+                _ => a.unwrap_or(Value::Int(0)),
+            },
+        },
+        ("int", Value::Float(number)) if number.is_finite() => truncated(*number)?,
+        ("int", other) => other.as_int().map(Value::Int).or(a).unwrap_or(Value::Int(0)),
+        ("float", other) => {
+            let number = match other {
+                Value::Str(text) | Value::Markup(text) => parsed_float(text),
                 other => other.as_float(),
             };
-            number.map(Value::Float).or(default).unwrap_or(Value::Float(0.0))
+            number.map(Value::Float).or(a).unwrap_or(Value::Float(0.0))
         }
         _ => {
-            let [precision, method] = given.bind(name, ["precision", "method"])?;
-            let precision = whole(precision, 0, name)?;
-            let method = method.map_or(Ok("common".into()), |method| text_of(&method, name))?;
-            round(&value, precision, &method)?
+            let method = if b.is_some() { needed(&b, name)? } else { "common" };
+            round(&value, whole(&a, 0, name)?, method)?
         }
     })
 }
 
 fn truncated(number: f64) -> Fallible<Value> {
     if number.abs() >= 9.2e18 {
-        return Err(super::value::too_large());
+        return Err(too_large());
     }
     Ok(Value::Int(number.trunc() as i64))
 }
@@ -98,7 +80,7 @@ fn parsed_int(text: &str, base: i64) -> Fallible<Option<i64>> {
     if !well || !digits.chars().all(|c| c == '_' || c.is_digit(radix)) {
         return Ok(None);
     }
-    let number = i64::from_str_radix(&digits.replace('_', ""), radix).map_err(|_| super::value::too_large())?;
+    let number = i64::from_str_radix(&digits.replace('_', ""), radix).map_err(|_| too_large())?;
     Ok(Some(if negative { -number } else { number }))
 }
 
