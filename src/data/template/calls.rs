@@ -3,9 +3,10 @@
 use super::{
     arguments::Given,
     functions,
-    interpreter::{Flow, Interpreter, Scope, assign},
+    interpreter::{Flow, Interpreter},
     methods,
-    value::{Closure, Fallible, LoopState, Value},
+    scope::{Scope, assign},
+    value::{Closure, Fallible, LoopState, Progress, Value},
 };
 use minijinja::machinery::ast::{CallArg, Expr};
 use std::{cell::RefCell, collections::VecDeque, rc::Rc};
@@ -136,29 +137,28 @@ impl<'a> Interpreter<'a> {
             other => Rc::new(RefCell::new(VecDeque::from(other.elements_of()?))),
         };
         let state = Rc::new(LoopState {
-            source,
-            ahead: RefCell::default(),
-            known_length: RefCell::new(known),
-            index0: RefCell::new(0),
-            before: RefCell::new(None),
-            current: RefCell::new(None),
-            changed: RefCell::new(None),
-            depth0,
             id,
+            depth0,
             scope: scope.clone(),
+            source,
+            progress: RefCell::new(Progress {
+                known_length: known,
+                ..Progress::default()
+            }),
         });
         let mut rounds = 0;
         loop {
-            let ahead = state.ahead.borrow_mut().pop_front();
+            let ahead = state.progress.borrow_mut().ahead.pop_front();
             let next = match ahead {
                 Some(next) => Some(next),
                 None => self.fetch(&state)?,
             };
             let Some(item) = next else { break };
             self.step()?;
-            *state.index0.borrow_mut() = rounds;
-            let current = state.current.replace(Some(item.clone()));
-            *state.before.borrow_mut() = current;
+            let mut progress = state.progress.borrow_mut();
+            progress.index0 = rounds;
+            progress.before = progress.current.replace(item.clone());
+            drop(progress);
             rounds += 1;
             let inner = Scope::new(Some(scope.clone()));
             inner.set("loop", Value::Loop(state.clone()));
@@ -199,7 +199,7 @@ impl<'a> Interpreter<'a> {
 
     /// An attribute of `loop`.
     pub fn loop_attribute(&mut self, state: &Rc<LoopState>, name: &str) -> Fallible<Value> {
-        let index0 = *state.index0.borrow();
+        let index0 = state.progress.borrow().index0;
         Ok(match name {
             "index0" => Value::int(index0)?,
             "index" => Value::int(index0 + 1)?,
@@ -214,7 +214,7 @@ impl<'a> Interpreter<'a> {
                 Some(next) => next,
                 None => Value::undefined("there is no next item"),
             },
-            "previtem" => match state.before.borrow().clone() {
+            "previtem" => match state.progress.borrow().before.clone() {
                 Some(before) if index0 > 0 => before,
                 _ => Value::undefined("there is no previous item"),
             },
@@ -224,24 +224,25 @@ impl<'a> Interpreter<'a> {
     }
 
     fn loop_next(&mut self, state: &LoopState) -> Fallible<Option<Value>> {
-        let ahead = state.ahead.borrow().front().cloned();
+        let ahead = state.progress.borrow().ahead.front().cloned();
         if ahead.is_some() {
             return Ok(ahead);
         }
         let next = self.fetch(state)?;
-        state.ahead.borrow_mut().extend(next.clone());
+        state.progress.borrow_mut().ahead.extend(next.clone());
         Ok(next)
     }
 
     fn loop_length(&mut self, state: &LoopState) -> Fallible<usize> {
-        if let Some(known) = *state.known_length.borrow() {
+        if let Some(known) = state.progress.borrow().known_length {
             return Ok(known);
         }
         while let Some(next) = self.fetch(state)? {
-            state.ahead.borrow_mut().push_back(next);
+            state.progress.borrow_mut().ahead.push_back(next);
         }
-        let length = *state.index0.borrow() + 1 + state.ahead.borrow().len();
-        *state.known_length.borrow_mut() = Some(length);
+        let mut progress = state.progress.borrow_mut();
+        let length = progress.index0 + 1 + progress.ahead.len();
+        progress.known_length = Some(length);
         Ok(length)
     }
 }
@@ -251,24 +252,17 @@ fn loop_method(state: &LoopState, name: &str, given: Given) -> Fallible<Value> {
     if !given.named.is_empty() {
         return Err(format!("`loop.{name}` has no named parameters"));
     }
+    let values = given.positional;
+    let mut progress = state.progress.borrow_mut();
     if name == "changed" {
-        let mut last = state.changed.borrow_mut();
-        let same = match &*last {
-            Some(last) => Value::tuple(last.clone()).equals(&Value::tuple(given.positional.clone()))?,
+        let same = match &progress.changed {
+            Some(last) => Value::tuple(last.clone()).equals(&Value::tuple(values.clone()))?,
             None => false,
         };
-        *last = Some(given.positional);
+        progress.changed = Some(values);
         return Ok(Value::Bool(!same));
     }
-    let length = given.positional.len();
-    let at = state
-        .index0
-        .borrow()
-        .checked_rem(length)
-        .ok_or("`loop.cycle` needs values")?;
-    given
-        .positional
-        .into_iter()
-        .nth(at)
-        .ok_or_else(|| "`loop.cycle` needs values".to_owned())
+    let at = progress.index0.checked_rem(values.len());
+    let chosen = at.and_then(|at| values.into_iter().nth(at));
+    chosen.ok_or_else(|| "`loop.cycle` needs values".into())
 }

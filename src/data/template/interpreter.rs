@@ -3,6 +3,7 @@
 use super::{
     Clock, TemplateError, filters, functions, methods,
     operators::{binary, compare, comparison, slice, unsuited},
+    scope::{Scope, assign},
     source::{GENERATION, PRINT, Source},
     text::{bounded, str_of},
     value::{Closure, DEEPEST_VALUE, Depth, Fallible, LARGEST_TEXT, Name, Value, insert, too_large},
@@ -12,43 +13,12 @@ use minijinja::machinery::{
     ast::{BinOpKind, Const, Expr, ForLoop, Macro, Spanned, Stmt, UnaryOpKind},
 };
 use minijinja::value::ValueKind;
-use std::{cell::RefCell, rc::Rc};
+use std::rc::Rc;
 
 /// Most statements and expressions that a rendering evaluates.
 const MOST_STEPS: usize = 20_000_000;
 /// Deepest nesting of calls, loops and expressions. Each level takes a few hundred bytes of stack.
 const DEEPEST: usize = 400;
-
-/// Names in a block, and the block around it.
-pub struct Scope {
-    names: RefCell<Vec<(Name, Value)>>,
-    around: Option<Rc<Scope>>,
-}
-
-impl Scope {
-    pub fn new(around: Option<Rc<Self>>) -> Rc<Self> {
-        Rc::new(Self {
-            names: RefCell::default(),
-            around,
-        })
-    }
-
-    pub fn set(&self, name: &str, value: Value) {
-        let mut names = self.names.borrow_mut();
-        match names.iter_mut().find(|(there, _)| &**there == name) {
-            Some((_, old)) => *old = value,
-            None => names.push((name.into(), value)),
-        }
-    }
-
-    fn get(&self, name: &str) -> Option<Value> {
-        let names = self.names.borrow();
-        if let Some((_, value)) = names.iter().find(|(there, _)| &**there == name) {
-            return Some(value.clone());
-        }
-        self.around.as_ref().and_then(|around| around.get(name))
-    }
-}
 
 /// How a list of statements ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -97,7 +67,7 @@ impl<'a> Interpreter<'a> {
         let rendered = self.statement(template, &Scope::new(Some(context)), &mut out);
         // Else they would keep each other, and stay.
         for scope in self.scopes_of_macros.drain(..) {
-            scope.names.borrow_mut().clear();
+            scope.clear();
         }
         let line = self.line;
         rendered.map_err(|problem| TemplateError { line, problem })?;
@@ -512,31 +482,4 @@ pub fn attribute(value: &Value, name: &str) -> Fallible<Value> {
         Some(item) => item,
         None => Value::undefined(format!("`{}` object has no attribute `{name}`", value.kind())),
     })
-}
-
-/// Assigns a value to names, or to a namespace's attribute.
-pub fn assign(target: &Expr<'_>, value: Value, scope: &Rc<Scope>) -> Fallible<()> {
-    match target {
-        Expr::Var(name) => scope.set(name.id, value),
-        Expr::List(targets) => {
-            let items = value.elements_of()?;
-            if items.len() != targets.items.len() {
-                return Err(format!("{} values for {} names", items.len(), targets.items.len()));
-            }
-            for (target, item) in targets.items.iter().zip(items) {
-                assign(target, item, scope)?;
-            }
-        }
-        Expr::GetAttr(access) => {
-            let Expr::Var(name) = &access.expr else {
-                return Err("an attribute of an attribute cannot be set".into());
-            };
-            let Some(Value::Namespace(fields)) = scope.get(name.id) else {
-                return Err(format!("`{}.{}` can be set on a namespace only", name.id, access.name));
-            };
-            functions::set_field(&mut fields.borrow_mut(), access.name, value)?;
-        }
-        other => return Err(format!("a {} cannot be assigned to", other.description())),
-    }
-    Ok(())
 }

@@ -8,16 +8,16 @@ use super::{
     value::{Fallible, Items, LARGEST_TEXT, Value, find, hashable},
 };
 
-/// Python's methods with their parameters: `/` for one without a name, `*` for any, `!` for a method that changes
-/// its value, which the sandbox refuses, or that is not supported.
-const STR: &str = "capitalize() casefold() center(/width,/fill) count(/sub,/start,/end) encode(!) \
+/// Python's methods with their parameters: `/` before one that is given by place, `*` for any number. `!` is
+/// for a method that changes its value, which the sandbox refuses, `?` for one that is not supported.
+const STR: &str = "capitalize() casefold() center(/width,/fill) count(/sub,/start,/end) encode(?) \
     endswith(/suffix,/start,/end) expandtabs(tabsize) find(/sub,/start,/end) format(*) format_map(/mapping) \
     index(/sub,/start,/end) isalnum() isalpha() isascii() isdecimal() isdigit() isidentifier() islower() isnumeric() \
     isprintable() isspace() istitle() isupper() join(/iterable) ljust(/width,/fill) lower() lstrip(/chars) \
-    maketrans(!) partition(/sep) removeprefix(/prefix) removesuffix(/suffix) replace(/old,/new,count) \
+    maketrans(?) partition(/sep) removeprefix(/prefix) removesuffix(/suffix) replace(/old,/new,count) \
     rfind(/sub,/start,/end) rindex(/sub,/start,/end) rjust(/width,/fill) rpartition(/sep) rsplit(sep,maxsplit) \
     rstrip(/chars) split(sep,maxsplit) splitlines(keepends) startswith(/prefix,/start,/end) strip(/chars) swapcase() \
-    title() translate(!) upper() zfill(/width)";
+    title() translate(?) upper() zfill(/width)";
 const LIST: &str = "append(!) clear(!) copy() count(/value) extend(!) index(/value) insert(!) pop(!) remove(!) \
     reverse(!) sort(!)";
 const DICT: &str = "clear(!) copy() fromkeys(?) get(/key,/default) items() keys() pop(!) popitem(!) setdefault(!) \
@@ -42,7 +42,7 @@ pub fn exists(value: &Value, name: &str) -> bool {
 
 /// Whether a method changes its value: the sandbox refuses it.
 pub fn changes(value: &Value, name: &str) -> bool {
-    matches!(value, Value::List(_) | Value::Dict(_)) && parameters(value, name) == Some("!")
+    parameters(value, name) == Some("!")
 }
 
 /// Whether Python has an attribute of this name that this renderer does not have.
@@ -84,14 +84,13 @@ pub fn call(value: &Value, name: &str, given: Given) -> Fallible<Value> {
             Ok(find(pairs, &key)?.cloned().or(default).unwrap_or(Value::None))
         }
         (Value::Dict(pairs), _) => {
-            let (kind, item): (_, fn(&(Value, Value)) -> Value) = match name {
-                "keys" => ("dict_keys", |(key, _)| key.clone()),
-                "values" => ("dict_values", |(_, value)| value.clone()),
-                _ => ("dict_items", |(key, value)| {
-                    Value::tuple(vec![key.clone(), value.clone()])
-                }),
+            let pair = |(key, value): &(Value, Value)| Value::tuple(vec![key.clone(), value.clone()]);
+            let (kind, items): (_, Vec<Value>) = match name {
+                "keys" => ("dict_keys", pairs.iter().map(|(key, _)| key.clone()).collect()),
+                "values" => ("dict_values", pairs.iter().map(|(_, value)| value.clone()).collect()),
+                _ => ("dict_items", pairs.iter().map(pair).collect()),
             };
-            Ok(Value::View(kind, Items::new(pairs.iter().map(item).collect())))
+            Ok(Value::View(kind, Items::new(items)))
         }
         _ => {
             let [Some(wanted), ..] = bound else {

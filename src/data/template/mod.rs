@@ -31,6 +31,7 @@ mod methods;
 mod numbers;
 mod operators;
 mod predicates;
+mod scope;
 mod sequences;
 mod source;
 mod strings;

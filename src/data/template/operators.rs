@@ -125,35 +125,12 @@ pub fn binary(operator: BinOpKind, left: &Value, right: &Value) -> Fallible<Valu
         (Add, Value::Str(a), Value::Str(b)) => bounded(format!("{a}{b}")).map(Value::from),
         (Add, Value::List(a), Value::List(b)) => joined(a, b).map(Value::list),
         (Add, Value::Tuple(a) | Value::Group(a), Value::Tuple(b) | Value::Group(b)) => joined(a, b).map(Value::tuple),
-        (Mul, Value::Str(text), times) | (Mul, times, Value::Str(text)) if times.as_int().is_some() => {
-            let times = times
-                .as_int()
-                .and_then(|times| usize::try_from(times).ok())
-                .unwrap_or(0);
-            if text.len().checked_mul(times).is_none_or(|bytes| bytes > LARGEST_TEXT) {
-                return Err(too_large());
-            }
-            Ok(text.repeat(times).into())
+        (Mul, ..) => match (left.as_int(), right.as_int()) {
+            (_, Some(times)) => repeated(left, times),
+            (Some(times), _) => repeated(right, times),
+            _ => None,
         }
-        (Mul, items, times) | (Mul, times, items) if items.elements().is_some() && times.as_int().is_some() => {
-            let times = times
-                .as_int()
-                .and_then(|times| usize::try_from(times).ok())
-                .unwrap_or(0);
-            let elements = items.elements().unwrap_or_default();
-            if elements
-                .len()
-                .checked_mul(times)
-                .is_none_or(|length| length > LARGEST_LIST)
-            {
-                return Err(too_large());
-            }
-            let repeated = elements.iter().cycle().take(elements.len() * times).cloned().collect();
-            Ok(match items {
-                Value::List(_) => Value::list(repeated),
-                _ => Value::tuple(repeated),
-            })
-        }
+        .unwrap_or_else(|| Err(unlike(operator, left, right))),
         _ => Err(unlike(operator, left, right)),
     }
 }
@@ -181,6 +158,29 @@ fn modulo(a: f64, b: f64) -> f64 {
     } else {
         rest
     }
+}
+
+/// A text or a list several times; None for what is neither.
+fn repeated(items: &Value, times: i64) -> Option<Fallible<Value>> {
+    let times = usize::try_from(times).unwrap_or(0);
+    let fits = |length: usize, largest: usize| length.checked_mul(times).is_some_and(|length| length <= largest);
+    if let Value::Str(text) = items {
+        return Some(if fits(text.len(), LARGEST_TEXT) {
+            Ok(text.repeat(times).into())
+        } else {
+            Err(too_large())
+        });
+    }
+    let elements = items.elements()?;
+    if !fits(elements.len(), LARGEST_LIST) {
+        return Some(Err(too_large()));
+    }
+    let found = elements.iter().cycle().take(elements.len() * times).cloned().collect();
+    Some(Ok(if matches!(items, Value::List(_)) {
+        Value::list(found)
+    } else {
+        Value::tuple(found)
+    }))
 }
 
 fn joined(a: &[Value], b: &[Value]) -> Fallible<Vec<Value>> {

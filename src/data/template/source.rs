@@ -17,13 +17,14 @@ const WHITESPACE: WhitespaceConfig = WhitespaceConfig {
     lstrip_blocks: true,
     trim_blocks: true,
 };
-/// Most tokens of a tag, `elif`s of a template, and `not`s or minuses in a row. The parser bounds brackets and
-/// blocks, but recurses without bounds on these.
+/// Most tokens of a tag, `elif`s of a template, and `not`s or minuses in a row. The parser bounds the nesting
+/// of brackets and blocks, but recurses without bounds on these.
 const MOST_TOKENS: usize = 2000;
 const MOST_ELIFS: usize = 250;
 const MOST_SIGNS: usize = 50;
 
-/// What the parser lacks, in terms of what it has: `generation` becomes a filter of this name, `print` a call.
+/// Tags that the parser lacks: `generation` becomes a filter block with this filter, `print` becomes
+/// `do print(…)`.
 pub const GENERATION: &str = "generation";
 pub const PRINT: &str = "print";
 
@@ -45,7 +46,7 @@ impl Source {
         };
         let (mut copied, mut previous, mut printing) = (0, None, false);
         let (mut tokens, mut elifs, mut signs) = (0, 0, 0);
-        for token in machinery::tokenize(&text, false, SyntaxConfig::default(), WHITESPACE) {
+        for token in machinery::tokenize(&text, false, SyntaxConfig, WHITESPACE) {
             let (token, span) = token.map_err(|error| syntax(&error))?;
             let fail = |problem: String| {
                 Err(TemplateError {
@@ -108,7 +109,7 @@ impl Source {
     /// # Errors
     /// The template's syntax.
     pub fn parse(&self) -> Result<ast::Stmt<'_>, TemplateError> {
-        machinery::parse(&self.text, "template", SyntaxConfig::default(), WHITESPACE).map_err(|error| syntax(&error))
+        machinery::parse(&self.text, "template", SyntaxConfig, WHITESPACE).map_err(|error| syntax(&error))
     }
 
     /// Whether a macro's body has this name.

@@ -85,7 +85,7 @@ pub fn split_lines(text: &str, keep: bool) -> Vec<&str> {
     lines
 }
 
-/// `replace`, at most so many times.
+/// `replace`, at most `count` times.
 pub fn replace(text: &str, old: &str, new: &str, count: Option<usize>) -> Fallible<String> {
     let times = if old.is_empty() {
         text.chars().count() + 1

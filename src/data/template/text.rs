@@ -142,7 +142,7 @@ pub fn float(number: f64) -> String {
         return "nan".into();
     }
     if number.is_infinite() {
-        return if number > 0.0 { "inf".into() } else { "-inf".into() };
+        return number.to_string();
     }
     let scientific = format!("{number:e}");
     let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
@@ -187,7 +187,7 @@ fn write_json(value: &Value, style: &JsonStyle, depth: usize, out: &mut String) 
         Value::Bool(yes) => out.push_str(if *yes { "true" } else { "false" }),
         Value::Int(number) => out.push_str(&number.to_string()),
         Value::Float(number) => out.push_str(&json_float(*number)),
-        Value::Str(text) | Value::Markup(text) => write_json_text(text, style.ensure_ascii, out),
+        Value::Str(text) | Value::Markup(text) => write_json_text(text, style.ensure_ascii, out)?,
         Value::List(items) | Value::Tuple(items) | Value::Group(items) => {
             if items.is_empty() {
                 out.push_str("[]");
@@ -211,17 +211,12 @@ fn write_json(value: &Value, style: &JsonStyle, depth: usize, out: &mut String) 
             }
             let mut pairs: Vec<&(Value, Value)> = pairs.iter().collect();
             if style.sort_keys {
-                let mut failure = None;
-                pairs.sort_by(|(a, _), (b, _)| match a.compare(b) {
-                    Ok(order) => order.unwrap_or(std::cmp::Ordering::Equal),
-                    Err(error) => {
-                        failure = Some(error);
-                        std::cmp::Ordering::Equal
-                    }
+                let mut failure = Ok(());
+                pairs.sort_by(|(a, _), (b, _)| {
+                    let order = a.compare(b).map_err(|error| failure = Err(error));
+                    order.ok().flatten().unwrap_or(std::cmp::Ordering::Equal)
                 });
-                if let Some(failure) = failure {
-                    return Err(failure);
-                }
+                failure?;
             }
             out.push('{');
             for (i, (key, item)) in pairs.into_iter().enumerate() {
@@ -237,7 +232,7 @@ fn write_json(value: &Value, style: &JsonStyle, depth: usize, out: &mut String) 
                     Value::None => "null".into(),
                     other => return Err(format!("`{}` cannot be a key in JSON", other.kind())),
                 };
-                write_json_text(&key, style.ensure_ascii, out);
+                write_json_text(&key, style.ensure_ascii, out)?;
                 out.push_str(&style.key_separator);
                 write_json(item, style, depth + 1, out)?;
             }
@@ -258,43 +253,22 @@ fn json_float(number: f64) -> String {
     }
 }
 
-fn write_json_text(text: &str, ensure_ascii: bool, out: &mut String) {
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\x08' => out.push_str("\\b"),
-            '\x0c' => out.push_str("\\f"),
-            '\0'..='\x1f' => out.push_str(&format!("\\u{:04x}", c as u32)),
-            _ if ensure_ascii && !matches!(c, ' '..='~' | '\x7f') => {
-                for unit in c.encode_utf16(&mut [0; 2]) {
-                    out.push_str(&format!("\\u{unit:04x}"));
-                }
-            }
-            _ => out.push(c),
+fn write_json_text(text: &str, ensure_ascii: bool, out: &mut String) -> Fallible<()> {
+    let quoted = serde_json::to_string(text).map_err(|error| error.to_string())?;
+    for c in quoted.chars() {
+        if c.is_ascii() || !ensure_ascii {
+            out.push(c);
+        } else {
+            out.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
         }
     }
-    out.push('"');
+    Ok(())
 }
 
 /// `escape`: the characters that HTML gives a meaning.
 pub fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '\'' => out.push_str("&#39;"),
-            '"' => out.push_str("&#34;"),
-            _ => out.push(c),
-        }
-    }
-    out
+    let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    text.replace('\'', "&#39;").replace('"', "&#34;")
 }
 
 /// A slice with Python's bounds: the indices that it takes, in order.

@@ -1,6 +1,6 @@
 //! Values as a template sees them: Python's, immutable.
 
-use super::interpreter::Scope;
+use super::scope::Scope;
 use std::{cell::RefCell, collections::VecDeque, rc::Rc};
 
 pub type Name = Rc<str>;
@@ -108,21 +108,28 @@ pub struct Closure {
 
 /// The special variable `loop`.
 pub struct LoopState {
-    /// What is still to come, before the loop's `if`.
-    pub source: Rc<RefCell<VecDeque<Value>>>,
-    /// What passed the `if` and was fetched ahead for `loop.last`, `loop.length` and the like.
-    pub ahead: RefCell<VecDeque<Value>>,
-    /// Elements of a sequence whose length is known; None where it has to be counted.
-    pub known_length: RefCell<Option<usize>>,
-    pub index0: RefCell<usize>,
-    pub before: RefCell<Option<Value>>,
-    pub current: RefCell<Option<Value>>,
-    pub changed: RefCell<Option<Vec<Value>>>,
-    pub depth0: usize,
     /// Its place among the loops of the rendering.
     pub id: usize,
+    pub depth0: usize,
     /// The scope around the loop.
     pub scope: Rc<Scope>,
+    /// What is still to come, before the loop's `if`.
+    pub source: Rc<RefCell<VecDeque<Value>>>,
+    pub progress: RefCell<Progress>,
+}
+
+/// How far a loop is.
+#[derive(Default)]
+pub struct Progress {
+    /// What passed the `if` and was fetched ahead for `loop.last`, `loop.length` and the like.
+    pub ahead: VecDeque<Value>,
+    /// Elements of a sequence whose length is known; None where it has to be counted.
+    pub known_length: Option<usize>,
+    pub index0: usize,
+    pub before: Option<Value>,
+    pub current: Option<Value>,
+    /// The last arguments of `loop.changed`.
+    pub changed: Option<Vec<Value>>,
 }
 
 impl From<&str> for Value {
