@@ -190,7 +190,11 @@ impl<'a> Interpreter<'a> {
                 self.at(printed.span());
                 // The only one that the source makes: `print`.
                 debug_assert!(matches!(&printed.call.expr, Expr::Var(name) if name.id == PRINT));
-                for value in self.arguments(&printed.call.args, scope)?.positional {
+                let given = self.arguments(&printed.call.args, scope)?;
+                if !given.named.is_empty() {
+                    return Err("`print` takes values only".into());
+                }
+                for value in given.positional {
                     out.push_str(&str_of(&value)?);
                 }
                 return Ok(Flow::On);
