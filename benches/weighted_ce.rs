@@ -21,9 +21,9 @@
 //! | forward and backward, every second row masked | 0.69, 1.31 | 1.21, 3.91 | 1.77, 2.98 |
 //! | forward alone | 0.36, 0.80 | 1.08, 1.43 | 2.97, 1.78 |
 //!
-//! Core-seconds (CPU time, which the load disturbs less) within the fused form, for a chunk of 256 rows: logits 0.079, log-sum-exp and
-//! softmax 0.014, dX 0.075, dW 0.080; a core does some 190 GFLOP/s. The row pass is 6 percent of it,
-//! so the exponentials are left to what the compiler makes of them for plain x86-64.
+//! Core-seconds (CPU time, which the load disturbs less) within the fused form, for a chunk of 256 rows:
+//! logits 0.079, log-sum-exp and softmax 0.014, dX 0.075, dW 0.080; a core does some 190 GFLOP/s. The row
+//! pass is 6 percent of it, so the exponentials are left to what the compiler makes of them for plain x86-64.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

@@ -2,9 +2,9 @@
 //!
 //!     cargo run --release --example own_benchmark -- runs
 //!
-//! Its problems ask for functions that add a constant. The example first judges the reference solutions, which must
-//! all pass, then two kinds of answers from a generator that solves every second problem. To evaluate a model, hand in
-//! a `ModelGenerator` instead. Needs Python 3 and the sandbox.
+//! Its problems ask for functions that add a constant. The example first judges the reference solutions,
+//! which must all pass, then two kinds of answers from a generator that solves every second problem. To
+//! evaluate a model, hand in a `ModelGenerator` instead. Needs Python 3 and the sandbox.
 //!
 //! Problems that a file can hold need no code: `wmtp eval jsonl --data FILE` (docs/evaluation.md).
 

@@ -2,8 +2,9 @@
 //!
 //!     cargo run --release --locked --example reference
 //!
-//! Settings come from the JSON Schema of the settings types, commands from clap, and environment variables from the
-//! list below, which `tests/reference.rs` compares with the sources. The same test fails when a page is not current.
+//! Settings come from the JSON Schema of the settings types, commands from clap, and environment variables
+//! from the list below, which `tests/reference.rs` compares with the sources. The same test fails when a page
+//! is not current.
 
 use serde_json::{Map, Value};
 use std::{fmt::Write, fs, path::Path};

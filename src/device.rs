@@ -106,16 +106,17 @@ impl Backend {
     }
 }
 
-/// What a device's backend offers beyond the operations that all backends have. Code asks for the capability it
-/// needs, never for a backend's name.
+/// What a device's backend offers beyond the operations that all backends have. Code asks for the capability
+/// it needs, never for a backend's name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Capabilities {
-    /// Computes on this process's rayon threads, in host memory: the machine's memory is the limit, and several
-    /// processes can share the cores. LibTorch has a thread pool of its own.
+    /// Computes on this process's rayon threads, in host memory: the machine's memory is the limit, and
+    /// several processes can share the cores. LibTorch has a thread pool of its own.
     pub host_threads: bool,
     /// Batches are computed without padding, and heads gather their positions first.
     pub ragged: bool,
-    /// Matrix products, weights and optimizer states in bf16 (`train.precision`, `optim.state`, `eval.precision`).
+    /// Matrix products, weights and optimizer states in bf16 (`train.precision`, `optim.state`,
+    /// `eval.precision`).
     pub bf16: bool,
     /// The filtered gradient of the logits (`loss.filter`).
     pub loss_filter: bool,

@@ -1,5 +1,5 @@
-//! `docs/composability.md` against the program: every command of its tables is refused with the error that the table
-//! quotes, and the tests that it names exist.
+//! `docs/composability.md` against the program: every command of its tables is refused with the error that
+//! the table quotes, and the tests that it names exist.
 
 mod common;
 

@@ -1,5 +1,5 @@
-//! The pages of the project: links lead somewhere, the files, functions, commands and flags that they name exist, and
-//! prose is wrapped.
+//! The pages of the project: links lead somewhere, the files, functions, commands and flags that they name
+//! exist, and prose is wrapped.
 
 use std::{
     collections::BTreeSet,

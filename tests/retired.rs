@@ -1,7 +1,7 @@
 //! Names that were replaced stay away, and the field's terms are there to be found.
 //!
-//! `docs/retired.txt` lists identifiers that mean one thing only, one a line with its replacement. They occur in no
-//! source and on no page; the migration notes of the changelog may name them.
+//! `docs/retired.txt` lists identifiers that mean one thing only, one a line with its replacement. They occur
+//! in no source and on no page; the migration notes of the changelog may name them.
 
 use std::{
     fs,

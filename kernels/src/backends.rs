@@ -1,5 +1,5 @@
-//! What the operations share: the lists of backends that they are implemented for, the types that they compute
-//! in, the end of a backward pass, and the memory of flex tensors.
+//! What the operations share: the lists of backends that they are implemented for, the types that they
+//! compute in, the end of a backward pass, and the memory of flex tensors.
 
 use burn::backend::{
     Backend, TensorMetadata,
@@ -22,9 +22,9 @@ pub fn cast<B: Backend>(tensor: FloatTensor<B>, dtype: DType) -> FloatTensor<B> 
     }
 }
 
-/// The end of a backward pass: consumes the node's upstream gradient, computes the parents' gradients with `rule`
-/// and registers them. `rule` gets the operation's state, the upstream gradient and, for each parent, whether its
-/// gradient is needed; what it returns for a parent that is not tracked is dropped.
+/// The end of a backward pass: consumes the node's upstream gradient, computes the parents' gradients with
+/// `rule` and registers them. `rule` gets the operation's state, the upstream gradient and, for each parent,
+/// whether its gradient is needed; what it returns for a parent that is not tracked is dropped.
 pub fn register_gradients<B: Backend, S, const N: usize>(
     ops: Ops<S, N>,
     grads: &mut Gradients,
@@ -52,8 +52,8 @@ pub(crate) mod flex_memory {
         matches!(dtype, DType::F32 | DType::BF16)
     }
 
-    /// `tensor` where it fills its memory row-major, else such a copy. Its memory may be overwritten afterwards
-    /// without a copy where nothing else refers to it; `to_contiguous` alone would share it.
+    /// `tensor` where it fills its memory row-major, else such a copy. Its memory may be overwritten
+    /// afterwards without a copy where nothing else refers to it; `to_contiguous` alone would share it.
     pub fn dense(tensor: FlexTensor) -> FlexTensor {
         let size = tensor.shape().num_elements() * tensor.dtype().size();
         if tensor.is_contiguous() && tensor.bytes().len() == size {
@@ -82,8 +82,8 @@ pub(crate) mod flex_memory {
     }
 }
 
-/// A trait of operations with burn's dispatch over every compiled-in backend and, after `Autodiff:`, over these
-/// with autodiff. The only list of backends next to the macros below.
+/// A trait of operations with burn's dispatch over every compiled-in backend and, after `Autodiff:`, over
+/// these with autodiff. The only list of backends next to the macros below.
 #[macro_export]
 macro_rules! dispatched {
     (Autodiff: $($item:tt)*) => { $crate::dispatched! { @ [Autodiff,] $($item)* } };

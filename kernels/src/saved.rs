@@ -51,8 +51,8 @@ impl SavedActivations {
     }
 }
 
-/// `values` rounded to the nearest even bf16. The memory of `values` is released piecewise, from the end to the
-/// front, so that peak memory is not that of both.
+/// `values` rounded to the nearest even bf16. The memory of `values` is released piecewise, from the end to
+/// the front, so that peak memory is not that of both.
 #[cfg_attr(not(feature = "flex"), allow(dead_code))]
 pub(crate) fn narrow_releasing(mut values: Vec<f32>) -> Vec<bf16> {
     /// 8 MiB of f32, the most that exists in both types at a time.

@@ -3,16 +3,16 @@
 /// Rows that the loops over `[N, D]` matrices compute, and sum over, in one task.
 pub(crate) const ROWS_PER_BLOCK: usize = 16;
 
-/// Elements that element-wise loops compute in one task: 64 KiB of f32, which fit the L2 cache together with the
-/// other operands, and take long compared with the start of a task.
+/// Elements that element-wise loops compute in one task: 64 KiB of f32, which fit the L2 cache together with
+/// the other operands, and take long compared with the start of a task.
 pub(crate) const ELEMENTS_PER_BLOCK: usize = 1 << 14;
 
-/// e^x for x <= 0 in f32: relative error below 2e-7 down to x = -87, exactly 0 below that (where the true value
-/// is under 1.7e-38); a NaN stays one. Branch-free, so that it vectorizes; called inside of
+/// e^x for x <= 0 in f32: relative error below 2e-7 down to x = -87, exactly 0 below that (where the true
+/// value is under 1.7e-38); a NaN stays one. Branch-free, so that it vectorizes; called inside of
 /// [`wmtp_gemm::simd::vectorized`], where a multiply-add is one instruction.
 ///
-/// x = n ln 2 + r with |r| <= ln 2 / 2, e^x = 2^n e^r; ln 2 in two parts (Cody and Waite 1980), the polynomial
-/// for e^r with the coefficients of the Cephes library's expf (Moshier).
+/// x = n ln 2 + r with |r| <= ln 2 / 2, e^x = 2^n e^r; ln 2 in two parts (Cody and Waite 1980), the
+/// polynomial for e^r with the coefficients of the Cephes library's expf (Moshier).
 #[inline(always)]
 pub(crate) fn exp_not_positive(x: f32) -> f32 {
     // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits.

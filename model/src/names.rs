@@ -31,7 +31,8 @@ pub(crate) fn head_prefix(k: usize) -> String {
 }
 
 impl LlamaConfig {
-    /// The tensors of a decoder layer whose names start with `prefix`, in the order in which layers are built.
+    /// The tensors of a decoder layer whose names start with `prefix`, in the order in which layers are
+    /// built.
     pub(crate) fn layer_tensors(&self, prefix: &str) -> Vec<TensorSpec> {
         let (d, f) = (self.hidden_size, self.intermediate_size);
         let (q, kv) = (self.query_size(), self.key_value_size());

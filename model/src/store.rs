@@ -286,9 +286,9 @@ pub fn save(model: &MtpLlama, dir: &Path, dtype: SaveDtype) -> Result<(), ModelE
 /// Writes the files of trunk and head 1 (`base`), of heads 2..H, and the index. Without heads their file is
 /// removed.
 ///
-/// transformers writes an index for sharded models only. Here it is always written, and names only the file of
-/// the trunk and head 1: vLLM and SGLang load every `*.safetensors` of a directory that has no index, and stop
-/// at the tensors of `mtp_heads.safetensors`, which no plain Llama has.
+/// transformers writes an index for sharded models only. Here it is always written, and names only the file
+/// of the trunk and head 1: vLLM and SGLang load every `*.safetensors` of a directory that has no index, and
+/// stop at the tensors of `mtp_heads.safetensors`, which no plain Llama has.
 pub(crate) fn write_model(dir: &Path, base: Vec<Outgoing<'_>>, heads: Vec<Outgoing<'_>>) -> Result<(), ModelError> {
     write_or_remove(&dir.join(HEADS_FILE), heads)?;
     let index = index(&base);
@@ -310,8 +310,8 @@ pub(crate) fn write_or_remove(path: &Path, tensors: Vec<Outgoing<'_>>) -> Result
     }
 }
 
-/// The index of `tensors`, all in [`MODEL_FILE`]. Sizes are in bytes without the file's header, as transformers
-/// counts them.
+/// The index of `tensors`, all in [`MODEL_FILE`]. Sizes are in bytes without the file's header, as
+/// transformers counts them.
 fn index(tensors: &[Outgoing<'_>]) -> Value {
     let count = |tensor: &Outgoing<'_>| tensor.spec.shape.iter().product::<usize>();
     let mut names: Vec<&str> = tensors.iter().map(|tensor| tensor.spec.name.as_str()).collect();

@@ -1,5 +1,6 @@
-//! Runs a Python file in the sandbox: `cargo run -p wmtp-sandbox --example run -- FILE [STDIN-FILE]`.
-//! With `ISOLATION=landlock` or `bubblewrap` in the environment that and no other isolation. Prints its output, and on standard error how it ended and how it was held.
+//! Runs a Python file in the sandbox: `cargo run -p wmtp-sandbox --example run -- FILE [STDIN-FILE]`. With
+//! `ISOLATION=landlock` or `bubblewrap` in the environment that and no other isolation. Prints its output,
+//! and on standard error how it ended and how it was held.
 
 use std::{error::Error, io::Write};
 use wmtp_sandbox::{Isolation, Limits, Options, Program, Runner, Sandbox};

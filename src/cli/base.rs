@@ -20,8 +20,8 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use wmtp_model::{CausalLm, MtpLlama};
 
-/// The directory of a model that was given on the command line or in the settings and, where that holds a LoRA
-/// adapter, the directory of its base.
+/// The directory of a model that was given on the command line or in the settings and, where that holds a
+/// LoRA adapter, the directory of its base.
 pub(super) fn find_dir(model: &Model, config: &Config, device: &Device, output: &Output) -> Result<ModelDir, Failure> {
     let dir = model_dir(model, config, device)?;
     let base = adapter_base(&dir, config, device, output)?;
@@ -74,7 +74,8 @@ fn base_name(path: &Path) -> Result<(String, Option<String>), Failure> {
     Ok((name, text("revision")))
 }
 
-/// peft names models of the hub without a scheme; this program, whose adapters have a `config.json`, does not.
+/// peft names models of the hub without a scheme; this program, whose adapters have a `config.json`, does
+/// not.
 fn hub_name(name: &str, revision: Option<&str>, adapter: &Path) -> Option<String> {
     let at = revision.map_or_else(String::new, |revision| format!("@{revision}"));
     let hub = format!("hf://{name}{at}");

@@ -36,7 +36,8 @@ struct Flags {
     /// Recipe file, merged over the built-in recipe; may be given several times.
     #[arg(long, value_name = "FILE", help_heading = SETTINGS, value_hint = ValueHint::FilePath)]
     recipe: Vec<PathBuf>,
-    /// One setting, over files and WMTP_ variables; the value is YAML (`wmtp inspect recipe` prints all keys).
+    /// One setting, over files and WMTP_ variables; the value is YAML (`wmtp inspect recipe` prints all
+    /// keys).
     #[arg(
         long,
         value_name = "KEY.PATH=VALUE",

@@ -1,6 +1,6 @@
 //! `wmtp completions`: a completion script for a shell; and the values that it offers for flags that take any
-//! text, devices and keys of settings. Their parsers accept every text, so that the reader of the value reports
-//! the error.
+//! text, devices and keys of settings. Their parsers accept every text, so that the reader of the value
+//! reports the error.
 
 use super::{Cli, Failure, Output};
 use crate::{device::Backend, settings::setting_keys};

@@ -26,8 +26,8 @@ pub struct Args {
     /// Which checkpoint; `best`, or `last` where there is no best one, if left out.
     #[arg(long, value_name = "NAME")]
     checkpoint: Option<String>,
-    /// Model card fields that the run does not record: a YAML file with intended_use, limits and, unless they are
-    /// known, licence and data_licence. Kept with the run.
+    /// Model card fields that the run does not record: a YAML file with intended_use, limits and, unless they
+    /// are known, licence and data_licence. Kept with the run.
     #[arg(long, value_name = "FILE")]
     card: Option<PathBuf>,
     /// Name of the registered model; project, algorithm and data set if left out.

@@ -34,7 +34,8 @@ pub struct Args {
     /// The model to train: builtin:micro, a directory, hf://OWNER/NAME or s3://BUCKET/KEY (model.base).
     #[arg(long, value_name = "URI")]
     model: Option<String>,
-    /// The data: builtin:mbpp, a directory, hf://OWNER/NAME, s3://BUCKET/KEY, or none for data.text alone (data.source).
+    /// The data: builtin:mbpp, a directory, hf://OWNER/NAME, s3://BUCKET/KEY, or none for data.text alone
+    /// (data.source).
     #[arg(long, value_name = "URI")]
     data: Option<String>,
     /// Name of the run (run.name).

@@ -94,7 +94,8 @@ impl DataConfig {
 }
 
 impl DataConfig {
-    /// The rules of `train_tasks` and `valid_tasks`: what evaluation uses and what is held out is not trained on.
+    /// The rules of `train_tasks` and `valid_tasks`: what evaluation uses and what is held out is not trained
+    /// on.
     pub(super) fn check_tasks(&self, check: &mut Check) {
         let meet = |a: (u32, u32), b: (u32, u32)| a.0 <= b.1 && b.0 <= a.1;
         let (known, test) = (Self::MBPP_TASKS, Self::MBPP_TEST_TASKS);
@@ -222,8 +223,8 @@ impl BatchingConfig {
         }
     }
 
-    /// How rows of `seq_len` tokens become optimizer steps: `accumulate`, or `tokens_per_step`, or neither (one
-    /// micro-batch a step).
+    /// How rows of `seq_len` tokens become optimizer steps: `accumulate`, or `tokens_per_step`, or neither
+    /// (one micro-batch a step).
     ///
     /// # Errors
     /// The first rule that is broken.

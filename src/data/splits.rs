@@ -112,12 +112,12 @@ impl Splits {
         })
     }
 
-    /// Training and validation set of the examples that `examples` makes of the task ids that it is asked for.
-    /// `evaluation`: what training data must not have.
+    /// Training and validation set of the examples that `examples` makes of the task ids that it is asked
+    /// for. `evaluation`: what training data must not have.
     ///
     /// # Errors
-    /// Task ranges that overlap each other or the test split, evaluation problems in the training set, or nothing
-    /// left to train on.
+    /// Task ranges that overlap each other or the test split, evaluation problems in the training set, or
+    /// nothing left to train on.
     pub(crate) fn build(
         config: &DataConfig,
         tokenizer: &Tokenizer,

@@ -1,8 +1,8 @@
 //! Evaluation: problems -> prompts -> generations -> judged programs -> pass@k.
 //!
-//! One folder per benchmark under [`mod@bench`], behind the [`Benchmark`] trait; [`sandbox`] runs programs and
-//! knows no benchmark; [`run()`] draws samples from any [`Generator`], or takes answers from a file. Nothing
-//! here knows how a model was trained.
+//! One folder per benchmark under [`mod@bench`], behind the [`Benchmark`] trait; [`sandbox`] runs programs
+//! and knows no benchmark; [`run()`] draws samples from any [`Generator`], or takes answers from a file.
+//! Nothing here knows how a model was trained.
 
 pub mod bench;
 mod benchmark;

@@ -95,8 +95,8 @@ fn top_level(text: &str) -> Option<usize> {
     None
 }
 
-/// The byte after the Python string literal that begins at `start`. An error for one that does not close, with
-/// the byte that it reaches to: its line's end, of a triple-quoted one the text's.
+/// The byte after the Python string literal that begins at `start`. An error for one that does not close,
+/// with the byte that it reaches to: its line's end, of a triple-quoted one the text's.
 pub(super) fn string_end(bytes: &[u8], start: usize) -> Result<usize, usize> {
     let at = |index: usize| bytes.get(index).copied();
     let quote = at(start);

@@ -209,8 +209,8 @@ impl Sizes {
         // asked for. Of the states there are the heads' own, all of them side by side, and their gradient.
         let head = |rows: usize| n * attention + rows * (feed_forward + 4 * row);
         let heads = self.of_heads(batch.rows.iter().map(|&rows| head(rows)));
-        // Adapters are multiplied out and added to their weights: products and sums of every layer are kept for
-        // the backward pass.
+        // Adapters are multiplied out and added to their weights: products and sums of every layer are kept
+        // for the backward pass.
         let sums = self
             .adapters
             .map_or(0, |_| 2 * (self.trunk + self.heads) * self.layer_matrices * F32);

@@ -1,5 +1,5 @@
-//! What a run sends to its trackers when it begins and when it ends. In between they observe what is written to
-//! its directory.
+//! What a run sends to its trackers when it begins and when it ends. In between they observe what is written
+//! to its directory.
 
 use super::{PipelineError, request::Request, weights_hash};
 use crate::{

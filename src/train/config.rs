@@ -168,7 +168,8 @@ pub enum Recompute {
 pub enum HeadOrder {
     /// One backward pass for all heads: the unembedding's gradient is summed once.
     Together,
-    /// One backward pass per head, then the trunk's: the activations of only one head are in memory at a time.
+    /// One backward pass per head, then the trunk's: the activations of only one head are in memory at a
+    /// time.
     #[serde(alias = "in-turn")]
     #[schemars(extend("x-aliases" = ["in-turn"]))]
     Sequential,

@@ -31,9 +31,9 @@ const CRATES: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// The whole allowed graph: a module of `src/`, and the modules of it and the crates at [`GROUND`] that it may
-/// import. A module that is not listed may import none. The order is from the ground up: a module imports only
-/// what stands above it.
+/// The whole allowed graph: a module of `src/`, and the modules of it and the crates at [`GROUND`] that it
+/// may import. A module that is not listed may import none. The order is from the ground up: a module imports
+/// only what stands above it.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("data", &["base"]),
     ("device", &["base"]),

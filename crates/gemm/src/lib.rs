@@ -18,7 +18,8 @@
 //! smaller factor is packed once for all threads, the larger one panel by panel. A left factor whose rows are
 //! contiguous is read in place.
 //!
-//! [`matmul_skinny`] multiplies few rows, which is bound by memory bandwidth. This crate depends on no tensor library.
+//! [`matmul_skinny`] multiplies few rows, which is bound by memory bandwidth. This crate depends on no tensor
+//! library.
 #![deny(missing_docs)]
 
 #[cfg(target_arch = "x86_64")]
@@ -162,7 +163,8 @@ fn multiply(
     portable::matmul(to, to_stride, accumulate, [left, right], precision, threads);
 }
 
-/// Whether the AVX-512 kernels run: the machine has AVX-512 F, BW, VL and BF16, and `WMTP_PORTABLE` is not `1`.
+/// Whether the AVX-512 kernels run: the machine has AVX-512 F, BW, VL and BF16, and `WMTP_PORTABLE` is not
+/// `1`.
 pub fn has_avx512_bf16() -> bool {
     static FOUND: OnceLock<bool> = OnceLock::new();
     *FOUND.get_or_init(|| std::env::var_os("WMTP_PORTABLE").is_none_or(|value| value != "1") && detected())

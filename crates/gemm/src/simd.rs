@@ -14,8 +14,8 @@ pub fn to_f32(value: bf16) -> f32 {
     f32::from_bits(u32::from(value.to_bits()) << 16)
 }
 
-/// `value` rounded to the nearest bf16, ties to even. Infinities and the NaN that arithmetic produces stay what
-/// they are; other NaNs need [`to_bf16`].
+/// `value` rounded to the nearest bf16, ties to even. Infinities and the NaN that arithmetic produces stay
+/// what they are; other NaNs need [`to_bf16`].
 #[inline(always)]
 pub fn to_bf16_fast(value: f32) -> bf16 {
     let bits = value.to_bits();

@@ -10,11 +10,13 @@ pub const RECIPE: &str = "recipe.yaml";
 pub const METRICS: &str = "metrics.jsonl";
 /// An [`EventLine`](super::EventLine) for every event.
 pub const EVENTS: &str = "events.jsonl";
-/// Histograms of token weights: [`EdgesLine`](super::EdgesLine), then [`HistogramLine`](super::HistogramLine)s.
+/// Histograms of token weights: [`EdgesLine`](super::EdgesLine), then
+/// [`HistogramLine`](super::HistogramLine)s.
 pub const WEIGHTS: &str = "weights.jsonl";
 /// Sampled documents token by token: [`TokensLine`](super::TokensLine)s.
 pub const TOKENS: &str = "tokens.jsonl";
-/// The documents of every step: [`StepNames`](super::StepNames), then [`StepDocuments`](super::StepDocuments).
+/// The documents of every step: [`StepNames`](super::StepNames), then
+/// [`StepDocuments`](super::StepDocuments).
 pub const STEPS: &str = "steps.jsonl";
 /// Wall-clock time and memory: [`RunTiming`](super::RunTiming); of an evaluation its own figures.
 pub const TIMING: &str = "timing.json";

@@ -157,7 +157,8 @@ pub struct Point {
     pub step: i64,
     /// When, in milliseconds since 1970. The same in every attempt.
     pub at: i64,
-    /// Part of a series: its steps rise, so that every point up to the largest delivered step has been delivered.
+    /// Part of a series: its steps rise, so that every point up to the largest delivered step has been
+    /// delivered.
     pub series: bool,
 }
 

@@ -1,9 +1,10 @@
 //! The step on flex: one pass over each parameter in place.
 //!
-//! Values stored in bf16 are rounded *stochastically*: up with the probability that makes the stored value right on
-//! average. Rounding to the nearest would lose every update below 2^-9 of a value, and with it most of training. The
-//! choice is a hash of the step and the element's index, so a repeated step repeats bit for bit. Source: Zamirai et
-//! al. 2021, Revisiting BFloat16 Training, arXiv 2010.06192; the hash is the finalizer of Appleby's MurmurHash3.
+//! Values stored in bf16 are rounded *stochastically*: up with the probability that makes the stored value
+//! right on average. Rounding to the nearest would lose every update below 2^-9 of a value, and with it most
+//! of training. The choice is a hash of the step and the element's index, so a repeated step repeats bit for
+//! bit. Source: Zamirai et al. 2021, Revisiting BFloat16 Training, arXiv 2010.06192; the hash is the
+//! finalizer of Appleby's MurmurHash3.
 
 use super::{AdamWOps, AdamWStep, plain};
 use crate::backends::flex_memory::{dense, floats, floats_mut, is_supported};
@@ -65,8 +66,8 @@ impl Stored for bf16 {
 
     #[inline(always)]
     fn put(&mut self, value: f32, random: u16) {
-        // The random low bits carry into the last stored place with the right probability. Infinities and NaNs are
-        // truncated.
+        // The random low bits carry into the last stored place with the right probability. Infinities and
+        // NaNs are truncated.
         let bits = value.to_bits();
         let rounded = bits.wrapping_add(u32::from(random));
         let bits = if value.is_finite() { rounded } else { bits };

@@ -7,11 +7,13 @@
 //! p = p (1 - lr wd) - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
 //! ```
 //!
-//! where `g` is the given gradient times `gradient_scale`: clipping by the global norm needs no pass of its own.
+//! where `g` is the given gradient times `gradient_scale`: clipping by the global norm needs no pass of its
+//! own.
 //!
-//! Computed in f32 (f64 for f64), whatever the four tensors hold; f32 and bf16 mix freely. On flex values stored in
-//! bf16 are rounded stochastically (see `flex.rs`), elsewhere to the nearest. On flex and CubeCL the buffers of `p`,
-//! `m` and `v` are overwritten in one pass where nothing else refers to them, and copied first where something does.
+//! Computed in f32 (f64 for f64), whatever the four tensors hold; f32 and bf16 mix freely. On flex values
+//! stored in bf16 are rounded stochastically (see `flex.rs`), elsewhere to the nearest. On flex and CubeCL
+//! the buffers of `p`, `m` and `v` are overwritten in one pass where nothing else refers to them, and copied
+//! first where something does.
 //!
 //! Source: Loshchilov and Hutter 2019, Decoupled Weight Decay Regularization, arXiv 1711.05101,
 //! algorithm 2, with the schedule's multiplier in `lr` and the decay times `lr` as in PyTorch.

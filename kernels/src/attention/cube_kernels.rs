@@ -15,8 +15,8 @@ use cubecl::prelude::*;
 /// Rows, and columns of a tile, that a unit owns: its 4 x 4 results fit the registers.
 pub const PER_UNIT: usize = 4;
 
-/// Initial maximum, and score of a pair that is masked: below every score, and finite, so that the difference of
-/// two is 0 and not NaN.
+/// Initial maximum, and score of a pair that is masked: below every score, and finite, so that the difference
+/// of two is 0 and not NaN.
 const LOWEST: f32 = -1e30;
 
 /// `out` `[B, H, S, W]` and `statistics` `[B, H, S, 2]`, each row's largest score and the sum of

@@ -1,16 +1,16 @@
 //! Causal softmax attention with grouped queries inside documents, on slices, without S x S scores.
 //!
-//! For query i and key j of one document, j <= i: `p_ij = softmax_j(q_i . k_j)`, `o_i = sum_j p_ij v_j`; the queries
-//! are already scaled. Queries are processed in blocks of 64; only a block's scores over the keys before it exist at a
-//! time. The backward pass recomputes them:
+//! For query i and key j of one document, j <= i: `p_ij = softmax_j(q_i . k_j)`, `o_i = sum_j p_ij v_j`; the
+//! queries are already scaled. Queries are processed in blocks of 64; only a block's scores over the keys
+//! before it exist at a time. The backward pass recomputes them:
 //!
 //! ```text
 //! dv_j = sum_i p_ij do_i     dp_ij = do_i . v_j     ds_ij = p_ij (dp_ij - sum_l p_il dp_il)
 //! dq_i = sum_j ds_ij k_j     dk_j = sum_i ds_ij q_i
 //! ```
 //!
-//! After Dao et al. 2022 (FlashAttention, arXiv 2205.14135); its blocks over keys are not needed at the cache sizes of
-//! CPUs.
+//! After Dao et al. 2022 (FlashAttention, arXiv 2205.14135); its blocks over keys are not needed at the cache
+//! sizes of CPUs.
 
 use crate::simd::exp_not_positive;
 use rayon::prelude::*;
@@ -24,8 +24,8 @@ const QUERIES: usize = 64;
 /// Partial sums of a row: the lanes of the widest vectors.
 const LANES: usize = 16;
 
-/// The layout of a row of queries, keys and values: `heads` queries of `width` values, then `kv_heads` keys, then as
-/// many values. Head h reads key head `h / (heads / kv_heads)`.
+/// The layout of a row of queries, keys and values: `heads` queries of `width` values, then `kv_heads` keys,
+/// then as many values. Head h reads key head `h / (heads / kv_heads)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heads {
     /// Query heads.

@@ -1,11 +1,12 @@
-//! Softmax attention of new queries over a KV cache, one key head at a time: what decoding does at every token.
+//! Softmax attention of new queries over a KV cache, one key head at a time: what decoding does at every
+//! token.
 //!
-//! Keys and values may lie in several segments in order: those of a shared prefix, then a sequence's own. Every
-//! result is summed in an order that depends on the number of keys alone, so it is bit-identical however the keys are
-//! cut into segments and whatever other queries are computed in the same call.
+//! Keys and values may lie in several segments in order: those of a shared prefix, then a sequence's own.
+//! Every result is summed in an order that depends on the number of keys alone, so it is bit-identical
+//! however the keys are cut into segments and whatever other queries are computed in the same call.
 //!
-//! Keys are stored in blocks of sixteen, transposed: the first value of all sixteen, then the second. So sixteen
-//! scores are one vector, and no sum runs across the lanes of a vector.
+//! Keys are stored in blocks of sixteen, transposed: the first value of all sixteen, then the second. So
+//! sixteen scores are one vector, and no sum runs across the lanes of a vector.
 
 use super::flex::softmax;
 use pulp::{Arch, Simd, WithSimd};
@@ -122,8 +123,9 @@ impl KvCache {
     }
 }
 
-/// Attention of `queries` `[Q, W]`, already scaled, over the segments of `cache` in order, into `to` `[Q, W]`. Query i
-/// sees the first `seen[i]` keys, at least one. `scratch` is memory that the next call may reuse.
+/// Attention of `queries` `[Q, W]`, already scaled, over the segments of `cache` in order, into `to` `[Q,
+/// W]`. Query i sees the first `seen[i]` keys, at least one. `scratch` is memory that the next call may
+/// reuse.
 ///
 /// # Panics
 /// If the sizes do not fit together, or a query sees no key or more than there are.

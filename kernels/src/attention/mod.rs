@@ -12,17 +12,17 @@
 //! dq_i = scale sum_j ds_ij k_j      dk_j = scale sum_i ds_ij q_i      dv_j = sum_i p_ij dout_i
 //! ```
 //!
-//! On CubeCL no S x S tensor exists: scores exist a tile at a time in a cube's shared memory, and tiles that no
-//! query sees are skipped. Saved for the backward pass are `out` with `m` and `l` `[B, H, S, 2]`; these two are
-//! separate because `m + log l` at scores of 1e4 is off by 5e-4 in f32. On the other backends the plain form holds
-//! all scores; it is the reference.
+//! On CubeCL no S x S tensor exists: scores exist a tile at a time in a cube's shared memory, and tiles that
+//! no query sees are skipped. Saved for the backward pass are `out` with `m` and `l` `[B, H, S, 2]`; these
+//! two are separate because `m + log l` at scores of 1e4 is off by 5e-4 in f32. On the other backends the
+//! plain form holds all scores; it is the reference.
 //!
-//! [`flex`] has training attention on slices, for the decoder layers on the CPU, and [`kv_cache`] attention of new
-//! queries over a KV cache, for decoding.
+//! [`flex`] has training attention on slices, for the decoder layers on the CPU, and [`kv_cache`] attention
+//! of new queries over a KV cache, for decoding.
 //!
-//! Sources: Dao et al. 2022, FlashAttention, arXiv 2205.14135, and Dao 2023, arXiv 2307.08691, for the tiles, the
-//! running maximum and the backward pass from the rows' statistics; Ainslie et al. 2023, arXiv 2305.13245, for
-//! grouped queries.
+//! Sources: Dao et al. 2022, FlashAttention, arXiv 2205.14135, and Dao 2023, arXiv 2307.08691, for the tiles,
+//! the running maximum and the backward pass from the rows' statistics; Ainslie et al. 2023, arXiv
+//! 2305.13245, for grouped queries.
 
 #[cfg(feature = "cube")]
 pub mod cube;

@@ -7,9 +7,9 @@
 //! dx_ij = r_i (w_j dy_ij - x_ij r_i^2 mean_k(w_k dy_ik x_ik))        dw_j = sum_i dy_ij x_ij r_i
 //! ```
 //!
-//! Statistics and sums are f32 (f64 for f64). `x` and `weight` are saved for the
-//! backward pass, which recomputes `r`. On CubeCL three kernels, elsewhere the backend's own operations. [`flex`]
-//! has the same on slices, for the decoder layers on the CPU.
+//! Statistics and sums are f32 (f64 for f64). `x` and `weight` are saved for the backward pass, which
+//! recomputes `r`. On CubeCL three kernels, elsewhere the backend's own operations. [`flex`] has the same on
+//! slices, for the decoder layers on the CPU.
 //!
 //! Source: Zhang and Sennrich 2019, Root Mean Square Layer Normalization, arXiv 1910.07467.
 

@@ -6,8 +6,8 @@ use rayon::prelude::*;
 use std::ops::Range;
 use wmtp_gemm::simd::vectorized;
 
-/// Rotates `heads` of the heads of every row of `rows` `[N, stride]` in place, `2 * half` values each; `cos` and
-/// `sin` are `[N, half]`. A factor in the tables scales the heads as well.
+/// Rotates `heads` of the heads of every row of `rows` `[N, stride]` in place, `2 * half` values each; `cos`
+/// and `sin` are `[N, half]`. A factor in the tables scales the heads as well.
 pub fn rotate(
     rows: &mut [f32],
     stride: usize,

@@ -8,8 +8,8 @@
 //! y_{i + W/2} = x_{i + W/2} cos_i + x_i sin_i
 //! ```
 //!
-//! The backward pass is the rotation by the opposite angle; only the tables are saved for it. Computed in f32 (f64
-//! for f64) and rounded once. [`flex`] has the same on slices, for the decoder layers on the CPU.
+//! The backward pass is the rotation by the opposite angle; only the tables are saved for it. Computed in f32
+//! (f64 for f64) and rounded once. [`flex`] has the same on slices, for the decoder layers on the CPU.
 //!
 //! Source: Su et al. 2021, RoFormer, arXiv 2104.09864; the halves as in transformers'
 //! `rotate_half`.

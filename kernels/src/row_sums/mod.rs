@@ -2,11 +2,11 @@
 //!
 //! `y_v = x_v + sum over n with ids_n = v of rows_n`, for `x` `[V, D]`, `rows` `[N, D]` and `ids` `[N]`.
 //!
-//! Where embedding and unembedding share their weights, the unembedding's gradient with all V rows already exists
-//! when the gradient of the few embedding rows that were looked up is known. Autodiff alone would allocate a second
-//! matrix of zeros for these and add both. On flex `x` is overwritten where nothing else refers to it; rows of one
-//! id are summed in f32 in their order and added once, so that a sum in bf16 is rounded once. Elsewhere this is the
-//! backend's own scatter.
+//! Where embedding and unembedding share their weights, the unembedding's gradient with all V rows already
+//! exists when the gradient of the few embedding rows that were looked up is known. Autodiff alone would
+//! allocate a second matrix of zeros for these and add both. On flex `x` is overwritten where nothing else
+//! refers to it; rows of one id are summed in f32 in their order and added once, so that a sum in bf16 is
+//! rounded once. Elsewhere this is the backend's own scatter.
 
 #[cfg(feature = "flex")]
 mod flex;

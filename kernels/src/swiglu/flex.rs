@@ -23,8 +23,8 @@ pub fn forward(gate: &mut [f32], up: &[f32]) {
         });
 }
 
-/// `gate` and `up` become their gradients, and `upstream` (the gradient of the result) becomes the result itself,
-/// which the caller needs for the gradient of the next weight.
+/// `gate` and `up` become their gradients, and `upstream` (the gradient of the result) becomes the result
+/// itself, which the caller needs for the gradient of the next weight.
 pub fn backward(gate: &mut [f32], up: &mut [f32], upstream: &mut [f32]) {
     gate.par_chunks_mut(BLOCK)
         .zip(up.par_chunks_mut(BLOCK))

@@ -6,8 +6,8 @@
 //! y = silu up        d_up = dy silu        d_gate = dy up (s + silu (1 - s))
 //! ```
 //!
-//! Computed in f32 (f64 for f64) and rounded once. `gate` and `up` are saved for the backward
-//! pass, which recomputes the rest, both gradients in one pass on CubeCL. [`flex`] has the same on slices, for the
+//! Computed in f32 (f64 for f64) and rounded once. `gate` and `up` are saved for the backward pass, which
+//! recomputes the rest, both gradients in one pass on CubeCL. [`flex`] has the same on slices, for the
 //! decoder layers on the CPU.
 //!
 //! Source: Shazeer 2020, GLU Variants Improve Transformer, arXiv 2002.05202.

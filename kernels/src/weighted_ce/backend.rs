@@ -14,7 +14,8 @@ use burn::backend::{
 };
 use burn::tensor::DType;
 
-/// The inputs of one call; shapes as in [`weighted_linear_cross_entropy`](super::weighted_linear_cross_entropy).
+/// The inputs of one call; shapes as in
+/// [`weighted_linear_cross_entropy`](super::weighted_linear_cross_entropy).
 #[derive(Debug, Clone, ExtensionType)]
 pub struct Inputs<B: Backend> {
     /// `[N, D]`
@@ -44,8 +45,8 @@ impl RequestedGradients {
     };
 }
 
-/// The loss and the requested gradients, for an upstream gradient of one. All f32 (f64 if the hidden states are
-/// f64); on flex dW may be bf16 ([`Accuracy::gradient`](super::Accuracy)).
+/// The loss and the requested gradients, for an upstream gradient of one. All f32 (f64 if the hidden states
+/// are f64); on flex dW may be bf16 ([`Accuracy::gradient`](super::Accuracy)).
 #[derive(Debug)]
 pub struct LossAndGradients<B: Backend> {
     /// `[1]`

@@ -1,7 +1,7 @@
 //! The loss and its gradients in the operations of any backend, a chunk of rows at a time.
 //!
-//! Used on ndarray and libtorch, and for f64 everywhere; the form that CubeCL's kernels are compared with. Targets
-//! and weights are read back once, to know which rows are kept.
+//! Used on ndarray and libtorch, and for f64 everywhere; the form that CubeCL's kernels are compared with.
+//! Targets and weights are read back once, to know which rows are kept.
 
 use super::backend::{Inputs, LossAndGradients, RequestedGradients};
 use super::rows::{read_rows, rows_per_chunk};
@@ -91,8 +91,8 @@ pub(super) fn scale<B: Backend>(gradient: FloatTensor<B>, upstream: FloatTensor<
     B::float_mul(gradient, B::float_reshape(upstream, Shape::new([1, 1])))
 }
 
-/// flex stands in for the backends that run this form: same operations, and an implementation on slices to compare
-/// with.
+/// flex stands in for the backends that run this form: same operations, and an implementation on slices to
+/// compare with.
 #[cfg(all(test, feature = "flex"))]
 mod tests {
     use super::super::backend::LossBackend;

@@ -8,30 +8,31 @@
 //! dX_i = w_i * (softmax(W x_i) - onehot(y_i)) W          dW = sum_i w_i * (softmax(W x_i) - onehot(y_i)) x_i^T
 //! ```
 //!
-//! A row is *kept* when its target is not negative and its weight is not zero; all other rows are dropped before the
-//! first product and cost nothing, and their values do not matter.
+//! A row is *kept* when its target is not negative and its weight is not zero; all other rows are dropped
+//! before the first product and cost nothing, and their values do not matter.
 //!
 //! # How
 //!
-//! The loss is a scalar, so its gradients are known in the forward pass up to one factor, the upstream gradient.
-//! Kept rows are processed in chunks: the logits of the chunk, log-sum-exp and cross-entropy per row; then the same
-//! buffer becomes `w * (softmax - onehot)` in place and is multiplied into dX and dW at once. Only one chunk of
-//! logits exists at a time: 256 rows, fewer where the vocabulary is so large that they would take more than 48 MiB.
-//! With all scratch memory that is under 64 MB at D = 576, V = 49152, whatever N (`tests/memory.rs`). The backward
-//! pass is a multiplication by a scalar. Gradients that are not requested (frozen unembedding, detached hidden
-//! states, no autodiff) are not computed.
+//! The loss is a scalar, so its gradients are known in the forward pass up to one factor, the upstream
+//! gradient. Kept rows are processed in chunks: the logits of the chunk, log-sum-exp and cross-entropy per
+//! row; then the same buffer becomes `w * (softmax - onehot)` in place and is multiplied into dX and dW at
+//! once. Only one chunk of logits exists at a time: 256 rows, fewer where the vocabulary is so large that
+//! they would take more than 48 MiB. With all scratch memory that is under 64 MB at D = 576, V = 49152,
+//! whatever N (`tests/memory.rs`). The backward pass is a multiplication by a scalar. Gradients that are not
+//! requested (frozen unembedding, detached hidden states, no autodiff) are not computed.
 //!
-//! On flex, f32 stores no logits but their exponentials, relative to the maximum of their part of the row, computed
-//! while the logits are in the cache; with products in bf16 ([`Accuracy::factors`]) the exponentials are stored in
-//! bf16, and 512 rows take as much memory as 256. With [`Accuracy::filter`] the elements of a chunk's gradient that
-//! are too small to matter individually enter dX and dW as a matrix of rank one, their row sums times their column
-//! sums, if that changes the chunk's gradient of the logits by at most this share (Frobenius norm). Otherwise, as
-//! with flat distributions, all elements of the chunk are computed. On SmolLM2-135M's hidden states a filter of 1e-3
-//! changed dX by 6.5e-4 and dW by 1.8e-4 (`benches/peers/run.py --ce`).
+//! On flex, f32 stores no logits but their exponentials, relative to the maximum of their part of the row,
+//! computed while the logits are in the cache; with products in bf16 ([`Accuracy::factors`]) the exponentials
+//! are stored in bf16, and 512 rows take as much memory as 256. With [`Accuracy::filter`] the elements of a
+//! chunk's gradient that are too small to matter individually enter dX and dW as a matrix of rank one, their
+//! row sums times their column sums, if that changes the chunk's gradient of the logits by at most this share
+//! (Frobenius norm). Otherwise, as with flat distributions, all elements of the chunk are computed. On
+//! SmolLM2-135M's hidden states a filter of 1e-3 changed dX by 6.5e-4 and dW by 1.8e-4 (`benches/peers/run.py
+//! --ce`).
 //!
-//! Each tracked call keeps its dW `[V, D]` until its backward pass. So that memory does not grow with the number of
-//! prediction heads, either run `backward` for one head before the next one's forward pass, or pass all heads' rows
-//! in one call, `[H * N, D]`: the result is the same sum.
+//! Each tracked call keeps its dW `[V, D]` until its backward pass. So that memory does not grow with the
+//! number of prediction heads, either run `backward` for one head before the next one's forward pass, or pass
+//! all heads' rows in one call, `[H * N, D]`: the result is the same sum.
 //!
 //! # Where
 //!
@@ -41,21 +42,22 @@
 //! | CubeCL (wgpu, cuda) | the same chunks: burn's products and two kernels on the logits, stored in the hidden states' type |
 //! | ndarray, libtorch; f64 on all | the same chunks in the backend's own operations, logits cast to f32 (f64 stays f64) |
 //!
-//! Log-sum-exp and all sums are computed in f32 or better; dW is accumulated in f32 (f64 for f64). On flex no result
-//! in f32 or bf16 depends on the number of threads or on their timing. `loss` and `ce` are f32, or f64 when the
-//! hidden states are.
+//! Log-sum-exp and all sums are computed in f32 or better; dW is accumulated in f32 (f64 for f64). On flex no
+//! result in f32 or bf16 depends on the number of threads or on their timing. `loss` and `ce` are f32, or f64
+//! when the hidden states are.
 //!
 //! # Speed
 //!
-//! `cargo bench -p wmtp-benches --bench weighted_ce` measures it against [`weighted_linear_cross_entropy_plain`] in
-//! the same run; its header holds what was expected and what was measured.
+//! `cargo bench -p wmtp-benches --bench weighted_ce` measures it against
+//! [`weighted_linear_cross_entropy_plain`] in the same run; its header holds what was expected and what was
+//! measured.
 //!
 //! # Sources
 //!
-//! Gloeckle et al. 2024, arXiv 2404.19737, section 2: sequential heads, so that only one head's logits exist. Hsu et
-//! al. 2024, Liger Kernel, arXiv 2410.10989: gradients in the forward pass, chunk by chunk, logits overwritten by
-//! their gradient. Wijmans et al. 2024, Cut your losses, arXiv 2411.09009: logits need not be materialised, and
-//! skipping rows pays off.
+//! Gloeckle et al. 2024, arXiv 2404.19737, section 2: sequential heads, so that only one head's logits exist.
+//! Hsu et al. 2024, Liger Kernel, arXiv 2410.10989: gradients in the forward pass, chunk by chunk, logits
+//! overwritten by their gradient. Wijmans et al. 2024, Cut your losses, arXiv 2411.09009: logits need not be
+//! materialised, and skipping rows pays off.
 
 mod backend;
 mod chunked;
@@ -72,8 +74,8 @@ use backend::{Inputs, WeightedCrossEntropyOps};
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Int, Tensor, activation::log_softmax};
 
-/// The accuracy of the operation on flex; elsewhere the tensors' types decide, and nothing is filtered. The default
-/// computes everything in the tensors' type.
+/// The accuracy of the operation on flex; elsewhere the tensors' types decide, and nothing is filtered. The
+/// default computes everything in the tensors' type.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Accuracy {
     /// The factors of the products.
@@ -117,9 +119,9 @@ pub fn weighted_linear_cross_entropy(
     weighted_linear_cross_entropy_in(Accuracy::default(), hidden, unembedding, targets, weights)
 }
 
-/// [`weighted_linear_cross_entropy`] with the rounding and the filter of `accuracy` on flex; cross-entropies and sums
-/// stay those of f32 logits. On flex the unembedding may also be bf16 with hidden states in f32: it is read without a
-/// copy, and its gradient is bf16.
+/// [`weighted_linear_cross_entropy`] with the rounding and the filter of `accuracy` on flex; cross-entropies
+/// and sums stay those of f32 logits. On flex the unembedding may also be bf16 with hidden states in f32: it
+/// is read without a copy, and its gradient is bf16.
 ///
 /// # Panics
 /// As [`weighted_linear_cross_entropy`].
@@ -170,8 +172,9 @@ fn check_arguments(hidden: &Tensor<2>, unembedding: &Tensor<2>, targets: &Tensor
 }
 
 /// [`weighted_linear_cross_entropy`] without a fused operation: all logits at once, burn's own operations and
-/// autodiff. The reference of tests and benches; nothing in training calls it. It keeps several tensors of `[N, V]`
-/// until its backward pass, and skipped rows are computed and multiplied by zero: their non-finite values show.
+/// autodiff. The reference of tests and benches; nothing in training calls it. It keeps several tensors of
+/// `[N, V]` until its backward pass, and skipped rows are computed and multiplied by zero: their non-finite
+/// values show.
 ///
 /// # Panics
 /// As [`weighted_linear_cross_entropy`], on shapes and types.

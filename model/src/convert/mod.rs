@@ -349,8 +349,8 @@ fn check_meta(
     fail_if_any(problems, path)
 }
 
-/// Copies what both layouts share, and notes which tokenizer files are missing. A conversion does not change the
-/// hash of the weights, by which the value head belongs to them.
+/// Copies what both layouts share, and notes which tokenizer files are missing. A conversion does not change
+/// the hash of the weights, by which the value head belongs to them.
 fn copy_companions(src: &Path, dst: &Path, notes: &mut Vec<String>) -> Result<(), ModelError> {
     let companions = Companions::read(src)?;
     companions.write(dst)?;

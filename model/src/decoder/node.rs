@@ -207,8 +207,8 @@ struct State<B: LayerBackend, S: Sublayer<L>, const L: usize> {
     execution: Execution<B>,
 }
 
-/// A sublayer as a node of the graph with P = 2 L + 2 parents: its inputs in their order, and `x` in the place
-/// of a bias that a map does not have, which gets no gradient for it.
+/// A sublayer as a node of the graph with P = 2 L + 2 parents: its inputs in their order, and `x` in the
+/// place of a bias that a map does not have, which gets no gradient for it.
 #[derive(Debug)]
 struct Node<S, const L: usize>(S);
 

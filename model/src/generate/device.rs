@@ -17,7 +17,8 @@ use crate::linear::{Linear, RmsNorm};
 use crate::llama::MtpLlama;
 use wmtp_kernels::attention::flex::Heads;
 
-/// Most attention scores of one layer held at a time, 64 MiB in f32; longer prompts are read in shorter parts.
+/// Most attention scores of one layer held at a time, 64 MiB in f32; longer prompts are read in shorter
+/// parts.
 const MOST_SCORES: usize = 1 << 24;
 
 /// KV caches of a text up to the end of a segment, one a layer: those up to head 1, then heads 2..H.

@@ -145,8 +145,8 @@ pub(super) struct EvalArgs {
 }
 
 impl EvalArgs {
-    /// The settings, and the run that is resumed: its own settings then, under those given now. What differs is
-    /// refused later.
+    /// The settings, and the run that is resumed: its own settings then, under those given now. What differs
+    /// is refused later.
     pub fn resolve(&self, spec: &Spec) -> Result<(Settings, Option<PathBuf>), Failure> {
         let mut settings = self.load(&self.settings, spec)?;
         let runs = expand_home(&settings.config.paths.runs);

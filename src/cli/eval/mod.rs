@@ -118,8 +118,8 @@ fn evaluate(
     Ok(finished?)
 }
 
-/// Leaves the result with the evaluated run and its trackers. It is complete in the evaluation's own directory, so
-/// a failure here is a warning.
+/// Leaves the result with the evaluated run and its trackers. It is complete in the evaluation's own
+/// directory, so a failure here is a warning.
 fn keep(finished: &Finished, model: Option<&Path>, settings: &Settings) {
     if let (Some(model), Ok(result)) = (model, finished.to_json()) {
         keep_with_run(model, &result);

@@ -127,8 +127,8 @@ impl Source {
         bare || !self.text.get(at..).is_some_and(|text| text.starts_with('['))
     }
 
-    /// Whether a `-` stands before `operand.name`, `operand[0]` or `operand()` without parentheses: it applies
-    /// to the whole in jinja2, to the operand in minijinja.
+    /// Whether a `-` stands before `operand.name`, `operand[0]` or `operand()` without parentheses: it
+    /// applies to the whole in jinja2, to the operand in minijinja.
     pub fn is_negated(operand: &ast::Expr<'_>, whole: Span) -> bool {
         let ast::Expr::UnaryOp(operation) = operand else {
             return false;

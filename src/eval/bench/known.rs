@@ -1,5 +1,5 @@
-//! Files of problems that are built in, and whether a file elsewhere has the same rows: a score on other rows is
-//! another score.
+//! Files of problems that are built in, and whether a file elsewhere has the same rows: a score on other rows
+//! is another score.
 
 use crate::data::DataError;
 use std::{collections::BTreeMap, path::Path};

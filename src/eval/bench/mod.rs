@@ -183,10 +183,10 @@ fn of_file(name: &str) -> Option<(ReadFile, &Path)> {
     Some((Spec::named(name)?.evaluation_file?, Path::new(file)))
 }
 
-/// The evaluation problems of one of [`evaluation_names`], as shipped: MBPP's test split (full or sanitized), all of
-/// HumanEval, CodeContests' valid and test; or of a file of HumanEval+ or MBPP+, without MBPP's own training tasks
-/// (601 and up). A problem with several solutions, or with one that stands alone as well as in its prompt, comes
-/// several times under its name.
+/// The evaluation problems of one of [`evaluation_names`], as shipped: MBPP's test split (full or sanitized),
+/// all of HumanEval, CodeContests' valid and test; or of a file of HumanEval+ or MBPP+, without MBPP's own
+/// training tasks (601 and up). A problem with several solutions, or with one that stands alone as well as in
+/// its prompt, comes several times under its name.
 ///
 /// # Errors
 /// [`DataError::UnknownBuiltin`] for another name; a file that cannot be read.

@@ -24,8 +24,8 @@ use std::{
 
 /// Answers that may wait for each judge: enough that none is idle while a batch is generated.
 const WAITING: usize = 4;
-/// Samples that a generator receives at once: enough to keep its batches full, few enough for their prompts to
-/// fit in memory.
+/// Samples that a generator receives at once: enough to keep its batches full, few enough for their prompts
+/// to fit in memory.
 const SLAB: usize = 8192;
 
 /// Where results go: the part file, the counts, the progress callback.
@@ -282,8 +282,8 @@ impl Work<'_, '_> {
         sender.send(arrived).map_err(|_| over())
     }
 
-    /// A judge: takes answers until no more come. After a failure it still takes them, so that the sender is not
-    /// blocked and learns of the failure.
+    /// A judge: takes answers until no more come. After a failure it still takes them, so that the sender is
+    /// not blocked and learns of the failure.
     fn take(&self, receiver: &Mutex<Receiver<Arrived>>) {
         loop {
             let next = lock(receiver).recv();

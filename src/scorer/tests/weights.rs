@@ -82,7 +82,8 @@ fn cases_worked_out_by_hand() {
 
 #[test]
 fn scores_too_far_apart_for_f64_still_meet_both_bounds() {
-    // Both others at eps = 0.05 leave 2.9 of 3. b would need more digits than f64 has here; relative to a token of the group it does not.
+    // Both others at eps = 0.05 leave 2.9 of 3. b would need more digits than f64 has here; relative to a
+    // token of the group it does not.
     let config = WeightsConfig {
         zscore: false,
         ..Default::default()

@@ -10,9 +10,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use wmtp_kernels::adamw::{AdamWState as Step, AdamWStep, adamw_step};
 
-/// AdamW for all parameters, with decoupled weight decay: none on norms, biases, embeddings and a value head that
-/// is trained along (algorithms, section 6; the value stage decays nothing of a value head either). Its settings
-/// are those of `optim`.
+/// AdamW for all parameters, with decoupled weight decay: none on norms, biases, embeddings and a value head
+/// that is trained along (algorithms, section 6; the value stage decays nothing of a value head either). Its
+/// settings are those of `optim`.
 ///
 /// The factor that clips gradients by their global norm is applied inside the update: it costs no pass of its
 /// own.

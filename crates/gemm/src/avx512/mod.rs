@@ -69,8 +69,8 @@ impl PackedRight {
         )
     }
 
-    /// `to (+)= left * right` on the calling thread; `crate::PackedRight` has checked the shapes and passes the
-    /// factor that was packed.
+    /// `to (+)= left * right` on the calling thread; `crate::PackedRight` has checked the shapes and passes
+    /// the factor that was packed.
     pub fn multiply(
         &self,
         to: &mut [f32],
@@ -232,8 +232,8 @@ impl<'a> KBlock<'a> {
         }
     }
 
-    /// `count` rows of the left factor from `row` on, eight and eight: in place where the kernels can read them
-    /// there, otherwise packed in `scratch`.
+    /// `count` rows of the left factor from `row` on, eight and eight: in place where the kernels can read
+    /// them there, otherwise packed in `scratch`.
     fn sixteen_rows(&self, row: usize, count: usize, scratch: &Panels) -> [LeftRows; 2] {
         let [row_stride, stride] = self.left.strides;
         if self.left_in_place && count == GROUP {
@@ -265,8 +265,8 @@ impl<'a> KBlock<'a> {
         [0, ROWS].map(|first| LeftRows::interleaved(room.wrapping_add(first * lanes)))
     }
 
-    /// Packs 16 rows of the left factor into two consecutive interleaved panels of 8 at `to`, which has room for 16
-    /// times `lanes`.
+    /// Packs 16 rows of the left factor into two consecutive interleaved panels of 8 at `to`, which has room
+    /// for 16 times `lanes`.
     fn pack_rows(&self, row: usize, to: *mut u32) {
         let second = self.lanes * ROWS;
         // SAFETY: `crate::matmul` has checked the machine; callers take rows below the number of
@@ -279,8 +279,8 @@ impl<'a> KBlock<'a> {
         }
     }
 
-    /// Packs 48 columns of the right factor interleaved at `to`, which has room for 48 times `lanes`; groups of
-    /// columns beyond the last are zeros.
+    /// Packs 48 columns of the right factor interleaved at `to`, which has room for 48 times `lanes`; groups
+    /// of columns beyond the last are zeros.
     fn pack_columns(&self, column: usize, to: *mut u32) {
         for first in (column..column + COLUMNS).step_by(GROUP) {
             if first >= self.columns.shape[0] {

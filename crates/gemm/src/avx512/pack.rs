@@ -1,8 +1,8 @@
 //! Packs rows of a factor so that the kernels read them front to back.
 //!
-//! Both factors are packed along K: rows of the left factor, columns (rows of the transpose) of the right one.
-//! A packed row is a sequence of 32-bit [`Lane`]s. Sixteen rows are interleaved: lane 0 of all of them, then
-//! lane 1, and so on. Lanes beyond the end of a row, and rows beyond the last one, are 0.
+//! Both factors are packed along K: rows of the left factor, columns (rows of the transpose) of the right
+//! one. A packed row is a sequence of 32-bit [`Lane`]s. Sixteen rows are interleaved: lane 0 of all of them,
+//! then lane 1, and so on. Lanes beyond the end of a row, and rows beyond the last one, are 0.
 
 use crate::{FloatSlice, MatrixView};
 use half::bf16;
@@ -161,8 +161,8 @@ pub unsafe fn pack_interleaved(
     }
 }
 
-/// Whether values `from..to` of every row are contiguous in memory in the format of `lane`, so that the kernels
-/// can read the rows in place.
+/// Whether values `from..to` of every row are contiguous in memory in the format of `lane`, so that the
+/// kernels can read the rows in place.
 pub fn is_in_place(rows: MatrixView<'_>, [from, to]: [usize; 2], lane: Lane) -> bool {
     let [row_stride, stride] = rows.strides;
     stride == 1
@@ -174,8 +174,8 @@ pub fn is_in_place(rows: MatrixView<'_>, [from, to]: [usize; 2], lane: Lane) -> 
         }
 }
 
-/// Packs contiguous rows `first..first + count` (16 at most), values `from..until` of each, row-major at `to`:
-/// one row after another, not interleaved. Missing rows are zeros.
+/// Packs contiguous rows `first..first + count` (16 at most), values `from..until` of each, row-major at
+/// `to`: one row after another, not interleaved. Missing rows are zeros.
 ///
 /// # Safety
 /// As [`pack_interleaved`], and the rows exist; `to` has room for sixteen packed rows.

@@ -48,9 +48,9 @@ macro_rules! kernel {
         ///
         /// # Safety
         /// The machine has AVX-512 F, BW, VL and BF16; `rows` holds `lanes` lanes of 8 rows, row-major if
-        /// `ROW_MAJOR`, else interleaved; `columns` holds `lanes` times 48 lanes on the bounds of cache lines,
-        /// of which the first `16 V` are multiplied; the tile lies inside the target, and nothing else accesses
-        /// that part of it.
+        /// `ROW_MAJOR`, else interleaved; `columns` holds `lanes` times 48 lanes on the bounds of cache
+        /// lines, of which the first `16 V` are multiplied; the tile lies inside the target, and nothing else
+        /// accesses that part of it.
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
         pub unsafe fn $name<const ROW_MAJOR: bool, const V: usize>(
             lanes: usize,

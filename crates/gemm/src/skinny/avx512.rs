@@ -2,10 +2,10 @@
 //!
 //! A weight row is read from memory once, in steps of 32 values; a single stream is what the hardware
 //! prefetcher follows best. From three rows on, where multiplications delay it, weight rows are prefetched in
-//! software; from five rows on, two weight rows share each load of a row. An element's sum has one order in all
-//! of these. The sums of four weight rows are reduced across their vectors together. A bf16 value becomes f32
-//! by 16 zero bits behind it, so of a vector of bf16 the odd values need a mask and the even ones a shift; the
-//! rows are rearranged once to match: of each 32 values the even ones first.
+//! software; from five rows on, two weight rows share each load of a row. An element's sum has one order in
+//! all of these. The sums of four weight rows are reduced across their vectors together. A bf16 value becomes
+//! f32 by 16 zero bits behind it, so of a vector of bf16 the odd values need a mask and the even ones a
+//! shift; the rows are rearranged once to match: of each 32 values the even ones first.
 
 use super::TILE;
 use crate::FloatSlice;
@@ -25,8 +25,8 @@ const PREFETCH_MIN_ROWS: usize = 3;
 /// Bytes that the prefetch is ahead.
 const PREFETCH_DISTANCE: usize = 1 << 12;
 
-/// Each row padded with zeros to a multiple of 32 values; for a bf16 weight every 32 values are rearranged, the
-/// even ones first.
+/// Each row padded with zeros to a multiple of 32 values; for a bf16 weight every 32 values are rearranged,
+/// the even ones first.
 pub fn rearrange<'a>(rows: &'a [f32], weight: FloatSlice<'_>, k: usize) -> Cow<'a, [f32]> {
     let padded = k.next_multiple_of(STEP);
     let mut to = vec![0.0; rows.len() / k * padded];

@@ -2,12 +2,13 @@
 //!
 //! `to [R, N] = rows [R, K] * weight [N, K]^T`. Decoding with a KV cache consists of such products; R is the
 //! number of sequences. Each value of the weight is used in R multiplications only, so nothing is packed or
-//! copied: one thread reads each row of the weight once, front to back, and multiplies it with all R rows while
-//! it is in the L1 cache. bf16 values are widened to f32, which is exact; rows, products and sums are f32.
+//! copied: one thread reads each row of the weight once, front to back, and multiplies it with all R rows
+//! while it is in the L1 cache. bf16 values are widened to f32, which is exact; rows, products and sums are
+//! f32.
 //!
-//! Every element of the result is summed in an order that depends on K alone: it is the same for any number of
-//! threads and whatever other rows are in the batch. Machines without AVX-512 (and `WMTP_PORTABLE=1`) use a
-//! portable loop with another order.
+//! Every element of the result is summed in an order that depends on K alone: it is the same for any number
+//! of threads and whatever other rows are in the batch. Machines without AVX-512 (and `WMTP_PORTABLE=1`) use
+//! a portable loop with another order.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -50,8 +51,8 @@ pub struct SkinnyOutput<'a> {
     pub n: usize,
 }
 
-/// [`matmul_skinny`] of the same rows `[R, K]` with several weights of one type: the work is divided among the
-/// threads once instead of several times.
+/// [`matmul_skinny`] of the same rows `[R, K]` with several weights of one type: the work is divided among
+/// the threads once instead of several times.
 ///
 /// # Panics
 /// If a slice's length does not fit its shape, or weights have different types.

@@ -207,7 +207,8 @@ impl Cache {
         Ok(reference)
     }
 
-    /// Evicts entries until `needed` more bytes fit, unless another process is adding: the last one to add evicts.
+    /// Evicts entries until `needed` more bytes fit, unless another process is adding: the last one to add
+    /// evicts.
     fn bound(&self, needed: u64) {
         let Some(ByteSize(most)) = self.max_size else { return };
         match clean(&self.layout, Keep::Bytes(most.saturating_sub(needed)), false) {

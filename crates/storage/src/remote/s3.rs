@@ -1,7 +1,8 @@
 //! Buckets of S3, Amazon's or any server that speaks its language.
 //!
-//! Every object that is sent carries the SHA-256 of its bytes in its metadata, so that a
-//! download can be verified; other objects are checked against their ETag where that is an MD5. Keys come from the environment alone.
+//! Every object that is sent carries the SHA-256 of its bytes in its metadata, so that a download can be
+//! verified; other objects are checked against their ETag where that is an MD5. Keys come from the
+//! environment alone.
 
 use super::{
     Broken, Found,

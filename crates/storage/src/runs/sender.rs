@@ -17,8 +17,8 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-/// Extension of the files of a run directory that grow line by line: of them, what was there at the checkpoint
-/// is sent.
+/// Extension of the files of a run directory that grow line by line: of them, what was there at the
+/// checkpoint is sent.
 const GROWS: &str = "jsonl";
 
 pub(super) fn grows(name: &str) -> bool {
@@ -181,7 +181,8 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
-    /// Sends a checkpoint: its files, then its manifest. Files that another checkpoint has, too, are copied on S3.
+    /// Sends a checkpoint: its files, then its manifest. Files that another checkpoint has, too, are copied
+    /// on S3.
     fn send_checkpoint(&mut self, snapshot: &Snapshot, progress: &Progress<'_>) -> Result<(), StorageError> {
         let remote = self.remote;
         let key = |id: &str, name: &str| remote.key(&format!("{CHECKPOINTS}/{id}/{name}"));

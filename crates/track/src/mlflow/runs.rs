@@ -136,8 +136,8 @@ fn create(client: &Client, info: &RunInfo, experiment: &str) -> Result<(), Track
     Ok(())
 }
 
-/// The id of a parent that is named by its directory, by the name of a sibling directory, or by its name in this
-/// experiment, or by the id itself.
+/// The id of a parent that is named by its directory, by the name of a sibling directory, or by its name in
+/// this experiment, or by the id itself.
 fn parent_id(client: &Client, parent: &str, dir: &Path, experiment: &str) -> Result<Option<String>, TrackError> {
     let beside = dir.parent().map(|runs| runs.join(parent));
     for dir in [Some(Path::new(parent).to_path_buf()), beside].into_iter().flatten() {

@@ -1,22 +1,23 @@
-//! The filter: only logits whose weighted gradient is large take part in the products individually, all others
-//! together as one matrix of rank one.
+//! The filter: only logits whose weighted gradient is large take part in the products individually, all
+//! others together as one matrix of rank one.
 //!
-//! With g the chunk's weighted gradients of the logits, `w_i (p - onehot)`, an element is *kept* if it is a label or
-//! larger than [`BOUND`] times the tolerance times the mean weight. The rest T, probabilities that are negligible
-//! individually but not in sum, is replaced by the product of its row and column sums over its total, which has the
-//! same row sums and, with weights of one sign, the same column sums. The error is bounded before anything is skipped:
+//! With g the chunk's weighted gradients of the logits, `w_i (p - onehot)`, an element is *kept* if it is a
+//! label or larger than [`BOUND`] times the tolerance times the mean weight. The rest T, probabilities that
+//! are negligible individually but not in sum, is replaced by the product of its row and column sums over its
+//! total, which has the same row sums and, with weights of one sign, the same column sums. The error is
+//! bounded before anything is skipped:
 //!
 //! ```text
 //! |T - r c^T / m|_F <= |T|_F + |r| |c| / m
 //! ```
 //!
-//! If the bound exceeds the tolerance times `|g|_F`, or if more than one element in [`KEPT_ONE_IN`] is kept and dense
-//! products are cheaper, all elements of the chunk are computed. So the tolerance bounds the relative error of the
-//! weighted gradient of the logits; [`BOUND`] was chosen so that on hidden states of a real model dX and dW stay within
-//! the tolerance as well.
+//! If the bound exceeds the tolerance times `|g|_F`, or if more than one element in [`KEPT_ONE_IN`] is kept
+//! and dense products are cheaper, all elements of the chunk are computed. So the tolerance bounds the
+//! relative error of the weighted gradient of the logits; [`BOUND`] was chosen so that on hidden states of a
+//! real model dX and dW stay within the tolerance as well.
 //!
-//! Skipping small probabilities is the idea of Cut Cross-Entropy (Wijmans et al. 2024, arXiv:2411.09009), which drops
-//! blocks of them; dropping them without their sum makes the error of dX 7 times as large.
+//! Skipping small probabilities is the idea of Cut Cross-Entropy (Wijmans et al. 2024, arXiv:2411.09009),
+//! which drops blocks of them; dropping them without their sum makes the error of dX 7 times as large.
 
 use crate::weighted_ce::rows::KeptRow;
 use rayon::prelude::*;
@@ -65,9 +66,9 @@ struct Scanned {
 }
 
 impl Filtered {
-    /// Scans a chunk's gradient. `each(first, count, read)` calls `read` with the gradients of `count` tokens from
-    /// `first` on in order: a value for each row (and zeros to the end of a vector). The value at a row's own label is
-    /// ignored; `labels` has the right one. `None` where all elements have to be computed.
+    /// Scans a chunk's gradient. `each(first, count, read)` calls `read` with the gradients of `count` tokens
+    /// from `first` on in order: a value for each row (and zeros to the end of a vector). The value at a
+    /// row's own label is ignored; `labels` has the right one. `None` where all elements have to be computed.
     pub fn new(
         rows: &[KeptRow],
         labels: &[f32],

@@ -1,22 +1,23 @@
 //! The loss and its gradients in f32, or with products in bf16, without materialised logits.
 //!
-//! While a block of logits is in the cache of the thread that computed it, the maximum and the sum of exponentials of
-//! every row are computed in f32, and only the exponentials, relative to the block's own maximum, are stored. With
-//! products in bf16 they are stored in bf16: half the memory of logits, so twice the rows in the same memory, and
-//! half the passes over the unembedding and its gradient. Relative to their own block's maximum no exponential loses
-//! more than bf16's 2^-9, whatever the logits' magnitude. When all blocks of a row are known, one block after another
-//! is scaled in place to the gradient `weight * (softmax - onehot)` and multiplied into dX and dW while it is in the
-//! cache.
+//! While a block of logits is in the cache of the thread that computed it, the maximum and the sum of
+//! exponentials of every row are computed in f32, and only the exponentials, relative to the block's own
+//! maximum, are stored. With products in bf16 they are stored in bf16: half the memory of logits, so twice
+//! the rows in the same memory, and half the passes over the unembedding and its gradient. Relative to their
+//! own block's maximum no exponential loses more than bf16's 2^-9, whatever the logits' magnitude. When all
+//! blocks of a row are known, one block after another is scaled in place to the gradient `weight * (softmax -
+//! onehot)` and multiplied into dX and dW while it is in the cache.
 //!
-//! Logits, and later their gradient, are stored column by column: `[V, rows]`. So the unembedding is the left factor
-//! of the logits and the gradient that of dW, which the products read in place; and rows are the SIMD lanes wherever
-//! sums run over the vocabulary.
+//! Logits, and later their gradient, are stored column by column: `[V, rows]`. So the unembedding is the left
+//! factor of the logits and the gradient that of dW, which the products read in place; and rows are the SIMD
+//! lanes wherever sums run over the vocabulary.
 //!
-//! The second pass cuts the vocabulary into [`STRIPES`], each with a dX of its own; these are added in order at the
-//! end. So the threads synchronise once for each chunk, and the result does not depend on their number.
+//! The second pass cuts the vocabulary into [`STRIPES`], each with a dX of its own; these are added in order
+//! at the end. So the threads synchronise once for each chunk, and the result does not depend on their
+//! number.
 //!
-//! The cross-entropies are those of the f32 logits, not of rounded ones. Online log-sum-exp over blocks after Milakov
-//! and Gimelshein 2018, arXiv:1805.02867.
+//! The cross-entropies are those of the f32 logits, not of rounded ones. Online log-sum-exp over blocks after
+//! Milakov and Gimelshein 2018, arXiv:1805.02867.
 
 use super::LossOutput;
 use super::filter::Filtered;
@@ -38,8 +39,8 @@ const PART: usize = 96;
 /// Parts of a block.
 const PARTS: usize = WIDTH / PART;
 
-/// Parts of the vocabulary that are multiplied into gradients of their own. Two and not four: the memory saved is that
-/// of 512 rows a chunk in bf16 instead of 416.
+/// Parts of the vocabulary that are multiplied into gradients of their own. Two and not four: the memory
+/// saved is that of 512 rows a chunk in bf16 instead of 416.
 const STRIPES: usize = 2;
 
 /// The type in which exponentials, and then the gradient, are stored and multiplied.
@@ -319,9 +320,9 @@ impl<K: Storage> Chunk<'_, K> {
         self.rows[i].weight * ((e - stats.sum) / stats.sum)
     }
 
-    /// Turns the exponentials into the gradient, and multiplies it into dX of the chunk, `[rows, D]` at the start of
-    /// `d_x` (which has room for one a stripe), and dW. `x` has the rows, and a row of zeros where their number is
-    /// odd. Gradients that are not requested are empty or `None`.
+    /// Turns the exponentials into the gradient, and multiplies it into dX of the chunk, `[rows, D]` at the
+    /// start of `d_x` (which has room for one a stripe), and dW. `x` has the rows, and a row of zeros where
+    /// their number is odd. Gradients that are not requested are empty or `None`.
     fn multiply(
         &mut self,
         stats: &[RowStats],
@@ -409,8 +410,8 @@ impl<K: Storage> Chunk<'_, K> {
     }
 }
 
-/// From `logits` `[count, lanes]`, whose rows are `stride` apart: for each lane the maximum and the sum of the
-/// exponentials relative to it, and the exponentials to `to` `[count, lanes]`. A NaN makes the sum a NaN.
+/// From `logits` `[count, lanes]`, whose rows are `stride` apart: for each lane the maximum and the sum of
+/// the exponentials relative to it, and the exponentials to `to` `[count, lanes]`. A NaN makes the sum a NaN.
 #[inline(always)]
 fn take_exponentials<K: Storage>(logits: &[f32], stride: usize, to: &mut [K], max: &mut [f32], sums: &mut [f32]) {
     let lanes = max.len();

@@ -7,8 +7,8 @@ use rayon::prelude::*;
 use wmtp_gemm::simd::vectorized;
 use wmtp_gemm::{MatrixView, Precision, matmul};
 
-/// The rows of a chunk are this many logits further apart than they are long: rows whose distance is a multiple of
-/// the page size (V = 49152) would share few sets of the cache.
+/// The rows of a chunk are this many logits further apart than they are long: rows whose distance is a
+/// multiple of the page size (V = 49152) would share few sets of the cache.
 const ROW_PADDING: usize = 16;
 
 /// Rows are given to threads in portions of at least this many logits.

@@ -1,8 +1,8 @@
-//! The loss and its gradients on flex, on slices in f32: [`fused`] with gradients, [`loss_only`] without. f64 takes
-//! the form in burn's operations.
+//! The loss and its gradients on flex, on slices in f32: [`fused`] with gradients, [`loss_only`] without. f64
+//! takes the form in burn's operations.
 //!
-//! No result depends on the number of threads or on their timing: every element is summed by one thread in a fixed
-//! order, and the row losses are summed in f64, in row order.
+//! No result depends on the number of threads or on their timing: every element is summed by one thread in a
+//! fixed order, and the row losses are summed in f64, in row order.
 
 mod filter;
 mod fused;

@@ -102,8 +102,8 @@ struct PublishedRow {
     atol: f64,
 }
 
-/// How many inputs a field has: a list of lists of arguments, or `{}` for none, as Mbpp/793 has it. Only Python
-/// reads the arguments, which may be numbers of any size.
+/// How many inputs a field has: a list of lists of arguments, or `{}` for none, as Mbpp/793 has it. Only
+/// Python reads the arguments, which may be numbers of any size.
 struct Inputs(usize);
 
 impl<'de> Deserialize<'de> for Inputs {

@@ -1,10 +1,10 @@
 //! HumanEval+ and MBPP+ (Liu et al. 2023, arXiv 2305.01210): the functions of HumanEval and MBPP, judged
 //! on many more inputs by what their reference solutions return.
 //!
-//! The rules are those of evalplus 0.3.1, verdict for verdict (`tests/agreement/evalplus_judge.py`): how inputs
-//! become arguments (`reference.py`), how results are compared (`calls.py`), four times the reference's
-//! time and at least a second for a call. Base and added inputs are run apart, and an answer passes if
-//! it passes both.
+//! The rules are those of evalplus 0.3.1, verdict for verdict (`tests/agreement/evalplus_judge.py`): how
+//! inputs become arguments (`reference.py`), how results are compared (`calls.py`), four times the
+//! reference's time and at least a second for a call. Base and added inputs are run apart, and an answer
+//! passes if it passes both.
 //!
 //! evalplus 0.3.1 fails every program on HumanEval/32, whose own oracle it applies but does not count as
 //! run. So does the variant `full`; the variant `repaired` counts it, as later source of evalplus does.
