@@ -1,10 +1,14 @@
 //! A model directory of any kind that training leaves: loaded for inference, or an adapter merged into its
-//! base and written as a model directory of its own.
+//! base and written as a model directory of its own. And the micro model that is built in.
 
 use super::{ModelDir, PipelineError};
+use crate::data::{MICRO_CONFIG, Tokenizer};
 use burn::tensor::{DType, Device};
-use std::path::Path;
-use wmtp_model::{Companions, ExportOptions, Exported, Heads, LoadOptions, MtpLlama};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+use wmtp_model::{Companions, ExportOptions, Exported, Heads, LlamaConfig, LoadOptions, MtpLlama, SaveDtype};
 
 /// Loads the model in `dir`; with `base` the LoRA adapter in `dir` on top of it, merged in f32. `heads`:
 /// as stored, or this number of them. Weights are kept in `dtype`.
@@ -54,4 +58,31 @@ pub fn export_merged(
     let model = load_model(dir, Some(base), heads, DType::F32, device)?;
     let companions = Companions::read(dir)?.or(Companions::read(base)?);
     Ok(wmtp_model::export_model(&model, &companions, target, dtype)?)
+}
+
+/// The seed of the micro model's random weights; part of what "the micro model" means.
+const SEED: u64 = 42;
+
+/// Writes the micro model (random weights from a fixed seed, and its tokenizer) into the cache,
+/// unless it is there, and gives its directory. The directory appears whole or not at all.
+pub fn micro_model(cache: &Path, device: &Device) -> Result<PathBuf, PipelineError> {
+    let dir = cache.join("builtin").join("micro-1");
+    if dir.join("config.json").is_file() {
+        return Ok(dir);
+    }
+    let io = || PipelineError::io("writing the built-in model to", &dir);
+    let temporary = cache.join("builtin").join(format!(".tmp-micro-{}", std::process::id()));
+    fs::create_dir_all(&temporary).map_err(io())?;
+    let config = LlamaConfig::parse(MICRO_CONFIG)?;
+    wmtp_model::save(&config.init(SEED, device), &temporary, SaveDtype::F32)?;
+    Tokenizer::builtin_micro()?.save(&temporary)?;
+    match fs::rename(&temporary, &dir) {
+        Ok(()) => Ok(dir),
+        // Another process was faster; its copy is the same.
+        Err(_) if dir.join("config.json").is_file() => {
+            fs::remove_dir_all(&temporary).map_err(io())?;
+            Ok(dir)
+        }
+        Err(error) => Err(io()(error)),
+    }
 }

@@ -4,7 +4,6 @@
 //! `baseline` trains with a control scorer (uniform, random, shuffled, position), `rho1` against a
 //! reference model, `critic` first trains a value head and then weights tokens by value differences.
 
-mod builtin;
 mod error;
 mod experiment;
 mod export;
@@ -27,11 +26,10 @@ mod train;
 mod upload;
 mod value_stage;
 
-pub use builtin::micro_model;
 pub use error::PipelineError;
 pub use experiment::Experiment;
 pub(crate) use experiment::default_name;
-pub use export::{export_merged, load_model};
+pub use export::{export_merged, load_model, micro_model};
 pub use finish::TrainSummary;
 pub use generate::{ModelGenerator, ScoreReport, TokenWriter, Written, score_text};
 pub use heads::{BINS, Bin, HeadFigures, HeadsReport, judge_heads};
