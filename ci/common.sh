@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by the scripts in this directory: the repository's root, cargo's environment, and helpers.
+# Sourced by the scripts in this directory: the repository's root, cargo's environment, and functions.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0
