@@ -78,6 +78,18 @@ pub fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
+/// The paths of a directory's entries, sorted.
+///
+/// # Errors
+/// What the file system says.
+pub fn entries(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = std::fs::read_dir(dir)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<io::Result<Vec<_>>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
 /// Reads a JSON file.
 ///
 /// # Errors

@@ -113,14 +113,7 @@ pub(super) fn hash(path: &Path) -> Result<FileHash, CheckpointError> {
 }
 
 pub(super) fn entries(dir: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
-    let read = || -> io::Result<Vec<PathBuf>> {
-        let mut paths = fs::read_dir(dir)?
-            .map(|e| e.map(|e| e.path()))
-            .collect::<io::Result<Vec<_>>>()?;
-        paths.sort();
-        Ok(paths)
-    };
-    Ok(read().map_err(RunError::io("reading", dir))?)
+    Ok(crate::fs::entries(dir).map_err(RunError::io("reading", dir))?)
 }
 
 pub(super) fn file_name(path: &Path) -> String {

@@ -281,14 +281,7 @@ fn remove(path: &Path) -> Result<(), StorageError> {
 
 /// What lies in a directory, in order of names; nothing if it is not there.
 fn files(dir: &Path) -> Result<Vec<PathBuf>, StorageError> {
-    let read = || -> io::Result<Vec<PathBuf>> {
-        let mut paths = fs::read_dir(dir)?
-            .map(|e| e.map(|e| e.path()))
-            .collect::<io::Result<Vec<_>>>()?;
-        paths.sort();
-        Ok(paths)
-    };
-    match read() {
+    match crate::fs::entries(dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         done => done.map_err(|e| cache_error(dir, &e)),
     }
