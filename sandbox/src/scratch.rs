@@ -362,7 +362,13 @@ fn names(directory: BorrowedFd<'_>, most: u64) -> io::Result<Vec<CString>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::{
+        os::unix::fs::{PermissionsExt, symlink},
+        sync::{
+            Arc,
+            atomic::{AtomicBool, AtomicUsize, Ordering},
+        },
+    };
 
     fn scratch() -> (tempfile::TempDir, Scratch) {
         let temp = tempfile::tempdir().unwrap();
@@ -413,28 +419,42 @@ mod tests {
         assert_eq!(left_in(&temp), 0);
     }
 
+    /// However the two threads are scheduled: removal either wins or gives up, and what it gave up on is gone once
+    /// nobody makes files any more.
     #[test]
     fn removal_ends_though_files_are_being_made() {
         let (temp, scratch) = scratch();
         let path = scratch.path().to_owned();
+        let parent = temp.path().to_owned();
+        let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (asked, made) = (stop.clone(), count.clone());
         let maker = std::thread::spawn(move || {
-            let mut made = 0;
-            for i in 0.. {
-                let inner = path.join(format!("d{}", i % 7));
-                let _ = std::fs::create_dir(&inner);
-                if std::fs::write(inner.join("f"), "x").is_ok() || std::fs::write(path.join("f"), "x").is_ok() {
-                    made += 1;
-                } else if !path.exists() {
+            for i in (0..7).cycle() {
+                if asked.load(Ordering::Relaxed) {
                     break;
                 }
+                let inner = path.join(format!("d{i}"));
+                let _ = std::fs::create_dir(&inner);
+                if std::fs::write(inner.join("f"), "x").is_ok() || std::fs::write(path.join("f"), "x").is_ok() {
+                    made.fetch_add(1, Ordering::Relaxed);
+                }
             }
-            made
         });
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        drop(scratch);
-        let _ = std::fs::remove_dir_all(temp.path());
-        assert!(maker.join().unwrap() > 0);
-        assert!(!temp.path().exists());
+        while count.load(Ordering::Relaxed) == 0 {
+            std::thread::yield_now();
+        }
+        let (done, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            drop(scratch);
+            let _ = done.send(());
+        });
+        let in_time = ended.recv_timeout(Duration::from_secs(120));
+        stop.store(true, Ordering::Relaxed);
+        maker.join().unwrap();
+        in_time.expect("removal ends while files are still being made");
+        let parent = open_path(&parent).unwrap();
+        empty(parent.as_fd()).unwrap();
+        assert_eq!(left_in(&temp), 0);
     }
 
     #[test]
