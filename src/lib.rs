@@ -7,8 +7,6 @@
 //!
 //! The run directory, `storage` and `track` are crates of their own under `crates/`, named here as modules.
 
-#![deny(missing_docs)]
-
 pub mod cli;
 pub mod data;
 pub mod device;

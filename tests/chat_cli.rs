@@ -1,5 +1,6 @@
 //! `wmtp generate` and `wmtp chat` as a user meets them: streamed text, chat templates, conversations,
 //! models named by a run.
+#![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
 mod common;
 

@@ -3,6 +3,7 @@
 //!
 //! To add a case, add a line to [`CASES`]. `{dir}` stands for a fresh directory that holds the
 //! files of [`FILES`] and nothing else; runs go to `{dir}/out`, which is not there.
+#![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
 mod support;
 

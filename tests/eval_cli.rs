@@ -1,5 +1,6 @@
 //! `wmtp eval` as a user runs it, with the built-in model: killed and resumed, repeated, estimated,
 //! fed with completions from elsewhere. Needs `python3`.
+#![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
 use serde_json::Value;
 use std::{

@@ -1,4 +1,5 @@
 //! `hf://` against a local server that answers like the model hub.
+#![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Sweeps with the built program: their table, kills, failures, changes, and jobs of a cluster.
+#![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
 mod common;
 

@@ -12,8 +12,6 @@
 //! f32 rows; what is saved for the backward pass can be stored in bf16 ([`SavedActivations`]). No result
 //! depends on the number of threads: rows are computed independently, and sums over rows are taken over
 //! blocks of a fixed size, added in order.
-#![deny(missing_docs)]
-
 pub mod accumulate;
 pub mod adamw;
 pub mod attention;

@@ -25,22 +25,26 @@ impl Counting {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         Self::add(layout.size());
+        // SAFETY: the caller keeps what `GlobalAlloc` asks for, and so does this call.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         Self::add(layout.size());
+        // SAFETY: the caller keeps what `GlobalAlloc` asks for, and so does this call.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         ALIVE.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: the caller keeps what `GlobalAlloc` asks for, and so does this call.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // As if both were alive for a moment: never too little.
         Self::add(size);
+        // SAFETY: the caller keeps what `GlobalAlloc` asks for, and so does this call.
         let moved = unsafe { System.realloc(pointer, layout, size) };
         ALIVE.fetch_sub(layout.size(), Relaxed);
         moved

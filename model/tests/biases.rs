@@ -1,5 +1,6 @@
 //! Biases of the attention sublayer (`attention_bias` of transformers' Llama): against transformers, through
 //! every way of decoding, and in every file that is written.
+#![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! `config.json`: what transformers writes is understood and kept, what cannot be run is refused.
+#![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
 mod common;
 

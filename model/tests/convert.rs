@@ -1,5 +1,6 @@
 //! Conversion between Hugging Face's layout and Meta's: against files that torch wrote, and there
 //! and back.
+#![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
 mod common;
 

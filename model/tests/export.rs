@@ -1,4 +1,5 @@
 //! Exported directories: bits, types, heads, adapters, refusals.
+#![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
 mod common;
 

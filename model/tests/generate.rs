@@ -1,5 +1,6 @@
 //! Generation of random tiny models, held against a plain loop that runs the whole model again for
 //! every token, without cache or batch.
+#![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
 mod common;
 

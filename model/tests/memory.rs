@@ -1,4 +1,5 @@
 //! What training keeps between forward and backward pass, counted in bytes.
+#![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,11 +16,13 @@ static LIVE: AtomicUsize = AtomicUsize::new(0);
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LIVE.fetch_add(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller keeps what `GlobalAlloc` asks for, and so does this call.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller keeps what `GlobalAlloc` asks for, and so does this call.
         unsafe { System.dealloc(pointer, layout) }
     }
 }

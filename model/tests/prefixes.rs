@@ -1,4 +1,5 @@
 //! Beginnings that prompts share are computed once, and nothing else changes.
+#![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
 mod common;
 

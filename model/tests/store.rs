@@ -1,4 +1,5 @@
 //! Model directories: what is saved comes back bit for bit, and what does not fit is named at once.
+#![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Against real servers: S3 and MLflow, which `tests/services/run.sh` starts.
+#![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,4 +1,5 @@
 //! What a user may write into settings, and what comes out.
+#![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
 mod errors;
 mod merge;

@@ -7,8 +7,6 @@
 //! a file. Nothing is animated or interactive. A page holds each chart twice, for wide and for narrow
 //! columns, so that no text is scaled below 10 pixels.
 
-#![deny(missing_docs)]
-
 #[cfg(feature = "svg")]
 mod axis;
 #[cfg(feature = "svg")]
@@ -61,5 +59,6 @@ pub const PALETTE: [(u8, u8, u8); 6] = [
     (0x6d, 0x6d, 0x6d),
 ];
 
-#[cfg(all(test, feature = "svg"))]
+#[cfg(test)]
+#[cfg(feature = "svg")]
 mod tests;

@@ -20,8 +20,6 @@
 //!
 //! [`matmul_skinny`] multiplies few rows, which is bound by memory bandwidth. This crate depends on no tensor
 //! library.
-#![deny(missing_docs)]
-
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod portable;

@@ -4,8 +4,6 @@
 //! Writers and readers of a run share the types here. Knows nothing of training, and nothing of who reads
 //! what is written: a [`RunObserver`] may be attached, and `track` does so.
 
-#![deny(missing_docs)]
-
 use wmtp_base::fs;
 
 mod checkpoint;

@@ -5,8 +5,6 @@
 //! It does not know what the bytes mean: which files make a model directory is a list of names here,
 //! and `builtin:` names are their owners' affair.
 
-#![deny(missing_docs)]
-
 mod cache;
 mod config;
 mod error;

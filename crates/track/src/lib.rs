@@ -5,8 +5,6 @@
 //! to an MLflow server over HTTP ([`Mlflow`]), to one of your own, to several, or to none. The only
 //! place that speaks MLflow; it does not know training.
 
-#![deny(missing_docs)]
-
 mod config;
 mod deliver;
 mod describe;

@@ -1,5 +1,6 @@
 //! Honest programs work as they would anywhere, limits end what passes them, and a host that lacks
 //! a layer is refused.
+#![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
 #[path = "../common/mod.rs"]
 mod common;

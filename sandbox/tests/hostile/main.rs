@@ -1,5 +1,6 @@
 //! Hostile programs: nothing is read, written, reached or left behind, and the next honest program
 //! is judged as ever. As root, as an ordinary user, and behind bubblewrap.
+#![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
 mod cases;
 #[path = "../common/mod.rs"]
