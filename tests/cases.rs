@@ -11,8 +11,6 @@ mod case;
 #[path = "cases/chat.rs"]
 mod chat;
 mod common;
-#[path = "cases/completions.rs"]
-mod completions;
 #[path = "cases/evaluation.rs"]
 mod evaluation;
 #[path = "cases/models.rs"]

@@ -35,7 +35,6 @@ fn floats(value: &Value) -> Vec<f64> {
 }
 
 #[test]
-#[ignore = "needs WMTP_SMOLLM2_DIR and WMTP_SMOLLM2_REFERENCE; tests/compat/smollm2.sh sets them and runs this"]
 fn agrees_with_transformers() {
     let dir = path("WMTP_SMOLLM2_DIR");
     let text = std::fs::read_to_string(path("WMTP_SMOLLM2_REFERENCE")).expect("the reference can be read");

@@ -14,6 +14,7 @@ use crate::{
     text::gib,
     track::{self, TrackerKind},
 };
+use burn::tensor::Tensor;
 use serde::Serialize;
 use std::{fmt::Write, path::Path};
 
@@ -100,13 +101,28 @@ fn examine(config: &Config) -> Report {
     }
 }
 
-/// The device that the settings name opens.
+/// The device that the settings name opens and computes a product.
 fn device(backend: &str) -> Result<String, String> {
-    match device::resolve(backend) {
-        Ok((name, _)) if name == backend => Ok(name),
-        Ok((name, _)) => Ok(format!("{backend} takes {name}")),
-        Err(error) => Err(error.to_string()),
+    let (name, device) = device::resolve(backend).map_err(|error| error.to_string())?;
+    let factor = Tensor::<2>::from_data([[1.0f32, 2.0], [3.0, 4.0]], &device);
+    match device::to_f32(factor.clone().matmul(factor)) {
+        Ok(product) if product == [7.0, 10.0, 15.0, 22.0] => {}
+        Ok(wrong) => {
+            return Err(format!(
+                "{name} computed {wrong:?} for [[1, 2], [3, 4]] squared: do not use it"
+            ));
+        }
+        Err(error) => {
+            return Err(format!(
+                "{name}: {error}; check its driver, or take another with `--device`"
+            ));
+        }
     }
+    Ok(if name == backend {
+        name
+    } else {
+        format!("{backend} takes {name}")
+    })
 }
 
 /// A program runs in the sandbox, with every layer.

@@ -66,26 +66,6 @@ fn predictions_without_an_answer_are_refused_with_file_line_and_field() {
     }
 }
 
-#[test]
-fn contest_programs_that_set_their_stack_limit_pass() {
-    let case = Case::new("contest-programs");
-    let report = case.json(&[
-        "eval",
-        "contest",
-        "--predictions",
-        "predictions.jsonl",
-        "--tasks",
-        "1113_C",
-        "--samples",
-        "26",
-        "--output",
-        "runs",
-        "--no-verdict-cache",
-        "--json",
-    ]);
-    assert_eq!(report["results"]["passed"], 26, "{report:#}");
-}
-
 /// A model that writes the answer: three backticks inside a line come before the block.
 #[test]
 fn a_chat_answer_with_backticks_in_its_prose_passes() {

@@ -16,4 +16,4 @@ if [ ! -f "$model/model.safetensors" ]; then
     "$venv/bin/python" "$builder" "$model"
 fi
 export WMTP_SMOLLM2_DIR="$PWD/$model" WMTP_SMOLLM2_REFERENCE="$reference"
-cargo test --release --locked --test smollm2 -- --ignored --nocapture
+cargo test --release --locked --test smollm2 -- --nocapture

@@ -28,7 +28,6 @@ fn refused(command: &mut Command) -> String {
 }
 
 #[test]
-#[ignore = "needs S3 and MLflow: bash tests/services/run.sh"]
 fn a_model_goes_to_staging_and_then_to_production_with_its_card() {
     let home = tempfile::tempdir().unwrap();
     let (experiment, name) = (unique("mtp/critic/mbpp"), unique("model"));

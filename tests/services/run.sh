@@ -95,4 +95,4 @@ if [ "${1:-}" = --only-start ]; then
     # Not in the foreground: a signal is to be heard at once.
     wait "${pids[@]}"
 fi
-cargo test --release --locked --test services -- --ignored "$@"
+cargo test --release --locked --test services -- "$@"

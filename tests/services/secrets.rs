@@ -92,7 +92,6 @@ fn by_environment(home: &Path, experiment: &str, name: &str) -> Command {
 }
 
 #[test]
-#[ignore = "needs S3 and MLflow: bash tests/services/run.sh"]
 fn no_secret_is_left_behind_anywhere() {
     let home = tempfile::tempdir().unwrap();
     let experiment = unique("secrets");

@@ -7,7 +7,6 @@ use crate::{
 };
 
 #[test]
-#[ignore = "needs S3 and MLflow: bash tests/services/run.sh"]
 fn arms_and_their_evaluations_are_filed_under_the_sweep() {
     let home = tempfile::tempdir().unwrap();
     let (uri, experiment) = (mlflow(), unique("sweep"));

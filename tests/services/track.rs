@@ -88,7 +88,6 @@ fn expected_params(dir: &Path, home: &Path) -> BTreeMap<String, String> {
 }
 
 #[test]
-#[ignore = "needs S3 and MLflow: bash tests/services/run.sh"]
 fn a_run_is_at_mlflow_as_it_was_written() {
     let home = tempfile::tempdir().unwrap();
     let experiment = unique("mtp/critic/mbpp");
@@ -125,7 +124,6 @@ fn a_run_is_at_mlflow_as_it_was_written() {
 }
 
 #[test]
-#[ignore = "needs S3 and MLflow: bash tests/services/run.sh"]
 fn files_go_straight_to_s3_where_the_server_says_so() {
     let home = tempfile::tempdir().unwrap();
     let (experiment, server) = (unique("direct"), mlflow());

@@ -47,7 +47,6 @@ fn info(dir: &Path, experiment: &str, name: &str) -> RunInfo {
 /// 200 schedules of everything that the proxy can do to an exchange. Each run has a series, points by
 /// themselves, parameters, tags and a file; every other one is opened twice, as after a restart.
 #[test]
-#[ignore = "needs S3 and MLflow: bash tests/services/run.sh"]
 fn under_200_random_schedules_of_faults_every_point_is_there_once() {
     const SCHEDULES: u64 = 200;
     const STEPS: i64 = 24;
@@ -160,7 +159,6 @@ fn values(step: i64) -> BTreeMap<String, f64> {
 
 /// 3,125 steps of 16 values.
 #[test]
-#[ignore = "needs S3 and MLflow: bash tests/services/run.sh"]
 fn fifty_thousand_points_of_a_run_reach_the_server() {
     let dir = tempfile::tempdir().unwrap();
     let experiment = unique("many");
@@ -224,7 +222,6 @@ fn complete(run: &Path, server: &str) {
 }
 
 #[test]
-#[ignore = "needs S3 and MLflow: bash tests/services/run.sh"]
 fn a_run_without_its_server_is_trained_and_delivered_later() {
     let proxy = Proxy::start(&mlflow(), Faults::none());
     proxy.set_outage(true);
@@ -260,7 +257,6 @@ fn a_run_without_its_server_is_trained_and_delivered_later() {
 /// Killed in the middle, then continued from the checkpoint before: the same run at the server, the
 /// steps that were computed twice there once.
 #[test]
-#[ignore = "needs S3 and MLflow: bash tests/services/run.sh"]
 fn a_killed_and_resumed_run_goes_on_at_the_server() {
     let home = tempfile::tempdir().unwrap();
     let experiment = unique("killed");
@@ -293,7 +289,6 @@ fn a_killed_and_resumed_run_goes_on_at_the_server() {
 /// A machine is gone with everything that it had logged and not delivered; another one has the run's
 /// directory as it was at a checkpoint, without the spool.
 #[test]
-#[ignore = "needs S3 and MLflow: bash tests/services/run.sh"]
 fn a_run_that_lost_its_spool_goes_on_at_the_server_without_doubles() {
     let dir = tempfile::tempdir().unwrap();
     let experiment = unique("lost");
@@ -323,7 +318,6 @@ fn a_run_that_lost_its_spool_goes_on_at_the_server_without_doubles() {
 
 /// What the server itself does with the same points sent twice.
 #[test]
-#[ignore = "needs S3 and MLflow: bash tests/services/run.sh"]
 fn the_server_keeps_one_of_equal_points() {
     let dir = tempfile::tempdir().unwrap();
     let experiment = unique("twice");

@@ -15,7 +15,7 @@ fi
 # The package comes without its execution bit.
 chmod +x "$(ptxas)"
 rm -rf "$target/cuda-sources"
-# The features of `just test-wgpu` and the whole workspace, so that both share one build of burn.
-(cd ../../.. && cargo build --release --locked --features wgpu,cuda-check --example cuda_check)
+# The features of `just test-devices` and the whole workspace, so that both share one build of burn.
+(cd ../../.. && cargo build --release --locked --features wgpu,ndarray,cuda-check --example cuda_check)
 "$target/release/examples/cuda_check" "$target/cuda-sources"
 "$venv/bin/python" check.py "$(nvidia)" "$target/cuda-sources" --ptxas "$(ptxas)" --documented ../../../docs/cuda-kernels.md

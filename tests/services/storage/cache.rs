@@ -44,7 +44,6 @@ fn entries(dir: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-#[ignore = "needs S3 and MLflow: bash tests/services/run.sh"]
 fn two_processes_that_want_the_same_object_download_it_once() {
     let bucket = Bucket::new("two");
     let bytes = noise(3, large());
@@ -90,7 +89,6 @@ fn two_processes_that_want_the_same_object_download_it_once() {
 }
 
 #[test]
-#[ignore = "needs S3 and MLflow: bash tests/services/run.sh"]
 fn a_fetch_killed_at_twenty_random_moments_never_leaves_a_wrong_or_partial_file() {
     let bucket = Bucket::new("kills");
     let bytes = noise(4, large());
@@ -158,7 +156,6 @@ fn a_fetch_killed_at_twenty_random_moments_never_leaves_a_wrong_or_partial_file(
 }
 
 #[test]
-#[ignore = "needs S3 and MLflow: bash tests/services/run.sh"]
 fn a_fetch_goes_on_where_a_kill_broke_it() {
     let bucket = Bucket::new("resumed");
     bucket.put("object.bin", noise(5, 64 << 20));
@@ -190,7 +187,6 @@ fn a_fetch_goes_on_where_a_kill_broke_it() {
 }
 
 #[test]
-#[ignore = "needs S3 and MLflow: bash tests/services/run.sh"]
 fn what_was_used_least_recently_leaves_unless_it_is_in_use() {
     let bucket = Bucket::new("bound");
     for name in ["a", "b", "c", "d"] {

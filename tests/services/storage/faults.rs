@@ -135,7 +135,6 @@ fn schedule(bucket: &Bucket, seed: u64, count: &Mutex<HashMap<Fault, usize>>) {
 }
 
 #[test]
-#[ignore = "needs S3 and MLflow: bash tests/services/run.sh"]
 fn two_hundred_schedules_of_faults_lose_and_spoil_nothing() {
     let schedules = std::env::var("WMTP_TEST_SCHEDULES").map_or(200, |text| text.parse().expect("a number"));
     let bucket = Bucket::new("faults");
@@ -165,7 +164,6 @@ fn two_hundred_schedules_of_faults_lose_and_spoil_nothing() {
 }
 
 #[test]
-#[ignore = "needs S3 and MLflow: bash tests/services/run.sh"]
 fn a_server_that_falls_silent_is_asked_again() {
     let bucket = Bucket::new("silent");
     let bytes = noise(6, 1_000_000);
@@ -188,7 +186,6 @@ fn a_server_that_falls_silent_is_asked_again() {
 }
 
 #[test]
-#[ignore = "needs S3 and MLflow: bash tests/services/run.sh"]
 fn a_half_sent_or_damaged_checkpoint_is_never_taken_and_the_one_before_is() {
     let bucket = Bucket::new("damage");
     let settings = config(&endpoint());
@@ -259,7 +256,6 @@ fn a_half_sent_or_damaged_checkpoint_is_never_taken_and_the_one_before_is() {
 }
 
 #[test]
-#[ignore = "needs S3 and MLflow: bash tests/services/run.sh"]
 fn the_retention_rule_holds_on_s3_too() {
     let bucket = Bucket::new("retention");
     let settings = config(&endpoint());

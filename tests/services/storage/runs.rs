@@ -71,7 +71,6 @@ fn kill_at(mut child: Child, runs: &RemoteRuns, name: &str, step: usize) {
 }
 
 #[test]
-#[ignore = "needs S3 and MLflow: bash tests/services/run.sh"]
 fn a_critic_run_killed_twice_ends_from_s3_alone_as_if_nothing_had_happened() {
     let bucket = Bucket::new("resume");
     let whole = tempfile::tempdir().expect("a directory");
@@ -168,7 +167,6 @@ fn a_critic_run_killed_twice_ends_from_s3_alone_as_if_nothing_had_happened() {
 }
 
 #[test]
-#[ignore = "needs S3 and MLflow: bash tests/services/run.sh"]
 fn an_outage_delays_the_copy_and_stops_nothing() {
     let bucket = Bucket::new("outage");
     let proxy = Proxy::start(&endpoint(), Faults::none());

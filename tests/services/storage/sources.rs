@@ -9,7 +9,6 @@ use std::{fs, path::Path};
 use wmtp::storage::{Kind, StorageError};
 
 #[test]
-#[ignore = "needs S3 and MLflow: bash tests/services/run.sh"]
 fn files_and_directories_are_found_here_then_in_the_cache_then_on_s3() {
     let bucket = Bucket::new("sources");
     let home = tempfile::tempdir().expect("a directory");
@@ -75,7 +74,6 @@ fn files_and_directories_are_found_here_then_in_the_cache_then_on_s3() {
 }
 
 #[test]
-#[ignore = "needs S3 and MLflow: bash tests/services/run.sh"]
 fn what_is_not_there_or_not_allowed_is_one_sentence() {
     let bucket = Bucket::new("errors");
     let home = tempfile::tempdir().expect("a directory");
@@ -141,7 +139,6 @@ fn losses(home: &Path, model: &str, data: &str) -> Vec<String> {
 }
 
 #[test]
-#[ignore = "needs S3 and MLflow: bash tests/services/run.sh"]
 fn training_is_the_same_from_local_remote_and_mixed_sources() {
     let bucket = Bucket::new("mixed");
     let home = tempfile::tempdir().expect("a directory");

@@ -1,9 +1,10 @@
 //! The benchmarks' own answers: every reference solution passes and none is suspect, and programs
 //! with a verified label get it.
 
-use super::{mbpp_file, runner};
+use super::runner;
 use rayon::prelude::*;
 use serde::Deserialize;
+use std::path::PathBuf;
 use wmtp::{
     data::PromptStyle,
     eval::bench::{
@@ -12,6 +13,11 @@ use wmtp::{
     },
     eval::{Answer, Benchmark, HumanEval, Judge, Judgement, Verdict, check_contest, check_mbpp, sandbox::Limits},
 };
+
+fn mbpp_file(name: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("data/mbpp").join(name);
+    std::fs::read_to_string(path).unwrap()
+}
 
 #[derive(Deserialize)]
 struct Pair {
@@ -124,7 +130,7 @@ fn every_twentieth_labelled_program_gets_its_label() {
 }
 
 #[test]
-#[ignore = "runs 4,700 programs, minutes: cargo test --release --test eval -- --ignored labelled"]
+#[ignore = "runs 4,700 programs, minutes: ci/labels"]
 fn all_4700_labelled_programs_get_their_labels() {
     let (judged, wrong) = disagreements(1);
     assert_eq!(judged, 4700);
@@ -162,7 +168,7 @@ fn labelled_programs_of_every_eighth_contest_problem_get_their_labels() {
 }
 
 #[test]
-#[ignore = "runs 259 programs on up to ten tests each: cargo test --release --test eval -- --ignored contest"]
+#[ignore = "runs 259 programs on up to ten tests each: ci/labels"]
 fn all_labelled_contest_programs_get_their_labels() {
     let (correct, incorrect, wrong) = contest_disagreements(1);
     assert_eq!((correct, incorrect), (65, 194));
