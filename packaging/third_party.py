@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """What is compiled into wmtp for a target, beyond its own sources.
 
-    python3 packaging/third_party.py licences TARGET              the licences, each text once, on standard output
-    python3 packaging/third_party.py bom TARGET ROOT < BOM        a bill of materials of cargo-cyclonedx, made in ROOT,
-                                                           without the crates that are not compiled in; checked
+    python3 packaging/third_party.py licences TARGET
+        the licences, each text once, on standard output
+    python3 packaging/third_party.py bom TARGET ROOT < BOM
+        a bill of materials that cargo-cyclonedx made in ROOT, without the crates that are not compiled in; checked
 
 `bom` needs cyclonedx-python-lib[json-validation]. Both take cargo's own tree of the features that are on as the
 truth: cargo's metadata, which cargo-cyclonedx reads, also lists crates that only other features use.
