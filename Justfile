@@ -33,6 +33,10 @@ schemas:
 reference:
     cargo run --release --locked --example reference
 
+# what a release consists of, in target/package/dist; the wheel and the archive are tried
+package:
+    ci/package
+
 # format
 fmt:
     cargo fmt --all

@@ -1,4 +1,5 @@
-//! Puts the commit that the program was built from into it, where the sources are a git checkout.
+//! Puts into the program what it was built from and for: the commit, where the sources are a git checkout or
+//! the environment names it (`WMTP_COMMIT`, for sources without one), and the target.
 
 use std::{path::Path, process::Command};
 
@@ -23,5 +24,11 @@ fn main() {
     }
     if let Some(commit) = git(&["rev-parse", "HEAD"]) {
         println!("cargo:rustc-env=WMTP_COMMIT={commit}");
+    } else {
+        // rustc reads the variable of the same name itself.
+        println!("cargo:rerun-if-env-changed=WMTP_COMMIT");
+    }
+    if let Ok(target) = std::env::var("TARGET") {
+        println!("cargo:rustc-env=WMTP_TARGET={target}");
     }
 }

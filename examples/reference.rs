@@ -26,7 +26,11 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ),
     (
         "WMTP_COMMIT",
-        "set by the build script: the commit that `wmtp --version` names",
+        "read while building sources that are no git checkout: the commit that `wmtp --version` names",
+    ),
+    (
+        "WMTP_TARGET",
+        "set by the build script: the target that `wmtp --version` names",
     ),
     (
         "RAYON_NUM_THREADS",

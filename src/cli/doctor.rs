@@ -3,9 +3,9 @@
 //! Each check is carried out, not inferred: a program is run in the sandbox, a file is written into
 //! the cache, the servers that the settings name are asked. Exit code 1 if a required check fails.
 
-use super::{Failure, Output, SettingsArgs};
+use super::{Failure, Output, SettingsArgs, version};
 use crate::{
-    device::{self, Available, Backend},
+    device::{self, Available},
     eval::sandbox::{Limits, Options, Program, Runner, Sandbox, Status},
     paths::expand_home,
     run::Machine,
@@ -29,10 +29,14 @@ pub struct Args {
 struct Report {
     version: &'static str,
     commit: Option<&'static str>,
+    target: &'static str,
     features: Vec<&'static str>,
     devices: Vec<Available>,
     cores: usize,
     memory_bytes: Option<u64>,
+    /// The vector instruction sets of this machine that computing chooses from.
+    instruction_sets: Vec<&'static str>,
+    /// Whether matrix products use the AVX-512 kernels.
     avx512: bool,
     checks: Vec<HealthCheck>,
     /// Every check holds.
@@ -87,15 +91,13 @@ fn examine(config: &Config) -> Report {
     Report {
         version: env!("CARGO_PKG_VERSION"),
         commit: option_env!("WMTP_COMMIT"),
-        features: Backend::ALL
-            .into_iter()
-            .filter(|b| b.is_built_in())
-            .map(Backend::name)
-            .collect(),
+        target: version::TARGET,
+        features: version::features(),
         devices: device::available(),
         cores: machine.cores,
         memory_bytes: machine.memory_bytes,
-        avx512: avx512(),
+        instruction_sets: wmtp_kernels::instruction_sets(),
+        avx512: wmtp_kernels::has_avx512_bf16(),
         ok: checks.iter().all(|check| check.ok),
         checks,
     }
@@ -187,16 +189,6 @@ fn bucket(url: &str, config: &Config) -> Result<String, String> {
         .map_err(|e| e.to_string())
 }
 
-#[cfg(target_arch = "x86_64")]
-fn avx512() -> bool {
-    std::arch::is_x86_feature_detected!("avx512f")
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn avx512() -> bool {
-    false
-}
-
 fn for_people(report: &Report) -> String {
     let mut out = String::new();
     let mut line = |name: &str, text: String| {
@@ -206,9 +198,10 @@ fn for_people(report: &Report) -> String {
     line(
         "wmtp",
         format!(
-            "{}{}, backends built in: {}",
+            "{}{} for {}, features {}",
             report.version,
             report.commit.map(|commit| format!(" ({commit})")).unwrap_or_default(),
+            report.target,
             report.features.join(", ")
         ),
     );
@@ -219,14 +212,8 @@ fn for_people(report: &Report) -> String {
     if let Some(bytes) = report.memory_bytes {
         line("memory", format!("{:.1} GiB", gib(bytes)));
     }
-    line(
-        "AVX-512",
-        if report.avx512 {
-            "yes".into()
-        } else {
-            "no: matrix products are slower".into()
-        },
-    );
+    line("vectors", report.instruction_sets.join(", "));
+    line("products", version::matrix_products());
     for check in &report.checks {
         line(
             check.name,

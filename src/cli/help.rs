@@ -137,3 +137,9 @@ Examples:
   wmtp completions fish > ~/.config/fish/completions/wmtp.fish
 
 Completed are commands, flags, words that a flag takes, devices and the keys of --set.";
+
+/// Below `wmtp man --help`.
+pub const MAN: &str = "\
+Examples:
+  wmtp man ~/.local/share/man/man1
+  man wmtp-train";

@@ -21,6 +21,7 @@ mod generate;
 mod help;
 mod inspect;
 mod lines;
+mod man;
 mod output;
 #[cfg(feature = "mlflow")]
 mod promote;
@@ -32,12 +33,12 @@ mod score;
 mod sweep;
 mod track;
 mod train;
+mod version;
 mod writer;
 
-use crate::device::Backend;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
 use serde_json::json;
-use std::{ffi::OsString, io::IsTerminal, process::ExitCode, sync::LazyLock};
+use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
 
 pub use common::{Model, ModelSource, SettingsArgs};
 pub use failure::Failure;
@@ -49,7 +50,7 @@ pub use output::{Output, TransferBar};
 #[command(
     name = "wmtp",
     version,
-    long_version = LONG_VERSION.as_str(),
+    long_version = version::LONG.as_str(),
     propagate_version = true,
     max_term_width = 100,
     after_help = help::TOP
@@ -124,19 +125,10 @@ enum Command {
     /// Print a completion script for a shell.
     #[command(after_help = help::COMPLETIONS)]
     Completions(completions::Args),
+    /// Write the manual pages of all commands, for packages.
+    #[command(hide = true, after_help = help::MAN)]
+    Man(man::Args),
 }
-
-/// `--version`: with the commit and the backends that were built in.
-static LONG_VERSION: LazyLock<String> = LazyLock::new(|| {
-    let commit = option_env!("WMTP_COMMIT").unwrap_or("unknown");
-    let backends = Backend::ALL.into_iter().filter(|b| b.is_built_in()).map(Backend::name);
-    let backends: Vec<&str> = backends.collect();
-    format!(
-        "{}\ncommit: {commit}\nbackends: {}",
-        env!("CARGO_PKG_VERSION"),
-        backends.join(", ")
-    )
-});
 
 /// The command line as clap knows it, for the reference page.
 pub fn command() -> clap::Command {
@@ -212,6 +204,7 @@ fn run(command: Command, output: &Output) -> Result<(), Failure> {
         Command::Doctor(args) => doctor::run(args, output),
         Command::Schema(args) => schema::run(args, output),
         Command::Completions(args) => completions::run(args, output),
+        Command::Man(args) => man::run(args, output),
     }
 }
 

@@ -11,12 +11,13 @@ use figment::{
 };
 use std::path::{Path, PathBuf};
 
-/// Names starting with `WMTP_` that are no settings: the log filter, the commit that the build
-/// script names (cargo hands it to `cargo run` and `cargo test`, too), who to end with, and what a
+/// Names starting with `WMTP_` that are no settings: the log filter, the commit and the target that the
+/// build script names (cargo hands them to `cargo run` and `cargo test`, too), who to end with, and what a
 /// test asks for.
 pub const RESERVED_VARIABLES: &[&str] = &[
     "WMTP_LOG",
     "WMTP_COMMIT",
+    "WMTP_TARGET",
     "WMTP_PORTABLE",
     crate::stop::STOP_AT_EOF,
     "WMTP_SMOLLM2_DIR",

@@ -168,6 +168,26 @@ pub fn has_avx512_bf16() -> bool {
     *FOUND.get_or_init(|| std::env::var_os("WMTP_PORTABLE").is_none_or(|value| value != "1") && detected())
 }
 
+/// The vector instruction sets that computing chooses from and that this machine has, by the names that rustc
+/// gives them.
+pub fn instruction_sets() -> Vec<&'static str> {
+    macro_rules! found {
+        ($detected:ident: $($name:tt)*) => {
+            [$(($name, std::arch::$detected!($name))),*]
+        };
+    }
+    #[cfg(target_arch = "x86_64")]
+    let sets = found!(is_x86_feature_detected: "avx2" "fma" "avx512f" "avx512bw" "avx512cd" "avx512dq" "avx512vl" "avx512bf16");
+    #[cfg(target_arch = "aarch64")]
+    let sets = found!(is_aarch64_feature_detected: "neon" "fp16");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let sets: [(&'static str, bool); 0] = [];
+    sets.into_iter()
+        .filter(|(_, found)| *found)
+        .map(|(name, _)| name)
+        .collect()
+}
+
 /// How factors are packed for a precision.
 #[cfg(target_arch = "x86_64")]
 fn lane(precision: Precision) -> avx512::Lane {
