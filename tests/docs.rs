@@ -22,6 +22,7 @@ const FOLDERS: &[&str] = &[
     "data/",
     "benches/",
     "docs/",
+    "docker/",
 ];
 
 fn root() -> &'static Path {
@@ -34,7 +35,7 @@ fn read(path: &Path) -> String {
 
 /// README, changelog, compatibility table and everything in `docs`.
 fn pages() -> Vec<PathBuf> {
-    let mut pages: Vec<PathBuf> = ["README.md", "CHANGELOG.md", "COMPAT.md"]
+    let mut pages: Vec<PathBuf> = ["README.md", "CHANGELOG.md", "COMPAT.md", "docker/README.md"]
         .map(|name| root().join(name))
         .into();
     let mut folders = vec![root().join("docs")];
