@@ -146,3 +146,7 @@ bench-roofline *ARGS:
 # what the sandbox costs over plain Python; N: with N GiB resident in the caller
 bench-sandbox *ARGS:
     cargo run --release --locked -p wmtp-sandbox --example cost -- {{ARGS}}
+
+# the guides as a book in target/book/html, and every link checked
+docs:
+    bash ci/docs

@@ -1,5 +1,8 @@
 //! The pages of the project: links lead somewhere, the files, functions, commands and flags that they name
-//! exist, and prose is wrapped.
+//! exist, the book has all of them, and prose is wrapped.
+
+#[path = "docs/messages.rs"]
+mod messages;
 
 use std::{
     collections::BTreeSet,
@@ -33,11 +36,20 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// README, changelog, compatibility table and everything in `docs`.
+/// The pages in the root.
+const ROOT_PAGES: [&str; 7] = [
+    "README.md",
+    "CHANGELOG.md",
+    "CODE_OF_CONDUCT.md",
+    "COMPAT.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "docker/README.md",
+];
+
+/// Those in the root and everything in `docs`.
 fn pages() -> Vec<PathBuf> {
-    let mut pages: Vec<PathBuf> = ["README.md", "CHANGELOG.md", "COMPAT.md", "docker/README.md"]
-        .map(|name| root().join(name))
-        .into();
+    let mut pages: Vec<PathBuf> = ROOT_PAGES.map(|name| root().join(name)).into();
     let mut folders = vec![root().join("docs")];
     while let Some(folder) = folders.pop() {
         let entries = fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
@@ -112,6 +124,23 @@ fn links_lead_to_files_and_headings() {
         }
     }
     assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+/// mdBook shows only what its list of chapters names.
+#[test]
+fn the_book_has_every_page() {
+    let summary = root().join("docs/SUMMARY.md");
+    let named = links(&read(&summary));
+    let named: BTreeSet<PathBuf> = named
+        .iter()
+        .map(|link| match link.strip_prefix("../") {
+            Some(page) => root().join(page),
+            None => root().join("docs").join(link),
+        })
+        .collect();
+    let pages: BTreeSet<PathBuf> = pages().into_iter().filter(|page| *page != summary).collect();
+    let missing: Vec<&PathBuf> = pages.difference(&named).collect();
+    assert!(missing.is_empty(), "docs/SUMMARY.md lacks {missing:?}");
 }
 
 #[test]

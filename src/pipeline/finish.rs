@@ -2,12 +2,12 @@
 
 use super::{Learned, PipelineError, UploadSummary, ValueReport, request::Request};
 use crate::{
-    run::{Event, RunDir, TrainerState, file, peak_memory},
+    run::{Event, RunDir, StepLine, TrainerState, file, peak_memory},
     track::TrackingSummary,
     train::TrainError,
 };
 use serde::Serialize;
-use std::{path::PathBuf, time::Instant};
+use std::{fs, path::PathBuf, time::Instant};
 
 /// How a training run ended.
 #[derive(Clone, Debug, Serialize)]
@@ -56,7 +56,8 @@ pub(super) fn note_failure(request: &Request, run: &RunDir, error: &PipelineErro
             | TrainError::Fallbacks { step, .. }
             | TrainError::Failed { step, .. },
         ) => *step,
-        _ => 0,
+        // A checkpoint that could not be written, for one.
+        _ => last_step(&fs::read_to_string(run.file(file::METRICS)).unwrap_or_default()),
     };
     let event = Event {
         step,
@@ -66,6 +67,13 @@ pub(super) fn note_failure(request: &Request, run: &RunDir, error: &PipelineErro
     if let Err(error) = run.event(&event) {
         request.progress.warning(&error.to_string());
     }
+}
+
+/// The step of the last line of `metrics.jsonl` that can be read; 0 without one.
+fn last_step(metrics: &str) -> usize {
+    let mut lines = metrics.lines().rev();
+    let last = lines.find_map(|line| serde_json::from_str::<StepLine>(line).ok());
+    last.map_or(0, |line| line.step)
 }
 
 /// The run's report, finished or not. A run that trained is not failed by a page that can't be written.
@@ -100,5 +108,17 @@ pub(super) fn summary(
         report: run.file(file::REPORT_HTML),
         tracking,
         upload: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_step;
+
+    #[test]
+    fn the_last_step_is_that_of_the_last_whole_line() {
+        assert_eq!(last_step(""), 0);
+        let metrics = "{\"step\": 0, \"valid_loss\": 7.0}\n{\"step\": 25, \"loss\": 5.3}\n{\"step\": 26, \"lo";
+        assert_eq!(last_step(metrics), 25);
     }
 }
