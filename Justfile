@@ -49,12 +49,17 @@ clippy:
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --release --locked
 
-# each backend type-checks, without S3, MLflow and charts; DOCS_RS keeps cuda from downloading LLVM, tch-check needs no libtorch
+# sets of features that no other check builds
 check-features:
-    cargo check --release --locked --no-default-features --features ndarray
-    cargo check --release --locked --no-default-features --features wgpu
-    DOCS_RS=1 cargo check --release --locked --no-default-features --features cuda
-    cargo check --release --locked --no-default-features --features tch-check
+    ci/features
+
+# line coverage of the default and slow tests
+coverage:
+    ci/coverage
+
+# mutation testing of what figures depend on
+mutants *ARGS:
+    ci/mutants {{ARGS}}
 
 # the training step against the same step written plainly
 bench-step *ARGS:

@@ -161,15 +161,18 @@ fn killed_and_resumed(home: &Path, device: &str) {
     ]));
 }
 
-/// Greedy completions of five problems by the model that flex trained.
+/// Drawn completions of five problems, of one seed, by the model that flex trained.
 fn evaluate(home: &Path, device: &str) -> Vec<String> {
-    let name = run_name(device, "eval");
+    let output = run_name(device, "evaluations");
     let mut command = wmtp(home);
     command.args(["eval", "mbpp", "--model", "runs/flex-baseline/checkpoints/best"]);
-    command.args(["--device", device, "--output", "runs", "--run-name", &name]);
-    command.args(["--tasks", "11-15", "--temperature", "0", "--max-new-tokens", "24"]);
+    command.args(["--device", device, "--output", &output, "--tasks", "11-15"]);
+    command.args(["--temperature", "0.8", "--max-new-tokens", "24"]);
     succeed(&mut command);
-    let mut samples: Vec<(String, String)> = lines(&home.join("runs").join(&name).join("samples.jsonl"))
+    let runs = std::fs::read_dir(home.join(&output)).expect("the evaluation's directory");
+    let runs: Vec<PathBuf> = runs.map(|entry| entry.expect("an entry").path()).collect();
+    assert_eq!(runs.len(), 1, "{runs:?}");
+    let mut samples: Vec<(String, String)> = lines(&runs[0].join("samples.jsonl"))
         .iter()
         .map(|sample| (sample["task_id"].to_string(), sample["completion"].to_string()))
         .collect();
