@@ -106,6 +106,7 @@ fn train(home: &Path, device: &str, name: &str, run: &Run) -> Command {
     command.args(["--run-name", &run_name(device, name), "--max-steps", &STEPS.to_string()]);
     let small = [
         "data.seq_len=128",
+        "data.valid_tasks=[511,515]",
         "batching.micro_batch=2",
         "optim.lr=0.001",
         "train.checkpoint.last_every=1",
