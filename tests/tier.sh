@@ -8,7 +8,7 @@ shift
 # A target of a tier is marked in its manifest: `test = false # tier: slow`.
 mapfile -t names < <(awk -v tier="$tier" '
     /^name = / { gsub(/"/, "", $3); name = $3 }
-    $0 ~ "^test = false # tier: " tier "$" { print name }' Cargo.toml ./*/Cargo.toml crates/*/Cargo.toml)
+    $0 ~ "^test = false +# tier: " tier "$" { print name }' Cargo.toml ./*/Cargo.toml crates/*/Cargo.toml)
 [ "${#names[@]}" -gt 0 ] || { echo "there is no test in a tier $tier" >&2; exit 2; }
 targets=()
 for name in "${names[@]}"; do targets+=(--test "$name"); done
