@@ -1,9 +1,10 @@
 //! The built program on every device that is in it: each training and evaluation of [`RUNS`], against flex.
 //!
-//! A device takes part when `wmtp doctor --json` lists it, so the features of the build decide: by default flex
-//! alone, in `ci/kernels` also ndarray and wgpu on Mesa's llvmpipe, in `ci/tch` LibTorch. `WMTP_TEST_DEVICES=a,b`
-//! names those that must be there. wgpu takes another adapter in silence, so a GPU is refused unless
-//! `WMTP_TEST_ADAPTER=any` says that one is meant. With `--nocapture` it prints the table of docs/backends.md.
+//! A device takes part when `wmtp doctor --json` lists it, so the features of the build decide: by default
+//! flex alone, in `ci/kernels` also ndarray and wgpu on Mesa's llvmpipe, in `ci/tch` LibTorch.
+//! `WMTP_TEST_DEVICES=a,b` names those that must be there. wgpu takes another adapter in silence, so a GPU is
+//! refused unless `WMTP_TEST_ADAPTER=any` says that one is meant. With `--nocapture` it prints the table of
+//! docs/backends.md.
 #![cfg(feature = "flex")]
 
 mod common;
@@ -28,7 +29,8 @@ struct Run {
     set: &'static [&'static str],
 }
 
-/// What runs on every device. `rho1` refers to the baseline of flex, so that all devices have one reference model.
+/// What runs on every device. `rho1` refers to the baseline of flex, so that all devices have one reference
+/// model.
 const RUNS: [Run; 6] = [
     Run {
         name: "baseline",
@@ -261,7 +263,8 @@ fn every_device_trains_evaluates_and_resumes_as_flex_does() {
     println!("{}", table.join("\n"));
 }
 
-/// What needs bf16 or the filtered gradient is refused by name on every other device, before anything is written.
+/// What needs bf16 or the filtered gradient is refused by name on every other device, before anything is
+/// written.
 #[test]
 fn what_only_flex_computes_is_refused_elsewhere() {
     let home = tempfile::tempdir().expect("a temporary directory");

@@ -1,4 +1,5 @@
-//! Evaluation through its public interface: what a verdict proves, a whole sampling run. Needs `python3` and the sandbox.
+//! Evaluation through its public interface: what a verdict proves, a whole sampling run. Needs `python3` and
+//! the sandbox.
 #![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
 mod answers;

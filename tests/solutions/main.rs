@@ -1,6 +1,6 @@
 //! Programs whose verdict is known: every reference solution of the benchmarks, labelled programs, evalplus'
-//! verdicts, reference solutions written through tokenizers of several kinds. Minutes, so a target of the tier slow.
-//! Needs `python3` and the sandbox.
+//! verdicts, reference solutions written through tokenizers of several kinds. Minutes, so a target of the
+//! tier slow. Needs `python3` and the sandbox.
 #![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
 #[allow(dead_code)] // the tests of cases use the rest
