@@ -419,8 +419,8 @@ mod tests {
         assert_eq!(left_in(&temp), 0);
     }
 
-    /// However the two threads are scheduled: removal either wins or gives up, and what it gave up on is gone
-    /// once nobody makes files any more.
+    /// However the two threads are scheduled: removal either wins or gives up, and what it gave up on is gone once
+    /// nobody makes files any more.
     #[test]
     fn removal_ends_though_files_are_being_made() {
         let (temp, scratch) = scratch();

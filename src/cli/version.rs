@@ -38,8 +38,8 @@ pub fn matrix_products() -> String {
     }
 }
 
-/// What `--version` prints behind the name; `-V` prints the version alone. Each line begins with its name and
-/// a colon, so that a script finds it.
+/// What `--version` prints behind the name; `-V` prints the version alone. Each line begins with its name and a
+/// colon, so that a script finds it.
 pub static LONG: LazyLock<String> = LazyLock::new(|| {
     let sets = wmtp_kernels::instruction_sets();
     [
