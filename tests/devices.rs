@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-const STEPS: usize = 10;
+const STEPS: usize = 6;
 
 /// Vulkan drivers that compute on the CPU.
 const SOFTWARE: [&str; 4] = ["llvmpipe", "SwiftShader", "WARP", "Microsoft Basic Render"];
@@ -108,9 +108,9 @@ fn train(home: &Path, device: &str, name: &str, run: &Run) -> Command {
     command.args(["--run-name", &run_name(device, name), "--max-steps", &STEPS.to_string()]);
     let small = [
         "data.seq_len=128",
-        "data.valid_tasks=[511,515]",
+        "data.valid_tasks=[511,520]",
         "batching.micro_batch=2",
-        "optim.lr=0.001",
+        "optim.lr=0.002",
         "train.checkpoint.last_every=1",
     ];
     command.args(small.iter().chain(run.set).flat_map(|set| ["--set", set]));
