@@ -8,7 +8,7 @@ use clap_mangen::{
 };
 use serde_json::json;
 use std::{
-    io,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -28,7 +28,7 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     output.result(&json!({"directory": args.dir, "pages": names}), &text)
 }
 
-fn write(dir: &Path, pages: &[(String, Vec<u8>)]) -> io::Result<()> {
+fn write(dir: &Path, pages: &[(String, String)]) -> io::Result<()> {
     std::fs::create_dir_all(dir)?;
     pages
         .iter()
@@ -36,7 +36,7 @@ fn write(dir: &Path, pages: &[(String, Vec<u8>)]) -> io::Result<()> {
 }
 
 /// File name and text of every page.
-fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
+fn pages() -> io::Result<Vec<(String, String)>> {
     let mut program = Cli::command().disable_help_subcommand(true);
     program.build();
     let mut pages = Vec::new();
@@ -45,13 +45,14 @@ fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
 }
 
 /// The page of `command`, then those of the commands below it.
-fn add(command: &Command, above: &str, pages: &mut Vec<(String, Vec<u8>)>) -> io::Result<()> {
-    let man = Man::new(command.clone()).manual("wmtp manual");
-    // Not the page's name, which `Man` has as its source for commands below the first.
-    let man = man.source(format!("wmtp {}", env!("CARGO_PKG_VERSION")));
+fn add(command: &Command, above: &str, pages: &mut Vec<(String, String)>) -> io::Result<()> {
+    let man = Man::new(command.clone());
     let name = man.get_filename();
     let mut page = Vec::new();
-    man.render_title(&mut page)?;
+    // The page has no date, which `Man` leaves out of the line instead of writing it empty.
+    let title = name.trim_end_matches(".1");
+    let version = env!("CARGO_PKG_VERSION");
+    writeln!(page, ".TH {title} 1 \"\" \"wmtp {version}\" \"wmtp manual\"")?;
     man.render_name_section(&mut page)?;
     man.render_synopsis_section(&mut page)?;
     man.render_description_section(&mut page)?;
@@ -72,7 +73,10 @@ fn add(command: &Command, above: &str, pages: &mut Vec<(String, Vec<u8>)>) -> io
         roff.text([roman(format!("{above}(1)"))]);
     }
     roff.to_writer(&mut page)?;
-    pages.push((name.clone(), page));
+    // Each part begins with the same definitions: they stand once, at the top.
+    let definitions = Roff::default().render();
+    let page = String::from_utf8_lossy(&page).replace(&definitions, "");
+    pages.push((name.clone(), definitions + &page));
     below().try_for_each(|command| add(command, &name, pages))
 }
 
