@@ -47,10 +47,10 @@ else
 fi
 
 step "versions and secrets"
-# One version of wmtp in all examples; no image without a version, none that is `latest`.
-versions=$(grep -rhoE 'wmtp:[0-9][0-9A-Za-z.-]*-(cpu|cuda)' docker | sed -E 's/-(cpu|cuda)$//' | sort -u)
-if [ "$(wc -l <<< "$versions")" != 1 ]; then
-    printf 'the examples name several versions:\n%s\n' "$versions" >&2
+# The examples name the version of Cargo.toml; no image without a version, none that is `latest`.
+version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+if grep -rnoE 'wmtp:[0-9][0-9A-Za-z.-]*-(cpu|cuda)' docker | grep -vE ":wmtp:$version-(cpu|cuda)$"; then
+    echo "an example with another version than $version" >&2
     exit 1
 fi
 if grep -rnE '^ARG [A-Z]+_IMAGE=[^:]+(:latest)?$|^ *image: [^:$]+(:latest)?$' docker; then
