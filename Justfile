@@ -79,7 +79,7 @@ bench-gpu BACKEND *ARGS:
 
 # training, evaluation and resume on flex, ndarray and wgpu, and the kernels; without a GPU on Mesa's llvmpipe
 test-devices *ARGS:
-    cargo test --release --locked --features wgpu,ndarray,cuda-check --test cube --test devices {{ARGS}}
+    cargo test --release --locked --features wgpu,ndarray,cuda-check --test cube --test devices -- {{ARGS}}
 
 # every CubeCL kernel compiled for CUDA without a GPU: registers, shared memory, spills
 cuda-check:
