@@ -125,6 +125,8 @@ struct Shared {
     outage: AtomicBool,
     stopped: AtomicBool,
     log: Mutex<Vec<Exchange>>,
+    /// Exchanges that have begun and are not in the log yet.
+    busy: AtomicUsize,
     /// Clients that are connected, by a number of their own.
     open: Mutex<Vec<(usize, TcpStream)>>,
 }
@@ -145,6 +147,7 @@ impl Proxy {
             upstream,
             faults: Mutex::new((faults, random)),
             struck: AtomicUsize::new(0),
+            busy: AtomicUsize::new(0),
             speed: AtomicUsize::new(0),
             outage: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
@@ -188,8 +191,13 @@ impl Proxy {
         self.shared.speed.store(bytes_per_second, Ordering::SeqCst);
     }
 
-    /// Everything that went through so far, in the order in which it ended.
+    /// Everything that went through so far, in the order in which it ended. A client has the last byte of its answer
+    /// a moment before the exchange is in here, so exchanges that are under way get half a second to end.
     pub fn log(&self) -> Vec<Exchange> {
+        let asked = Instant::now();
+        while self.shared.busy.load(Ordering::SeqCst) > 0 && asked.elapsed() < Duration::from_millis(500) {
+            thread::sleep(Duration::from_millis(1));
+        }
         lock(&self.shared.log).clone()
     }
 
@@ -457,8 +465,10 @@ fn exchange(reader: &mut BufReader<&TcpStream>, mut client: &TcpStream, shared: 
         bytes: 0,
         fault,
     };
+    shared.busy.fetch_add(1, Ordering::SeqCst);
     let result = forward(&request, reader, &mut client, shared, &mut entry, at, stall);
     lock(&shared.log).push(entry);
+    shared.busy.fetch_sub(1, Ordering::SeqCst);
     result
 }
 
