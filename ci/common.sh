@@ -32,3 +32,11 @@ python_tools() { # NAME PACKAGE...
     fi
     PATH="$PWD/$venv/bin:$PATH"
 }
+
+# A program from crates.io, built into target/tools unless it is installed already.
+cargo_tool() { # NAME VERSION
+    command -v "$1" > /dev/null && return
+    step "$1 $2"
+    cargo install "$1" --version "$2" --locked --root target/tools
+    PATH="$PWD/target/tools/bin:$PATH"
+}
