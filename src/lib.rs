@@ -5,10 +5,9 @@
 //! pipeline asks `storage`, `data`, the model crate, `scorer`, `train`, `eval` and `track`, in that
 //! order; none of them knows the pipeline or the command line.
 //!
-//! The run directory, `storage` and `track` are crates of their own under `crates/`, named here as modules.
+//! The run directory, `data`, `storage` and `track` are crates of their own under `crates/`, named here as modules.
 
 pub mod cli;
-pub mod data;
 pub mod device;
 pub mod eval;
 pub mod pipeline;
@@ -20,4 +19,4 @@ pub mod train;
 
 use wmtp_base::{fs, statistics};
 pub use wmtp_base::{paths, redact, stop, text, validate};
-pub use {wmtp_run as run, wmtp_storage as storage, wmtp_track as track};
+pub use {wmtp_data as data, wmtp_run as run, wmtp_storage as storage, wmtp_track as track};

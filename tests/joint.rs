@@ -12,7 +12,7 @@ use common::{lines, succeed, weights, wmtp};
 use safetensors::SafeTensors;
 use std::{collections::BTreeSet, fs, path::Path};
 use wmtp::{
-    data::{Batch, DataConfig, Dataset, Splits, Tokenized, Tokenizer},
+    data::{Batch, DataConfig, Dataset, Tokenized, Tokenizer},
     scorer::{
         CriticConfig, CriticLoss, Needs, Normaliser, ScoreInput, Scorer, ScorerError, Verified, WeightGroup,
         WeightsConfig,
@@ -387,7 +387,9 @@ fn the_head_learns_and_the_scorer_reads_it() {
             valid_tasks: (511, 516),
             ..DataConfig::default()
         };
-        let documents = Splits::problems(&data, &tokenizer).expect("data").train;
+        let documents = wmtp::eval::bench::mbpp::training::problems(&data, &tokenizer)
+            .expect("data")
+            .train;
         let head = Head::read(&head);
         let mut compared = 0;
         for line in tokens

@@ -8,7 +8,7 @@ use crate::Options;
 use serde_json::{Value, json};
 use std::{io::Write, path::Path};
 use wmtp::{
-    data::{Batch, BatchingConfig, DataConfig, Document, Splits, Tokenizer},
+    data::{Batch, BatchingConfig, DataConfig, Document, Tokenizer},
     train::{OptimConfig, StepBatch},
 };
 
@@ -29,7 +29,9 @@ pub fn write(to: &Path, options: &Options) {
         seq_len: number("--seq-len", 256),
         ..DataConfig::default()
     };
-    let data = Splits::problems(&config, &tokenizer).expect("MBPP is built in").train;
+    let data = wmtp::eval::bench::mbpp::training::problems(&config, &tokenizer)
+        .expect("MBPP is built in")
+        .train;
     let tokens = number("--tokens-per-step", 2048);
     let shape = BatchingConfig {
         micro_batch: number("--micro-batch", 2),

@@ -4,6 +4,7 @@ use super::{ModelDirs, PipelineError};
 use crate::{
     data::{DataConfig, DataError, Splits, StepShape, Tokenizer},
     device::Capabilities,
+    eval::bench::mbpp::training,
     paths::expand_home,
     scorer::Rho1,
     settings::{Config, Pipeline, Recipe},
@@ -96,7 +97,7 @@ pub(super) fn prepare(request: &Request) -> Result<Prepared, PipelineError> {
         source: request.model_dirs.data.clone(),
         ..recipe.data.clone()
     };
-    let splits = Splits::problems(&data, &tokenizer)?;
+    let splits = training::problems(&data, &tokenizer)?;
     let shape = recipe.batching.shape(recipe.data.seq_len).map_err(DataError::from)?;
     let in_epochs = splits.train.num_steps(request.seed(), recipe.train.epochs, shape);
     let total_steps = recipe.train.steps.unwrap_or(in_epochs);

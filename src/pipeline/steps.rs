@@ -2,7 +2,8 @@
 
 use super::{PipelineError, request::Prepared};
 use crate::{
-    data::{Batch, Dataset, Epoch, Splits, StepShape},
+    data::{Batch, Dataset, Epoch, StepShape},
+    eval::bench::mbpp::training,
     scorer::CriticConfig,
     train::{StepBatch, StepSource},
 };
@@ -36,7 +37,7 @@ impl LabelledSteps {
     /// # Errors
     /// There are none, or all have the same label: a value head would learn a constant.
     pub fn new(config: &CriticConfig, prepared: &Prepared, seed: u64) -> Result<Self, PipelineError> {
-        let data = Splits::solutions(&prepared.data, &prepared.tokenizer)?.train;
+        let data = training::solutions(&prepared.data, &prepared.tokenizer)?.train;
         let has = |right: bool| {
             data.documents()
                 .iter()

@@ -9,7 +9,8 @@ use super::{
     steps::{ValidSteps, ValueSteps},
 };
 use crate::{
-    data::{Dataset, Splits},
+    data::Dataset,
+    eval::bench::mbpp::training,
     run::{CheckpointError, CheckpointStore, Event, RunDir, TrainerState, file, verify},
     scorer::{CriticConfig, critic::CriticReport},
     train::{
@@ -81,7 +82,7 @@ pub(super) fn value_stage(
         return Ok((ValueHead::load(&head_file, model_hash, &request.device)?, None));
     }
     fs::create_dir_all(&dir).map_err(PipelineError::io("making", &dir))?;
-    let splits = Splits::solutions(&prepared.data, &prepared.tokenizer)?;
+    let splits = training::solutions(&prepared.data, &prepared.tokenizer)?;
     let micro_batch = prepared.shape.micro_batch;
     let total_steps = planned_steps(config, &splits.train, request.seed(), micro_batch);
     request.progress.message(&format!(

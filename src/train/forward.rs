@@ -1,6 +1,6 @@
 //! One forward pass of a micro-batch, with its heads together in one graph or each in its own.
 
-use super::loss::HeadHidden;
+use super::{loss::HeadHidden, tensors};
 use crate::data::Batch;
 use burn::tensor::{Device, Gradients, Tensor};
 use wmtp_model::{AttentionContext, CausalLm, Packed};
@@ -101,8 +101,8 @@ impl<'a> Forward<'a> {
 /// A batch's tensors on a device.
 pub fn packed(batch: &Batch, device: &Device) -> Packed {
     Packed {
-        tokens: batch.tokens_tensor(device),
-        positions: batch.positions_tensor(device),
-        docs: batch.docs_tensor(device),
+        tokens: tensors::tokens(batch, device),
+        positions: tensors::positions(batch, device),
+        docs: tensors::docs(batch, device),
     }
 }

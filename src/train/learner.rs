@@ -7,6 +7,7 @@ use super::{
     loss::{HeadHidden, HeadTargets, LossTerms, head_ce, weighted_loss},
     step::train_output,
     tally::Tally,
+    tensors,
     weighting::FrozenHead,
 };
 use crate::{
@@ -236,7 +237,7 @@ impl WeightedMtp {
         let embedded_gradient = embedded.and_then(|embedded| embedded.grad_remove(&mut all));
         let mut fresh = GradientsParams::from_grads(all, self);
         if let Some(gradient) = embedded_gradient {
-            let ids = batch.tokens_tensor(&gradient.device()).flatten(0, 1);
+            let ids = tensors::tokens(batch, &gradient.device()).flatten(0, 1);
             grads::add_embedded(&mut fresh, &self.model, ids, gradient);
         }
         accumulate(self, grads, fresh);

@@ -24,6 +24,7 @@ mod schedule;
 mod step;
 mod strategy;
 mod tally;
+mod tensors;
 mod trainable;
 mod value_stage;
 mod weighting;

@@ -62,7 +62,7 @@ impl TokenWriter for Reference {
 }
 
 fn tokenizer(kind: &str) -> Tokenizer {
-    let kinds = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/data/tests/fixtures/kinds");
+    let kinds = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/data/src/tests/fixtures/kinds");
     Tokenizer::load(&kinds.join(kind)).expect("a tokenizer")
 }
 

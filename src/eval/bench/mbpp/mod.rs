@@ -5,7 +5,7 @@
 
 mod data;
 pub mod pairs;
-mod training;
+pub mod training;
 
 use crate::data::{PromptStyle, Tokenizer};
 use crate::eval::bench::{GREEDY, PAPER_CODE, Profiles, Request, Spec};

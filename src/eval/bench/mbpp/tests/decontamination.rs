@@ -1,9 +1,10 @@
 use crate::data::{
-    DataConfig, DataError, EvaluationProblem, Example, Splits, Tokenizer,
+    DataConfig, DataError, EvaluationProblem, Example, Tokenizer,
     decontaminate::{check, normalised_code, parts},
 };
 use crate::eval::bench::{
     evaluation_problems_of, humaneval,
+    mbpp::training,
     mbpp::{self, load, pairs},
 };
 use std::collections::BTreeSet;
@@ -144,7 +145,7 @@ fn text_is_compared_with_every_benchmark() {
         let file = dir.path().join(format!("alone-{number}.py"));
         std::fs::write(&file, code).unwrap();
         let mut config = with_text(&[file]);
-        let error = Splits::problems(&config, &tokenizer).unwrap_err().to_string();
+        let error = training::problems(&config, &tokenizer).unwrap_err().to_string();
         assert!(
             error.contains(&format!("alone-{number}.py may not be trained on")),
             "{problem}: {error}"
@@ -152,7 +153,7 @@ fn text_is_compared_with_every_benchmark() {
         assert!(error.contains("the evaluation problem "), "{problem}: {error}");
         assert!(error.contains("data.i_know_this_trains_on_evaluation_data"), "{error}");
         config.i_know_this_trains_on_evaluation_data = true;
-        let splits = Splits::problems(&config, &tokenizer).unwrap();
+        let splits = training::problems(&config, &tokenizer).unwrap();
         assert!(splits.overlap.copies > 0, "{problem}");
     }
 
@@ -164,10 +165,10 @@ fn text_is_compared_with_every_benchmark() {
     let file = dir.path().join("all.py");
     std::fs::write(&file, all.concat()).unwrap();
     let mut config = with_text(&[file]);
-    let error = Splits::problems(&config, &tokenizer).unwrap_err().to_string();
+    let error = training::problems(&config, &tokenizer).unwrap_err().to_string();
     assert!(error.contains("all.py:") && error.contains("humaneval/"), "{error}");
     config.i_know_this_trains_on_evaluation_data = true;
-    let splits = Splits::problems(&config, &tokenizer).unwrap();
+    let splits = training::problems(&config, &tokenizer).unwrap();
     let found: BTreeSet<&str> = splits.overlap.found.iter().map(|o| o.problem.as_str()).collect();
     assert!(found.len() >= 150, "{}", found.len());
 
@@ -179,7 +180,7 @@ fn text_is_compared_with_every_benchmark() {
     )
     .unwrap();
     assert_eq!(
-        Splits::problems(&with_text(&[file]), &tokenizer)
+        training::problems(&with_text(&[file]), &tokenizer)
             .unwrap()
             .overlap
             .copies,
@@ -200,13 +201,13 @@ fn labelled_solutions_are_compared_with_every_benchmark() {
         source: source.clone(),
         ..DataConfig::default()
     };
-    assert_eq!(Splits::solutions(&config, &tokenizer).unwrap().overlap.copies, 0);
+    assert_eq!(training::solutions(&config, &tokenizer).unwrap().overlap.copies, 0);
     // A solution of HumanEval/2 as one of task 601.
     let row = r#"{"task_id": 601, "code": "def truncate_number(number: float) -> float:\n    return number % 1.0\n", "is_correct": false, "mutation": "other"}"#;
     let pairs = dir.path().join("mbpp_pairs.jsonl");
     let text = std::fs::read_to_string(&pairs).unwrap();
     std::fs::write(&pairs, format!("{text}{row}\n")).unwrap();
-    let error = Splits::solutions(&config, &tokenizer).unwrap_err().to_string();
+    let error = training::solutions(&config, &tokenizer).unwrap_err().to_string();
     assert!(error.contains("mbpp/601/") && error.contains("humaneval/2"), "{error}");
 }
 

@@ -1,5 +1,5 @@
-use crate::data::{DataConfig, DataError, PromptStyle, Splits, Tokenizer};
-use crate::eval::bench::mbpp::{self, load, pairs, prompt};
+use crate::data::{DataConfig, DataError, PromptStyle, Tokenizer};
+use crate::eval::bench::mbpp::{self, load, pairs, prompt, training};
 use std::{fs, path::Path};
 
 fn micro() -> Tokenizer {
@@ -116,7 +116,7 @@ fn labelled_solutions_are_those_of_the_file() {
 #[test]
 fn the_default_splits_are_whole_and_known() {
     let config = DataConfig::default();
-    let splits = Splits::problems(&config, &micro()).unwrap();
+    let splits = training::problems(&config, &micro()).unwrap();
     let kept = splits.train.report();
     assert_eq!(kept.documents + kept.dropped.len(), 374 - config.exclude_tasks.len());
     assert!(splits.train.documents().iter().all(|d| d.reward == Some(1.0)));
@@ -125,10 +125,10 @@ fn the_default_splits_are_whole_and_known() {
     assert_eq!(splits.overlap.checked, 374 - config.exclude_tasks.len());
     assert_eq!(splits.overlap.copies, 0);
     assert!(splits.overlap.partial > 0);
-    let again = Splits::problems(&config, &micro()).unwrap();
+    let again = training::problems(&config, &micro()).unwrap();
     assert_eq!(splits.train.hash(), again.train.hash());
     assert_ne!(splits.train.hash(), splits.valid.hash());
-    assert!(Splits::solutions(&config, &micro()).unwrap().train.documents().len() > 1500);
+    assert!(training::solutions(&config, &micro()).unwrap().train.documents().len() > 1500);
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn test_ids_overlapping_ranges_and_nothing_at_all_are_refused() {
     let message = |edit: &dyn Fn(&mut DataConfig)| {
         let mut config = DataConfig::default();
         edit(&mut config);
-        Splits::problems(&config, &micro()).unwrap_err().to_string()
+        training::problems(&config, &micro()).unwrap_err().to_string()
     };
     assert!(
         message(&|c| c.train_tasks = (500, 974))
@@ -149,7 +149,7 @@ fn test_ids_overlapping_ranges_and_nothing_at_all_are_refused() {
     assert!(message(&|c| c.seq_len = 1).contains("`data.seq_len` is 1"));
     assert!(message(&|c| c.exclude_tasks = (601..=974).collect()).contains("no training data"));
     assert!(matches!(
-        Splits::problems(
+        training::problems(
             &DataConfig {
                 exclude_tasks: vec![],
                 ..Default::default()
@@ -180,8 +180,8 @@ fn text_is_cut_into_rows_without_loss_and_trained_but_for_first_tokens() {
         text: vec![dir.path().display().to_string()],
         ..plain.clone()
     };
-    let without = Splits::problems(&plain, &tokenizer).unwrap();
-    let with = Splits::problems(&config, &tokenizer).unwrap();
+    let without = training::problems(&plain, &tokenizer).unwrap();
+    let with = training::problems(&config, &tokenizer).unwrap();
     let texts = &with.train.documents()[without.train.documents().len()..];
     let of = |name: &str| -> Vec<u32> {
         let pieces = texts.iter().filter(|d| d.name.starts_with(name));
@@ -203,7 +203,7 @@ fn text_is_cut_into_rows_without_loss_and_trained_but_for_first_tokens() {
     // The same order and the same cuts each time.
     assert_eq!(
         with.train.hash(),
-        Splits::problems(&config, &tokenizer).unwrap().train.hash()
+        training::problems(&config, &tokenizer).unwrap().train.hash()
     );
     assert_ne!(with.train.hash(), without.train.hash());
 }
@@ -217,7 +217,7 @@ fn text_that_is_not_there_or_holds_no_program_is_an_error() {
             text: vec![path.display().to_string()],
             ..DataConfig::default()
         };
-        Splits::problems(&config, &tokenizer).unwrap_err().to_string()
+        training::problems(&config, &tokenizer).unwrap_err().to_string()
     };
     assert!(error(dir.path()).contains("it holds no *.py file"));
     assert!(error(&dir.path().join("absent")).contains("absent"));

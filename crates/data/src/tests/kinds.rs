@@ -1,7 +1,7 @@
 //! Token ids of nine kinds of tokenizer against transformers' (`fixtures/kinds/make_kinds.py`), and the
 //! text of continuations.
 
-use crate::data::{Choice, Detokenizer, SpecialInText, SpecialTokens, Tokenizer};
+use crate::{Choice, Detokenizer, SpecialInText, SpecialTokens, Tokenizer};
 use proptest::prelude::*;
 use std::{
     collections::BTreeMap,
@@ -33,7 +33,7 @@ static STRINGS: LazyLock<Vec<String>> = LazyLock::new(|| read_json(&dir("strings
 
 fn dir(kind: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("src/data/tests/fixtures/kinds")
+        .join("src/tests/fixtures/kinds")
         .join(kind)
 }
 

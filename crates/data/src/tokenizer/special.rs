@@ -254,7 +254,7 @@ impl Tokenizer {
     }
 
     /// Appends what ends a trained text: the tokenizer's own special tokens and one EOS.
-    pub(in crate::data) fn end(&self, ids: &mut Vec<u32>) {
+    pub(crate) fn end(&self, ids: &mut Vec<u32>) {
         ids.extend(self.end_ids());
         let ends = self.end_ids().last().is_some_and(|id| self.eos_ids().contains(id));
         if !ends {
@@ -272,7 +272,7 @@ impl Tokenizer {
     }
 
     /// `ids`, if the model has an embedding for each of them.
-    pub(in crate::data) fn fitting(&self, ids: Vec<u32>) -> Result<Vec<u32>, DataError> {
+    pub(crate) fn fitting(&self, ids: Vec<u32>) -> Result<Vec<u32>, DataError> {
         let Some(rows) = self.embeddings else { return Ok(ids) };
         match ids.iter().find(|&&id| id as usize >= rows) {
             None => Ok(ids),

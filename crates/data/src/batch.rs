@@ -1,4 +1,4 @@
-use burn::tensor::{Device, Int, Tensor, TensorData};
+//! A packed micro-batch, as numbers on the host.
 
 /// One document inside a [`Batch`]: where it lies and what is known of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -117,24 +117,5 @@ impl Batch {
     /// The loss's denominator: response tokens j with valid_1(j - 1).
     pub fn response_tokens(&self) -> usize {
         self.valid(1).iter().filter(|&&v| v).count()
-    }
-
-    /// Token ids, `[B, S]`.
-    pub fn tokens_tensor(&self, device: &Device) -> Tensor<2, Int> {
-        self.int_tensor(self.tokens.iter().map(|&t| t as i32).collect(), device)
-    }
-
-    /// Positions, `[B, S]`.
-    pub fn positions_tensor(&self, device: &Device) -> Tensor<2, Int> {
-        self.int_tensor(self.positions.iter().map(|&t| t as i32).collect(), device)
-    }
-
-    /// Document numbers, `[B, S]`.
-    pub fn docs_tensor(&self, device: &Device) -> Tensor<2, Int> {
-        self.int_tensor(self.docs.clone(), device)
-    }
-
-    fn int_tensor(&self, values: Vec<i32>, device: &Device) -> Tensor<2, Int> {
-        Tensor::from_data(TensorData::new(values, [self.rows, self.seq_len]), device)
     }
 }

@@ -1,4 +1,4 @@
-use crate::data::{Batch, BatchingConfig, Dataset, StepShape, Tokenized};
+use crate::{Batch, BatchingConfig, Dataset, StepShape, Tokenized};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,6 +1,6 @@
 //! Chat templates against what transformers 5 renders (`tests/fixtures/chat/make.py`).
 
-use crate::data::template::{self, Clock};
+use crate::template::{self, Clock};
 use serde_json::{Map, Value};
 use std::{fs, path::Path};
 
@@ -10,7 +10,7 @@ fn names(value: &Value) -> Map<String, Value> {
 
 #[test]
 fn every_template_gives_the_text_that_transformers_gives_or_is_refused_by_both() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/chat");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/chat");
     let expected: Value = serde_json::from_str(&fs::read_to_string(folder.join("expected.json")).unwrap()).unwrap();
     let clock = Clock::parse(expected["today"].as_str().unwrap()).unwrap();
     let (mut snippets, mut conversations) = (0, 0);

@@ -1,7 +1,7 @@
 //! What can be wrong with data. Only the errors; who raises them says when.
 
-use crate::validate::Violation;
 use std::path::PathBuf;
+use wmtp_base::validate::Violation;
 
 /// Data that can't be read, checked or trained on. Each is one sentence: what, where, what to do.
 #[derive(Debug, thiserror::Error)]

@@ -88,7 +88,7 @@ fn only_file(dir: &Path) -> Result<PathBuf, DataError> {
 ///
 /// # Errors
 /// A line that is no `T`, with its number.
-pub(crate) fn rows<T: serde::de::DeserializeOwned>(file: &str, text: &str) -> Result<Vec<(usize, T)>, DataError> {
+pub fn rows<T: serde::de::DeserializeOwned>(file: &str, text: &str) -> Result<Vec<(usize, T)>, DataError> {
     text.lines()
         .zip(1..)
         .filter(|(line, _)| !line.trim().is_empty())

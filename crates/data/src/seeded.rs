@@ -4,7 +4,7 @@ use rand::{SeedableRng, rngs::Xoshiro256PlusPlus};
 
 /// A generator for `seed` and the numbers that say what it is for (an epoch, a sample). Equal
 /// arguments give equal draws, whatever was drawn before, in whatever order or on which machine.
-pub(crate) fn generator(seed: u64, purpose: &[u64]) -> Xoshiro256PlusPlus {
+pub fn generator(seed: u64, purpose: &[u64]) -> Xoshiro256PlusPlus {
     let mixed = purpose
         .iter()
         .fold(mix(seed), |state, &part| mix(state.rotate_left(17) ^ mix(part)));

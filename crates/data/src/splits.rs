@@ -4,9 +4,9 @@ use super::{
     Choice, DataConfig, DataError, Dataset, EvaluationProblem, Example, OverlapReport, PromptStyle, Tokenized,
     Tokenizer, decontaminate, example::spelled, text,
 };
-use crate::validate::Check;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use wmtp_base::validate::Check;
 
 /// One of this many documents of text without problems is held out: 5%, enough to follow the loss, and little
 /// lost for training.
@@ -78,7 +78,7 @@ impl Splits {
     ///
     /// # Errors
     /// Unreadable text, evaluation problems in it, or nothing left to train on.
-    pub(crate) fn text_alone(
+    pub fn text_alone(
         config: &DataConfig,
         tokenizer: &Tokenizer,
         evaluation: &[EvaluationProblem],
@@ -118,7 +118,7 @@ impl Splits {
     /// # Errors
     /// Task ranges that overlap each other or the test split, evaluation problems in the training set, or
     /// nothing left to train on.
-    pub(crate) fn build(
+    pub fn build(
         config: &DataConfig,
         tokenizer: &Tokenizer,
         evaluation: &[EvaluationProblem],

@@ -22,7 +22,7 @@ use std::{path::Path, sync::Arc};
 
 macro_rules! micro {
     ($name:literal) => {
-        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/data/micro/", $name))
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../data/micro/", $name))
     };
 }
 

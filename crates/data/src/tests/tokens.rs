@@ -1,4 +1,4 @@
-use crate::data::{Clock, Example, Tokenized, Tokenizer, chat};
+use crate::{Clock, Example, Tokenized, Tokenizer, chat};
 use proptest::prelude::*;
 use serde_json::Value;
 use std::{fs, path::Path};
@@ -95,7 +95,7 @@ fn the_micro_tokenizer_fits_the_micro_model() {
         (tokenizer.vocab_size(), tokenizer.eos_id(), tokenizer.eos_ids()),
         (1024, 0, &[0][..])
     );
-    let config: Value = serde_json::from_str(crate::data::MICRO_CONFIG).unwrap();
+    let config: Value = serde_json::from_str(crate::MICRO_CONFIG).unwrap();
     tokenizer
         .check_vocab(config["vocab_size"].as_u64().unwrap() as usize)
         .unwrap();

@@ -1,7 +1,7 @@
 use super::{Choice, Clock, SpecialInText, SpecialTokens, Tokenizer};
-use crate::validate::{Check, Validate, Violation};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use wmtp_base::validate::{Check, Validate, Violation};
 
 /// What is trained on, recipe section `data`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -201,7 +201,7 @@ impl StepShape {
 
 impl BatchingConfig {
     /// The rules, of which one also needs the tokens in a row.
-    pub(crate) fn check(&self, seq_len: usize, check: &mut Check) {
+    pub fn check(&self, seq_len: usize, check: &mut Check) {
         check.when(self.micro_batch == 0, "micro_batch", "must be 1 or more");
         check.when(self.accumulate == Some(0), "accumulate", "must be 1 or more");
         let Some(tokens) = self.tokens_per_step else {
