@@ -88,6 +88,8 @@ pub(crate) mod flex_memory {
 macro_rules! dispatched {
     (Autodiff: $($item:tt)*) => { $crate::dispatched! { @ [Autodiff,] $($item)* } };
     (@ [$($autodiff:tt)*] $($item:tt)*) => {
+        // Burn deprecates `NdArray` and `LibTorch`; both still work.
+        #[allow(deprecated)]
         #[burn::backend::backend_extension(
             $($autodiff)*
             Flex: cfg(feature = "flex"),
