@@ -47,6 +47,8 @@ fn batch(documents: &[(u32, bool, &[u32])]) -> Batch {
             problem,
             tokens: tokens.to_vec(),
             prompt_len: 2,
+            untrained: Vec::new(),
+            given: Vec::new(),
             reward: Some(f32::from(u8::from(right))),
         });
     let data = Dataset::from_tokenized(documents.collect(), 16, true).expect("documents");

@@ -52,6 +52,7 @@ fn batch() -> Batch {
         positions: vec![0; 16],
         docs: vec![Batch::PADDING; 16],
         response: vec![false; 16],
+        given: vec![1.0; 16],
         documents: documents.clone(),
     };
     for (i, d) in documents.iter().enumerate() {

@@ -111,6 +111,7 @@ fn batch(rows: usize, len: usize, vocabulary: usize) -> Batch {
         positions: (0..rows * len).map(|i| (i % len) as u32).collect(),
         docs: vec![0; rows * len],
         response: (0..rows * len).map(|i| i % len > 0).collect(),
+        given: vec![1.0; rows * len],
         documents: (0..rows)
             .map(|row| Document {
                 sample: row,

@@ -109,10 +109,12 @@ fn from_json(value: &Value) -> Batch {
         prompt_len,
         reward: None,
     };
+    let tokens: Vec<u32> = field(value, "tokens");
     Batch {
         rows: field(value, "rows"),
         seq_len: field(value, "seq_len"),
-        tokens: field(value, "tokens"),
+        given: vec![1.0; tokens.len()],
+        tokens,
         positions: field(value, "positions"),
         docs: field(value, "docs"),
         response: field(value, "response"),

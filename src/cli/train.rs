@@ -194,16 +194,15 @@ fn model_dirs(
     output: &Output,
 ) -> Result<ModelDirs, Failure> {
     let config = &settings.config;
-    // The other built-in sets are for evaluation only.
-    if let Some(name) = settings
-        .recipe
-        .data
-        .source
-        .strip_prefix("builtin:")
-        .filter(|name| *name != "mbpp")
-    {
+    let sources = &settings.recipe.data.source;
+    let builtin = sources
+        .names()
+        .into_iter()
+        .filter_map(|name| name.strip_prefix("builtin:"));
+    if let Some(name) = builtin.clone().find(|name| !pipeline::TRAINING_SETS.contains(name)) {
         return Err(Failure::usage(format!(
-            "there is no built-in data set `{name}` to train on: the one there is is builtin:mbpp"
+            "there is no built-in data set `{name}` to train on: there is builtin:{}",
+            pipeline::TRAINING_SETS.join(", builtin:")
         )));
     }
     let names = &settings.recipe.model;
@@ -215,7 +214,7 @@ fn model_dirs(
     let wanted = |name: &Option<String>, wanted: bool| name.clone().filter(|_| wanted);
     let of = |name: Option<String>, key: &str| name.map(|uri| find(&uri, key)).transpose();
     // The model comes last: a built-in one is written to the cache, which a refusal must not leave behind.
-    let data = data_source(&settings.recipe.data.source, config, output)?;
+    let data = sources.try_map(|name| data_source(name, config, output))?;
     let reference = of(wanted(&names.reference, needs.reference.is_some()), "reference")?;
     // A reward model's directory is taken as it is: adapters of such models are refused.
     let reward = of(wanted(&names.reward, needs.reward), "reward")?.map(|found| found.dir);

@@ -6,11 +6,12 @@ use super::{
     micro_model,
     model_dirs::{check_same_model, load_trained},
     plan,
+    pretrain::pretrain,
     request::{Request, prepare},
     resume::{Resumed, recipe_id, resume},
-    start::create_run,
+    start::{announce, create_run, open_progress},
     tracking,
-    train::Training,
+    train::{Trained, Training},
     value_stage::given_value_head,
 };
 use crate::{
@@ -221,6 +222,37 @@ impl ModelDirs {
     }
 }
 
+/// All stages, one after the other.
+fn stages(mut training: Training<'_>, scorer: Option<Box<dyn Scorer>>) -> Result<Trained, PipelineError> {
+    let (request, prepared, run) = (training.request, training.prepared, training.run);
+    announce(request, prepared, run);
+    open_progress(request)?;
+    if request.recipe.train.pretrain.steps == 0 {
+        return training.run(scorer);
+    }
+    let left = pretrain(
+        request,
+        prepared,
+        training.model.clone(),
+        &training.model_hash,
+        run,
+        &training.start.recipe,
+    )
+    .inspect_err(|_| request.progress.close())?;
+    if request.recipe.scorer.models_needed().reference.is_some() {
+        let mut request = request.clone();
+        request.model_dirs.reference = Some(left);
+        return Training {
+            request: &request,
+            ..training
+        }
+        .run(scorer);
+    }
+    training.model_hash = left.hash()?;
+    training.model = load_trained(&request.recipe, request.seed(), &left, &request.device)?;
+    training.run(scorer)
+}
+
 fn run(
     request: &Request,
     scorer: Option<Box<dyn Scorer>>,
@@ -268,8 +300,8 @@ fn run(
         run: &run,
         start,
         from,
-    }
-    .run(scorer);
+    };
+    let trained = stages(trained, scorer);
     if let Err(error) = &trained {
         note_failure(request, &run, error);
     }

@@ -365,6 +365,7 @@ fn whole(ids: &[u32]) -> Batch {
         positions: (0..n as u32).collect(),
         docs: vec![0; n],
         response: (0..n).map(|t| t > 0).collect(),
+        given: vec![1.0; n],
         documents: vec![Document {
             sample: 0,
             name: "text".into(),

@@ -2,6 +2,7 @@
 
 use super::PipelineError;
 use crate::{
+    data::Sources,
     run::{RunRecord, file::RECORD},
     settings::{HeadInit, Recipe},
     storage::Location,
@@ -75,8 +76,8 @@ impl ModelDir {
 /// Local directories of the models and data that a recipe names.
 #[derive(Clone, Debug, Default)]
 pub struct ModelDirs {
-    /// `builtin:NAME` or a directory: what is trained on.
-    pub data: String,
+    /// What is trained on: `builtin:NAME`, or paths of this machine.
+    pub data: Sources,
     /// The model that training starts from.
     pub model: ModelDir,
     /// rho1's reference.

@@ -4,13 +4,13 @@ use super::{
     PipelineError,
     memory::{self, MemoryEstimate, MicroBatch},
     request::{Prepared, Request, prepare},
+    sources,
     start::token_lines,
     value_stage::planned_steps,
 };
 use crate::{
     data::{Batch, TokenReport},
     device::Capabilities,
-    eval::bench::mbpp::training,
     run,
     scorer::ScoringTime,
     settings::has_random_weights,
@@ -155,7 +155,7 @@ fn value_stage(request: &Request, prepared: &Prepared) -> Result<Option<ValueSta
     let Some(critic) = critic.filter(|critic| critic.value_head.is_none()) else {
         return Ok(None);
     };
-    let solutions = training::solutions(&prepared.data, &prepared.tokenizer)?.train;
+    let solutions = sources::solutions(&prepared.data, &prepared.tokenizer)?.train;
     Ok(Some(ValueStagePlan {
         solutions: solutions.report().documents,
         steps: planned_steps(critic, &solutions, request.seed(), prepared.shape.micro_batch),

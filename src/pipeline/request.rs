@@ -1,10 +1,9 @@
 //! What a run is asked to do, with its data and sizes loaded and checked.
 
-use super::{ModelDirs, PipelineError};
+use super::{ModelDirs, PipelineError, sources};
 use crate::{
     data::{DataConfig, DataError, Splits, StepShape, Tokenizer},
     device::Capabilities,
-    eval::bench::mbpp::training,
     paths::expand_home,
     scorer::Rho1,
     settings::{Config, Pipeline, Recipe},
@@ -97,7 +96,7 @@ pub(super) fn prepare(request: &Request) -> Result<Prepared, PipelineError> {
         source: request.model_dirs.data.clone(),
         ..recipe.data.clone()
     };
-    let splits = training::problems(&data, &tokenizer)?;
+    let splits = sources::problems(&data, &tokenizer)?;
     let shape = recipe.batching.shape(recipe.data.seq_len).map_err(DataError::from)?;
     let in_epochs = splits.train.num_steps(request.seed(), recipe.train.epochs, shape);
     let total_steps = recipe.train.steps.unwrap_or(in_epochs);

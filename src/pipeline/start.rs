@@ -36,7 +36,7 @@ pub(super) fn create_run(request: &Request, prepared: &Prepared, model_hash: &st
         model: Some(request.recipe.model.base.clone()),
         model_sha256: Some(model_hash.into()),
         places: Some(request.model_dirs.places()),
-        data: Some(request.recipe.data.source.clone()),
+        data: Some(request.recipe.data.source.to_string()),
         data_sha256: Some(prepared.splits.train.hash().into()),
         chat_date: Some(request.recipe.data.chat_date.clone()),
         recipe_sha256: Some(sha256(&recipe_yaml)),

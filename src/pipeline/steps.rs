@@ -1,9 +1,8 @@
 //! Data sets as the learner's source of steps.
 
-use super::{PipelineError, request::Prepared};
+use super::{PipelineError, request::Prepared, sources};
 use crate::{
     data::{Batch, Dataset, Epoch, StepShape},
-    eval::bench::mbpp::training,
     scorer::CriticConfig,
     train::{StepBatch, StepSource},
 };
@@ -37,7 +36,7 @@ impl LabelledSteps {
     /// # Errors
     /// There are none, or all have the same label: a value head would learn a constant.
     pub fn new(config: &CriticConfig, prepared: &Prepared, seed: u64) -> Result<Self, PipelineError> {
-        let data = training::solutions(&prepared.data, &prepared.tokenizer)?.train;
+        let data = sources::solutions(&prepared.data, &prepared.tokenizer)?.train;
         let has = |right: bool| {
             data.documents()
                 .iter()

@@ -30,6 +30,8 @@ const FILES: &[(&str, &str)] = &[
     (file::TOKENS, "weights/"),
     (file::STEPS, ""),
     (file::SAMPLES, "samples/"),
+    (file::PRETRAIN_REPORT, ""),
+    (file::PRETRAIN_METRICS, ""),
     (file::VALUE_STAGE_REPORT, ""),
     (file::VALUE_STAGE_METRICS, ""),
 ];

@@ -4,7 +4,7 @@ use super::{
     PipelineError, UploadSummary, ValueReport,
     request::{Prepared, Request},
     scoring::{reward, scorer},
-    start::{announce, companions, open_progress},
+    start::companions,
     steps::{LabelledSteps, TrainSteps, ValidSteps},
     upload,
     value_stage::{ValueStage, value_stage},
@@ -45,12 +45,10 @@ pub(super) struct Trained {
 impl Training<'_> {
     /// Trains with the recipe's scorer, or with `own` in its place.
     pub fn run(mut self, own: Option<Box<dyn Scorer>>) -> Result<Trained, PipelineError> {
-        let (request, prepared, run) = (self.request, self.prepared, self.run);
+        let (request, run) = (self.request, self.run);
         let store = CheckpointStore::open(run.checkpoints())?;
         let uploading = upload::start(request, run)?;
         let store = store.with_mirror(uploading.clone().map(|mirror| mirror as Arc<dyn Mirror>));
-        announce(request, prepared, run);
-        open_progress(request)?;
         let ragged = self.model.attends_by_document();
         let (head, value_report) = self.value_head(ragged).inspect_err(|_| request.progress.close())?;
         let begun = self.start.step;

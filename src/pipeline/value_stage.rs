@@ -6,11 +6,11 @@ use super::{
     PipelineError,
     request::{Prepared, Request},
     scoring::reward,
+    sources,
     steps::{ValidSteps, ValueSteps},
 };
 use crate::{
     data::Dataset,
-    eval::bench::mbpp::training,
     run::{CheckpointError, CheckpointStore, Event, RunDir, TrainerState, file, verify},
     scorer::{CriticConfig, critic::CriticReport},
     train::{
@@ -82,7 +82,7 @@ pub(super) fn value_stage(
         return Ok((ValueHead::load(&head_file, model_hash, &request.device)?, None));
     }
     fs::create_dir_all(&dir).map_err(PipelineError::io("making", &dir))?;
-    let splits = training::solutions(&prepared.data, &prepared.tokenizer)?;
+    let splits = sources::solutions(&prepared.data, &prepared.tokenizer)?;
     let micro_batch = prepared.shape.micro_batch;
     let total_steps = planned_steps(config, &splits.train, request.seed(), micro_batch);
     request.progress.message(&format!(
@@ -91,7 +91,7 @@ pub(super) fn value_stage(
     ));
     let store = CheckpointStore::open(dir.join(file::CHECKPOINTS))?;
     let fresh = TrainerState::new(stage.recipe_id.into(), splits.train.hash().into());
-    let (start, resume) = newest(stage, &store, fresh)?;
+    let (start, resume) = newest(run, "value-stage", &store, fresh)?;
     let model = stage.model.valid();
     let learner = ValueLearner::new(
         model,
@@ -136,16 +136,18 @@ pub(super) fn value_stage(
     finish(stage, config, &dir)
 }
 
-/// Where the stage starts: at its newest checkpoint, or from the beginning.
-fn newest(
-    stage: ValueStage<'_>,
+/// Where a stage before the weighted one starts: at its newest checkpoint, or from the beginning. Its events
+/// are called `name`.
+pub(super) fn newest(
+    run: &RunDir,
+    name: &'static str,
     store: &CheckpointStore,
     fresh: TrainerState,
 ) -> Result<(TrainerState, Option<PathBuf>), PipelineError> {
     let event = |step, reason: String| {
-        stage.run.event(&Event {
+        run.event(&Event {
             step,
-            event: "value-stage",
+            event: name,
             reason,
         })
     };
@@ -160,7 +162,7 @@ fn newest(
             Ok((state, Some(path)))
         }
         Ok((path, _)) => Err(PipelineError::Setting(format!(
-            "`{}` was made with another recipe or other labelled solutions; start a new run",
+            "`{}` was made with another recipe or other data; start a new run",
             path.display()
         ))),
         // Killed before its first checkpoint, or none is whole: the stage begins again.

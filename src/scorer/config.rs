@@ -1,8 +1,8 @@
 //! The recipe's section `scorer`: the list of built-in scorers, and the only place that tells them apart.
 
 use super::{
-    CachedScores, CriticConfig, PositionConfig, RandomConfig, Rho1Config, Scorer, ScorerError, SequenceReward,
-    ShuffledConfig, TokenCe, UniformConfig, Values, WeightGroup,
+    CachedScores, CriticConfig, GivenConfig, PositionConfig, RandomConfig, Rho1Config, Scorer, ScorerError,
+    SequenceReward, ShuffledConfig, TokenCe, UniformConfig, Values, WeightGroup,
 };
 use crate::validate::{Check, Validate};
 use schemars::JsonSchema;
@@ -20,6 +20,8 @@ pub enum ScorerConfig {
     Shuffled(ShuffledConfig),
     /// The token's index in its response.
     Position(PositionConfig),
+    /// The weights that come with the data.
+    Given(GivenConfig),
     /// How far the model's loss is from a reference model's.
     Rho1(Rho1Config),
     /// What a token adds to a learned value.
@@ -40,6 +42,7 @@ impl ScorerConfig {
             Self::Random(config) => config,
             Self::Shuffled(config) => config,
             Self::Position(config) => config,
+            Self::Given(config) => config,
             Self::Rho1(config) => config,
             Self::Critic(config) => config,
         }

@@ -7,6 +7,7 @@
 
 mod config;
 pub mod critic;
+mod given;
 pub mod offline;
 mod position;
 mod random;
@@ -23,6 +24,7 @@ pub use critic::{
     CriticConfig, CriticLoss, CriticScorer, InitialValue, Pseudo, Reward, SequenceReward, Spread, ValueUse, Values,
     Verified,
 };
+pub use given::{Given, GivenConfig};
 pub use offline::{CachedScores, Offline};
 pub use position::{Position, PositionConfig};
 pub use random::{Random, RandomConfig};
@@ -66,6 +68,11 @@ pub enum WeightPolicy {
         top_p: f64,
         /// Factor by which the top is lifted, above 1.
         emphasis: f64,
+    },
+    /// The scores are the weights.
+    Given {
+        /// Scaled to mean 1; a group of zeros stays at 0.
+        mean_one: bool,
     },
     /// Selective language modelling: the top share keeps weight n/m, the rest exactly 0.
     Select {

@@ -117,7 +117,7 @@ impl Shuffled {
             return;
         }
         for document in &batch.documents {
-            let places: Vec<usize> = document.response(batch.seq_len).collect();
+            let places: Vec<usize> = batch.trained(document).collect();
             let values = places.iter().filter_map(|&i| scores.get(i).copied()).collect();
             for (place, value) in places.into_iter().zip(self.drawn(values, &[document.sample])) {
                 if let Some(score) = scores.get_mut(place) {
@@ -127,15 +127,15 @@ impl Shuffled {
         }
     }
 
-    /// Permutes the scores of all response tokens of `batches`.
+    /// Permutes the scores of all trained tokens of `batches`.
     fn permute(&self, batches: &[Batch], scores: &mut [Vec<f32>]) {
         let documents = batches
             .iter()
             .enumerate()
-            .flat_map(|(b, batch)| batch.documents.iter().map(move |document| (b, batch.seq_len, document)));
+            .flat_map(|(b, batch)| batch.documents.iter().map(move |document| (b, batch, document)));
         let samples: Vec<usize> = documents.clone().map(|(.., document)| document.sample).collect();
         let places: Vec<(usize, usize)> = documents
-            .flat_map(|(b, seq_len, document)| document.response(seq_len).map(move |i| (b, i)))
+            .flat_map(|(b, batch, document)| batch.trained(document).map(move |i| (b, i)))
             .filter(|&(b, i)| scores.get(b).is_some_and(|scores| i < scores.len()))
             .collect();
         let values = places.iter().map(|&(b, i)| scores[b][i]).collect();

@@ -141,9 +141,16 @@ impl WeightStats {
 
 /// One document of the step: which micro-batch, and where.
 struct Member<'a> {
-    batch: usize,
-    seq_len: usize,
+    number: usize,
+    batch: &'a Batch,
     document: &'a Document,
+}
+
+impl Member<'_> {
+    /// Flat indices of the tokens that are trained.
+    fn trained(&self) -> impl Iterator<Item = usize> {
+        self.batch.trained(self.document)
+    }
 }
 
 impl Normaliser {
@@ -163,14 +170,14 @@ impl Normaliser {
     /// score that is missing counts as one that is not finite.
     pub fn weights(&self, policy: &WeightPolicy, batches: &[Batch], scores: &[Vec<f32>]) -> WeightsReport {
         let mut weights: Vec<Vec<f32>> = batches.iter().map(|b| vec![1.0; b.tokens.len()]).collect();
-        let members = batches.iter().enumerate().flat_map(|(batch, b)| {
-            b.documents.iter().map(move |document| Member {
+        let members = batches.iter().enumerate().flat_map(|(number, batch)| {
+            batch.documents.iter().map(move |document| Member {
+                number,
                 batch,
-                seq_len: b.seq_len,
                 document,
             })
         });
-        let members: Vec<Member> = members.filter(|m| m.document.len > m.document.prompt_len).collect();
+        let members: Vec<Member> = members.filter(|m| m.trained().next().is_some()).collect();
         let groups: Vec<&[Member]> = match self.config.over {
             WeightGroup::Document => members.chunks(1).collect(),
             WeightGroup::Step if members.is_empty() => Vec::new(),
@@ -194,14 +201,15 @@ impl Normaliser {
         let mut all = Vec::new();
         for member in group {
             let document = member.document;
-            for (index, position) in document.response(member.seq_len).zip(document.prompt_len..) {
-                let score = scores.get(member.batch).and_then(|s| s.get(index)).copied();
+            let first = document.row * member.batch.seq_len + document.start;
+            for index in member.trained() {
+                let score = scores.get(member.number).and_then(|s| s.get(index)).copied();
                 match score.filter(|s| s.is_finite()) {
                     Some(score) => all.push(f64::from(score)),
                     None => {
                         return Err(Fallback {
                             document: document.name.clone(),
-                            position,
+                            position: index.saturating_sub(first),
                         });
                     }
                 }
@@ -221,9 +229,7 @@ impl Normaliser {
 
 /// Writes a group's weights, in order of its tokens, to where the tokens are.
 fn scatter(group: &[Member], values: &[f64], weights: &mut [Vec<f32>]) {
-    let places = group
-        .iter()
-        .flat_map(|m| m.document.response(m.seq_len).map(|i| (m.batch, i)));
+    let places = group.iter().flat_map(|m| m.trained().map(|i| (m.number, i)));
     for ((batch, index), &value) in places.zip(values) {
         if let Some(slot) = weights.get_mut(batch).and_then(|w| w.get_mut(index)) {
             *slot = value as f32;
@@ -233,8 +239,10 @@ fn scatter(group: &[Member], values: &[f64], weights: &mut [Vec<f32>]) {
 
 /// Weights of one group from its finite scores (section 4; the modes of rho1, section 5).
 pub(super) fn normalise(scores: &[f64], policy: &WeightPolicy, config: &WeightsConfig) -> Vec<f64> {
-    if let WeightPolicy::Select { top_p } = *policy {
-        return select(scores, top_p);
+    match *policy {
+        WeightPolicy::Select { top_p } => return select(scores, top_p),
+        WeightPolicy::Given { mean_one } => return given(scores, mean_one),
+        WeightPolicy::Softmax | WeightPolicy::Lift { .. } => {}
     }
     let z = if config.zscore {
         zscores(scores)
@@ -296,6 +304,15 @@ fn bounded(logits: &[f64], eps: f64, w_max: f64) -> Vec<f64> {
         }
     }
     logits.iter().map(|&a| weight(a, pivot, below)).collect()
+}
+
+/// The weights of the data, 0 or more, as they are or divided by their mean.
+fn given(weights: &[f64], mean_one: bool) -> Vec<f64> {
+    let mean = weights.iter().sum::<f64>() / weights.len().max(1) as f64;
+    match mean_one && mean > 0.0 {
+        true => weights.iter().map(|w| w / mean).collect(),
+        false => weights.to_vec(),
+    }
 }
 
 /// Of n tokens the `m = max(1, round(p n))` with the highest scores (ties: the earlier) weigh n/m,

@@ -156,7 +156,7 @@ fn tracking_config(sweep: &Sweep) -> TrackingConfig {
     let Some(arm) = sweep.arms.first() else {
         return TrackingConfig::default();
     };
-    let data = track::data_name(&arm.recipe.data.source);
+    let data = track::data_name(&arm.recipe.data.source.to_string());
     let experiment = format!("mtp/{}/{data}", arm.pipeline.name());
     TrackingConfig {
         experiment: arm.config.tracking.experiment.clone().or(Some(experiment)),

@@ -69,6 +69,8 @@ pub struct TrainConfig {
     pub epochs: usize,
     /// Optimizer steps.
     pub steps: Option<usize>,
+    /// Unweighted training before everything else, for a model with random weights.
+    pub pretrain: PretrainConfig,
     /// Lets new heads learn before anything else moves.
     pub head_warmup: HeadWarmupConfig,
     /// Low-rank adapters instead of full fine-tuning.
@@ -94,6 +96,7 @@ impl Default for TrainConfig {
         Self {
             epochs: 1,
             steps: None,
+            pretrain: PretrainConfig::default(),
             head_warmup: HeadWarmupConfig::default(),
             lora: None,
             precision: PrecisionConfig::F32,
@@ -198,6 +201,18 @@ impl TrainConfig {
             PrecisionConfig::F32 | PrecisionConfig::Bf16 => DType::F32,
         }
     }
+}
+
+/// Recipe section `train.pretrain`: a stage before the value head is learned and before tokens are weighted,
+/// with a schedule of its own. A scorer can tell nothing from a model that knows nothing.
+///
+/// With `scorer.kind: rho1` the stage trains the reference model, and the weighted stage starts from the same
+/// random weights as the stage did; with every other scorer the weighted stage continues where it ended.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PretrainConfig {
+    /// Optimizer steps at `optim`'s learning rates; 0: no such stage.
+    pub steps: usize,
 }
 
 /// Recipe section `train.head_warmup`: at the start only heads 2..H learn. Trunk, head 1, embeddings

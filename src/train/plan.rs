@@ -6,9 +6,11 @@ use super::{
 };
 use crate::run::file;
 
-/// A stage of a run. Both are trained by one loop; this is where their files and settings differ.
+/// A stage of a run. All are trained by one loop; this is where their files and settings differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
+    /// The unweighted stage before everything else: a model with random weights learns.
+    Pretrain,
     /// The critic's value stage: a value head learns, the model is frozen.
     Value,
     /// The weighted stage: the model learns.
@@ -19,6 +21,7 @@ impl Stage {
     /// The file with a line for every step and every validation, in the run's directory.
     pub fn metrics_file(self) -> &'static str {
         match self {
+            Self::Pretrain => file::PRETRAIN_METRICS,
             Self::Value => file::VALUE_STAGE_METRICS,
             Self::Weighted => file::METRICS,
         }
@@ -27,6 +30,7 @@ impl Stage {
     /// The file that takes the batch of a step that was not applied.
     pub(super) fn dump_file(self, step: usize) -> String {
         match self {
+            Self::Pretrain => format!("pretrain/skipped-step-{step:06}.json"),
             Self::Value => format!("critic/skipped-step-{step:06}.json"),
             Self::Weighted => format!("skipped-step-{step:06}.json"),
         }
@@ -36,7 +40,7 @@ impl Stage {
     pub(super) fn lr_key(self) -> &'static str {
         match self {
             Self::Value => "scorer.lr",
-            Self::Weighted => "optim.lr",
+            Self::Pretrain | Self::Weighted => "optim.lr",
         }
     }
 }

@@ -15,7 +15,8 @@ pub struct Document {
     pub start: usize,
     /// Tokens of prompt and response together.
     pub len: usize,
-    /// Tokens of the prompt; the response is `start + prompt_len .. start + len`.
+    /// Tokens of the prompt; the response is `start + prompt_len .. start + len`. In a conversation the
+    /// response also has tokens that are not trained ([`Batch::trained`]).
     pub prompt_len: usize,
     /// Verified label: 1 if the program passed its tests, 0 if not, None if unknown.
     pub reward: Option<f32>,
@@ -44,6 +45,8 @@ pub struct Batch {
     pub docs: Vec<i32>,
     /// True where the token belongs to what the model must learn to write.
     pub response: Vec<bool>,
+    /// The weight that the data give the token, 1 where they say nothing.
+    pub given: Vec<f32>,
     /// The documents, in row and column order.
     pub documents: Vec<Document>,
 }
@@ -67,6 +70,7 @@ impl Batch {
             positions: Vec::with_capacity(total),
             docs: Vec::with_capacity(total),
             response: Vec::with_capacity(total),
+            given: Vec::with_capacity(total),
             documents: Vec::with_capacity(self.documents.len()),
         };
         for (document, number) in self.documents.iter().zip(0..) {
@@ -80,9 +84,16 @@ impl Batch {
             batch.tokens.extend(&self.tokens[range.clone()]);
             batch.positions.extend(&self.positions[range.clone()]);
             batch.docs.extend(range.clone().map(|_| number));
-            batch.response.extend(&self.response[range]);
+            batch.response.extend(&self.response[range.clone()]);
+            batch.given.extend(&self.given[range]);
         }
         batch
+    }
+
+    /// Flat indices of the tokens of `document` that are trained, in order.
+    pub fn trained(&self, document: &Document) -> impl Iterator<Item = usize> + use<'_> {
+        let mut response = document.response(self.seq_len);
+        std::iter::from_fn(move || response.find(|&i| self.response.get(i).copied().unwrap_or_default()))
     }
 
     /// `valid_k(t)` of section 1 for every position: the token k steps ahead exists, is of the

@@ -1,16 +1,33 @@
-use super::{Choice, Clock, SpecialInText, SpecialTokens, Tokenizer};
+use super::{Choice, Clock, Sources, SpecialInText, SpecialTokens, Tokenizer};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use wmtp_base::validate::{Check, Validate, Violation};
 
 /// What is trained on, recipe section `data`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataConfig {
-    /// `builtin:mbpp` (the MBPP files shipped in `data/mbpp/`, compiled into the program) or a
-    /// directory with the same file names, or a URI. `none`: `data.text` alone, of which every 20th
-    /// document is held out.
-    pub source: String,
+    /// What is trained on: `builtin:mbpp` (MBPP's files, compiled into the program) or a directory with the same
+    /// file names; your own data, which are a file (JSON lines, a JSON array, Parquet, text), a directory of such
+    /// files, a pattern (`data/*.jsonl`) or a URI (`hf://OWNER/NAME`, `s3://…`); or a list
+    /// `[{source, weight, split, columns}]`. `none`: `data.text` alone, of which every 20th document is held out.
+    pub source: Sources,
+    /// Columns of your own data under other names: `{prompt: question, completion: answer}`.
+    pub columns: BTreeMap<String, String>,
+    /// Split of your own data that is trained on, where they have splits. What they call `validation` (or
+    /// `valid`, `dev`) is held out.
+    pub split: String,
+    /// Share of your own data that is held out where they have no such split: whole problems (equal `task_id`, else
+    /// equal prompts), by a hash of the problem.
+    pub valid_share: f64,
+    /// At most this many rows of each source of your own data are read; all if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_rows: Option<usize>,
+    /// Which turns of a conversation are trained.
+    pub train_on: TrainOn,
+    /// What becomes of a document of your own data that is longer than `seq_len` tokens. Plain text is always cut.
+    pub too_long: TooLong,
     /// Plain text trained on in addition to the problems: files, and directories of which every `*.py` is
     /// read; cut into documents of at most `seq_len` tokens. Local paths only; files of records (JSON,
     /// Parquet, CSV) are refused.
@@ -53,6 +70,12 @@ impl Default for DataConfig {
     fn default() -> Self {
         Self {
             source: "builtin:mbpp".into(),
+            columns: BTreeMap::new(),
+            split: "train".into(),
+            valid_share: 0.05,
+            max_rows: None,
+            train_on: TrainOn::Assistant,
+            too_long: TooLong::Drop,
             text: Vec::new(),
             train_tasks: (601, 974),
             valid_tasks: (511, 600),
@@ -111,7 +134,7 @@ impl DataConfig {
             }
             let outside = first < known.0 || last > known.1;
             check.when(
-                outside && self.source != Self::NO_PROBLEMS,
+                outside && self.source != *Self::NO_PROBLEMS,
                 key,
                 format!("is {first}-{last}, but MBPP's ids are {}-{}", known.0, known.1),
             );
@@ -135,15 +158,46 @@ impl DataConfig {
 impl Validate for DataConfig {
     fn check(&self, check: &mut Check) {
         check.when(
-            self.source.trim().is_empty(),
+            self.source.names().iter().any(|name| name.trim().is_empty()) || self.source.names().is_empty(),
             "source",
-            "must not be empty: write `builtin:mbpp`, a directory, a URI, or `none` for data.text alone",
+            "must not be empty: write `builtin:mbpp`, a file, a directory, a URI, or `none` for data.text alone",
         );
         check.when(
-            self.source == Self::NO_PROBLEMS && self.text.is_empty(),
+            self.source == *Self::NO_PROBLEMS && self.text.is_empty(),
             "text",
             "must name files or folders where `data.source` is none",
         );
+        if let Sources::Mixed(parts) = &self.source {
+            for part in parts {
+                check.when(
+                    !(part.weight > 0.0 && part.weight.is_finite()),
+                    "source",
+                    format!(
+                        "has `{}` with the weight {}; it must be above 0",
+                        part.source, part.weight
+                    ),
+                );
+                check.when(
+                    part.source == Self::NO_PROBLEMS || part.source == "builtin:mbpp",
+                    "source",
+                    format!(
+                        "can't mix `{}` with other sources: take it alone, or a file of rows",
+                        part.source
+                    ),
+                );
+            }
+        }
+        check.when(
+            self.split.trim().is_empty(),
+            "split",
+            "must not be empty: write `train`",
+        );
+        check.when(
+            !(self.valid_share > 0.0 && self.valid_share < 1.0),
+            "valid_share",
+            "must be above 0 and below 1",
+        );
+        check.when(self.max_rows == Some(0), "max_rows", "must be 1 or more");
         check.when(self.seq_len < 8, "seq_len", "must be 8 or more");
         check.when(
             self.prompt == PromptStyle::Chat && self.special_in_text == SpecialInText::Plain,
@@ -240,6 +294,32 @@ impl BatchingConfig {
             accumulate: accumulate.unwrap_or(1),
         })
     }
+}
+
+/// Which turns of a conversation are trained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrainOn {
+    /// What the assistant says.
+    #[default]
+    Assistant,
+    /// The assistant's last turn.
+    Last,
+    /// Everything that the chat template writes.
+    All,
+}
+
+/// What becomes of a document that is longer than a row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TooLong {
+    /// It is left out, and named in `run.json`.
+    #[default]
+    Drop,
+    /// Its end is left out. One whose prompt fills the row is dropped.
+    Cut,
+    /// The run does not start.
+    Refuse,
 }
 
 /// How a problem becomes a prompt (algorithms, section 8).

@@ -9,7 +9,7 @@ use super::{
     pack::{first_fit, order},
 };
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 /// What became of the documents.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct DatasetReport {
     pub documents: usize,
     /// Documents longer than a row, left out, as (name, tokens).
     pub dropped: Vec<(String, usize)>,
-    /// Prompt tokens of those kept.
+    /// Prompt tokens of those kept: all before the first that is trained.
     pub prompt_tokens: usize,
     /// Response tokens of those kept: what is trained.
     pub response_tokens: usize,
@@ -79,13 +79,14 @@ impl Dataset {
                 why,
             });
         }
-        let prompt_tokens = kept.iter().map(|d| d.prompt_len).sum();
+        let prompt_tokens: usize = kept.iter().map(|d| d.prompt_len).sum();
         let tokens: usize = kept.iter().map(|d| d.tokens.len()).sum();
+        let untrained: usize = kept.iter().flat_map(|d| &d.untrained).map(Range::len).sum();
         let report = DatasetReport {
             documents: kept.len(),
             dropped,
             prompt_tokens,
-            response_tokens: tokens - prompt_tokens,
+            response_tokens: tokens - prompt_tokens - untrained,
         };
         let hash = content_hash(&kept);
         Ok(Self {
@@ -192,6 +193,7 @@ impl Dataset {
             positions: Vec::with_capacity(size),
             docs: Vec::with_capacity(size),
             response: Vec::with_capacity(size),
+            given: Vec::with_capacity(size),
             documents: Vec::new(),
         };
         for (row, indices) in rows.iter().enumerate() {
@@ -212,13 +214,23 @@ impl Dataset {
                 batch.tokens.extend(&document.tokens);
                 batch.positions.extend((0..).take(len));
                 batch.docs.extend(std::iter::repeat_n(number, len));
+                let first = batch.response.len();
                 batch.response.extend((0..len).map(|t| t >= document.prompt_len));
+                batch.given.resize(first + len, 1.0);
+                let part = |range: &Range<usize>| first + range.start.min(len)..first + range.end.min(len);
+                for range in &document.untrained {
+                    batch.response.get_mut(part(range)).unwrap_or_default().fill(false);
+                }
+                for (range, weight) in &document.given {
+                    batch.given.get_mut(part(range)).unwrap_or_default().fill(*weight);
+                }
             }
             let end = first + self.seq_len;
             batch.tokens.resize(end, 0);
             batch.positions.resize(end, 0);
             batch.docs.resize(end, Batch::PADDING);
             batch.response.resize(end, false);
+            batch.given.resize(end, 1.0);
         }
         batch
     }
@@ -270,6 +282,18 @@ fn content_hash(documents: &[Tokenized]) -> String {
         hasher.update((d.tokens.len() as u64).to_le_bytes());
         for token in &d.tokens {
             hasher.update(token.to_le_bytes());
+        }
+        // Documents without either hash as they did before there were any.
+        for range in &d.untrained {
+            hasher.update(b"untrained");
+            hasher.update((range.start as u64).to_le_bytes());
+            hasher.update((range.end as u64).to_le_bytes());
+        }
+        for (range, weight) in &d.given {
+            hasher.update(b"weight");
+            hasher.update((range.start as u64).to_le_bytes());
+            hasher.update((range.end as u64).to_le_bytes());
+            hasher.update(weight.to_le_bytes());
         }
     }
     hex::encode(hasher.finalize())

@@ -2,7 +2,7 @@
 
 use super::{DataError, Tokenizer};
 use rayon::prelude::*;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 /// One prompt and what the model must learn to write after it, as text.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,8 +37,13 @@ pub struct Tokenized {
     pub problem: u32,
     /// Special tokens that begin a text, prompt, response, EOS.
     pub tokens: Vec<u32>,
-    /// Tokens of the prompt, those that begin a text included; at least 1 and fewer than all.
+    /// Tokens of the prompt, those that begin a text included; at least 1 and fewer than all. The token after
+    /// them is the first one that is trained.
     pub prompt_len: usize,
+    /// Tokens after the prompt that are not trained either: the other turns of a conversation. In order.
+    pub untrained: Vec<Range<usize>>,
+    /// Tokens to which the data give a weight other than 1. In order; what the scorer `given` reads.
+    pub given: Vec<(Range<usize>, f32)>,
     /// 1 if the program passed its tests, 0 if not, None if unknown.
     pub reward: Option<f32>,
 }
@@ -66,8 +71,27 @@ impl Tokenized {
             problem: example.problem,
             tokens,
             prompt_len,
+            untrained: Vec::new(),
+            given: Vec::new(),
             reward: example.reward,
         })
+    }
+
+    /// Leaves out all tokens from `len` on. What then has no trained token can't be trained on.
+    pub fn cut(&mut self, len: usize) {
+        self.tokens.truncate(len);
+        self.untrained.retain(|range| range.start < len);
+        self.given.retain(|(range, _)| range.start < len);
+        let ranges = self.untrained.iter_mut();
+        for range in ranges.chain(self.given.iter_mut().map(|(range, _)| range)) {
+            range.end = range.end.min(len);
+        }
+    }
+
+    /// Tokens that are trained.
+    pub fn trained_tokens(&self) -> usize {
+        let untrained: usize = self.untrained.iter().map(Range::len).sum();
+        self.tokens.len().saturating_sub(self.prompt_len + untrained)
     }
 
     /// Tokenises on all cores, in the order given.

@@ -44,7 +44,7 @@ pub struct TokenReport {
 }
 
 impl TokenReport {
-    fn new(
+    pub(super) fn new(
         tokenizer: &Tokenizer,
         spelled_special_tokens: BTreeMap<String, usize>,
         short: Vec<(String, usize)>,

@@ -164,6 +164,8 @@ pub(super) fn tokenized(
                 problem: text.problem,
                 tokens: piece.to_vec(),
                 prompt_len: 1,
+                untrained: Vec::new(),
+                given: Vec::new(),
                 reward: None,
             });
         }

@@ -30,6 +30,12 @@ pub const EVALUATIONS: &str = "evaluations";
 pub const REPORT_MARKDOWN: &str = "report.md";
 /// The run's page in HTML.
 pub const REPORT_HTML: &str = "report.html";
+/// The unweighted stage before everything else.
+pub const PRETRAIN: &str = "pretrain";
+/// Written when that stage has ended: its steps and losses.
+pub const PRETRAIN_REPORT: &str = "pretrain/report.json";
+/// A line for every step and validation of that stage.
+pub const PRETRAIN_METRICS: &str = "pretrain/metrics.jsonl";
 /// The critic's value stage.
 pub const VALUE_STAGE: &str = "critic";
 /// What the value stage learned.

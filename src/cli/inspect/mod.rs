@@ -144,10 +144,10 @@ fn data(args: &DataArgs, output: &Output) -> Result<(), Failure> {
 /// where there are some.
 fn training_tasks(settings: &Settings, output: &Output) -> Result<Vec<Example>, Failure> {
     let config = &settings.recipe.data;
-    if config.source == DataConfig::NO_PROBLEMS {
+    if config.source == *DataConfig::NO_PROBLEMS {
         return Ok(Vec::new());
     }
-    let source = data_source(&config.source, &settings.config, output)?;
+    let source = data_source(&config.source.to_string(), &settings.config, output)?;
     let problems = mbpp::load(&source)?;
     let wanted = |id: u32| {
         let (first, last) = config.train_tasks;

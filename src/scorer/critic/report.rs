@@ -77,13 +77,13 @@ impl Observations {
             let spread = token_rewards(f64::from(reward), response.len(), config.spread, config.gamma);
             self.returns.extend(returns(&spread, config.gamma));
             let mean = |of: &[f32]| of.iter().map(|&v| f64::from(v)).sum::<f64>() / of.len().max(1) as f64;
-            let ce = ce.get(document.response(batch.seq_len)).unwrap_or_default();
+            let ce: Vec<f32> = batch.trained(document).filter_map(|i| ce.get(i)).copied().collect();
             self.solutions.push(Seen {
                 problem: document.problem,
                 label: document.reward.map(|r| r > 0.5),
                 mean: mean(response),
                 last: response.last().map_or(0.0, |&v| f64::from(v)),
-                minus_ce: -mean(ce),
+                minus_ce: -mean(&ce),
             });
         }
     }

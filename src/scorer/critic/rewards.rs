@@ -49,9 +49,12 @@ impl SequenceReward for Pseudo {
             what: "the model's cross-entropy, which `reward: pseudo` is made from",
         })?;
         let reward = |d: &crate::data::Document| {
-            let own = ce.get(d.response(batch.seq_len)).unwrap_or_default();
-            let sum: f64 = own.iter().map(|&c| f64::from(c)).sum();
-            (-sum / own.len().max(1) as f64) as f32
+            let own: Vec<f64> = batch
+                .trained(d)
+                .filter_map(|i| ce.get(i))
+                .map(|&c| f64::from(c))
+                .collect();
+            (-own.iter().sum::<f64>() / own.len().max(1) as f64) as f32
         };
         Ok(batch.documents.iter().map(reward).collect())
     }

@@ -130,6 +130,8 @@ fn batches() -> (Vec<Batch>, Vec<Vec<f32>>) {
                     problem: d[0] as u32,
                     tokens: vec![1; d[2] as usize],
                     prompt_len: d[1] as usize,
+                    untrained: Vec::new(),
+                    given: Vec::new(),
                     reward: Some(d[3] as f32),
                 }
             });
@@ -355,6 +357,8 @@ fn pairs_are_compared_within_their_problem() {
         problem,
         tokens: vec![1, 2],
         prompt_len: 1,
+        untrained: Vec::new(),
+        given: Vec::new(),
         reward: Some(f32::from(u8::from(right))),
     };
     let documents = vec![

@@ -23,6 +23,8 @@ fn dataset(sizes: &[(usize, usize)], seq_len: usize) -> Dataset {
             name: format!("doc/{}", sample + 10),
             problem: 1,
             tokens: (0..(prompt_len + response) as u32).collect(),
+            untrained: Vec::new(),
+            given: Vec::new(),
             prompt_len,
             reward: None,
         })

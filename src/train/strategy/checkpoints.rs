@@ -39,7 +39,7 @@ impl<M: Trainable> Session<'_, M> {
             model.write(dir).map_err(|e| content(&e))?;
             optimizer.save(dir.join(OPTIMIZER)).map_err(|e| content(&e))
         })?;
-        if self.setup.plan.stage == Stage::Value {
+        if self.setup.plan.stage != Stage::Weighted {
             // They are gone when the stage ends: nothing that a reader of the events would look for.
             return Ok(());
         }

@@ -22,7 +22,7 @@ impl<M: Trainable> Session<'_, M> {
         let run = &self.setup.run;
         // A process that was killed before the first checkpoint may have left some.
         run.truncate(self.setup.plan.stage.metrics_file(), 0)?;
-        if self.setup.plan.stage == Stage::Value {
+        if self.setup.plan.stage != Stage::Weighted {
             return Ok(());
         }
         for file in [STEPS, WEIGHTS, TOKENS] {
@@ -46,7 +46,7 @@ impl<M: Trainable> Session<'_, M> {
 
     /// Called before a checkpoint is written.
     pub(super) fn note_records(&mut self) {
-        if self.setup.plan.stage == Stage::Value {
+        if self.setup.plan.stage != Stage::Weighted {
             return;
         }
         let run = &self.setup.run;
@@ -58,7 +58,7 @@ impl<M: Trainable> Session<'_, M> {
 
     /// What the step that was just done was trained on, after the names of all documents.
     pub(super) fn record_documents(&self, mut step: StepDocuments) -> Result<(), TrainError> {
-        if self.setup.plan.stage == Stage::Value {
+        if self.setup.plan.stage != Stage::Weighted {
             return Ok(());
         }
         let run = &self.setup.run;

@@ -5,6 +5,7 @@ use crate::{
     run::{Event, StepLine, peak_memory},
     train::{Stage, StepOutput, TrainError, TrainStepDone, Trainable, ValueStep},
 };
+use serde::Serialize;
 use serde_json::json;
 
 impl<M: Trainable> Session<'_, M> {
@@ -19,7 +20,7 @@ impl<M: Trainable> Session<'_, M> {
     ) -> Result<(), TrainError> {
         match self.setup.plan.stage {
             Stage::Value => self.record_value(item, norm, rates.lr, applied),
-            Stage::Weighted => self.record_weighted(item, norm, rates, applied, seconds),
+            Stage::Pretrain | Stage::Weighted => self.record_weighted(item, norm, rates, applied, seconds),
         }
     }
 
@@ -77,13 +78,24 @@ impl<M: Trainable> Session<'_, M> {
             tok_s: line.tok_s,
             memory: line.mem,
         });
-        Ok(self.setup.run.metrics(self.state.step, &line)?)
+        self.write_line(&line)
     }
 
-    /// Writes an event down and shows it. Those of the value stage have one name: reports count the
-    /// weighted stage's by theirs.
+    /// A line of the stage's metrics; observers of the run get the weighted stage's.
+    pub(super) fn write_line(&self, line: &impl Serialize) -> Result<(), TrainError> {
+        let run = &self.setup.run;
+        match self.setup.plan.stage {
+            Stage::Weighted => run.metrics(self.state.step, line)?,
+            Stage::Pretrain | Stage::Value => run.append(self.setup.plan.stage.metrics_file(), line)?,
+        }
+        Ok(())
+    }
+
+    /// Writes an event down and shows it. Those of the other stages have one name each: reports
+    /// count the weighted stage's by theirs.
     pub(super) fn log(&self, event: &'static str, reason: String) -> Result<(), TrainError> {
         let (event, reason) = match self.setup.plan.stage {
+            Stage::Pretrain => ("pretrain", format!("{event}: {reason}")),
             Stage::Value => ("value-stage", format!("{event}: {reason}")),
             Stage::Weighted => (event, reason),
         };

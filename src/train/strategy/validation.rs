@@ -90,11 +90,11 @@ impl<M: Trainable> Session<'_, M> {
         let (step, line) = (self.state.step, found.line(self.state.step));
         match &found {
             Validation::Loss { loss, ce_heads } => {
-                self.setup.run.metrics(step, &line)?;
+                self.write_line(&line)?;
                 self.setup.progress.validation(step, *loss, ce_heads);
             }
             Validation::Values(report) => {
-                self.setup.run.append(self.setup.plan.stage.metrics_file(), &line)?;
+                self.write_line(&line)?;
                 self.setup.progress.message(&sentence(step, report));
             }
         }

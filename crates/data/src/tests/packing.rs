@@ -17,6 +17,8 @@ fn documents(lengths: &[(usize, usize)]) -> Vec<Tokenized> {
                 problem: sample as u32 / 3,
                 tokens: (next - len..next).collect(),
                 prompt_len,
+                untrained: Vec::new(),
+                given: Vec::new(),
                 reward: None,
             }
         })

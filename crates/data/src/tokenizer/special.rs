@@ -241,6 +241,21 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn trained(&self, prompt: &str, response: &str) -> Result<(Vec<u32>, usize), DataError> {
+        let (ids, prompt_len, _) = self.trained_with_offsets(prompt, response)?;
+        Ok((ids, prompt_len))
+    }
+
+    /// As [`Tokenizer::trained`], and where in `response` each of its tokens begins, in bytes. A token that
+    /// begins before the response, as one across the seam does, begins at 0; special tokens that end the
+    /// document begin at its end.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn trained_with_offsets(
+        &self,
+        prompt: &str,
+        response: &str,
+    ) -> Result<(Vec<u32>, usize, Vec<usize>), DataError> {
         let whole = format!("{prompt}{response}");
         let encoding = self.inner.encode(whole, false).map_err(|e| self.wrong(e))?;
         // Byte offsets into the text. A character of several tokens ends where its last one does.
@@ -250,7 +265,10 @@ impl Tokenizer {
         let mut ids = self.begun(encoding.get_ids().to_vec());
         let prompt_len = ids.len() - after;
         self.end(&mut ids);
-        Ok((self.fitting(ids)?, prompt_len))
+        let own = offsets.iter().skip(within);
+        let mut starts: Vec<usize> = own.map(|(start, _)| start.saturating_sub(prompt.len())).collect();
+        starts.resize(ids.len() - prompt_len, response.len());
+        Ok((self.fitting(ids)?, prompt_len, starts))
     }
 
     /// Appends what ends a trained text: the tokenizer's own special tokens and one EOS.

@@ -14,11 +14,12 @@ use std::collections::HashSet;
 /// Unreadable or incomplete files, task ranges that overlap each other or the test split,
 /// evaluation problems in the training set, or nothing left to train on.
 pub fn problems(config: &DataConfig, tokenizer: &Tokenizer) -> Result<Splits, DataError> {
-    if config.source == DataConfig::NO_PROBLEMS {
+    if config.source == *DataConfig::NO_PROBLEMS {
         return Splits::text_alone(config, tokenizer, &bench::evaluation_problems()?);
     }
-    let tasks = data::load(&config.source)?;
-    let labelled = pairs::load_if_present(&config.source)?;
+    let source = config.source.to_string();
+    let tasks = data::load(&source)?;
+    let labelled = pairs::load_if_present(&source)?;
     let passed: HashSet<(u32, &str)> = labelled
         .iter()
         .filter(|s| s.is_correct)
@@ -45,7 +46,7 @@ pub fn problems(config: &DataConfig, tokenizer: &Tokenizer) -> Result<Splits, Da
 /// # Errors
 /// As [`problems`].
 pub fn solutions(config: &DataConfig, tokenizer: &Tokenizer) -> Result<Splits, DataError> {
-    if config.source == DataConfig::NO_PROBLEMS {
+    if config.source == *DataConfig::NO_PROBLEMS {
         return Err(DataError::Setting {
             key: "data.source",
             problem:
@@ -53,8 +54,9 @@ pub fn solutions(config: &DataConfig, tokenizer: &Tokenizer) -> Result<Splits, D
                     .into(),
         });
     }
-    let tasks = data::load(&config.source)?;
-    let labelled = pairs::load(&config.source)?;
+    let source = config.source.to_string();
+    let tasks = data::load(&source)?;
+    let labelled = pairs::load(&source)?;
     Splits::build(config, tokenizer, &evaluation(&tasks)?, &[], |wanted| {
         pairs::examples(&labelled, &tasks, wanted, config.prompt, tokenizer)
     })

@@ -198,7 +198,7 @@ fn labelled_solutions_are_compared_with_every_benchmark() {
     }
     let source = dir.path().display().to_string();
     let config = DataConfig {
-        source: source.clone(),
+        source: source.as_str().into(),
         ..DataConfig::default()
     };
     assert_eq!(training::solutions(&config, &tokenizer).unwrap().overlap.copies, 0);
