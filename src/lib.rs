@@ -5,18 +5,17 @@
 //! pipeline asks `storage`, `data`, the model crate, `scorer`, `train`, `eval` and `track`, in that
 //! order; none of them knows the pipeline or the command line.
 //!
-//! The run directory, `data`, `storage` and `track` are crates of their own under `crates/`, named here as modules.
+//! All below `settings` are crates of their own under `crates/`, named here as modules.
 
 pub mod cli;
-pub mod device;
-pub mod eval;
 pub mod pipeline;
 pub mod report;
-pub mod scorer;
 pub mod settings;
 pub mod sweep;
-pub mod train;
 
 use wmtp_base::{fs, statistics};
 pub use wmtp_base::{paths, redact, stop, text, validate};
-pub use {wmtp_data as data, wmtp_run as run, wmtp_storage as storage, wmtp_track as track};
+pub use {
+    wmtp_data as data, wmtp_device as device, wmtp_eval as eval, wmtp_run as run, wmtp_scorer as scorer,
+    wmtp_storage as storage, wmtp_track as track, wmtp_train as train,
+};

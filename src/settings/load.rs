@@ -17,14 +17,12 @@ use figment::Figment;
 use serde::{Serialize, de::DeserializeOwned};
 use std::path::{Path, PathBuf};
 
-impl Pipeline {
-    /// The recipe that `wmtp train NAME` starts from, as YAML.
-    pub fn recipe_text(self) -> &'static str {
-        match self {
-            Self::Critic => include_str!("../../configs/recipe.critic.yaml"),
-            Self::Rho1 => include_str!("../../configs/recipe.rho1.yaml"),
-            Self::Baseline => include_str!("../../configs/recipe.baseline.yaml"),
-        }
+/// The recipe that `wmtp train NAME` starts from, as YAML.
+fn recipe_text(pipeline: Pipeline) -> &'static str {
+    match pipeline {
+        Pipeline::Critic => include_str!("../../configs/recipe.critic.yaml"),
+        Pipeline::Rho1 => include_str!("../../configs/recipe.rho1.yaml"),
+        Pipeline::Baseline => include_str!("../../configs/recipe.baseline.yaml"),
     }
 }
 
@@ -141,7 +139,7 @@ impl Sources {
         if let Some(pipeline) = self.pipeline {
             layers.push(Layer::text(
                 Origin::Builtin(pipeline.name().into()),
-                pipeline.recipe_text(),
+                recipe_text(pipeline),
             )?);
         }
         let built_in = layers.len();

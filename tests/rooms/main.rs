@@ -22,12 +22,20 @@ const CRATES: &[(&str, &[&str])] = &[
     ("model", &["gemm", "kernels"]),
     ("crates/run", &["base"]),
     ("crates/data", &["base"]),
+    ("crates/device", &["base"]),
     ("crates/storage", &["base", "run"]),
     ("crates/track", &["base", "run", "storage"]),
+    ("crates/eval", &["base", "data", "run", "sandbox"]),
+    ("crates/scorer", &["base", "data", "device"]),
+    (
+        "crates/train",
+        &["base", "data", "device", "kernels", "model", "run", "scorer"],
+    ),
     (
         ".",
         &[
-            "base", "charts", "data", "kernels", "model", "run", "sandbox", "storage", "track",
+            "base", "charts", "data", "device", "eval", "kernels", "model", "run", "sandbox", "scorer", "storage",
+            "track", "train",
         ],
     ),
 ];
@@ -36,10 +44,6 @@ const CRATES: &[(&str, &[&str])] = &[
 /// may import. A module that is not listed may import none. The order is from the ground up: a module imports
 /// only what stands above it.
 const ALLOWED: &[(&str, &[&str])] = &[
-    ("device", &["base"]),
-    ("eval", &["base", "data", "run"]),
-    ("scorer", &["base", "data", "device"]),
-    ("train", &["base", "data", "device", "run", "scorer"]),
     (
         "settings",
         &["base", "data", "device", "eval", "scorer", "storage", "track", "train"],
@@ -68,12 +72,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that modules of `src/` import by the names that `src/lib.rs` gives them.
-const GROUND: &[&str] = &["base", "data", "run", "storage", "track"];
+const GROUND: &[&str] = &[
+    "base", "data", "device", "eval", "run", "scorer", "storage", "track", "train",
+];
 
-/// Circles of files that are there on purpose: the files, or what their names begin with.
-const CIRCLES: &[&[&str]] = &[
+/// Circles of files that are there on purpose: the crate, and what the files' names begin with.
+const CIRCLES: &[(&str, &[&str])] = &[
+    // An interpreter: values, expressions and filters evaluate each other.
+    ("crates/data", &["template/"]),
     // A recursive type: the settings of `shuffled` hold another scorer's, of any kind in the list.
-    &["scorer/"],
+    ("crates/scorer", &[""]),
 ];
 
 /// Crates and types that open connections.
@@ -133,7 +141,7 @@ fn a_forbidden_import_is_seen() {
     ];
     for added in imports {
         let sources = read(|file, text| match file.to_str() {
-            Some("train/learner.rs") => format!("{text}\n{added}\n"),
+            Some("pipeline/train.rs") => format!("{text}\n{added}\n"),
             _ => text,
         });
         assert_eq!(forbidden(&sources), ["train imports cli"], "{added}");
@@ -150,17 +158,17 @@ fn a_forbidden_import_is_seen() {
 
 #[test]
 fn files_do_not_import_each_other_in_circles() {
+    assert_eq!(unlisted(".", &read(|_, text| text)), Vec::<String>::new());
     for (name, _) in CRATES.iter().filter(|(name, _)| name.starts_with("crates/")) {
         let sources = Sources::read(&root().join(name).join("src"), |_, text| text);
-        assert_eq!(unlisted(&sources), Vec::<String>::new(), "{name}");
-    }
-    let sources = read(|_, text| text);
-    let found = circles(&sources.files());
-    for listed in CIRCLES {
-        assert!(
-            found.iter().any(|circle| is_in(circle, listed)),
-            "{listed:?} has no circle any more: take it off the list"
-        );
+        assert_eq!(unlisted(name, &sources), Vec::<String>::new(), "{name}");
+        let found = circles(&sources.files());
+        for (_, listed) in CIRCLES.iter().filter(|(of, _)| of == name) {
+            assert!(
+                found.iter().any(|circle| is_in(circle, listed)),
+                "{name}: {listed:?} has no circle any more: take it off the list"
+            );
+        }
     }
 }
 
@@ -171,7 +179,10 @@ fn a_circle_of_files_is_seen() {
         Some("spool.rs") => format!("{text}\nuse super::Tracking;\n"),
         _ => text,
     });
-    assert_eq!(unlisted(&sources), ["deliver.rs, spool.rs, tracking.rs"]);
+    assert_eq!(
+        unlisted("crates/track", &sources),
+        ["deliver.rs, spool.rs, tracking.rs"]
+    );
 }
 
 fn read(change: impl Fn(&Path, String) -> String) -> Sources {
@@ -182,7 +193,7 @@ fn read(change: impl Fn(&Path, String) -> String) -> Sources {
 fn forbidden(sources: &Sources) -> Vec<String> {
     let allowed: BTreeMap<&str, &[&str]> = ALLOWED.iter().copied().collect();
     let arrows = sources.rooms();
-    assert!(arrows.len() > 10, "the sources are where they are looked for");
+    assert!(arrows.len() > 4, "the sources are where they are looked for");
     let mut found = Vec::new();
     for (module, imports) in &arrows {
         let may: BTreeSet<&str> = allowed
@@ -198,11 +209,11 @@ fn forbidden(sources: &Sources) -> Vec<String> {
     found
 }
 
-/// Circles of files that [`CIRCLES`] does not have.
-fn unlisted(sources: &Sources) -> Vec<String> {
+/// Circles of files of a crate that [`CIRCLES`] does not have.
+fn unlisted(name: &str, sources: &Sources) -> Vec<String> {
     circles(&sources.files())
         .into_iter()
-        .filter(|circle| !CIRCLES.iter().any(|listed| is_in(circle, listed)))
+        .filter(|circle| !CIRCLES.iter().any(|(of, listed)| *of == name && is_in(circle, listed)))
         .map(|circle| {
             let names: Vec<String> = circle.iter().map(|file| file.display().to_string()).collect();
             names.join(", ")
