@@ -269,3 +269,51 @@ impl Filter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(filter: Filter, numbers: &[i64]) -> Vec<i64> {
+        let kept = numbers.iter().filter(|x| filter.keeps(&Value::Int(**x)));
+        kept.copied().collect()
+    }
+
+    fn kept_of(filter: Filter, text: &str) -> String {
+        text.chars()
+            .filter(|c| filter.keeps(&Value::Str(c.to_string())))
+            .collect()
+    }
+
+    #[test]
+    fn remainders_of_negative_numbers_are_pythons() {
+        // [x for x in range(-7, 0) if x % 2 == 1] == [-7, -5, -3, -1]
+        let numbers = [-7, -6, -5, -4, -3, -2, -1];
+        assert_eq!(kept(Filter::Odd, &numbers), [-7, -5, -3, -1]);
+        assert_eq!(kept(Filter::Even, &numbers), [-6, -4, -2]);
+        assert_eq!(kept(Filter::Multiple(3), &numbers), [-6, -3]);
+        assert_eq!(kept(Filter::NotMultiple(3), &numbers), [-7, -5, -4, -2, -1]);
+    }
+
+    #[test]
+    fn comparisons_keep_or_drop_their_bound() {
+        let numbers = [2, 3, 4];
+        assert_eq!(kept(Filter::Greater(3), &numbers), [4]);
+        assert_eq!(kept(Filter::AtLeast(3), &numbers), [3, 4]);
+        assert_eq!(kept(Filter::Less(3), &numbers), [2]);
+        assert_eq!(kept(Filter::AtMost(3), &numbers), [2, 3]);
+    }
+
+    #[test]
+    fn characters_are_classed_as_pythons_methods_do() {
+        let text = "aB 1eZ";
+        assert_eq!(kept_of(Filter::Vowel, text), "ae");
+        assert_eq!(kept_of(Filter::NotVowel, text), "B 1Z");
+        assert_eq!(kept_of(Filter::Digit, text), "1");
+        assert_eq!(kept_of(Filter::Letter, text), "aBeZ");
+        assert_eq!(kept_of(Filter::Upper, text), "BZ");
+        assert_eq!(kept_of(Filter::Lower, text), "ae");
+        assert_eq!(kept_of(Filter::Is('a'), text), "a");
+        assert_eq!(kept_of(Filter::IsNot('a'), text), "B 1eZ");
+    }
+}

@@ -3,7 +3,7 @@
 use crate::{
     draw::Draw,
     filter::{Filter, LETTERS},
-    tree::{Kind, Tree},
+    tree::{InputKind, Tree},
     value::Value,
 };
 
@@ -55,8 +55,8 @@ pub fn inputs<T>(tree: &Tree, mistakes: Vec<(Tree, T)>, draw: &mut Draw) -> (Vec
 /// An input of `length` elements.
 fn one(tree: &Tree, length: i64, draw: &mut Draw) -> Value {
     match tree.kind {
-        Kind::Numbers => Value::List((0..length).map(|_| Value::Int(number(tree.filter, draw))).collect()),
-        Kind::Characters => Value::Str((0..length).map(|_| character(tree.filter, draw)).collect()),
+        InputKind::Numbers => Value::List((0..length).map(|_| Value::Int(number(tree.filter, draw))).collect()),
+        InputKind::Characters => Value::Str((0..length).map(|_| character(tree.filter, draw)).collect()),
     }
 }
 

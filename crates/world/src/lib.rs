@@ -15,6 +15,7 @@
 //! The tasks know no statement but the few that their styles use: what is learned here says little about
 //! programs in general.
 
+mod balance;
 mod draw;
 mod filter;
 mod input;

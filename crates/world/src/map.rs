@@ -173,3 +173,26 @@ impl Map {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_become_what_python_makes_of_them() {
+        let of = |map: Map, x: i64| map.apply(&Value::Int(x));
+        assert_eq!(of(Map::Half, -3), Value::Int(-2), "// rounds down");
+        assert_eq!(of(Map::Half, 3), Value::Int(1));
+        assert_eq!(of(Map::Square, -4), Value::Int(16));
+        assert_eq!(of(Map::Subtract(5), 2), Value::Int(-3));
+        assert_eq!(of(Map::SubtractFrom(5), 2), Value::Int(3));
+    }
+
+    #[test]
+    fn characters_become_what_python_makes_of_them() {
+        let of = |map: Map, c: &str| map.apply(&Value::Str(c.into()));
+        assert_eq!(of(Map::Upper, "b"), Value::Str("B".into()));
+        assert_eq!(of(Map::Lower, "7"), Value::Str("7".into()));
+        assert_eq!(of(Map::Repeat(3), "b"), Value::Str("bbb".into()));
+    }
+}

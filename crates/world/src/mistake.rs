@@ -1,16 +1,7 @@
-//! Mistakes: their kinds, the place of the edit, and which of several a wrong program has.
+//! The kinds of mistakes, and the place of the edit.
 
-use crate::{
-    draw::Draw,
-    style::Style,
-    tree::{Kind, Tree},
-};
 use serde::{Deserialize, Serialize};
-use std::{
-    cmp::Ordering,
-    collections::{BTreeMap, BTreeSet},
-    ops::Range,
-};
+use std::ops::Range;
 
 /// What is wrong with a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -78,50 +69,34 @@ fn cuts(text: &[u8], place: usize) -> bool {
     }
 }
 
-/// Chooses mistakes so that an edit and its reverse are made equally often in each style. Then a program's
-/// words, length and layout do not tell whether it is right: the description decides.
-#[derive(Debug, Default)]
-pub struct Balance(BTreeMap<(Style, Change), i32>);
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// An edit as the balance counts it: the names of the node before and after, and which constant is larger.
-type Change = (Kind, &'static str, &'static str, Ordering);
-
-impl Balance {
-    /// How many times more the edit from `right` to `wrong` was made than its reverse.
-    fn excess(&self, style: Style, right: &Tree, wrong: &Tree) -> i32 {
-        let made = |from, to| self.0.get(&(style, change(from, to))).copied().unwrap_or(0);
-        made(right, wrong) - made(wrong, right)
+    /// The text of the edit in both programs.
+    fn edited<'c>(right: &'c str, wrong: &'c str) -> (&'c str, &'c str) {
+        let (of_right, of_wrong) = edit(right, wrong);
+        (&right[of_right], &wrong[of_wrong])
     }
 
-    /// One of `candidates`, mistakes in the program of `right` in `style`: of those that are not ahead of their
-    /// reverses (or are so by the least), each kind is as likely as any other. None where there are none.
-    pub fn choose<T>(
-        &mut self,
-        style: Style,
-        right: &Tree,
-        mut candidates: Vec<(Tree, MistakeKind, T)>,
-        draw: &mut Draw,
-    ) -> Option<T> {
-        let excess = |wrong: &Tree| self.excess(style, right, wrong).max(0);
-        let least = candidates.iter().map(|(wrong, ..)| excess(wrong)).min()?;
-        candidates.retain(|(wrong, ..)| excess(wrong) == least);
-        let kinds: BTreeSet<MistakeKind> = candidates.iter().map(|(_, kind, _)| *kind).collect();
-        let place = draw.below(kinds.len());
-        let chosen = kinds.into_iter().nth(place)?;
-        candidates.retain(|(_, kind, _)| *kind == chosen);
-        let (wrong, _, chosen) = candidates.swap_remove(draw.below(candidates.len()));
-        *self.0.entry((style, change(right, &wrong))).or_insert(0) += 1;
-        Some(chosen)
+    #[test]
+    fn an_edit_is_of_whole_tokens() {
+        assert_eq!(edited("max(r)", "min(r)"), ("max", "min"));
+        assert_eq!(edited("x > 3", "x >= 3"), (">", ">="));
+        assert_eq!(edited("x >= 3", "x < 3"), (">=", "<"));
+        assert_eq!(edited("x ** 2", "x * 2"), ("**", "*"));
+        assert_eq!(edited("x - 13 for", "x - 3 for"), ("13", "3"));
+        assert_eq!(edited("default=0)", "default=None)"), ("0", "None"));
+        assert_eq!(edited("x - 3)", "3 - x)"), ("x - 3", "3 - x"));
     }
-}
 
-fn change(from: &Tree, to: &Tree) -> Change {
-    let (before, after, order) = if from.filter != to.filter {
-        (from.filter.name(), to.filter.name(), from.filter.cmp(&to.filter))
-    } else if from.map != to.map {
-        (from.map.name(), to.map.name(), from.map.cmp(&to.map))
-    } else {
-        (from.reduce.name(), to.reduce.name(), from.reduce.cmp(&to.reduce))
-    };
-    (from.kind, before, after, order)
+    #[test]
+    fn what_was_taken_out_has_an_empty_place() {
+        assert_eq!(edited("return r[::-1]", "return r"), ("[::-1]", ""));
+        assert_eq!(edit("[x for x in a if x > 3]", "[x for x in a]"), (13..22, 13..13));
+        assert_eq!(edit("c in \"aeiou\"", "c not in \"aeiou\""), (2..2, 2..6));
+        // Where letters repeat, the programs' common end is not counted twice.
+        assert_eq!(edited("f(aa)", "f(aaa)"), ("aa", "aaa"));
+        assert_eq!(edited("((x))", "(x)"), ("(x)", "x"));
+    }
 }

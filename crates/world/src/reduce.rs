@@ -264,3 +264,47 @@ fn joined(values: &[Value], separator: &str) -> Value {
     });
     Value::Str(texts.collect::<Vec<_>>().join(separator))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_numbers(reduce: Reduce, numbers: &[i64]) -> String {
+        reduce.apply(numbers.iter().map(|x| Value::Int(*x)).collect()).python()
+    }
+
+    fn of_texts(reduce: Reduce, texts: &[&str]) -> String {
+        reduce
+            .apply(texts.iter().map(|t| Value::Str((*t).into())).collect())
+            .python()
+    }
+
+    #[test]
+    fn numbers_are_reduced() {
+        let numbers = [3, -1, 3, 2];
+        assert_eq!(of_numbers(Reduce::Count, &numbers), "4");
+        assert_eq!(of_numbers(Reduce::Sum, &numbers), "7");
+        assert_eq!(of_numbers(Reduce::Max(Fallback::None), &numbers), "3");
+        assert_eq!(of_numbers(Reduce::Min(Fallback::Zero), &numbers), "-1");
+        assert_eq!(of_numbers(Reduce::Reversed, &numbers), "[2, 3, -1, 3]");
+        assert_eq!(of_numbers(Reduce::Ascending, &numbers), "[-1, 2, 3, 3]");
+        assert_eq!(of_numbers(Reduce::Descending, &numbers), "[3, 3, 2, -1]");
+    }
+
+    #[test]
+    fn nothing_is_reduced_to_what_the_task_says() {
+        assert_eq!(of_numbers(Reduce::Max(Fallback::None), &[]), "None");
+        assert_eq!(of_numbers(Reduce::Min(Fallback::Zero), &[]), "0");
+        assert_eq!(of_numbers(Reduce::Sum, &[]), "0");
+        assert_eq!(of_texts(Reduce::JoinWith('-'), &[]), "\"\"");
+    }
+
+    #[test]
+    fn texts_are_joined() {
+        let texts = ["b", "A", "b", "1"];
+        assert_eq!(of_texts(Reduce::Join, &texts), "\"bAb1\"");
+        assert_eq!(of_texts(Reduce::JoinWith('-'), &texts), "\"b-A-b-1\"");
+        assert_eq!(of_texts(Reduce::JoinReversed, &texts), "\"1bAb\"");
+        assert_eq!(of_texts(Reduce::JoinSorted, &texts), "\"1Abb\"");
+    }
+}

@@ -3,7 +3,7 @@
 use crate::{
     draw::Draw,
     reduce::Reduce,
-    tree::{Kind, Tree},
+    tree::{InputKind, Tree},
 };
 use serde::{Deserialize, Serialize};
 
@@ -57,10 +57,10 @@ const RESULTS: [&str; 3] = ["result", "res", "out"];
 
 impl Names {
     /// Names drawn from the pools; no two pools that meet in a program share one.
-    pub fn new(kind: Kind, draw: &mut Draw) -> Self {
+    pub fn new(kind: InputKind, draw: &mut Draw) -> Self {
         let (parameter, element) = match kind {
-            Kind::Numbers => (draw.pick(&LISTS), draw.pick(&NUMBERS)),
-            Kind::Characters => (draw.pick(&STRINGS), draw.pick(&CHARACTERS)),
+            InputKind::Numbers => (draw.pick(&LISTS), draw.pick(&NUMBERS)),
+            InputKind::Characters => (draw.pick(&STRINGS), draw.pick(&CHARACTERS)),
         };
         Self {
             function: draw.pick(&FUNCTIONS),
@@ -148,5 +148,74 @@ fn reduced(reduce: Reduce, list: &str) -> String {
         Reduce::JoinWith(separator) => format!("\"{separator}\".join({list})"),
         Reduce::JoinReversed => format!("\"\".join({list})[::-1]"),
         Reduce::JoinSorted => format!("\"\".join(sorted({list}))"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{filter::Filter, map::Map, reduce::Fallback};
+
+    const NAMES: Names = Names {
+        function: "f",
+        parameter: "a",
+        element: "x",
+        result: "r",
+    };
+
+    fn tree(filter: Filter, map: Map, reduce: Reduce) -> Tree {
+        Tree {
+            kind: InputKind::Numbers,
+            filter,
+            map,
+            reduce,
+        }
+    }
+
+    #[test]
+    fn a_sum_in_four_styles() {
+        let sum = tree(Filter::Odd, Map::Square, Reduce::Sum);
+        let programs = Style::ALL.map(|style| python(&sum, style, &NAMES));
+        assert_eq!(
+            programs,
+            [
+                "def f(a):\n    return sum(x ** 2 for x in a if x % 2 == 1)",
+                "def f(a):\n    r = [x ** 2 for x in a if x % 2 == 1]\n    return sum(r)",
+                "def f(a):\n    r = []\n    for x in a:\n        if x % 2 == 1:\n            r.append(x ** 2)\n    return sum(r)",
+                "def f(a):\n    r = 0\n    for x in a:\n        if x % 2 == 1:\n            r += x ** 2\n    return r",
+            ]
+        );
+    }
+
+    #[test]
+    fn without_filter_and_map_the_elements_stand_alone() {
+        let max = tree(Filter::All, Map::Same, Reduce::Max(Fallback::None));
+        assert_eq!(
+            python(&max, Style::Expression, &NAMES),
+            "def f(a):\n    return max((x for x in a), default=None)"
+        );
+        let reversed = tree(Filter::All, Map::Same, Reduce::JoinReversed);
+        assert_eq!(
+            python(&reversed, Style::Accumulate, &NAMES),
+            "def f(a):\n    r = \"\"\n    for x in a:\n        r = x + r\n    return r"
+        );
+    }
+
+    #[test]
+    fn names_of_one_program_are_distinct() {
+        for kind in [InputKind::Numbers, InputKind::Characters] {
+            let draw = &mut Draw::new(0, 0);
+            for _ in 0..500 {
+                let Names {
+                    function,
+                    parameter,
+                    element,
+                    result,
+                } = Names::new(kind, draw);
+                let mut names = [function, parameter, element, result];
+                names.sort_unstable();
+                assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
+            }
+        }
     }
 }

@@ -1,11 +1,12 @@
 //! A task: its description, tests, right and wrong programs; and how it is made.
 
 use crate::{
+    balance::Balance,
     draw::Draw,
     input::{self, SHOWN},
-    mistake::{Balance, MistakeKind, edit},
+    mistake::{MistakeKind, edit},
     style::{Names, Style, python},
-    tree::{Kind, Tree},
+    tree::{InputKind, Tree},
 };
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -152,8 +153,8 @@ fn description(tree: &Tree, names: &Names, draw: &mut Draw) -> String {
         function, parameter, ..
     } = *names;
     let (input, everything) = match tree.kind {
-        Kind::Numbers => ("list", "values"),
-        Kind::Characters => ("string", "characters"),
+        InputKind::Numbers => ("list", "values"),
+        InputKind::Characters => ("string", "characters"),
     };
     let kept = tree.filter.words(everything, draw);
     let mapped = tree.map.words(&kept, draw);

@@ -5,7 +5,7 @@ use crate::{draw::Draw, filter::Filter, map::Map, mistake::MistakeKind, reduce::
 
 /// What a function takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub enum InputKind {
     /// A list of whole numbers.
     Numbers,
     /// A string, character by character.
@@ -16,7 +16,7 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tree {
     /// The type of the input.
-    pub kind: Kind,
+    pub kind: InputKind,
     /// Which elements count.
     pub filter: Filter,
     /// What each of them becomes.
@@ -29,9 +29,9 @@ impl Tree {
     /// All combinations of filter, map and reduction that make a task, each with the constants that stand for all:
     /// 450 of numbers and 149 of characters.
     pub fn combinations() -> Vec<Self> {
-        let numbers = product(Kind::Numbers, &Filter::NUMBERS, &Map::NUMBERS, &Reduce::NUMBERS);
+        let numbers = product(InputKind::Numbers, &Filter::NUMBERS, &Map::NUMBERS, &Reduce::NUMBERS);
         let characters = product(
-            Kind::Characters,
+            InputKind::Characters,
             &Filter::CHARACTERS,
             &Map::CHARACTERS,
             &Reduce::CHARACTERS,
@@ -46,12 +46,12 @@ impl Tree {
     /// Whether each node has an effect, and belongs to the kind.
     pub fn makes_sense(&self) -> bool {
         let of_kind = match self.kind {
-            Kind::Numbers => {
+            InputKind::Numbers => {
                 contains(&Filter::NUMBERS, self.filter.name(), |f| f.name())
                     && contains(&Map::NUMBERS, self.map.name(), |m| m.name())
                     && contains(&Reduce::NUMBERS, self.reduce.name(), |r| r.name())
             }
-            Kind::Characters => {
+            InputKind::Characters => {
                 contains(&Filter::CHARACTERS, self.filter.name(), |f| f.name())
                     && contains(&Map::CHARACTERS, self.map.name(), |m| m.name())
                     && contains(&Reduce::CHARACTERS, self.reduce.name(), |r| r.name())
@@ -116,7 +116,7 @@ impl Tree {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Combination {
     /// The type of the input.
-    pub kind: Kind,
+    pub kind: InputKind,
     /// The filter's name.
     pub filter: &'static str,
     /// The map's name.
@@ -128,14 +128,14 @@ pub struct Combination {
 impl std::fmt::Display for Combination {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kind = match self.kind {
-            Kind::Numbers => "numbers",
-            Kind::Characters => "characters",
+            InputKind::Numbers => "numbers",
+            InputKind::Characters => "characters",
         };
         write!(f, "{kind}/{}/{}/{}", self.filter, self.map, self.reduce)
     }
 }
 
-fn product(kind: Kind, filters: &[Filter], maps: &[Map], reductions: &[Reduce]) -> Vec<Tree> {
+fn product(kind: InputKind, filters: &[Filter], maps: &[Map], reductions: &[Reduce]) -> Vec<Tree> {
     let mut all = Vec::with_capacity(filters.len() * maps.len() * reductions.len());
     for &filter in filters {
         for &map in maps {
@@ -152,4 +152,47 @@ fn product(kind: Kind, filters: &[Filter], maps: &[Map], reductions: &[Reduce]) 
 
 fn contains<T: Copy>(all: &[T], name: &str, of: fn(T) -> &'static str) -> bool {
     all.iter().any(|part| of(*part) == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn combinations_are_distinct_and_have_the_documented_number() {
+        let all = Tree::combinations();
+        let of = |kind| all.iter().filter(|tree| tree.kind == kind).count();
+        assert_eq!((of(InputKind::Numbers), of(InputKind::Characters)), (450, 149));
+        let names: BTreeSet<String> = all.iter().map(|tree| tree.combination().to_string()).collect();
+        assert_eq!(names.len(), 599);
+        assert!(names.contains("numbers/even/square/sum") && names.contains("characters/is/same/count"));
+    }
+
+    #[test]
+    fn a_tree_filters_then_maps_then_reduces() {
+        let tree = Tree {
+            kind: InputKind::Numbers,
+            filter: Filter::Greater(2),
+            map: Map::SubtractFrom(3),
+            reduce: Reduce::Ascending,
+        };
+        // sorted([3 - x for x in [5, 2, 3, 9] if x > 2]) == [-6, -2, 0]
+        let input = Value::List([5, 2, 3, 9].map(Value::Int).into());
+        assert_eq!(tree.evaluate(&input).python(), "[-6, -2, 0]");
+    }
+
+    /// Each mistake has a reverse, but for the constants that are drawn: so every edit can be balanced.
+    #[test]
+    fn the_neighbours_of_a_trees_neighbours_have_the_tree_among_them() {
+        let draw = &mut Draw::new(0, 0);
+        for combination in Tree::combinations() {
+            let tree = combination.with_constants(draw);
+            for (mistake, _) in tree.neighbours(draw) {
+                assert_ne!(mistake, tree);
+                let mut back = mistake.neighbours(draw).into_iter().map(|(tree, _)| tree.combination());
+                assert!(back.any(|back| back == tree.combination()), "{mistake:?} to {tree:?}");
+            }
+        }
+    }
 }

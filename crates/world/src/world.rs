@@ -1,10 +1,10 @@
 //! A whole world: training tasks, and tasks of combinations that training never shows.
 
 use crate::{
+    balance::Balance,
     draw::Draw,
     filter::Filter,
     map::Map,
-    mistake::Balance,
     task::Task,
     tree::{Combination, Tree},
 };
