@@ -17,6 +17,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("crates/base", &[]),
     ("crates/charts", &[]),
     ("crates/gemm", &[]),
+    ("crates/world", &[]),
     ("sandbox", &[]),
     ("kernels", &["gemm"]),
     ("model", &["gemm", "kernels"]),
