@@ -22,6 +22,7 @@ pub mod text;
 mod tokenizer;
 
 pub use batch::{Batch, Document};
+pub use chat::{Conversation, ConversationOptions, TrainOn};
 pub use config::{BatchingConfig, DataConfig, PromptStyle, StepShape};
 pub use dataset::{Dataset, DatasetReport, Epoch};
 pub use decontaminate::{EvaluationProblem, Overlap, OverlapReport};

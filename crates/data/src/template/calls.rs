@@ -57,7 +57,7 @@ impl<'a> Interpreter<'a> {
                 }
                 let mut out = String::new();
                 let iterable = iterable.ok_or("`loop` needs what to loop over")?;
-                this.for_loop(state.id, &iterable, &state.scope, state.depth0 + 1, &mut out)?;
+                this.buffered(|this| this.for_loop(state.id, &iterable, &state.scope, state.depth0 + 1, &mut out))?;
                 Ok(out.into())
             }
             Value::Undefined(why) => Err(why.to_string()),
@@ -117,7 +117,7 @@ impl<'a> Interpreter<'a> {
         }
         let mut out = String::new();
         let line = self.line;
-        self.run(&definition.body, &scope, &mut out)?;
+        self.buffered(|this| this.run(&definition.body, &scope, &mut out))?;
         self.line = line;
         Ok(out.into())
     }
@@ -162,8 +162,10 @@ impl<'a> Interpreter<'a> {
             rounds += 1;
             let inner = Scope::new(Some(scope.clone()));
             inner.set("loop", Value::Loop(state.clone()));
+            let around = self.trace.enter(&item, out.len());
             assign(&each.target, item, &inner)?;
             let flow = self.run(&each.body, &inner, out)?;
+            self.trace.leave(around, out.len());
             self.line = each.span().start_line.into();
             if flow == Flow::Break {
                 break;

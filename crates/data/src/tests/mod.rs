@@ -1,6 +1,7 @@
 //! Behaviour of the data room: prompts, packing, tokens.
 
 mod chat;
+mod chat_masks;
 mod kinds;
 mod packing;
 mod tokens;
