@@ -6,7 +6,7 @@ use super::{
     turns::{Turns, section},
 };
 use crate::{
-    DataError, Tokenizer,
+    DataError, SpecialTokens, Tokenizer,
     template::{Part, Rendered, Source},
 };
 use serde_json::Value;
@@ -37,7 +37,7 @@ pub struct Conversation {
     /// Weight of the token's message; 0 for a token that is not trained.
     pub weights: Vec<f32>,
     /// Index of the message that the token belongs to, headers included; None for a token that is not
-    /// trained and that the template writes outside of its loop over the messages.
+    /// part of a trained turn and that the template writes outside of its loop over the messages.
     pub message_of: Vec<Option<usize>>,
     /// First and following character of each token in `text`.
     pub offsets: Vec<(usize, usize)>,
@@ -103,8 +103,14 @@ impl Tokenizer {
     /// Tokenizes a rendered text and marks the tokens that share a character with one of `ranges`, given in
     /// bytes and in order.
     fn marked(&self, whole: &Rendered, ranges: Vec<Trained>, as_blocks: bool) -> Result<Conversation, DataError> {
-        let parsing = self.clone().for_chat();
-        let encoding = parsing.inner.encode_char_offsets(whole.text.as_str(), false);
+        // The template spells special tokens: they are parsed.
+        let encoding = if self.inner.get_encode_special_tokens() {
+            let mut inner = (*self.inner).clone();
+            inner.set_encode_special_tokens(false);
+            inner.encode_char_offsets(whole.text.as_str(), false)
+        } else {
+            self.inner.encode_char_offsets(whole.text.as_str(), false)
+        };
         let encoding = encoding.map_err(|error| self.wrong(error))?;
         let characters = Characters::of(&whole.text);
         let mut conversation = Conversation {
@@ -135,9 +141,11 @@ impl Tokenizer {
             conversation.weights.push(trained.map_or(0.0, |trained| trained.weight));
             *message = trained.map_or(*message, |trained| trained.message);
         }
-        // With `data.special_tokens: always`. A template that wrote them gets no second.
-        let begin = parsing.begin_ids();
-        let begin = if ids.starts_with(begin) { &[] } else { begin };
+        // A template that wrote them gets no second.
+        let begin = match self.choice().special_tokens {
+            SpecialTokens::Always if !ids.starts_with(self.begin_ids()) => self.begin_ids(),
+            _ => &[],
+        };
         let added = begin.len();
         conversation.tokens = self.fitting(begin.iter().copied().chain(ids).collect())?;
         conversation.trained.splice(0..0, std::iter::repeat_n(false, added));

@@ -65,6 +65,14 @@ impl<'a> Interpreter<'a> {
         })
     }
 
+    /// Runs what writes into a text of its own.
+    pub fn buffered<T>(&mut self, run: impl FnOnce(&mut Self) -> Fallible<T>) -> Fallible<T> {
+        self.trace.open();
+        let result = run(self);
+        self.trace.close();
+        result
+    }
+
     fn call_macro(&mut self, closure: &Closure, mut given: Given) -> Fallible<Value> {
         let definition = *self
             .macros

@@ -235,14 +235,6 @@ impl<'a> Interpreter<'a> {
         ["varargs", "kwargs", "caller"].map(|name| self.source.mentions(definition.span(), name))
     }
 
-    /// Runs what writes into a text of its own.
-    pub fn buffered<T>(&mut self, run: impl FnOnce(&mut Self) -> Fallible<T>) -> Fallible<T> {
-        self.trace.open();
-        let result = run(self);
-        self.trace.close();
-        result
-    }
-
     /// What a body prints, through a chain of filters.
     fn captured(&mut self, body: &'a [Stmt<'a>], chain: Option<&'a Expr<'a>>, scope: &Rc<Scope>) -> Fallible<Value> {
         let mut text = String::new();

@@ -2,6 +2,7 @@
 
 mod chat;
 mod chat_masks;
+mod chat_turns;
 mod kinds;
 mod packing;
 mod tokens;
