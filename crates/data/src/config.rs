@@ -1,4 +1,4 @@
-use super::{Choice, Clock, Sources, SpecialInText, SpecialTokens, Tokenizer};
+use super::{Choice, Clock, Sources, SpecialInText, SpecialTokens, Tokenizer, TrainOn};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -294,19 +294,6 @@ impl BatchingConfig {
             accumulate: accumulate.unwrap_or(1),
         })
     }
-}
-
-/// Which turns of a conversation are trained.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum TrainOn {
-    /// What the assistant says.
-    #[default]
-    Assistant,
-    /// The assistant's last turn.
-    Last,
-    /// Everything that the chat template writes.
-    All,
 }
 
 /// What becomes of a document that is longer than a row.

@@ -26,7 +26,8 @@ pub mod text;
 mod tokenizer;
 
 pub use batch::{Batch, Document};
-pub use config::{BatchingConfig, DataConfig, PromptStyle, StepShape, TooLong, TrainOn};
+pub use chat::{Conversation, ConversationOptions, TrainOn};
+pub use config::{BatchingConfig, DataConfig, PromptStyle, StepShape, TooLong};
 pub use dataset::{Dataset, DatasetReport, Epoch};
 pub use decontaminate::{EvaluationProblem, Overlap, OverlapReport};
 pub use detokenizer::Detokenizer;

@@ -123,7 +123,7 @@ impl Rendering {
 }
 
 impl Rendered {
-    fn one(example: Example, document: Tokenized) -> Self {
+    pub(super) fn one(example: Example, document: Tokenized) -> Self {
         Self {
             example,
             documents: vec![document],
@@ -133,7 +133,7 @@ impl Rendered {
     }
 }
 
-fn example(sample: &Sample, name: String, prompt: &str, response: &str) -> Example {
+pub(super) fn example(sample: &Sample, name: String, prompt: &str, response: &str) -> Example {
     Example {
         sample: 0,
         name,
@@ -149,18 +149,24 @@ fn example(sample: &Sample, name: String, prompt: &str, response: &str) -> Examp
 /// Weights other than 1 of the response's tokens: that of the span that a token begins in, else 1, times that of
 /// the row. `starts`: where each begins, in bytes of `response`; the first is token `first`.
 fn span_weights(sample: &Sample, response: &str, starts: &[usize], first: usize) -> Vec<(Range<usize>, f32)> {
-    let mut given: Vec<(Range<usize>, f32)> = Vec::new();
     let spans = bytes_of(&sample.spans, response);
-    for (token, start) in (first..).zip(starts) {
+    weight_runs((first..).zip(starts).map(|(token, start)| {
         let span = spans.iter().find(|(range, _)| range.contains(start));
-        let weight = sample.weight * span.map_or(1.0, |(_, weight)| *weight);
-        match given.last_mut() {
+        (token, sample.weight * span.map_or(1.0, |(_, weight)| *weight))
+    }))
+}
+
+/// Runs of neighbouring tokens with the same weight other than 1.
+pub(super) fn weight_runs(weights: impl IntoIterator<Item = (usize, f32)>) -> Vec<(Range<usize>, f32)> {
+    let mut runs: Vec<(Range<usize>, f32)> = Vec::new();
+    for (token, weight) in weights {
+        match runs.last_mut() {
             Some((range, last)) if *last == weight && range.end == token => range.end += 1,
-            _ if weight != 1.0 => given.push((token..token + 1, weight)),
+            _ if weight != 1.0 => runs.push((token..token + 1, weight)),
             _ => {}
         }
     }
-    given
+    runs
 }
 
 /// Spans of characters as spans of bytes.

@@ -57,12 +57,20 @@ impl<'a> Interpreter<'a> {
                 }
                 let mut out = String::new();
                 let iterable = iterable.ok_or("`loop` needs what to loop over")?;
-                this.for_loop(state.id, &iterable, &state.scope, state.depth0 + 1, &mut out)?;
+                this.buffered(|this| this.for_loop(state.id, &iterable, &state.scope, state.depth0 + 1, &mut out))?;
                 Ok(out.into())
             }
             Value::Undefined(why) => Err(why.to_string()),
             other => Err(format!("`{}` object is not callable", other.kind())),
         })
+    }
+
+    /// Runs what writes into a text of its own.
+    pub fn buffered<T>(&mut self, run: impl FnOnce(&mut Self) -> Fallible<T>) -> Fallible<T> {
+        self.trace.open();
+        let result = run(self);
+        self.trace.close();
+        result
     }
 
     fn call_macro(&mut self, closure: &Closure, mut given: Given) -> Fallible<Value> {
@@ -117,7 +125,7 @@ impl<'a> Interpreter<'a> {
         }
         let mut out = String::new();
         let line = self.line;
-        self.run(&definition.body, &scope, &mut out)?;
+        self.buffered(|this| this.run(&definition.body, &scope, &mut out))?;
         self.line = line;
         Ok(out.into())
     }
@@ -162,8 +170,10 @@ impl<'a> Interpreter<'a> {
             rounds += 1;
             let inner = Scope::new(Some(scope.clone()));
             inner.set("loop", Value::Loop(state.clone()));
+            let around = self.trace.enter(&item, out.len());
             assign(&each.target, item, &inner)?;
             let flow = self.run(&each.body, &inner, out)?;
+            self.trace.leave(around, out.len());
             self.line = each.span().start_line.into();
             if flow == Flow::Break {
                 break;

@@ -6,6 +6,7 @@ use super::{
     scope::{Scope, assign},
     source::{GENERATION, PRINT, Source},
     text::{bounded, str_of},
+    trace::{Rendered, Trace},
     value::{Closure, DEEPEST_VALUE, Depth, Fallible, LARGEST_TEXT, Name, Value, insert, too_large},
 };
 use minijinja::machinery::{
@@ -36,6 +37,8 @@ pub struct Interpreter<'a> {
     steps: usize,
     depth: usize,
     pub line: usize,
+    /// Where the text comes from.
+    pub trace: Trace,
     /// Loops and macros that values refer to.
     pub loops: Vec<&'a Spanned<ForLoop<'a>>>,
     pub macros: Vec<&'a Spanned<Macro<'a>>>,
@@ -51,6 +54,7 @@ impl<'a> Interpreter<'a> {
             steps: 0,
             depth: 0,
             line: 1,
+            trace: Trace::default(),
             loops: Vec::new(),
             macros: Vec::new(),
             scopes_of_macros: Vec::new(),
@@ -58,7 +62,9 @@ impl<'a> Interpreter<'a> {
     }
 
     /// Renders a template with these names.
-    pub fn render(&mut self, template: &'a Stmt<'a>, names: Vec<(String, Value)>) -> Result<String, TemplateError> {
+    pub fn render(&mut self, template: &'a Stmt<'a>, names: Vec<(String, Value)>) -> Result<Rendered, TemplateError> {
+        let messages = names.iter().find(|(name, _)| name == "messages");
+        self.trace = Trace::new(messages.map(|(_, messages)| messages));
         let context = Scope::new(None);
         for (name, value) in names {
             context.set(&name, value);
@@ -71,7 +77,7 @@ impl<'a> Interpreter<'a> {
         }
         let line = self.line;
         rendered.map_err(|problem| TemplateError { line, problem })?;
-        Ok(out)
+        Ok(std::mem::take(&mut self.trace).rendered(out))
     }
 
     pub fn step(&mut self) -> Fallible<()> {
@@ -158,7 +164,11 @@ impl<'a> Interpreter<'a> {
                 self.at(block.span());
                 let marks = matches!(&block.filter, Expr::Filter(filter) if filter.name == GENERATION);
                 let value = self.captured(&block.body, (!marks).then_some(&block.filter), scope)?;
+                let begin = out.len();
                 out.push_str(&str_of(&value)?);
+                if marks {
+                    self.trace.generation(begin..out.len());
+                }
                 return Ok(Flow::On);
             }
             Stmt::WithBlock(with) => {
@@ -229,7 +239,7 @@ impl<'a> Interpreter<'a> {
     fn captured(&mut self, body: &'a [Stmt<'a>], chain: Option<&'a Expr<'a>>, scope: &Rc<Scope>) -> Fallible<Value> {
         let mut text = String::new();
         let inner = Scope::new(Some(scope.clone()));
-        if self.run(body, &inner, &mut text)? != Flow::On {
+        if self.buffered(|this| this.run(body, &inner, &mut text))? != Flow::On {
             return Err("`break` and `continue` out of a block that is not a loop are not supported".into());
         }
         match chain {

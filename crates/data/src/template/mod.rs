@@ -36,10 +36,14 @@ mod sequences;
 mod source;
 mod strings;
 mod text;
+mod trace;
 mod value;
 
 pub use clock::Clock;
+pub use source::Source;
+pub use trace::{Part, Rendered};
 
+use minijinja::machinery::ast::Stmt;
 use value::Value;
 
 /// What is wrong with a template, and where.
@@ -62,18 +66,49 @@ impl std::fmt::Display for TemplateError {
 /// # Errors
 /// The template's syntax, what it does wrong or what `raise_exception` says, and whatever is not
 /// covered.
+#[cfg(test)]
 pub fn render(
     template: &str,
     names: &serde_json::Map<String, serde_json::Value>,
     clock: &Clock,
 ) -> Result<String, TemplateError> {
-    let source = source::Source::read(template)?;
-    let tree = source.parse()?;
-    let mut values = Vec::with_capacity(names.len());
-    for (name, value) in names {
-        values.push((name.clone(), from_json(value)?));
+    let source = Source::read(template)?;
+    Ok(Template::parse(&source)?.render(names, clock)?.text)
+}
+
+/// A template that is parsed once and rendered several times.
+pub struct Template<'s> {
+    source: &'s Source,
+    tree: Stmt<'s>,
+}
+
+impl<'s> Template<'s> {
+    /// Parses a template.
+    ///
+    /// # Errors
+    /// The template's syntax.
+    pub fn parse(source: &'s Source) -> Result<Self, TemplateError> {
+        Ok(Self {
+            source,
+            tree: source.parse()?,
+        })
     }
-    interpreter::Interpreter::new(&source, clock).render(&tree, values)
+
+    /// As [`render`], with the places of messages and `{% generation %}` blocks.
+    ///
+    /// # Errors
+    /// As [`render`].
+    pub fn render(
+        &self,
+        names: &serde_json::Map<String, serde_json::Value>,
+        clock: &Clock,
+    ) -> Result<Rendered, TemplateError> {
+        let mut values = Vec::with_capacity(names.len());
+        for (name, value) in names {
+            values.push((name.clone(), from_json(value)?));
+        }
+        interpreter::Interpreter::new(self.source, clock).render(&self.tree, values)
+    }
 }
 
 fn from_json(value: &serde_json::Value) -> Result<Value, TemplateError> {

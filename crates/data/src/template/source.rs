@@ -32,6 +32,8 @@ pub struct Source {
     text: String,
     /// Offsets of the names that make a macro take more than its parameters.
     special: Vec<(usize, &'static str)>,
+    /// Whether it has `{% generation %}` blocks.
+    generation: bool,
 }
 
 impl Source {
@@ -43,8 +45,10 @@ impl Source {
         let mut read = Self {
             text: String::with_capacity(text.len() + 16),
             special: Vec::new(),
+            generation: false,
         };
         let (mut copied, mut previous, mut printing) = (0, None, false);
+        let mut read_generation = false;
         let (mut tokens, mut elifs, mut signs) = (0, 0, 0);
         for token in machinery::tokenize(&text, false, SyntaxConfig, WHITESPACE) {
             let (token, span) = token.map_err(|error| syntax(&error))?;
@@ -71,7 +75,10 @@ impl Source {
                     elifs += usize::from(tag == "elif");
                     printing = tag == PRINT;
                     match tag {
-                        "generation" => replace(offsets(span), "filter generation"),
+                        "generation" => {
+                            read_generation = true;
+                            replace(offsets(span), "filter generation");
+                        }
                         "endgeneration" => replace(offsets(span), "endfilter"),
                         PRINT => replace(offsets(span), "do print("),
                         "do" => return fail("unknown tag `do`".into()),
@@ -103,7 +110,13 @@ impl Source {
             previous = Some(token);
         }
         read.text.push_str(text.get(copied..).unwrap_or_default());
+        read.generation = read_generation;
         Ok(read)
+    }
+
+    /// Whether the template marks what the assistant wrote with `{% generation %}` blocks.
+    pub fn has_generation(&self) -> bool {
+        self.generation
     }
 
     /// # Errors

@@ -45,9 +45,11 @@ pub struct Tokenizer {
     pub(super) place: String,
     eos_ids: Vec<u32>,
     /// Named special tokens, `bos_token` and so on.
-    special: Vec<(String, String)>,
+    pub(super) special: Vec<(String, String)>,
     /// What the post-processor puts around a text.
     post: Affixes,
+    /// Kept for what it does to offsets.
+    pub(super) post_processor: Option<tokenizers::PostProcessorWrapper>,
     /// BOS, where `special_tokens: always` adds it and the post-processor does not.
     bos: Option<u32>,
     /// `add_bos_token` and `add_eos_token` of the configuration.
@@ -61,8 +63,10 @@ pub struct Tokenizer {
     /// Rows of the model's embedding; ids beyond them are refused.
     embeddings: Option<usize>,
     chat_template: Option<String>,
+    /// The template for conversations with tools, where the model has one of its own.
+    tool_template: Option<String>,
     /// The day that the chat template calls today.
-    chat_date: Clock,
+    pub(super) chat_date: Clock,
     hash: String,
     files: Vec<(String, String)>,
 }
@@ -156,6 +160,7 @@ impl Tokenizer {
         inner.with_truncation(None).map_err(|e| wrong(e.to_string()))?;
         let post = Affixes::of(&inner).map_err(wrong)?;
         // It only places special tokens, and offsets.
+        let post_processor = inner.get_post_processor().cloned();
         inner.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
         let hash = content_hash(&inner).map_err(wrong)?;
         let special = special_tokens(&config, &json(SPECIAL_TOKENS)?);
@@ -201,7 +206,13 @@ impl Tokenizer {
                 inner.add_tokens(&[token]);
             }
         }
-        let chat_template = file(CHAT_TEMPLATE).map(str::to_owned).or_else(|| template(&config));
+        let chat_template = file(CHAT_TEMPLATE)
+            .map(str::to_owned)
+            .or_else(|| template(&config, "default"));
+        let tool_template = match file(CHAT_TEMPLATE) {
+            Some(_) => None,
+            None => template(&config, "tool_use").filter(|_| config["chat_template"].is_array()),
+        };
         let files = files.into_iter().filter(|(name, _)| name != MODEL_CONFIG).collect();
         let declared = (config["add_bos_token"].as_bool(), config["add_eos_token"].as_bool());
         let anchor = anchor(&inner);
@@ -212,6 +223,7 @@ impl Tokenizer {
             eos_ids,
             special,
             post,
+            post_processor,
             bos: None,
             declared,
             recorded,
@@ -219,6 +231,7 @@ impl Tokenizer {
             chat: false,
             embeddings: None,
             chat_template,
+            tool_template,
             chat_date: Clock::today(),
             hash,
             files,
@@ -373,19 +386,25 @@ impl Tokenizer {
             place: self.place.clone(),
             problem,
         };
-        let template = self.chat_template.as_deref().ok_or_else(|| {
-            wrong(format!(
-                "there is none; add `{CHAT_TEMPLATE}` or take a `zero-shot` prompt"
-            ))
-        })?;
         chat::render(
-            template,
+            self.template_for(None)?,
             messages,
             &self.special,
             add_generation_prompt,
             &self.chat_date,
         )
         .map_err(wrong)
+    }
+
+    /// The template that transformers takes: with tools that named `tool_use`, if the model has one.
+    pub(super) fn template_for(&self, tools: Option<&Value>) -> Result<&str, DataError> {
+        let with_tools = self.tool_template.as_deref().filter(|_| tools.is_some());
+        with_tools
+            .or(self.chat_template.as_deref())
+            .ok_or_else(|| DataError::ChatTemplate {
+                place: self.place.clone(),
+                problem: format!("there is none; add `{CHAT_TEMPLATE}` or take a `zero-shot` prompt"),
+            })
     }
 
     /// Messages through the chat template of a model that may not be there, up to where the assistant
@@ -478,13 +497,13 @@ fn special_tokens(config: &Value, map: &Value) -> Vec<(String, String)> {
     .collect()
 }
 
-/// `chat_template`: a string, or a list of named ones of which `default` is taken.
-fn template(config: &Value) -> Option<String> {
+/// `chat_template`: a string, or a list of named ones of which that with this name is taken.
+fn template(config: &Value, wanted: &str) -> Option<String> {
     match &config["chat_template"] {
         Value::String(text) => Some(text.clone()),
         Value::Array(named) => named
             .iter()
-            .find(|t| t["name"] == "default")
+            .find(|t| t["name"] == wanted)
             .and_then(|t| t["template"].as_str())
             .map(str::to_owned),
         _ => None,
