@@ -221,6 +221,8 @@ impl Room {
             .env("HOME", self.dir.path())
             .env("HF_ENDPOINT", server.url())
             .envs(variables.iter().copied())
+            // Where a program built for coverage writes its counts.
+            .envs(std::env::vars().filter(|(name, _)| name == "LLVM_PROFILE_FILE"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -15,9 +15,10 @@ pub struct DataConfig {
     pub source: Sources,
     /// Columns of your own data under other names: `{prompt: question, completion: answer}`.
     pub columns: BTreeMap<String, String>,
-    /// Split of your own data that is trained on, where they have splits. What they call `validation` (or
-    /// `valid`, `dev`) is held out.
-    pub split: String,
+    /// Split of your own data that is trained on, where they have splits: `train` if left out. Their split
+    /// `validation` (or `valid`, `dev`) is held out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
     /// Share of your own data that is held out where they have no such split: whole problems (equal `task_id`, else
     /// equal prompts), by a hash of the problem.
     pub valid_share: f64,
@@ -71,7 +72,7 @@ impl Default for DataConfig {
         Self {
             source: "builtin:mbpp".into(),
             columns: BTreeMap::new(),
-            split: "train".into(),
+            split: None,
             valid_share: 0.05,
             max_rows: None,
             train_on: TrainOn::Assistant,
@@ -187,11 +188,8 @@ impl Validate for DataConfig {
                 );
             }
         }
-        check.when(
-            self.split.trim().is_empty(),
-            "split",
-            "must not be empty: write `train`",
-        );
+        let blank = self.split.as_ref().is_some_and(|split| split.trim().is_empty());
+        check.when(blank, "split", "must not be empty: write `train`");
         check.when(
             !(self.valid_share > 0.0 && self.valid_share < 1.0),
             "valid_share",

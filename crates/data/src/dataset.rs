@@ -30,6 +30,8 @@ pub struct Dataset {
     documents: Vec<Tokenized>,
     seq_len: usize,
     pack: bool,
+    /// Sources of a mix: their documents, and how much of them an epoch holds. Empty: each document once.
+    mix: Vec<(Range<usize>, f64)>,
     hash: String,
     report: DatasetReport,
 }
@@ -49,6 +51,26 @@ impl Dataset {
     /// # Errors
     /// As [`Dataset::new`].
     pub fn from_tokenized(documents: Vec<Tokenized>, seq_len: usize, pack: bool) -> Result<Self, DataError> {
+        Self::mixed(vec![(1.0, documents)], seq_len, pack)
+    }
+
+    /// Several sources, of each of which an epoch holds the given share: 0.5 a half, drawn anew for each epoch; 2
+    /// everything twice.
+    ///
+    /// # Errors
+    /// As [`Dataset::new`].
+    pub fn mixed(parts: Vec<(f64, Vec<Tokenized>)>, seq_len: usize, pack: bool) -> Result<Self, DataError> {
+        let mut mix = Vec::with_capacity(parts.len());
+        let mut documents = Vec::new();
+        for (weight, mut part) in parts {
+            let fit = part.iter().filter(|document| document.tokens.len() <= seq_len).count();
+            let first = mix.last().map_or(0, |(range, _): &(Range<usize>, f64)| range.end);
+            mix.push((first..first + fit, weight));
+            documents.append(&mut part);
+        }
+        if mix.iter().all(|(_, weight)| *weight == 1.0) {
+            mix.clear();
+        }
         if seq_len < 2 {
             return Err(DataError::Setting {
                 key: "data.seq_len",
@@ -88,11 +110,12 @@ impl Dataset {
             prompt_tokens,
             response_tokens: tokens - prompt_tokens - untrained,
         };
-        let hash = content_hash(&kept);
+        let hash = content_hash(&kept, &mix);
         Ok(Self {
             documents: kept,
             seq_len,
             pack,
+            mix,
             hash,
             report,
         })
@@ -122,7 +145,7 @@ impl Dataset {
     /// An epoch for training: documents in an order drawn from (seed, epoch), packed, then
     /// `shape.rows()` rows a step. The last step may have fewer rows.
     pub fn epoch(&self, seed: u64, epoch: usize, shape: StepShape) -> Epoch<'_> {
-        let rows = self.rows(order(self.documents.len(), seed, epoch));
+        let rows = self.rows(self.order(seed, epoch));
         let steps = rows.chunks(shape.rows().max(1)).map(<[_]>::to_vec).collect();
         Epoch {
             dataset: self,
@@ -175,6 +198,29 @@ impl Dataset {
     /// one order than in another.
     pub fn num_steps(&self, seed: u64, epochs: usize, shape: StepShape) -> usize {
         (0..epochs).map(|e| self.epoch(seed, e, shape).len()).sum()
+    }
+
+    /// The documents of an epoch in their order, a function of seed and epoch.
+    fn order(&self, seed: u64, epoch: usize) -> Vec<usize> {
+        if self.mix.is_empty() {
+            return order(self.documents.len(), seed, epoch);
+        }
+        let mut drawn = Vec::new();
+        for (number, (range, weight)) in (1..).zip(&self.mix) {
+            let whole = weight.floor();
+            for _ in 0..whole as usize {
+                drawn.extend(range.clone());
+            }
+            // Parts are drawn with seeds of their own, so that one does not depend on the size of another.
+            let some = ((weight - whole) * range.len() as f64).round() as usize;
+            let of_part = order(range.len(), seed.wrapping_add(number), epoch);
+            drawn.extend(of_part.into_iter().take(some).map(|index| range.start + index));
+        }
+        let shuffled = order(drawn.len(), seed, epoch);
+        shuffled
+            .into_iter()
+            .filter_map(|index| drawn.get(index).copied())
+            .collect()
     }
 
     fn rows(&self, order: impl IntoIterator<Item = usize>) -> Vec<Vec<usize>> {
@@ -270,7 +316,7 @@ impl Epoch<'_> {
     }
 }
 
-fn content_hash(documents: &[Tokenized]) -> String {
+fn content_hash(documents: &[Tokenized], mix: &[(Range<usize>, f64)]) -> String {
     let mut hasher = Sha256::new();
     hasher.update(b"wmtp documents 1\n");
     for d in documents {
@@ -295,6 +341,11 @@ fn content_hash(documents: &[Tokenized]) -> String {
             hasher.update((range.end as u64).to_le_bytes());
             hasher.update(weight.to_le_bytes());
         }
+    }
+    for (range, weight) in mix {
+        hasher.update(b"part");
+        hasher.update((range.end as u64).to_le_bytes());
+        hasher.update(weight.to_le_bytes());
     }
     hex::encode(hasher.finalize())
 }

@@ -28,13 +28,15 @@ pub struct Rows<'a> {
     pub records: Box<dyn Iterator<Item = Result<Record, DataError>> + 'a>,
     /// Its own validation split.
     pub held_out: bool,
+    /// How much of it an epoch holds, relative to all of it.
+    pub weight: f64,
 }
 
 /// What was read of a set of sources.
 #[derive(Default)]
 struct Read {
-    /// Rendered samples with their problem's number, and whether their source holds them out.
-    samples: Vec<(u32, bool, Rendered)>,
+    /// Rendered samples of each source, with their problem's number.
+    samples: Vec<Vec<(u32, Rendered)>>,
     /// Problems' numbers by their hashes.
     problems: HashMap<[u8; 16], u32>,
     /// Hash of each problem, by number.
@@ -63,18 +65,26 @@ pub fn splits(
     let names: Vec<String> = sources.iter().map(|source| source.name.clone()).collect();
     let names = names.join("`, `");
     let own_split = sources.iter().any(|source| source.held_out);
+    let kinds: Vec<(bool, f64)> = sources.iter().map(|source| (source.held_out, source.weight)).collect();
     let mut read = Read::default();
     for source in sources {
         read.add(source, &rendering, wanted)?;
     }
-    if read.samples.is_empty() {
+    if read.hashes.is_empty() {
         return Err(nothing(&names, read.unwanted, wanted));
     }
     let held_out = read.held_out(config.valid_share, own_split);
-    let (mut train, mut valid) = (Part::default(), Part::default());
-    for (problem, apart, sample) in read.samples {
-        let is_held_out = apart || held_out.get(problem as usize).copied().unwrap_or_default();
-        if is_held_out { &mut valid } else { &mut train }.push(problem, sample);
+    let (mut train, mut valid) = (Side::default(), Side::default());
+    // Where each source's training documents end.
+    let mut parts: Vec<(f64, usize)> = Vec::new();
+    for ((apart, weight), samples) in kinds.into_iter().zip(read.samples) {
+        for (problem, sample) in samples {
+            let is_held_out = apart || held_out.get(problem as usize).copied().unwrap_or_default();
+            if is_held_out { &mut valid } else { &mut train }.push(problem, sample);
+        }
+        if !apart {
+            parts.push((weight, train.documents.len()));
+        }
     }
     if train.documents.is_empty() || valid.documents.is_empty() {
         let what = if train.documents.is_empty() {
@@ -98,13 +108,20 @@ pub fn splits(
     let mut tokens = train.tokens(tokenizer)?;
     let more = text::tokenized(texts, tokenizer, config.seq_len, train.documents.len())?;
     train.documents.extend(more.documents);
+    parts.push((1.0, train.documents.len()));
     for (token, count) in spelled(texts, tokenizer)? {
         *tokens.spelled_special_tokens.entry(token).or_default() += count;
     }
-    let train = fitted(train.documents, config)?;
+    let mut train = fitted(train.documents, config)?.into_iter();
     let valid = fitted(valid.documents, config)?;
+    let mut begun = 0;
+    let mut mix = Vec::with_capacity(parts.len());
+    for (weight, end) in parts {
+        mix.push((weight, train.by_ref().take(end - begun).collect()));
+        begun = end;
+    }
     Ok(Splits {
-        train: Dataset::from_tokenized(train, config.seq_len, config.pack)?,
+        train: Dataset::mixed(mix, config.seq_len, config.pack)?,
         valid: Dataset::from_tokenized(valid, config.seq_len, config.pack)?,
         overlap,
         tokens,
@@ -127,9 +144,11 @@ impl Rendering {
 impl Read {
     fn add(&mut self, source: Rows<'_>, rendering: &Rendering, wanted: Wanted) -> Result<(), DataError> {
         let mut records = source.records;
+        let mut samples = Vec::new();
         loop {
             let chunk: Vec<Record> = records.by_ref().take(CHUNK).collect::<Result<_, _>>()?;
             if chunk.is_empty() {
+                self.samples.push(samples);
                 return Ok(());
             }
             let chunk: Vec<Record> = chunk
@@ -140,7 +159,7 @@ impl Read {
             for (record, rendered) in chunk.iter().zip(rendered) {
                 for sample in rendered? {
                     let problem = self.problem(record, &sample.example);
-                    self.samples.push((problem, source.held_out, sample));
+                    samples.push((problem, sample));
                 }
             }
         }
@@ -208,14 +227,14 @@ impl Read {
 
 /// One side of the split.
 #[derive(Default)]
-struct Part {
+struct Side {
     documents: Vec<Tokenized>,
     examples: Vec<Example>,
     short: Vec<(String, usize)>,
     tail_tokens: usize,
 }
 
-impl Part {
+impl Side {
     fn push(&mut self, problem: u32, rendered: Rendered) {
         for document in rendered.documents {
             self.documents.push(Tokenized {

@@ -19,6 +19,7 @@ mod render;
 mod render_chat;
 pub mod samples;
 pub mod seeded;
+pub mod source;
 mod sources;
 mod splits;
 mod template;
