@@ -1,5 +1,6 @@
 //! What can be wrong with data. Only the errors; who raises them says when.
 
+use crate::Place;
 use std::path::PathBuf;
 use wmtp_base::validate::Violation;
 
@@ -46,6 +47,24 @@ pub enum DataError {
         /// Line, from 1.
         line: usize,
         /// What is wrong with it.
+        problem: String,
+    },
+    /// A row of any format that is not what it should be.
+    #[error("{place}: {problem}")]
+    BadRow {
+        /// File and row.
+        place: Place,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// A column of a row that is not what it should be.
+    #[error("{place}, column `{column}`: {problem}")]
+    Column {
+        /// File and row.
+        place: Place,
+        /// The column by its name in the file, with the way to the part that is wrong: `messages[2].role`.
+        column: String,
+        /// What is wrong and what to do.
         problem: String,
     },
     /// Problems that a data set lacks.

@@ -16,6 +16,7 @@ mod pack;
 mod record;
 pub mod samples;
 pub mod seeded;
+pub mod source;
 mod splits;
 mod template;
 pub mod text;

@@ -1,0 +1,262 @@
+//! Data of any format and schema as [`Record`]s: `path -> files -> rows -> records`.
+//!
+//! * `files`, `card`: which files a path names, and their splits;
+//! * `format`: JSON lines, JSON arrays, Parquet and text, told apart by content, as rows;
+//! * `schema`: rows as records, recognised by their columns.
+//!
+//! Nothing holds a whole file. Page `docs/data.md` has formats, schemas and errors.
+
+mod card;
+mod files;
+mod format;
+mod row;
+mod schema;
+
+pub use row::{Row, Rows};
+
+use crate::{DataError, Record};
+use format::{DataFile, Kind, wrong};
+use row::listed;
+use schema::Mapping;
+use sha2::{Digest, Sha256};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+/// Records in a fixed order: files, or what another implementation reads or makes.
+pub trait Dataset: Send + Sync {
+    /// What messages and reports call it.
+    fn name(&self) -> &str;
+
+    /// Its records, from the first one.
+    fn records(&self) -> Box<dyn Iterator<Item = Result<Record, DataError>> + Send + '_>;
+
+    /// A hash of everything that decides its records, for caches: equal hashes mean equal records.
+    ///
+    /// # Errors
+    /// Content that cannot be read.
+    fn hash(&self) -> Result<String, DataError>;
+
+    /// The number of its rows, where it is known without reading all of them.
+    fn len_hint(&self) -> Option<usize> {
+        None
+    }
+}
+
+/// How a path is read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceOptions {
+    /// The split. Without one `train`, or of files that are named by themselves the only one.
+    pub split: Option<String>,
+    /// Canonical column names with the file's own: `prompt` to `question`, say.
+    pub columns: BTreeMap<String, String>,
+    /// Rows to read at most.
+    pub max_rows: Option<usize>,
+}
+
+/// Data files: one, those of a folder or hub data set, or those that a pattern matches.
+#[derive(Clone, Debug)]
+pub struct Source {
+    name: String,
+    files: Vec<DataFile>,
+    splits: Vec<String>,
+    split: String,
+    mapping: Mapping,
+    options: SourceOptions,
+}
+
+impl Source {
+    /// Finds the files of `path` and their formats; reads no rows.
+    ///
+    /// # Errors
+    /// A path without data, a format that is not read, a split that is not there, a mapping of columns that
+    /// no schema has.
+    pub fn open(path: &Path, options: &SourceOptions) -> Result<Self, DataError> {
+        let mapping = Mapping::new(&options.columns)?;
+        let mut found = files::find(path)?;
+        let splits: Vec<String> = found.splits.keys().cloned().collect();
+        let split = match (&options.split, splits.as_slice()) {
+            (Some(split), _) if splits.contains(split) => split.as_str(),
+            (Some(split), _) => files::canonical(split),
+            (None, [only]) if found.named => only.as_str(),
+            (None, _) => files::TRAIN,
+        };
+        let Some(paths) = found.splits.remove(split) else {
+            return Err(wrong(
+                path,
+                format!(
+                    "has no split `{split}`; set `data.split` to one of {}",
+                    listed(splits.iter().map(String::as_str))
+                ),
+            ));
+        };
+        let files: Result<Vec<DataFile>, DataError> =
+            paths.iter().map(|file| DataFile::open(file, !found.named)).collect();
+        Ok(Self {
+            name: path.display().to_string(),
+            files: files?,
+            split: split.to_owned(),
+            splits,
+            mapping,
+            options: options.clone(),
+        })
+    }
+
+    /// The splits that are there, in order of names.
+    pub fn splits(&self) -> &[String] {
+        &self.splits
+    }
+
+    /// The split that is read.
+    pub fn split(&self) -> &str {
+        &self.split
+    }
+
+    /// The files of the split, in the order in which they are read.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|file| file.path.as_path())
+    }
+
+    /// Its records. A row that cannot be one is an error, after which the iterator ends; so is a source
+    /// without any row.
+    pub fn records(&self) -> Records {
+        Records {
+            path: PathBuf::from(&self.name),
+            files: self.files.clone().into(),
+            rows: None,
+            ready: VecDeque::new(),
+            mapping: self.mapping.clone(),
+            max_rows: self.options.max_rows,
+            read: 0,
+            done: false,
+        }
+    }
+
+    /// Rows, where all files are Parquet.
+    pub fn len_hint(&self) -> Option<usize> {
+        let counts = self.files.iter().map(|file| match file.kind {
+            Kind::Parquet => format::parquet::count(&file.path).ok(),
+            _ => None,
+        });
+        let rows: usize = counts.sum::<Option<usize>>()?;
+        Some(self.options.max_rows.map_or(rows, |most| rows.min(most)))
+    }
+
+    /// SHA-256 (hex) over the files' bytes, the mapping of columns and the limit of rows. Reads all files.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn hash(&self) -> Result<String, DataError> {
+        let mut hash = Sha256::new();
+        for (name, column) in &self.options.columns {
+            for text in [name, column] {
+                hash.update((text.len() as u64).to_le_bytes());
+                hash.update(text);
+            }
+        }
+        hash.update(format!("max_rows {:?}", self.options.max_rows));
+        let mut buffer = vec![0; 1 << 20];
+        for file in &self.files {
+            let unreadable = |source| DataError::Read {
+                path: file.path.clone(),
+                source,
+            };
+            let mut reader = File::open(&file.path).map_err(unreadable)?;
+            // Text and JSON in the same bytes are different records.
+            let mut content = Sha256::new_with_prefix(format!("{:?}", file.kind));
+            loop {
+                let read = reader.read(&mut buffer).map_err(unreadable)?;
+                if read == 0 {
+                    break;
+                }
+                content.update(buffer.get(..read).unwrap_or_default());
+            }
+            hash.update(content.finalize());
+        }
+        Ok(hex::encode(hash.finalize()))
+    }
+}
+
+impl Dataset for Source {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn records(&self) -> Box<dyn Iterator<Item = Result<Record, DataError>> + Send + '_> {
+        Box::new(Self::records(self))
+    }
+
+    fn hash(&self) -> Result<String, DataError> {
+        Self::hash(self)
+    }
+
+    fn len_hint(&self) -> Option<usize> {
+        Self::len_hint(self)
+    }
+}
+
+/// The records of a [`Source`], file by file.
+pub struct Records {
+    path: PathBuf,
+    files: VecDeque<DataFile>,
+    rows: Option<Box<dyn Rows>>,
+    /// Records of the last row that are not given yet.
+    ready: VecDeque<Record>,
+    mapping: Mapping,
+    max_rows: Option<usize>,
+    read: usize,
+    done: bool,
+}
+
+impl Records {
+    /// The next row, of the next file if this one is at its end.
+    fn row(&mut self) -> Result<Option<Row>, DataError> {
+        loop {
+            if let Some(row) = self.rows.as_mut().and_then(Iterator::next) {
+                return row.map(Some);
+            }
+            let Some(file) = self.files.pop_front() else {
+                return Ok(None);
+            };
+            self.rows = Some(file.rows(&|column| self.mapping.wants(column))?);
+        }
+    }
+
+    fn advance(&mut self) -> Result<Option<Record>, DataError> {
+        loop {
+            if let Some(record) = self.ready.pop_front() {
+                return Ok(Some(record));
+            }
+            if self.max_rows.is_some_and(|most| self.read >= most) {
+                return Ok(None);
+            }
+            let Some(row) = self.row()? else {
+                return match self.read {
+                    0 => Err(wrong(&self.path, "has no rows; give a file with at least one")),
+                    _ => Ok(None),
+                };
+            };
+            self.ready = schema::records(row, &self.mapping, self.read == 0)?.into();
+            self.read += 1;
+        }
+    }
+}
+
+impl Iterator for Records {
+    type Item = Result<Record, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        let record = self.advance().transpose();
+        self.done = !matches!(record, Some(Ok(_)));
+        record
+    }
+}
+
+#[cfg(test)]
+mod tests;
