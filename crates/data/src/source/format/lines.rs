@@ -69,7 +69,7 @@ impl JsonLines {
                 error.valid_up_to() + 1
             ))
         })?;
-        match serde_json::from_str(text) {
+        match serde_json::from_str(text.trim_end_matches(['\r', '\n'])) {
             Ok(Value::Object(values)) => Ok(Row {
                 place,
                 values,

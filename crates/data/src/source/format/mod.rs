@@ -189,10 +189,11 @@ impl DataFile {
     /// JSON lines, a JSON array or text.
     fn text_kind(&self, ending: &str) -> Result<Kind, DataError> {
         let mut head = Vec::new();
-        self.reader()?
-            .take(HEAD)
-            .read_to_end(&mut head)
-            .map_err(|error| self.damaged(&error, 0))?;
+        if let Err(error) = self.reader()?.take(HEAD).read_to_end(&mut head)
+            && head.is_empty()
+        {
+            return Err(self.damaged(&error, 0));
+        }
         let head = head.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&head);
         if head.contains(&0) && !self.lenient {
             return Err(wrong(

@@ -188,8 +188,8 @@ fn a_completion_has_its_optional_columns() {
         (Some("is_even"), Some("python"), 1)
     );
     let span = Span {
-        start: 32,
-        end: 33,
+        start: 36,
+        end: 37,
         weight: 2.0,
     };
     assert_eq!(

@@ -7,20 +7,26 @@ use parquet::{
     schema::types::ColumnDescPtr,
 };
 use serde_json::{Number, Value};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
-/// A column and the batch of it that is decoded.
+/// Times in a row that a reader may give nothing although its column has more: once for each empty page.
+const EMPTY_PAGES: usize = 64;
+
+/// A column and those of its entries that are decoded and not taken.
 pub(super) struct Leaf {
     index: usize,
     descr: ColumnDescPtr,
     reader: Option<ColumnReader>,
-    definitions: Vec<i16>,
-    repetitions: Vec<i16>,
-    values: std::vec::IntoIter<Value>,
-    /// The next entry of the levels.
-    at: usize,
-    /// Entries of the batch.
-    entries: usize,
+    definitions: VecDeque<i16>,
+    repetitions: VecDeque<i16>,
+    values: VecDeque<Value>,
+    /// Entries of the row group that are not decoded.
+    unread: usize,
+    /// Decoded entries with which a row begins.
+    begun: usize,
 }
 
 impl Leaf {
@@ -38,11 +44,11 @@ impl Leaf {
                 index,
                 descr,
                 reader: None,
-                definitions: Vec::new(),
-                repetitions: Vec::new(),
-                values: Vec::new().into_iter(),
-                at: 0,
-                entries: 0,
+                definitions: VecDeque::new(),
+                repetitions: VecDeque::new(),
+                values: VecDeque::new(),
+                unread: 0,
+                begun: 0,
             }),
         }
     }
@@ -52,21 +58,40 @@ impl Leaf {
         self.index
     }
 
-    /// Takes the column of the next row group.
-    pub fn begin(&mut self, reader: ColumnReader) {
+    /// Takes the column of the next row group, which has this many entries.
+    pub fn begin(&mut self, reader: ColumnReader, entries: i64) {
         self.reader = Some(reader);
-        self.entries = 0;
-        self.at = 0;
+        self.unread = usize::try_from(entries).unwrap_or(0);
+        self.definitions.clear();
+        self.repetitions.clear();
+        self.values.clear();
+        self.begun = 0;
     }
 
-    /// Decodes `rows` rows.
+    /// Decodes entries until this many rows are complete: the next one has begun, or the group ends.
     ///
     /// # Errors
     /// Damaged or too few values, text that is not UTF-8.
     pub fn fill(&mut self, rows: usize) -> Result<(), String> {
-        // The decoders assert what damaged pages can break.
-        let filled = catch_unwind(AssertUnwindSafe(|| self.decode(rows)));
-        filled.unwrap_or_else(|_| Err(format!("column `{}` cannot be decoded", self.descr.path().string())))
+        let repeated = usize::from(self.descr.max_rep_level() > 0);
+        let mut empty = 0;
+        while self.begun < rows + repeated && self.unread > 0 && empty < EMPTY_PAGES {
+            let before = self.unread;
+            // The decoders assert what damaged pages can break.
+            let decoded = catch_unwind(AssertUnwindSafe(|| self.decode(rows)));
+            decoded
+                .unwrap_or_else(|_| Err("cannot be decoded".into()))
+                .map_err(|problem| {
+                    let path = self.descr.path().string();
+                    format!("column `{path}`: {problem}")
+                })?;
+            // A reader stops at an empty page, and some writers write those.
+            empty = if self.unread == before { empty + 1 } else { 0 };
+        }
+        match self.begun < rows {
+            true => Err(format!("column `{}` has too few rows", self.descr.path().string())),
+            false => Ok(()),
+        }
     }
 
     fn decode(&mut self, rows: usize) -> Result<(), String> {
@@ -128,54 +153,56 @@ impl Leaf {
         rows: usize,
         to_json: impl Fn(T::T) -> Result<Value, String>,
     ) -> Result<(), String> {
-        self.definitions.clear();
-        self.repetitions.clear();
-        let mut values = Vec::new();
-        let has_definitions = self.descr.max_def_level() > 0;
-        let has_repetitions = self.descr.max_rep_level() > 0;
-        let (records, _, levels) = reader
+        let (mut definitions, mut repetitions, mut values) = (Vec::new(), Vec::new(), Vec::new());
+        let defined = self.descr.max_def_level() > 0;
+        let repeated = self.descr.max_rep_level() > 0;
+        let (_, _, entries) = reader
             .read_records(
                 rows,
-                has_definitions.then_some(&mut self.definitions),
-                has_repetitions.then_some(&mut self.repetitions),
+                defined.then_some(&mut definitions),
+                repeated.then_some(&mut repetitions),
                 &mut values,
             )
             .map_err(|error| error.to_string())?;
-        if records != rows {
-            return Err(format!("column `{}` has too few rows", self.descr.path().string()));
+        if !defined {
+            definitions.resize(entries, 0);
         }
-        self.entries = levels;
-        self.at = 0;
-        let path = || format!("column `{}`", self.descr.path().string());
-        let values: Result<Vec<Value>, String> = values
-            .into_iter()
-            .map(|value| to_json(value).map_err(|problem| format!("{}: {problem}", path())))
-            .collect();
-        self.values = values?.into_iter();
+        self.unread = self.unread.saturating_sub(entries);
+        self.begun += match repeated {
+            true => repetitions.iter().filter(|level| **level == 0).count(),
+            false => entries,
+        };
+        self.definitions.extend(definitions);
+        self.repetitions.extend(repetitions);
+        for value in values {
+            self.values.push_back(to_json(value)?);
+        }
         Ok(())
     }
 
-    /// Definition level of the next entry; none after the batch.
+    /// Definition level of the next entry; none where nothing is decoded.
     pub fn definition(&self) -> Option<i16> {
-        match self.definitions.get(self.at) {
-            Some(level) => Some(*level),
-            None => (self.at < self.entries && self.definitions.is_empty()).then_some(0),
-        }
+        self.definitions.front().copied()
     }
 
-    /// Repetition level of the next entry; none after the batch.
+    /// Repetition level of the next entry; none where nothing is decoded.
     pub fn repetition(&self) -> Option<i16> {
-        self.repetitions.get(self.at).copied()
+        self.repetitions.front().copied()
     }
 
     /// The next entry: its value, or null where it is not defined.
+    ///
+    /// # Errors
+    /// No entry.
     pub fn take(&mut self) -> Result<Value, String> {
         let short = || "a column has too few values".to_owned();
-        let level = self.definition().ok_or_else(short)?;
-        self.at += 1;
+        let level = self.definitions.pop_front().ok_or_else(short)?;
+        if self.repetitions.pop_front().unwrap_or(0) == 0 {
+            self.begun = self.begun.saturating_sub(1);
+        }
         match level < self.descr.max_def_level() {
             true => Ok(Value::Null),
-            false => self.values.next().ok_or_else(short),
+            false => self.values.pop_front().ok_or_else(short),
         }
     }
 }

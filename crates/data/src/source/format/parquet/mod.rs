@@ -119,7 +119,8 @@ impl ParquetRows {
         self.group += 1;
         self.left = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
         for leaf in &mut self.leaves {
-            leaf.begin(group.get_column_reader(leaf.index())?);
+            let entries = group.metadata().column(leaf.index()).num_values();
+            leaf.begin(group.get_column_reader(leaf.index())?, entries);
         }
         Ok(true)
     }
