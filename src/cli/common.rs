@@ -241,7 +241,9 @@ pub(super) fn model_dir(model: &Model, config: &Config, device: &Device) -> Resu
 
 /// What the data loader takes: `builtin:NAME` and `none` as they are, or a directory of this machine.
 pub(super) fn data_source(uri: &str, config: &Config, output: &Output) -> Result<String, Failure> {
-    if uri == DataConfig::NO_PROBLEMS {
+    // A pattern names files of this machine: the reader of the data finds them.
+    let is_pattern = uri.contains(['*', '?', '[']) && !uri.contains("://") && !Path::new(uri).exists();
+    if uri == DataConfig::NO_PROBLEMS || is_pattern {
         return Ok(uri.to_owned());
     }
     Ok(match resolve(uri, Kind::Data, config, output)? {

@@ -41,7 +41,9 @@ pub use model_dirs::{ModelDir, ModelDirs, weights_hash};
 pub use plan::{PlanReport, ValueStagePlan};
 pub use pretrain::PretrainReport;
 pub use request::RunUpload;
-pub use sources::TRAINING_SETS;
+pub use sources::{
+    TRAINING_SETS, is_mbpp, problems as training_documents, solutions as labelled_documents, texts as training_texts,
+};
 pub use tracking::{describe, sync};
 pub use upload::UploadSummary;
 pub use value_stage::ValueReport;

@@ -2,7 +2,7 @@
 
 use crate::{
     data::{
-        self, DataConfig, DataError, Rows, Sources, Splits, Tokenizer, Wanted,
+        self, DataConfig, DataError, Example, Rows, Sources, Splits, Tokenizer, Wanted,
         source::{Source, SourceOptions},
         text,
     },
@@ -43,6 +43,20 @@ pub fn is_mbpp(config: &DataConfig) -> bool {
     config.source.one().is_some_and(|name| {
         name == DataConfig::NO_PROBLEMS || name == "builtin:mbpp" || Path::new(name).join(mbpp::PROBLEMS_FILE).is_file()
     })
+}
+
+/// The training rows of the user's own data as texts, for the comparison with benchmarks.
+///
+/// # Errors
+/// A row that can't be read.
+pub fn texts(config: &DataConfig) -> Result<Vec<Example>, DataError> {
+    let mut examples = Vec::new();
+    for (_, _, source) in open(config)?.into_iter().filter(|(_, held_out, _)| !held_out) {
+        for record in source.records() {
+            examples.extend(record?.examples());
+        }
+    }
+    Ok(examples)
 }
 
 /// Rows of the user's own data.

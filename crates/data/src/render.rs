@@ -40,17 +40,9 @@ impl Rendering {
     /// # Errors
     /// What the tokenizer or the chat template refuses, with the record's file and row.
     pub fn record(&self, record: &Record) -> Result<Vec<Rendered>, DataError> {
-        let several = record.samples.len() > 1;
-        let numbered = record.samples.iter().enumerate();
-        numbered
-            .map(|(number, sample)| {
-                let mut name = match &record.task_id {
-                    Some(task) => format!("{}:{}:{task}", record.place.file, record.place.row),
-                    None => format!("{}:{}", record.place.file, record.place.row),
-                };
-                if several {
-                    name.push_str(&format!("/{number}"));
-                }
+        let named = record.samples.iter().zip(record.names());
+        named
+            .map(|(sample, name)| {
                 self.sample(sample, name).map_err(|error| DataError::Row {
                     file: record.place.file.to_string(),
                     line: record.place.row,
@@ -62,7 +54,7 @@ impl Rendering {
 
     fn sample(&self, sample: &Sample, name: String) -> Result<Rendered, DataError> {
         match &sample.body {
-            Body::Text(text) => self.text(sample, name, text),
+            Body::Text(_) => self.text(sample, name),
             Body::Completion { prompt, completion } => self.completion(sample, name, prompt, completion),
             Body::Instruction(instruction) if !self.instructions_as_chat => {
                 self.completion(sample, name, &alpaca(instruction), &instruction.output)
@@ -98,13 +90,11 @@ impl Rendering {
             given,
             reward: sample.reward,
         };
-        Ok(Rendered::one(example(sample, name, prompt, response), document))
+        Ok(Rendered::one(sample.example(name), document))
     }
 
-    fn text(&self, sample: &Sample, name: String, text: &str) -> Result<Rendered, DataError> {
-        let mut example = example(sample, name, "", text);
-        // Nothing around a plain text: all of it is compared.
-        example.task.clear();
+    fn text(&self, sample: &Sample, name: String) -> Result<Rendered, DataError> {
+        let example = sample.example(name);
         let read = text::tokenized(std::slice::from_ref(&example), &self.plain, self.seq_len, 0)?;
         let mut documents = read.documents;
         for document in &mut documents {
@@ -133,17 +123,63 @@ impl Rendered {
     }
 }
 
-pub(super) fn example(sample: &Sample, name: String, prompt: &str, response: &str) -> Example {
-    Example {
-        sample: 0,
-        name,
-        problem: 0,
-        prompt: prompt.to_owned(),
-        response: response.to_owned(),
-        task: prompt.to_owned(),
-        code: response.to_owned(),
-        reward: sample.reward,
+impl Record {
+    /// A name for each sample: file, row, and the sample's number where there are several.
+    fn names(&self) -> Vec<String> {
+        let several = self.samples.len() > 1;
+        let task = self.task_id.as_ref().map_or(String::new(), |task| format!(":{task}"));
+        let name = format!("{}:{}{task}", self.place.file, self.place.row);
+        let numbers = 0..self.samples.len();
+        numbers
+            .map(|number| {
+                if several {
+                    format!("{name}/{number}")
+                } else {
+                    name.clone()
+                }
+            })
+            .collect()
     }
+
+    /// Its samples as texts, for the comparison with evaluation problems. `sample` and `problem` are 0.
+    pub fn examples(&self) -> Vec<Example> {
+        let named = self.samples.iter().zip(self.names());
+        named.map(|(sample, name)| sample.example(name)).collect()
+    }
+}
+
+impl Sample {
+    /// What is asked and what is written, without the words that a template puts around them.
+    pub(super) fn example(&self, name: String) -> Example {
+        let (prompt, response) = match &self.body {
+            Body::Text(text) => (String::new(), text.clone()),
+            Body::Completion { prompt, completion } => (prompt.clone(), completion.clone()),
+            Body::Instruction(instruction) => {
+                let asked = format!("{}\n{}", instruction.instruction, instruction.input);
+                (asked.trim_end().to_owned(), instruction.output.clone())
+            }
+            Body::Chat { messages, .. } => (said(messages, false), said(messages, true)),
+        };
+        Example {
+            sample: 0,
+            name,
+            problem: 0,
+            task: prompt.clone(),
+            code: response.clone(),
+            prompt,
+            response,
+            reward: self.reward,
+        }
+    }
+}
+
+/// What the assistant wrote in a conversation, or what everybody else did.
+fn said(messages: &[chat::Message], by_assistant: bool) -> String {
+    let of = messages.iter().filter(|message| {
+        let role = message.get("role").and_then(serde_json::Value::as_str);
+        (role == Some("assistant")) == by_assistant
+    });
+    of.map(chat::content).collect::<Vec<String>>().join("\n")
 }
 
 /// Weights other than 1 of the response's tokens: that of the span that a token begins in, else 1, times that of

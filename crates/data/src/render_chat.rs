@@ -2,8 +2,8 @@
 
 use super::{
     Conversation, ConversationOptions, DataError, Rendered, Rendering, Sample, Tokenized,
-    chat::Message,
-    render::{example, weight_runs},
+    chat::{Message, content},
+    render::weight_runs,
 };
 use serde_json::Value;
 use std::ops::Range;
@@ -56,16 +56,7 @@ impl Rendering {
             tokens: conversation.tokens.clone(),
             reward: sample.reward,
         };
-        let said = |assistant: bool| {
-            let of = messages
-                .iter()
-                .filter(|message| (role(message) == "assistant") == assistant);
-            of.map(content).collect::<Vec<String>>().join("\n")
-        };
-        Ok(Rendered::one(
-            example(sample, name, &said(false), &said(true)),
-            document,
-        ))
+        Ok(Rendered::one(sample.example(name), document))
     }
 
     /// The spans of a sample in characters of the rendered text: they count from the start of the last trained
@@ -120,17 +111,4 @@ fn runs(positions: Range<usize>, holds: impl Fn(usize) -> bool) -> Vec<Range<usi
         }
     }
     runs
-}
-
-fn role(message: &Message) -> &str {
-    message.get("role").and_then(Value::as_str).unwrap_or_default()
-}
-
-/// A message's content as text; parts of a list one after the other.
-fn content(message: &Message) -> String {
-    match message.get("content") {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Array(parts)) => parts.iter().filter_map(|part| part.get("text")?.as_str()).collect(),
-        _ => String::new(),
-    }
 }

@@ -2,6 +2,7 @@
 //! what a model's heads are worth on a text, and what a run's steps were trained on.
 
 mod heads;
+mod show;
 mod steps;
 
 use super::{Failure, Output, SettingsArgs, common::data_source};
@@ -11,6 +12,7 @@ use crate::{
         evaluation_names, evaluation_problems_of, is_evaluation_name,
         mbpp::{self, pairs},
     },
+    pipeline,
     settings::{Pipeline, Settings},
 };
 use serde_json::json;
@@ -55,6 +57,18 @@ struct DataArgs {
     /// mbpp+=FILE, humaneval+=FILE.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     against: Vec<String>,
+    /// Show this many training documents instead, with the tokens that are trained marked.
+    #[arg(long, value_name = "N", conflicts_with_all = ["file", "against"])]
+    show: Option<usize>,
+    /// Write the documents that are shown as a page, too.
+    #[arg(long, value_name = "FILE", requires = "show")]
+    html: Option<PathBuf>,
+    /// What is trained on: as `wmtp train --data` (data.source).
+    #[arg(long, value_name = "URI")]
+    data: Option<String>,
+    /// The model whose tokenizer and chat template are used (model.base).
+    #[arg(long, value_name = "URI")]
+    model: Option<String>,
 }
 
 /// Inspects.
@@ -77,7 +91,15 @@ fn recipe(args: &RecipeArgs, output: &Output) -> Result<(), Failure> {
 }
 
 fn data(args: &DataArgs, output: &Output) -> Result<(), Failure> {
-    let settings = args.settings.sources(None).load()?;
+    let settings = args
+        .settings
+        .sources(None)
+        .flag_text("--model", "model.base", args.model.as_deref())
+        .flag_text("--data", "data.source", args.data.as_deref())
+        .load()?;
+    if let Some(number) = args.show {
+        return show::show(&settings, number, args.html.as_deref(), output);
+    }
     let names: Vec<&str> = match args.against.as_slice() {
         [] => evaluation_names(),
         named => named.iter().map(String::as_str).collect(),
@@ -103,10 +125,13 @@ fn data(args: &DataArgs, output: &Output) -> Result<(), Failure> {
                 0 => String::new(),
                 n => format!(", and {n} file(s) of data.text"),
             };
-            format!(
-                "tasks {first}-{last} of {} with their labelled solutions{files}",
-                data.source
-            )
+            match pipeline::is_mbpp(data) {
+                true => format!(
+                    "tasks {first}-{last} of {} with their labelled solutions{files}",
+                    data.source
+                ),
+                false => format!("{} samples of {}{files}", samples.len(), data.source),
+            }
         }
         files => files
             .iter()
@@ -147,7 +172,16 @@ fn training_tasks(settings: &Settings, output: &Output) -> Result<Vec<Example>, 
     if config.source == *DataConfig::NO_PROBLEMS {
         return Ok(Vec::new());
     }
-    let source = data_source(&config.source.to_string(), &settings.config, output)?;
+    let found = DataConfig {
+        source: config
+            .source
+            .try_map(|name| data_source(name, &settings.config, output))?,
+        ..config.clone()
+    };
+    if !pipeline::is_mbpp(&found) {
+        return Ok(pipeline::training_texts(&found)?);
+    }
+    let source = found.source.to_string();
     let problems = mbpp::load(&source)?;
     let wanted = |id: u32| {
         let (first, last) = config.train_tasks;

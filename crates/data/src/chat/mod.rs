@@ -14,6 +14,15 @@ use serde_json::{Map, Value, json};
 /// A message of a conversation: `role`, `content` and whatever else the template reads.
 pub type Message = Map<String, Value>;
 
+/// A message's content as text; parts of a list one after the other.
+pub fn content(message: &Message) -> String {
+    match message.get("content") {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(parts)) => parts.iter().filter_map(|part| part.get("text")?.as_str()).collect(),
+        _ => String::new(),
+    }
+}
+
 /// A message with nothing but role and content.
 pub fn message(role: &str, content: &str) -> Message {
     [("role", role), ("content", content)]
