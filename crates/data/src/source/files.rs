@@ -48,6 +48,8 @@ const MOST: usize = 1_000_000;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Found {
     pub splits: BTreeMap<String, Vec<PathBuf>>,
+    /// Files of rows that are in no split although others are.
+    pub left_out: Vec<PathBuf>,
     /// Whether the files were named, by themselves or by a pattern, and not met in a folder.
     pub named: bool,
 }
@@ -120,7 +122,10 @@ pub(super) fn matches(path: &Path, pattern: &str) -> Result<Vec<PathBuf>, DataEr
 /// The files of a folder: those of JSON and Parquet, or else text.
 fn folder(path: &Path) -> Result<Found, DataError> {
     if let Some(splits) = card::splits(path)? {
-        return Ok(Found { splits, named: false });
+        return Ok(Found {
+            splits,
+            ..Found::default()
+        });
     }
     let mut files = Vec::new();
     walk(path, &mut files)?;
@@ -137,17 +142,17 @@ fn folder(path: &Path) -> Result<Found, DataError> {
         // Says what to do with the format.
         DataFile::open(&refused, false)?;
     }
-    let splits = match (rows.is_empty(), texts.is_empty()) {
-        (false, _) => by_name(path, rows),
-        (true, false) => by_top_folder(path, texts),
-        (true, true) => {
-            return Err(wrong(
-                path,
-                "holds no JSON, Parquet or text file; name a folder that does",
-            ));
-        }
-    };
-    Ok(Found { splits, named: false })
+    match (rows.is_empty(), texts.is_empty()) {
+        (false, _) => Ok(by_name(path, rows)),
+        (true, false) => Ok(Found {
+            splits: by_top_folder(path, texts),
+            ..Found::default()
+        }),
+        (true, true) => Err(wrong(
+            path,
+            "holds no JSON, Parquet or text file; name a folder that does",
+        )),
+    }
 }
 
 /// All files below `dir` in order of names. Hidden ones are left out, links to folders are not followed.
@@ -181,26 +186,19 @@ fn walk(dir: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
     Ok(())
 }
 
-/// Files of rows by the words in their names. If any name has one, files without are no split's and left out.
-fn by_name(root: &Path, files: Vec<PathBuf>) -> BTreeMap<String, Vec<PathBuf>> {
-    let mut splits: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
-    let mut others = Vec::new();
+/// Files of rows by the words in their names. If any name has one, files without are in no split.
+fn by_name(root: &Path, files: Vec<PathBuf>) -> Found {
+    let mut found = Found::default();
     for file in files {
         match split_of(file.strip_prefix(root).unwrap_or(&file)) {
-            Some(split) => splits.entry(split).or_default().push(file),
-            None => others.push(file),
+            Some(split) => found.splits.entry(split).or_default().push(file),
+            None => found.left_out.push(file),
         }
     }
-    if splits.is_empty() {
-        splits.insert(TRAIN.into(), others);
-    } else if !others.is_empty() {
-        tracing::warn!(
-            "{} files of `{}` are in no split and left out",
-            others.len(),
-            root.display()
-        );
+    if found.splits.is_empty() {
+        found.splits.insert(TRAIN.into(), std::mem::take(&mut found.left_out));
     }
-    splits
+    found
 }
 
 /// Text files by the folders directly below the root, if all of these are named like splits: deeper down,

@@ -64,6 +64,7 @@ pub struct Source {
     files: Vec<DataFile>,
     splits: Vec<String>,
     split: String,
+    left_out: Vec<PathBuf>,
     mapping: Mapping,
     options: SourceOptions,
 }
@@ -100,6 +101,7 @@ impl Source {
             files: files?,
             split: split.to_owned(),
             splits,
+            left_out: found.left_out,
             mapping,
             options: options.clone(),
         })
@@ -118,6 +120,11 @@ impl Source {
     /// The files of the split, in the order in which they are read.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(|file| file.path.as_path())
+    }
+
+    /// Files of the folder that are in no split although others are: a report should name them.
+    pub fn left_out(&self) -> &[PathBuf] {
+        &self.left_out
     }
 
     /// Its records. A row that cannot be one is an error, after which the iterator ends; so is a source

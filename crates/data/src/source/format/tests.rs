@@ -2,8 +2,13 @@
 
 use super::{DataFile, Kind};
 use crate::DataError;
+use ::parquet::{
+    data_type::{ByteArray, ByteArrayType, Int96Type},
+    file::writer::SerializedFileWriter,
+    schema::parser::parse_message_type,
+};
 use serde_json::{Value, json};
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 fn rows(path: &Path) -> Result<Vec<Value>, DataError> {
     let file = DataFile::open(path, false)?;
@@ -113,4 +118,41 @@ fn a_long_text_is_cut_after_lines() {
         .map(|row| row["text"].as_str().unwrap().chars().count())
         .collect();
     assert_eq!(lengths.iter().sum::<usize>(), 5_000_000);
+}
+
+#[test]
+fn parquet_of_bytes_is_refused_where_a_text_is_needed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bytes.parquet");
+    let schema = Arc::new(parse_message_type("message m { required binary text; optional int96 label; }").unwrap());
+    let mut writer = SerializedFileWriter::new(std::fs::File::create(&path).unwrap(), schema, Arc::default()).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    let bytes = ByteArray::from(vec![0xff_u8, 0x00]);
+    column
+        .typed::<ByteArrayType>()
+        .write_batch(&[bytes], None, None)
+        .unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<Int96Type>().write_batch(&[], Some(&[0]), None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    writer.close().unwrap();
+    let file = DataFile::open(&path, false).unwrap();
+    let shown = |error: DataError| error.to_string().replace(&path.display().to_string(), "FILE");
+    let error = file
+        .rows(&|column| column == "text")
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(
+        shown(error),
+        "`FILE` has bytes that are not UTF-8 in column `text`, at row 1 or soon after; save it as text"
+    );
+    assert_eq!(
+        shown(file.rows(&|_| true).err().unwrap()),
+        "`FILE` column `label` has the type INT96, which is not read; convert it to text or numbers"
+    );
 }

@@ -31,7 +31,19 @@ pub(super) const PLAIN: Schema = Schema {
     read,
 };
 
+/// Columns of what belongs to a message and is not text.
+const MEDIA: [&str; 3] = ["images", "videos", "audios"];
+
 fn read(row: &mut Fields, schema: &'static str) -> Result<Vec<Record>, DataError> {
+    let media = MEDIA.iter().find(|name| match row.get(name) {
+        Some(value) => value.as_array().is_none_or(|list| !list.is_empty()),
+        None => row.is_unread(name),
+    });
+    if let Some(media) = media {
+        return Err(row
+            .at(media)
+            .wrong("belongs to the messages, but only text is read; remove such rows"));
+    }
     let column = row.first(&COLUMNS).unwrap_or("messages");
     let value = row.take(column).unwrap_or_default();
     let given = messages(&row.at(column), value)?;

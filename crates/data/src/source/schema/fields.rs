@@ -125,6 +125,11 @@ impl Fields {
         self.values.contains_key(name)
     }
 
+    /// Whether the file has the column, but it was not read.
+    pub fn is_unread(&self, name: &str) -> bool {
+        self.unread.iter().any(|column| column == name)
+    }
+
     /// Whether all of them are there.
     pub fn have(&self, names: &[&str]) -> bool {
         names.iter().all(|name| self.has(name))

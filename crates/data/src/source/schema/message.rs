@@ -23,6 +23,8 @@ const ROLES: [(&str, &str); 14] = [
 ];
 /// The role of an assistant's turn that only calls functions.
 const CALL: &str = "call";
+const PARTS_HAVE_NO_WEIGHT: &str =
+    "parts of a message with their own weight are not read; give the message `train`, or the row `spans`";
 const KNOWN: &str = "`system`, `user`, `assistant` or `tool`";
 
 /// The messages of a list.
@@ -73,24 +75,39 @@ fn message(at: &At, value: Value) -> Result<Message, DataError> {
     };
     let role = given.shift_remove(role_key).unwrap_or_default();
     let role = role_of(&at.field(role_key), &role)?;
+    if given.contains_key("train_detail") {
+        return Err(at.field("train_detail").wrong(PARTS_HAVE_NO_WEIGHT));
+    }
     let content = given.shift_remove(content_key);
     let content = content
-        .map(|content| text_of(&at.field(content_key), content))
-        .transpose()?;
+        .map(|content| content_of(&at.field(content_key), content))
+        .transpose()?
+        .unwrap_or_default();
     let mut message = Message::new();
     if role == CALL {
-        let content = content.ok_or_else(|| at.wrong(format!("the message has no `{content_key}`; add it")))?;
+        let text = content
+            .text
+            .ok_or_else(|| at.wrong(format!("the message has no `{content_key}`; add it")))?;
         message.insert("role".into(), "assistant".into());
-        message.insert("tool_calls".into(), calls_in_text(&at.field(content_key), &content)?);
+        message.insert(
+            "tool_calls".into(),
+            calls_in_text(&at.field(content_key), &text)?.into(),
+        );
     } else {
         message.insert("role".into(), role.into());
-        let calls = ["tool_calls", "function_call"]
+        let called = ["tool_calls", "function_call"]
             .iter()
             .any(|name| given.contains_key(*name));
-        match content {
-            Some(content) => _ = message.insert("content".into(), content.into()),
-            None if role == "assistant" && calls => {}
+        match content.text {
+            Some(text) => _ = message.insert("content".into(), text.into()),
+            None if role == "assistant" && (called || !content.calls.is_empty()) => {}
             None => return Err(at.wrong(format!("the message has no `{content_key}`; add it"))),
+        }
+        if !content.reasoning.is_empty() {
+            message.insert("reasoning_content".into(), content.reasoning.into());
+        }
+        if !content.calls.is_empty() {
+            message.insert("tool_calls".into(), content.calls.into());
         }
     }
     weights(at, &mut given, &mut message)?;
@@ -127,26 +144,51 @@ fn role_of(at: &At, role: &Value) -> Result<&'static str, DataError> {
         .ok_or_else(|| at.wrong(format!("unknown role `{name}`; give {KNOWN}")))
 }
 
-/// A text, or the texts of a list of parts one after another.
-fn text_of(at: &At, content: Value) -> Result<String, DataError> {
-    match content {
-        Value::String(text) => Ok(text),
-        Value::Array(parts) => parts
-            .into_iter()
-            .enumerate()
-            .map(|(index, part)| part_text(&at.item(index), part))
-            .collect(),
-        other => Err(at.found(&other, "a text or a list of `{type: text, text: ...}`")),
-    }
+/// What a message says.
+#[derive(Default)]
+struct Content {
+    text: Option<String>,
+    reasoning: String,
+    calls: Vec<Value>,
 }
 
-fn part_text(at: &At, part: Value) -> Result<String, DataError> {
-    let kind = part.get("type").and_then(Value::as_str).unwrap_or("text");
-    let text = ["text", "value"].iter().find_map(|name| part.get(*name)?.as_str());
-    match text {
-        Some(text) if kind == "text" => Ok(text.to_owned()),
-        _ => Err(at.found(&part, "a part `{type: text, text: ...}`; images and audio are not read")),
+/// A text, or a list of parts: `text`, `reasoning` and `tool_call`, each with its words under `text` or
+/// `value`. Texts follow each other without a separator.
+fn content_of(at: &At, content: Value) -> Result<Content, DataError> {
+    let parts = match content {
+        Value::String(text) => {
+            return Ok(Content {
+                text: Some(text),
+                ..Content::default()
+            });
+        }
+        Value::Array(parts) => parts,
+        other => return Err(at.found(&other, "a text or a list of `{type: text, text: ...}`")),
+    };
+    let mut content = Content::default();
+    for (index, part) in parts.iter().enumerate() {
+        let at = at.item(index);
+        if ["train", "weight"]
+            .iter()
+            .any(|name| part.get(*name).is_some_and(|value| !value.is_null()))
+        {
+            return Err(at.wrong(PARTS_HAVE_NO_WEIGHT));
+        }
+        let kind = part.get("type").and_then(Value::as_str).unwrap_or("text");
+        let words = ["text", "value"].iter().find_map(|name| part.get(*name)?.as_str());
+        match (kind, words) {
+            ("text", Some(words)) => content.text.get_or_insert_default().push_str(words),
+            ("reasoning" | "thinking", Some(words)) => content.reasoning.push_str(words),
+            ("tool_call", Some(words)) => content.calls.extend(calls_in_text(&at, words)?),
+            _ => {
+                return Err(at.found(part, "a part `{type: text, text: ...}`; images and audio are not read"));
+            }
+        }
     }
+    if content.text.is_none() && content.calls.is_empty() {
+        content.text = Some(String::new());
+    }
+    Ok(content)
 }
 
 /// `weight` or `loss_weight`, and `train`.
@@ -188,7 +230,7 @@ fn call_of(at: &At, call: Value) -> Result<Value, DataError> {
         return Err(at.wrong("the call has no `name`; name the function"));
     }
     if let Some(Value::String(text)) = function.get("arguments")
-        && let Ok(arguments @ Value::Object(_)) = serde_json::from_str(text)
+        && let Some(arguments) = object_in(text)
     {
         function.insert("arguments".into(), arguments);
     }
@@ -198,16 +240,23 @@ fn call_of(at: &At, call: Value) -> Result<Value, DataError> {
     Ok(whole.into())
 }
 
+/// The object that a text holds as JSON, also as JSON of such a text.
+fn object_in(text: &str) -> Option<Value> {
+    match serde_json::from_str(text).ok()? {
+        Value::String(inner) => serde_json::from_str(&inner).ok().filter(Value::is_object),
+        other => Some(other).filter(Value::is_object),
+    }
+}
+
 /// The calls that a message's text is.
-fn calls_in_text(at: &At, text: &str) -> Result<Value, DataError> {
+fn calls_in_text(at: &At, text: &str) -> Result<Vec<Value>, DataError> {
     let wrong = || at.wrong("is no JSON of a call; write `{\"name\": ..., \"arguments\": {...}}`");
     let calls = match serde_json::from_str(text).map_err(|_| wrong())? {
         Value::Array(calls) if !calls.is_empty() => calls,
         call @ Value::Object(_) => vec![call],
         _ => return Err(wrong()),
     };
-    let calls: Result<Vec<Value>, DataError> = calls.into_iter().map(|call| call_of(at, call)).collect();
-    Ok(calls?.into())
+    calls.into_iter().map(|call| call_of(at, call)).collect()
 }
 
 /// Whether a message is a turn of the assistant.

@@ -56,6 +56,18 @@ fn a_folder_is_read_by_split() {
 }
 
 #[test]
+fn files_in_no_split_are_left_out_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    put(&dir.path().join("extra.jsonl"), "{\"text\": \"extra\"}\n");
+    // The only file is training data.
+    assert_eq!(texts(dir.path(), &SourceOptions::default()), ["extra"]);
+    put(&dir.path().join("train.jsonl"), "{\"text\": \"a\"}\n");
+    let source = Source::open(dir.path(), &SourceOptions::default()).unwrap();
+    assert_eq!(source.left_out(), [dir.path().join("extra.jsonl")]);
+    assert_eq!(texts(dir.path(), &SourceOptions::default()), ["a"]);
+}
+
+#[test]
 fn a_file_named_by_itself_is_read_whatever_its_name() {
     let test = fixture("splits/test.jsonl");
     assert_eq!(records(&test).len(), 1);

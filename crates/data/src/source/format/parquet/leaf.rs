@@ -15,6 +15,21 @@ use std::{
 /// Times in a row that a reader may give nothing although its column has more: once for each empty page.
 const EMPTY_PAGES: usize = 64;
 
+/// Why a column cannot be decoded.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The file is not what its format says.
+    Damaged(String),
+    /// The column holds bytes that are no text.
+    NotText(String),
+}
+
+impl From<String> for Fault {
+    fn from(problem: String) -> Self {
+        Self::Damaged(problem)
+    }
+}
+
 /// A column and those of its entries that are decoded and not taken.
 pub(super) struct Leaf {
     index: usize,
@@ -72,7 +87,7 @@ impl Leaf {
     ///
     /// # Errors
     /// Damaged or too few values, text that is not UTF-8.
-    pub fn fill(&mut self, rows: usize) -> Result<(), String> {
+    pub fn fill(&mut self, rows: usize) -> Result<(), Fault> {
         let repeated = usize::from(self.descr.max_rep_level() > 0);
         let mut empty = 0;
         while self.begun < rows + repeated && self.unread > 0 && empty < EMPTY_PAGES {
@@ -80,21 +95,24 @@ impl Leaf {
             // The decoders assert what damaged pages can break.
             let decoded = catch_unwind(AssertUnwindSafe(|| self.decode(rows)));
             decoded
-                .unwrap_or_else(|_| Err("cannot be decoded".into()))
-                .map_err(|problem| {
+                .unwrap_or_else(|_| Err(Fault::Damaged("it cannot be decoded".into())))
+                .map_err(|fault| {
                     let path = self.descr.path().string();
-                    format!("column `{path}`: {problem}")
+                    match fault {
+                        Fault::Damaged(problem) => Fault::Damaged(format!("column `{path}`: {problem}")),
+                        Fault::NotText(_) => Fault::NotText(path),
+                    }
                 })?;
             // A reader stops at an empty page, and some writers write those.
             empty = if self.unread == before { empty + 1 } else { 0 };
         }
         match self.begun < rows {
-            true => Err(format!("column `{}` has too few rows", self.descr.path().string())),
+            true => Err(format!("column `{}` has too few rows", self.descr.path().string()).into()),
             false => Ok(()),
         }
     }
 
-    fn decode(&mut self, rows: usize) -> Result<(), String> {
+    fn decode(&mut self, rows: usize) -> Result<(), Fault> {
         let reader = self.reader.take();
         let unsigned = matches!(
             self.descr.converted_type(),
@@ -104,7 +122,7 @@ impl Leaf {
             Some(LogicalType::Integer(kind)) if !kind.is_signed
         );
         self.reader = match reader {
-            None => return Err("a row group has too few columns".into()),
+            None => return Err(Fault::Damaged("a row group lacks it".into())),
             Some(ColumnReader::BoolColumnReader(mut reader)) => {
                 self.read(&mut reader, rows, |value| Ok(Value::Bool(value)))?;
                 Some(ColumnReader::BoolColumnReader(reader))
@@ -138,11 +156,11 @@ impl Leaf {
             Some(ColumnReader::ByteArrayColumnReader(mut reader)) => {
                 self.read(&mut reader, rows, |value: ByteArray| {
                     let text = String::from_utf8(value.data().to_vec());
-                    text.map(Value::String).map_err(|_| "a text is not UTF-8".into())
+                    text.map(Value::String).map_err(|_| Fault::NotText(String::new()))
                 })?;
                 Some(ColumnReader::ByteArrayColumnReader(reader))
             }
-            Some(_) => return Err("a column has a type that is not read".into()),
+            Some(_) => return Err(Fault::Damaged("its type is not that of the schema".into())),
         };
         Ok(())
     }
@@ -151,8 +169,8 @@ impl Leaf {
         &mut self,
         reader: &mut ColumnReaderImpl<T>,
         rows: usize,
-        to_json: impl Fn(T::T) -> Result<Value, String>,
-    ) -> Result<(), String> {
+        to_json: impl Fn(T::T) -> Result<Value, Fault>,
+    ) -> Result<(), Fault> {
         let (mut definitions, mut repetitions, mut values) = (Vec::new(), Vec::new(), Vec::new());
         let defined = self.descr.max_def_level() > 0;
         let repeated = self.descr.max_rep_level() > 0;
@@ -163,7 +181,7 @@ impl Leaf {
                 repeated.then_some(&mut repetitions),
                 &mut values,
             )
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| Fault::Damaged(error.to_string()))?;
         if !defined {
             definitions.resize(entries, 0);
         }

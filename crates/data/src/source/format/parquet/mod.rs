@@ -9,7 +9,7 @@ mod leaf;
 use super::{DataFile, wrong};
 use crate::{DataError, Place, source::row::Row};
 use assemble::Node;
-use leaf::Leaf;
+use leaf::{Fault, Leaf};
 use parquet::{
     errors::ParquetError,
     file::reader::{FileReader, SerializedFileReader},
@@ -126,9 +126,9 @@ impl ParquetRows {
     }
 
     /// Decodes the next batch; false at the end.
-    fn next_batch(&mut self) -> Result<bool, String> {
+    fn next_batch(&mut self) -> Result<bool, Fault> {
         while self.left == 0 {
-            if !self.next_group().map_err(|error| error.to_string())? {
+            if !self.next_group().map_err(|error| Fault::Damaged(error.to_string()))? {
                 return Ok(false);
             }
         }
@@ -141,7 +141,7 @@ impl ParquetRows {
         Ok(true)
     }
 
-    fn advance(&mut self) -> Result<Option<Row>, String> {
+    fn advance(&mut self) -> Result<Option<Row>, Fault> {
         if self.batch == 0 && !self.next_batch()? {
             return Ok(None);
         }
@@ -177,6 +177,16 @@ impl Iterator for ParquetRows {
         let row = self.advance().transpose();
         self.done = !matches!(row, Some(Ok(_)));
         let at = self.row + 1;
-        row.map(|row| row.map_err(|problem| damaged(&self.file.path, &problem, Some(at))))
+        row.map(|row| {
+            row.map_err(|fault| match fault {
+                Fault::Damaged(problem) => damaged(&self.file.path, &problem, Some(at)),
+                Fault::NotText(column) => wrong(
+                    &self.file.path,
+                    format!(
+                        "has bytes that are not UTF-8 in column `{column}`, at row {at} or soon after; save it as text"
+                    ),
+                ),
+            })
+        })
     }
 }
