@@ -193,7 +193,7 @@ impl Filter {
                 ["characters other than lowercase vowels", "characters not in \"aeiou\""].map(str::to_owned)
             }
             Self::Digit => ["digits", "decimal digits"].map(str::to_owned),
-            Self::Letter => ["letters", "alphabetic characters"].map(str::to_owned),
+            Self::Letter => ["letters", "letters of either case"].map(str::to_owned),
             Self::Upper => ["uppercase letters", "capital letters"].map(str::to_owned),
             Self::Lower => ["lowercase letters", "small letters"].map(str::to_owned),
             Self::Is(letter) => [

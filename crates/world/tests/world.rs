@@ -42,7 +42,7 @@ fn the_default_world_is_the_same_everywhere() {
     let bytes = serde_json::to_vec(&world).unwrap();
     assert_eq!(
         hex::encode(Sha256::digest(&bytes)),
-        "7925a5bd940559c45d1249f8f00db993f02ecb000fad24811e3f282ff21d29ae",
+        "5320490ccb48d4f4548a358d6d7ddbfea3ee8712a740c53277e03110d9f517a1",
         "the world changed: models, labels and reports of earlier versions are not comparable any more"
     );
 }
@@ -197,7 +197,7 @@ fn prompts_have_mbpps_form_and_two_tests() {
     let task = Task {
         id: 7,
         name: "world/7".into(),
-        description: "Write a function `f` that takes a list a and returns the sum of the even numbers.".into(),
+        description: "Write a function f that takes a list a and returns the sum of the even numbers.".into(),
         entry_point: "f".into(),
         tests: ["assert f([1, 2]) == 2", "assert f([4]) == 4", "assert f([]) == 0"]
             .map(String::from)
@@ -211,7 +211,7 @@ fn prompts_have_mbpps_form_and_two_tests() {
     };
     assert_eq!(
         task.prompt(),
-        "You are an expert Python programmer, and here is your task: Write a function `f` that takes a list a and \
+        "You are an expert Python programmer, and here is your task: Write a function f that takes a list a and \
          returns the sum of the even numbers. Your code should pass these tests:\n\nassert f([1, 2]) == 2\nassert \
          f([4]) == 4\n[BEGIN]\n"
     );
