@@ -128,7 +128,6 @@ fn expression(reduce: Reduce, value: &str, clauses: &str) -> String {
         Reduce::Ascending => format!("sorted([{each}])"),
         Reduce::Descending => format!("sorted([{each}], reverse=True)"),
         Reduce::Join => format!("\"\".join({each})"),
-        Reduce::JoinWith(separator) => format!("\"{separator}\".join({each})"),
         Reduce::JoinReversed => format!("\"\".join({each})[::-1]"),
         Reduce::JoinSorted => format!("\"\".join(sorted({each}))"),
     }
@@ -146,7 +145,6 @@ fn reduced(reduce: Reduce, list: &str) -> String {
         Reduce::Ascending => format!("sorted({list})"),
         Reduce::Descending => format!("sorted({list}, reverse=True)"),
         Reduce::Join => format!("\"\".join({list})"),
-        Reduce::JoinWith(separator) => format!("\"{separator}\".join({list})"),
         Reduce::JoinReversed => format!("\"\".join({list})[::-1]"),
         Reduce::JoinSorted => format!("\"\".join(sorted({list}))"),
     }
