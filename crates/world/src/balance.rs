@@ -12,7 +12,7 @@ use std::{
 };
 
 /// Chooses mistakes so that an edit and its reverse are made equally often in each style. Then a program's
-/// words, length and layout do not tell whether it is right: the description decides.
+/// words, length and layout carry no information about its label; the description decides.
 #[derive(Debug, Default)]
 pub struct Balance(BTreeMap<(Style, Change), i32>);
 

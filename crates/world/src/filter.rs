@@ -22,8 +22,6 @@ pub enum Filter {
     AtMost(i64),
     /// `x % k == 0`, k from 3 to 9.
     Multiple(i64),
-    /// `x % k != 0`
-    NotMultiple(i64),
     /// `c in "aeiou"`
     Vowel,
     /// `c not in "aeiou"`
@@ -36,14 +34,8 @@ pub enum Filter {
     Upper,
     /// `c.islower()`
     Lower,
-    /// `c == "a"`, with a letter of [`LETTERS`].
-    Is(char),
-    /// `c != "a"`
-    IsNot(char),
 }
 
-/// Letters that filters compare with.
-pub const LETTERS: [char; 6] = ['a', 'e', 'n', 'o', 's', 't'];
 /// Bounds of the comparisons' constant.
 const BOUND: (i64, i64) = (0, 9);
 /// Bounds of the divisors.
@@ -52,7 +44,7 @@ const VOWELS: &str = "aeiou";
 
 impl Filter {
     /// The filters of numbers, with constants that stand for all.
-    pub const NUMBERS: [Self; 9] = [
+    pub const NUMBERS: [Self; 8] = [
         Self::All,
         Self::Even,
         Self::Odd,
@@ -61,10 +53,9 @@ impl Filter {
         Self::Less(0),
         Self::AtMost(0),
         Self::Multiple(3),
-        Self::NotMultiple(3),
     ];
     /// The filters of characters.
-    pub const CHARACTERS: [Self; 9] = [
+    pub const CHARACTERS: [Self; 7] = [
         Self::All,
         Self::Vowel,
         Self::NotVowel,
@@ -72,8 +63,6 @@ impl Filter {
         Self::Letter,
         Self::Upper,
         Self::Lower,
-        Self::Is('a'),
-        Self::IsNot('a'),
     ];
 
     /// The filter's name; filters that differ in the constant have the same.
@@ -87,15 +76,12 @@ impl Filter {
             Self::Less(_) => "less",
             Self::AtMost(_) => "at_most",
             Self::Multiple(_) => "multiple",
-            Self::NotMultiple(_) => "not_multiple",
             Self::Vowel => "vowel",
             Self::NotVowel => "not_vowel",
             Self::Digit => "digit",
             Self::Letter => "letter",
             Self::Upper => "upper",
             Self::Lower => "lower",
-            Self::Is(_) => "is",
-            Self::IsNot(_) => "is_not",
         }
     }
 
@@ -107,9 +93,6 @@ impl Filter {
             Self::Less(_) => Self::Less(draw.between(BOUND.0, BOUND.1)),
             Self::AtMost(_) => Self::AtMost(draw.between(BOUND.0, BOUND.1)),
             Self::Multiple(_) => Self::Multiple(draw.between(DIVISOR.0, DIVISOR.1)),
-            Self::NotMultiple(_) => Self::NotMultiple(draw.between(DIVISOR.0, DIVISOR.1)),
-            Self::Is(_) => Self::Is(draw.pick(&LETTERS)),
-            Self::IsNot(_) => Self::IsNot(draw.pick(&LETTERS)),
             other => other,
         }
     }
@@ -125,7 +108,6 @@ impl Filter {
             (Self::Less(k), Value::Int(x)) => *x < k,
             (Self::AtMost(k), Value::Int(x)) => *x <= k,
             (Self::Multiple(k), Value::Int(x)) => x.rem_euclid(k) == 0,
-            (Self::NotMultiple(k), Value::Int(x)) => x.rem_euclid(k) != 0,
             (_, Value::Str(text)) => text.chars().all(|c| self.keeps_character(c)),
             _ => false,
         }
@@ -139,8 +121,6 @@ impl Filter {
             Self::Letter => c.is_ascii_alphabetic(),
             Self::Upper => c.is_ascii_uppercase(),
             Self::Lower => c.is_ascii_lowercase(),
-            Self::Is(letter) => c == letter,
-            Self::IsNot(letter) => c != letter,
             _ => false,
         }
     }
@@ -156,15 +136,12 @@ impl Filter {
             Self::Less(k) => format!("{x} < {k}"),
             Self::AtMost(k) => format!("{x} <= {k}"),
             Self::Multiple(k) => format!("{x} % {k} == 0"),
-            Self::NotMultiple(k) => format!("{x} % {k} != 0"),
             Self::Vowel => format!("{x} in \"{VOWELS}\""),
             Self::NotVowel => format!("{x} not in \"{VOWELS}\""),
             Self::Digit => format!("{x}.isdigit()"),
             Self::Letter => format!("{x}.isalpha()"),
             Self::Upper => format!("{x}.isupper()"),
             Self::Lower => format!("{x}.islower()"),
-            Self::Is(letter) => format!("{x} == \"{letter}\""),
-            Self::IsNot(letter) => format!("{x} != \"{letter}\""),
         })
     }
 
@@ -176,34 +153,21 @@ impl Filter {
             Self::Odd => ["odd numbers", "odd values"].map(str::to_owned),
             Self::Greater(0) => ["positive numbers", "numbers greater than 0"].map(str::to_owned),
             Self::Greater(k) => [format!("numbers greater than {k}"), format!("numbers above {k}")],
-            Self::AtLeast(k) => [format!("numbers of at least {k}"), format!("numbers not less than {k}")],
+            Self::AtLeast(k) => [format!("numbers of at least {k}"), format!("numbers from {k} upwards")],
             Self::Less(0) => ["negative numbers", "numbers less than 0"].map(str::to_owned),
             Self::Less(k) => [format!("numbers less than {k}"), format!("numbers below {k}")],
-            Self::AtMost(k) => [
-                format!("numbers of at most {k}"),
-                format!("numbers not greater than {k}"),
-            ],
+            Self::AtMost(k) => [format!("numbers of at most {k}"), format!("numbers up to {k}")],
             Self::Multiple(k) => [format!("multiples of {k}"), format!("numbers divisible by {k}")],
-            Self::NotMultiple(k) => [
-                format!("numbers that are not multiples of {k}"),
-                format!("numbers not divisible by {k}"),
-            ],
-            Self::Vowel => ["lowercase vowels", "vowels (a, e, i, o, u)"].map(str::to_owned),
-            Self::NotVowel => {
-                ["characters other than lowercase vowels", "characters not in \"aeiou\""].map(str::to_owned)
-            }
+            Self::Vowel => ["lowercase vowels", "vowels in lower case"].map(str::to_owned),
+            Self::NotVowel => [
+                "characters other than lowercase vowels",
+                "characters that are not lowercase vowels",
+            ]
+            .map(str::to_owned),
             Self::Digit => ["digits", "decimal digits"].map(str::to_owned),
-            Self::Letter => ["letters", "alphabetic characters"].map(str::to_owned),
+            Self::Letter => ["letters", "letters of the alphabet"].map(str::to_owned),
             Self::Upper => ["uppercase letters", "capital letters"].map(str::to_owned),
             Self::Lower => ["lowercase letters", "small letters"].map(str::to_owned),
-            Self::Is(letter) => [
-                format!("characters equal to \"{letter}\""),
-                format!("occurrences of \"{letter}\""),
-            ],
-            Self::IsNot(letter) => [
-                format!("characters other than \"{letter}\""),
-                format!("characters not equal to \"{letter}\""),
-            ],
         };
         let form = draw.below(forms.len());
         forms[form].clone()
@@ -227,16 +191,13 @@ impl Filter {
             Self::AtLeast(k) => found.extend([(Self::Greater(k), OffByOne), (Self::AtMost(k), WrongOperator)]),
             Self::Less(k) => found.extend([(Self::AtMost(k), OffByOne), (Self::Greater(k), WrongOperator)]),
             Self::AtMost(k) => found.extend([(Self::Less(k), OffByOne), (Self::AtLeast(k), WrongOperator)]),
-            Self::Multiple(k) => found.push((Self::NotMultiple(k), InvertedCondition)),
-            Self::NotMultiple(k) => found.push((Self::Multiple(k), InvertedCondition)),
+            Self::Multiple(_) => {}
             Self::Vowel => found.push((Self::NotVowel, InvertedCondition)),
             Self::NotVowel => found.push((Self::Vowel, InvertedCondition)),
             Self::Digit => found.push((Self::Letter, WrongOperator)),
             Self::Letter => found.push((Self::Digit, WrongOperator)),
             Self::Upper => found.push((Self::Lower, WrongOperator)),
             Self::Lower => found.push((Self::Upper, WrongOperator)),
-            Self::Is(letter) => found.push((Self::IsNot(letter), InvertedCondition)),
-            Self::IsNot(letter) => found.push((Self::Is(letter), InvertedCondition)),
         }
         found.extend(self.other_constants().into_iter().map(|filter| (filter, WrongConstant)));
         found.push((Self::All, MissingFilter));
@@ -249,22 +210,12 @@ impl Filter {
             let both = [k - 1, k + 1].into_iter();
             both.filter(|k| (low..=high).contains(k)).map(with).collect()
         };
-        let letters = |letter: char, with: fn(char) -> Self| {
-            let place = LETTERS.iter().position(|l| *l == letter).unwrap_or(0);
-            vec![
-                with(LETTERS[(place + 1) % LETTERS.len()]),
-                with(LETTERS[(place + LETTERS.len() - 1) % LETTERS.len()]),
-            ]
-        };
         match self {
             Self::Greater(k) => near(k, BOUND, Self::Greater),
             Self::AtLeast(k) => near(k, BOUND, Self::AtLeast),
             Self::Less(k) => near(k, BOUND, Self::Less),
             Self::AtMost(k) => near(k, BOUND, Self::AtMost),
             Self::Multiple(k) => near(k, DIVISOR, Self::Multiple),
-            Self::NotMultiple(k) => near(k, DIVISOR, Self::NotMultiple),
-            Self::Is(letter) => letters(letter, Self::Is),
-            Self::IsNot(letter) => letters(letter, Self::IsNot),
             _ => Vec::new(),
         }
     }
@@ -292,7 +243,6 @@ mod tests {
         assert_eq!(kept(Filter::Odd, &numbers), [-7, -5, -3, -1]);
         assert_eq!(kept(Filter::Even, &numbers), [-6, -4, -2]);
         assert_eq!(kept(Filter::Multiple(3), &numbers), [-6, -3]);
-        assert_eq!(kept(Filter::NotMultiple(3), &numbers), [-7, -5, -4, -2, -1]);
     }
 
     #[test]
@@ -313,7 +263,5 @@ mod tests {
         assert_eq!(kept_of(Filter::Letter, text), "aBeZ");
         assert_eq!(kept_of(Filter::Upper, text), "BZ");
         assert_eq!(kept_of(Filter::Lower, text), "ae");
-        assert_eq!(kept_of(Filter::Is('a'), text), "a");
-        assert_eq!(kept_of(Filter::IsNot('a'), text), "B 1eZ");
     }
 }

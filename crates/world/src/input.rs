@@ -2,7 +2,7 @@
 
 use crate::{
     draw::Draw,
-    filter::{Filter, LETTERS},
+    filter::Filter,
     tree::{InputKind, Tree},
     value::Value,
 };
@@ -66,7 +66,7 @@ fn number(filter: Filter, draw: &mut Draw) -> i64 {
         Filter::Greater(k) | Filter::AtLeast(k) | Filter::Less(k) | Filter::AtMost(k) if draw.chance(40) => {
             k + draw.between(-1, 1)
         }
-        Filter::Multiple(k) | Filter::NotMultiple(k) if draw.chance(40) => k * draw.between(-1, 2),
+        Filter::Multiple(k) if draw.chance(40) => k * draw.between(-1, 2),
         _ => draw.between(-9, 12),
     }
 }
@@ -74,8 +74,6 @@ fn number(filter: Filter, draw: &mut Draw) -> i64 {
 /// A letter, a digit or a space, often one that the filter looks for.
 fn character(filter: Filter, draw: &mut Draw) -> char {
     let class = match filter {
-        Filter::Is(letter) | Filter::IsNot(letter) if draw.chance(35) => return letter,
-        Filter::Is(_) | Filter::IsNot(_) if draw.chance(35) => return draw.pick(&LETTERS),
         Filter::Vowel | Filter::NotVowel if draw.chance(30) => 0,
         Filter::Upper if draw.chance(30) => 50,
         Filter::Digit if draw.chance(30) => 75,

@@ -11,7 +11,7 @@ pub enum MistakeKind {
     OffByOne,
     /// `>` for `<`, `+` for `-`, `upper` for `lower` and the like.
     WrongOperator,
-    /// `==` for `!=`, `in` for `not in`, even for odd.
+    /// `in` for `not in`, even for odd.
     InvertedCondition,
     /// Another constant.
     WrongConstant,

@@ -1,7 +1,7 @@
 //! The last node of a task's tree: what becomes of the mapped elements.
 
 use crate::{draw::Draw, mistake::MistakeKind, value::Value};
-use MistakeKind::{EdgeCase, WrongConstant, WrongOrder, WrongReduction};
+use MistakeKind::{EdgeCase, WrongOrder, WrongReduction};
 
 /// What a function returns where there is no element to choose from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,16 +43,11 @@ pub enum Reduce {
     Descending,
     /// One string of them.
     Join,
-    /// One string, with a separator of [`SEPARATORS`] in between.
-    JoinWith(char),
     /// One string, the last first.
     JoinReversed,
     /// One string of them in ascending order.
     JoinSorted,
 }
-
-/// What [`Reduce::JoinWith`] puts between strings.
-pub const SEPARATORS: [char; 4] = ['-', ',', '+', '/'];
 
 impl Reduce {
     /// What can be made of numbers.
@@ -67,16 +62,15 @@ impl Reduce {
         Self::Descending,
     ];
     /// What can be made of characters.
-    pub const CHARACTERS: [Self; 6] = [
+    pub const CHARACTERS: [Self; 5] = [
         Self::Count,
         Self::List,
         Self::Join,
-        Self::JoinWith('-'),
         Self::JoinReversed,
         Self::JoinSorted,
     ];
 
-    /// The reduction's name; those that differ in the default or separator have the same.
+    /// The reduction's name; those that differ in the default have the same.
     pub fn name(self) -> &'static str {
         match self {
             Self::Count => "count",
@@ -88,18 +82,16 @@ impl Reduce {
             Self::Ascending => "ascending",
             Self::Descending => "descending",
             Self::Join => "join",
-            Self::JoinWith(_) => "join_with",
             Self::JoinReversed => "join_reversed",
             Self::JoinSorted => "join_sorted",
         }
     }
 
-    /// The reduction with default or separator drawn anew.
+    /// The reduction with a default drawn anew.
     pub fn with_constant(self, draw: &mut Draw) -> Self {
         match self {
             Self::Max(_) => Self::Max(draw.pick(&[Fallback::Zero, Fallback::None])),
             Self::Min(_) => Self::Min(draw.pick(&[Fallback::Zero, Fallback::None])),
-            Self::JoinWith(_) => Self::JoinWith(draw.pick(&SEPARATORS)),
             other => other,
         }
     }
@@ -126,15 +118,14 @@ impl Reduce {
                 values.reverse();
                 Value::List(values)
             }
-            Self::Join => joined(&values, ""),
-            Self::JoinWith(separator) => joined(&values, separator.encode_utf8(&mut [0; 4])),
+            Self::Join => joined(&values),
             Self::JoinReversed => {
                 values.reverse();
-                joined(&values, "")
+                joined(&values)
             }
             Self::JoinSorted => {
                 values.sort();
-                joined(&values, "")
+                joined(&values)
             }
         }
     }
@@ -167,10 +158,6 @@ impl Reduce {
                 format!("the descending list of {elements}"),
             ],
             Self::Join => [format!("a string of {elements}"), format!("the string of {elements}")],
-            Self::JoinWith(separator) => [
-                format!("a string of {elements}, with \"{separator}\" between them"),
-                format!("the string of {elements}, joined by \"{separator}\""),
-            ],
             Self::JoinReversed => [
                 format!("a reversed string of {elements}"),
                 format!("the reversed string of {elements}"),
@@ -227,16 +214,9 @@ impl Reduce {
                 (Self::List, WrongReduction),
                 (Self::JoinReversed, WrongOrder),
                 (Self::JoinSorted, WrongOrder),
-                (Self::JoinWith('-'), WrongConstant),
             ],
             Self::JoinReversed => vec![(Self::Join, WrongOrder), (Self::JoinSorted, WrongOrder)],
             Self::JoinSorted => vec![(Self::Join, WrongOrder), (Self::JoinReversed, WrongOrder)],
-            Self::JoinWith(separator) => {
-                let others = SEPARATORS.into_iter().filter(|other| *other != separator);
-                let others = others.map(|other| (Self::JoinWith(other), WrongConstant));
-                let missing = (separator == '-').then_some((Self::Join, WrongConstant));
-                others.chain(missing).collect()
-            }
         }
     }
 }
@@ -257,12 +237,13 @@ fn number(value: &Value) -> i64 {
     }
 }
 
-fn joined(values: &[Value], separator: &str) -> Value {
+/// `"".join(values)`
+fn joined(values: &[Value]) -> Value {
     let texts = values.iter().filter_map(|value| match value {
         Value::Str(text) => Some(text.as_str()),
         _ => None,
     });
-    Value::Str(texts.collect::<Vec<_>>().join(separator))
+    Value::Str(texts.collect())
 }
 
 #[cfg(test)]
@@ -296,14 +277,12 @@ mod tests {
         assert_eq!(of_numbers(Reduce::Max(Fallback::None), &[]), "None");
         assert_eq!(of_numbers(Reduce::Min(Fallback::Zero), &[]), "0");
         assert_eq!(of_numbers(Reduce::Sum, &[]), "0");
-        assert_eq!(of_texts(Reduce::JoinWith('-'), &[]), "\"\"");
     }
 
     #[test]
     fn texts_are_joined() {
         let texts = ["b", "A", "b", "1"];
         assert_eq!(of_texts(Reduce::Join, &texts), "\"bAb1\"");
-        assert_eq!(of_texts(Reduce::JoinWith('-'), &texts), "\"b-A-b-1\"");
         assert_eq!(of_texts(Reduce::JoinReversed, &texts), "\"1bAb\"");
         assert_eq!(of_texts(Reduce::JoinSorted, &texts), "\"1Abb\"");
     }

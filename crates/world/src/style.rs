@@ -48,12 +48,13 @@ pub struct Names {
     pub result: &'static str,
 }
 
-const FUNCTIONS: [&str; 6] = ["f", "solve", "compute", "find", "get", "task"];
-const LISTS: [&str; 5] = ["nums", "values", "items", "data", "a"];
-const STRINGS: [&str; 4] = ["s", "text", "word", "line"];
+// Each is one or two tokens of small tokenizers, so that copying it from the prompt is soon learned.
+const FUNCTIONS: [&str; 6] = ["f", "find", "get", "check", "task", "func"];
+const LISTS: [&str; 4] = ["nums", "arr", "a", "xs"];
+const STRINGS: [&str; 3] = ["s", "text", "word"];
 const NUMBERS: [&str; 3] = ["x", "n", "i"];
 const CHARACTERS: [&str; 3] = ["c", "ch", "x"];
-const RESULTS: [&str; 3] = ["result", "res", "out"];
+const RESULTS: [&str; 3] = ["result", "res", "r"];
 
 impl Names {
     /// Names drawn from the pools; no two pools that meet in a program share one.
@@ -127,7 +128,6 @@ fn expression(reduce: Reduce, value: &str, clauses: &str) -> String {
         Reduce::Ascending => format!("sorted([{each}])"),
         Reduce::Descending => format!("sorted([{each}], reverse=True)"),
         Reduce::Join => format!("\"\".join({each})"),
-        Reduce::JoinWith(separator) => format!("\"{separator}\".join({each})"),
         Reduce::JoinReversed => format!("\"\".join({each})[::-1]"),
         Reduce::JoinSorted => format!("\"\".join(sorted({each}))"),
     }
@@ -145,7 +145,6 @@ fn reduced(reduce: Reduce, list: &str) -> String {
         Reduce::Ascending => format!("sorted({list})"),
         Reduce::Descending => format!("sorted({list}, reverse=True)"),
         Reduce::Join => format!("\"\".join({list})"),
-        Reduce::JoinWith(separator) => format!("\"{separator}\".join({list})"),
         Reduce::JoinReversed => format!("\"\".join({list})[::-1]"),
         Reduce::JoinSorted => format!("\"\".join(sorted({list}))"),
     }

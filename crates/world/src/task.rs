@@ -160,8 +160,8 @@ fn description(tree: &Tree, names: &Names, draw: &mut Draw) -> String {
     let mapped = tree.map.words(&kept, draw);
     let result = tree.reduce.words(&mapped, draw);
     match draw.below(3) {
-        0 => format!("Write a function `{function}` that takes a {input} {parameter} and returns {result}."),
-        1 => format!("Write a Python function `{function}({parameter})` that returns {result}."),
-        _ => format!("Given a {input} {parameter}, write a function `{function}` that returns {result}."),
+        0 => format!("Write a function {function} that takes a {input} {parameter} and returns {result}."),
+        1 => format!("Write a Python function {function}({parameter}) that returns {result}."),
+        _ => format!("Given a {input} {parameter}, write a function {function} that returns {result}."),
     }
 }

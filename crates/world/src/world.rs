@@ -6,10 +6,10 @@ use crate::{
     filter::Filter,
     map::Map,
     task::Task,
-    tree::{Combination, Tree},
+    tree::{Combination, InputKind, Tree},
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::Range};
 
 /// What decides a world.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +42,7 @@ pub struct World {
     pub held_out: Vec<Task>,
 }
 
-/// One of so many combinations is held out.
+/// One combination in this number is held out.
 const HELD_OUT_SHARE: usize = 10;
 /// Draws of one task, of which the first nearly always succeeds.
 const TRIES: usize = 32;
@@ -50,37 +50,57 @@ const TRIES: usize = 32;
 impl World {
     /// The world of a configuration. Equal configurations give equal worlds, on every machine.
     pub fn new(config: &WorldConfig) -> Self {
-        let mut combinations = Tree::combinations();
-        Draw::new(config.seed, 0).shuffle(&mut combinations);
-        // Numbers and characters share the programs of what neither filters nor maps: it is never held out.
-        combinations.sort_by_key(|tree| tree.filter == Filter::All && tree.map == Map::Same);
-        let (held_out, training) = combinations.split_at(combinations.len() / HELD_OUT_SHARE);
-        let hidden: BTreeSet<Combination> = held_out.iter().map(Tree::combination).collect();
+        let mut split = Draw::new(config.seed, 0);
+        let numbers = Split::new(InputKind::Numbers, &mut split);
+        let characters = Split::new(InputKind::Characters, &mut split);
+        let held_out = [numbers.held_out, characters.held_out];
+        let hidden: BTreeSet<Combination> = held_out.iter().flatten().map(Tree::combination).collect();
         let first = u32::from(config.held_out) + 1;
         Self {
             training: tasks(
-                training,
-                first,
-                config.training,
+                [numbers.training, characters.training],
+                first..first + u32::from(config.training),
                 &mut Draw::new(config.seed, 1),
                 |mistake| !hidden.contains(&mistake.combination()),
             ),
-            held_out: tasks(held_out, 1, config.held_out, &mut Draw::new(config.seed, 2), |_| true),
+            held_out: tasks(held_out, 1..first, &mut Draw::new(config.seed, 2), |_| true),
         }
     }
 }
 
-/// `number` tasks with ids from `first`, of all combinations in turn.
+/// The combinations of one kind of input, each side in a drawn order.
+struct Split {
+    training: Vec<Tree>,
+    held_out: Vec<Tree>,
+}
+
+impl Split {
+    fn new(kind: InputKind, draw: &mut Draw) -> Self {
+        let mut held_out = Tree::combinations();
+        held_out.retain(|tree| tree.kind == kind);
+        draw.shuffle(&mut held_out);
+        // Numbers and characters share the programs of what neither filters nor maps: it is never held out.
+        held_out.sort_by_key(|tree| tree.filter == Filter::All && tree.map == Map::Same);
+        let training = held_out.split_off(held_out.len() / HELD_OUT_SHARE);
+        Self { training, held_out }
+    }
+}
+
+/// Tasks with the given ids. Of three, two are of numbers and one is of characters; within a kind, all
+/// combinations take turns.
 fn tasks(
-    combinations: &[Tree],
-    first: u32,
-    number: u16,
+    [numbers, characters]: [Vec<Tree>; 2],
+    ids: Range<u32>,
     draw: &mut Draw,
     allowed: impl Fn(&Tree) -> bool,
 ) -> Vec<Task> {
     let mut balance = Balance::default();
-    let ids = first..first + u32::from(number);
-    let tasks = ids.zip(combinations.iter().cycle()).filter_map(|(id, combination)| {
+    let (mut numbers, mut characters) = (numbers.iter().cycle(), characters.iter().cycle());
+    let tasks = ids.enumerate().filter_map(|(place, id)| {
+        let combination = match place % 3 {
+            2 => characters.next()?,
+            _ => numbers.next()?,
+        };
         (0..TRIES).find_map(|_| Task::draw(id, combination, &allowed, &mut balance, draw))
     });
     tasks.collect()

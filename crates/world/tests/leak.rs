@@ -1,4 +1,4 @@
-//! The labels do not leak: what can be seen without the description does not tell right programs from wrong.
+//! The labels do not leak: features that ignore the description do not separate right programs from wrong.
 //!
 //! Naive Bayes with add-one smoothing, ten folds by task; the AUROC is over all pairs of a right and a wrong
 //! program, of whatever tasks.
@@ -64,20 +64,24 @@ fn labelled(tasks: &[Task]) -> Labelled {
 
 /// The share of pairs of a right and a wrong program in which the right one has the higher score.
 fn auroc(programs: &Labelled, features: Features) -> f64 {
+    let seen: Vec<(u32, bool, Vec<String>)> = programs
+        .iter()
+        .map(|(task, code, right)| (task % FOLDS, *right, features(code)))
+        .collect();
     let mut scored: Vec<(f64, bool)> = Vec::new();
     for fold in 0..FOLDS {
-        let mut counts: HashMap<String, [f64; 2]> = HashMap::new();
+        let mut counts: HashMap<&str, [f64; 2]> = HashMap::new();
         let mut totals = [0.0, 0.0];
-        for (_, code, right) in programs.iter().filter(|(task, ..)| task % FOLDS != fold) {
-            for feature in features(code) {
+        for (_, right, features) in seen.iter().filter(|(of, ..)| *of != fold) {
+            for feature in features {
                 counts.entry(feature).or_default()[usize::from(*right)] += 1.0;
                 totals[usize::from(*right)] += 1.0;
             }
         }
         let share = |count: f64, total: f64| ((count + 1.0) / (total + counts.len() as f64)).ln();
-        for (_, code, right) in programs.iter().filter(|(task, ..)| task % FOLDS == fold) {
-            let evidence = features(code).into_iter().map(|feature| {
-                let [wrong, right] = counts.get(&feature).copied().unwrap_or_default();
+        for (_, right, features) in seen.iter().filter(|(of, ..)| *of == fold) {
+            let evidence = features.iter().map(|feature| {
+                let [wrong, right] = counts.get(feature.as_str()).copied().unwrap_or_default();
                 share(right, totals[1]) - share(wrong, totals[0])
             });
             scored.push((evidence.sum(), *right));
@@ -99,7 +103,7 @@ fn auroc(programs: &Labelled, features: Features) -> f64 {
 fn right_programs_are_not_known_by_their_words_their_length_or_their_layout() {
     let world = World::new(&WorldConfig::default());
     let everything: Vec<Task> = [world.training.clone(), world.held_out].concat();
-    let ways: [(&str, Features); 4] = [
+    let views: [(&str, Features); 4] = [
         ("identifiers", identifiers),
         ("tokens", tokens),
         ("length", length),
@@ -107,7 +111,7 @@ fn right_programs_are_not_known_by_their_words_their_length_or_their_layout() {
     ];
     for (of, tasks) in [("training", world.training), ("all", everything)] {
         let programs = labelled(&tasks);
-        for (name, features) in ways {
+        for (name, features) in views {
             let found = auroc(&programs, features);
             println!("{of} tasks: {name} {found:.3}");
             assert!(
@@ -131,7 +135,7 @@ fn a_leak_is_seen() {
             *code = code.replace("return", "other = 0\n    return");
         }
     }
-    let ways: [Features; 3] = [identifiers, length, layout];
-    let found = ways.map(|features| auroc(&renamed, features));
+    let views: [Features; 3] = [identifiers, length, layout];
+    let found = views.map(|features| auroc(&renamed, features));
     assert!(found[0] > 0.95 && found[1] > 0.6 && found[2] > 0.6, "{found:?}");
 }

@@ -17,7 +17,7 @@ fn combinations(tasks: &[Task]) -> BTreeSet<&str> {
 }
 
 #[test]
-fn sizes_and_ids_are_as_asked() {
+fn sizes_and_ids_are_as_configured() {
     let world = world(3, 700, 20);
     assert_eq!((world.training.len(), world.held_out.len()), (700, 20));
     let tasks = world.held_out.iter().chain(&world.training);
@@ -42,19 +42,19 @@ fn the_default_world_is_the_same_everywhere() {
     let bytes = serde_json::to_vec(&world).unwrap();
     assert_eq!(
         hex::encode(Sha256::digest(&bytes)),
-        "7925a5bd940559c45d1249f8f00db993f02ecb000fad24811e3f282ff21d29ae",
+        "5667fe84a0af447280985f02a8420f4652d2a22063f2ea685600ed6c287d63dd",
         "the world changed: models, labels and reports of earlier versions are not comparable any more"
     );
 }
 
 #[test]
 fn the_seed_alone_decides_what_is_held_out() {
-    let (small, large, other) = (world(1, 540, 59), world(1, 1200, 118), world(2, 540, 59));
+    let (small, large, other) = (world(1, 540, 60), world(1, 1200, 120), world(2, 540, 60));
     assert_eq!(combinations(&small.held_out), combinations(&large.held_out));
-    assert_eq!(combinations(&small.held_out).len(), 59);
+    assert_eq!(combinations(&small.held_out).len(), 50);
     assert_ne!(combinations(&small.held_out), combinations(&other.held_out));
     // Sizes decide how many tasks there are, not what they are.
-    assert_eq!(small.held_out, large.held_out[..59]);
+    assert_eq!(small.held_out, large.held_out[..60]);
     let descriptions = |tasks: &[Task]| tasks.iter().map(|t| t.description.clone()).collect::<Vec<_>>();
     assert_eq!(descriptions(&small.training), descriptions(&large.training[..540]));
 }
@@ -163,7 +163,6 @@ fn an_edit_is_made_as_often_as_its_reverse() {
         (">", ">="),
         ("<", "<="),
         (">", "<"),
-        ("==", "!="),
         ("max", "min"),
         ("0", "None"),
         ("+", "-"),
@@ -197,7 +196,7 @@ fn prompts_have_mbpps_form_and_two_tests() {
     let task = Task {
         id: 7,
         name: "world/7".into(),
-        description: "Write a function `f` that takes a list a and returns the sum of the even numbers.".into(),
+        description: "Write a function f that takes a list a and returns the sum of the even numbers.".into(),
         entry_point: "f".into(),
         tests: ["assert f([1, 2]) == 2", "assert f([4]) == 4", "assert f([]) == 0"]
             .map(String::from)
@@ -211,7 +210,7 @@ fn prompts_have_mbpps_form_and_two_tests() {
     };
     assert_eq!(
         task.prompt(),
-        "You are an expert Python programmer, and here is your task: Write a function `f` that takes a list a and \
+        "You are an expert Python programmer, and here is your task: Write a function f that takes a list a and \
          returns the sum of the even numbers. Your code should pass these tests:\n\nassert f([1, 2]) == 2\nassert \
          f([4]) == 4\n[BEGIN]\n"
     );
