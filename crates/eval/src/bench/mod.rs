@@ -22,6 +22,7 @@ pub const ALL: [Spec; 6] = [
     plus::MBPP,
     plus::HUMANEVAL,
     own::SPEC,
+    world::SPEC,
 ];
 
 /// Reads problems that are built in, for the comparison with training data.
