@@ -12,6 +12,8 @@ mod detokenizer;
 mod error;
 mod example;
 mod file;
+pub mod labels;
+pub mod leak;
 mod pack;
 mod record;
 pub mod samples;
