@@ -13,6 +13,8 @@ mod error;
 mod example;
 mod file;
 mod from_records;
+pub mod labels;
+pub mod leak;
 mod pack;
 mod record;
 mod render;

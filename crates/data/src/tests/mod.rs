@@ -1,8 +1,10 @@
-//! Behaviour of the data room: prompts, packing, tokens.
+//! Behaviour of the data room: prompts, packing, tokens, labels.
 
 mod chat;
 mod chat_masks;
 mod chat_turns;
 mod kinds;
+mod labels;
+mod leak;
 mod packing;
 mod tokens;

@@ -6,6 +6,7 @@ mod known;
 pub mod mbpp;
 pub mod own;
 pub mod plus;
+pub mod world;
 
 use super::{Benchmark, EvalError};
 use clap::ValueEnum;
@@ -15,7 +16,7 @@ use std::path::Path;
 use wmtp_data::{DataError, EvaluationProblem, PromptStyle, Tokenizer};
 
 /// All benchmarks, in the order of `wmtp eval --help`.
-pub const ALL: [Spec; 6] = [
+pub const ALL: [Spec; 7] = [
     mbpp::SPEC,
     humaneval::SPEC,
     contest::SPEC,
