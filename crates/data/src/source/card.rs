@@ -1,7 +1,7 @@
 //! The configuration of a hub data set: `configs` in the front matter of its README.
 //!
 //! `data_files` is a path or pattern, a list of them, or a list of `{split, path}`; `data_dir` is a folder. Of
-//! several configurations the one named `default`, or the one with `default: true`, is taken.
+//! several configurations the one that is asked for is taken, or the one with `default: true` or named `default`.
 
 use super::{
     files::{TRAIN, canonical, find, matches},
@@ -15,12 +15,12 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-/// The files of each split as the README says; nothing if it says nothing.
+/// The files of each split as the README says; nothing if it says nothing. `wanted` names a configuration.
 ///
 /// # Errors
 /// Several configurations without a default, a pattern that no file matches, a path that leaves the folder,
 /// a folder `data_dir` without data.
-pub(super) fn splits(folder: &Path) -> Result<Option<BTreeMap<String, Vec<PathBuf>>>, DataError> {
+pub(super) fn splits(folder: &Path, wanted: Option<&str>) -> Result<Option<BTreeMap<String, Vec<PathBuf>>>, DataError> {
     let readme = folder.join("README.md");
     let Ok(text) = std::fs::read_to_string(&readme) else {
         return Ok(None);
@@ -36,7 +36,7 @@ pub(super) fn splits(folder: &Path) -> Result<Option<BTreeMap<String, Vec<PathBu
     let Some(configs) = configs.and_then(Yaml::as_sequence) else {
         return Ok(None);
     };
-    let Some(config) = chosen(configs, &readme)? else {
+    let Some(config) = chosen(configs, wanted, &readme)? else {
         return Ok(None);
     };
     let base = match config.as_mapping_get("data_dir").and_then(Yaml::as_str) {
@@ -58,7 +58,7 @@ pub(super) fn splits(folder: &Path) -> Result<Option<BTreeMap<String, Vec<PathBu
         if Path::new(&base).components().all(|part| part == Component::CurDir) {
             return Ok(None);
         }
-        return Ok(Some(find(&folder.join(base))?.splits));
+        return Ok(Some(find(&folder.join(base), None)?.splits));
     };
     let mut splits = BTreeMap::new();
     for (split, patterns) in data_files(files, &base) {
@@ -87,31 +87,44 @@ fn front_matter(text: &str) -> Option<&str> {
     rest.split_once("\n---").map(|(front, _)| front)
 }
 
-/// The default configuration; nothing if none has files.
-fn chosen<'a, 'b>(configs: &'a [Yaml<'b>], readme: &Path) -> Result<Option<&'a Yaml<'b>>, DataError> {
+/// The wanted configuration, or the default one; nothing if none has files.
+fn chosen<'a, 'b>(
+    configs: &'a [Yaml<'b>],
+    wanted: Option<&str>,
+    readme: &Path,
+) -> Result<Option<&'a Yaml<'b>>, DataError> {
     let has_files = |config: &&Yaml| {
-        ["data_files", "data_dir"]
-            .iter()
-            .any(|key| config.as_mapping_get(key).is_some())
+        let keys = ["data_files", "data_dir"];
+        keys.iter().any(|key| config.as_mapping_get(key).is_some())
     };
     let configs: Vec<&Yaml> = configs.iter().filter(has_files).collect();
     let name = |config: &'a Yaml<'b>| config.as_mapping_get("config_name").and_then(Yaml::as_str);
+    let named = |wanted: &str| configs.iter().find(|config| name(config) == Some(wanted));
     let is_default = |config: &&&Yaml| config.as_mapping_get("default").and_then(Yaml::as_bool) == Some(true);
-    let default = configs
-        .iter()
-        .find(is_default)
-        .or_else(|| configs.iter().find(|config| name(config) == Some("default")));
-    match (default, configs.as_slice()) {
-        (Some(config), _) | (None, [config]) => Ok(Some(config)),
-        (None, []) => Ok(None),
-        (None, several) => Err(wrong(
-            readme,
-            format!(
-                "has the configurations {} and no default; name the files of one, such as `{}/*`",
-                listed(several.iter().filter_map(|config| name(config))),
-                readme.parent().unwrap_or(readme).join("NAME").display()
-            ),
-        )),
+    let names = || listed(configs.iter().filter_map(|config| name(config)));
+    match (wanted, configs.as_slice()) {
+        (_, []) => Ok(None),
+        (Some(wanted), _) => match named(wanted) {
+            Some(config) => Ok(Some(config)),
+            None => Err(wrong(
+                readme,
+                format!(
+                    "has no configuration `{wanted}`, only {}; set `data.split` to CONFIGURATION/SPLIT",
+                    names()
+                ),
+            )),
+        },
+        (None, [config]) => Ok(Some(config)),
+        (None, _) => match configs.iter().find(is_default).or_else(|| named("default")) {
+            Some(config) => Ok(Some(config)),
+            None => Err(wrong(
+                readme,
+                format!(
+                    "has the configurations {} and no default; set `data.split` to CONFIGURATION/SPLIT",
+                    names()
+                ),
+            )),
+        },
     }
 }
 

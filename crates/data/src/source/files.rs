@@ -11,6 +11,7 @@ use super::{
 use crate::DataError;
 use std::{
     collections::BTreeMap,
+    fs::Metadata,
     path::{Path, PathBuf},
 };
 
@@ -60,13 +61,30 @@ pub(super) fn canonical(name: &str) -> &str {
     known.map_or(name, |(_, split)| split)
 }
 
-/// Finds the files.
+/// Finds the files. Of a data set with several configurations, those of `config`.
 ///
 /// # Errors
-/// A path that is not there, a pattern that is none or that nothing matches, a folder without data.
-pub(super) fn find(path: &Path) -> Result<Found, DataError> {
-    match std::fs::metadata(path) {
-        Ok(kind) if kind.is_dir() => folder(path),
+/// A path that is not there, a pattern that is none or that nothing matches, a folder without data or without
+/// this configuration.
+pub(super) fn find(path: &Path, config: Option<&str>) -> Result<Found, DataError> {
+    match (std::fs::metadata(path), config) {
+        (Ok(kind), _) if kind.is_dir() => folder(path, config),
+        (_, Some(config)) => Err(no_config(path, config)),
+        (kind, None) => named_by(path, kind),
+    }
+}
+
+/// The error of a configuration that is asked for and not there.
+fn no_config(path: &Path, config: &str) -> DataError {
+    wrong(
+        path,
+        format!("has no configuration `{config}`; set `data.split` to a split alone"),
+    )
+}
+
+/// A file, or the files that a pattern matches.
+fn named_by(path: &Path, kind: std::io::Result<Metadata>) -> Result<Found, DataError> {
+    match kind {
         Ok(_) => Ok(named_files(vec![path.to_owned()])),
         Err(_) if path.to_string_lossy().contains(['*', '?', '[']) => {
             let files = matches(path, &path.to_string_lossy())?;
@@ -120,18 +138,24 @@ pub(super) fn matches(path: &Path, pattern: &str) -> Result<Vec<PathBuf>, DataEr
 }
 
 /// The files of a folder: those of JSON and Parquet, or else text.
-fn folder(path: &Path) -> Result<Found, DataError> {
-    if let Some(splits) = card::splits(path)? {
-        return Ok(Found {
-            splits,
-            ..Found::default()
-        });
+fn folder(path: &Path, config: Option<&str>) -> Result<Found, DataError> {
+    match (card::splits(path, config)?, config) {
+        (Some(splits), _) => {
+            return Ok(Found {
+                splits,
+                ..Found::default()
+            });
+        }
+        (None, Some(config)) => return Err(no_config(path, config)),
+        (None, None) => {}
     }
     let mut files = Vec::new();
     walk(path, &mut files)?;
     let (mut rows, mut texts, mut refused) = (Vec::new(), Vec::new(), None);
     for file in files {
         match named(&file) {
+            // Caches of data sets begin with an underscore, but source code does as well.
+            Named::Rows if underscored(path, &file) => {}
             Named::Rows => rows.push(file),
             Named::Text => texts.push(file),
             Named::Refused => refused = refused.or(Some(file)),
@@ -155,6 +179,14 @@ fn folder(path: &Path) -> Result<Found, DataError> {
     }
 }
 
+/// Whether the file, or a folder of it below `root`, begins with an underscore.
+fn underscored(root: &Path, file: &Path) -> bool {
+    let below = file.strip_prefix(root).unwrap_or(file);
+    below
+        .components()
+        .any(|part| part.as_os_str().to_string_lossy().starts_with('_'))
+}
+
 /// All files below `dir` in order of names. Hidden ones are left out, links to folders are not followed.
 fn walk(dir: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
     let unreadable = |source| DataError::Read {
@@ -167,7 +199,7 @@ fn walk(dir: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
     for entry in entries {
         let name = entry.file_name().to_string_lossy().into_owned();
         let lower = name.to_lowercase();
-        if name.starts_with(['.', '_']) && name != "__init__.py" || LEFT_OUT.contains(&name.as_str()) {
+        if name.starts_with('.') || LEFT_OUT.contains(&name.as_str()) {
             continue;
         }
         let path = entry.path();

@@ -26,7 +26,48 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Records in a fixed order: files, or what another implementation reads or makes.
+/// Part of every hash: changes when the same files give other records.
+const READER: &str = "records 1";
+
+/// Records in a fixed order: files ([`Source`]), or what another implementation reads or makes.
+///
+/// ```
+/// use wmtp_data::{Body, DataError, Place, Record, Sample, source::Dataset};
+///
+/// /// The sums of the numbers below ten.
+/// struct Sums;
+///
+/// impl Dataset for Sums {
+///     fn name(&self) -> &str {
+///         "sums"
+///     }
+///
+///     fn records(&self) -> Box<dyn Iterator<Item = Result<Record, DataError>> + Send + '_> {
+///         Box::new((0..100).map(|row| {
+///             let (a, b) = (row / 10, row % 10);
+///             Ok(Record {
+///                 place: Place { file: "sums".into(), row: row + 1 },
+///                 schema: "sums",
+///                 task_id: None,
+///                 samples: vec![Sample::new(Body::Text(format!("{a} + {b} = {}", a + b)))],
+///                 tests: None,
+///                 language: None,
+///             })
+///         }))
+///     }
+///
+///     fn hash(&self) -> Result<String, DataError> {
+///         Ok("sums 1".into())
+///     }
+///
+///     fn len_hint(&self) -> Option<usize> {
+///         Some(100)
+///     }
+/// }
+///
+/// let last = Sums.records().last().unwrap().unwrap();
+/// assert_eq!(last.samples[0].body, Body::Text("9 + 9 = 18".into()));
+/// ```
 pub trait Dataset: Send + Sync {
     /// What messages and reports call it.
     fn name(&self) -> &str;
@@ -49,7 +90,8 @@ pub trait Dataset: Send + Sync {
 /// How a path is read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceOptions {
-    /// The split. Without one `train`, or of files that are named by themselves the only one.
+    /// The split, or `CONFIGURATION/SPLIT` of a hub data set with several configurations. Without one `train`,
+    /// or of files that are named by themselves the only one.
     pub split: Option<String>,
     /// Canonical column names with the file's own: `prompt` to `question`, say.
     pub columns: BTreeMap<String, String>,
@@ -77,10 +119,15 @@ impl Source {
     /// no schema has.
     pub fn open(path: &Path, options: &SourceOptions) -> Result<Self, DataError> {
         let mapping = Mapping::new(&options.columns)?;
-        let mut found = files::find(path)?;
+        let (config, asked) = match options.split.as_deref().map(|split| split.split_once('/').ok_or(split)) {
+            Some(Ok((config, split))) => (Some(config), Some(split)),
+            Some(Err(split)) => (None, Some(split)),
+            None => (None, None),
+        };
+        let mut found = files::find(path, config)?;
         let splits: Vec<String> = found.splits.keys().cloned().collect();
-        let split = match (&options.split, splits.as_slice()) {
-            (Some(split), _) if splits.contains(split) => split.as_str(),
+        let split = match (asked, splits.as_slice()) {
+            (Some(split), _) if splits.iter().any(|known| known == split) => split,
             (Some(split), _) => files::canonical(split),
             (None, [only]) if found.named => only.as_str(),
             (None, _) => files::TRAIN,
@@ -157,7 +204,7 @@ impl Source {
     /// # Errors
     /// A file that cannot be read.
     pub fn hash(&self) -> Result<String, DataError> {
-        let mut hash = Sha256::new();
+        let mut hash = Sha256::new_with_prefix(READER);
         for (name, column) in &self.options.columns {
             for text in [name, column] {
                 hash.update((text.len() as u64).to_le_bytes());

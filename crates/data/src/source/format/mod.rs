@@ -77,7 +77,8 @@ pub(super) struct DataFile {
     pub shown: Arc<str>,
     pub kind: Kind,
     packing: Packing,
-    /// Whether a text that is not UTF-8 is left out instead of refused: met on a walk, not named.
+    /// Whether a text that is not UTF-8, or has zero bytes, is left out instead of refused: met on a walk, not
+    /// named.
     lenient: bool,
 }
 
@@ -168,7 +169,7 @@ impl DataFile {
                 return Err(refusal(path, ARROW));
             }
             [b'P', b'K', 3, 4, ..] => return Err(refusal(path, "is a zip archive")),
-            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => return Err(wrong(path, "is UTF-16; save it as UTF-8")),
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] if !lenient => return Err(wrong(path, "is UTF-16; save it as UTF-8")),
             start if start.starts_with(b"version https://git-lfs") => {
                 return Err(wrong(
                     path,

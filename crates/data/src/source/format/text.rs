@@ -62,6 +62,7 @@ impl TextRows {
             row: self.row,
         };
         let text = match String::from_utf8(piece) {
+            Ok(text) if self.file.lenient && text.contains('\0') => return Ok(None),
             Ok(text) => text.replace("\r\n", "\n"),
             Err(_) if self.file.lenient => return Ok(None),
             Err(error) => {

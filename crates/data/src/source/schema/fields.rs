@@ -91,7 +91,7 @@ impl Fields {
         } = row;
         let mut renamed = Vec::new();
         for (name, column) in mapping.0.iter() {
-            // Null is absent to a schema, but the column is there. Parquet's null columns are not in the row.
+            // Null is absent to a schema, but the column is there.
             match values.get_mut(column) {
                 Some(value) => renamed.push((name.clone(), value.take())),
                 None if OPTIONAL.contains(&name.as_str()) && !first => {}

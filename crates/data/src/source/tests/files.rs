@@ -131,8 +131,19 @@ fn a_hub_data_set_says_its_splits_in_the_readme() {
     );
     let message = error(dir.path(), &SourceOptions::default());
     assert!(
-        message.contains("has the configurations `a`, `b` and no default; name the files of one"),
+        message.contains("has the configurations `a`, `b` and no default; set `data.split` to CONFIGURATION/SPLIT"),
         "{message}"
+    );
+    assert_eq!(texts(dir.path(), &split("a/train")), ["0", "1"]);
+    assert_eq!(texts(dir.path(), &split("b/train")), ["x"]);
+    let message = error(dir.path(), &split("c/train"));
+    assert!(
+        message.contains("has no configuration `c`, only `a`, `b`;"),
+        "{message}"
+    );
+    assert_eq!(
+        error(&at("test.jsonl"), &split("a/test")),
+        "`FILE` has no configuration `a`; set `data.split` to a split alone"
     );
     put(
         &at("README.md"),
@@ -189,12 +200,15 @@ fn a_folder_of_source_code_is_texts() {
     let dir = tempfile::tempdir().unwrap();
     put(&dir.path().join("pkg/test_a.py"), "\u{feff}a = 1\r\nb = 2\r\n");
     put(&dir.path().join("pkg/__init__.py"), "");
+    put(&dir.path().join("pkg/_own.py"), "own = 1\n");
+    fs::write(dir.path().join("utf16.py"), b"\xff\xfe#\x00").unwrap();
+    fs::write(dir.path().join("zero.txt"), b"a\x00b").unwrap();
     put(&dir.path().join("z.py"), "{\"z\": 1}\n");
     put(&dir.path().join("__pycache__/c.py"), "no = 1\n");
     fs::write(dir.path().join("latin.py"), b"# \xe9\n").unwrap();
     assert_eq!(
         texts(dir.path(), &SourceOptions::default()),
-        ["a = 1\nb = 2\n", "{\"z\": 1}\n"]
+        ["own = 1\n", "a = 1\nb = 2\n", "{\"z\": 1}\n"]
     );
     let empty = tempfile::tempdir().unwrap();
     assert_eq!(
@@ -261,6 +275,18 @@ fn columns_are_mapped() {
     assert_eq!(
         error(&path, &columns(&[("prompt", "question"), ("completion", "answer")])),
         "FILE, row 1, column `answer`: found the number `3`, give a text"
+    );
+}
+
+#[test]
+fn a_mapped_column_of_parquet_may_begin_with_null() {
+    let found = read(&fixture("chat.parquet"), &columns(&[("reward", "label")])).unwrap();
+    let rewards: Vec<Option<f32>> = found.iter().map(|record| record.samples[0].reward).collect();
+    assert_eq!(rewards, [None, None, None, Some(1.0), Some(0.0), None]);
+    // Of columns that are not read, too, a similar one is offered.
+    assert_eq!(
+        error(&fixture("chat.parquet"), &columns(&[("text", "source_ur")])),
+        "FILE, row 1: `data.columns` maps `text` to `source_ur`, which is absent, did you mean `source_url`?"
     );
 }
 

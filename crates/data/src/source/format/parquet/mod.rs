@@ -14,7 +14,7 @@ use parquet::{
     errors::ParquetError,
     file::reader::{FileReader, SerializedFileReader},
 };
-use serde_json::{Map, Value};
+use serde_json::Map;
 use std::{fs::File, path::Path, sync::Arc};
 
 /// Rows that are decoded together.
@@ -149,11 +149,7 @@ impl ParquetRows {
         self.row += 1;
         let mut values = Map::new();
         for (name, node) in &self.columns {
-            match node.assemble(&mut self.leaves)? {
-                // Absent and null mean the same.
-                Value::Null => {}
-                value => _ = values.insert(name.clone(), value),
-            }
+            values.insert(name.clone(), node.assemble(&mut self.leaves)?);
         }
         let place = Place {
             file: self.file.shown.clone(),
