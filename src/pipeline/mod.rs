@@ -4,6 +4,7 @@
 //! `baseline` trains with a control scorer (uniform, random, shuffled, position), `rho1` against a
 //! reference model, `critic` first trains a value head and then weights tokens by value differences.
 
+mod builtin_labels;
 mod error;
 mod experiment;
 mod export;
@@ -27,6 +28,7 @@ mod tracking;
 mod train;
 mod upload;
 mod value_stage;
+mod world;
 
 pub use error::PipelineError;
 pub use experiment::Experiment;

@@ -1,9 +1,10 @@
 //! `data.source` by name: MBPP's files, the other built-in sets, or the user's own rows.
 
+use super::{builtin_labels::Shipped, world::WorldTasks};
 use crate::{
     data::{
         self, DataConfig, DataError, Example, Rows, Sources, Splits, Tokenizer, Wanted,
-        source::{Source, SourceOptions},
+        source::{Dataset, Source, SourceOptions},
         text,
     },
     eval::bench::{self, mbpp},
@@ -11,7 +12,7 @@ use crate::{
 use std::path::Path;
 
 /// Built-in sets that can be trained on.
-pub const TRAINING_SETS: &[&str] = &["mbpp"];
+pub const TRAINING_SETS: &[&str] = &["mbpp", "contest", "condefects", "world"];
 /// The split that is held out, where the data have it.
 const VALIDATION: &str = "validation";
 
@@ -45,28 +46,23 @@ pub fn is_mbpp(config: &DataConfig) -> bool {
     })
 }
 
-/// The training rows of the user's own data as texts, for the comparison with benchmarks.
-///
-/// # Errors
-/// A row that can't be read.
-pub fn texts(config: &DataConfig) -> Result<Vec<Example>, DataError> {
-    let mut examples = Vec::new();
-    for (_, _, source) in open(config)?.into_iter().filter(|(_, held_out, _)| !held_out) {
-        for record in source.records() {
-            examples.extend(record?.examples());
-        }
-    }
-    Ok(examples)
+/// Rows of one source.
+struct Opened {
+    /// How much of it an epoch holds.
+    weight: f64,
+    /// It is the data's own validation split.
+    held_out: bool,
+    rows: Box<dyn Dataset>,
 }
 
-/// Rows of the user's own data.
+/// Rows of the user's own data, or of a built-in set.
 fn own(config: &DataConfig, tokenizer: &Tokenizer, wanted: Wanted) -> Result<Splits, DataError> {
     let opened = open(config)?;
-    let rows = opened.iter().map(|(weight, held_out, source)| Rows {
-        name: data::source::Dataset::name(source).to_owned(),
-        records: Box::new(source.records()),
-        held_out: *held_out,
-        weight: *weight,
+    let rows = opened.iter().map(|source| Rows {
+        name: source.rows.name().to_owned(),
+        records: source.rows.records(),
+        held_out: source.held_out,
+        weight: source.weight,
     });
     // Plain text is trained on, and has no labels to learn from.
     let texts = match wanted {
@@ -83,8 +79,22 @@ fn own(config: &DataConfig, tokenizer: &Tokenizer, wanted: Wanted) -> Result<Spl
     )
 }
 
+/// The training rows of the user's own data as texts, for the comparison with benchmarks.
+///
+/// # Errors
+/// A row that can't be read.
+pub fn texts(config: &DataConfig) -> Result<Vec<Example>, DataError> {
+    let mut examples = Vec::new();
+    for source in open(config)?.into_iter().filter(|source| !source.held_out) {
+        for record in source.rows.records() {
+            examples.extend(record?.examples());
+        }
+    }
+    Ok(examples)
+}
+
 /// The sources with their weights; a validation split is a source of its own, which is held out.
-pub fn open(config: &DataConfig) -> Result<Vec<(f64, bool, Source)>, DataError> {
+fn open(config: &DataConfig) -> Result<Vec<Opened>, DataError> {
     let parts = match &config.source {
         Sources::One(name) => vec![(1.0, name, config.split.clone(), &config.columns)],
         Sources::Mixed(parts) => parts
@@ -98,6 +108,19 @@ pub fn open(config: &DataConfig) -> Result<Vec<(f64, bool, Source)>, DataError> 
     };
     let mut opened = Vec::new();
     for (weight, name, split, columns) in parts {
+        let mut add = |held_out: bool, rows: Box<dyn Dataset>| {
+            opened.push(Opened {
+                weight: if held_out { 1.0 } else { weight },
+                held_out,
+                rows,
+            });
+        };
+        if let Some(builtin) = name.strip_prefix("builtin:") {
+            for (held_out, rows) in built_in(builtin)? {
+                add(held_out, rows);
+            }
+            continue;
+        }
         let options = SourceOptions {
             split,
             columns: columns.clone(),
@@ -105,14 +128,32 @@ pub fn open(config: &DataConfig) -> Result<Vec<(f64, bool, Source)>, DataError> 
         };
         let source = Source::open(Path::new(name), &options)?;
         let has_own = source.split() != VALIDATION && source.splits().iter().any(|split| split == VALIDATION);
-        opened.push((weight, false, source));
+        add(false, Box::new(source));
         if has_own {
             let options = SourceOptions {
                 split: Some(VALIDATION.into()),
                 ..options
             };
-            opened.push((1.0, true, Source::open(Path::new(name), &options)?));
+            add(true, Box::new(Source::open(Path::new(name), &options)?));
         }
     }
     Ok(opened)
+}
+
+/// A built-in set, and whether it is held out.
+fn built_in(name: &str) -> Result<Vec<(bool, Box<dyn Dataset>)>, DataError> {
+    Ok(match name {
+        "condefects" => vec![(false, Box::new(Shipped::condefects()?))],
+        "contest" => vec![(false, Box::new(Shipped::contest()?))],
+        "world" => {
+            let [training, held_out] = WorldTasks::both();
+            vec![(false, Box::new(training)), (true, Box::new(held_out))]
+        }
+        other => {
+            return Err(DataError::UnknownBuiltin {
+                name: other.to_owned(),
+                known: TRAINING_SETS.join(", builtin:"),
+            });
+        }
+    })
 }

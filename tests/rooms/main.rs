@@ -26,7 +26,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("crates/device", &["base"]),
     ("crates/storage", &["base", "run"]),
     ("crates/track", &["base", "run", "storage"]),
-    ("crates/eval", &["base", "data", "run", "sandbox"]),
+    ("crates/eval", &["base", "data", "run", "sandbox", "world"]),
     ("crates/scorer", &["base", "data", "device"]),
     (
         "crates/train",
@@ -36,7 +36,7 @@ const CRATES: &[(&str, &[&str])] = &[
         ".",
         &[
             "base", "charts", "data", "device", "eval", "kernels", "model", "run", "sandbox", "scorer", "storage",
-            "track", "train",
+            "track", "train", "world",
         ],
     ),
 ];

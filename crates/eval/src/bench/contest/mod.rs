@@ -93,7 +93,7 @@ impl Contest {
         let prompt = |problem: &Problem| {
             let task = task(problem);
             match style {
-                PromptStyle::ZeroShot => Ok(format!("{task}\n[BEGIN]\n")),
+                PromptStyle::ZeroShot => Ok(self::prompt(&task)),
                 PromptStyle::Chat => Ok(Tokenizer::chat_of(tokenizer, &[("user", &task)])?),
                 PromptStyle::FewShot => Err(EvalError::Request(
                     "CodeContests has no few-shot prompt: take --prompt zero-shot or chat".into(),
@@ -120,11 +120,26 @@ impl Contest {
     }
 }
 
+/// The zero-shot prompt of a problem, and what a model has to write after it for the program `code`; the end token
+/// follows.
+pub fn zero_shot(description: &str, code: &str) -> (String, String) {
+    let stop = STOP.concat();
+    (prompt(&words(description)), format!("{}\n{stop}", code.trim_end()))
+}
+
+fn prompt(task: &str) -> String {
+    format!("{task}\n[BEGIN]\n")
+}
+
 fn task(problem: &Problem) -> String {
+    words(&problem.description)
+}
+
+fn words(description: &str) -> String {
     format!(
         "You are an expert Python programmer, and here is your task:\n\n{}\n\nWrite a Python program that reads the \
          input from standard input and writes the answer to standard output.",
-        problem.description.trim()
+        description.trim()
     )
 }
 
