@@ -57,13 +57,11 @@ impl Tree {
                     && contains(&Reduce::CHARACTERS, self.reduce.name(), |r| r.name())
             }
         };
-        let effect = match (self.filter, self.map) {
-            (Filter::Digit, Map::Upper | Map::Lower) | (Filter::Upper, Map::Upper) | (Filter::Lower, Map::Lower) => {
-                false
-            }
-            _ => true,
-        };
-        of_kind && effect && (self.reduce != Reduce::Count || self.map == Map::Same)
+        let idle = matches!(
+            (self.filter, self.map),
+            (Filter::Digit, Map::Upper | Map::Lower) | (Filter::Upper, Map::Upper) | (Filter::Lower, Map::Lower)
+        );
+        of_kind && !idle && (self.reduce != Reduce::Count || self.map == Map::Same)
     }
 
     /// The tree with constants that stand for all: equal for the tasks of one combination.
