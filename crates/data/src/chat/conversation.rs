@@ -19,9 +19,9 @@ const SHOWN: usize = 400;
 /// Which tokens of a conversation are trained.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConversationOptions {
-    /// Which messages are trained, where they do not say so themselves.
+    /// Which messages are trained, except for those with `train` or `weight`.
     pub train_on: TrainOn,
-    /// Messages before this index are not trained, whatever they say.
+    /// Messages before this index are never trained.
     pub trained_from: usize,
 }
 
@@ -43,6 +43,22 @@ pub struct Conversation {
     pub offsets: Vec<(usize, usize)>,
 }
 
+impl Conversation {
+    /// Characters of the text where the content of a message stands, without white space around it: for
+    /// weights that are given by characters of a content. None if the template changes the content or writes it
+    /// more than once for this message.
+    pub fn content_range(&self, message: usize, content: &str) -> Option<Range<usize>> {
+        let of_message = |of: &Option<usize>| *of == Some(message);
+        let (first, _) = *self.offsets.get(self.message_of.iter().position(of_message)?)?;
+        let (_, last) = *self.offsets.get(self.message_of.iter().rposition(of_message)?)?;
+        let content = content.trim();
+        let written: String = self.text.chars().take(last).skip(first).collect();
+        let (before, after) = written.split_once(content)?;
+        let begin = first + before.chars().count();
+        (!content.is_empty() && !after.contains(content)).then(|| begin..begin + content.chars().count())
+    }
+}
+
 /// A part of the text that is trained.
 struct Trained {
     range: Range<usize>,
@@ -55,15 +71,15 @@ impl Tokenizer {
     /// and tokenizes it, with the tokens that are trained.
     ///
     /// Trained is what the assistant writes: its contents, calls of tools and the token that ends a turn, not
-    /// the header before it. A template with `{% generation %}` blocks says itself what that is; a token is
-    /// then trained where `return_assistant_tokens_mask` of transformers has 1. `weight` (a number) and `train`
-    /// (true or false) of a message decide over `options`. Of a message of another role, all tokens are trained.
+    /// the header before it. If the template has `{% generation %}` blocks, these are trained: the tokens where
+    /// `return_assistant_tokens_mask` of transformers has 1. `weight` (a number) and `train` (true or false) of a
+    /// message take precedence over `options`. Of a message of another role, all tokens are trained.
     ///
     /// No special token is added to those that the template writes, unless `data.special_tokens` is `always`.
     ///
     /// # Errors
     /// No messages or template; what the template refuses; a turn whose begin or end cannot be told; no token
-    /// or every token trained, where the messages do not say so.
+    /// or every token trained, although there are messages to train or not to train.
     pub fn trained_conversation(
         &self,
         messages: &[Message],
@@ -141,7 +157,7 @@ impl Tokenizer {
             conversation.weights.push(trained.map_or(0.0, |trained| trained.weight));
             *message = trained.map_or(*message, |trained| trained.message);
         }
-        // A template that wrote them gets no second.
+        // They are not doubled.
         let begin = match self.choice().special_tokens {
             SpecialTokens::Always if !ids.starts_with(self.begin_ids()) => self.begin_ids(),
             _ => &[],

@@ -4,22 +4,22 @@
 //! (`<|im_start|>assistant\n`) and ends with the token that ends it and what the template writes after
 //! that (`<|im_end|>\n`).
 //!
-//! End: where the template's loop over the messages arrives at another message. This holds for templates
-//! that write a message in another way once more messages follow (Qwen3 drops the thinking of earlier
+//! End: where the iteration of the template's loop over the messages ends. This holds for templates
+//! that write a message differently once more messages follow (Qwen3 drops the thinking of earlier
 //! turns). Where the messages are not written by a loop, the end is that of the rendering of the messages
 //! up to this one, which must then be a prefix of the whole. What a template writes after all messages (Phi-3
 //! an end of text) belongs to the last one.
 //!
 //! Begin: the rendering of the messages before the turn, with the generation prompt, if that is a prefix of
-//! the whole. Else the generation prompt alone is compared with what the template writes for this turn. If
-//! it writes only a part of it (DeepSeek-V3 prompts with `<｜Assistant｜><think>\n` and writes
-//! `<｜Assistant｜>`), the header is that part which it also writes for messages of other contents.
+//! the whole. Else the generation prompt alone is searched in what the template writes for this turn before
+//! the content, whatever the content is. If it writes only the beginning of the prompt (DeepSeek-V3 prompts
+//! with `<｜Assistant｜><think>\n` and writes `<｜Assistant｜>`), that beginning is the header.
 
 use super::{Message, Renderer, message};
 use crate::template::Rendered;
 use std::ops::Range;
 
-/// Contents that begin with no text that a template writes.
+/// Contents that differ from the first character on.
 const PROBES: [&str; 2] = ["x", "Y"];
 
 /// Finds turns in the rendering of a conversation.
@@ -50,36 +50,55 @@ impl Turns<'_> {
         if index + 1 == self.messages.len() && tail.is_some_and(|tail| tail.range.start == section.end) {
             section.end = whole.len();
         }
-        if let Some(prompt) = &prompt
-            && whole.starts_with(prompt.as_str())
-            && prompt.len() <= section.end
-        {
-            return Ok(prompt.len().max(section.start)..section.end);
-        }
-        let user = [message("user", PROBES[0])];
-        let before = if before.is_empty() { &user[..] } else { before };
-        let prompt = match prompt {
-            Some(prompt) => prompt,
-            None => self.renderer.render(before, true)?.text,
-        };
-        let plain = self.renderer.render(before, false)?.text;
-        let header = prompt.strip_prefix(plain.as_str()).ok_or_else(|| {
-            unlike(
-                index,
-                &prompt,
-                &plain,
-                "the messages before it without the generation prompt",
-            )
-        })?;
         let written = whole.get(section.clone()).unwrap_or_default();
-        let mut length = common(header, written);
-        if length < header.len() {
-            length = length.min(self.header_of_probes(index, header)?);
-            if length == 0 {
-                return Err(unlike(index, header, written, "what it writes for the message"));
+        let prefix = prompt.filter(|prompt| whole.starts_with(prompt) && prompt.len() <= section.end);
+        if let Some(prompt) = prefix {
+            if prompt.len() > section.start {
+                return Ok(prompt.len()..section.end);
             }
+            // No prompt after these messages (the last one is the assistant's, say), but perhaps a header.
+            let header = self.header(&after_user(before)).unwrap_or_default();
+            let length = written.starts_with(&header).then_some(header.len());
+            return Ok(section.start + length.unwrap_or_default()..section.end);
+        }
+        let header = match before {
+            [] => self.header(&after_user(before)),
+            before => self.header(before),
+        };
+        let header = header.map_err(|problem| format!("the turn of message {} is not found: {problem}", index + 1))?;
+        if written.starts_with(&header) {
+            return Ok(section.start + header.len()..section.end);
+        }
+        let fixed = self.before_content(index)?;
+        let length = match fixed.rfind(&header) {
+            Some(at) => at + header.len(),
+            None => common(&header, &fixed),
+        };
+        let begins = fixed.get(..length).is_some_and(|fixed| written.starts_with(fixed));
+        if length == 0 || !begins {
+            return Err(unlike(index, &header, written, "what it writes for the message"));
         }
         Ok(section.start + length..section.end)
+    }
+
+    /// The generation prompt after these messages.
+    fn header(&self, messages: &[Message]) -> Result<String, String> {
+        let prompt = self.renderer.render(messages, true)?;
+        let plain = self.renderer.render(messages, false)?.text;
+        if let Some(header) = prompt.text.strip_prefix(plain.as_str()) {
+            return Ok(header.to_owned());
+        }
+        // Without the prompt, the template writes something else after all messages (Phi-3).
+        let last = prompt.parts.iter().rfind(|part| part.message.is_some());
+        let split = last.and_then(|last| prompt.text.split_at_checked(last.range.end));
+        match split.filter(|(messages, _)| plain.starts_with(messages)) {
+            Some((_, header)) => Ok(header.to_owned()),
+            None => Err(differs(
+                &plain,
+                &prompt.text,
+                "the same messages with the generation prompt",
+            )),
+        }
     }
 
     /// The part of the text that a message has, where the template does not loop over the messages.
@@ -102,18 +121,20 @@ impl Turns<'_> {
         Ok(length(index)?..length(index + 1)?)
     }
 
-    /// Bytes of `header` that the template writes before any content.
-    fn header_of_probes(&self, index: usize, header: &str) -> Result<usize, String> {
+    /// What the template writes for this turn before the content, whatever that is.
+    fn before_content(&self, index: usize) -> Result<String, String> {
         let mut messages = self.messages.get(..index).unwrap_or_default().to_vec();
-        let mut length = header.len();
+        let mut texts = Vec::new();
         for probe in PROBES {
             messages.push(message("assistant", probe));
             let rendered = self.renderer.render(&messages, false)?;
             let section = section(&rendered, index).unwrap_or_default();
-            length = length.min(common(header, rendered.text.get(section).unwrap_or_default()));
+            texts.push(rendered.text.get(section).unwrap_or_default().to_owned());
             messages.pop();
         }
-        Ok(length)
+        let mut fixed = texts.pop().unwrap_or_default();
+        fixed.truncate(texts.iter().map(|text| common(text, &fixed)).min().unwrap_or_default());
+        Ok(fixed)
     }
 }
 
@@ -136,16 +157,28 @@ fn common(a: &str, b: &str) -> usize {
     equal.map(|(c, _)| c.len_utf8()).sum()
 }
 
+fn after_user(before: &[Message]) -> Vec<Message> {
+    let user = message("user", PROBES[0]);
+    before.iter().cloned().chain([user]).collect()
+}
+
 fn unlike(index: usize, expected: &str, found: &str, of_what: &str) -> String {
+    format!(
+        "the turn of message {} is not found: {}",
+        index + 1,
+        differs(expected, found, of_what)
+    )
+}
+
+/// What two texts have after their common beginning, and what to do.
+fn differs(expected: &str, found: &str, of_what: &str) -> String {
     let at = common(expected, found);
     let excerpt = |text: &str| {
         let rest = text.get(at..).unwrap_or_default();
         rest.chars().take(40).collect::<String>().escape_debug().to_string()
     };
     format!(
-        "the turn of message {} is not found: `{}` differs from {of_what}, `{}`; mark what is trained with \
-         `{{% generation %}}` in the template",
-        index + 1,
+        "`{}` differs from {of_what}, `{}`; mark what is trained with `{{% generation %}}` in the template",
         excerpt(expected),
         excerpt(found)
     )

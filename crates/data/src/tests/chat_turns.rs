@@ -68,7 +68,25 @@ fn the_header_is_not_trained_and_the_end_of_a_turn_is() {
     assert_eq!(texts[3], "<|im_start|>assistant\ntwo<|im_end|>\n");
 }
 
-/// The end of a turn is where the loop arrives at the next message, not where a shorter conversation ends.
+#[test]
+fn a_content_is_found_in_its_own_message() {
+    let tokenizer = chatml(&CHATML.replace("message['content'] +", "message['content'] | trim +"));
+    let found = conversation(&tokenizer, &talk(&["世 one", " 世 one\n", "b", "two two"])).unwrap();
+    let place = |message, content: &str| {
+        let range = found.content_range(message, content)?;
+        let before: String = found.text.chars().take(range.start).collect();
+        let text: String = found.text.chars().skip(range.start).take(range.len()).collect();
+        Some((before.matches("<|im_start|>").count(), text))
+    };
+    assert_eq!(place(0, "世 one"), Some((1, "世 one".into())));
+    assert_eq!(place(1, " 世 one\n"), Some((2, "世 one".into())));
+    assert_eq!(place(3, "two two"), Some((4, "two two".into())));
+    for (message, content) in [(3, "two"), (3, "one"), (3, " "), (4, "two two")] {
+        assert_eq!(place(message, content), None, "{message}, {content}");
+    }
+}
+
+/// The end of a turn is the end of the loop's iteration, not that of a shorter conversation.
 #[test]
 fn an_end_that_is_written_only_between_messages_is_trained() {
     let template = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content }}\
@@ -118,14 +136,32 @@ fn only_the_part_of_the_prompt_that_is_written_is_the_header() {
     );
 }
 
+/// Some templates prompt after messages of the user only.
+#[test]
+fn the_header_is_not_trained_where_the_template_would_not_prompt() {
+    let template = "{% for m in messages %}{{ '[' + m.role + ']' + m.content + '<|im_end|>' }}\
+                    {% if loop.last and m.role == 'user' and add_generation_prompt %}[assistant]{% endif %}{% endfor %}";
+    let mut given = talk(&["a", "one", "b", "two"]);
+    given["messages"][2] = json!({"role": "assistant", "content": "more"});
+    assert_eq!(
+        turns(template, &given),
+        ["one<|im_end|>", "more<|im_end|>", "two<|im_end|>"]
+    );
+}
+
 #[test]
 fn a_conversation_may_begin_with_the_assistant() {
     let given = json!({"messages": [{"role": "assistant", "content": "Hello."}, {"role": "user", "content": "Hi"}]});
     assert_eq!(turns(CHATML, &given), ["Hello.<|im_end|>\n"]);
+    // These write a system message first and an end of text last.
+    let smollm = include_str!("fixtures/chat/templates/smollm-2.jinja");
+    assert_eq!(turns(smollm, &given), ["Hello.<|im_end|>\n"]);
+    let phi = include_str!("fixtures/chat/templates/phi-3.jinja");
+    assert_eq!(turns(phi, &given), ["Hello.<|end|>\n"]);
 }
 
 #[test]
-fn a_message_of_another_role_is_trained_where_it_says_so() {
+fn a_message_of_another_role_with_a_weight_is_trained_whole() {
     let mut given = talk(&["a", "one", "b", "two"]);
     given["messages"][2]["train"] = true.into();
     given["messages"][3]["weight"] = 0.into();
@@ -146,7 +182,7 @@ fn a_message_of_another_role_is_trained_where_it_says_so() {
 }
 
 #[test]
-fn all_leaves_out_what_says_so() {
+fn all_leaves_out_messages_with_weight_0_or_train_false() {
     let mut given = talk(&["a", "one", "b", "two"]);
     given["train_on"] = "all".into();
     given["messages"][0]["train"] = false.into();
