@@ -1,18 +1,20 @@
 //! What a model is, read from `config.json` under transformers' field names.
 //!
-//! Only decoders of Llama's kind are accepted: anything that would compute something else (biases of the
-//! MLP, other activations, sliding windows, quantised weights) is named in one error instead of being
-//! ignored; see also [`crate::LayerSpec`].
+//! Only decoders of Llama's kind are accepted, of the families of `decoder::families`: anything that would
+//! compute something else (biases of the MLP, other activations, other families) is named in one error instead
+//! of being ignored; see also [`crate::LayerSpec`].
 //! Fields that this crate does not use are kept and written back unchanged. No tensor is touched here.
 
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::decoder::FAMILIES;
+use crate::decoder::{FAMILIES, Family};
 use crate::error::{ModelError, Problems};
+use crate::fast_llm;
 use crate::fields::Fields;
 use crate::file_content::other_content;
+use crate::fp8;
 use crate::missing_file;
 use crate::rope_fields::read_rope;
 
@@ -32,6 +34,17 @@ pub enum RopeScaling {
         /// The divisor.
         factor: f64,
     },
+    /// Dynamic NTK scaling (by the Reddit users bloc97 and emozilla): in texts longer than
+    /// `max_position_embeddings` the base grows with the length of the text; shorter ones are as without scaling.
+    Dynamic {
+        /// How fast the base grows.
+        factor: f64,
+        /// `max_position_embeddings`, in tokens.
+        max_position_embeddings: f64,
+    },
+    /// YaRN (Peng et al. 2023, arXiv 2309.00071): low frequencies divided by `factor`, high ones kept, a ramp over
+    /// the dimensions between, and queries and keys scaled.
+    Yarn(Yarn),
     /// Llama 3.1's rule: low frequencies divided by `factor`, high ones kept, a ramp between.
     Llama3 {
         /// The divisor of the low frequencies.
@@ -43,6 +56,59 @@ pub enum RopeScaling {
         /// Context length of the first training, in tokens.
         original_max_position_embeddings: f64,
     },
+}
+
+/// The settings of YaRN.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Yarn {
+    /// The divisor of the low frequencies.
+    pub factor: f64,
+    /// Context length of the first training, in tokens.
+    pub original_max_position_embeddings: f64,
+    /// Dimensions that turn more often than this within the original length keep their frequency.
+    pub beta_fast: f64,
+    /// Dimensions that turn less often than this within the original length are divided.
+    pub beta_slow: f64,
+    /// Factor of cosines and sines, stated or [`YarnScale::factor`].
+    pub attention_factor: f64,
+    /// What the file states about that factor.
+    pub scale: YarnScale,
+    /// Whether the ramp begins and ends at whole dimensions.
+    pub truncate: bool,
+}
+
+/// How a file states the factor of cosines and sines.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum YarnScale {
+    /// Not at all: `0.1 ln(factor) + 1`.
+    Paper,
+    /// As `attention_factor`.
+    Stated,
+    /// As `mscale` and `mscale_all_dim`: the ratio of `0.1 mscale ln(factor) + 1` to the same with the other.
+    Ratio {
+        /// `mscale`.
+        mscale: f64,
+        /// `mscale_all_dim`.
+        mscale_all_dim: f64,
+    },
+}
+
+impl YarnScale {
+    /// The factor for a divisor of the frequencies; none where it is stated as such.
+    pub(crate) fn factor(self, factor: f64) -> Option<f64> {
+        let of = |scale: f64| {
+            if factor <= 1.0 {
+                1.0
+            } else {
+                0.1 * scale * factor.ln() + 1.0
+            }
+        };
+        match self {
+            Self::Paper => Some(of(1.0)),
+            Self::Stated => None,
+            Self::Ratio { mscale, mscale_all_dim } => Some(of(mscale) / of(mscale_all_dim)),
+        }
+    }
 }
 
 /// Rotary position embedding (Su et al. 2021, arXiv 2104.09864).
@@ -87,6 +153,8 @@ pub struct LlamaConfig {
     pub initializer_range: f64,
     /// H, prediction heads; 1 is an ordinary Llama.
     pub n_heads: usize,
+    /// Whether heads 2..H have final norms of their own, as those of Fast-LLM; else they share that of head 1.
+    pub head_norms: bool,
     /// The whole document as read, so that saving keeps what is not used here.
     pub other: Map<String, Value>,
 }
@@ -116,7 +184,7 @@ impl LlamaConfig {
             place: place.to_owned(),
             problems: Problems(problems),
         };
-        let other = match serde_json::from_str::<Value>(text) {
+        let mut other = match serde_json::from_str::<Value>(text) {
             Ok(Value::Object(map)) => map,
             Ok(_) => return Err(fail(vec!["it is not a JSON object".to_owned()])),
             Err(error) => {
@@ -126,6 +194,7 @@ impl LlamaConfig {
                 ]));
             }
         };
+        fast_llm::to_llama(&mut other);
         let mut fields = Fields::new(&other);
         let config = Self::from_fields(&mut fields, &other);
         config.check_layer_spec(&mut fields);
@@ -138,27 +207,38 @@ impl LlamaConfig {
     }
 
     fn from_fields(fields: &mut Fields<'_>, other: &Map<String, Value>) -> Self {
-        refuse_other_architectures(fields);
+        let family = family(fields);
+        let defaults = &family.defaults;
+        let (n_heads, head_norms) = read_wmtp(fields);
         let hidden_size = fields.size("hidden_size", None);
         let num_attention_heads = fields.size("num_attention_heads", None);
         let head_dim = hidden_size.checked_div(num_attention_heads).unwrap_or(0);
-        let max_position_embeddings = fields.size("max_position_embeddings", Some(2048));
+        // Null stands for what follows from the other sizes, absence for the family's default.
+        let or_default = |fields: &Fields<'_>, name: &str, follows: usize, default: Option<usize>| match default {
+            Some(default) if !fields.is_null(name) => default,
+            _ => follows,
+        };
+        let head_dim = or_default(fields, "head_dim", head_dim, defaults.head_dim);
+        let key_value_heads = defaults.num_key_value_heads;
+        let key_value_heads = or_default(fields, "num_key_value_heads", num_attention_heads, key_value_heads);
+        let max_position_embeddings = fields.size("max_position_embeddings", Some(defaults.max_position_embeddings));
         Self {
             vocab_size: fields.size("vocab_size", None),
             hidden_size,
             intermediate_size: fields.size("intermediate_size", None),
             num_hidden_layers: fields.size("num_hidden_layers", None),
             num_attention_heads,
-            num_key_value_heads: fields.size("num_key_value_heads", Some(num_attention_heads)),
+            num_key_value_heads: fields.size("num_key_value_heads", Some(key_value_heads)),
             head_dim: fields.size("head_dim", Some(head_dim)),
             max_position_embeddings,
             rms_norm_eps: fields.number("rms_norm_eps", Some(1e-6)),
-            rope: read_rope(fields, max_position_embeddings),
-            tie_word_embeddings: fields.flag("tie_word_embeddings", false),
-            bos_token_id: fields.tokens("bos_token_id", &[1]).first().copied(),
-            eos_token_ids: fields.tokens("eos_token_id", &[2]),
+            rope: read_rope(fields, max_position_embeddings, defaults.rope_theta),
+            tie_word_embeddings: fields.flag("tie_word_embeddings", defaults.tie_word_embeddings),
+            bos_token_id: fields.tokens("bos_token_id", defaults.bos_token_id).first().copied(),
+            eos_token_ids: fields.tokens("eos_token_id", defaults.eos_token_id),
             initializer_range: fields.number("initializer_range", Some(0.02)),
-            n_heads: read_wmtp(fields),
+            n_heads,
+            head_norms,
             other: other.clone(),
         }
     }
@@ -207,6 +287,11 @@ impl LlamaConfig {
         }
     }
 
+    /// The blocks of stored weights in 8 bits that have a scale of their own, where the file names their size.
+    pub(crate) fn scale_blocks(&self) -> Option<[usize; 2]> {
+        fp8::read_blocks(&mut Fields::new(&self.other))
+    }
+
     /// Width of all query heads together.
     pub fn query_size(&self) -> usize {
         self.num_attention_heads * self.head_dim
@@ -225,7 +310,7 @@ impl LlamaConfig {
     }
 
     /// The document for `config.json`: everything that was read, with the fields of this struct
-    /// written over it, so that transformers loads the directory as a plain Llama.
+    /// written over it, so that transformers loads the directory as a model of the same family.
     pub fn to_json(&self, torch_dtype: &str) -> Value {
         let mut map = self.other.clone();
         let mut set = |name: &str, value: Value| {
@@ -255,13 +340,19 @@ impl LlamaConfig {
                 many => json!(many),
             },
         );
-        set("wmtp", json!({"n_heads": self.n_heads, "format": FORMAT}));
+        let mut heads = json!({"n_heads": self.n_heads, "format": FORMAT});
+        if self.head_norms {
+            heads["head_norms"] = json!(true);
+        }
+        set("wmtp", heads);
         // Both spellings, so that transformers before and after version 5 read the same rotary embedding.
         let (scaling, parameters) = rope_json(&self.rope);
         map.insert("rope_theta".to_owned(), json!(self.rope.theta));
         map.insert("rope_scaling".to_owned(), scaling);
         map.insert("rope_parameters".to_owned(), parameters);
         map.shift_remove("dtype");
+        // Weights are written as what they stand for.
+        map.shift_remove("quantization_config");
         map.insert("torch_dtype".to_owned(), json!(torch_dtype));
         Value::Object(map)
     }
@@ -288,12 +379,14 @@ impl LlamaConfig {
             eos_token_ids: Vec::new(),
             initializer_range: 0.02,
             n_heads: 1,
+            head_norms: false,
             other: Map::new(),
         }
     }
 }
 
-fn refuse_other_architectures(fields: &mut Fields<'_>) {
+/// The family that the file names; another one, or another architecture, is a problem.
+fn family(fields: &mut Fields<'_>) -> &'static Family {
     let quoted = |names: Vec<&str>| {
         names
             .iter()
@@ -306,8 +399,8 @@ fn refuse_other_architectures(fields: &mut Fields<'_>) {
     let family = FAMILIES.iter().find(|family| Some(family.model_type) == model_type);
     match (model_type, family) {
         (_, Some(_)) => {}
-        (Some(other), None) => fields.problem(format!("`model_type` is \"{other}\", only {supported} is supported")),
-        (None, None) => fields.problem(format!("`model_type` is missing, it must be {supported}")),
+        (Some(other), None) => fields.problem(refusal(other, &supported)),
+        (None, None) => fields.problem(format!("`model_type` is missing, it must be one of {supported}")),
     }
     let family = family.unwrap_or(&FAMILIES[0]);
     if let Some(names) = fields.get("architectures").and_then(Value::as_array) {
@@ -320,14 +413,26 @@ fn refuse_other_architectures(fields: &mut Fields<'_>) {
             }
         }
     }
-    if fields.get("quantization_config").is_some() {
-        fields.problem("`quantization_config` is set, which is not supported".to_owned());
-    }
+    fp8::read_blocks(fields);
+    family
 }
 
-fn read_wmtp(fields: &mut Fields<'_>) -> usize {
+/// Why a family is not read.
+fn refusal(model_type: &str, supported: &str) -> String {
+    let why = match model_type {
+        "gemma" | "gemma2" | "gemma3" | "gemma3_text" => "it scales embeddings, uses GELU and other norms",
+        "mixtral" | "qwen2_moe" | "qwen3_moe" | "deepseek_v2" | "deepseek_v3" => "it has experts",
+        "qwen3_next" => "it has experts and linear attention",
+        "phi3" | "phi" => "it stores fused projections",
+        _ => return format!("`model_type` is \"{model_type}\", supported are {supported}"),
+    };
+    format!("`model_type` is \"{model_type}\", which is not supported ({why}); supported are {supported}")
+}
+
+/// H, and whether heads have final norms of their own.
+fn read_wmtp(fields: &mut Fields<'_>) -> (usize, bool) {
     let Some(block) = fields.object("wmtp") else {
-        return 1;
+        return (1, false);
     };
     let mut inner = Fields::within(block, "wmtp.");
     let format = inner.size("format", Some(1));
@@ -337,8 +442,9 @@ fn read_wmtp(fields: &mut Fields<'_>) -> usize {
         ));
     }
     let n_heads = inner.size("n_heads", Some(1));
+    let head_norms = inner.flag("head_norms", false);
     fields.problems.append(&mut inner.problems);
-    n_heads
+    (n_heads, head_norms)
 }
 
 /// The blocks `rope_scaling` (null without scaling) and `rope_parameters`.
@@ -348,6 +454,8 @@ fn rope_json(rope: &RopeConfig) -> (Value, Value) {
             return (Value::Null, json!({"rope_type": "default", "rope_theta": rope.theta}));
         }
         RopeScaling::Linear { factor } => json!({"rope_type": "linear", "factor": factor}),
+        RopeScaling::Dynamic { factor, .. } => json!({"rope_type": "dynamic", "factor": factor}),
+        RopeScaling::Yarn(yarn) => yarn_json(&yarn),
         RopeScaling::Llama3 {
             factor,
             low_freq_factor,
@@ -366,4 +474,26 @@ fn rope_json(rope: &RopeConfig) -> (Value, Value) {
         map.insert("rope_theta".to_owned(), json!(rope.theta));
     }
     (scaling, parameters)
+}
+
+fn yarn_json(yarn: &Yarn) -> Value {
+    let mut block = json!({
+        "rope_type": "yarn",
+        "factor": yarn.factor,
+        "original_max_position_embeddings": yarn.original_max_position_embeddings as u64,
+        "beta_fast": yarn.beta_fast,
+        "beta_slow": yarn.beta_slow,
+    });
+    match yarn.scale {
+        YarnScale::Paper => {}
+        YarnScale::Stated => block["attention_factor"] = json!(yarn.attention_factor),
+        YarnScale::Ratio { mscale, mscale_all_dim } => {
+            block["mscale"] = json!(mscale);
+            block["mscale_all_dim"] = json!(mscale_all_dim);
+        }
+    }
+    if !yarn.truncate {
+        block["truncate"] = json!(false);
+    }
+    block
 }

@@ -18,7 +18,9 @@ use crate::llama::MtpLlama;
 use crate::lora::{self, ADAPTER_CONFIG_FILE};
 use crate::names::{EMBEDDING, TensorSpec};
 use crate::raw::SaveDtype;
-use crate::store::{self, CONFIG_FILE, HEADS_FILE, INDEX_FILE, MODEL_FILE, VALUE_HEAD_FILE, write_json, write_model};
+use crate::store::{
+    self, CONFIG_FILE, HEADS_FILE, INDEX_FILE, MODEL_FILE, Opened, VALUE_HEAD_FILE, write_json, write_model,
+};
 use crate::tensor_file::{Outgoing, TensorFiles, into_place};
 
 /// What becomes of prediction heads 2..H.
@@ -148,7 +150,7 @@ pub fn stored_dtype(dir: &Path) -> Result<SaveDtype, ModelError> {
     let files = if is_adapter(dir) {
         lora::open_factors(dir)?
     } else {
-        store::open_standard(dir)?
+        store::open_standard(dir, &LlamaConfig::read(dir)?)?.model
     };
     let first = if is_adapter(dir) {
         files.names().next().unwrap_or_default()
@@ -164,11 +166,11 @@ pub fn stored_dtype(dir: &Path) -> Result<SaveDtype, ModelError> {
 fn whole_model(src: &Path, dir: &Path, options: &ExportOptions) -> Result<Exported, ModelError> {
     let config = LlamaConfig::read(src)?;
     let mut problems = Vec::new();
-    let files = store::open_standard(src)?;
+    let Opened { model: files, heads } = store::open_standard(src, &config)?;
     store::check_model(&config, &[], &files, &mut problems);
     let keep = options.heads == Heads::Keep && config.n_heads > 1;
     let head_files = if keep {
-        TensorFiles::open(&src.join(HEADS_FILE))?
+        heads.map_or_else(|| TensorFiles::open(&src.join(HEADS_FILE)), Ok)?
     } else {
         TensorFiles::default()
     };
@@ -185,7 +187,7 @@ fn whole_model(src: &Path, dir: &Path, options: &ExportOptions) -> Result<Export
     let exported = summary(false, n_heads, base.iter().chain(&heads));
     write_model(dir, base, heads)?;
     writer.finish()?;
-    let mut map = read_object(&src.join(CONFIG_FILE))?;
+    let mut map = config.other;
     describe(&mut map, n_heads, exported.dtype);
     write_json(&dir.join(CONFIG_FILE), &Value::Object(map))?;
     Ok(exported)
@@ -227,6 +229,8 @@ fn adapter(src: &Path, dir: &Path, options: &ExportOptions) -> Result<Exported, 
 
 /// Says in a `config.json` what its directory holds: heads and stored type.
 fn describe(config: &mut Map<String, Value>, n_heads: usize, dtype: SaveDtype) {
+    // The weights are written as what they stand for.
+    config.shift_remove("quantization_config");
     if n_heads == 1 {
         config.shift_remove("wmtp");
     } else if let Some(Value::Object(block)) = config.get_mut("wmtp") {
@@ -295,9 +299,9 @@ impl Writer {
     fn bytes(&self, files: &TensorFiles, name: &str, stored: SaveDtype, dtype: SaveDtype) -> Vec<u8> {
         let bytes = files.bytes(name).unwrap_or_default();
         if stored == dtype {
-            return bytes.to_vec();
+            return bytes.into_owned();
         }
-        let values = stored.decode(bytes);
+        let values = stored.decode(&bytes);
         if dtype.overflows(&values) {
             self.failure.borrow_mut().get_or_insert(too_large(name, dtype));
         }

@@ -37,6 +37,11 @@ impl<'a> Fields<'a> {
         self.map.get(name).filter(|value| !value.is_null())
     }
 
+    /// Whether it is there and null.
+    pub(crate) fn is_null(&self, name: &str) -> bool {
+        self.map.get(name).is_some_and(Value::is_null)
+    }
+
     /// A non-negative integer; 0 with a problem noted where it is missing without a default or wrong.
     pub(crate) fn size(&mut self, name: &str, default: Option<usize>) -> usize {
         self.typed(name, default, "a whole number", |value| {
@@ -56,7 +61,7 @@ impl<'a> Fields<'a> {
 
     /// One token id or a list of them. Absent means `default`, null means none.
     pub(crate) fn tokens(&mut self, name: &str, default: &[u32]) -> Vec<u32> {
-        if self.map.get(name).is_some_and(Value::is_null) {
+        if self.is_null(name) {
             return Vec::new();
         }
         let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());

@@ -27,7 +27,7 @@ pub fn other_content(bytes: &[u8]) -> Option<&'static str> {
             "it is a server's error message instead of the file: check the address and the access, and download it again",
         )
     } else if head.starts_with(b"pk\x03\x04") || head.starts_with(b"\x80\x02") {
-        Some("it is a PyTorch checkpoint: convert it to safetensors (docs/models.md)")
+        Some("it is a PyTorch checkpoint: give it the name `pytorch_model.bin`, under which it is read")
     } else if head.starts_with(b"gguf") {
         Some("it is a GGUF file, which is not read: take the safetensors files that it was made from")
     } else if head.starts_with(b"\x89hdf") {

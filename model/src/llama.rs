@@ -2,8 +2,9 @@
 //!
 //! As Gloeckle et al. 2024 (arXiv 2404.19737, "parallel" heads) ship theirs: the trunk is all
 //! decoder layers but the last; head 1 is the last layer; heads 2..H are one decoder layer each, fed
-//! by the same trunk output; all share the final norm and the unembedding. Seen through head 1 alone
-//! it is exactly the Llama it was loaded from. There is no loss here, and no sampling.
+//! by the same trunk output; all share the final norm and the unembedding (heads of Fast-LLM have final norms
+//! of their own). Seen through head 1 alone it is exactly the model it was loaded from: a Llama, or one of
+//! another family whose layers [`crate::LayerSpec`] describes. There is no loss here, and no sampling.
 
 use std::convert::Infallible;
 
@@ -13,7 +14,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData, module::embedding};
 use crate::causal_lm::CausalLm;
 use crate::compute::{Compute, Packed, on_slices};
 use crate::config::LlamaConfig;
-use crate::decoder::{AttentionContext, DecoderLayer, Execution, Weight};
+use crate::decoder::{AttentionContext, DecoderLayer, Weight};
 use crate::linear::{Linear, RmsNorm, linear};
 use crate::names;
 use crate::random;
@@ -25,6 +26,8 @@ pub struct MtpLlama {
     layers: Vec<DecoderLayer>,
     heads: Vec<DecoderLayer>,
     norm: RmsNorm,
+    /// Of heads 2..H, where they do not share `norm`.
+    head_norms: Vec<RmsNorm>,
     lm_head: Option<Linear>,
     #[module(skip)]
     config: LlamaConfig,
@@ -75,22 +78,29 @@ impl MtpLlama {
         };
         let matrix = |name: &str| data(name).map(|data| param::<2>(name, data, dtype, device));
         let vector = |name: &str| data(name).map(|data| param::<1>(name, data, dtype, device));
-        let layer = |prefix: String| {
-            DecoderLayer::build(config, &|name| matrix(&format!("{prefix}{name}")), &|name| {
-                vector(&format!("{prefix}{name}"))
+        let layer = |index: usize, prefix: String| {
+            let named = |name: &str| format!("{prefix}{name}");
+            DecoderLayer::build(config, index, &|name| matrix(&named(name)), &|name| {
+                vector(&named(name))
             })
         };
+        let eps = config.layer_spec().norm.eps();
+        let norm = |name: String| vector(&name).map(|weight| RmsNorm::new(weight, eps));
         let last = config.num_hidden_layers.saturating_sub(1);
         Ok(Self {
             embed_tokens: matrix(names::EMBEDDING)?,
             layers: (0..last)
-                .map(|i| layer(names::layer_prefix(i)))
+                .map(|i| layer(i, names::layer_prefix(i)))
                 .collect::<Result<_, E>>()?,
             heads: std::iter::once(names::layer_prefix(last))
                 .chain((2..=config.n_heads).map(names::head_prefix))
-                .map(layer)
+                .map(|prefix| layer(last, prefix))
                 .collect::<Result<_, E>>()?,
-            norm: RmsNorm::new(vector(names::NORM)?, config.layer_spec().norm.eps()),
+            norm: norm(names::NORM.to_owned())?,
+            head_norms: (2..=config.n_heads)
+                .filter(|_| config.head_norms)
+                .map(|k| norm(format!("{}{}", names::head_prefix(k), names::HEAD_NORM)))
+                .collect::<Result<_, E>>()?,
             lm_head: if config.tie_word_embeddings {
                 None
             } else {
@@ -128,6 +138,11 @@ impl MtpLlama {
             weights.extend(own.map(|(name, weight)| (format!("{prefix}{name}"), weight)));
         }
         weights.push((names::NORM.to_owned(), Weight::Vector(&self.norm.weight)));
+        let norms = (2..).zip(&self.head_norms);
+        weights.extend(norms.map(|(k, norm)| {
+            let name = format!("{}{}", names::head_prefix(k), names::HEAD_NORM);
+            (name, Weight::Vector(&norm.weight))
+        }));
         if let Some(head) = &self.lm_head {
             weights.push((names::UNEMBEDDING.to_owned(), Weight::Matrix(&head.weight)));
         }
@@ -194,7 +209,13 @@ impl MtpLlama {
             self.heads.len()
         );
         let x = self.heads[k - 1].forward(trunk.flatten(0, 1), ctx, positions);
-        self.norm.forward(x)
+        self.norm_of(k).forward(x)
+    }
+
+    /// The final norm of head `k`.
+    pub(crate) fn norm_of(&self, k: usize) -> &RmsNorm {
+        let own = k.checked_sub(2).and_then(|index| self.head_norms.get(index));
+        own.unwrap_or(&self.norm)
     }
 
     /// The parts that decoding with a KV cache needs.
@@ -203,7 +224,6 @@ impl MtpLlama {
             embedding: self.embed_tokens.val(),
             trunk: &self.layers,
             heads: &self.heads,
-            norm: &self.norm,
             unembedding: self.lm_head.as_ref().map(|head| head.weight.val()),
         }
     }
@@ -245,9 +265,10 @@ impl CausalLm for MtpLlama {
     }
 
     fn trunk_of(&self, embedded: Tensor<2>, ctx: &AttentionContext) -> Tensor<3> {
-        let x = match &ctx.execution {
-            Execution::Slices(_) => embedded.cast(DType::F32),
-            _ => embedded,
+        let x = if ctx.on_slices() {
+            embedded.cast(DType::F32)
+        } else {
+            embedded
         };
         let x = self.layers.iter().fold(x, |x, layer| layer.forward(x, ctx, None));
         x.reshape([ctx.batch, ctx.seq, self.config.hidden_size])
@@ -292,8 +313,6 @@ pub(crate) struct Parts<'a> {
     pub trunk: &'a [DecoderLayer],
     /// Heads 1..H.
     pub heads: &'a [DecoderLayer],
-    /// The final norm.
-    pub norm: &'a RmsNorm,
     /// `[V, D]`; none where it is the embedding.
     pub unembedding: Option<Tensor<2>>,
 }

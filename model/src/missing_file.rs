@@ -10,9 +10,9 @@ pub(crate) fn weights(dir: &Path) -> ModelError {
     let names = names(dir);
     let ending = |end: &str| names.iter().find(|name| name.ends_with(end)).cloned();
     let has = |name: &str| names.iter().any(|n| n == name);
-    let problem = if let Some(name) = ending("pytorch_model.bin.index.json").or_else(|| ending("pytorch_model.bin")) {
+    let problem = if let Some(name) = names.iter().find(|name| is_pytorch(name)) {
         format!(
-            "has `{name}` and no `model.safetensors`: convert it with transformers, `AutoModelForCausalLM.from_pretrained(DIR, dtype=\"auto\").save_pretrained(NEW)` (docs/models.md)"
+            "has `{name}` and neither `pytorch_model.bin` nor its index: rename it if it holds the whole model, or download the index"
         )
     } else if has("adapter_model.bin") {
         "has `adapter_model.bin` and no `adapter_model.safetensors`: load it with peft and save it again with `save_pretrained` (docs/models.md)".into()
@@ -29,7 +29,7 @@ pub(crate) fn weights(dir: &Path) -> ModelError {
     } else if let Some(name) = ending(".h5").or_else(|| ending(".msgpack")) {
         format!("has `{name}` and no `model.safetensors`: convert it with transformers (docs/models.md)")
     } else {
-        "has no `model.safetensors` and no `model.safetensors.index.json`: give a directory that holds the weights"
+        "has no `model.safetensors`, no `pytorch_model.bin` and no index of shards: give a directory that holds the weights"
             .into()
     };
     ModelError::NoModel {
@@ -77,6 +77,11 @@ fn is_shard(name: &str) -> bool {
     is_weights(name) && name.contains("-of-")
 }
 
+/// A PyTorch file of weights under another name than a whole model's, such as a shard.
+fn is_pytorch(name: &str) -> bool {
+    name.ends_with(".bin") && name.contains("pytorch_model")
+}
+
 /// A safetensors file that could be a whole model's.
 fn is_weights(name: &str) -> bool {
     /// Files of this crate and of peft that hold something else.
@@ -108,8 +113,8 @@ mod tests {
     #[test]
     fn other_files_are_named_with_what_to_do() {
         for (file, fragment) in [
-            ("pytorch_model.bin", "from_pretrained"),
-            ("pytorch_model.bin.index.json", "from_pretrained"),
+            ("pytorch_model-00001-of-00002.bin", "index"),
+            ("old.pytorch_model.bin", "rename"),
             ("adapter_model.bin", "peft"),
             ("consolidated.00.pth", "wmtp convert"),
             ("q4.gguf", "GGUF"),

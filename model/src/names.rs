@@ -3,6 +3,7 @@
 //! The one list that loading, saving, converting, hashing and adapting agree on.
 
 use crate::config::LlamaConfig;
+use crate::decoder::LayerSpec;
 
 /// Name and shape of one tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,9 @@ pub(crate) const NORM: &str = "model.norm.weight";
 /// The unembedding `[V, D]`, absent where it is tied.
 pub(crate) const UNEMBEDDING: &str = "lm_head.weight";
 
+/// The final norm of a prediction head within its prefix, in models that have it; else heads share [`NORM`].
+pub(crate) const HEAD_NORM: &str = "norm.weight";
+
 /// Prefix of decoder layer `i`, from 0.
 pub(crate) fn layer_prefix(i: usize) -> String {
     format!("model.layers.{i}.")
@@ -36,12 +40,16 @@ impl LlamaConfig {
     pub(crate) fn layer_tensors(&self, prefix: &str) -> Vec<TensorSpec> {
         let (d, f) = (self.hidden_size, self.intermediate_size);
         let (q, kv) = (self.query_size(), self.key_value_size());
-        let biases = self.layer_spec().biases;
+        let LayerSpec { biases, head_norms, .. } = self.layer_spec();
         let tensor = |module: &str, part: &str, shape: Vec<usize>| TensorSpec {
             name: format!("{prefix}{module}.{part}"),
             shape,
         };
         let norm = |module: &str| vec![tensor(module, "weight", vec![d])];
+        let head_norm = |module: &str| {
+            let norm = head_norms.then(|| tensor(module, "weight", vec![self.head_dim]));
+            norm.into_iter().collect()
+        };
         let linear = |module: &str, [out, inner]: [usize; 2], has_bias: bool| {
             let bias = has_bias.then(|| tensor(module, "bias", vec![out]));
             std::iter::once(tensor(module, "weight", vec![out, inner]))
@@ -54,6 +62,8 @@ impl LlamaConfig {
             linear("self_attn.k_proj", [kv, d], biases.qkv),
             linear("self_attn.v_proj", [kv, d], biases.qkv),
             linear("self_attn.o_proj", [d, q], biases.o),
+            head_norm("self_attn.q_norm"),
+            head_norm("self_attn.k_norm"),
             norm("post_attention_layernorm"),
             linear("mlp.gate_proj", [f, d], biases.mlp),
             linear("mlp.up_proj", [f, d], biases.mlp),
@@ -87,7 +97,12 @@ impl LlamaConfig {
 
     /// Tensors of prediction head `k` (2..=H) in `mtp_heads.safetensors`.
     pub fn head_tensors(&self, k: usize) -> Vec<TensorSpec> {
-        self.layer_tensors(&head_prefix(k))
+        let mut specs = self.layer_tensors(&head_prefix(k));
+        specs.extend(self.head_norms.then(|| TensorSpec {
+            name: format!("{}{HEAD_NORM}", head_prefix(k)),
+            shape: vec![self.hidden_size],
+        }));
+        specs
     }
 
     /// Tensors of `mtp_heads.safetensors`: those of heads 2..H.

@@ -45,7 +45,7 @@ impl RewardModel {
             shape: vec![1, config.hidden_size],
         };
         let mut problems = Vec::new();
-        let files = store::open_standard(dir)?;
+        let files = store::open_standard(dir, &config)?.model;
         store::check_model(&config, std::slice::from_ref(&score), &files, &mut problems);
         store::fail_if_any(problems, dir)?;
         let model = store::build(&config, &files, DType::F32, device, dir)?;

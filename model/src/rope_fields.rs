@@ -3,23 +3,22 @@
 //!
 //! The rule is that of transformers 5.24 (`convert_rope_params_to_dict`, `standardize_rope_params`):
 //! a `rope_scaling` that is neither null nor empty replaces `rope_parameters` as a whole; a base that
-//! the block lacks is the top-level `rope_theta`, else 10,000; the original context length of llama3
-//! scaling is the top-level `original_max_position_embeddings`, else the block's, else
+//! the block lacks is the top-level `rope_theta`, else the family's default; the original context length of llama3
+//! and yarn scaling is the top-level `original_max_position_embeddings`, else the block's, else
 //! `max_position_embeddings`. Where this rule drops a value that the file states explicitly, or where
 //! transformers 4 would take another value, the file is ambiguous: an error names both keys.
 
 use serde_json::{Map, Value};
 
-use crate::config::{RopeConfig, RopeScaling};
+use crate::config::{RopeConfig, RopeScaling, Yarn, YarnScale};
 use crate::fields::Fields;
 
-/// Base of the wavelengths where a file names none.
-const DEFAULT_THETA: f64 = 10_000.0;
 /// The original context length, in the block or at the top level.
 const ORIGINAL: &str = "original_max_position_embeddings";
 
-/// The rotary embedding that the fields describe; problems are added to `fields`.
-pub(crate) fn read_rope(fields: &mut Fields<'_>, max_position_embeddings: usize) -> RopeConfig {
+/// The rotary embedding that the fields describe; problems are added to `fields`. `default_theta`: the base of the
+/// wavelengths where the file names none.
+pub(crate) fn read_rope(fields: &mut Fields<'_>, max_position_embeddings: usize, default_theta: f64) -> RopeConfig {
     let rotated = fields.number("partial_rotary_factor", Some(1.0));
     if rotated != 1.0 {
         fields.problem(format!("`partial_rotary_factor` is {rotated}, only 1 is supported"));
@@ -44,7 +43,7 @@ pub(crate) fn read_rope(fields: &mut Fields<'_>, max_position_embeddings: usize)
     let own = in_force.and_then(|block| Some((format!("`{}.rope_theta`", block.name), block.theta?)));
     let (key, theta) = own
         .or_else(|| Some(("`rope_theta`".to_owned(), top.theta?)))
-        .unwrap_or_else(|| ("`rope_scaling.rope_theta` (by default)".to_owned(), DEFAULT_THETA));
+        .unwrap_or_else(|| ("`rope_scaling.rope_theta` (by default)".to_owned(), default_theta));
     let others = [
         ("rope_theta", top.theta),
         (
@@ -131,6 +130,11 @@ fn scaling(map: &Map<String, Value>, prefix: &str, inner: &mut Fields<'_>, top: 
         Some(Ok("linear")) => RopeScaling::Linear {
             factor: inner.number("factor", None),
         },
+        Some(Ok("dynamic")) => RopeScaling::Dynamic {
+            factor: inner.number("factor", None),
+            max_position_embeddings: top.context,
+        },
+        Some(Ok("yarn")) => RopeScaling::Yarn(yarn(prefix, inner, top)),
         Some(Ok("llama3")) => RopeScaling::Llama3 {
             factor: inner.number("factor", None),
             low_freq_factor: inner.number("low_freq_factor", None),
@@ -139,7 +143,7 @@ fn scaling(map: &Map<String, Value>, prefix: &str, inner: &mut Fields<'_>, top: 
         },
         Some(Ok(other)) => {
             inner.problem(format!(
-                "`{prefix}rope_type` is \"{other}\", supported are \"default\", \"linear\" and \"llama3\""
+                "`{prefix}rope_type` is \"{other}\", supported are \"default\", \"linear\", \"dynamic\", \"yarn\" and \"llama3\""
             ));
             RopeScaling::None
         }
@@ -150,6 +154,36 @@ fn scaling(map: &Map<String, Value>, prefix: &str, inner: &mut Fields<'_>, top: 
     };
     check(&scaling, prefix, inner);
     scaling
+}
+
+/// Absent or null means the default, as transformers reads `factor`, `beta_fast` and `beta_slow`.
+fn yarn(prefix: &str, inner: &mut Fields<'_>, top: &Top) -> Yarn {
+    let original = original(prefix, inner, top);
+    let factor = if inner.is_null("factor") {
+        top.context / original
+    } else {
+        inner.number("factor", None)
+    };
+    let [stated, mscale, mscale_all_dim] =
+        ["attention_factor", "mscale", "mscale_all_dim"].map(|name| self::stated(inner, name));
+    let scale = match (
+        stated,
+        mscale.filter(|m| *m != 0.0),
+        mscale_all_dim.filter(|m| *m != 0.0),
+    ) {
+        (Some(_), ..) => YarnScale::Stated,
+        (None, Some(mscale), Some(mscale_all_dim)) => YarnScale::Ratio { mscale, mscale_all_dim },
+        _ => YarnScale::Paper,
+    };
+    Yarn {
+        factor,
+        original_max_position_embeddings: original,
+        beta_fast: inner.number("beta_fast", Some(32.0)),
+        beta_slow: inner.number("beta_slow", Some(1.0)),
+        attention_factor: scale.factor(factor).or(stated).unwrap_or(1.0),
+        scale,
+        truncate: inner.flag("truncate", true),
+    }
 }
 
 /// The context length of the first training.
@@ -172,6 +206,14 @@ fn check(scaling: &RopeScaling, prefix: &str, fields: &mut Fields<'_>) {
     match *scaling {
         RopeScaling::None => {}
         RopeScaling::Linear { factor } if factor > 0.0 => {}
+        RopeScaling::Dynamic { factor, .. } if factor >= 1.0 => {}
+        RopeScaling::Yarn(yarn)
+            if yarn.factor > 0.0
+                && yarn.original_max_position_embeddings > 0.0
+                && yarn.beta_slow > 0.0
+                && yarn.beta_fast >= yarn.beta_slow
+                && yarn.attention_factor > 0.0
+                && yarn.attention_factor.is_finite() => {}
         RopeScaling::Llama3 {
             factor,
             low_freq_factor: low,
@@ -179,6 +221,11 @@ fn check(scaling: &RopeScaling, prefix: &str, fields: &mut Fields<'_>) {
             original_max_position_embeddings: original,
         } if factor > 0.0 && low > 0.0 && high > low && original > 0.0 => {}
         RopeScaling::Linear { .. } => fields.problem(format!("`{prefix}factor` must be above 0")),
+        RopeScaling::Dynamic { .. } => fields.problem(format!("`{prefix}factor` must be at least 1")),
+        RopeScaling::Yarn(_) => fields.problem(format!(
+            "`{}` needs factor > 0, 0 < beta_slow <= beta_fast, attention_factor > 0 and {ORIGINAL} > 0",
+            prefix.trim_end_matches('.')
+        )),
         RopeScaling::Llama3 { .. } => fields.problem(format!(
             "`{}` needs factor > 0, 0 < low_freq_factor < high_freq_factor and {ORIGINAL} > 0",
             prefix.trim_end_matches('.')
@@ -216,6 +263,11 @@ mod tests {
                     loaded += 1;
                     let found = inverse_frequencies(&config.rope, config.head_dim);
                     assert_eq!(found.len(), expected.len(), "{fields}");
+                    let amplitude = case["attention"].as_f64().unwrap_or(1.0);
+                    assert!(
+                        (config.rope.amplitude() - amplitude).abs() < 1e-9,
+                        "{fields}: {amplitude}"
+                    );
                     for (found, expected) in found.iter().zip(expected) {
                         let expected = expected.as_f64().expect("a number");
                         let gap = (f64::from(*found) / expected - 1.0).abs();

@@ -14,7 +14,9 @@ use serde_json::{Map, Value, json};
 use crate::causal_lm::CausalLm;
 use crate::config::LlamaConfig;
 use crate::error::{ModelError, Problems};
+use crate::fast_llm;
 use crate::findings::{self, Finding};
+use crate::foreign;
 use crate::llama::MtpLlama;
 use crate::names::{self, TensorSpec};
 use crate::peft::Adapter;
@@ -121,9 +123,9 @@ fn load_merged(
             "a model needs at least one prediction head, not 0".to_owned(),
         ));
     }
-    let model = open_standard(dir)?;
+    let Opened { model, heads } = open_standard(dir, &base)?;
     let heads = if n_heads > 1 && stored > 1 {
-        Some(TensorFiles::open(&dir.join(HEADS_FILE))?)
+        Some(heads.map_or_else(|| TensorFiles::open(&dir.join(HEADS_FILE)), Ok)?)
     } else {
         None
     };
@@ -148,7 +150,10 @@ fn load_merged(
         // factors, which belong to a copy of the base's.
         let (from, merged_as) = match (split_head(name), options.head_init) {
             (Some((k, part)), HeadInit::CopyLast) if k > stored => {
-                let last = format!("{last}{part}");
+                let last = match part {
+                    names::HEAD_NORM => names::NORM.to_owned(),
+                    part => format!("{last}{part}"),
+                };
                 (last.clone(), if k <= adapted { name.to_owned() } else { last })
             }
             _ => (name.to_owned(), name.to_owned()),
@@ -209,19 +214,33 @@ fn split_head(name: &str) -> Option<(usize, &str)> {
     Some((k.parse().ok()?, part))
 }
 
-/// The files of the model in `dir`, their tensors under transformers' names.
+/// The files of the model in `dir`, their tensors under transformers' names, and quantised ones as what they stand
+/// for.
 ///
 /// # Errors
 /// A file is missing, damaged or contradicts another one, or names cannot be told apart.
-pub(crate) fn open_standard(dir: &Path) -> Result<TensorFiles, ModelError> {
+pub(crate) fn open_standard(dir: &Path, config: &LlamaConfig) -> Result<Opened, ModelError> {
     let mut problems = Vec::new();
     let mut files = TensorFiles::open_model(dir, &mut problems)?;
     if problems.is_empty() {
+        problems.extend(foreign::refusal(files.names()));
+    }
+    if problems.is_empty() {
         prefix::to_standard_names(&mut files, &mut problems);
     }
+    files.take_scales(config.scale_blocks(), &mut problems);
     // What else does not fit follows from these.
     fail_if_any(problems, dir)?;
-    Ok(files)
+    let heads = fast_llm::take_heads(&mut files);
+    Ok(Opened { model: files, heads })
+}
+
+/// The files of a model.
+pub(crate) struct Opened {
+    /// Trunk and head 1.
+    pub(crate) model: TensorFiles,
+    /// Heads 2..H where another trainer stored them with the model; none where they are in [`HEADS_FILE`].
+    pub(crate) heads: Option<TensorFiles>,
 }
 
 /// Compares the files with the configuration's tensors and some `more`.

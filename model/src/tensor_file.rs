@@ -3,10 +3,12 @@
 //! Writing is done here rather than by the safetensors crate because its header keeps metadata in a
 //! hash map, whose order changes from run to run; equal models should give equal files.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
@@ -14,11 +16,15 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::error::ModelError;
+use burn_store::pytorch_reader::Tensor as Stored;
+
 use crate::file_content::{not_safetensors, other_content};
 use crate::findings::{Finding, listed};
+use crate::fp8::Scale;
 use crate::missing_file;
 use crate::names::TensorSpec;
 use crate::prefix::no_name_in_common;
+use crate::pytorch_file;
 use crate::raw::SaveDtype;
 
 /// Where one tensor lies.
@@ -27,15 +33,36 @@ struct Entry {
     file: usize,
     dtype: Dtype,
     shape: Vec<usize>,
-    start: usize,
-    len: usize,
+    place: Place,
+    /// Of a tensor in 8 bits, what its values are multiplied by.
+    scale: Option<Scale>,
 }
 
-/// The tensors of one safetensors file, or of all shards of a model.
+impl Entry {
+    /// The float type of what is read; none for other types.
+    fn presented(&self) -> Option<SaveDtype> {
+        match (self.dtype, &self.scale) {
+            (Dtype::F8_E4M3, Some(_)) => Some(SaveDtype::Bf16),
+            (dtype, _) => SaveDtype::from_safetensors(dtype),
+        }
+    }
+}
+
+/// The place of a tensor in its file.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// Bytes of a safetensors file.
+    Bytes { start: usize, len: usize },
+    /// Number of a tensor of a PyTorch file.
+    Index(usize),
+}
+
+/// The tensors of one safetensors or PyTorch file, or of all shards of a model. Those in 8 bits with scales are
+/// seen as the bf16 tensors that they stand for ([`crate::fp8`]).
 #[derive(Debug, Default)]
 pub(crate) struct TensorFiles {
-    maps: Vec<Bytes>,
-    /// The files' names, in the order of `maps`.
+    contents: Vec<Arc<Content>>,
+    /// The files' names, in the order of `contents`.
     places: Vec<String>,
     entries: BTreeMap<String, Entry>,
     /// Tensors that an earlier shard holds as well, as that shard has them.
@@ -44,21 +71,41 @@ pub(crate) struct TensorFiles {
     pub(crate) metadata: BTreeMap<String, String>,
 }
 
-/// Mapped or owned file content.
-#[derive(Debug)]
-enum Bytes {
+/// What a file holds.
+enum Content {
+    /// Of a safetensors file, mapped.
     Mapped(Mmap),
+    /// Of a safetensors file, in memory.
     Owned(Vec<u8>),
+    /// Of a PyTorch file: its tensors are read one by one.
+    PyTorch(Vec<Stored>),
 }
 
-impl Bytes {
+impl Content {
+    /// The bytes of a safetensors file; none of a PyTorch file.
     fn slice(&self) -> &[u8] {
         match self {
             Self::Mapped(map) => map,
             Self::Owned(bytes) => bytes,
+            Self::PyTorch(_) => &[],
         }
     }
 }
+
+impl std::fmt::Debug for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Mapped(_) | Self::Owned(_) => write!(f, "safetensors, {} bytes", self.slice().len()),
+            Self::PyTorch(tensors) => write!(f, "PyTorch, {} tensors", tensors.len()),
+        }
+    }
+}
+
+/// The two names of a model's file, and of the index of its shards, in the order in which they are looked for.
+const MODEL_FILES: [[&str; 2]; 2] = [
+    ["model.safetensors", "model.safetensors.index.json"],
+    ["pytorch_model.bin", "pytorch_model.bin.index.json"],
+];
 
 impl TensorFiles {
     /// Maps the file and reads its header; a truncated or damaged one is an error.
@@ -71,23 +118,23 @@ impl TensorFiles {
     /// Reads a file's content from memory; `origin` names it in errors.
     pub(crate) fn from_bytes(bytes: Vec<u8>, origin: &Path) -> Result<Self, ModelError> {
         let mut files = Self::default();
-        files.add_bytes(Bytes::Owned(bytes), origin)?;
+        files.add_safetensors(Content::Owned(bytes), origin)?;
         Ok(files)
     }
 
-    /// `model.safetensors` in `dir`, or the shards that `model.safetensors.index.json` lists.
-    /// Problems with single shards are added to `problems`: what the files hold says little then.
+    /// `model.safetensors` in `dir`, or the shards that `model.safetensors.index.json` lists; without these
+    /// `pytorch_model.bin` or its shards. Problems with single shards are added to `problems`: what the files hold says little then.
     ///
     /// # Errors
     /// There is neither, or a file cannot be read.
     pub(crate) fn open_model(dir: &Path, problems: &mut Vec<String>) -> Result<Self, ModelError> {
-        let single = dir.join("model.safetensors");
-        let index = dir.join("model.safetensors.index.json");
+        let found = MODEL_FILES.map(|names| names.map(|name| dir.join(name)));
+        let found = found
+            .into_iter()
+            .find(|[single, index]| single.exists() || index.exists());
+        let [single, index] = found.ok_or_else(|| missing_file::weights(dir))?;
         if single.exists() {
             return Self::open(&single);
-        }
-        if !index.exists() {
-            return Err(missing_file::weights(dir));
         }
         let mut files = Self::default();
         for (shard, names) in read_index(&index)? {
@@ -131,37 +178,83 @@ impl TensorFiles {
             .collect();
     }
 
+    /// Takes out the tensors whose names start with `prefix`.
+    pub(crate) fn split_off(&mut self, prefix: &str) -> Self {
+        let entries = std::mem::take(&mut self.entries);
+        let (taken, kept) = entries.into_iter().partition(|(name, _)| name.starts_with(prefix));
+        self.entries = kept;
+        Self {
+            contents: self.contents.clone(),
+            places: self.places.clone(),
+            entries: taken,
+            repeated: Vec::new(),
+            metadata: self.metadata.clone(),
+        }
+    }
+
     /// Adds the tensors of a further file.
     pub(crate) fn add(&mut self, path: &Path) -> Result<(), ModelError> {
+        if path.extension().is_some_and(|extension| extension == "bin") {
+            return self.add_pytorch(path);
+        }
         let file = File::open(path).map_err(|source| ModelError::io("read", path, source))?;
         // SAFETY: the map is only read. Another program that shortened the file meanwhile could end
         // this process, as with every mapped file; this crate itself never writes into a model file,
         // it renames a new one over it.
         let map = unsafe { Mmap::map(&file) }.map_err(|source| ModelError::io("map", path, source))?;
-        self.add_bytes(Bytes::Mapped(map), path)
+        self.add_safetensors(Content::Mapped(map), path)
     }
 
-    fn add_bytes(&mut self, bytes: Bytes, path: &Path) -> Result<(), ModelError> {
+    /// The tensors of a file that `torch.save` wrote; nothing in it is run.
+    fn add_pytorch(&mut self, path: &Path) -> Result<(), ModelError> {
+        let mut tensors = Vec::new();
+        for (name, tensor) in pytorch_file::open(path)? {
+            let entry = Entry {
+                file: self.contents.len(),
+                dtype: pytorch_file::safetensors_dtype(&tensor),
+                shape: tensor.shape().to_vec(),
+                place: Place::Index(tensors.len()),
+                scale: None,
+            };
+            tensors.push(tensor);
+            self.insert(name, entry);
+        }
+        self.push(Content::PyTorch(tensors), path);
+        Ok(())
+    }
+
+    fn insert(&mut self, name: String, entry: Entry) {
+        if let Some(earlier) = self.entries.insert(name.clone(), entry) {
+            self.repeated.push((name, earlier));
+        }
+    }
+
+    fn push(&mut self, content: Content, path: &Path) {
+        let place = path.file_name().unwrap_or_default().to_string_lossy();
+        self.places.push(place.into_owned());
+        self.contents.push(Arc::new(content));
+    }
+
+    fn add_safetensors(&mut self, bytes: Content, path: &Path) -> Result<(), ModelError> {
         let damaged = |reason: String| ModelError::format(path, "safetensors", reason);
         let (header, metadata) = SafeTensors::read_metadata(bytes.slice())
             .map_err(|error| damaged(not_safetensors(bytes.slice(), &error)))?;
         for (name, info) in metadata.tensors() {
             let (start, end) = info.data_offsets;
             let entry = Entry {
-                file: self.maps.len(),
+                file: self.contents.len(),
                 dtype: info.dtype,
                 shape: info.shape.clone(),
-                start: 8 + header + start,
-                len: end - start,
+                place: Place::Bytes {
+                    start: 8 + header + start,
+                    len: end - start,
+                },
+                scale: None,
             };
-            if let Some(earlier) = self.entries.insert(name.clone(), entry) {
-                self.repeated.push((name.clone(), earlier));
-            }
+            self.insert(name.clone(), entry);
         }
         self.metadata.extend(metadata.metadata().clone().unwrap_or_default());
-        let place = path.file_name().unwrap_or_default().to_string_lossy();
-        self.places.push(place.into_owned());
-        self.maps.push(bytes);
+        self.push(bytes, path);
         Ok(())
     }
 
@@ -179,16 +272,59 @@ impl TensorFiles {
         })
     }
 
-    /// The stored bytes of a tensor.
-    pub(crate) fn bytes(&self, name: &str) -> Option<&[u8]> {
+    /// The bytes of a tensor in the type of [`TensorFiles::dtype`].
+    pub(crate) fn bytes(&self, name: &str) -> Option<Cow<'_, [u8]>> {
         self.data(self.entries.get(name)?)
     }
 
-    fn data(&self, entry: &Entry) -> Option<&[u8]> {
-        self.maps
-            .get(entry.file)?
-            .slice()
-            .get(entry.start..entry.start + entry.len)
+    /// The bytes that an entry stands for.
+    fn data(&self, entry: &Entry) -> Option<Cow<'_, [u8]>> {
+        let stored = self.stored(entry)?;
+        match (&entry.scale, entry.presented()) {
+            (Some(scale), Some(dtype)) => {
+                let values = scale.values(&stored, &entry.shape)?;
+                Some(Cow::Owned(dtype.encode(&values)))
+            }
+            _ => Some(stored),
+        }
+    }
+
+    /// The bytes as they are in the file.
+    fn stored(&self, entry: &Entry) -> Option<Cow<'_, [u8]>> {
+        match (self.contents.get(entry.file)?.as_ref(), entry.place) {
+            (Content::PyTorch(tensors), Place::Index(index)) => tensors.get(index)?.read().ok().map(Cow::Owned),
+            (content, Place::Bytes { start, len }) => content.slice().get(start..start + len).map(Cow::Borrowed),
+            _ => None,
+        }
+    }
+
+    /// Takes the scales of tensors in 8 bits to the tensors that they belong to. `blocks`: the size of the blocks
+    /// that have a scale of their own, where the configuration names it.
+    pub(crate) fn take_scales(&mut self, blocks: Option<[usize; 2]>, problems: &mut Vec<String>) {
+        let scaled = self.entries.iter().filter(|(_, entry)| entry.dtype == Dtype::F8_E4M3);
+        let scaled: Vec<String> = scaled.map(|(name, _)| name.clone()).collect();
+        for name in scaled {
+            let module = name.strip_suffix("weight").unwrap_or(&name);
+            // Scales of activations, which are not rounded here.
+            self.entries.remove(&format!("{module}input_scale"));
+            let found = ["weight_scale_inv", "weight_scale"]
+                .into_iter()
+                .find_map(|suffix| self.entries.remove(&format!("{module}{suffix}")));
+            let Some(entry) = found else { continue };
+            let values = entry
+                .presented()
+                .and_then(|dtype| Some(dtype.decode(&self.stored(&entry)?)));
+            let Some(tensor) = self.entries.get_mut(&name) else {
+                continue;
+            };
+            match values.and_then(|values| Scale::new(values, &entry.shape, &tensor.shape, blocks)) {
+                Some(scale) => tensor.scale = Some(scale),
+                None => problems.push(format!(
+                    "the scales of `{name}` ({:?}, {:?}) do not fit its shape {:?}",
+                    entry.dtype, entry.shape, tensor.shape
+                )),
+            }
+        }
     }
 
     /// The dimensions of a tensor.
@@ -198,12 +334,12 @@ impl TensorFiles {
 
     /// The stored float type of a tensor; none if the tensor is absent or not of a float type.
     pub(crate) fn dtype(&self, name: &str) -> Option<SaveDtype> {
-        SaveDtype::from_safetensors(self.entries.get(name)?.dtype)
+        self.entries.get(name)?.presented()
     }
 
     /// The values of a tensor as f32.
     pub(crate) fn values(&self, name: &str) -> Option<Vec<f32>> {
-        Some(self.dtype(name)?.decode(self.bytes(name)?))
+        Some(self.dtype(name)?.decode(&self.bytes(name)?))
     }
 
     /// Says what is wrong with the tensors that should be here, without reading any of them: an entry
@@ -221,7 +357,7 @@ impl TensorFiles {
                     spec.name, entry.shape, spec.shape
                 ));
             }
-            if SaveDtype::from_safetensors(entry.dtype).is_none() {
+            if entry.presented().is_none() {
                 mistyped.push(format!(
                     "`{}` ({:?}, expected F32, F16 or BF16)",
                     spec.name, entry.dtype
@@ -246,7 +382,7 @@ impl TensorFiles {
             }
             let bytes = self.bytes(name).unwrap_or_default();
             hash.update((bytes.len() as u64).to_le_bytes());
-            hash.update(bytes);
+            hash.update(&bytes);
         }
         hex::encode(hash.finalize())
     }

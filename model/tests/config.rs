@@ -112,20 +112,20 @@ fn what_is_written_reads_back_and_keeps_unknown_fields() {
 #[test]
 fn everything_that_cannot_be_run_is_listed_at_once() {
     let error = parse(&changed(json!({
-        "model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"],
+        "model_type": "gemma2", "architectures": ["Gemma2ForCausalLM"],
         "mlp_bias": true, "hidden_act": "gelu", "num_key_value_heads": 2, "head_dim": 63,
-        "rope_scaling": {"rope_type": "yarn", "factor": 2.0}, "vocab_size": 0, "rms_norm_eps": -1.0,
+        "rope_scaling": {"rope_type": "longrope", "factor": 2.0}, "vocab_size": 0, "rms_norm_eps": -1.0,
         "sliding_window": 4096, "hidden_size": "wide", "wmtp": {"n_heads": 0, "format": 9},
     })))
     .unwrap_err();
     for part in [
-        "`model_type` is \"qwen2\"",
-        "\"Qwen2ForCausalLM\"",
+        "`model_type` is \"gemma2\"",
+        "\"Gemma2ForCausalLM\"",
         "`mlp_bias` is true",
         "`hidden_act` is \"gelu\"",
         "(9) is not a multiple of `num_key_value_heads` (2)",
         "`head_dim` is 63",
-        "`rope_scaling.rope_type` is \"yarn\"",
+        "`rope_scaling.rope_type` is \"longrope\"",
         "`vocab_size` is 0",
         "`rms_norm_eps` is -1",
         "`sliding_window` is set",
@@ -164,4 +164,151 @@ fn missing_fields_and_broken_documents_are_one_sentence() {
         error.starts_with("cannot read ") && error.contains("config.json"),
         "{error}"
     );
+}
+
+/// The configuration of another family: only what differs from SmolLM2's.
+fn of_family(model_type: &str, changes: Value) -> Value {
+    let mut config = changed(changes);
+    config["model_type"] = json!(model_type);
+    config.as_object_mut().unwrap().shift_remove("architectures");
+    config
+}
+
+fn windows(config: &Value) -> Vec<Option<usize>> {
+    let kinds = parse(config).unwrap().layer_spec().kinds;
+    kinds.iter().map(|kind| kind.window).collect()
+}
+
+#[test]
+fn windows_and_layers_without_rotation_are_those_of_the_family() {
+    let three = |changes: Value| {
+        let mut all = json!({"num_hidden_layers": 3});
+        all.as_object_mut()
+            .unwrap()
+            .extend(changes.as_object().unwrap().clone());
+        all
+    };
+    let mistral = |changes| windows(&of_family("mistral", three(changes)));
+    assert_eq!(mistral(json!({})), [Some(4096); 3]);
+    assert_eq!(mistral(json!({"sliding_window": null})), [None; 3]);
+    assert_eq!(mistral(json!({"sliding_window": 16})), [Some(16); 3]);
+    let qwen2 = |changes| windows(&of_family("qwen2", three(changes)));
+    assert_eq!(qwen2(json!({"sliding_window": 16, "max_window_layers": 1})), [None; 3]);
+    let used = json!({"use_sliding_window": true, "sliding_window": 16, "max_window_layers": 1});
+    assert_eq!(qwen2(used), [None, Some(16), Some(16)]);
+    let named = json!({
+        "use_sliding_window": true, "layer_types": ["sliding_attention", "full_attention", "full_attention"],
+    });
+    assert_eq!(qwen2(named), [Some(4096), None, None]);
+    let rotary = |changes| {
+        let kinds = parse(&of_family("smollm3", changes)).unwrap().layer_spec().kinds;
+        kinds.iter().map(|kind| kind.rotary).collect::<Vec<_>>()
+    };
+    assert_eq!(rotary(json!({"num_hidden_layers": 5})), [true, true, true, false, true]);
+    // More entries than layers are allowed.
+    let listed = json!({"num_hidden_layers": 2, "no_rope_layers": [0, 1, 1]});
+    assert_eq!(rotary(listed), [false, true]);
+}
+
+#[test]
+fn defaults_are_those_of_the_family() {
+    let without = |model_type: &str| {
+        let mut config = of_family(model_type, json!({}));
+        for name in [
+            "num_key_value_heads",
+            "rope_theta",
+            "tie_word_embeddings",
+            "bos_token_id",
+            "eos_token_id",
+        ] {
+            config.as_object_mut().unwrap().shift_remove(name);
+        }
+        config["num_attention_heads"] = json!(32);
+        parse(&config).unwrap()
+    };
+    let (mistral, qwen3, smollm3) = (without("mistral"), without("qwen3"), without("smollm3"));
+    assert_eq!(
+        (mistral.num_key_value_heads, mistral.head_dim, mistral.bos_token_id),
+        (8, 18, Some(1))
+    );
+    assert_eq!(
+        (qwen3.num_key_value_heads, qwen3.head_dim, qwen3.bos_token_id),
+        (32, 128, None)
+    );
+    assert!(qwen3.layer_spec().head_norms && !qwen3.tie_word_embeddings);
+    assert_eq!((smollm3.num_key_value_heads, smollm3.rope.theta), (4, 2_000_000.0));
+    assert_eq!(
+        (smollm3.tie_word_embeddings, &smollm3.eos_token_ids[..]),
+        (true, &[128_001][..])
+    );
+}
+
+#[test]
+fn what_a_family_cannot_mean_is_refused() {
+    let all = |name: &str| json!(vec![name; 30]);
+    for (model_type, changes, word) in [
+        ("qwen2", json!({"layer_types": ["full_attention"]}), "one for each"),
+        (
+            "qwen2",
+            json!({"layer_types": all("sliding_attention")}),
+            "no window is in force",
+        ),
+        (
+            "qwen3",
+            json!({"layer_types": all("linear_attention")}),
+            "`layer_types[0]`",
+        ),
+        ("mistral", json!({"sliding_window": 0}), "`sliding_window` is 0"),
+        (
+            "mistral",
+            json!({"layer_types": all("full_attention")}),
+            "`layer_types` is set",
+        ),
+        (
+            "smollm3",
+            json!({"no_rope_layers": [1, 0]}),
+            "for each of the 30 layers",
+        ),
+        (
+            "smollm3",
+            json!({"no_rope_layer_interval": 0}),
+            "`no_rope_layer_interval` is 0",
+        ),
+        ("smollm3", json!({"mlp_bias": true}), "`mlp_bias` is true"),
+        ("gemma3_text", json!({}), "it scales embeddings"),
+        ("qwen3_moe", json!({}), "it has experts"),
+        (
+            "qwen2",
+            json!({"rope_scaling": {"type": "su", "factor": 2.0}}),
+            "\"su\"",
+        ),
+        (
+            "qwen2",
+            json!({"rope_scaling": {"type": "yarn", "factor": 2.0, "beta_fast": 0.5}}),
+            "beta_slow <= beta_fast",
+        ),
+        (
+            "llama",
+            json!({"rope_scaling": {"type": "dynamic", "factor": 0.5}}),
+            "at least 1",
+        ),
+        (
+            "llama",
+            json!({"quantization_config": {"quant_method": "gptq", "bits": 4}}),
+            "\"gptq\"",
+        ),
+        (
+            "llama",
+            json!({"quantization_config": {"quant_method": "fp8", "fmt": "e5m2"}}),
+            "only FP8 (E4M3)",
+        ),
+        (
+            "llama",
+            json!({"quantization_config": {"quant_method": "compressed-tensors", "format": "pack-quantized"}}),
+            "\"compressed-tensors\"",
+        ),
+    ] {
+        let error = parse(&of_family(model_type, changes.clone())).unwrap_err();
+        assert!(error.contains(word), "{model_type}, {changes}: {error}");
+    }
 }

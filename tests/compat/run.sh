@@ -147,6 +147,9 @@ say "merged here, computed by transformers, against the adapter here"
 score "$(last lora4)" >"$work/score.json"
 transformers "$work/merged4" "$work/score.json"
 
+say "other families"
+"$python" "$here/families.py" "$target/release/wmtp" "$work/lines.txt" "$work/families"
+
 say "there and back"
 for name in full4 bf16; do
     wmtp convert "$(last $name)" "$work/meta-$name"

@@ -1,6 +1,6 @@
 //! Causal softmax attention with grouped queries inside documents, on slices, without S x S scores.
 //!
-//! For query i and key j of one document, j <= i: `p_ij = softmax_j(q_i . k_j)`, `o_i = sum_j p_ij v_j`; the
+//! For query i and key j of one document, j <= i (and j > i - window where there is a sliding window): `p_ij = softmax_j(q_i . k_j)`, `o_i = sum_j p_ij v_j`; the
 //! queries are already scaled. Queries are processed in blocks of 64; only a block's scores over the keys
 //! before it exist at a time. The backward pass recomputes them:
 //!
@@ -57,28 +57,49 @@ impl Heads {
     }
 }
 
+/// What a query sees: itself and keys of its document before it.
+#[derive(Debug, Clone, Copy)]
+pub struct Documents<'a> {
+    /// The rows of each document.
+    pub rows: &'a [Range<usize>],
+    /// Sliding window: a query sees the last this many keys, its own among them; at least 1. None: all of them.
+    pub window: Option<usize>,
+}
+
+impl<'a, R: AsRef<[Range<usize>]> + ?Sized> From<&'a R> for Documents<'a> {
+    /// Without a window.
+    fn from(rows: &'a R) -> Self {
+        Self {
+            rows: rows.as_ref(),
+            window: None,
+        }
+    }
+}
+
 /// A task: one document and one key head.
 struct Task<'a> {
     heads: Heads,
     kv: usize,
     rows: Range<usize>,
+    window: Option<usize>,
     qkv: FloatSlice<'a>,
     precision: Precision,
 }
 
 impl<'a> Task<'a> {
-    fn all(qkv: FloatSlice<'a>, heads: Heads, documents: &[Range<usize>], precision: Precision) -> Vec<Self> {
+    fn all(qkv: FloatSlice<'a>, heads: Heads, documents: Documents<'_>, precision: Precision) -> Vec<Self> {
         let of = |rows: &Range<usize>| {
             let rows = rows.clone();
             (0..heads.kv_heads).map(move |kv| Task {
                 heads,
                 kv,
                 rows: rows.clone(),
+                window: documents.window,
                 qkv,
                 precision,
             })
         };
-        documents.iter().flat_map(of).collect()
+        documents.rows.iter().flat_map(of).collect()
     }
 
     /// `rows` of the document (from its start) of a head that starts at `column`.
@@ -107,31 +128,50 @@ impl<'a> Task<'a> {
         (0..length).step_by(QUERIES).map(move |i| i..(i + QUERIES).min(length))
     }
 
-    /// Softmax `[block, keys]` of a block of queries over all keys up to its last query.
+    /// The first key that a query sees.
+    fn first_seen(&self, query: usize) -> usize {
+        self.window.map_or(0, |window| (query + 1).saturating_sub(window))
+    }
+
+    /// The keys that a block of queries sees.
+    fn seen(&self, block: &Range<usize>) -> Range<usize> {
+        self.first_seen(block.start)..block.end
+    }
+
+    /// Softmax `[block, keys]` of a block of queries over the keys that the block sees.
     fn probabilities(&self, block: &Range<usize>, group: usize, probabilities: &mut [f32]) {
-        let keys = block.end;
+        let seen = self.seen(block);
+        let keys = seen.len();
         let queries = self.view(block.clone(), self.query_column(group));
         matmul_single_threaded(
             probabilities,
             keys,
             false,
             queries,
-            self.keys(0..keys).transposed(),
+            self.keys(seen.clone()).transposed(),
             self.precision,
         );
         for (i, row) in probabilities.chunks_exact_mut(keys).enumerate() {
-            let (seen, hidden) = row.split_at_mut(block.start + i + 1);
-            softmax(seen);
-            hidden.fill(0.0);
+            let query = block.start + i;
+            let (row, after) = row.split_at_mut(query + 1 - seen.start);
+            let (before, row) = row.split_at_mut(self.first_seen(query) - seen.start);
+            softmax(row);
+            before.fill(0.0);
+            after.fill(0.0);
         }
     }
 }
 
-/// Attention of rows `qkv` `[N, heads.row()]`, `documents` the rows of each document; rows of no
-/// document get 0. Returns `[N, heads * width]`.
-pub fn forward(qkv: FloatSlice<'_>, heads: Heads, documents: &[Range<usize>], precision: Precision) -> Vec<f32> {
+/// Attention of rows `qkv` `[N, heads.row()]`, `documents` the rows of each document, with a sliding window or
+/// without; rows of no document get 0. Returns `[N, heads * width]`.
+pub fn forward<'a>(
+    qkv: FloatSlice<'_>,
+    heads: Heads,
+    documents: impl Into<Documents<'a>>,
+    precision: Precision,
+) -> Vec<f32> {
     let (n, width) = (qkv.len() / heads.row(), heads.keys());
-    let tasks = Task::all(qkv, heads, documents, precision);
+    let tasks = Task::all(qkv, heads, documents.into(), precision);
     let part = heads.groups() * heads.width;
     let attended: Vec<Vec<f32>> = tasks
         .par_iter()
@@ -139,12 +179,13 @@ pub fn forward(qkv: FloatSlice<'_>, heads: Heads, documents: &[Range<usize>], pr
             let mut attended = vec![0.0; task.rows.len() * part];
             let mut probabilities = vec![0.0; QUERIES.min(task.rows.len()) * task.rows.len()];
             for block in task.blocks() {
-                let probabilities = &mut probabilities[..block.len() * block.end];
+                let seen = task.seen(&block);
+                let probabilities = &mut probabilities[..block.len() * seen.len()];
                 for group in 0..heads.groups() {
                     task.probabilities(&block, group, probabilities);
                     let to = &mut attended[block.start * part + group * heads.width..];
-                    let probabilities = MatrixView::row_major(probabilities, [block.len(), block.end]);
-                    matmul_single_threaded(to, part, false, probabilities, task.values(0..block.end), precision);
+                    let probabilities = MatrixView::row_major(probabilities, [block.len(), seen.len()]);
+                    matmul_single_threaded(to, part, false, probabilities, task.values(seen.clone()), precision);
                 }
             }
             attended
@@ -161,15 +202,15 @@ pub fn forward(qkv: FloatSlice<'_>, heads: Heads, documents: &[Range<usize>], pr
 
 /// The gradient of `qkv` for the gradient `upstream` `[N, heads * width]` of [`forward`]'s result;
 /// `[N, heads.row()]`.
-pub fn backward(
+pub fn backward<'a>(
     qkv: FloatSlice<'_>,
     heads: Heads,
-    documents: &[Range<usize>],
+    documents: impl Into<Documents<'a>>,
     upstream: &[f32],
     precision: Precision,
 ) -> Vec<f32> {
     let (n, width, part) = (qkv.len() / heads.row(), heads.width, heads.groups() * heads.width);
-    let tasks = Task::all(qkv, heads, documents, precision);
+    let tasks = Task::all(qkv, heads, documents.into(), precision);
     // A row of the task's gradients: of its queries, its key and its value.
     let row = part + 2 * width;
     let gradients: Vec<Vec<f32>> = tasks
@@ -179,7 +220,10 @@ pub fn backward(
             let mut gradient = vec![0.0; length * row];
             let mut scratch = vec![0.0; 2 * QUERIES.min(length) * length];
             for block in task.blocks() {
-                let (size, keys) = (block.len() * block.end, block.end);
+                let seen = task.seen(&block);
+                let (size, keys) = (block.len() * seen.len(), seen.len());
+                // The gradients of the first key that the block sees.
+                let first_key = seen.start * row + part;
                 let (probabilities, d_probabilities) = scratch.split_at_mut(size);
                 let d_probabilities = &mut d_probabilities[..size];
                 for group in 0..heads.groups() {
@@ -191,14 +235,14 @@ pub fn backward(
                     let shape = [block.len(), keys];
                     let transposed = MatrixView::row_major(probabilities, shape).transposed();
                     matmul_single_threaded(
-                        &mut gradient[part + width..],
+                        &mut gradient[first_key + width..],
                         row,
                         true,
                         transposed,
                         d_attended,
                         precision,
                     );
-                    let values = task.values(0..keys).transposed();
+                    let values = task.values(seen.clone()).transposed();
                     matmul_single_threaded(d_probabilities, keys, false, d_attended, values, precision);
                     let rows = probabilities
                         .chunks_exact(keys)
@@ -206,10 +250,10 @@ pub fn backward(
                     rows.for_each(|(probability, d_probability)| d_softmax(probability, d_probability));
                     let d_scores = MatrixView::row_major(d_probabilities, shape);
                     let to = &mut gradient[block.start * row + group * width..];
-                    matmul_single_threaded(to, row, false, d_scores, task.keys(0..keys), precision);
+                    matmul_single_threaded(to, row, false, d_scores, task.keys(seen.clone()), precision);
                     let queries = task.view(block.clone(), task.query_column(group));
                     matmul_single_threaded(
-                        &mut gradient[part..],
+                        &mut gradient[first_key..],
                         row,
                         true,
                         d_scores.transposed(),

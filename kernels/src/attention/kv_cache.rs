@@ -10,6 +10,7 @@
 
 use super::flex::softmax;
 use pulp::{Arch, Simd, WithSimd};
+use std::ops::Range;
 
 /// Keys of a block; lanes of a vector.
 const LANES: usize = 16;
@@ -124,12 +125,11 @@ impl KvCache {
 }
 
 /// Attention of `queries` `[Q, W]`, already scaled, over the segments of `cache` in order, into `to` `[Q,
-/// W]`. Query i sees the first `seen[i]` keys, at least one. `scratch` is memory that the next call may
-/// reuse.
+/// W]`. Query i sees the keys `seen[i]`, at least one. `scratch` is memory that the next call may reuse.
 ///
 /// # Panics
 /// If the sizes do not fit together, or a query sees no key or more than there are.
-pub fn attend(queries: &[f32], seen: &[usize], cache: &[&KvCache], scratch: &mut Vec<f32>, to: &mut [f32]) {
+pub fn attend(queries: &[f32], seen: &[Range<usize>], cache: &[&KvCache], scratch: &mut Vec<f32>, to: &mut [f32]) {
     let Some(width) = cache.first().map(|segment| segment.width) else {
         assert!(seen.is_empty(), "{} queries without a key", seen.len());
         return;
@@ -143,42 +143,66 @@ pub fn attend(queries: &[f32], seen: &[usize], cache: &[&KvCache], scratch: &mut
         to.len()
     );
     assert!(
-        seen.iter().all(|n| (1..=all).contains(n)),
+        seen.iter().all(|seen| seen.start < seen.end && seen.end <= all),
         "queries that see {seen:?} of {all} keys"
     );
-    let last = seen.iter().copied().max().unwrap_or(0);
-    // A block of scores is written as a whole, wherever it starts.
-    let stride = last + LANES;
-    scratch.resize(seen.len() * stride, 0.0);
-    let sizes = [width, last, stride];
+    let keys =
+        seen.iter().map(|seen| seen.start).min().unwrap_or(0)..seen.iter().map(|seen| seen.end).max().unwrap_or(0);
+    let rows = ScoreRows::of(keys);
+    scratch.resize(seen.len() * rows.stride, 0.0);
     let groups = |i: usize| i..(i + GROUP).min(seen.len());
     for group in (0..seen.len()).step_by(GROUP).map(groups) {
         let queries = &queries[group.start * width..group.end * width];
-        let scores = &mut scratch[group.start * stride..group.end * stride];
+        let scores = &mut scratch[group.start * rows.stride..group.end * rows.stride];
         let to = &mut to[group.start * width..group.end * width];
         let seen = &seen[group.clone()];
         match group.len() {
-            1 => attend_group::<1>(queries, seen, cache, sizes, scores, to),
-            2 => attend_group::<2>(queries, seen, cache, sizes, scores, to),
-            3 => attend_group::<3>(queries, seen, cache, sizes, scores, to),
-            4 => attend_group::<4>(queries, seen, cache, sizes, scores, to),
-            5 => attend_group::<5>(queries, seen, cache, sizes, scores, to),
-            6 => attend_group::<6>(queries, seen, cache, sizes, scores, to),
-            7 => attend_group::<7>(queries, seen, cache, sizes, scores, to),
-            _ => attend_group::<GROUP>(queries, seen, cache, sizes, scores, to),
+            1 => attend_group::<1>(queries, seen, cache, &rows, scores, to),
+            2 => attend_group::<2>(queries, seen, cache, &rows, scores, to),
+            3 => attend_group::<3>(queries, seen, cache, &rows, scores, to),
+            4 => attend_group::<4>(queries, seen, cache, &rows, scores, to),
+            5 => attend_group::<5>(queries, seen, cache, &rows, scores, to),
+            6 => attend_group::<6>(queries, seen, cache, &rows, scores, to),
+            7 => attend_group::<7>(queries, seen, cache, &rows, scores, to),
+            _ => attend_group::<GROUP>(queries, seen, cache, &rows, scores, to),
         }
     }
 }
 
-/// [`attend`] of Q queries; no query sees keys from `last` on.
+/// The keys that a row of scores is for.
+struct ScoreRows {
+    /// Keys that some query sees.
+    keys: Range<usize>,
+    /// The key of a row's first score: blocks of scores are written as a whole, wherever they start.
+    origin: usize,
+    /// Scores of a row.
+    stride: usize,
+}
+
+impl ScoreRows {
+    fn of(keys: Range<usize>) -> Self {
+        let origin = keys.start.saturating_sub(LANES - 1);
+        let stride = keys.end - origin + LANES;
+        Self { keys, origin, stride }
+    }
+
+    /// The keys of a segment that some query sees, counted in the segment, whose first key is `from`.
+    fn within(&self, from: usize, segment: &KvCache) -> Range<usize> {
+        let end = segment.length.min(self.keys.end.saturating_sub(from));
+        self.keys.start.saturating_sub(from).min(end)..end
+    }
+}
+
+/// [`attend`] of Q queries.
 fn attend_group<const Q: usize>(
     queries: &[f32],
-    seen: &[usize],
+    seen: &[Range<usize>],
     cache: &[&KvCache],
-    [width, last, stride]: [usize; 3],
+    rows: &ScoreRows,
     scores: &mut [f32],
     to: &mut [f32],
 ) {
+    let width = to.len() / Q;
     // Transposed: the first value of all queries, then the second.
     let transposed: Vec<[f32; Q]> = (0..width)
         .map(|w| std::array::from_fn(|q| queries[q * width + w]))
@@ -187,22 +211,22 @@ fn attend_group<const Q: usize>(
     arch.dispatch(Scores {
         queries: &transposed,
         cache,
-        last,
-        stride,
+        rows,
         scores,
     });
-    for (row, seen) in scores.chunks_exact_mut(stride).zip(seen) {
-        let (seen, hidden) = row.split_at_mut(*seen);
-        softmax(seen);
-        hidden.fill(0.0);
+    for (row, seen) in scores.chunks_exact_mut(rows.stride).zip(seen) {
+        let (row, after) = row.split_at_mut(seen.end - rows.origin);
+        let (before, row) = row.split_at_mut(seen.start - rows.origin);
+        softmax(row);
+        before.fill(0.0);
+        after.fill(0.0);
     }
     let vectors = width.div_ceil(LANES);
     let mut attended = vec![0.0; Q * vectors * LANES];
     arch.dispatch(WeightedValues::<Q> {
         probabilities: scores,
         cache,
-        last,
-        stride,
+        rows,
         to: &mut attended,
     });
     for (to, attended) in to.chunks_exact_mut(width).zip(attended.chunks_exact(vectors * LANES)) {
@@ -210,12 +234,11 @@ fn attend_group<const Q: usize>(
     }
 }
 
-/// Scores of Q queries with all keys before `last`.
+/// Scores of Q queries with all keys of the rows.
 struct Scores<'a, const Q: usize> {
     queries: &'a [[f32; Q]],
     cache: &'a [&'a KvCache],
-    last: usize,
-    stride: usize,
+    rows: &'a ScoreRows,
     scores: &'a mut [f32],
 }
 
@@ -228,9 +251,16 @@ impl<const Q: usize> WithSimd for Scores<'_, Q> {
         let width = self.queries.len();
         let mut from = 0;
         for segment in self.cache {
-            let count = segment.length.min(self.last - from);
-            let blocks = segment.keys[..count.div_ceil(LANES) * width].chunks_exact(width.max(1));
-            for (i, block) in blocks.enumerate() {
+            let keys = self.rows.within(from, segment);
+            let first = keys.start / LANES;
+            let end = if keys.is_empty() {
+                first
+            } else {
+                keys.end.div_ceil(LANES)
+            };
+            let blocks = segment.keys[first * width..end * width].chunks_exact(width.max(1));
+            for (i, block) in (first..).zip(blocks) {
+                let at = from + i * LANES - self.rows.origin;
                 let (block, _) = S::as_simd_f32s(block.as_flattened());
                 for part in 0..parts {
                     let mut sums = [simd.splat_f32s(0.0); Q];
@@ -239,14 +269,14 @@ impl<const Q: usize> WithSimd for Scores<'_, Q> {
                             sums[q] = simd.mul_add_e_f32s(simd.splat_f32s(x[q]), keys[part], sums[q]);
                         }
                     }
-                    for (row, sums) in self.scores.chunks_exact_mut(self.stride).zip(sums) {
+                    for (row, sums) in self.scores.chunks_exact_mut(self.rows.stride).zip(sums) {
                         // The next segment overwrites the scores beyond the last key of this one.
-                        let to = &mut row[from + i * LANES + part * S::F32_LANES..][..S::F32_LANES];
+                        let to = &mut row[at + part * S::F32_LANES..][..S::F32_LANES];
                         simd.partial_store_f32s(to, sums);
                     }
                 }
             }
-            from += count;
+            from += segment.length;
         }
     }
 }
@@ -255,8 +285,7 @@ impl<const Q: usize> WithSimd for Scores<'_, Q> {
 struct WeightedValues<'a, const Q: usize> {
     probabilities: &'a [f32],
     cache: &'a [&'a KvCache],
-    last: usize,
-    stride: usize,
+    rows: &'a ScoreRows,
     to: &'a mut [f32],
 }
 
@@ -268,21 +297,21 @@ impl<const Q: usize> WithSimd for WeightedValues<'_, Q> {
         let Self {
             probabilities,
             cache,
-            last,
-            stride,
+            rows,
             to,
         } = self;
         let row = to.len() / Q / S::F32_LANES;
         let (to, _) = S::as_mut_simd_f32s(to);
         let mut from = 0;
         for segment in cache {
-            let count = segment.length.min(last - from);
+            let keys = rows.within(from, segment);
             let (values, _) = S::as_simd_f32s(segment.values.as_flattened());
-            for first in (0..count).step_by(KEYS_PER_PASS) {
-                let keys = KEYS_PER_PASS.min(count - first);
-                let values = &values[first * row..(first + keys) * row];
+            for first in keys.clone().step_by(KEYS_PER_PASS) {
+                let count = KEYS_PER_PASS.min(keys.end - first);
+                let values = &values[first * row..(first + count) * row];
+                let at = from + first - rows.origin;
                 let probabilities: [&[f32]; Q] =
-                    std::array::from_fn(|q| &probabilities[q * stride + from + first..][..keys]);
+                    std::array::from_fn(|q| &probabilities[q * rows.stride + at..][..count]);
                 let mut at = 0;
                 while at + 2 <= row {
                     columns::<S, Q, 2>(simd, &probabilities, values, [row, at], to);
@@ -292,7 +321,7 @@ impl<const Q: usize> WithSimd for WeightedValues<'_, Q> {
                     columns::<S, Q, 1>(simd, &probabilities, values, [row, at], to);
                 }
             }
-            from += count;
+            from += segment.length;
         }
     }
 }
@@ -346,7 +375,7 @@ mod tests {
             .collect()
     }
 
-    fn attended(queries: &[f32], seen: &[usize], segments: &[KvCache]) -> Vec<f32> {
+    fn attended(queries: &[f32], seen: &[Range<usize>], segments: &[KvCache]) -> Vec<f32> {
         let mut to = vec![f32::NAN; queries.len()];
         let mut scratch = vec![f32::NAN; 7];
         attend(
@@ -360,7 +389,7 @@ mod tests {
     }
 
     /// The definition in f64.
-    fn expected(queries: &[f32], seen: &[usize], count: usize, width: usize, seed: u64) -> Vec<f64> {
+    fn expected(queries: &[f32], seen: &[Range<usize>], count: usize, width: usize, seed: u64) -> Vec<f64> {
         let (keys, kept) = (values(count * width, seed), values(count * width, seed + 1));
         let row = |values: &[f32], i: usize| -> Vec<f64> {
             values[i * width..(i + 1) * width]
@@ -372,10 +401,10 @@ mod tests {
         for (i, seen) in seen.iter().enumerate() {
             let q = row(queries, i);
             let weight = |t: usize| row(&keys, t).iter().zip(&q).map(|(k, q)| k * q).sum::<f64>().exp();
-            let weights: Vec<f64> = (0..*seen).map(weight).collect();
+            let weights: Vec<f64> = seen.clone().map(weight).collect();
             let total: f64 = weights.iter().sum();
             to.extend((0..width).map(|w| {
-                let terms = weights.iter().enumerate();
+                let terms = seen.clone().zip(&weights);
                 terms
                     .map(|(t, p)| p / total * f64::from(kept[t * width + w]))
                     .sum::<f64>()
@@ -384,7 +413,16 @@ mod tests {
         to
     }
 
+    /// Queries that see the first keys, all of them and with windows.
     fn check(lengths: &[usize], seen: &[usize], width: usize) {
+        let from = |first: &dyn Fn(usize) -> usize| seen.iter().map(|end| first(*end)..*end).collect::<Vec<_>>();
+        check_ranges(lengths, &from(&|_| 0), width);
+        for window in [1, 3, 16, 50] {
+            check_ranges(lengths, &from(&|end| end.saturating_sub(window)), width);
+        }
+    }
+
+    fn check_ranges(lengths: &[usize], seen: &[Range<usize>], width: usize) {
         let count: usize = lengths.iter().sum();
         let queries = values(seen.len() * width, 5);
         let found = attended(&queries, seen, &segments(lengths, width, 9));
@@ -398,7 +436,7 @@ mod tests {
         assert_eq!(found, attended(&queries, seen, &segments(&[count], width, 9)));
         for (i, seen) in seen.iter().enumerate() {
             let alone = &queries[i * width..(i + 1) * width];
-            let alone = attended(alone, &[*seen], &segments(lengths, width, 9));
+            let alone = attended(alone, std::slice::from_ref(seen), &segments(lengths, width, 9));
             assert_eq!(found[i * width..(i + 1) * width], alone, "query {i} alone");
         }
     }
@@ -437,7 +475,7 @@ mod tests {
             short.truncate(cut);
             assert_eq!(short.len(), cut);
             let queries = values(queries * 20, 1);
-            let seen = vec![cut; queries.len() / 20];
+            let seen = vec![0..cut; queries.len() / 20];
             assert_eq!(
                 attended(&queries, &seen, std::slice::from_ref(&short)),
                 attended(&queries, &seen, std::slice::from_ref(&whole))
@@ -449,12 +487,13 @@ mod tests {
             short.push(&keys[t * 20..(t + 1) * 20], &kept[t * 20..(t + 1) * 20]);
         }
         let queries = values(20, 1);
-        assert_eq!(attended(&queries, &[40], &[short]), attended(&queries, &[40], &[whole]));
+        let all = std::slice::from_ref(&(0..40));
+        assert_eq!(attended(&queries, all, &[short]), attended(&queries, all, &[whole]));
     }
 
     #[test]
-    #[should_panic(expected = "queries that see [4] of 3 keys")]
+    #[should_panic(expected = "queries that see [0..4] of 3 keys")]
     fn no_query_sees_more_than_there_is() {
-        attended(&values(8, 1), &[4], &segments(&[3], 8, 1));
+        attended(&values(8, 1), std::slice::from_ref(&(0..4)), &segments(&[3], 8, 1));
     }
 }

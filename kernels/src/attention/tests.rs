@@ -2,7 +2,7 @@
 //! starts of documents.
 
 use super::document_starts;
-use super::flex::{self, Heads};
+use super::flex::{self, Documents, Heads};
 use crate::saved::SavedActivations;
 use crate::test_support::{assert_close, differences, relative_error, wide};
 use crate::test_values::values;
@@ -15,11 +15,11 @@ fn starts_follow_documents_and_padding_sees_itself() {
     assert_eq!(document_starts(&[]), Vec::<i64>::new());
 }
 
-fn attention_f64(qkv: &[f64], heads: Heads, documents: &[Range<usize>]) -> Vec<f64> {
+fn attention_f64(qkv: &[f64], heads: Heads, documents: Documents<'_>) -> Vec<f64> {
     let (row, w) = (heads.row(), heads.width);
     let n = qkv.len() / row;
     let mut out = vec![0.0; n * heads.heads * w];
-    for rows in documents {
+    for rows in documents.rows {
         for h in 0..heads.heads {
             let kv = h / (heads.heads / heads.kv_heads);
             for i in rows.clone() {
@@ -27,10 +27,13 @@ fn attention_f64(qkv: &[f64], heads: Heads, documents: &[Range<usize>]) -> Vec<f
                 let key = |j: usize| &qkv[j * row + (heads.heads + kv) * w..][..w];
                 let value = |j: usize| &qkv[j * row + (heads.heads + heads.kv_heads + kv) * w..][..w];
                 let score = |j: usize| q.iter().zip(key(j)).map(|(q, k)| q * k).sum::<f64>();
-                let scores: Vec<f64> = (rows.start..=i).map(score).collect();
+                let first = documents
+                    .window
+                    .map_or(rows.start, |w| rows.start.max((i + 1).saturating_sub(w)));
+                let scores: Vec<f64> = (first..=i).map(score).collect();
                 let largest = scores.iter().fold(f64::NEG_INFINITY, |a, b| a.max(*b));
                 let sum: f64 = scores.iter().map(|s| (s - largest).exp()).sum();
-                for (j, score) in (rows.start..=i).zip(&scores) {
+                for (j, score) in (first..=i).zip(&scores) {
                     let share = (score - largest).exp() / sum;
                     for (c, v) in value(j).iter().enumerate() {
                         out[i * heads.heads * w + h * w + c] += share * v;
@@ -54,22 +57,27 @@ fn attention_and_its_gradient() {
         // More than one block of queries.
         (heads(2, 1, 2), 70, vec![0..67, 67..70]),
     ];
-    for (heads, n, documents) in cases {
+    let windows = [None, Some(1), Some(3), Some(64), Some(66)];
+    for ((heads, n, rows), window) in cases
+        .into_iter()
+        .flat_map(|case| windows.map(|window| (case.clone(), window)))
+    {
+        let documents = Documents { rows: &rows, window };
         let qkv: Vec<f32> = values(n * heads.row(), 7).iter().map(|x| 2.0 * x).collect();
         let upstream = values(n * heads.keys(), 8);
-        let y = flex::forward(FloatSlice::F32(&qkv), heads, &documents, Precision::F32);
-        let expected = attention_f64(&wide(&qkv), heads, &documents);
+        let y = flex::forward(FloatSlice::F32(&qkv), heads, documents, Precision::F32);
+        let expected = attention_f64(&wide(&qkv), heads, documents);
         assert_close("y", &y, &expected, 1e-6);
-        let d = flex::backward(FloatSlice::F32(&qkv), heads, &documents, &upstream, Precision::F32);
-        let expected = differences(&qkv, &upstream, |qkv| attention_f64(qkv, heads, &documents));
+        let d = flex::backward(FloatSlice::F32(&qkv), heads, documents, &upstream, Precision::F32);
+        let expected = differences(&qkv, &upstream, |qkv| attention_f64(qkv, heads, documents));
         assert_close("d qkv", &d, &expected, 1e-5);
         // In bf16 against f64 on the same rounded inputs.
         let rounded = SavedActivations::new(qkv, Precision::Bf16);
         let qkv = rounded.clone().into_f32();
-        let y = flex::forward(rounded.floats(), heads, &documents, Precision::Bf16);
-        let exact = attention_f64(&wide(&qkv), heads, &documents);
-        let d = flex::backward(rounded.floats(), heads, &documents, &upstream, Precision::Bf16);
-        let differences = differences(&qkv, &upstream, |qkv| attention_f64(qkv, heads, &documents));
+        let y = flex::forward(rounded.floats(), heads, documents, Precision::Bf16);
+        let exact = attention_f64(&wide(&qkv), heads, documents);
+        let d = flex::backward(rounded.floats(), heads, documents, &upstream, Precision::Bf16);
+        let differences = differences(&qkv, &upstream, |qkv| attention_f64(qkv, heads, documents));
         for (what, found, exact) in [("y", &y, &exact), ("d qkv", &d, &differences)] {
             let error = relative_error(found, exact);
             println!("{what} of {n} rows in bf16: {error:.1e}");

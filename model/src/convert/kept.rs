@@ -20,7 +20,10 @@ pub(super) fn read(src: &Path) -> Result<Option<(Value, LlamaConfig)>, ModelErro
     if !path.exists() {
         return Ok(None);
     }
-    let document = Value::Object(super::read_object(&path)?);
+    let mut document = super::read_object(&path)?;
+    // The weights were converted as what they stand for.
+    document.shift_remove("quantization_config");
+    let document = Value::Object(document);
     // The directory is read as one of Hugging Face's, whose configuration has another name here.
     let config = LlamaConfig::parse(&document.to_string())?;
     Ok(Some((document, config)))

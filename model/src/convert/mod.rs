@@ -21,9 +21,10 @@ use crate::companions::Companions;
 use crate::config::LlamaConfig;
 use crate::error::{ModelError, Problems};
 use crate::names::{self, TensorSpec};
+use crate::pytorch_file;
 use crate::raw::SaveDtype;
 use crate::store::{
-    CONFIG_FILE, HEADS_FILE, MODEL_FILE, VALUE_HEAD_FILE, check_heads, check_model, fail_if_any, open_standard,
+    CONFIG_FILE, HEADS_FILE, MODEL_FILE, Opened, VALUE_HEAD_FILE, check_heads, check_model, fail_if_any, open_standard,
     write_json, write_model,
 };
 use crate::tensor_file::{Outgoing, TensorFiles, into_place};
@@ -90,7 +91,7 @@ pub fn convert(src: &Path, dst: &Path) -> Result<Converted, ModelError> {
 pub fn meta_to_hf(src: &Path, dst: &Path) -> Result<Converted, ModelError> {
     let mut notes = Vec::new();
     let path = checkpoint(src)?;
-    let tensors = pth::open(&path)?;
+    let tensors = pytorch_file::open(&path)?;
     let found = look(&path, &tensors)?;
     let mut config = params::read(&src.join(PARAMS), &found, &mut notes)?;
     let kept = kept::read(src)?;
@@ -119,7 +120,7 @@ pub fn meta_to_hf(src: &Path, dst: &Path) -> Result<Converted, ModelError> {
         specs
             .into_iter()
             .filter_map(|spec| {
-                let dtype = pth::dtype(tensors.get(&layout::meta_name(&spec.name)?)?)?;
+                let dtype = pytorch_file::dtype(tensors.get(&layout::meta_name(&spec.name)?)?)?;
                 let name = spec.name.clone();
                 Some(Outgoing {
                     spec,
@@ -163,11 +164,11 @@ pub fn hf_to_meta(src: &Path, dst: &Path) -> Result<Converted, ModelError> {
     let config = LlamaConfig::read(src)?;
     let params = params::write(&config)?;
     let mut problems = Vec::new();
-    let model = open_standard(src)?;
+    let Opened { model, heads: within } = open_standard(src, &config)?;
     check_model(&config, &[], &model, &mut problems);
     let mut heads = TensorFiles::default();
     if config.n_heads > 1 {
-        heads = TensorFiles::open(&src.join(HEADS_FILE))?;
+        heads = within.map_or_else(|| TensorFiles::open(&src.join(HEADS_FILE)), Ok)?;
         check_heads(&config, &heads, config.n_heads, &mut problems);
     }
     fail_if_any(problems, src)?;
@@ -196,7 +197,7 @@ pub fn hf_to_meta(src: &Path, dst: &Path) -> Result<Converted, ModelError> {
             dtype,
             bytes: Box::new(move || {
                 let bytes = files.bytes(&spec.name).unwrap_or_default();
-                layout::reorder(&spec.name, config, Cow::Borrowed(bytes), Rows::ToPairs)
+                layout::reorder(&spec.name, config, bytes, Rows::ToPairs)
             }),
         });
     }
@@ -328,7 +329,7 @@ fn check_meta(
                         spec.shape
                     ));
                 }
-                if pth::dtype(tensor).is_none() {
+                if pytorch_file::dtype(tensor).is_none() {
                     problems.push(format!(
                         "`{name}` has type {:?}, expected F32, F16 or BF16",
                         tensor.dtype()

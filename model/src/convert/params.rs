@@ -9,7 +9,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::config::{LlamaConfig, RopeScaling};
-use crate::decoder::Biases;
+use crate::decoder::{Biases, LayerKind};
 use crate::error::{ModelError, Problems};
 use crate::fields::Fields;
 
@@ -151,10 +151,24 @@ pub(super) fn write(config: &LlamaConfig) -> Result<Value, ModelError> {
             config.hidden_size / config.num_attention_heads.max(1)
         )));
     }
-    if config.layer_spec().biases != Biases::default() {
+    let spec = config.layer_spec();
+    if spec.biases != Biases::default() {
         return Err(ModelError::Request(
             "Meta's layout has no biases: a model with `attention_bias` cannot be converted to it".to_owned(),
         ));
+    }
+    if config.head_norms && config.n_heads > 1 {
+        return Err(ModelError::Request(
+            "Meta's layout has one final norm for all heads: a model whose heads have norms of their own cannot be converted to it"
+                .to_owned(),
+        ));
+    }
+    let plain = |kind: &LayerKind| kind.rotary && kind.window.is_none();
+    if spec.head_norms || !spec.kinds.iter().all(plain) {
+        return Err(ModelError::Request(format!(
+            "Meta's layout has no head norms, sliding windows or layers without rotation: a model of `model_type` \"{}\" cannot be converted to it",
+            config.family().model_type
+        )));
     }
     let (multiple, multiplier) = feed_forward_rule(config.hidden_size, config.intermediate_size);
     let mut map = Map::new();

@@ -1,16 +1,13 @@
-//! PyTorch checkpoint files: a dictionary of tensors, read through burn-store's reader and written
-//! here.
+//! Writing PyTorch checkpoint files: a dictionary of tensors.
 //!
 //! What is written is what `torch.save` of a plain dictionary gives: a zip archive with a pickle
 //! (protocol 2) of tensor descriptions and one entry per tensor. The pickle names only what
 //! `torch.load(weights_only=True)` allows.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::io::{self, Seek, Write};
 use std::path::Path;
 
-use burn_store::pytorch_reader::{DType, PytorchReader, Tensor};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
@@ -18,24 +15,6 @@ use crate::error::ModelError;
 use crate::names::TensorSpec;
 use crate::raw::SaveDtype;
 use crate::tensor_file;
-
-/// The tensors of a checkpoint by name, their bytes not yet read.
-pub(super) fn open(path: &Path) -> Result<BTreeMap<String, Tensor>, ModelError> {
-    // Opened separately, so that a file that cannot be opened is not reported as damaged.
-    std::fs::File::open(path).map_err(|source| ModelError::io("read", path, source))?;
-    let reader = PytorchReader::new(path).map_err(|error| ModelError::format(path, "PyTorch checkpoint", error))?;
-    Ok(reader.into_tensors().into_iter().collect())
-}
-
-/// The float type of a tensor, where it is one of those that weights are stored in.
-pub(super) fn dtype(tensor: &Tensor) -> Option<SaveDtype> {
-    match tensor.dtype() {
-        DType::F32 => Some(SaveDtype::F32),
-        DType::F16 => Some(SaveDtype::F16),
-        DType::BF16 => Some(SaveDtype::Bf16),
-        _ => None,
-    }
-}
 
 /// A tensor to be written. `bytes` is called when the tensor is written.
 pub(super) struct OutgoingTensor<'a> {

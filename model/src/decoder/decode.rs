@@ -55,6 +55,9 @@ pub(crate) struct LayerWeights<N, M> {
     pub k: M,
     pub v: M,
     pub o: M,
+    /// Norms of the heads of queries and keys, both or none.
+    pub q_norm: Option<N>,
+    pub k_norm: Option<N>,
     pub post_attention_norm: N,
     pub gate: M,
     pub up: M,
@@ -87,10 +90,22 @@ pub(crate) trait DecodeOps {
     fn normed(&self, x: &Self::Rows, norm: &Self::Norm) -> Self::Rows;
     /// `x` times the transpose of each matrix.
     fn linear<const M: usize>(&self, x: &Self::Rows, matrices: [&Self::Matrix; M]) -> [Self::Rows; M];
-    /// Queries as asked for, and the keys and values of all new tokens.
-    fn qkv(&self, h: Self::Rows, weights: [&Self::Matrix; 3], queries: Queries) -> (Self::Queries, Self::KeysValues);
+    /// Queries as asked for, and the keys and values of all new tokens; queries and keys in their head norms,
+    /// where there are any, and rotated.
+    fn qkv(
+        &self,
+        h: Self::Rows,
+        weights: [&Self::Matrix; 3],
+        head_norms: [Option<&Self::Norm>; 2],
+        queries: Queries,
+    ) -> (Self::Queries, Self::KeysValues);
     /// The keys and values alone.
-    fn keys_values(&self, h: Self::Rows, weights: [&Self::Matrix; 2]) -> Self::KeysValues;
+    fn keys_values(
+        &self,
+        h: Self::Rows,
+        weights: [&Self::Matrix; 2],
+        head_norm: Option<&Self::Norm>,
+    ) -> Self::KeysValues;
     /// Appends keys and values to the caches of their texts.
     fn append(&mut self, keys_values: Self::KeysValues);
     /// Attention of queries over the caches of their texts, `[N, heads * W]`.
@@ -122,13 +137,14 @@ pub(crate) fn decode_last<O: DecodeOps>(ops: &mut O, layer: &Weights<O>, x: &O::
 /// Appends the keys and values of the rows `x` to the caches, and computes nothing else.
 pub(crate) fn extend_caches<O: DecodeOps>(ops: &mut O, layer: &Weights<O>, x: &O::Rows) {
     let h = ops.normed(x, &layer.input_norm);
-    let keys_values = ops.keys_values(h, [&layer.k, &layer.v]);
+    let keys_values = ops.keys_values(h, [&layer.k, &layer.v], layer.k_norm.as_ref());
     ops.append(keys_values);
 }
 
 fn attended<O: DecodeOps>(ops: &mut O, layer: &Weights<O>, x: &O::Rows, queries: Queries) -> O::Rows {
     let h = ops.normed(x, &layer.input_norm);
-    let (q, keys_values) = ops.qkv(h, [&layer.q, &layer.k, &layer.v], queries);
+    let head_norms = [layer.q_norm.as_ref(), layer.k_norm.as_ref()];
+    let (q, keys_values) = ops.qkv(h, [&layer.q, &layer.k, &layer.v], head_norms, queries);
     ops.append(keys_values);
     ops.attend(q, queries)
 }

@@ -1,18 +1,20 @@
 //! Decoding on slices in host memory: flex, in f32 with weights in f32 or bf16.
 
+use std::ops::Range;
+
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 use burn::module::Param;
 use burn::tensor::{DType, Tensor};
 use rayon::prelude::*;
 
-use super::DecoderLayer;
 use super::decode::{DecodeOps, LayerWeights, Queries};
 use super::segment_cache::{Part, SegmentCaches};
+use super::{DecoderLayer, LayerKind};
 use crate::config::LlamaConfig;
 use crate::flex;
 use crate::linear::Linear;
-use crate::rope::SliceTables;
+use crate::rope::{PerRotation, Positions, SliceTables};
 use wmtp_gemm::{FloatSlice, MatrixView, Precision, SkinnyOutput, matmul, matmul_skinny, matmul_skinny_many};
 use wmtp_kernels::attention::flex::Heads;
 use wmtp_kernels::attention::kv_cache::{KvCache, attend};
@@ -135,6 +137,8 @@ pub(crate) fn slice_weights(layer: &DecoderLayer) -> Option<SliceWeights> {
         k: Matrix::of(weights.k)?,
         v: Matrix::of(weights.v)?,
         o: Matrix::of(weights.o)?,
+        q_norm: weights.q_norm.map(|norm| vector(&norm.weight)),
+        k_norm: weights.k_norm.map(|norm| vector(&norm.weight)),
         post_attention_norm: vector(&weights.post_attention_norm.weight),
         gate: Matrix::of(weights.gate)?,
         up: Matrix::of(weights.up)?,
@@ -155,11 +159,16 @@ fn rotate(rows: &mut [f32], heads: usize, width: usize, [cos, sin]: &[Vec<f32>; 
     rotary::flex::rotate(rows, heads * width, 0..heads, half, [cos, sin], Rotation::Forward);
 }
 
+/// Rotary tables of new tokens, by kind of layer.
+pub(crate) fn tables(config: &LlamaConfig, positions: &[i64]) -> PerRotation<SliceTables> {
+    PerRotation::new(config, Positions::within_limit(positions), SliceTables::new)
+}
+
 /// The last new token of each text: its row among all new ones, itself as a part, and its rotary tables.
 pub(crate) struct Last {
     pub rows: Vec<usize>,
     pub parts: Vec<Part>,
-    pub rope: SliceTables,
+    pub rope: PerRotation<SliceTables>,
 }
 
 impl Last {
@@ -173,7 +182,7 @@ impl Last {
         };
         let parts: Vec<Part> = parts.iter().enumerate().map(of).collect();
         let positions: Vec<i64> = parts.iter().map(|part| part.before as i64).collect();
-        let rope = SliceTables::new(config, &positions);
+        let rope = tables(config, &positions);
         Self { rows, parts, rope }
     }
 }
@@ -187,7 +196,8 @@ pub(crate) struct SliceDecode<'a> {
     pub eps: f32,
     pub products: Products,
     pub parts: &'a [Part],
-    pub rope: &'a SliceTables,
+    pub kind: LayerKind,
+    pub rope: &'a PerRotation<SliceTables>,
     /// Needed where only the last tokens are queried for.
     pub last: Option<&'a Last>,
 }
@@ -197,6 +207,22 @@ impl SliceDecode<'_> {
     fn last_rows(&self, x: &[f32], width: usize) -> Vec<f32> {
         let rows = self.last.iter().flat_map(|last| &last.rows);
         rows.flat_map(|i| &x[i * width..(i + 1) * width]).copied().collect()
+    }
+
+    /// Rows of heads in their norm, where there is one.
+    fn in_head_norm(&self, rows: Vec<f32>, norm: Option<&Vec<f32>>) -> Vec<f32> {
+        match norm {
+            Some(norm) => normed(&rows, norm, self.eps),
+            None => rows,
+        }
+    }
+
+    /// Projected keys, normed and rotated.
+    fn keys(&self, projected: Vec<f32>, norm: Option<&Vec<f32>>) -> Vec<f32> {
+        let mut keys = self.in_head_norm(projected, norm);
+        let Heads { kv_heads, width, .. } = self.heads;
+        rotate(&mut keys, kv_heads, width, &self.rope.of(self.kind).keys);
+        keys
     }
 }
 
@@ -215,23 +241,30 @@ impl DecodeOps for SliceDecode<'_> {
         times(matrices, x, self.products)
     }
 
-    fn qkv(&self, h: Vec<f32>, [q, k, v]: [&Matrix; 3], queries: Queries) -> (Vec<f32>, [Vec<f32>; 2]) {
-        let Heads { heads, kv_heads, width } = self.heads;
+    fn qkv(
+        &self,
+        h: Vec<f32>,
+        [q, k, v]: [&Matrix; 3],
+        [of_q, of_k]: [Option<&Vec<f32>>; 2],
+        queries: Queries,
+    ) -> (Vec<f32>, [Vec<f32>; 2]) {
+        let Heads { heads, width, .. } = self.heads;
+        let in_place = |queries: Vec<f32>, rope: &PerRotation<SliceTables>| {
+            let mut queries = self.in_head_norm(queries, of_q);
+            rotate(&mut queries, heads, width, &rope.of(self.kind).queries);
+            queries
+        };
         if let (Queries::LastOfEach, Some(last)) = (queries, self.last) {
-            let [mut queries] = times([q], &self.last_rows(&h, q.inner), self.products);
-            rotate(&mut queries, heads, width, &last.rope.queries);
-            return (queries, self.keys_values(h, [k, v]));
+            let [queries] = times([q], &self.last_rows(&h, q.inner), self.products);
+            return (in_place(queries, &last.rope), self.keys_values(h, [k, v], of_k));
         }
-        let [mut queries, mut keys, values] = times([q, k, v], &h, self.products);
-        rotate(&mut queries, heads, width, &self.rope.queries);
-        rotate(&mut keys, kv_heads, width, &self.rope.keys);
-        (queries, [keys, values])
+        let [queries, keys, values] = times([q, k, v], &h, self.products);
+        (in_place(queries, self.rope), [self.keys(keys, of_k), values])
     }
 
-    fn keys_values(&self, h: Vec<f32>, weights: [&Matrix; 2]) -> [Vec<f32>; 2] {
-        let [mut keys, values] = times(weights, &h, self.products);
-        rotate(&mut keys, self.heads.kv_heads, self.heads.width, &self.rope.keys);
-        [keys, values]
+    fn keys_values(&self, h: Vec<f32>, weights: [&Matrix; 2], head_norm: Option<&Vec<f32>>) -> [Vec<f32>; 2] {
+        let [keys, values] = times(weights, &h, self.products);
+        [self.keys(keys, head_norm), values]
     }
 
     fn append(&mut self, keys_values: [Vec<f32>; 2]) {
@@ -243,7 +276,7 @@ impl DecodeOps for SliceDecode<'_> {
             (Queries::LastOfEach, Some(last)) => &last.parts,
             _ => self.parts,
         };
-        attended(&q, parts, self.heads, |segment, kv| {
+        attended(&q, parts, self.heads, self.kind.window, |segment, kv| {
             self.caches.text(segment, self.layer, kv)
         })
     }
@@ -265,11 +298,13 @@ impl DecodeOps for SliceDecode<'_> {
 }
 
 /// Attention of `queries` `[N, heads * W]`: those of each part over the keys that `cached` has of its text
-/// for a key head, segment by segment. Returns `[N, heads * W]`.
+/// for a key head, segment by segment. With a `window` each sees the last this many keys. Returns
+/// `[N, heads * W]`.
 fn attended<'a>(
     queries: &[f32],
     parts: &[Part],
     heads: Heads,
+    window: Option<usize>,
     cached: impl Fn(usize, usize) -> Vec<&'a KvCache> + Sync,
 ) -> Vec<f32> {
     let (groups, width) = (heads.heads / heads.kv_heads, heads.width);
@@ -290,9 +325,11 @@ fn attended<'a>(
             for i in rows.clone() {
                 own.extend_from_slice(&queries[i * row + kv * groups * width..][..groups * width]);
             }
-            let seen: Vec<usize> = rows
-                .flat_map(|i| std::iter::repeat_n(part.before + i - part.rows.start + 1, groups))
-                .collect();
+            let seen = |i: usize| {
+                let end = part.before + i - part.rows.start + 1;
+                window.map_or(0, |window| end.saturating_sub(window))..end
+            };
+            let seen: Vec<Range<usize>> = rows.flat_map(|i| std::iter::repeat_n(seen(i), groups)).collect();
             let mut to = vec![0.0; own.len()];
             attend(&own, &seen, &cached(part.segment, *kv), scratch, &mut to);
             to

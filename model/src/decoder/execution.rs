@@ -11,16 +11,18 @@ use wmtp_kernels::{
 };
 
 use super::operations::Operations;
+use super::spec::{LayerKind, LayerSpec};
 use crate::compute::{Compute, Packed, on_slices};
 use crate::config::LlamaConfig;
-use crate::rope::{RopeTables, SliceTables};
+use crate::rope::{PerRotation, Positions, RopeTables, SliceTables};
 
 /// Documents and rotary tables of one batch, shared by all layers and heads.
 #[derive(Debug, Clone)]
 pub struct AttentionContext {
     pub(crate) batch: usize,
     pub(crate) seq: usize,
-    pub(crate) execution: Execution<Dispatch>,
+    /// For each kind of layer that the model has.
+    executions: Vec<(LayerKind, Execution<Dispatch>)>,
 }
 
 /// How layers are computed, with what that needs of a batch.
@@ -82,7 +84,19 @@ impl AttentionContext {
         let [batch, seq] = input.tokens.dims();
         let docs = host(&input.docs);
         let positions = host(&input.positions);
-        let execution = if on_slices(dtype, device) {
+        let lengths = lengths(&docs, &positions, seq);
+        let positions = Positions {
+            of: &positions,
+            lengths: Some(&lengths),
+        };
+        let spec = config.layer_spec();
+        let mut kinds: Vec<LayerKind> = Vec::new();
+        for kind in &spec.kinds {
+            if !kinds.contains(kind) {
+                kinds.push(*kind);
+            }
+        }
+        let executions = if on_slices(dtype, device) {
             let compute = match dtype {
                 DType::BF16 => Compute {
                     precision: Precision::Bf16,
@@ -91,24 +105,76 @@ impl AttentionContext {
                 },
                 _ => compute,
             };
-            Execution::Slices(Arc::new(Plan::new(config, &positions, &docs, seq, compute)))
+            let plan = Plan::new(&spec, documents(&docs, seq), compute);
+            let tables = PerRotation::new(config, positions, |config, positions| {
+                Arc::new(SliceTables::new(config, positions))
+            });
+            let of = |kind: &LayerKind| {
+                Execution::Slices(Arc::new(Plan {
+                    window: kind.window,
+                    rope: tables.of(*kind).clone(),
+                    ..plan.clone()
+                }))
+            };
+            kinds.iter().map(|kind| (*kind, of(kind))).collect()
         } else {
-            let spec = config.layer_spec();
             let starts: Vec<i64> = docs.chunks(seq.max(1)).flat_map(document_starts).collect();
-            let starts = Tensor::<2, Int>::from_data(TensorData::new(starts, [batch, seq]), device);
-            let tables = RopeTables::new(config, &positions, [batch, seq], dtype, device).tables();
-            let [cos, sin] = tables.map(Tensor::into_dispatch);
-            Execution::Operations(Operations {
-                cos,
-                sin,
-                starts: starts.into_dispatch(),
-                head_width: spec.heads.width,
-                eps: spec.norm.eps(),
-                recompute: compute.recompute,
-            })
+            let tables = PerRotation::new(config, positions, |config, positions| {
+                RopeTables::new(config, positions, [batch, seq], dtype, device).tables()
+            });
+            let of = |kind: &LayerKind| {
+                let starts = TensorData::new(seen_from(&starts, seq, kind.window), [batch, seq]);
+                let [cos, sin] = tables.of(*kind).clone().map(Tensor::into_dispatch);
+                Execution::Operations(Operations {
+                    cos,
+                    sin,
+                    starts: Tensor::<2, Int>::from_data(starts, device).into_dispatch(),
+                    head_width: spec.heads.width,
+                    eps: spec.norm.eps(),
+                    recompute: compute.recompute,
+                })
+            };
+            kinds.iter().map(|kind| (*kind, of(kind))).collect()
         };
-        Self { batch, seq, execution }
+        Self { batch, seq, executions }
     }
+
+    /// That of a layer. The context is made for all kinds of layers that the model has.
+    pub(crate) fn execution(&self, kind: LayerKind) -> &Execution<Dispatch> {
+        let of_kind = self.executions.iter().find(|(known, _)| *known == kind);
+        match of_kind.or(self.executions.first()) {
+            Some((_, execution)) => execution,
+            None => unreachable!("a model has at least one layer, by `LlamaConfig::check`"),
+        }
+    }
+
+    /// Whether layers are computed on slices in host memory.
+    pub(crate) fn on_slices(&self) -> bool {
+        let mut executions = self.executions.iter();
+        executions.any(|(_, execution)| matches!(execution, Execution::Slices(_)))
+    }
+}
+
+/// The first position of its row that each position sees, given that of its document.
+fn seen_from(starts: &[i64], seq: usize, window: Option<usize>) -> Vec<i64> {
+    let Some(window) = window else {
+        return starts.to_vec();
+    };
+    let first = |(i, start): (usize, &i64)| {
+        let in_window = (i % seq.max(1) + 1).saturating_sub(window);
+        (*start).max(in_window as i64)
+    };
+    starts.iter().enumerate().map(first).collect()
+}
+
+/// The number of tokens of the text that each token belongs to; 0 for padding.
+fn lengths(docs: &[i64], positions: &[i64], seq: usize) -> Vec<usize> {
+    let mut lengths = vec![0; docs.len()];
+    for rows in documents(docs, seq) {
+        let last = positions[rows.clone()].iter().max().copied().unwrap_or(0);
+        lengths[rows].fill(usize::try_from(last + 1).unwrap_or(0));
+    }
+    lengths
 }
 
 /// The values of an integer tensor, row by row.
@@ -116,14 +182,16 @@ fn host(tensor: &Tensor<2, Int>) -> Vec<i64> {
     tensor.to_data().iter::<i64>().collect()
 }
 
-/// What slices need of one batch: documents, rotary tables and sizes.
-#[derive(Debug)]
+/// What slices need of one batch for one kind of layer: documents, rotary tables and sizes.
+#[derive(Debug, Clone)]
 pub struct Plan {
     pub(crate) heads: Heads,
     pub(crate) eps: f32,
     /// Rows of each document.
-    pub(crate) documents: Vec<Range<usize>>,
-    pub(crate) rope: SliceTables,
+    documents: Arc<[Range<usize>]>,
+    /// The layer's sliding window.
+    window: Option<usize>,
+    pub(crate) rope: Arc<SliceTables>,
     pub(crate) precision: Precision,
     /// The type of the matrices' gradients.
     pub(crate) gradients: Precision,
@@ -132,22 +200,31 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// `positions` and `docs` row by row, rows of `seq` tokens; a negative document is padding.
-    pub fn new(config: &LlamaConfig, positions: &[i64], docs: &[i64], seq: usize, compute: Compute) -> Self {
+    /// For layers without a window, its rotary tables still empty.
+    fn new(spec: &LayerSpec, documents: Vec<Range<usize>>, compute: Compute) -> Self {
         let Compute {
             precision,
             gradients,
             recompute,
         } = compute;
-        let spec = config.layer_spec();
         Self {
             heads: spec.heads,
             eps: spec.norm.eps() as f32,
-            documents: documents(docs, seq),
-            rope: SliceTables::new(config, positions),
+            documents: documents.into(),
+            window: None,
+            rope: Arc::default(),
             precision,
             gradients,
             recompute,
+        }
+    }
+
+    /// What queries see.
+    #[cfg(feature = "flex")]
+    pub(crate) fn attended(&self) -> wmtp_kernels::attention::flex::Documents<'_> {
+        wmtp_kernels::attention::flex::Documents {
+            rows: &self.documents,
+            window: self.window,
         }
     }
 }
@@ -168,7 +245,16 @@ fn documents(docs: &[i64], seq: usize) -> Vec<Range<usize>> {
 
 #[cfg(test)]
 mod tests {
-    use super::documents;
+    use super::{documents, seen_from};
+
+    #[test]
+    fn a_window_ends_at_the_start_of_its_document_and_row() {
+        // Rows of 5: documents from 0 and 1, and from 0 and 3.
+        let starts = [0, 1, 1, 1, 1, 0, 0, 0, 3, 3];
+        assert_eq!(seen_from(&starts, 5, None), starts);
+        assert_eq!(seen_from(&starts, 5, Some(2)), [0, 1, 1, 2, 3, 0, 0, 1, 3, 3]);
+        assert_eq!(seen_from(&starts, 5, Some(1)), [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]);
+    }
 
     #[test]
     fn documents_end_at_boundaries_rows_and_padding() {

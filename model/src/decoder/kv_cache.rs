@@ -6,14 +6,15 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation};
 use wmtp_kernels::{attention::flex::Heads, swiglu::swiglu};
 
 use super::decode::{DecodeOps, Queries};
+use super::spec::LayerKind;
 use crate::config::LlamaConfig;
 use crate::linear::{Linear, RmsNorm};
-use crate::rope::RopeTables;
+use crate::rope::{PerRotation, Positions, RopeTables};
 
 /// What all layers share about the next tokens of several texts, one text after the other.
 #[derive(Debug, Clone)]
 pub(crate) struct NewTexts {
-    rope: RopeTables,
+    rope: PerRotation<RopeTables>,
     texts: Vec<NewTokens>,
 }
 
@@ -22,32 +23,58 @@ pub(crate) struct NewTexts {
 struct NewTokens {
     /// Among all new tokens.
     rows: Range<usize>,
-    /// The causal mask, added to the scores `[1, 1, 1, S, T]`: 0 where a token may attend, [`forbidden`]
-    /// elsewhere; none for a single token, which attends to all.
-    bias: Option<Tensor<5>>,
+    /// For each sliding window that layers have: the mask, added to the scores `[1, 1, 1, S, T]`, 0 where a token
+    /// may attend, [`forbidden`] elsewhere. None where all tokens attend to all, as a single one without a window.
+    biases: Vec<(Option<usize>, Option<Tensor<5>>)>,
+}
+
+impl NewTokens {
+    /// The mask of a layer with this window, for some queries.
+    fn bias(&self, window: Option<usize>, queries: Queries) -> Option<Tensor<5>> {
+        let (_, bias) = self.biases.iter().find(|(of, _)| *of == window)?;
+        let bias = bias.clone()?;
+        Some(match queries {
+            Queries::All => bias,
+            Queries::LastOfEach => bias.narrow(3, self.rows.len() - 1, 1),
+        })
+    }
 }
 
 impl NewTexts {
     /// `positions` of each text's new tokens; its cache holds all before them.
     pub(crate) fn new(config: &LlamaConfig, positions: Vec<Range<usize>>, dtype: DType, device: &Device) -> Self {
         let all: Vec<i64> = positions.iter().cloned().flatten().map(|p| p as i64).collect();
+        let mut windows: Vec<Option<usize>> = Vec::new();
+        for kind in config.layer_spec().kinds {
+            if !windows.contains(&kind.window) {
+                windows.push(kind.window);
+            }
+        }
         let mut from = 0;
         let texts = positions
             .into_iter()
             .map(|positions| {
                 let rows = from..from + positions.len();
                 from = rows.end;
-                let bias = (rows.len() > 1).then(|| {
-                    let low = forbidden(dtype);
-                    let row = |p: usize| (0..positions.end).map(move |t| if t <= p { 0.0 } else { low });
-                    let values = positions.clone().flat_map(row).collect();
-                    bias_tensor(values, [1, 1, 1, rows.len(), positions.end], dtype, device)
-                });
-                NewTokens { rows, bias }
+                let bias = |window: Option<usize>| {
+                    let first = move |p: usize| window.map_or(0, |window| (p + 1).saturating_sub(window));
+                    let hides = rows.len() > 1 || first(positions.start) > 0;
+                    hides.then(|| {
+                        let low = forbidden(dtype);
+                        let sees = move |p: usize, t: usize| first(p) <= t && t <= p;
+                        let row = |p: usize| (0..positions.end).map(move |t| if sees(p, t) { 0.0 } else { low });
+                        let values = positions.clone().flat_map(row).collect();
+                        bias_tensor(values, [1, 1, 1, rows.len(), positions.end], dtype, device)
+                    })
+                };
+                let biases = windows.iter().map(|window| (*window, bias(*window))).collect();
+                NewTokens { rows, biases }
             })
             .collect();
         Self {
-            rope: RopeTables::new(config, &all, [1, all.len()], dtype, device),
+            rope: PerRotation::new(config, Positions::within_limit(&all), |config, positions| {
+                RopeTables::new(config, positions, [1, positions.of.len()], dtype, device)
+            }),
             texts,
         }
     }
@@ -125,6 +152,23 @@ pub(crate) struct TensorDecode<'a, 'c> {
     pub new: &'a NewTexts,
     pub caches: &'a mut [&'c mut TensorKvCache],
     pub heads: Heads,
+    pub kind: LayerKind,
+}
+
+impl<'a> TensorDecode<'a, '_> {
+    /// Projected queries or keys by head, normed and rotated.
+    fn by_head(&self, projected: Tensor<2>, heads: usize, norm: Option<&&'a RmsNorm>) -> Tensor<4> {
+        let shape = projected.dims();
+        let projected = match norm {
+            Some(norm) => {
+                let width = shape[1] / heads.max(1);
+                norm.forward(projected.reshape([shape[0] * heads, width]))
+                    .reshape(shape)
+            }
+            None => projected,
+        };
+        self.new.rope.of(self.kind).rotate(split(projected, heads))
+    }
 }
 
 impl<'a> DecodeOps for TensorDecode<'a, '_> {
@@ -142,17 +186,24 @@ impl<'a> DecodeOps for TensorDecode<'a, '_> {
         matrices.map(|matrix| matrix.forward(x.clone()))
     }
 
-    fn qkv(&self, h: Tensor<2>, [q, k, v]: [&&'a Linear; 3], _: Queries) -> (Tensor<4>, [Tensor<4>; 2]) {
+    fn qkv(
+        &self,
+        h: Tensor<2>,
+        [q, k, v]: [&&'a Linear; 3],
+        [of_q, of_k]: [Option<&&'a RmsNorm>; 2],
+        _: Queries,
+    ) -> (Tensor<4>, [Tensor<4>; 2]) {
         // The scale is applied to the queries, which are smaller than the scores.
         let scale = 1.0 / (self.heads.width as f64).sqrt();
-        let queries = split(q.forward(h.clone()), self.heads.heads);
-        let queries = self.new.rope.rotate(queries).mul_scalar(scale);
-        (queries, self.keys_values(h, [k, v]))
+        let queries = self
+            .by_head(q.forward(h.clone()), self.heads.heads, of_q)
+            .mul_scalar(scale);
+        (queries, self.keys_values(h, [k, v], of_k))
     }
 
-    fn keys_values(&self, h: Tensor<2>, [k, v]: [&&'a Linear; 2]) -> [Tensor<4>; 2] {
+    fn keys_values(&self, h: Tensor<2>, [k, v]: [&&'a Linear; 2], head_norm: Option<&&'a RmsNorm>) -> [Tensor<4>; 2] {
         let kv_heads = self.heads.kv_heads;
-        let keys = self.new.rope.rotate(split(k.forward(h.clone()), kv_heads));
+        let keys = self.by_head(k.forward(h.clone()), kv_heads, head_norm);
         [keys, split(v.forward(h), kv_heads)]
     }
 
@@ -168,9 +219,14 @@ impl<'a> DecodeOps for TensorDecode<'a, '_> {
         let groups = heads / kv_heads;
         let outputs = self.new.texts.iter().zip(&*self.caches).map(|(text, cache)| {
             let [keys, values] = cache.filled();
-            let (from, seq, bias) = match queries {
-                Queries::All => (text.rows.start, text.rows.len(), text.bias.clone()),
-                Queries::LastOfEach => (text.rows.end - 1, 1, None),
+            let (from, seq) = match queries {
+                Queries::All => (text.rows.start, text.rows.len()),
+                Queries::LastOfEach => (text.rows.end - 1, 1),
+            };
+            let bias = match (queries, self.kind.window) {
+                // The last token attends to all.
+                (Queries::LastOfEach, None) => None,
+                (_, window) => text.bias(window, queries),
             };
             let q = q.clone().narrow(2, from, seq);
             let q = q.reshape([1, kv_heads, groups * seq, width]);

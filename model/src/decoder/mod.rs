@@ -2,7 +2,7 @@
 //!
 //! | what | where |
 //! |---|---|
-//! | what a layer computes, as data | [`LayerSpec`] |
+//! | what a layer computes, as data | [`LayerSpec`], by model family ([`families`]) |
 //! | mathematics of both sublayers for training | [`sublayer`], on slices ([`slices`]) or in a backend's operations ([`operations`]), a graph node each ([`node`]) |
 //! | how a batch is computed, and what its layers share | [`execution`] |
 //! | mathematics of a layer for decoding with a KV cache | [`decode`](decode()), on slices ([`decode_slices`], [`segment_cache`]) or in burn's tensors ([`kv_cache`]) |
@@ -15,6 +15,7 @@ mod decode;
 #[cfg(feature = "flex")]
 pub(crate) mod decode_slices;
 mod execution;
+mod families;
 mod kv_cache;
 mod node;
 mod operations;
@@ -36,13 +37,12 @@ use crate::linear::{Linear, RmsNorm};
 use crate::raw;
 pub(crate) use decode::{LayerWeights, SegmentId, Segments, decode, decode_last, extend_caches};
 pub use execution::AttentionContext;
-pub(crate) use execution::Execution;
+pub(crate) use families::{FAMILIES, Family};
 pub(crate) use kv_cache::{NewTexts, TensorDecode, TensorKvCache};
 use node::{DecoderOps, Inputs};
 #[cfg(feature = "flex")]
 pub(crate) use segment_cache::{Part, SegmentCaches};
-pub(crate) use spec::FAMILIES;
-pub use spec::{Activation, Biases, LayerSpec, Norm};
+pub use spec::{Activation, Biases, LayerKind, LayerSpec, Norm};
 
 /// Grouped-query self-attention with rotary positions.
 #[derive(Module, Debug)]
@@ -55,6 +55,10 @@ pub struct Attention {
     pub v_proj: Linear,
     /// `[D, heads * head_dim]`.
     pub o_proj: Linear,
+    /// Norm of each query's head, `[head_dim]`, in models that have it.
+    pub q_norm: Option<RmsNorm>,
+    /// Norm of each key's head, `[head_dim]`, in models that have it.
+    pub k_norm: Option<RmsNorm>,
 }
 
 /// The SwiGLU MLP.
@@ -79,6 +83,8 @@ pub struct DecoderLayer {
     pub post_attention_layernorm: RmsNorm,
     /// Weights of the MLP sublayer.
     pub mlp: Mlp,
+    #[module(skip)]
+    kind: LayerKind,
 }
 
 /// A parameter by reference, whatever its rank.
@@ -106,13 +112,15 @@ impl Weight<'_> {
 }
 
 impl DecoderLayer {
-    /// Builds a layer from a source of parameters by name within the layer.
+    /// Builds layer `index` from a source of parameters by name within the layer.
     pub(crate) fn build<E>(
         config: &LlamaConfig,
+        index: usize,
         matrix: &dyn Fn(&str) -> Result<Param<Tensor<2>>, E>,
         vector: &dyn Fn(&str) -> Result<Param<Tensor<1>>, E>,
     ) -> Result<Self, E> {
-        let LayerSpec { norm, biases, .. } = config.layer_spec();
+        let spec = config.layer_spec();
+        let LayerSpec { norm, biases, .. } = spec;
         let norm = |module: &str| vector(&format!("{module}.weight")).map(|weight| RmsNorm::new(weight, norm.eps()));
         let linear = |module: &str, has_bias: bool| {
             let bias = has_bias.then(|| vector(&format!("{module}.bias"))).transpose();
@@ -128,6 +136,8 @@ impl DecoderLayer {
                 k_proj: linear("self_attn.k_proj", biases.qkv)?,
                 v_proj: linear("self_attn.v_proj", biases.qkv)?,
                 o_proj: linear("self_attn.o_proj", biases.o)?,
+                q_norm: spec.head_norms.then(|| norm("self_attn.q_norm")).transpose()?,
+                k_norm: spec.head_norms.then(|| norm("self_attn.k_norm")).transpose()?,
             },
             post_attention_layernorm: norm("post_attention_layernorm")?,
             mlp: Mlp {
@@ -135,6 +145,7 @@ impl DecoderLayer {
                 up_proj: linear("mlp.up_proj", biases.mlp)?,
                 down_proj: linear("mlp.down_proj", biases.mlp)?,
             },
+            kind: spec.kind(index),
         })
     }
 
@@ -156,6 +167,8 @@ impl DecoderLayer {
             linear("self_attn.k_proj", weights.k),
             linear("self_attn.v_proj", weights.v),
             linear("self_attn.o_proj", weights.o),
+            weights.q_norm.map_or(Vec::new(), |of_q| norm("self_attn.q_norm", of_q)),
+            weights.k_norm.map_or(Vec::new(), |of_k| norm("self_attn.k_norm", of_k)),
             norm("post_attention_layernorm", weights.post_attention_norm),
             linear("mlp.gate_proj", weights.gate),
             linear("mlp.up_proj", weights.up),
@@ -164,6 +177,11 @@ impl DecoderLayer {
         .into_iter()
         .flatten()
         .collect()
+    }
+
+    /// What it computes that not every layer does.
+    pub(crate) fn kind(&self) -> LayerKind {
+        self.kind
     }
 
     /// The weights by their role, for decoding.
@@ -175,6 +193,8 @@ impl DecoderLayer {
             k: &attention.k_proj,
             v: &attention.v_proj,
             o: &attention.o_proj,
+            q_norm: attention.q_norm.as_ref(),
+            k_norm: attention.k_norm.as_ref(),
             post_attention_norm: &self.post_attention_layernorm,
             gate: &mlp.gate_proj,
             up: &mlp.up_proj,
@@ -185,29 +205,41 @@ impl DecoderLayer {
     /// The layer on `x` `[B * S, D]`, all rows of a batch. With `rows` the MLP sublayer is computed, and
     /// returned, for these rows only.
     pub(crate) fn forward(&self, x: Tensor<2>, ctx: &AttentionContext, rows: Option<Tensor<1, Int>>) -> Tensor<2> {
-        let weights = self.by_role();
+        let (weights, execution) = (self.by_role(), ctx.execution(self.kind));
+        let maps = [weights.q, weights.k, weights.v, weights.o];
         let x = Dispatch::attention_sublayer(
-            inputs(x, weights.input_norm, [weights.q, weights.k, weights.v, weights.o]),
-            ctx.execution.clone(),
+            inputs(x, weights.input_norm, maps, [weights.q_norm, weights.k_norm]),
+            execution.clone(),
         );
         let x = match rows {
             Some(rows) => Tensor::from_dispatch(x).select(0, rows),
             None => Tensor::from_dispatch(x),
         };
         let y = Dispatch::mlp_sublayer(
-            inputs(x, weights.post_attention_norm, [weights.gate, weights.up, weights.down]),
-            ctx.execution.clone(),
+            inputs(
+                x,
+                weights.post_attention_norm,
+                [weights.gate, weights.up, weights.down],
+                [None, None],
+            ),
+            execution.clone(),
         );
         Tensor::from_dispatch(y)
     }
 }
 
 /// A sublayer's inputs.
-fn inputs<const L: usize>(x: Tensor<2>, norm: &RmsNorm, maps: [&Linear; L]) -> Inputs<Dispatch, L> {
+fn inputs<const L: usize>(
+    x: Tensor<2>,
+    norm: &RmsNorm,
+    maps: [&Linear; L],
+    head_norms: [Option<&RmsNorm>; 2],
+) -> Inputs<Dispatch, L> {
     Inputs {
         x: x.into_dispatch(),
         norm: norm.weight.val().into_dispatch(),
         matrices: maps.map(|map| map.weight.val().into_dispatch()),
         biases: maps.map(|map| map.bias.as_ref().map(|bias| bias.val().into_dispatch())),
+        head_norms: head_norms.map(|norm| norm.map(|norm| norm.weight.val().into_dispatch())),
     }
 }

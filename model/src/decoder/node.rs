@@ -31,6 +31,8 @@ pub struct Inputs<B: Backend, const L: usize> {
     pub matrices: [FloatTensor<B>; L],
     /// `[out]` each, of the maps that have one.
     pub biases: [Option<FloatTensor<B>>; L],
+    /// `[W]` each: norms of the heads of queries and keys, both or none.
+    pub head_norms: [Option<FloatTensor<B>>; 2],
 }
 
 /// Linear maps of queries, keys, values and output.
@@ -46,13 +48,15 @@ impl<B: Backend, const L: usize> Inputs<B, L> {
             norm: replaced(self.norm),
             matrices: self.matrices.map(&replaced),
             biases: self.biases.map(|bias| bias.map(&replaced)),
+            head_norms: self.head_norms.map(|norm| norm.map(&replaced)),
         }
     }
 
-    /// Biases, stream, norm and matrices.
+    /// Biases, head norms, stream, norm and matrices.
     pub fn in_order(&self) -> impl Iterator<Item = Option<&FloatTensor<B>>> {
         let others = [&self.x, &self.norm].into_iter().chain(&self.matrices);
-        self.biases.iter().map(Option::as_ref).chain(others.map(Some))
+        let optional = self.biases.iter().chain(&self.head_norms);
+        optional.map(Option::as_ref).chain(others.map(Some))
     }
 
     /// The parameters for sublayers in the backend's own operations.
@@ -62,12 +66,18 @@ impl<B: Backend, const L: usize> Inputs<B, L> {
     {
         Parameters {
             norm: &self.norm,
+            head_norms: both(self.head_norms.each_ref().map(Option::as_ref)),
             maps: std::array::from_fn(|i| LinearMap {
                 matrix: &self.matrices[i],
                 bias: self.biases[i].as_ref(),
             }),
         }
     }
+}
+
+/// Both of two values, or none.
+pub(super) fn both<T>([a, b]: [Option<T>; 2]) -> Option<[T; 2]> {
+    Some([a?, b?])
 }
 
 /// What burn derives for structs without arrays.
@@ -207,8 +217,8 @@ struct State<B: LayerBackend, S: Sublayer<L>, const L: usize> {
     execution: Execution<B>,
 }
 
-/// A sublayer as a node of the graph with P = 2 L + 2 parents: its inputs in their order, and `x` in the
-/// place of a bias that a map does not have, which gets no gradient for it.
+/// A sublayer as a node of the graph with P = 2 L + 4 parents: its inputs in their order, and `x` in the
+/// place of a bias or head norm that there is none of, which gets no gradient for it.
 #[derive(Debug)]
 struct Node<S, const L: usize>(S);
 
@@ -218,7 +228,7 @@ impl<B: LayerBackend, S: Sublayer<L>, const L: usize, const P: usize> Backward<B
     fn backward(self, ops: Ops<Self::State, P>, grads: &mut Gradients, _: &mut Checkpointer) {
         register_gradients::<B, _, P>(ops, grads, |state, upstream, needed| {
             let requested = std::array::from_fn(|i| Requested {
-                matrix: needed[L + 2 + i],
+                matrix: needed[L + 4 + i],
                 bias: needed[i] && state.inputs.biases[i].is_some(),
             });
             let found = B::sublayer_backward::<S, L>(&state.inputs, state.saved, upstream, requested, &state.execution);
@@ -255,11 +265,11 @@ fn recorded<B: LayerBackend, C: CheckpointStrategy, S: Sublayer<L>, const L: usi
 
 impl<B: LayerBackend, C: CheckpointStrategy> DecoderOps for Autodiff<B, C> {
     fn attention_sublayer(inputs: AttentionInputs<Self>, execution: Execution<Self>) -> FloatTensor<Self> {
-        recorded::<B, C, _, 4, 10>(Attention, inputs, execution)
+        recorded::<B, C, _, 4, 12>(Attention, inputs, execution)
     }
 
     fn mlp_sublayer(inputs: MlpInputs<Self>, execution: Execution<Self>) -> FloatTensor<Self> {
-        recorded::<B, C, _, 3, 8>(Mlp, inputs, execution)
+        recorded::<B, C, _, 3, 10>(Mlp, inputs, execution)
     }
 }
 

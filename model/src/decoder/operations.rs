@@ -49,6 +49,13 @@ impl<B: LayerBackend> Operations<B> {
         B::float_reshape(B::float_swap_dims(split, 1, 2), rows)
     }
 
+    /// Queries or keys `[N, heads * W]` as `[N * heads, W]`, a view.
+    fn by_head(&self, rows: FloatTensor<B>) -> FloatTensor<B> {
+        let width = self.head_width;
+        let heads = rows.shape().num_elements() / width;
+        B::float_reshape(rows, Shape::new([heads, width]))
+    }
+
     fn rotate(&self, x: FloatTensor<B>, rotation: Rotation) -> FloatTensor<B> {
         B::rotate(x, self.cos.clone(), self.sin.clone(), rotation)
     }
@@ -134,8 +141,22 @@ impl<B: LayerBackend> SublayerOps for Operations<B> {
         cast::<B>(B::float_reshape(sums, Shape::new([width])), dtype)
     }
 
-    fn qkv(&self, h: FloatTensor<B>, maps: [&LinearMap<'_, Self>; 3]) -> [FloatTensor<B>; 3] {
-        let [q, k, v] = maps.map(|map| self.split(self.linear(h.clone(), map)));
+    fn qkv(
+        &self,
+        h: FloatTensor<B>,
+        maps: [&LinearMap<'_, Self>; 3],
+        head_norms: Option<[&FloatTensor<B>; 2]>,
+    ) -> [FloatTensor<B>; 3] {
+        let [q, k, v] = maps.map(|map| self.linear(h.clone(), map));
+        let [q, k] = match head_norms {
+            Some([of_q, of_k]) => [(q, of_q), (k, of_k)].map(|(rows, norm)| {
+                let shape = rows.shape();
+                let normed = <B as RmsNormBackend>::forward(self.by_head(rows), norm.clone(), self.eps);
+                B::float_reshape(normed, shape)
+            }),
+            None => [q, k],
+        };
+        let [q, k, v] = [q, k, v].map(|rows| self.split(rows));
         [self.rotate(q, Rotation::Forward), self.rotate(k, Rotation::Forward), v]
     }
 
@@ -161,6 +182,22 @@ impl<B: LayerBackend> SublayerOps for Operations<B> {
             d_v,
         ]
         .map(|split| self.join(split))
+    }
+
+    fn head_norms_backward(
+        &self,
+        [d_q, d_k, d_v]: [FloatTensor<B>; 3],
+        [q, k]: [FloatTensor<B>; 2],
+        [of_q, of_k]: [&FloatTensor<B>; 2],
+    ) -> ([FloatTensor<B>; 3], [FloatTensor<B>; 2]) {
+        let through = |rows: FloatTensor<B>, norm: &FloatTensor<B>, upstream: FloatTensor<B>| {
+            let shape = rows.shape();
+            let (rows, upstream) = (self.by_head(rows), self.by_head(upstream));
+            let (d_rows, d_norm) = <B as RmsNormBackend>::backward(rows, norm.clone(), upstream, self.eps);
+            (B::float_reshape(d_rows, shape), d_norm)
+        };
+        let ((d_q, of_q), (d_k, of_k)) = (through(q, of_q, d_q), through(k, of_k, d_k));
+        ([d_q, d_k, d_v], [of_q, of_k])
     }
 
     fn qkv_grads<'a>(&'a self, d_qkv: &'a [FloatTensor<B>; 3]) -> [FloatTensor<B>; 3] {

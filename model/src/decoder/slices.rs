@@ -4,11 +4,12 @@
 //! that type. Sums and everything else are f32.
 
 use super::execution::{Execution, Plan};
-use super::node::{Inputs, LayerBackend, Saved};
+use super::node::{Inputs, LayerBackend, Saved, both};
 use super::sublayer::{LinearMap, Parameters, Requested, Sublayer, SublayerOps};
 use crate::flex;
 use burn::backend::{Flex, TensorMetadata, flex::FlexTensor};
 use burn::tensor::DType;
+use std::ops::Range;
 use std::sync::Arc;
 use wmtp_gemm::{FloatSlice, MatrixView, Precision, matmul};
 use wmtp_kernels::rotary::{self, Rotation};
@@ -45,6 +46,12 @@ impl Slices {
         matmul(to, stride, add, rows, weight, self.plan.precision);
     }
 
+    /// Columns of the queries and of the keys in a row.
+    fn normed_heads(&self) -> [Range<usize>; 2] {
+        let heads = self.plan.heads;
+        [0..heads.keys(), heads.keys()..heads.values()]
+    }
+
     /// Rotates queries (with their scale) and keys.
     fn rotate(&self, qkv: &mut [f32], rotation: Rotation) {
         let (heads, half) = (self.plan.heads, self.plan.heads.width / 2);
@@ -54,6 +61,18 @@ impl Slices {
             rotary::flex::rotate(qkv, heads.row(), which, half, [cos, sin], rotation);
         }
     }
+}
+
+/// The columns `range` of rows of `stride` values, row by row.
+fn columns(values: &[f32], stride: usize, range: Range<usize>) -> Vec<f32> {
+    let rows = values.chunks_exact(stride);
+    rows.flat_map(|row| &row[range.clone()]).copied().collect()
+}
+
+/// The reverse of [`columns`].
+fn set_columns(values: &mut [f32], stride: usize, range: Range<usize>, from: &[f32]) {
+    let rows = values.chunks_exact_mut(stride).zip(from.chunks_exact(range.len()));
+    rows.for_each(|(row, from)| row[range.clone()].copy_from_slice(from));
 }
 
 impl SublayerOps for Slices {
@@ -140,11 +159,22 @@ impl SublayerOps for Slices {
         sums
     }
 
-    fn qkv(&self, h: MatrixView<'_>, [q, k, v]: [&LinearMap<'_, Self>; 3]) -> SavedActivations {
+    fn qkv(
+        &self,
+        h: MatrixView<'_>,
+        [q, k, v]: [&LinearMap<'_, Self>; 3],
+        head_norms: Option<[&[f32]; 2]>,
+    ) -> SavedActivations {
         let heads = self.plan.heads;
         let mut qkv = vec![0.0; h.shape()[0] * heads.row()];
         for (column, map) in [(0, q), (heads.keys(), k), (heads.values(), v)] {
             self.linear_into(&mut qkv[column..], heads.row(), false, h, map);
+        }
+        for (range, norm) in self.normed_heads().into_iter().zip(head_norms.iter().flatten()) {
+            let projected = columns(&qkv, heads.row(), range.clone());
+            let mut normed = vec![0.0; projected.len()];
+            rms_norm::flex::forward(&projected, norm, self.plan.eps, &mut normed);
+            set_columns(&mut qkv, heads.row(), range, &normed);
         }
         self.rotate(&mut qkv, Rotation::Forward);
         SavedActivations::new(qkv, self.plan.precision)
@@ -152,7 +182,7 @@ impl SublayerOps for Slices {
 
     fn attend(&self, qkv: &SavedActivations) -> SavedActivations {
         let plan = &self.plan;
-        let attended = attention::flex::forward(qkv.floats(), plan.heads, &plan.documents, plan.precision);
+        let attended = attention::flex::forward(qkv.floats(), plan.heads, plan.attended(), plan.precision);
         SavedActivations::new(attended, plan.precision)
     }
 
@@ -167,12 +197,30 @@ impl SublayerOps for Slices {
         let mut d_qkv = attention::flex::backward(
             qkv.floats(),
             plan.heads,
-            &plan.documents,
+            plan.attended(),
             &d_attended.values,
             plan.precision,
         );
         self.rotate(&mut d_qkv, Rotation::Inverse);
         d_qkv
+    }
+
+    fn head_norms_backward(
+        &self,
+        mut d_qkv: Vec<f32>,
+        projected: [Rows; 2],
+        head_norms: [&[f32]; 2],
+    ) -> (Vec<f32>, [Vec<f32>; 2]) {
+        let (stride, [of_q, of_k], [q, k]) = (self.plan.heads.row(), self.normed_heads(), projected);
+        let mut through = |range: Range<usize>, rows: &Rows, norm: &[f32]| {
+            let upstream = columns(&d_qkv, stride, range.clone());
+            let mut d_rows = vec![0.0; upstream.len()];
+            let d_norm = rms_norm::flex::backward(&rows.values, norm, self.plan.eps, &upstream, &mut d_rows);
+            set_columns(&mut d_qkv, stride, range, &d_rows);
+            d_norm
+        };
+        let norms = [through(of_q, &q, head_norms[0]), through(of_k, &k, head_norms[1])];
+        (d_qkv, norms)
     }
 
     fn qkv_grads<'a>(&'a self, d_qkv: &'a Vec<f32>) -> [MatrixView<'a>; 3] {
@@ -226,12 +274,14 @@ fn on_slices<const L: usize, R>(
     let inputs: Inputs<Flex, L> = inputs.clone().map(|tensor| tensor.to_contiguous());
     let norm = flex::vector(&inputs.norm);
     let biases = inputs.biases.each_ref().map(|bias| bias.as_ref().map(flex::vector));
+    let head_norms = inputs.head_norms.each_ref().map(|norm| norm.as_ref().map(flex::vector));
     let ops = Slices {
         plan: plan.clone(),
         width: norm.len(),
     };
     let parameters = Parameters {
         norm: norm.as_slice(),
+        head_norms: both(head_norms.each_ref().map(Option::as_deref)),
         maps: std::array::from_fn(|i| LinearMap {
             matrix: flex::weight(&inputs.matrices[i]),
             bias: biases[i].as_deref(),

@@ -2,41 +2,14 @@
 //!
 //! A value that no code in this crate computes is refused by name while the configuration is read: a model
 //! is never computed as something else than it was trained as. A new model family is an entry of
-//! [`FAMILIES`].
+//! [`FAMILIES`](super::families::FAMILIES).
 
 use serde_json::Value;
 use wmtp_kernels::attention::flex::Heads;
 
+use super::families::{FAMILIES, Family};
 use crate::config::LlamaConfig;
 use crate::fields::Fields;
-
-/// A model family: its names in `config.json`, and what its layers compute.
-pub(crate) struct Family {
-    /// The value of `model_type`.
-    pub model_type: &'static str,
-    /// Names that `architectures` may hold; the first is the one that is written.
-    pub architectures: &'static [&'static str],
-    /// Reads what the layers compute; norm and heads come from the configuration.
-    layers: fn(&mut Fields<'_>, Norm, Heads) -> LayerSpec,
-}
-
-/// The families that are read. The first is that of a configuration that was not read from a file.
-pub(crate) const FAMILIES: &[Family] = &[Family {
-    model_type: "llama",
-    architectures: &["LlamaForCausalLM", "LlamaForSequenceClassification", "LlamaModel"],
-    layers: llama,
-}];
-
-/// `attention_bias` adds a bias to queries, keys, values and output.
-fn llama(fields: &mut Fields<'_>, norm: Norm, heads: Heads) -> LayerSpec {
-    let attention = fields.flag("attention_bias", false);
-    let biases = Biases {
-        qkv: attention,
-        o: attention,
-        mlp: fields.flag("mlp_bias", false),
-    };
-    LayerSpec::read(fields, norm, heads, biases)
-}
 
 /// A decoder layer as data.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,12 +22,24 @@ pub struct LayerSpec {
     pub activation: Activation,
     /// The linear maps that add a bias.
     pub biases: Biases,
-    /// Sliding window: the number of tokens that a token attends to. None: all before it.
-    pub window: Option<usize>,
+    /// RMSNorm of each query's and each key's head, before rotation (Henry et al. 2020, arXiv 2010.04245).
+    pub head_norms: bool,
+    /// What differs from layer to layer, for each of the L layers. Prediction heads 2..H are as the last one.
+    pub kinds: Vec<LayerKind>,
     /// Factor of the embedded tokens.
     pub embedding_scale: Option<f64>,
     /// Soft cap c of attention scores s, `c * tanh(s / c)`.
     pub soft_cap: Option<f64>,
+}
+
+/// What differs from layer to layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LayerKind {
+    /// Sliding window (Beltagy et al. 2020, arXiv 2004.05150): the number of tokens that a token attends to, itself
+    /// among them. None: all before it.
+    pub window: Option<usize>,
+    /// Whether queries and keys are rotated by their positions.
+    pub rotary: bool,
 }
 
 /// A norm over the `D` values of a row.
@@ -98,7 +83,13 @@ pub struct Biases {
 
 impl LayerSpec {
     /// Reads the features that families share, under transformers' field names.
-    fn read(fields: &mut Fields<'_>, norm: Norm, heads: Heads, biases: Biases) -> Self {
+    pub(super) fn read(
+        fields: &mut Fields<'_>,
+        norm: Norm,
+        heads: Heads,
+        biases: Biases,
+        kinds: Vec<LayerKind>,
+    ) -> Self {
         let number =
             |fields: &mut Fields<'_>, name: &str| fields.get(name).is_some().then(|| fields.number(name, None));
         Self {
@@ -110,13 +101,20 @@ impl LayerSpec {
                 Some(other) => Activation::Other(other.to_string()),
             },
             biases,
-            window: fields
-                .get("sliding_window")
-                .is_some()
-                .then(|| fields.size("sliding_window", None)),
+            head_norms: false,
+            kinds,
             embedding_scale: number(fields, "embedding_multiplier"),
             soft_cap: number(fields, "attn_logit_softcapping"),
         }
+    }
+
+    /// That of layer `index`; of the last layer where there are fewer.
+    pub fn kind(&self, index: usize) -> LayerKind {
+        let kind = self.kinds.get(index).or(self.kinds.last());
+        kind.copied().unwrap_or(LayerKind {
+            window: None,
+            rotary: true,
+        })
     }
 
     /// One sentence for each feature that no code in this crate computes.
@@ -130,7 +128,6 @@ impl LayerSpec {
         [
             activation,
             self.biases.mlp.then(mlp_bias),
-            set("sliding_window", self.window.is_some()),
             set(
                 "embedding_multiplier",
                 self.embedding_scale.is_some_and(|scale| scale != 1.0),
@@ -163,7 +160,7 @@ impl LlamaConfig {
             kv_heads: self.num_key_value_heads,
             width: self.head_dim,
         };
-        (self.family().layers)(fields, norm, heads)
+        (self.family().layers)(fields, norm, heads, self.num_hidden_layers)
     }
 
     /// Adds a problem for each feature of its layers that is not supported.

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! attention sublayer   y = x + o(attention(rotary(q, k, v of norm(x))))
+//!                      rotary(head norm of q, head norm of k) where the layer has norms of heads
 //! MLP sublayer         y = x + down(silu(gate) * up of norm(x))
 //! ```
 //!
@@ -74,14 +75,28 @@ pub trait SublayerOps: Sized {
     /// The gradient of a bias: the sum of the rows of `upstream [N, out]`.
     fn bias_grad(&self, upstream: Self::View<'_>) -> Self::VectorGrad;
 
-    /// Queries, keys and values of normed rows, rotated.
-    fn qkv(&self, h: Self::View<'_>, maps: [&LinearMap<'_, Self>; 3]) -> Self::Qkv;
+    /// Queries, keys and values of normed rows; queries and keys in their head norms, where there are any, and
+    /// rotated.
+    fn qkv(
+        &self,
+        h: Self::View<'_>,
+        maps: [&LinearMap<'_, Self>; 3],
+        head_norms: Option<[&Self::Vector; 2]>,
+    ) -> Self::Qkv;
     /// Causal attention within documents.
     fn attend(&self, qkv: &Self::Qkv) -> Self::Attended;
     /// Its output `[N, heads * W]` as a factor.
     fn attended<'a>(&'a self, attended: &'a Self::Attended) -> Self::View<'a>;
     /// The gradients of queries, keys and values for that of the output, rotated back.
     fn attend_backward(&self, qkv: Self::Qkv, attended: Self::Attended, d_attended: Self::Rows) -> Self::QkvGrad;
+    /// The gradients of queries and keys through their head norms, for those behind the norms (in `d_qkv`), and
+    /// the gradients of the norms' weights. `projected`: queries and keys before the norms.
+    fn head_norms_backward(
+        &self,
+        d_qkv: Self::QkvGrad,
+        projected: [Self::Rows; 2],
+        head_norms: [&Self::Vector; 2],
+    ) -> (Self::QkvGrad, [Self::VectorGrad; 2]);
     /// The gradients of queries, keys and values as factors.
     fn qkv_grads<'a>(&'a self, d_qkv: &'a Self::QkvGrad) -> [Self::View<'a>; 3];
 
@@ -110,6 +125,9 @@ pub struct LinearMap<'a, O: SublayerOps + 'a> {
 pub struct Parameters<'a, O: SublayerOps + 'a, const L: usize> {
     /// Weight of the norm before it.
     pub norm: &'a O::Vector,
+    /// Weights `[W]` of the norms of each query's and each key's head, in the attention sublayer of models that
+    /// have them.
+    pub head_norms: Option<[&'a O::Vector; 2]>,
     /// In the order of the sublayer's inputs.
     pub maps: [LinearMap<'a, O>; L],
 }
@@ -129,6 +147,8 @@ pub struct Gradients<O: SublayerOps, const L: usize> {
     pub x: O::Rows,
     /// `[D]`.
     pub norm: O::VectorGrad,
+    /// `[W]` each.
+    pub head_norms: Option<[O::VectorGrad; 2]>,
     /// Of the linear maps.
     pub maps: [MapGradients<O>; L],
 }
@@ -149,10 +169,14 @@ impl<O: SublayerOps, const L: usize> Gradients<O, L> {
         vector: impl Fn(O::VectorGrad) -> T,
         matrix: impl Fn(O::MatrixGrad) -> T,
     ) -> Vec<Option<T>> {
-        let (mut biases, mut matrices) = (Vec::with_capacity(2 * L + 2), Vec::with_capacity(L));
+        let (mut biases, mut matrices) = (Vec::with_capacity(2 * L + 4), Vec::with_capacity(L));
         for map in self.maps {
             biases.push(map.bias.map(&vector));
             matrices.push(map.matrix.map(&matrix));
+        }
+        match self.head_norms {
+            Some(norms) => biases.extend(norms.map(|norm| Some(vector(norm)))),
+            None => biases.extend([None, None]),
         }
         biases.extend([Some(rows(self.x)), Some(vector(self.norm))]);
         biases.append(&mut matrices);
@@ -204,7 +228,7 @@ pub struct Attention;
 fn attended<O: SublayerOps>(ops: &O, x: &O::Stream, parameters: &Parameters<'_, O, 4>) -> (O::Qkv, O::Attended) {
     let [q, k, v, _] = &parameters.maps;
     let h = ops.normed(x, parameters.norm);
-    let qkv = ops.qkv(ops.view(&h), [q, k, v]);
+    let qkv = ops.qkv(ops.view(&h), [q, k, v], parameters.head_norms);
     drop(h);
     let attended = ops.attend(&qkv);
     (qkv, attended)
@@ -238,9 +262,19 @@ impl Sublayer<4> for Attention {
         let of_o = map_gradients(ops, requested[3], &above, || ops.attended(&attended));
         let d_attended = ops.input_grad(above, o);
         let d_qkv = ops.attend_backward(qkv, attended, d_attended);
-        let [d_q, d_k, d_v] = ops.qkv_grads(&d_qkv);
 
         let h = ops.normed(x, parameters.norm);
+        let (d_qkv, head_norms) = match parameters.head_norms {
+            Some(norms) => {
+                // Not saved, so that a layer with head norms keeps no more than one without.
+                let [q, k, ..] = &parameters.maps;
+                let projected = [q, k].map(|map| ops.linear(ops.view(&h), map));
+                let (d_qkv, head_norms) = ops.head_norms_backward(d_qkv, projected, norms);
+                (d_qkv, Some(head_norms))
+            }
+            None => (d_qkv, None),
+        };
+        let [d_q, d_k, d_v] = ops.qkv_grads(&d_qkv);
         let of = |i: usize, above: &O::View<'_>| map_gradients(ops, requested[i], above, || ops.view(&h));
         let maps = [of(0, &d_q), of(1, &d_k), of(2, &d_v), of_o];
         drop(h);
@@ -248,7 +282,12 @@ impl Sublayer<4> for Attention {
         let d_h = ops.add_input_grad(d_h, d_k, k);
         let d_h = ops.add_input_grad(d_h, d_v, v);
         let (x, norm) = ops.normed_backward(x, parameters.norm, d_h, upstream);
-        Gradients { x, norm, maps }
+        Gradients {
+            x,
+            norm,
+            head_norms,
+            maps,
+        }
     }
 }
 
@@ -305,6 +344,11 @@ impl Sublayer<3> for Mlp {
         let d_h = ops.input_grad(ops.view(&d_gate), gate);
         let d_h = ops.add_input_grad(d_h, ops.view(&d_up), up);
         let (x, norm) = ops.normed_backward(x, parameters.norm, d_h, upstream);
-        Gradients { x, norm, maps }
+        Gradients {
+            x,
+            norm,
+            head_norms: None,
+            maps,
+        }
     }
 }

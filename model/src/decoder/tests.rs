@@ -35,6 +35,31 @@ fn with_biases() -> LlamaConfig {
     config
 }
 
+/// The same with norms of the heads of queries and keys, biases, and a window of 2 in the second layer.
+fn with_head_norms() -> LlamaConfig {
+    of_family(serde_json::json!({
+        "model_type": "qwen3", "attention_bias": true, "use_sliding_window": true, "sliding_window": 2,
+        "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+    }))
+}
+
+/// The same with a window of 3 in the layers that do not rotate, the first and the last, whose copies are the
+/// heads.
+fn without_rotation() -> LlamaConfig {
+    of_family(serde_json::json!({
+        "model_type": "smollm3", "no_rope_layers": [0, 1, 0], "use_sliding_window": true, "sliding_window": 3,
+    }))
+}
+
+fn of_family(fields: serde_json::Value) -> LlamaConfig {
+    let mut config = config(true);
+    if let serde_json::Value::Object(fields) = fields {
+        config.other = fields;
+    }
+    config.head_norms = true;
+    config
+}
+
 /// A model whose tensor `name` has `change` added at `index`.
 fn model(config: &LlamaConfig, device: &Device, name: &str, index: usize, change: f64) -> MtpLlama {
     model_in(DType::F64, config, device, name, index, change)
@@ -170,6 +195,20 @@ fn gradients_are_those_of_central_differences_with_biases() {
     check(&with_biases(), Device::flex().autodiff(), TENSORS + 4 * 5);
 }
 
+#[test]
+fn gradients_are_those_of_central_differences_with_head_norms_and_windows() {
+    check(
+        &with_head_norms(),
+        Device::flex().autodiff(),
+        TENSORS + (4 + 2) * 5 + HEADS - 1,
+    );
+}
+
+#[test]
+fn gradients_are_those_of_central_differences_without_rotation() {
+    check(&without_rotation(), Device::flex().autodiff(), TENSORS + HEADS - 1);
+}
+
 /// A tensor's name and its gradient.
 type Gradient = (String, Vec<f64>);
 
@@ -257,8 +296,20 @@ fn the_halves_of_a_layer_have_the_gradients_of_single_operations() {
 /// In f32 and bf16 on slices, with weights in bf16 too, in the other types in burn's operations; saved and
 /// computed again.
 #[test]
-fn layers_with_biases_have_the_gradients_of_f64_in_every_type() {
-    let exact = gradients_of(&with_biases(), Device::flex(), DType::F64, Compute::default(), false);
+fn layers_have_the_gradients_of_f64_in_every_type() {
+    let biased = every_type(&with_biases());
+    let biases = biased.iter().filter(|(name, _)| name.ends_with("_proj.bias"));
+    assert_eq!(biases.count(), 4 * 5);
+    let normed = every_type(&with_head_norms());
+    let norms = normed
+        .iter()
+        .filter(|(name, _)| name.contains("q_norm") || name.contains("k_norm"));
+    assert_eq!(norms.count(), 2 * 5);
+    every_type(&without_rotation());
+}
+
+fn every_type(config: &LlamaConfig) -> Vec<Gradient> {
+    let exact = gradients_of(config, Device::flex(), DType::F64, Compute::default(), false);
     let compute = |precision, recompute| Compute {
         precision,
         gradients: precision,
@@ -273,14 +324,13 @@ fn layers_with_biases_have_the_gradients_of_f64_in_every_type() {
     ] {
         for recompute in [false, true] {
             let compute = compute(precision, recompute);
-            let found = gradients_of(&with_biases(), Device::flex(), dtype, compute, true);
+            let found = gradients_of(config, Device::flex(), dtype, compute, true);
             let error = error(&found, &exact);
             println!("{dtype:?}, {compute:?}: {error:.1e}");
             assert!(error <= bound, "{dtype:?}, {compute:?}: {error:e}");
-            let biases = found.iter().filter(|(name, _)| name.ends_with("_proj.bias"));
-            assert_eq!(biases.count(), 4 * 5);
         }
     }
+    exact
 }
 
 /// Gradients of one layer with its norm, of the input and of every tensor, all on bf16's grid, for the

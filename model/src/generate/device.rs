@@ -138,6 +138,7 @@ impl<'a> TensorEngine<'a> {
             new,
             caches: &mut caches,
             heads: self.attention,
+            kind: layer.kind(),
         };
         task(&mut decoding, &layer.by_role())
     }
@@ -151,9 +152,10 @@ impl<'a> TensorEngine<'a> {
         x
     }
 
-    fn logits(&self, x: Tensor<2>) -> Vec<f32> {
-        let [n, d] = x.dims();
-        let hidden = self.model.parts().norm.forward(x).reshape([1, n, d]);
+    /// Logits of normed rows.
+    fn logits(&self, normed: Tensor<2>) -> Vec<f32> {
+        let [n, d] = normed.dims();
+        let hidden = normed.reshape([1, n, d]);
         self.model.logits(hidden).into_data().iter::<f32>().collect()
     }
 }
@@ -215,7 +217,7 @@ impl Engine for TensorEngine<'_> {
             decode(ops, layer, x)
         });
         self.stepped = Some(Stepped { rows, before, trunk });
-        self.logits(x)
+        self.logits(model.norm_of(1).forward(x))
     }
 
     fn commit(&mut self, accepted: &[Accepted]) -> Vec<f32> {
@@ -249,7 +251,7 @@ impl Engine for TensorEngine<'_> {
                 let x = self.with_layer((last + head, layer), &committed, &new, |ops, layer| {
                     decode_last(ops, layer, &x)
                 });
-                x.unsqueeze_dim(1)
+                model.norm_of(head + 1).forward(x).unsqueeze_dim(1)
             })
             .collect();
         self.logits(Tensor::cat(hidden, 1).flatten(0, 1))

@@ -6,10 +6,12 @@ use super::engine::{Accepted, DraftSpan, Engine, SegmentId};
 use crate::causal_lm::CausalLm;
 use crate::compute::is_flex;
 use crate::config::LlamaConfig;
-use crate::decoder::decode_slices::{Last, Matrix, Products, SliceDecode, SliceWeights, normed, slice_weights, vector};
-use crate::decoder::{Part, SegmentCaches, decode, decode_last, extend_caches};
+use crate::decoder::decode_slices::{
+    Last, Matrix, Products, SliceDecode, SliceWeights, normed, slice_weights, tables, vector,
+};
+use crate::decoder::{DecoderLayer, LayerKind, Part, SegmentCaches, decode, decode_last, extend_caches};
 use crate::llama::MtpLlama;
-use crate::rope::SliceTables;
+use crate::rope::{PerRotation, SliceTables};
 use wmtp_kernels::attention::flex::Heads;
 
 /// What the last step left for [`Engine::commit`].
@@ -36,11 +38,14 @@ struct Weights {
     embedding: Matrix,
     /// None where it is the embedding.
     unembedding: Option<Matrix>,
-    norm: Vec<f32>,
+    /// Final norms of head 1, and of the others if they draft.
+    norms: Vec<Vec<f32>>,
     /// Number of the trunk's layers; the next one is head 1.
     trunk: usize,
     /// The trunk's layers, then head 1, then the others if they draft.
     layers: Vec<SliceWeights>,
+    /// Of each of `layers`.
+    kinds: Vec<LayerKind>,
 }
 
 impl Weights {
@@ -52,9 +57,15 @@ impl Weights {
         x
     }
 
-    fn logits(&self, x: &[f32]) -> Vec<f32> {
+    /// Rows of head `k` in its final norm.
+    fn normed(&self, k: usize, x: &[f32]) -> Vec<f32> {
+        normed(x, &self.norms[k - 1], self.eps)
+    }
+
+    /// Logits of normed rows.
+    fn logits(&self, normed: &[f32]) -> Vec<f32> {
         let unembedding = self.unembedding.as_ref().unwrap_or(&self.embedding);
-        unembedding.times(&normed(x, &self.norm, self.eps))
+        unembedding.times(normed)
     }
 }
 
@@ -68,6 +79,7 @@ impl SliceEngine {
         let parts = model.parts();
         let heads = if drafts { parts.heads.len() } else { 1 };
         let layers = parts.trunk.iter().chain(parts.heads.iter().take(heads));
+        let kinds = layers.clone().map(DecoderLayer::kind).collect();
         let weights = Weights {
             config: model.config().clone(),
             heads: spec.heads,
@@ -77,9 +89,10 @@ impl SliceEngine {
                 Some(matrix) => Some(Matrix::new(matrix)?),
                 None => None,
             },
-            norm: vector(&parts.norm.weight),
+            norms: (1..=heads).map(|k| vector(&model.norm_of(k).weight)).collect(),
             trunk: parts.trunk.len(),
             layers: layers.map(slice_weights).collect::<Option<_>>()?,
+            kinds,
         };
         Some(Self {
             caches: SegmentCaches::new(weights.heads, weights.layers.len()),
@@ -107,6 +120,7 @@ impl SliceEngine {
             eps: self.weights.eps,
             products: new.products,
             parts: new.parts,
+            kind: self.weights.kinds[index],
             rope: &new.rope,
             last: new.last.as_ref(),
         };
@@ -126,7 +140,7 @@ impl SliceEngine {
         let new = NewTokens {
             products: Products::Many,
             parts: &parts,
-            rope: SliceTables::new(&self.weights.config, &positions),
+            rope: tables(&self.weights.config, &positions),
             last: None,
         };
         let x = self.trunk(self.weights.embedded(spans), &new);
@@ -153,7 +167,7 @@ impl SliceEngine {
         let new = NewTokens {
             products: Products::Few,
             parts: &parts,
-            rope: SliceTables::new(&self.weights.config, &positions),
+            rope: tables(&self.weights.config, &positions),
             last: None,
         };
         let trunk = self.trunk(self.weights.embedded(&all), &new);
@@ -164,12 +178,12 @@ impl SliceEngine {
             spans: begin,
             trunk,
         };
-        self.weights.logits(&x)
+        self.weights.logits(&self.weights.normed(1, &x))
     }
 
     fn keep(&mut self, accepted: &[Accepted]) -> Vec<f32> {
         let Stepped { parts, spans, trunk } = std::mem::take(&mut self.stepped);
-        let d = self.weights.norm.len();
+        let d = self.weights.norms[0].len();
         // Trunk and head 1 have cached all tokens of the step.
         let layers = self.weights.trunk + 1;
         let (mut rows, mut positions, mut committed) = (Vec::new(), Vec::new(), Vec::new());
@@ -207,13 +221,14 @@ impl SliceEngine {
         let new = NewTokens {
             products: Products::Few,
             parts: &committed,
-            rope: SliceTables::new(&self.weights.config, &positions),
+            rope: tables(&self.weights.config, &positions),
             last: Some(Last::of(&committed, &self.weights.config)),
         };
         let drafting = self.drafting();
         let mut hidden = vec![0.0; committed.len() * drafting.len() * d];
         for (i, head) in drafting.clone().enumerate() {
             let x = self.with_layer(head, &new, |ops, layer| decode_last(ops, layer, &rows));
+            let x = self.weights.normed(i + 2, &x);
             for (text, x) in x.chunks_exact(d).enumerate() {
                 hidden[(text * drafting.len() + i) * d..][..d].copy_from_slice(x);
             }
@@ -226,7 +241,7 @@ impl SliceEngine {
 struct NewTokens<'a> {
     products: Products,
     parts: &'a [Part],
-    rope: SliceTables,
+    rope: PerRotation<SliceTables>,
     last: Option<Last>,
 }
 
