@@ -140,8 +140,11 @@ fn open(config: &DataConfig) -> Result<Vec<Opened>, DataError> {
     Ok(opened)
 }
 
-/// A built-in set, and whether it is held out.
-fn built_in(name: &str) -> Result<Vec<(bool, Box<dyn Dataset>)>, DataError> {
+/// Whether a side of a set is held out, and its rows.
+type Part = (bool, Box<dyn Dataset>);
+
+/// The sides of a built-in set.
+fn built_in(name: &str) -> Result<Vec<Part>, DataError> {
     Ok(match name {
         "condefects" => vec![(false, Box::new(Shipped::condefects()?))],
         "contest" => vec![(false, Box::new(Shipped::contest()?))],
