@@ -3,4 +3,5 @@
 mod chat;
 mod kinds;
 mod packing;
+mod sentencepiece;
 mod tokens;
