@@ -16,7 +16,7 @@ use std::{
 use wmtp::{
     data::Tokenizer,
     eval::{GenerationRequest, StopRule},
-    pipeline::{ModelGenerator, load_model, micro_model},
+    pipeline::{ModelGenerator, builtin_model, load_model},
 };
 use wmtp_model::Sampling;
 
@@ -24,7 +24,7 @@ const TEMPLATE: &str = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{%
 
 /// The micro model with a chat template, as `model` in `home`.
 fn chat_model(home: &Path) {
-    let dir = micro_model(home, &Device::flex()).unwrap();
+    let dir = builtin_model("micro", home, &Device::flex()).unwrap();
     let model = home.join("model");
     fs::create_dir(&model).unwrap();
     for entry in fs::read_dir(dir).unwrap() {
@@ -85,7 +85,7 @@ fn streamed_text_is_that_of_the_document() {
 #[test]
 fn text_comes_as_it_is_written() {
     let home = tempfile::tempdir().unwrap();
-    let dir = micro_model(home.path(), &Device::flex()).unwrap();
+    let dir = builtin_model("micro", home.path(), &Device::flex()).unwrap();
     let model = load_model(&dir, None, Some(1), DType::F32, &Device::flex()).unwrap();
     let generator = ModelGenerator::new(model, Tokenizer::load(&dir).unwrap(), Sampling::greedy(40));
     let request = |prompt: &str| GenerationRequest {

@@ -7,7 +7,7 @@ use burn::tensor::{DType, Device};
 use common::{json, succeed, wmtp};
 use wmtp::data::Tokenizer;
 use wmtp::eval::{GenerationRequest, StopRule};
-use wmtp::pipeline::{ModelGenerator, judge_heads, load_model, micro_model, score_text};
+use wmtp::pipeline::{ModelGenerator, builtin_model, judge_heads, load_model, score_text};
 use wmtp_model::{LlamaConfig, Sampling};
 
 const TEXT: &str = "def add(a, b):\n    return a + b\n\n\ndef sub(a, b):\n    return a - b\n";
@@ -62,7 +62,7 @@ fn drafts_change_no_greedy_text_and_are_reported() {
 #[test]
 fn a_model_with_one_head_refuses_to_speculate() {
     let home = tempfile::tempdir().unwrap();
-    let dir = micro_model(home.path(), &Device::flex()).unwrap();
+    let dir = builtin_model("micro", home.path(), &Device::flex()).unwrap();
     let one = home.path().join("one");
     std::fs::create_dir(&one).unwrap();
     let model = load_model(&dir, None, Some(1), DType::F32, &Device::flex()).unwrap();
@@ -85,7 +85,7 @@ fn a_model_with_one_head_refuses_to_speculate() {
 #[test]
 fn texts_come_as_they_end_each_with_its_own_temperature() {
     let home = tempfile::tempdir().unwrap();
-    let dir = micro_model(home.path(), &Device::flex()).unwrap();
+    let dir = builtin_model("micro", home.path(), &Device::flex()).unwrap();
     let model = load_model(&dir, None, None, DType::F32, &Device::flex()).unwrap();
     let tokenizer = Tokenizer::load(&dir).unwrap();
     let mut generator = ModelGenerator::new(model, tokenizer, Sampling::greedy(12));
@@ -118,7 +118,7 @@ fn texts_come_as_they_end_each_with_its_own_temperature() {
 #[test]
 fn the_heads_figures_are_those_of_the_text() {
     let home = tempfile::tempdir().unwrap();
-    let dir = micro_model(home.path(), &Device::flex()).unwrap();
+    let dir = builtin_model("micro", home.path(), &Device::flex()).unwrap();
     let model = load_model(&dir, None, None, DType::F32, &Device::flex()).unwrap();
     let tokenizer = Tokenizer::load(&dir).unwrap();
     let text = TEXT.repeat(3);

@@ -40,24 +40,41 @@ fn model(home: &Path) -> String {
     let dir = home.join("model");
     succeed(wmtp(home).args(["convert", "builtin:micro", "model"]));
     let config = dir.join("tokenizer_config.json");
-    let mut text: serde_json::Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+    let mut text: serde_json::Value = serde_json::from_slice(&fs::read(&config).expect("a file")).expect("JSON");
     text["chat_template"] = "{% for m in messages %}{{ '### ' + m['role'] + '\n' + (m['content'] or '') + '\n' }}\
         {% if m['tool_calls'] %}{{ m['tool_calls'] | tojson }}{{ '\n' }}{% endif %}{% endfor %}\
         {% if add_generation_prompt %}{{ '### assistant\n' }}{% endif %}"
         .into();
-    fs::write(&config, text.to_string()).unwrap();
+    fs::write(&config, text.to_string()).expect("it works");
     dir.display().to_string()
 }
 
 fn train(home: &Path, model: &str, pipeline: &str, source: &str, sets: &[&str]) -> std::process::Output {
     let mut command = wmtp(home);
-    command.args(["train", pipeline, "--model", model, "--max-steps", "3", "--output", "runs"]);
-    command.args(["--plain", "--run-name", "run", "--data", source, "--set", "batching.micro_batch=1"]);
+    command.args([
+        "train",
+        pipeline,
+        "--model",
+        model,
+        "--max-steps",
+        "3",
+        "--output",
+        "runs",
+    ]);
+    command.args([
+        "--plain",
+        "--run-name",
+        "run",
+        "--data",
+        source,
+        "--set",
+        "batching.micro_batch=1",
+    ]);
     command.args(["--set", "train.record.documents=0"]);
     for set in sets {
         command.args(["--set", set]);
     }
-    let output = command.output().unwrap();
+    let output = command.output().expect("it works");
     let _ = fs::remove_dir_all(home.join("last"));
     let _ = fs::rename(home.join("runs/run"), home.join("last"));
     output
@@ -97,7 +114,10 @@ fn a_malformed_file_is_one_sentence_and_leaves_nothing() {
         let sentence = sentence.as_str().unwrap().replace("FILE", &source);
         assert!(error.contains(&sentence), "{name}: {error}\nexpected: {sentence}");
         assert_eq!(error.matches("error: ").count(), 1, "{name}: {error}");
-        assert!(!home.path().join("runs/run").exists() && !home.path().join("last").exists(), "{name}");
+        assert!(
+            !home.path().join("runs/run").exists() && !home.path().join("last").exists(),
+            "{name}"
+        );
     }
 }
 
@@ -113,13 +133,35 @@ fn sources_are_mixed_by_weight_and_columns_are_mapped() {
     let mix = "data.source=[{source: a.jsonl, weight: 0.5}, \
                {source: b.jsonl, weight: 2, columns: {prompt: question, completion: answer}}]";
     let mut command = wmtp(home.path());
-    command.args(["train", "baseline", "--output", "runs", "--run-name", "mix", "--plain", "--set", mix]);
-    command.args(["--set", "data.pack=false", "--set", "train.epochs=1", "--set", "data.seq_len=32"]);
+    command.args([
+        "train",
+        "baseline",
+        "--output",
+        "runs",
+        "--run-name",
+        "mix",
+        "--plain",
+        "--set",
+        mix,
+    ]);
+    command.args([
+        "--set",
+        "data.pack=false",
+        "--set",
+        "train.epochs=1",
+        "--set",
+        "data.seq_len=32",
+    ]);
     command.args(["--set", "batching.micro_batch=8"]);
     succeed(&mut command);
     let steps = lines(&home.path().join("runs/mix/steps.jsonl"));
     let names = steps[0]["documents"].as_object().unwrap();
-    let of = |start: &str| names.values().filter(|name| name.as_str().unwrap().contains(start)).count();
+    let of = |start: &str| {
+        names
+            .values()
+            .filter(|name| name.as_str().unwrap().contains(start))
+            .count()
+    };
     let (a, b) = (of("a.jsonl"), of("b.jsonl"));
     assert!(a + b > 60 && a + b < 80, "some of 80 are held out: {a}, {b}");
     let trained: Vec<&str> = steps[1..]
@@ -140,9 +182,22 @@ fn trained_tokens_are_shown() {
     let other = r#"{"prompt": "Say goodbye.\n", "completion": "goodbye"}"#;
     fs::write(home.path().join("rows.jsonl"), format!("{row}\n{other}\n")).unwrap();
     let mut command = wmtp(home.path());
-    command.args(["inspect", "data", "--data", "rows.jsonl", "--show", "3", "--html", "page.html", "--json"]);
+    command.args([
+        "inspect",
+        "data",
+        "--data",
+        "rows.jsonl",
+        "--show",
+        "3",
+        "--html",
+        "page.html",
+        "--json",
+    ]);
     let shown = json(&succeed(&mut command));
-    assert_eq!(shown["documents"].as_u64().unwrap() + shown["held_out"].as_u64().unwrap(), 2);
+    assert_eq!(
+        shown["documents"].as_u64().unwrap() + shown["held_out"].as_u64().unwrap(),
+        2
+    );
     let tokens = shown["shown"][0]["tokens"].as_array().unwrap();
     let text = |trained: bool| -> String {
         let of = tokens.iter().filter(|token| token[1].as_bool() == Some(trained));

@@ -187,7 +187,7 @@ pub(super) fn resolve_model(uri: &str, config: &Config, output: &Output) -> Resu
 pub(super) fn resolve(uri: &str, kind: Kind, config: &Config, output: &Output) -> Result<ModelSource, Failure> {
     if let Location::Builtin(name) = Location::parse(uri)? {
         let (what, known) = match kind {
-            Kind::Model => ("model", vec!["micro"]),
+            Kind::Model => ("model", crate::pipeline::BUILTIN_MODELS.to_vec()),
             Kind::Data => ("data set", Spec::built_in().collect()),
         };
         if !known.contains(&name.as_str()) {
@@ -235,7 +235,11 @@ pub(super) fn read_text(path: &str) -> Result<String, Failure> {
 pub(super) fn model_dir(model: &Model, config: &Config, device: &Device) -> Result<PathBuf, Failure> {
     match &model.source {
         ModelSource::Directory(dir) => Ok(dir.clone()),
-        ModelSource::Builtin(_) => Ok(crate::pipeline::micro_model(&expand_home(&config.paths.cache), device)?),
+        ModelSource::Builtin(name) => Ok(crate::pipeline::builtin_model(
+            name,
+            &expand_home(&config.paths.cache),
+            device,
+        )?),
     }
 }
 

@@ -1,9 +1,8 @@
 //! An experiment from settings to checkpoints, as a builder.
 
 use super::{
-    ModelDir, ModelDirs, PipelineError, PlanReport, RunUpload, TrainSummary,
+    ModelDir, ModelDirs, PipelineError, PlanReport, RunUpload, TrainSummary, builtin_model,
     finish::{note_failure, summary, write_report},
-    micro_model,
     model_dirs::{check_same_model, load_trained},
     plan,
     pretrain::pretrain,
@@ -202,7 +201,7 @@ impl ModelDirs {
     pub fn local(recipe: &crate::settings::Recipe, cache: &Path, device: &Device) -> Result<Self, PipelineError> {
         let dir = |uri: &str| match Location::parse(uri)? {
             Location::Path(path) => Ok(path),
-            Location::Builtin(name) if name == "micro" => micro_model(cache, device),
+            Location::Builtin(name) => builtin_model(&name, cache, device),
             _ => Err(PipelineError::Setting(format!(
                 "`{uri}` is not a directory of this machine; fetch it first, and give its directory"
             ))),

@@ -1,5 +1,5 @@
 //! A model directory of any kind that training leaves: loaded for inference, or an adapter merged into its
-//! base and written as a model directory of its own. And the micro model that is built in.
+//! base and written as a model directory of its own. And the models that are built in.
 
 use super::{ModelDir, PipelineError};
 use crate::data::{MICRO_CONFIG, Tokenizer};
@@ -60,20 +60,39 @@ pub fn export_merged(
     Ok(wmtp_model::export_model(&model, &companions, target, dtype)?)
 }
 
-/// The seed of the micro model's random weights; part of what "the micro model" means.
+/// The seed of the built-in models' random weights; part of what their names mean.
 const SEED: u64 = 42;
 
-/// Writes the micro model (random weights from a fixed seed, and its tokenizer) into the cache,
+/// Names of the built-in models.
+pub const BUILTIN_MODELS: [&str; 2] = ["micro", "world"];
+/// The model of the small world.
+const WORLD_CONFIG: &str = include_str!("../../data/world/config.json");
+
+/// The shape of a built-in model: `micro`, or `world` for the small world.
+pub fn builtin_config(name: &str) -> Result<LlamaConfig, PipelineError> {
+    match name {
+        "micro" => Ok(LlamaConfig::parse(MICRO_CONFIG)?),
+        "world" => Ok(LlamaConfig::parse(WORLD_CONFIG)?),
+        other => Err(PipelineError::Setting(format!(
+            "there is no built-in model `{other}`: there is builtin:{}",
+            BUILTIN_MODELS.join(", builtin:")
+        ))),
+    }
+}
+
+/// Writes a built-in model (random weights from a fixed seed, and the micro tokenizer) into the cache,
 /// unless it is there, and gives its directory. The directory appears whole or not at all.
-pub fn micro_model(cache: &Path, device: &Device) -> Result<PathBuf, PipelineError> {
-    let dir = cache.join("builtin").join("micro-1");
+pub fn builtin_model(name: &str, cache: &Path, device: &Device) -> Result<PathBuf, PipelineError> {
+    let config = builtin_config(name)?;
+    let dir = cache.join("builtin").join(format!("{name}-1"));
     if dir.join("config.json").is_file() {
         return Ok(dir);
     }
     let io = || PipelineError::io("writing the built-in model to", &dir);
-    let temporary = cache.join("builtin").join(format!(".tmp-micro-{}", std::process::id()));
+    let temporary = cache
+        .join("builtin")
+        .join(format!(".tmp-{name}-{}", std::process::id()));
     fs::create_dir_all(&temporary).map_err(io())?;
-    let config = LlamaConfig::parse(MICRO_CONFIG)?;
     wmtp_model::save(&config.init(SEED, device), &temporary, SaveDtype::F32)?;
     Tokenizer::builtin_micro()?.save(&temporary)?;
     match fs::rename(&temporary, &dir) {

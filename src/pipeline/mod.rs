@@ -33,7 +33,7 @@ mod world;
 pub use error::PipelineError;
 pub use experiment::Experiment;
 pub(crate) use experiment::default_name;
-pub use export::{export_merged, load_model, micro_model};
+pub use export::{BUILTIN_MODELS, builtin_config, builtin_model, export_merged, load_model};
 pub use finish::TrainSummary;
 pub use generate::{ModelGenerator, ScoreReport, TokenWriter, Written, score_text};
 pub use heads::{BINS, Bin, HeadFigures, HeadsReport, judge_heads};

@@ -28,15 +28,15 @@ pub const RESERVED_VARIABLES: &[&str] = &[
     "WMTP_TEST_PYTHON",
 ];
 
-/// The only model that is made with random weights; every other one is loaded.
-const RANDOM: &str = "builtin:micro";
+/// The models that are made with random weights; every other one is loaded.
+const RANDOM: [&str; 2] = ["builtin:micro", "builtin:world"];
 
 /// The settings, as `--recipe` would read them.
 const RANDOM_RECIPE: &str = include_str!("../../configs/recipe.random-weights.yaml");
 
 /// Whether `model.base` names a model with random weights.
 pub fn has_random_weights(base: &str) -> bool {
-    base.trim() == RANDOM
+    RANDOM.contains(&base.trim())
 }
 
 /// Where values come from.

@@ -142,7 +142,8 @@ fn losses(home: &Path, model: &str, data: &str) -> Vec<String> {
 fn training_is_the_same_from_local_remote_and_mixed_sources() {
     let bucket = Bucket::new("mixed");
     let home = tempfile::tempdir().expect("a directory");
-    let model = wmtp::pipeline::micro_model(home.path(), &burn::tensor::Device::flex()).expect("the micro model");
+    let model =
+        wmtp::pipeline::builtin_model("micro", home.path(), &burn::tensor::Device::flex()).expect("the micro model");
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/mbpp");
     bucket.put_dir("model", &model);
     bucket.put_dir("mbpp", &data);

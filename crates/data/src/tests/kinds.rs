@@ -235,12 +235,18 @@ fn tokens_that_the_configuration_names_are_added_as_transformers_adds_them() {
     assert_eq!(ids, [1, 461, 683, 573]);
     let ids = named("additional_special_tokens", serde_json::json!(["[INST]"]));
     assert_eq!(ids.document("x[INST] y").unwrap(), [1, 461, 683, 347, 573]);
-    let added =
-        serde_json::json!({"0": {"content": "<unk>", "special": true}, "700": {"content": "[ADD]", "special": false}});
+    let added = serde_json::json!({
+        "0": {"content": "<unk>", "special": true},
+        "700": {"content": "[ADD]", "special": false, "normalized": false},
+    });
     assert_eq!(
         named("added_tokens_decoder", added).document("x[ADD] y<s>z").unwrap(),
         [1, 461, 683, 347, 573, 1, 347, 343]
     );
+    // A token takes the spaces around it if its flags say so, also one that the file has without them.
+    let flags = serde_json::json!({"1": {"content": "<s>", "special": true, "lstrip": true, "rstrip": true}});
+    let stripping = named("added_tokens_decoder", flags);
+    assert_eq!(stripping.document("x  <s>  z").unwrap(), [1, 461, 1, 347, 343]);
     let fill = changed("codellama", |_, config| config["fill_token"] = "<FILL_ME>".into()).unwrap();
     assert_eq!(fill.vocab_size(), 688);
 }

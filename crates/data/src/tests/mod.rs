@@ -7,4 +7,5 @@ mod kinds;
 mod labels;
 mod leak;
 mod packing;
+mod sentencepiece;
 mod tokens;

@@ -23,11 +23,16 @@ pub(super) enum Class {
 }
 
 impl Class {
+    /// Whether the class, and not the files alone, decides for a model of this type. Without a model's
+    /// configuration it does.
+    pub fn rebuilds(model_type: &str) -> bool {
+        ["", "llama", "smollm3"].contains(&model_type)
+    }
+
     /// The class of these files, if transformers builds it anew.
     pub fn of(tokenizer: &Value, config: &Value, model: &Value) -> Option<Self> {
-        // Without a model's configuration the class alone decides.
         let model_type = model["model_type"].as_str().unwrap_or_default();
-        if !["", "llama", "smollm3"].contains(&model_type) || tokenizer["model"]["type"] != "BPE" {
+        if !Self::rebuilds(model_type) || tokenizer["model"]["type"] != "BPE" {
             return None;
         }
         let named = config["tokenizer_class"]
@@ -105,57 +110,4 @@ fn mentions(part: &Value, name: &str) -> bool {
         Value::Array(items) => items.iter().any(|value| mentions(value, name)),
         _ => false,
     }
-}
-
-/// Special tokens that the configuration names and that the file may lack, each with its flag
-/// `special`: transformers adds them, with the next free ids.
-pub(super) fn named_tokens(config: &Value, class: Option<Class>) -> Vec<(String, bool)> {
-    let text = |value: &Value| value.as_str().or_else(|| value["content"].as_str()).map(str::to_owned);
-    let mut tokens: Vec<(String, bool)> = Vec::new();
-    if let Value::Object(added) = &config["added_tokens_decoder"] {
-        let mut numbered: Vec<(u64, &Value)> = added
-            .iter()
-            .filter_map(|(id, token)| Some((id.parse().ok()?, token)))
-            .collect();
-        numbered.sort_by_key(|(id, _)| *id);
-        tokens.extend(numbered.into_iter().filter_map(|(_, token)| {
-            let special = token["special"].as_bool().unwrap_or(false);
-            text(token).map(|content| (content, special))
-        }));
-    }
-    let named = [
-        "bos_token",
-        "eos_token",
-        "unk_token",
-        "sep_token",
-        "pad_token",
-        "cls_token",
-        "mask_token",
-    ];
-    tokens.extend(named.iter().filter_map(|name| text(&config[*name])).map(|t| (t, true)));
-    for list in ["additional_special_tokens", "extra_special_tokens"] {
-        let listed: Vec<&Value> = match &config[list] {
-            Value::Array(items) => items.iter().collect(),
-            Value::Object(fields) => fields.values().collect(),
-            _ => Vec::new(),
-        };
-        tokens.extend(listed.into_iter().filter_map(text).map(|t| (t, true)));
-    }
-    if class == Some(Class::CodeLlama) {
-        let defaults = [
-            ("prefix_token", "\u{2581}<PRE>"),
-            ("middle_token", "\u{2581}<MID>"),
-            ("suffix_token", "\u{2581}<SUF>"),
-            ("eot_token", "\u{2581}<EOT>"),
-            ("fill_token", "<FILL_ME>"),
-        ];
-        for (name, default) in defaults {
-            let token = match config.get(name) {
-                None => Some(default.to_owned()),
-                Some(value) => text(value),
-            };
-            tokens.extend(token.map(|t| (t, true)));
-        }
-    }
-    tokens
 }

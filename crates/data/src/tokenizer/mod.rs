@@ -1,10 +1,12 @@
-//! Text to token ids and back, by the model's own `tokenizer.json`.
+//! Text to token ids and back, by the model's own `tokenizer.json` or SentencePiece `tokenizer.model`.
 //!
 //! Ids are those of transformers 5 (`AutoTokenizer`) for the same directory: special tokens at the start
-//! and end of a text in `special.rs`, classes with rules of their own in `class.rs`. It reads
-//! Hugging Face's files only (no `tokenizer.model`).
+//! and end of a text in `special.rs`, classes with rules of their own in `class.rs`, tokens that the
+//! configuration adds in `added.rs`, model files in `sentencepiece`.
 
+mod added;
 mod class;
+mod sentencepiece;
 mod special;
 
 pub use special::{Choice, SpecialInText, SpecialTokens};
@@ -14,7 +16,7 @@ use super::{
     chat::{self, Message},
     template::Clock,
 };
-use class::{Class, named_tokens};
+use class::Class;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use special::Affixes;
@@ -30,11 +32,14 @@ macro_rules! micro {
 pub const MICRO_CONFIG: &str = micro!("config.json");
 
 const TOKENIZER: &str = "tokenizer.json";
+/// SentencePiece's model file, read where there is no [`TOKENIZER`].
+const PIECES: &str = "tokenizer.model";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const MODEL_CONFIG: &str = "config.json";
 const CHAT_TEMPLATE: &str = "chat_template.jinja";
 const SPECIAL_TOKENS: &str = "special_tokens_map.json";
+const ADDED_TOKENS: &str = "added_tokens.json";
 
 /// A model's tokenizer, its end-of-sequence tokens and its chat template.
 #[derive(Clone)]
@@ -69,6 +74,8 @@ pub struct Tokenizer {
     pub(super) chat_date: Clock,
     hash: String,
     files: Vec<(String, String)>,
+    /// [`PIECES`] as it came, where it is what was read.
+    pieces: Option<Arc<[u8]>>,
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -84,32 +91,52 @@ impl std::fmt::Debug for Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads a model directory: `tokenizer.json`, and where they are there
-    /// `tokenizer_config.json`, `generation_config.json`, `config.json` (for the end of sequence)
+    /// Reads a model directory: `tokenizer.json` or else SentencePiece's `tokenizer.model`, and where they
+    /// are there `tokenizer_config.json`, `generation_config.json`, `config.json` (for the end of sequence)
     /// and `chat_template.jinja`.
     ///
     /// # Errors
-    /// `tokenizer.json` absent or not one; a companion file that is not JSON; no end-of-sequence
-    /// token named anywhere, or one that the vocabulary lacks.
+    /// Both tokenizer files absent, or the one that is read is not one; a companion file that is not JSON; no
+    /// end-of-sequence token named anywhere, or one that the vocabulary lacks.
     pub fn load(dir: &Path) -> Result<Self, DataError> {
+        let read = |name: &str| -> Result<Option<(String, String)>, DataError> {
+            let path = dir.join(name);
+            match std::fs::read_to_string(&path) {
+                Ok(text) => Ok(Some((name.to_owned(), text))),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(source) => Err(DataError::Read { path, source }),
+            }
+        };
         let mut files = Vec::new();
-        let names = [
+        for name in [
             TOKENIZER,
             TOKENIZER_CONFIG,
             GENERATION_CONFIG,
             SPECIAL_TOKENS,
             CHAT_TEMPLATE,
             MODEL_CONFIG,
-        ];
-        for name in names {
-            let path = dir.join(name);
-            match std::fs::read_to_string(&path) {
-                Ok(text) => files.push((name.to_owned(), text)),
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound && name != TOKENIZER => {}
-                Err(source) => return Err(DataError::Read { path, source }),
-            }
+        ] {
+            files.extend(read(name)?);
         }
-        Self::from_files(dir.display().to_string(), files)
+        let place = dir.display().to_string();
+        if files.iter().any(|(name, _)| name == TOKENIZER) {
+            return Self::from_files(place, files, None);
+        }
+        let pieces = match sentencepiece::read(&dir.join(PIECES)) {
+            Ok(Ok(bytes)) => bytes,
+            Ok(Err(error)) => {
+                let problem = error.to_string();
+                return Err(DataError::Tokenizer { place, problem });
+            }
+            Err(source) => {
+                // What is missing is the file that every tool can read.
+                let absent = source.kind() == std::io::ErrorKind::NotFound;
+                let path = dir.join(if absent { TOKENIZER } else { PIECES });
+                return Err(DataError::Read { path, source });
+            }
+        };
+        files.extend(read(ADDED_TOKENS)?);
+        Self::from_files(place, files, Some(pieces.into()))
     }
 
     /// The micro model's tokenizer, built in: byte-level BPE with 1024 tokens.
@@ -124,10 +151,11 @@ impl Tokenizer {
             (MODEL_CONFIG, MICRO_CONFIG),
         ];
         let files = files.map(|(name, text)| (name.to_owned(), text.to_owned()));
-        Self::from_files("builtin:micro".into(), files.into())
+        Self::from_files("builtin:micro".into(), files.into(), None)
     }
 
-    fn from_files(place: String, files: Vec<(String, String)>) -> Result<Self, DataError> {
+    /// Of the files of a directory, by name. `pieces` is a model file that takes the place of `tokenizer.json`.
+    fn from_files(place: String, files: Vec<(String, String)>, pieces: Option<Arc<[u8]>>) -> Result<Self, DataError> {
         let wrong = |problem: String| DataError::Tokenizer {
             place: place.clone(),
             problem,
@@ -138,23 +166,23 @@ impl Tokenizer {
                 serde_json::from_str(text).map_err(|e| wrong(format!("`{name}` is not JSON: {e}")))
             })
         };
-        let config = json(TOKENIZER_CONFIG)?;
-        let foreign = |e: String| {
-            wrong(format!(
-                "`{TOKENIZER}` is not a tokenizer of the `tokenizers` library: {e}"
-            ))
-        };
-        let text = file(TOKENIZER).unwrap_or_default();
-        let mut tree: Value = serde_json::from_str(text).map_err(|e| foreign(e.to_string()))?;
-        let class = Class::of(&tree, &config, &json(MODEL_CONFIG)?);
-        let mut inner = match class {
-            None => tokenizers::Tokenizer::from_bytes(text),
-            Some(class) => {
-                class.apply(&mut tree, &config);
-                tokenizers::Tokenizer::from_bytes(tree.to_string())
+        let mut config = json(TOKENIZER_CONFIG)?;
+        let recorded = Choice::recorded(&config).map_err(wrong)?;
+        let declared = (config["add_bos_token"].as_bool(), config["add_eos_token"].as_bool());
+        let (mut inner, class) = match &pieces {
+            None => of_json(file(TOKENIZER).unwrap_or_default(), &config, &json(MODEL_CONFIG)?).map_err(wrong)?,
+            Some(bytes) => {
+                let companions = sentencepiece::Companions {
+                    config: &config,
+                    model: &json(MODEL_CONFIG)?,
+                    map: &json(SPECIAL_TOKENS)?,
+                    added: &json(ADDED_TOKENS)?,
+                };
+                let converted = sentencepiece::convert(bytes, &companions).map_err(|e| wrong(e.to_string()))?;
+                config = converted.config;
+                (converted.inner, converted.class)
             }
-        }
-        .map_err(|e| foreign(e.to_string()))?;
+        };
         // Truncation and padding that were saved with the file: texts are neither cut nor padded here.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| wrong(e.to_string()))?;
@@ -164,7 +192,6 @@ impl Tokenizer {
         inner.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
         let hash = content_hash(&inner).map_err(wrong)?;
         let special = special_tokens(&config, &json(SPECIAL_TOKENS)?);
-        let recorded = Choice::recorded(&config).map_err(wrong)?;
         let mut eos_ids: Vec<u32> = Vec::new();
         if let Some((_, eos)) = special.iter().find(|(name, _)| name == "eos_token") {
             let id = inner.token_to_id(eos);
@@ -198,14 +225,7 @@ impl Tokenizer {
             )));
         }
         // After the end tokens: those must be in the vocabulary.
-        for (token, is_special) in named_tokens(&config, class) {
-            let token = tokenizers::AddedToken::from(token, is_special).normalized(false);
-            if is_special {
-                inner.add_special_tokens(&[token]);
-            } else {
-                inner.add_tokens(&[token]);
-            }
-        }
+        added::add(&mut inner, &config, class);
         let chat_template = file(CHAT_TEMPLATE)
             .map(str::to_owned)
             .or_else(|| template(&config, "default"));
@@ -214,7 +234,6 @@ impl Tokenizer {
             None => template(&config, "tool_use").filter(|_| config["chat_template"].is_array()),
         };
         let files = files.into_iter().filter(|(name, _)| name != MODEL_CONFIG).collect();
-        let declared = (config["add_bos_token"].as_bool(), config["add_eos_token"].as_bool());
         let anchor = anchor(&inner);
         let tokenizer = Self {
             inner: Arc::new(inner),
@@ -235,6 +254,7 @@ impl Tokenizer {
             chat_date: Clock::today(),
             hash,
             files,
+            pieces,
         };
         tokenizer.with_choice(Choice::default())
     }
@@ -426,15 +446,18 @@ impl Tokenizer {
     /// # Errors
     /// A file that can't be written.
     pub fn save(&self, dir: &Path) -> Result<(), DataError> {
-        let write = |name: &str, text: &str| {
+        let write = |name: &str, bytes: &[u8]| {
             let path = dir.join(name);
-            std::fs::write(&path, text).map_err(|source| DataError::Write { path, source })
+            std::fs::write(&path, bytes).map_err(|source| DataError::Write { path, source })
         };
         for (name, text) in self.files.iter().filter(|(name, _)| name != TOKENIZER_CONFIG) {
-            write(name, text)?;
+            write(name, text.as_bytes())?;
+        }
+        if let Some(pieces) = &self.pieces {
+            write(PIECES, pieces)?;
         }
         match self.config_file() {
-            Some((name, text)) => write(name, &text),
+            Some((name, text)) => write(name, text.as_bytes()),
             None => Ok(()),
         }
     }
@@ -453,6 +476,21 @@ impl Tokenizer {
             problem: error.to_string(),
         }
     }
+}
+
+/// The tokenizer of a `tokenizer.json`, as the class has it that transformers builds anew.
+fn of_json(text: &str, config: &Value, model: &Value) -> Result<(tokenizers::Tokenizer, Option<Class>), String> {
+    let foreign = |e: String| format!("`{TOKENIZER}` is not a tokenizer of the `tokenizers` library: {e}");
+    let mut tree: Value = serde_json::from_str(text).map_err(|e| foreign(e.to_string()))?;
+    let class = Class::of(&tree, config, model);
+    let inner = match class {
+        None => tokenizers::Tokenizer::from_bytes(text),
+        Some(class) => {
+            class.apply(&mut tree, config);
+            tokenizers::Tokenizer::from_bytes(tree.to_string())
+        }
+    };
+    Ok((inner.map_err(|e| foreign(e.to_string()))?, class))
 }
 
 /// The last token of a short word: visible, complete, and not a single byte that the decoder would
@@ -475,26 +513,17 @@ fn content_hash(inner: &tokenizers::Tokenizer) -> Result<String, String> {
 /// `bos_token`, `eos_token` and so on: a string, or an object with `content`. What the configuration
 /// does not name, `special_tokens_map.json` may.
 fn special_tokens(config: &Value, map: &Value) -> Vec<(String, String)> {
-    [
-        "bos_token",
-        "eos_token",
-        "pad_token",
-        "unk_token",
-        "sep_token",
-        "cls_token",
-        "mask_token",
-    ]
-    .into_iter()
-    .filter_map(|name| {
-        let value = if config[name].is_null() {
-            &map[name]
-        } else {
-            &config[name]
-        };
-        let text = value.as_str().or_else(|| value["content"].as_str())?;
-        Some((name.to_owned(), text.to_owned()))
-    })
-    .collect()
+    added::NAMED
+        .into_iter()
+        .filter_map(|name| {
+            let value = if config[name].is_null() {
+                &map[name]
+            } else {
+                &config[name]
+            };
+            Some((name.to_owned(), added::text(value)?.to_owned()))
+        })
+        .collect()
 }
 
 /// `chat_template`: a string, or a list of named ones of which that with this name is taken.

@@ -1,10 +1,10 @@
 //! Special tokens at the start and end of a text, and those that a text spells.
 //!
 //! Which ones a tokenizer adds follows transformers 5 (`add_special_tokens=True`): the post-processor
-//! of `tokenizer.json` decides. `add_bos_token` and `add_eos_token` of `tokenizer_config.json` have no
-//! effect next to a `tokenizer.json`. The settings `data.special_tokens` and `data.special_in_text`
-//! override it; a model that was trained with an override keeps it in `tokenizer_config.json` under
-//! `wmtp`, so that its evaluation makes the same choice.
+//! of `tokenizer.json` decides, and `add_bos_token` and `add_eos_token` of `tokenizer_config.json` have no
+//! effect; next to a `tokenizer.model` they decide. The settings `data.special_tokens` and
+//! `data.special_in_text` override it; a model that was trained with an override keeps it in
+//! `tokenizer_config.json` under `wmtp`, so that its evaluation makes the same choice.
 
 use super::{DataError, Tokenizer};
 use schemars::JsonSchema;
@@ -310,6 +310,13 @@ impl Tokenizer {
             return None;
         }
         let bos = self.bos_id().ok();
+        if self.pieces.is_some() && self.declared.0.is_none() && self.post.begin.is_empty() && bos.is_some() {
+            return Some(format!(
+                "`tokenizer_config.json` of {} has no `add_bos_token`, so that no BOS begins a text, as in transformers; \
+                 Llama's own code adds it: `data.special_tokens: always` does",
+                self.place
+            ));
+        }
         let adds = |id: Option<u32>, ids: &[u32]| id.is_some_and(|id| ids.contains(&id));
         let differs = [
             ("add_bos_token", self.declared.0, adds(bos, &self.post.begin)),
