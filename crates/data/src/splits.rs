@@ -74,7 +74,7 @@ pub struct ShortFile {
 }
 
 impl Splits {
-    /// `data.text` without any problems: every [`HELD_OUT`]th document is held out, or the last of fewer.
+    /// `data.text` without any problems: every 20th document is held out, or the last of fewer.
     ///
     /// # Errors
     /// Unreadable text, evaluation problems in it, or nothing left to train on.
