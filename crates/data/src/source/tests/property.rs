@@ -137,7 +137,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Bytes are changed, or the end is cut off.
+    /// Bytes are changed, or the end is cut off. Panics of the Parquet crate are printed and become errors.
     #[test]
     fn a_damaged_file_is_records_or_one_sentence(
         name in prop::sample::select(vec!["chat.parquet", "nested/none.parquet", "nested/gzip.parquet", "messages.jsonl",

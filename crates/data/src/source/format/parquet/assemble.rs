@@ -50,6 +50,12 @@ pub(super) fn width(kind: &Type) -> usize {
     }
 }
 
+/// How often a field is there; the root of a schema has none.
+fn repetition(kind: &Type) -> Option<Repetition> {
+    let info = kind.get_basic_info();
+    info.has_repetition().then(|| info.repetition())
+}
+
 /// Position in the schema: levels, and the next primitive column.
 #[derive(Clone, Copy)]
 struct Level {
@@ -77,11 +83,11 @@ impl Node {
         if level.definition > DEEPEST {
             return Err("is nested too deeply; flatten it".into());
         }
-        match kind.get_basic_info().repetition() {
-            Repetition::REQUIRED => {}
-            Repetition::OPTIONAL => level.definition += 1,
+        match repetition(kind) {
+            Some(Repetition::OPTIONAL) => level.definition += 1,
             // A list of its own, without an annotation.
-            Repetition::REPEATED => return Self::list(kind, level, Self::value),
+            Some(Repetition::REPEATED) => return Self::list(kind, level, Self::value),
+            Some(Repetition::REQUIRED) | None => {}
         }
         Self::value(kind, level)
     }
@@ -110,7 +116,7 @@ impl Node {
         let info = kind.get_basic_info();
         let (converted, logical) = (info.converted_type(), info.logical_type_ref());
         let repeated = match kind.get_fields() {
-            [only] if only.get_basic_info().repetition() == Repetition::REPEATED => Some(only),
+            [only] if repetition(only) == Some(Repetition::REPEATED) => Some(only),
             _ => None,
         };
         let is_list = converted == ConvertedType::LIST || matches!(logical, Some(LogicalType::List));
@@ -135,7 +141,7 @@ impl Node {
         }) else {
             return Self::value(repeated, level);
         };
-        let nested = only.get_basic_info().repetition() == Repetition::REPEATED;
+        let nested = repetition(only) == Some(Repetition::REPEATED);
         let named = repeated.name() == "array" || repeated.name().ends_with("_tuple");
         match named && !nested {
             true => Self::value(repeated, level),

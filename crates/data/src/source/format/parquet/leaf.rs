@@ -4,6 +4,7 @@ use parquet::{
     basic::{ConvertedType, LogicalType, Type as Physical},
     column::reader::{ColumnReader, ColumnReaderImpl},
     data_type::{ByteArray, DataType},
+    errors::ParquetError,
     schema::types::ColumnDescPtr,
 };
 use serde_json::{Number, Value};
@@ -24,10 +25,21 @@ pub(super) enum Fault {
     NotText(String),
 }
 
+impl From<ParquetError> for Fault {
+    fn from(error: ParquetError) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}
+
 impl From<String> for Fault {
     fn from(problem: String) -> Self {
         Self::Damaged(problem)
     }
+}
+
+/// Runs code of the Parquet crate, which asserts what damaged bytes can break: a panic is an error as well.
+pub(super) fn guarded<T>(read: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(Fault::Damaged("it cannot be decoded".into())))
 }
 
 /// A column and those of its entries that are decoded and not taken.
@@ -92,17 +104,13 @@ impl Leaf {
         let mut empty = 0;
         while self.begun < rows + repeated && self.unread > 0 && empty < EMPTY_PAGES {
             let before = self.unread;
-            // The decoders assert what damaged pages can break.
-            let decoded = catch_unwind(AssertUnwindSafe(|| self.decode(rows)));
-            decoded
-                .unwrap_or_else(|_| Err(Fault::Damaged("it cannot be decoded".into())))
-                .map_err(|fault| {
-                    let path = self.descr.path().string();
-                    match fault {
-                        Fault::Damaged(problem) => Fault::Damaged(format!("column `{path}`: {problem}")),
-                        Fault::NotText(_) => Fault::NotText(path),
-                    }
-                })?;
+            guarded(|| self.decode(rows)).map_err(|fault| {
+                let path = self.descr.path().string();
+                match fault {
+                    Fault::Damaged(problem) => Fault::Damaged(format!("column `{path}`: {problem}")),
+                    Fault::NotText(_) => Fault::NotText(path),
+                }
+            })?;
             // A reader stops at an empty page, and some writers write those.
             empty = if self.unread == before { empty + 1 } else { 0 };
         }
@@ -174,14 +182,12 @@ impl Leaf {
         let (mut definitions, mut repetitions, mut values) = (Vec::new(), Vec::new(), Vec::new());
         let defined = self.descr.max_def_level() > 0;
         let repeated = self.descr.max_rep_level() > 0;
-        let (_, _, entries) = reader
-            .read_records(
-                rows,
-                defined.then_some(&mut definitions),
-                repeated.then_some(&mut repetitions),
-                &mut values,
-            )
-            .map_err(|error| Fault::Damaged(error.to_string()))?;
+        let (_, _, entries) = reader.read_records(
+            rows,
+            defined.then_some(&mut definitions),
+            repeated.then_some(&mut repetitions),
+            &mut values,
+        )?;
         if !defined {
             definitions.resize(entries, 0);
         }

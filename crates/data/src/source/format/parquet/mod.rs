@@ -9,11 +9,8 @@ mod leaf;
 use super::{DataFile, wrong};
 use crate::{DataError, Place, source::row::Row};
 use assemble::Node;
-use leaf::{Fault, Leaf};
-use parquet::{
-    errors::ParquetError,
-    file::reader::{FileReader, SerializedFileReader},
-};
+use leaf::{Fault, Leaf, guarded};
+use parquet::file::reader::{FileReader, SerializedFileReader};
 use serde_json::Map;
 use std::{fs::File, path::Path, sync::Arc};
 
@@ -45,7 +42,13 @@ fn open(path: &Path) -> Result<SerializedFileReader<File>, DataError> {
         path: path.to_owned(),
         source,
     })?;
-    SerializedFileReader::new(file).map_err(|error| damaged(path, &error.to_string(), None))
+    guarded(|| Ok(SerializedFileReader::new(file)?)).map_err(|fault| match fault {
+        Fault::Damaged(problem) => damaged(path, &problem, None),
+        Fault::NotText(column) => wrong(
+            path,
+            format!("has bytes that are not UTF-8 in `{column}`; save it as text"),
+        ),
+    })
 }
 
 /// The error of a file that is not what its format says.
@@ -111,7 +114,7 @@ impl ParquetRows {
     }
 
     /// Begins the next row group; false after the last one.
-    fn next_group(&mut self) -> Result<bool, ParquetError> {
+    fn next_group(&mut self) -> Result<bool, Fault> {
         if self.group >= self.reader.num_row_groups() {
             return Ok(false);
         }
@@ -128,7 +131,7 @@ impl ParquetRows {
     /// Decodes the next batch; false at the end.
     fn next_batch(&mut self) -> Result<bool, Fault> {
         while self.left == 0 {
-            if !self.next_group().map_err(|error| Fault::Damaged(error.to_string()))? {
+            if !guarded(|| self.next_group())? {
                 return Ok(false);
             }
         }
