@@ -77,6 +77,13 @@ pub struct Yarn {
     pub truncate: bool,
 }
 
+impl Yarn {
+    /// `beta_fast` where a file does not name it.
+    pub(crate) const BETA_FAST: f64 = 32.0;
+    /// `beta_slow` where a file does not name it.
+    pub(crate) const BETA_SLOW: f64 = 1.0;
+}
+
 /// How a file states the factor of cosines and sines.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum YarnScale {
@@ -481,9 +488,15 @@ fn yarn_json(yarn: &Yarn) -> Value {
         "rope_type": "yarn",
         "factor": yarn.factor,
         "original_max_position_embeddings": yarn.original_max_position_embeddings as u64,
-        "beta_fast": yarn.beta_fast,
-        "beta_slow": yarn.beta_slow,
     });
+    for (name, value, default) in [
+        ("beta_fast", yarn.beta_fast, Yarn::BETA_FAST),
+        ("beta_slow", yarn.beta_slow, Yarn::BETA_SLOW),
+    ] {
+        if value != default {
+            block[name] = json!(value);
+        }
+    }
     match yarn.scale {
         YarnScale::Paper => {}
         YarnScale::Stated => block["attention_factor"] = json!(yarn.attention_factor),

@@ -178,8 +178,8 @@ fn yarn(prefix: &str, inner: &mut Fields<'_>, top: &Top) -> Yarn {
     Yarn {
         factor,
         original_max_position_embeddings: original,
-        beta_fast: inner.number("beta_fast", Some(32.0)),
-        beta_slow: inner.number("beta_slow", Some(1.0)),
+        beta_fast: inner.number("beta_fast", Some(Yarn::BETA_FAST)),
+        beta_slow: inner.number("beta_slow", Some(Yarn::BETA_SLOW)),
         attention_factor: scale.factor(factor).or(stated).unwrap_or(1.0),
         scale,
         truncate: inner.flag("truncate", true),

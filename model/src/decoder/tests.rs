@@ -297,18 +297,20 @@ fn the_halves_of_a_layer_have_the_gradients_of_single_operations() {
 /// computed again.
 #[test]
 fn layers_have_the_gradients_of_f64_in_every_type() {
-    let biased = every_type(&with_biases());
+    let biased = every_type(&with_biases(), 1.0);
     let biases = biased.iter().filter(|(name, _)| name.ends_with("_proj.bias"));
     assert_eq!(biases.count(), 4 * 5);
-    let normed = every_type(&with_head_norms());
+    // These two pass on more of the rounding, in f16 (in burn's operations) 2 and 4 times as much.
+    let normed = every_type(&with_head_norms(), 3.0);
     let norms = normed
         .iter()
         .filter(|(name, _)| name.contains("q_norm") || name.contains("k_norm"));
     assert_eq!(norms.count(), 2 * 5);
-    every_type(&without_rotation());
+    every_type(&without_rotation(), 2.0);
 }
 
-fn every_type(config: &LlamaConfig) -> Vec<Gradient> {
+/// The gradients in f64. `rounding` is what those in bf16 and f16 are worse by than with plain layers.
+fn every_type(config: &LlamaConfig, rounding: f64) -> Vec<Gradient> {
     let exact = gradients_of(config, Device::flex(), DType::F64, Compute::default(), false);
     let compute = |precision, recompute| Compute {
         precision,
@@ -327,6 +329,7 @@ fn every_type(config: &LlamaConfig) -> Vec<Gradient> {
             let found = gradients_of(config, Device::flex(), dtype, compute, true);
             let error = error(&found, &exact);
             println!("{dtype:?}, {compute:?}: {error:.1e}");
+            let bound = if bound > 1e-3 { bound * rounding } else { bound };
             assert!(error <= bound, "{dtype:?}, {compute:?}: {error:e}");
         }
     }
