@@ -141,7 +141,7 @@ fn data_that_do_not_fit_are_named() {
     room.refuses(
         &["train", "baseline", "--model", "good", "--data", "empty"],
         2,
-        &["empty", "mbpp.jsonl"],
+        &["empty", "holds no JSON, Parquet or text file"],
     );
     room.nothing_written();
 }

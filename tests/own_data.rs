@@ -37,8 +37,7 @@ fn file(name: &str) -> String {
 
 /// ChatML, with tools and contents that may be absent.
 fn model(home: &Path) -> String {
-    let dir = home.join("model");
-    succeed(wmtp(home).args(["convert", "builtin:micro", "model"]));
+    let dir = wmtp::pipeline::builtin_model("micro", home, &burn::tensor::Device::flex()).expect("a model");
     let config = dir.join("tokenizer_config.json");
     let mut text: serde_json::Value = serde_json::from_slice(&fs::read(&config).expect("a file")).expect("JSON");
     text["chat_template"] = "{% for m in messages %}{{ '### ' + m['role'] + '\n' + (m['content'] or '') + '\n' }}\

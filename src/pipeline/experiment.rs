@@ -238,7 +238,8 @@ fn stages(mut training: Training<'_>, scorer: Option<Box<dyn Scorer>>) -> Result
         &training.start.recipe,
     )
     .inspect_err(|_| request.progress.close())?;
-    if request.recipe.scorer.models_needed().reference.is_some() {
+    let needs_reference = request.recipe.scorer.models_needed().reference.is_some();
+    if needs_reference && request.model_dirs.reference.is_none() {
         let mut request = request.clone();
         request.model_dirs.reference = Some(left);
         return Training {

@@ -59,8 +59,8 @@ pub(super) fn pretrain(
     let recipe = &request.recipe;
     let total_steps = recipe.train.pretrain.steps;
     let of = match request.pipeline {
-        Pipeline::Rho1 => "the reference model",
-        Pipeline::Critic | Pipeline::Baseline => "the model",
+        Pipeline::Rho1 if request.model_dirs.reference.is_none() => "the reference model",
+        _ => "the model",
     };
     request
         .progress

@@ -72,11 +72,6 @@ impl Recipe {
             "train.pretrain.steps",
             "must be 0 with `train.lora`: adapters are trained on a model that knows something already",
         );
-        check.when(
-            pretrained && self.model.reference.is_some(),
-            "train.pretrain.steps",
-            "must be 0 with `model.reference`: the stage trains a reference model of its own",
-        );
         if needs.reference.is_some() && !pretrained && blank(self.model.reference.as_deref()) {
             check.say("model.reference", format!(
                 " is missing: the scorer `{scorer}` compares with a reference model, so set it to a directory or URI with the same tokenizer"

@@ -81,6 +81,8 @@ const GROUND: &[&str] = &[
 const CIRCLES: &[(&str, &[&str])] = &[
     // An interpreter: values, expressions and filters evaluate each other.
     ("crates/data", &["template/"]),
+    // The card of a hub's data set names folders, which are read as folders are.
+    ("crates/data", &["source/card", "source/files"]),
     // A recursive type: the settings of `shuffled` hold another scorer's, of any kind in the list.
     ("crates/scorer", &[""]),
 ];
@@ -145,7 +147,7 @@ fn a_forbidden_import_is_seen() {
             Some("pipeline/train.rs") => format!("{text}\n{added}\n"),
             _ => text,
         });
-        assert_eq!(forbidden(&sources), ["train imports cli"], "{added}");
+        assert_eq!(forbidden(&sources), ["pipeline imports cli"], "{added}");
     }
     for harmless in [
         "// use crate::cli::main;",

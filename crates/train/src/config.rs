@@ -206,8 +206,9 @@ impl TrainConfig {
 /// Recipe section `train.pretrain`: a stage before the value head is learned and before tokens are weighted,
 /// with a schedule of its own. A scorer can tell nothing from a model that knows nothing.
 ///
-/// With `scorer.kind: rho1` the stage trains the reference model, and the weighted stage starts from the same
-/// random weights as the stage did; with every other scorer the weighted stage continues where it ended.
+/// With `scorer.kind: rho1` and without `model.reference` the stage trains the reference model, and the weighted
+/// stage starts from the same random weights as the stage did. Otherwise the weighted stage continues where it
+/// ended.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PretrainConfig {

@@ -224,3 +224,25 @@ pub(super) fn not_blank(at: &At, text: String) -> Result<String, DataError> {
         false => Ok(text),
     }
 }
+
+/// A finite number.
+pub(super) fn finite(at: &At, value: &Value, expected: &str) -> Result<f32, DataError> {
+    let number = value
+        .as_f64()
+        .map(|number| number as f32)
+        .filter(|number| number.is_finite());
+    number.ok_or_else(|| at.found(value, expected))
+}
+
+/// A weight: finite, 0 or more.
+///
+/// # Errors
+/// Something else.
+pub(super) fn weight(at: &At, value: &Value) -> Result<f32, DataError> {
+    const EXPECTED: &str = "a finite number of 0 or more";
+    let number = finite(at, value, EXPECTED)?;
+    match number >= 0.0 {
+        true => Ok(number),
+        false => Err(at.found(value, EXPECTED)),
+    }
+}

@@ -1,6 +1,6 @@
 //! Messages in the spellings of OpenAI, TRL, axolotl and LLaMA-Factory, as those that chat templates read.
 
-use super::fields::not_blank;
+use super::fields::{self, not_blank};
 use crate::{DataError, chat::Message, source::row::At};
 use serde_json::{Map, Value, json};
 
@@ -198,7 +198,7 @@ fn weights(at: &At, given: &mut Map<String, Value>, message: &mut Message) -> Re
         .map(|weight| ("weight", weight))
         .or(loss_weight.map(|weight| ("loss_weight", weight)));
     if let Some((name, weight)) = weight {
-        let number = super::optional::weight(&at.field(name), &weight)?;
+        let number = fields::weight(&at.field(name), &weight)?;
         message.insert("weight".into(), json!(number));
     }
     match given.shift_remove("train") {

@@ -1,7 +1,10 @@
 //! Columns that any schema may have: `reward` or `label`, `weight`, `spans`, `task_id`, `tests`,
 //! `test_setup`, `language`; and the record that is made with them.
 
-use super::{fields::Fields, message::is_answer};
+use super::{
+    fields::{Fields, finite, weight},
+    message::is_answer,
+};
 use crate::{Body, DataError, Record, Sample, Span, Tests, source::row::At};
 use serde_json::Value;
 
@@ -90,28 +93,6 @@ pub(super) fn name(row: &mut Fields, column: &str) -> Result<Option<String>, Dat
         Some(Value::String(name)) => Ok(Some(name)),
         Some(Value::Number(number)) if !number.is_f64() => Ok(Some(number.to_string())),
         Some(other) => Err(row.at(column).found(&other, "a text or an integer")),
-    }
-}
-
-/// A finite number.
-fn finite(at: &At, value: &Value, expected: &str) -> Result<f32, DataError> {
-    let number = value
-        .as_f64()
-        .map(|number| number as f32)
-        .filter(|number| number.is_finite());
-    number.ok_or_else(|| at.found(value, expected))
-}
-
-/// A weight: finite, 0 or more.
-///
-/// # Errors
-/// Something else.
-pub(super) fn weight(at: &At, value: &Value) -> Result<f32, DataError> {
-    const EXPECTED: &str = "a finite number of 0 or more";
-    let number = finite(at, value, EXPECTED)?;
-    match number >= 0.0 {
-        true => Ok(number),
-        false => Err(at.found(value, EXPECTED)),
     }
 }
 
