@@ -99,7 +99,10 @@ fn pytorch_weights_alone_are_read() {
     let case = Case::new("bin-only");
     let scored = case.json(&["score", "--model", "model", "--text", "text.txt"]);
     let losses = scored["ce"][0].as_array().expect("a list");
-    assert!(losses.len() > 1 && losses.iter().all(serde_json::Value::is_number), "{scored}");
+    assert!(
+        losses.len() > 1 && losses.iter().all(serde_json::Value::is_number),
+        "{scored}"
+    );
 }
 
 #[test]

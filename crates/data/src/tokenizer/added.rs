@@ -25,6 +25,22 @@ pub(super) fn text(token: &Value) -> Option<&str> {
     token.as_str().or_else(|| token["content"].as_str())
 }
 
+/// `bos_token`, `eos_token` and so on: a string, or an object with `content`. What the configuration
+/// does not name, `special_tokens_map.json` may.
+pub(super) fn special_tokens(config: &Value, map: &Value) -> Vec<(String, String)> {
+    NAMED
+        .into_iter()
+        .filter_map(|name| {
+            let value = if config[name].is_null() {
+                &map[name]
+            } else {
+                &config[name]
+            };
+            Some((name.to_owned(), text(value)?.to_owned()))
+        })
+        .collect()
+}
+
 /// The tokens of `added_tokens_decoder`, in the order of their ids.
 pub(super) fn added_tokens(config: &Value) -> Vec<AddedToken> {
     let added = config["added_tokens_decoder"].as_object();

@@ -101,6 +101,25 @@ impl Class {
     }
 }
 
+/// The tokenizer of a `tokenizer.json`, as the class has it that transformers builds anew.
+pub(super) fn read(
+    text: &str,
+    config: &Value,
+    model: &Value,
+) -> Result<(tokenizers::Tokenizer, Option<Class>), String> {
+    let foreign = |e: String| format!("`tokenizer.json` is not a tokenizer of the `tokenizers` library: {e}");
+    let mut tree: Value = serde_json::from_str(text).map_err(|e| foreign(e.to_string()))?;
+    let class = Class::of(&tree, config, model);
+    let inner = match class {
+        None => tokenizers::Tokenizer::from_bytes(text),
+        Some(class) => {
+            class.apply(&mut tree, config);
+            tokenizers::Tokenizer::from_bytes(tree.to_string())
+        }
+    };
+    Ok((inner.map_err(|e| foreign(e.to_string()))?, class))
+}
+
 /// Whether `part` or a part of it has this type.
 fn mentions(part: &Value, name: &str) -> bool {
     match part {

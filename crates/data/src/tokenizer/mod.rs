@@ -16,7 +16,6 @@ use super::{
     chat::{self, Message},
     template::Clock,
 };
-use class::Class;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use special::Affixes;
@@ -170,7 +169,7 @@ impl Tokenizer {
         let recorded = Choice::recorded(&config).map_err(wrong)?;
         let declared = (config["add_bos_token"].as_bool(), config["add_eos_token"].as_bool());
         let (mut inner, class) = match &pieces {
-            None => of_json(file(TOKENIZER).unwrap_or_default(), &config, &json(MODEL_CONFIG)?).map_err(wrong)?,
+            None => class::read(file(TOKENIZER).unwrap_or_default(), &config, &json(MODEL_CONFIG)?).map_err(wrong)?,
             Some(bytes) => {
                 let companions = sentencepiece::Companions {
                     config: &config,
@@ -191,7 +190,7 @@ impl Tokenizer {
         let post_processor = inner.get_post_processor().cloned();
         inner.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
         let hash = content_hash(&inner).map_err(wrong)?;
-        let special = special_tokens(&config, &json(SPECIAL_TOKENS)?);
+        let special = added::special_tokens(&config, &json(SPECIAL_TOKENS)?);
         let mut eos_ids: Vec<u32> = Vec::new();
         if let Some((_, eos)) = special.iter().find(|(name, _)| name == "eos_token") {
             let id = inner.token_to_id(eos);
@@ -478,21 +477,6 @@ impl Tokenizer {
     }
 }
 
-/// The tokenizer of a `tokenizer.json`, as the class has it that transformers builds anew.
-fn of_json(text: &str, config: &Value, model: &Value) -> Result<(tokenizers::Tokenizer, Option<Class>), String> {
-    let foreign = |e: String| format!("`{TOKENIZER}` is not a tokenizer of the `tokenizers` library: {e}");
-    let mut tree: Value = serde_json::from_str(text).map_err(|e| foreign(e.to_string()))?;
-    let class = Class::of(&tree, config, model);
-    let inner = match class {
-        None => tokenizers::Tokenizer::from_bytes(text),
-        Some(class) => {
-            class.apply(&mut tree, config);
-            tokenizers::Tokenizer::from_bytes(tree.to_string())
-        }
-    };
-    Ok((inner.map_err(|e| foreign(e.to_string()))?, class))
-}
-
 /// The last token of a short word: visible, complete, and not a single byte that the decoder would
 /// join with bytes after it.
 fn anchor(inner: &tokenizers::Tokenizer) -> Option<(u32, String)> {
@@ -508,22 +492,6 @@ fn anchor(inner: &tokenizers::Tokenizer) -> Option<(u32, String)> {
 fn content_hash(inner: &tokenizers::Tokenizer) -> Result<String, String> {
     let text = inner.to_string(false).map_err(|e| e.to_string())?;
     Ok(hex::encode(Sha256::digest(text.as_bytes())))
-}
-
-/// `bos_token`, `eos_token` and so on: a string, or an object with `content`. What the configuration
-/// does not name, `special_tokens_map.json` may.
-fn special_tokens(config: &Value, map: &Value) -> Vec<(String, String)> {
-    added::NAMED
-        .into_iter()
-        .filter_map(|name| {
-            let value = if config[name].is_null() {
-                &map[name]
-            } else {
-                &config[name]
-            };
-            Some((name.to_owned(), added::text(value)?.to_owned()))
-        })
-        .collect()
 }
 
 /// `chat_template`: a string, or a list of named ones of which that with this name is taken.

@@ -312,8 +312,8 @@ impl Tokenizer {
         let bos = self.bos_id().ok();
         if self.pieces.is_some() && self.declared.0.is_none() && self.post.begin.is_empty() && bos.is_some() {
             return Some(format!(
-                "`tokenizer_config.json` of {} has no `add_bos_token`, so that no BOS begins a text, as in transformers; \
-                 Llama's own code adds it: `data.special_tokens: always` does",
+                "`tokenizer_config.json` of {} has no `add_bos_token`: no BOS begins a text, as in transformers; \
+                 `data.special_tokens: always` adds it",
                 self.place
             ));
         }

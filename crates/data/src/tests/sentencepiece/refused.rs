@@ -102,12 +102,32 @@ fn what_sentencepiece_does_not_load_is_refused() {
             vec![bytes(3, &bytes(2, &[255, 255, 255, 255, 1]))],
             "table of replacements",
         ),
+        // A trie without a unit, and one whose root leads out of it.
+        (
+            vec![bytes(3, &bytes(2, &[0, 0, 0, 0, b'x', 0]))],
+            "table of replacements",
+        ),
+        (
+            vec![bytes(3, &bytes(2, &[4, 0, 0, 0, 0, 4, 0, 0, b'x', 0]))],
+            "table of replacements",
+        ),
     ] {
         let message = refused(&file(&pieces));
         assert!(message.contains(says), "{says}: {message}");
     }
     let no_unknown = [a, bytes(2, &[3 << 3, 2]), bytes(3, &[])].concat();
     assert!(refused(&no_unknown).contains("no unknown token"));
+}
+
+/// Runs of one character, of all lengths: every split of one is a merge.
+#[test]
+fn a_vocabulary_with_more_merges_than_memory_is_refused() {
+    let runs = |letter: &str| -> Vec<u8> {
+        let runs = (1..=1000).map(|length| piece(&letter.repeat(length), -1.0, 1));
+        runs.collect::<Vec<_>>().concat()
+    };
+    let all: Vec<Vec<u8>> = ["a", "b", "c", "d", "e"].iter().map(|letter| runs(letter)).collect();
+    assert!(refused(&file(&all)).contains("over two million merges"));
 }
 
 /// The cut is seen wherever it is, unless everything that decides ids comes before it.
@@ -148,10 +168,10 @@ proptest! {
             let at = at.index(changed.len());
             changed[at] = byte;
         }
-        if let Ok(tokenizer) = load(&directory(&changed, &[])) {
-            if let Ok(ids) = tokenizer.document(&STRINGS[text]) {
-                tokenizer.decode(&ids).unwrap();
-            }
+        if let Ok(tokenizer) = load(&directory(&changed, &[]))
+            && let Ok(ids) = tokenizer.document(&STRINGS[text])
+        {
+            tokenizer.decode(&ids).unwrap();
         }
     }
 
@@ -167,9 +187,8 @@ proptest! {
         changed[at] = byte;
         if let Ok(tokenizer) = load(&directory(&changed, &[])) {
             let text: String = (1..0x3000).chain(0x1_f600..0x1_f700).filter_map(char::from_u32).collect();
-            if let Ok(ids) = tokenizer.document(&text) {
-                tokenizer.decode(&ids).unwrap();
-            }
+            let ids = tokenizer.document(&text).unwrap();
+            tokenizer.decode(&ids).unwrap();
         }
     }
 }

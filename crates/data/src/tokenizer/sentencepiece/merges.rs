@@ -3,31 +3,34 @@
 //! Every split of a piece into two pieces is a merge. Both orders are those of transformers 5, which agree
 //! where ids have the order of scores, as trainers write them.
 
-use super::model::{Piece, PieceKind};
-use std::collections::HashMap;
+use super::{
+    error::PiecesError,
+    model::{Piece, PieceKind},
+};
+use std::{cmp::Ordering, collections::HashMap};
 
 /// Two pieces that become one, by name; the first of a list is applied first.
 pub(super) type Merges = Vec<(String, String)>;
 
-/// Every split of `whole`, by the position in its bytes.
-fn splits(whole: &str) -> impl Iterator<Item = (&str, &str)> {
-    whole.char_indices().skip(1).map(|(at, _)| whole.split_at(at))
-}
+/// Merges of a vocabulary; the largest known, Gemma's, have a quarter of this.
+const MAX_MERGES: usize = 1 << 21;
+/// Bytes of all their results; Gemma's have 4 million.
+const MAX_BYTES: usize = 64 << 20;
 
 /// By the id of the result, then the length of the left part. Pieces of every kind take part, as in the
 /// classes that transformers builds from vocabulary and merges (`generate_merges`).
-pub(super) fn by_id(vocabulary: &[String]) -> Merges {
+pub(super) fn by_id(vocabulary: &[String]) -> Result<Merges, PiecesError> {
     let known: HashMap<&str, usize> = vocabulary.iter().map(String::as_str).zip(0..).collect();
-    let merges = vocabulary
-        .iter()
-        .flat_map(|whole| splits(whole).filter(|(left, right)| known.contains_key(left) && known.contains_key(right)));
-    owned(merges)
+    Ok(owned(&splits(
+        vocabulary.iter().map(|name| (name.as_str(), ())),
+        &known,
+    )?))
 }
 
 /// By score, highest first, then the id of the result, then the parts. Only normal pieces take part, as
 /// SentencePiece itself merges (`build_tokenizer_from_spm_proto`). `names` are the pieces' names, which the
 /// configuration may have changed.
-pub(super) fn by_score(pieces: &[Piece], names: &[String]) -> Merges {
+pub(super) fn by_score(pieces: &[Piece], names: &[String]) -> Result<Merges, PiecesError> {
     let normal: HashMap<&str, (f32, usize)> = pieces
         .iter()
         .zip(names)
@@ -35,20 +38,43 @@ pub(super) fn by_score(pieces: &[Piece], names: &[String]) -> Merges {
         .filter(|(_, (piece, _))| piece.kind == PieceKind::Normal)
         .map(|(id, (piece, name))| (name.as_str(), (piece.score, id)))
         .collect();
-    let mut ranked: Vec<(f32, usize, &str, &str)> = normal
-        .iter()
-        .flat_map(|(whole, &(score, id))| splits(whole).map(move |(left, right)| (score, id, left, right)))
-        .filter(|(_, _, left, right)| normal.contains_key(left) && normal.contains_key(right))
-        .collect();
-    ranked.sort_by(|a, b| {
-        let by_score = b.0.partial_cmp(&a.0).unwrap_or(std::cmp::Ordering::Equal);
-        by_score.then_with(|| (a.1, a.2, a.3).cmp(&(b.1, b.2, b.3)))
-    });
-    owned(ranked.into_iter().map(|(_, _, left, right)| (left, right)))
+    let mut merges = splits(normal.iter().map(|(name, rank)| (*name, *rank)), &normal)?;
+    merges.sort_by(
+        |((score, id), left, right), ((other_score, other_id), other_left, other_right)| {
+            let by_score = other_score.partial_cmp(score).unwrap_or(Ordering::Equal);
+            by_score.then_with(|| (id, left, right).cmp(&(other_id, other_left, other_right)))
+        },
+    );
+    Ok(owned(&merges))
 }
 
-fn owned<'a>(merges: impl Iterator<Item = (&'a str, &'a str)>) -> Merges {
-    merges
-        .map(|(left, right)| (left.to_owned(), right.to_owned()))
-        .collect()
+/// A merge that makes something of rank `R`.
+type Ranked<'a, R> = (R, &'a str, &'a str);
+
+/// Every split of every piece into two `known` ones, shorter left parts first. A made-up file may have very
+/// many, so that they are counted before they are copied.
+fn splits<'a, R: Copy, V>(
+    pieces: impl Iterator<Item = (&'a str, R)>,
+    known: &HashMap<&str, V>,
+) -> Result<Vec<Ranked<'a, R>>, PiecesError> {
+    let mut merges = Vec::new();
+    let mut bytes = 0;
+    for (whole, rank) in pieces {
+        for (at, _) in whole.char_indices().skip(1) {
+            let (left, right) = whole.split_at(at);
+            if known.contains_key(left) && known.contains_key(right) {
+                bytes += whole.len();
+                if merges.len() >= MAX_MERGES || bytes > MAX_BYTES {
+                    return Err(PiecesError::Damaged("its pieces have over two million merges"));
+                }
+                merges.push((rank, left, right));
+            }
+        }
+    }
+    Ok(merges)
+}
+
+fn owned<R>(merges: &[Ranked<'_, R>]) -> Merges {
+    let copied = |(_, left, right): &Ranked<'_, R>| ((*left).to_owned(), (*right).to_owned());
+    merges.iter().map(copied).collect()
 }

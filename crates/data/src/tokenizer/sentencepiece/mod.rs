@@ -8,9 +8,8 @@
 //!   that is removed, the space added at the start, pieces that the user defined. So do Unigram files of the
 //!   Llama classes, which transformers 5 would read as a BPE.
 //!
-//! `add_bos_token` and `add_eos_token` of `tokenizer_config.json` decide what begins and ends a text. The
-//! vocabulary, not the file, is what a checkpoint's `tokenizer.json` would hold; the file itself is kept as it
-//! came.
+//! `add_bos_token` and `add_eos_token` of `tokenizer_config.json` decide what begins and ends a text. A saved
+//! tokenizer keeps the file as it came.
 //!
 //! Source: `convert_slow_tokenizer.py` and `tokenization_utils_tokenizers.py` of transformers 5.24.
 
@@ -169,8 +168,8 @@ fn vocabulary(
         return Ok(unigram.into());
     }
     let merges = match layout {
-        Layout::File => merges::by_score(&file.pieces, names),
-        _ => merges::by_id(names),
+        Layout::File => merges::by_score(&file.pieces, names)?,
+        _ => merges::by_id(names)?,
     };
     let vocabulary: Vocab = names.iter().cloned().zip(0..).collect();
     let own_bytes = layout != Layout::File || file.byte_fallback;
