@@ -1,5 +1,5 @@
-//! Weights as other trainers and quantisers store them (`fixtures/families/make_stored.py`): PyTorch's files, 8 bits
-//! with scales, Fast-LLM's heads.
+//! Weights as other trainers and quantisers store them (`fixtures/families/make_stored.py`): PyTorch's files,
+//! 8 bits with scales, Fast-LLM's heads.
 #![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
 mod common;
