@@ -35,15 +35,16 @@ pub enum RopeScaling {
         factor: f64,
     },
     /// Dynamic NTK scaling (by the Reddit users bloc97 and emozilla): in texts longer than
-    /// `max_position_embeddings` the base grows with the length of the text; shorter ones are as without scaling.
+    /// `max_position_embeddings` the base grows with the length of the text; shorter ones are as without
+    /// scaling.
     Dynamic {
         /// How fast the base grows.
         factor: f64,
         /// `max_position_embeddings`, in tokens.
         max_position_embeddings: f64,
     },
-    /// YaRN (Peng et al. 2023, arXiv 2309.00071): low frequencies divided by `factor`, high ones kept, a ramp over
-    /// the dimensions between, and queries and keys scaled.
+    /// YaRN (Peng et al. 2023, arXiv 2309.00071): low frequencies divided by `factor`, high ones kept, a ramp
+    /// over the dimensions between, and queries and keys scaled.
     Yarn(Yarn),
     /// Llama 3.1's rule: low frequencies divided by `factor`, high ones kept, a ramp between.
     Llama3 {

@@ -1,9 +1,9 @@
 //! Models of Fast-LLM (ServiceNow) with several prediction heads: `model_type` "mtp_llama".
 //!
 //! Their graph is that of [`crate::MtpLlama`] (`fast_llm_external_models/mtp_llama/modeling_mtp_llama.py` in
-//! Fast-LLM's repository): the trunk is all layers but the last, head 1 is the last layer, heads 2..H are decoder
-//! layers on the same trunk output, and the unembedding is shared. But each head has a final norm of its own. They
-//! are read as a Llama whose `wmtp` block has `head_norms`, and saved as one.
+//! Fast-LLM's repository): the trunk is all layers but the last, head 1 is the last layer, heads 2..H are
+//! decoder layers on the same trunk output, and the unembedding is shared. But each head has a final norm of
+//! its own. They are read as a Llama whose `wmtp` block has `head_norms`, and saved as one.
 //!
 //! | Fast-LLM | here |
 //! |---|---|

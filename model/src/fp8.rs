@@ -1,6 +1,6 @@
-//! Weights in 8 bits (E4M3, Micikevicius et al. 2022, arXiv 2209.05433) with scales: the layout of DeepSeek-V3's
-//! and Qwen3's FP8 checkpoints (`weight_scale_inv`, one scale for each block) and that of compressed-tensors
-//! (`weight_scale`, one for each matrix or row).
+//! Weights in 8 bits (E4M3, Micikevicius et al. 2022, arXiv 2209.05433) with scales: the layout of
+//! DeepSeek-V3's and Qwen3's FP8 checkpoints (`weight_scale_inv`, one scale for each block) and that of
+//! compressed-tensors (`weight_scale`, one for each matrix or row).
 //!
 //! They are read as bf16, value times scale rounded to nearest even. Quantised training and inference are not
 //! supported; scales of activations (`input_scale`) have no effect.
@@ -71,8 +71,8 @@ fn e4m3(byte: u8) -> f32 {
     if byte & 0x80 == 0 { size } else { -size }
 }
 
-/// Reads `quantization_config`: rows and columns of a block with a scale of its own, where the file names them. A
-/// configuration that is not E4M3 with scales is a problem.
+/// Reads `quantization_config`: rows and columns of a block with a scale of its own, where the file names
+/// them. A configuration that is not E4M3 with scales is a problem.
 pub(crate) fn read_blocks(fields: &mut Fields<'_>) -> Option<[usize; 2]> {
     let config = fields.object("quantization_config")?;
     let text = |name: &str| config.get(name).and_then(Value::as_str).unwrap_or_default();

@@ -1,10 +1,10 @@
 //! Rotary settings of a `config.json`: `rope_theta` with `rope_scaling` (transformers 4),
 //! `rope_parameters` (transformers 5), or both.
 //!
-//! The rule is that of transformers 5.24 (`convert_rope_params_to_dict`, `standardize_rope_params`):
-//! a `rope_scaling` that is neither null nor empty replaces `rope_parameters` as a whole; a base that
-//! the block lacks is the top-level `rope_theta`, else the family's default; the original context length of llama3
-//! and yarn scaling is the top-level `original_max_position_embeddings`, else the block's, else
+//! The rule is that of transformers 5.24 (`convert_rope_params_to_dict`, `standardize_rope_params`): a
+//! `rope_scaling` that is neither null nor empty replaces `rope_parameters` as a whole; a base that the block
+//! lacks is the top-level `rope_theta`, else the family's default; the original context length of llama3 and
+//! yarn scaling is the top-level `original_max_position_embeddings`, else the block's, else
 //! `max_position_embeddings`. Where this rule drops a value that the file states explicitly, or where
 //! transformers 4 would take another value, the file is ambiguous: an error names both keys.
 
@@ -16,8 +16,8 @@ use crate::fields::Fields;
 /// The original context length, in the block or at the top level.
 const ORIGINAL: &str = "original_max_position_embeddings";
 
-/// The rotary embedding that the fields describe; problems are added to `fields`. `default_theta`: the base of the
-/// wavelengths where the file names none.
+/// The rotary embedding that the fields describe; problems are added to `fields`. `default_theta`: the base
+/// of the wavelengths where the file names none.
 pub(crate) fn read_rope(fields: &mut Fields<'_>, max_position_embeddings: usize, default_theta: f64) -> RopeConfig {
     let rotated = fields.number("partial_rotary_factor", Some(1.0));
     if rotated != 1.0 {

@@ -214,8 +214,8 @@ fn split_head(name: &str) -> Option<(usize, &str)> {
     Some((k.parse().ok()?, part))
 }
 
-/// The files of the model in `dir`, their tensors under transformers' names, and quantised ones as what they stand
-/// for.
+/// The files of the model in `dir`, their tensors under transformers' names, and quantised ones as what they
+/// stand for.
 ///
 /// # Errors
 /// A file is missing, damaged or contradicts another one, or names cannot be told apart.

@@ -57,8 +57,8 @@ enum Place {
     Index(usize),
 }
 
-/// The tensors of one safetensors or PyTorch file, or of all shards of a model. Those in 8 bits with scales are
-/// seen as the bf16 tensors that they stand for ([`crate::fp8`]).
+/// The tensors of one safetensors or PyTorch file, or of all shards of a model. Those in 8 bits with scales
+/// are seen as the bf16 tensors that they stand for ([`crate::fp8`]).
 #[derive(Debug, Default)]
 pub(crate) struct TensorFiles {
     contents: Vec<Arc<Content>>,
@@ -123,7 +123,8 @@ impl TensorFiles {
     }
 
     /// `model.safetensors` in `dir`, or the shards that `model.safetensors.index.json` lists; without these
-    /// `pytorch_model.bin` or its shards. Problems with single shards are added to `problems`: what the files hold says little then.
+    /// `pytorch_model.bin` or its shards. Problems with single shards are added to `problems`: what the files
+    /// hold says little then.
     ///
     /// # Errors
     /// There is neither, or a file cannot be read.
@@ -298,8 +299,8 @@ impl TensorFiles {
         }
     }
 
-    /// Takes the scales of tensors in 8 bits to the tensors that they belong to. `blocks`: the size of the blocks
-    /// that have a scale of their own, where the configuration names it.
+    /// Takes the scales of tensors in 8 bits to the tensors that they belong to. `blocks`: the size of the
+    /// blocks that have a scale of their own, where the configuration names it.
     pub(crate) fn take_scales(&mut self, blocks: Option<[usize; 2]>, problems: &mut Vec<String>) {
         let scaled = self.entries.iter().filter(|(_, entry)| entry.dtype == Dtype::F8_E4M3);
         let scaled: Vec<String> = scaled.map(|(name, _)| name.clone()).collect();

@@ -1,5 +1,5 @@
-//! Weights as other trainers and quantisers store them (`fixtures/families/make_stored.py`): PyTorch's files, 8 bits
-//! with scales, Fast-LLM's heads.
+//! Weights as other trainers and quantisers store them (`fixtures/families/make_stored.py`): PyTorch's files,
+//! 8 bits with scales, Fast-LLM's heads.
 #![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
 mod common;
@@ -169,7 +169,7 @@ fn heads_of_fast_llm_are_computed_with_their_own_norms() {
             let error = max_diff(&ce, &numbers(&reference["ce"][k - 1]));
             assert!(error < 1e-4, "{place:?}, head {k}: {error:e}");
         }
-        assert_eq!(greedy(&model, std::slice::from_ref(&ids), 32), [expected.clone()]);
+        assert_eq!(greedy(&model, std::slice::from_ref(&ids), 32)[0], expected);
     }
     // Drafts come from the heads' own norms, on slices and in burn's operations alike: the same are verified.
     let speculative = Decoding {

@@ -1,8 +1,9 @@
 //! Causal softmax attention with grouped queries inside documents, on slices, without S x S scores.
 //!
-//! For query i and key j of one document, j <= i (and j > i - window where there is a sliding window): `p_ij = softmax_j(q_i . k_j)`, `o_i = sum_j p_ij v_j`; the
-//! queries are already scaled. Queries are processed in blocks of 64; only a block's scores over the keys
-//! before it exist at a time. The backward pass recomputes them:
+//! For query i and key j of one document, j <= i (and j > i - window where there is a sliding window): `p_ij
+//! = softmax_j(q_i . k_j)`, `o_i = sum_j p_ij v_j`; the queries are already scaled. Queries are processed in
+//! blocks of 64; only a block's scores over the keys before it exist at a time. The backward pass recomputes
+//! them:
 //!
 //! ```text
 //! dv_j = sum_i p_ij do_i     dp_ij = do_i . v_j     ds_ij = p_ij (dp_ij - sum_l p_il dp_il)
@@ -62,7 +63,8 @@ impl Heads {
 pub struct Documents<'a> {
     /// The rows of each document.
     pub rows: &'a [Range<usize>],
-    /// Sliding window: a query sees the last this many keys, its own among them; at least 1. None: all of them.
+    /// Sliding window: a query sees the last this many keys, its own among them; at least 1. None: all of
+    /// them.
     pub window: Option<usize>,
 }
 

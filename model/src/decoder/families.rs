@@ -182,8 +182,9 @@ fn qwen_kinds(fields: &mut Fields<'_>, layers: usize) -> Vec<LayerKind> {
     windowed.into_iter().map(kind).collect()
 }
 
-/// `no_rope_layers` has a 1 for each layer that rotates; without it every `no_rope_layer_interval`-th layer does
-/// not. With `use_sliding_window` the layers that do not rotate have the window, or those that `layer_types` names.
+/// `no_rope_layers` has a 1 for each layer that rotates; without it every `no_rope_layer_interval`-th layer
+/// does not. With `use_sliding_window` the layers that do not rotate have the window, or those that
+/// `layer_types` names.
 fn smollm3(fields: &mut Fields<'_>, norm: Norm, heads: Heads, layers: usize) -> LayerSpec {
     let biases = attention_bias(fields);
     let window = window(fields, None).filter(|_| fields.flag("use_sliding_window", false));

@@ -23,8 +23,9 @@ pub(crate) struct NewTexts {
 struct NewTokens {
     /// Among all new tokens.
     rows: Range<usize>,
-    /// For each sliding window that layers have: the mask, added to the scores `[1, 1, 1, S, T]`, 0 where a token
-    /// may attend, [`forbidden`] elsewhere. None where all tokens attend to all, as a single one without a window.
+    /// For each sliding window that layers have: the mask, added to the scores `[1, 1, 1, S, T]`, 0 where a
+    /// token may attend, [`forbidden`] elsewhere. None where all tokens attend to all, as a single one
+    /// without a window.
     biases: Vec<(Option<usize>, Option<Tensor<5>>)>,
 }
 

@@ -35,8 +35,8 @@ pub struct LayerSpec {
 /// What differs from layer to layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LayerKind {
-    /// Sliding window (Beltagy et al. 2020, arXiv 2004.05150): the number of tokens that a token attends to, itself
-    /// among them. None: all before it.
+    /// Sliding window (Beltagy et al. 2020, arXiv 2004.05150): the number of tokens that a token attends to,
+    /// itself among them. None: all before it.
     pub window: Option<usize>,
     /// Whether queries and keys are rotated by their positions.
     pub rotary: bool,

@@ -89,8 +89,8 @@ pub trait SublayerOps: Sized {
     fn attended<'a>(&'a self, attended: &'a Self::Attended) -> Self::View<'a>;
     /// The gradients of queries, keys and values for that of the output, rotated back.
     fn attend_backward(&self, qkv: Self::Qkv, attended: Self::Attended, d_attended: Self::Rows) -> Self::QkvGrad;
-    /// The gradients of queries and keys through their head norms, for those behind the norms (in `d_qkv`), and
-    /// the gradients of the norms' weights. `projected`: queries and keys before the norms.
+    /// The gradients of queries and keys through their head norms, for those behind the norms (in `d_qkv`),
+    /// and the gradients of the norms' weights. `projected`: queries and keys before the norms.
     fn head_norms_backward(
         &self,
         d_qkv: Self::QkvGrad,
@@ -125,8 +125,8 @@ pub struct LinearMap<'a, O: SublayerOps + 'a> {
 pub struct Parameters<'a, O: SublayerOps + 'a, const L: usize> {
     /// Weight of the norm before it.
     pub norm: &'a O::Vector,
-    /// Weights `[W]` of the norms of each query's and each key's head, in the attention sublayer of models that
-    /// have them.
+    /// Weights `[W]` of the norms of each query's and each key's head, in the attention sublayer of models
+    /// that have them.
     pub head_norms: Option<[&'a O::Vector; 2]>,
     /// In the order of the sublayer's inputs.
     pub maps: [LinearMap<'a, O>; L],
