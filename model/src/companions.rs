@@ -73,13 +73,14 @@ impl Companions {
         if self.has("tokenizer.json") {
             return None;
         }
-        let found = if self.has("tokenizer.model") {
-            "only tokenizer.model"
-        } else {
-            "no tokenizer"
-        };
+        if self.has("tokenizer.model") {
+            return Some(format!(
+                "{} has tokenizer.model and no tokenizer.json: it is read if it is SentencePiece's, and other tools may want tokenizer.json",
+                src.display()
+            ));
+        }
         Some(format!(
-            "{} has {found}: tokenizer.json is needed to run the model, take it from the same model's Hugging Face directory or let transformers convert it",
+            "{} has no tokenizer: tokenizer.json is needed to run the model, take it from the same model's Hugging Face directory or let transformers convert it",
             src.display()
         ))
     }

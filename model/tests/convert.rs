@@ -87,7 +87,7 @@ fn a_checkpoint_written_by_torch_becomes_what_transformers_stores() {
             converted
                 .notes
                 .iter()
-                .any(|note| note.contains("only tokenizer.model: tokenizer.json is needed"))
+                .any(|note| note.contains("tokenizer.model and no tokenizer.json: it is read"))
         );
     }
 }

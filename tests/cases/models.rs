@@ -97,7 +97,7 @@ fn an_adapter_that_was_not_merged_is_no_model() {
 #[test]
 fn pytorch_weights_alone_are_read() {
     let case = Case::new("bin-only");
-    let scored = case.json(&["score", "--model", "model", "--text", "text.txt"]);
+    let scored = case.json(&["score", "--model", "model", "--text", "text.txt", "--json"]);
     let losses = scored["ce"][0].as_array().expect("a list");
     assert!(
         losses.len() > 1 && losses.iter().all(serde_json::Value::is_number),

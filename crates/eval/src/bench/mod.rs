@@ -298,7 +298,10 @@ mod tests {
     fn names_are_distinct_and_each_benchmark_has_a_default() {
         let names: std::collections::BTreeSet<&str> = ALL.iter().map(|spec| spec.name).collect();
         assert_eq!(names.len(), ALL.len());
-        assert_eq!(Spec::built_in().collect::<Vec<_>>(), ["mbpp", "humaneval", "contest"]);
+        assert_eq!(
+            Spec::built_in().collect::<Vec<_>>(),
+            ["mbpp", "humaneval", "contest", "world"]
+        );
         assert!(Spec::named("apps").is_none());
         let mbpp = Spec::named("mbpp").unwrap();
         assert_eq!(mbpp.profile(Profile::Quick)[0], "eval.tasks=11-110");
