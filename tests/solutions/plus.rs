@@ -107,7 +107,7 @@ fn numbers_are_compared_as_numpy_compares_them() {
         "{}\n\nimport json, sys\nfor pair, atol, wanted in json.load(sys.stdin):\n    a, b = eval(pair)\n    try:\n        \
          got = close(a, b, atol)\n    except Exception:\n        got = 'raises'\n    if got != wanted:\n        \
          print(pair, atol, got, wanted)\nprint('compared')\n",
-        include_str!("../../src/eval/calls.py")
+        include_str!("../../crates/eval/src/calls.py")
     );
     let program = Program {
         source: &program,
