@@ -70,7 +70,7 @@ pub struct Yarn {
     pub beta_fast: f64,
     /// Dimensions that turn less often than this within the original length are divided.
     pub beta_slow: f64,
-    /// Factor of cosines and sines, stated or [`YarnScale::factor`].
+    /// Factor of cosines and sines, stated or the one of the scaling.
     pub attention_factor: f64,
     /// What the file states about that factor.
     pub scale: YarnScale,
