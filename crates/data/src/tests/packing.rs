@@ -230,3 +230,43 @@ fn the_step_shape_follows_the_recipe() {
     );
     assert!(shape(0, None, None).is_err() && shape(2, Some(0), None).is_err() && shape(2, None, Some(0)).is_err());
 }
+
+/// A conversation of 9 tokens: 2 of the prompt, then 3..5 and 7..9 trained, the last two with weight 0.5.
+fn conversation() -> Tokenized {
+    Tokenized {
+        untrained: vec![2..3, 5..7],
+        given: vec![(7..9, 0.5)],
+        ..documents(&[(2, 7)]).remove(0)
+    }
+}
+
+#[test]
+fn untrained_turns_are_no_targets_and_weights_follow_their_tokens() {
+    let data = Dataset::from_tokenized(vec![conversation()], 12, true).unwrap();
+    assert_eq!((data.report().prompt_tokens, data.report().response_tokens), (2, 4));
+    let batch = &data.in_order(1)[0];
+    for batch in [batch, &batch.ragged()] {
+        let trained: Vec<usize> = batch.trained(&batch.documents[0]).collect();
+        assert_eq!(trained, [3, 4, 7, 8]);
+        // Head 2 at position t predicts token t + 2.
+        let valid: Vec<usize> = (0..batch.tokens.len()).filter(|&t| batch.valid(2)[t]).collect();
+        assert_eq!(valid, [1, 2, 5, 6]);
+        assert_eq!(batch.given[..9], [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5]);
+    }
+}
+
+#[test]
+fn a_document_is_cut_with_its_mask_and_weights() {
+    let mut document = conversation();
+    document.cut(8);
+    assert_eq!((document.tokens.len(), document.trained_tokens()), (8, 3));
+    assert_eq!(document.given, [(7..8, 0.5)]);
+    document.cut(6);
+    assert_eq!(
+        (document.untrained.clone(), document.trained_tokens()),
+        (vec![2..3, 5..6], 2)
+    );
+    assert!(document.given.is_empty());
+    document.cut(3);
+    assert_eq!(document.trained_tokens(), 0);
+}

@@ -8,6 +8,15 @@ fn floats(value: &Value) -> Vec<f64> {
 }
 
 #[test]
+fn given_weights_are_taken_as_they_are_or_with_mean_1() {
+    let config = WeightsConfig::default();
+    let of = |weights: &[f64], mean_one| normalise(weights, &WeightPolicy::Given { mean_one }, &config);
+    assert_eq!(of(&[0.0, 2.0, 4.0], false), [0.0, 2.0, 4.0]);
+    assert_eq!(of(&[0.0, 2.0, 4.0], true), [0.0, 1.0, 2.0]);
+    assert_eq!(of(&[0.0, 0.0], true), [0.0, 0.0]);
+}
+
+#[test]
 fn weights_are_those_that_numpy_makes_from_the_formulas() {
     let cases: Value = serde_json::from_str(include_str!("fixtures/weights.json")).unwrap();
     let cases = cases.as_array().unwrap();
