@@ -108,16 +108,16 @@ impl SettingsArgs {
     /// Defaults, a pipeline's recipe, the files, the environment, `--set`, `--device`. A verb adds
     /// its own flags to the result.
     pub fn sources(&self, pipeline: Option<Pipeline>) -> Sources {
-        let files = self
-            .files
-            .iter()
-            .fold(Sources::new(pipeline), |sources, (is_config, path)| {
+        let files = self.files.iter().fold(
+            Sources::new(pipeline).small_world_unless_named(),
+            |sources, (is_config, path)| {
                 if *is_config {
                     sources.config(path)
                 } else {
                     sources.recipe(path)
                 }
-            });
+            },
+        );
         self.sets
             .iter()
             .fold(files.environment(), |sources, text| sources.set(text))

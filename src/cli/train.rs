@@ -9,7 +9,7 @@ use super::{
     runs::{checkpoint_of, said},
 };
 use crate::{
-    data::{PromptStyle, Tokenizer},
+    data::{PromptStyle, Sources, Tokenizer},
     paths::expand_home,
     pipeline::{self, Experiment, ModelDirs, PipelineError, PlanReport, TrainSummary, default_name},
     run::file,
@@ -31,10 +31,11 @@ pub struct Args {
     pipeline: Pipeline,
     #[command(flatten)]
     settings: SettingsArgs,
-    /// The model to train: builtin:micro, a directory, hf://OWNER/NAME or s3://BUCKET/KEY (model.base).
+    /// The model to train: builtin:world, builtin:micro, a directory, hf://OWNER/NAME or s3://BUCKET/KEY
+    /// (model.base). Without it and --data a small model learns the small world from scratch.
     #[arg(long, value_name = "URI")]
     model: Option<String>,
-    /// The data: builtin:mbpp, a directory, hf://OWNER/NAME, s3://BUCKET/KEY, or none for data.text alone
+    /// The data: builtin:mbpp, builtin:world, a file, a directory, hf://OWNER/NAME, s3://BUCKET/KEY, or none for data.text alone
     /// (data.source).
     #[arg(long, value_name = "URI")]
     data: Option<String>,
@@ -49,7 +50,7 @@ pub struct Args {
     /// (docs/training.md).
     #[arg(long, value_name = "auto|RUN|URL")]
     resume: Option<String>,
-    /// Optimizer steps (train.steps).
+    /// Optimizer steps (train.steps); of a new run also the most of its unweighted stage (train.pretrain.steps).
     #[arg(long, value_name = "N")]
     max_steps: Option<usize>,
     /// Where run directories are made (paths.runs).
@@ -66,7 +67,7 @@ pub struct Args {
 /// Trains, or prints the plan.
 pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     let (dry_run, pipeline) = (args.dry_run, args.pipeline);
-    let (experiment, run_dir) = prepare(args, output)?;
+    let (experiment, run_dir, benchmark) = prepare(args, output)?;
     if dry_run {
         let plan = experiment.plan()?;
         return output.result(&serde_json::to_value(&plan)?, &plan_text(&plan));
@@ -81,7 +82,10 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
         }
         trained => trained?,
     };
-    output.result(&serde_json::to_value(&summary)?, &summary_text(&summary, &resume))?;
+    output.result(
+        &serde_json::to_value(&summary)?,
+        &summary_text(&summary, benchmark, &resume),
+    )?;
     if stop.is_asked() && !summary.finished {
         let saved = if stop.saves() {
             "a checkpoint is saved"
@@ -97,8 +101,8 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The experiment, and the directory of its run.
-fn prepare(args: Args, output: &Output) -> Result<(Experiment, PathBuf), Failure> {
+/// The experiment, the directory of its run, and the benchmark that its data are of.
+fn prepare(args: Args, output: &Output) -> Result<(Experiment, PathBuf, &'static str), Failure> {
     let load = |settings: &SettingsArgs| {
         settings
             .sources(Some(args.pipeline))
@@ -132,6 +136,10 @@ fn prepare(args: Args, output: &Output) -> Result<(Experiment, PathBuf), Failure
         }
     }
     let resume = found.map(|found| found.dir);
+    if let (None, Some(most)) = (&resume, args.max_steps) {
+        let pretrain = &mut settings.recipe.train.pretrain;
+        pretrain.steps = pretrain.steps.min(most);
+    }
     name_checkpoints(&mut settings, &runs)?;
     args.pipeline
         .check_scorer(&settings.recipe.scorer)
@@ -157,6 +165,7 @@ fn prepare(args: Args, output: &Output) -> Result<(Experiment, PathBuf), Failure
     };
     let dashboard = std::io::stdout().is_terminal() && !output.is_json() && !args.plain;
     let run_dir = runs.join(&run_name);
+    let benchmark = benchmark_of(&settings.recipe.data.source);
     let experiment = Experiment::from(settings)
         .device(device_name, device)
         .model_dirs(model_dirs)
@@ -168,7 +177,16 @@ fn prepare(args: Args, output: &Output) -> Result<(Experiment, PathBuf), Failure
     } else {
         experiment.progress(Lines)
     };
-    Ok((experiment, run_dir))
+    Ok((experiment, run_dir, benchmark))
+}
+
+/// The benchmark that is nearest to the training data.
+fn benchmark_of(source: &Sources) -> &'static str {
+    match source.one() {
+        Some("builtin:world") => "world",
+        Some("builtin:contest") => "contest",
+        _ => "mbpp",
+    }
 }
 
 /// Puts the checkpoint in the place of a run or `auto`, so that the recipe that is kept names it.
@@ -327,7 +345,7 @@ fn plan_text(plan: &PlanReport) -> String {
 }
 
 /// What was learned, where it is and what to do next.
-fn summary_text(summary: &TrainSummary, resume: &str) -> String {
+fn summary_text(summary: &TrainSummary, benchmark: &str, resume: &str) -> String {
     let skipped = match summary.skipped {
         0 => String::new(),
         n => format!(" ({n} not applied)"),
@@ -357,15 +375,15 @@ fn summary_text(summary: &TrainSummary, resume: &str) -> String {
         let state = if upload.complete { "" } else { " (incomplete)" };
         say("uploaded to", vec![format!("{}{state}", upload.url)]);
     }
-    say("next", next(summary, resume));
+    say("next", next(summary, benchmark, resume));
     lines.join("\n")
 }
 
 /// Commands that follow a run.
-fn next(summary: &TrainSummary, resume: &str) -> Vec<String> {
+fn next(summary: &TrainSummary, benchmark: &str, resume: &str) -> Vec<String> {
     if summary.finished {
         vec![
-            format!("wmtp eval mbpp --model {}", summary.checkpoint.display()),
+            format!("wmtp eval {benchmark} --model {}", summary.checkpoint.display()),
             format!("wmtp report {}", summary.run_dir.display()),
         ]
     } else {

@@ -1,6 +1,7 @@
 use crate::{
     data::DataError,
     device::{DeviceError, ReadError},
+    eval::EvalError,
     run::{CheckpointError, RunError},
     scorer::ScorerError,
     storage::StorageError,
@@ -53,6 +54,9 @@ pub enum PipelineError {
     /// The device that the config names is not there.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// A model can't be evaluated.
+    #[error(transparent)]
+    Eval(#[from] EvalError),
     /// A device failed to hand over what was computed.
     #[error(transparent)]
     Read(#[from] ReadError),

@@ -8,6 +8,7 @@ use super::{
     pretrain::pretrain,
     request::{Request, prepare},
     resume::{Resumed, recipe_id, resume},
+    stage_scores::{MeasuredStage, measure},
     start::{announce, create_run, open_progress},
     tracking,
     train::{Trained, Training},
@@ -226,6 +227,9 @@ fn stages(mut training: Training<'_>, scorer: Option<Box<dyn Scorer>>) -> Result
     let (request, prepared, run) = (training.request, training.prepared, training.run);
     announce(request, prepared, run);
     open_progress(request)?;
+    if training.start.step == 0 {
+        measure(request, run, MeasuredStage::Start, 0, &request.model_dirs.model);
+    }
     if request.recipe.train.pretrain.steps == 0 {
         return training.run(scorer);
     }
@@ -248,6 +252,13 @@ fn stages(mut training: Training<'_>, scorer: Option<Box<dyn Scorer>>) -> Result
         }
         .run(scorer);
     }
+    measure(
+        request,
+        run,
+        MeasuredStage::Pretraining,
+        request.recipe.train.pretrain.steps,
+        &left,
+    );
     training.model_hash = left.hash()?;
     training.model = load_trained(&request.recipe, request.seed(), &left, &request.device)?;
     training.run(scorer)
@@ -302,8 +313,13 @@ fn run(
         from,
     };
     let trained = stages(trained, scorer);
-    if let Err(error) = &trained {
-        note_failure(request, &run, error);
+    match &trained {
+        Err(error) => note_failure(request, &run, error),
+        Ok(trained) if trained.state.finished => {
+            let model = request.model_dirs.trained(&request.recipe, run.best_or_last());
+            measure(request, &run, MeasuredStage::Weighted, trained.state.step, &model);
+        }
+        Ok(_) => {}
     }
     let timed = run.add_time(started.elapsed().as_secs_f64());
     write_report(request, &run);

@@ -1,5 +1,6 @@
 //! What a run learned, from its metrics and the value stage's report: the last lines of `wmtp train`.
 
+use super::StageScore;
 use crate::run::{RunDir, file};
 use serde::Serialize;
 use serde_json::Value;
@@ -16,8 +17,55 @@ pub struct Learned {
     pub first_valid: Option<(u64, f64)>,
     /// The last validation, if there was more than one.
     pub last_valid: Option<(u64, f64)>,
-    /// The value head's AUROC by its last value on held-out solutions; 0.5 is chance.
-    pub auroc: Option<f64>,
+    /// What the value head knows of held-out solutions.
+    pub critic: Option<CriticFigures>,
+    /// Pass@1 before training and after each stage, where it was measured.
+    pub pass_at_1: Vec<StageScore>,
+}
+
+/// How well a value head's mean V, and minus the model's own cross-entropy, tell right from wrong; 0.5 is chance.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct CriticFigures {
+    /// AUROC of mean V over all held-out solutions.
+    pub across: Option<f64>,
+    /// Share of the pairs of one problem that mean V orders.
+    pub within: Option<f64>,
+    /// AUROC of the likelihood.
+    pub likelihood_across: Option<f64>,
+    /// Share of the pairs that the likelihood orders.
+    pub likelihood_within: Option<f64>,
+    /// As in the value stage's report.
+    pub beats_likelihood: Option<bool>,
+}
+
+impl CriticFigures {
+    /// From a value stage's report; None without figures on held-out solutions.
+    pub fn of(report: &Value) -> Option<Self> {
+        let held_out = report.get("held_out").filter(|figures| !figures.is_null())?;
+        let number = |key: &str| held_out[key].as_f64();
+        Some(Self {
+            across: number("auroc_mean"),
+            within: number("within_mean"),
+            likelihood_across: number("auroc_ce"),
+            likelihood_within: number("within_ce"),
+            beats_likelihood: report["beats_likelihood"].as_bool(),
+        })
+    }
+
+    /// One or two sentences.
+    pub fn lines(&self) -> Vec<String> {
+        let number = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.3}"));
+        let figures = |across, within| format!("{} across problems, {} within", number(across), number(within));
+        let mut lines = vec![format!(
+            "value head's AUROC on held-out solutions {}; the model's own likelihood {} (0.5 is chance)",
+            figures(self.across, self.within),
+            figures(self.likelihood_across, self.likelihood_within)
+        )];
+        if self.beats_likelihood == Some(false) {
+            lines.push("the value head does not tell right from wrong better than the model's own likelihood".into());
+        }
+        lines
+    }
 }
 
 impl Learned {
@@ -27,7 +75,8 @@ impl Learned {
         let report = fs::read_to_string(run.file(file::VALUE_STAGE_REPORT)).unwrap_or_default();
         let report: Value = serde_json::from_str(&report).unwrap_or_default();
         Self {
-            auroc: report["held_out"]["auroc_last"].as_f64(),
+            critic: CriticFigures::of(&report),
+            pass_at_1: StageScore::of(run),
             ..Self::from_metrics(&metrics)
         }
     }
@@ -45,7 +94,8 @@ impl Learned {
             last_loss: mean(&losses[losses.len() - tenth..]),
             first_valid: valid.first().copied(),
             last_valid: valid.last().copied().filter(|_| valid.len() > 1),
-            auroc: None,
+            critic: None,
+            pass_at_1: Vec::new(),
         }
     }
 
@@ -70,9 +120,15 @@ impl Learned {
             (Some((step, loss)), None) => lines.push(format!("validation loss {loss:.3} ({})", at(step))),
             _ => {}
         }
-        if let Some(auroc) = self.auroc {
+        lines.extend(self.critic.iter().flat_map(CriticFigures::lines));
+        let passed = self.pass_at_1.iter().map(StageScore::text);
+        if let Some(score) = self.pass_at_1.first() {
+            let passed: Vec<String> = passed.collect();
             lines.push(format!(
-                "value head's AUROC on held-out solutions {auroc:.3} (0.5 is chance)"
+                "pass@1 on {}, {} problems: {}",
+                score.benchmark,
+                score.tasks,
+                passed.join(", ")
             ));
         }
         lines
@@ -102,6 +158,26 @@ mod tests {
                 "validation loss 7.000 -> 1.250 (before step 1, after step 21)"
             ]
         );
+    }
+
+    #[test]
+    fn a_critic_that_does_not_beat_the_likelihood_is_said_to_be_so() {
+        let report = |within: f64, beats: bool| {
+            serde_json::json!({
+                "held_out": {"auroc_mean": 0.55, "within_mean": within, "auroc_ce": 0.52, "within_ce": 0.562},
+                "beats_likelihood": beats
+            })
+        };
+        let lines = CriticFigures::of(&report(0.531, false)).unwrap().lines();
+        assert_eq!(
+            lines,
+            [
+                "value head's AUROC on held-out solutions 0.550 across problems, 0.531 within; the model's own likelihood 0.520 across problems, 0.562 within (0.5 is chance)",
+                "the value head does not tell right from wrong better than the model's own likelihood"
+            ]
+        );
+        assert_eq!(CriticFigures::of(&report(0.6, true)).unwrap().lines().len(), 1);
+        assert_eq!(CriticFigures::of(&serde_json::json!({"held_out": null})), None);
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod resume;
 mod scoring;
 mod scoring_models;
 mod sources;
+mod stage_scores;
 mod start;
 mod steps;
 mod tracking;
@@ -37,7 +38,7 @@ pub use export::{BUILTIN_MODELS, builtin_config, builtin_model, export_merged, l
 pub use finish::TrainSummary;
 pub use generate::{ModelGenerator, ScoreReport, TokenWriter, Written, score_text};
 pub use heads::{BINS, Bin, HeadFigures, HeadsReport, judge_heads};
-pub use learned::Learned;
+pub use learned::{CriticFigures, Learned};
 pub use memory::{MemoryEstimate, MicroBatch};
 pub use model_dirs::{ModelDir, ModelDirs, weights_hash};
 pub use plan::{PlanReport, ValueStagePlan};
@@ -46,6 +47,7 @@ pub use request::RunUpload;
 pub use sources::{
     TRAINING_SETS, is_mbpp, problems as training_documents, solutions as labelled_documents, texts as training_texts,
 };
+pub use stage_scores::{MeasuredStage, StageScore};
 pub use tracking::{describe, sync};
 pub use upload::UploadSummary;
 pub use value_stage::ValueReport;

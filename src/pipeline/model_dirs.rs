@@ -98,6 +98,14 @@ impl ModelDirs {
         places.map(|(key, place)| (key.to_owned(), place)).into()
     }
 
+    /// A checkpoint of a run with this recipe: a whole model, or an adapter of the model that it started from.
+    pub fn trained(&self, recipe: &Recipe, checkpoint: PathBuf) -> ModelDir {
+        ModelDir {
+            dir: checkpoint,
+            base: recipe.train.lora.as_ref().map(|_| self.model.whole().to_owned()),
+        }
+    }
+
     /// What the adapters of a run name as their base: a path of this machine in full, so that it is
     /// found from any directory; a hub's model and a built-in one by its name. `uri` is the recipe's.
     pub fn base_name(&self, uri: &str) -> String {

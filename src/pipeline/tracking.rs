@@ -1,7 +1,7 @@
 //! What a run sends to its trackers when it begins and when it ends. In between they observe what is written
 //! to its directory.
 
-use super::{PipelineError, request::Request, weights_hash};
+use super::{Learned, PipelineError, request::Request, weights_hash};
 use crate::{
     redact::redact,
     run::{Manifest, RunDir, TrainerState, file},
@@ -34,6 +34,7 @@ const FILES: &[(&str, &str)] = &[
     (file::PRETRAIN_METRICS, ""),
     (file::VALUE_STAGE_REPORT, ""),
     (file::VALUE_STAGE_METRICS, ""),
+    (file::STAGE_SCORES, ""),
 ];
 
 /// Opens the run's trackers and says what the run is. The trackers observe the run that is returned.
@@ -137,12 +138,39 @@ pub(super) fn end(
 /// Files, checkpoints and status of a run that has ended.
 fn finish(tracking: &Tracking, dir: &Path, config: &TrackingConfig, state: Option<&TrainerState>, copy: Option<&str>) {
     files(tracking, dir);
+    outcomes(tracking, dir);
     checkpoints(tracking, dir, config.checkpoints, copy);
     tracking.status(match state {
         Some(state) if state.finished => Status::Finished,
         Some(_) => Status::Killed,
         None => Status::Failed,
     });
+}
+
+/// What the value head knows and what the model passes, as metrics of the run; a tag says whether the critic beats
+/// the model's own likelihood.
+fn outcomes(tracking: &Tracking, dir: &Path) {
+    let run = RunDir::at(dir);
+    let learned = Learned::of(&run);
+    if let Some(critic) = learned.critic {
+        let figures = [
+            ("critic/auroc_across", critic.across),
+            ("critic/auroc_within", critic.within),
+            ("critic/likelihood_across", critic.likelihood_across),
+            ("critic/likelihood_within", critic.likelihood_within),
+        ];
+        let known = figures
+            .into_iter()
+            .filter_map(|(key, value)| Some((key.to_owned(), value?)));
+        tracking.metrics(0, known.collect());
+        if let Some(beats) = critic.beats_likelihood {
+            tracking.tags([("wmtp.critic_beats_likelihood".to_owned(), beats.to_string())].into());
+        }
+    }
+    for score in &learned.pass_at_1 {
+        let key = format!("stages/{}/pass_at_1", score.stage.name());
+        tracking.metrics(score.step as i64, [(key, score.pass_at_1)].into());
+    }
 }
 
 /// A link to each checkpoint (and to its copy below the URL `copy`), its files where they are to be

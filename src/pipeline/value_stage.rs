@@ -41,6 +41,9 @@ pub struct ValueReport {
     pub last_loss: f64,
     /// Figures on held-out problems; None if there were none.
     pub held_out: Option<CriticReport>,
+    /// Whether mean V tells right from wrong better than the model's own likelihood
+    /// ([`CriticReport::beats_likelihood`]).
+    pub beats_likelihood: Option<bool>,
     /// SHA-256 of the value head's file.
     pub value_head_sha256: String,
 }
@@ -229,12 +232,14 @@ fn finish(
     let tail = &losses[losses.len() - losses.len().div_ceil(10)..];
     // Without `scorer.patience` the last figures are the last head's.
     let of_kept = metrics.held_out.iter().rev().find(|(step, _)| *step <= kept_step);
+    let held_out = of_kept.map(|(_, report)| report.clone());
     let report = ValueReport {
         steps: losses.len(),
         kept_step,
         first_loss: losses.first().copied().unwrap_or(f64::NAN),
         last_loss: tail.iter().sum::<f64>() / tail.len().max(1) as f64,
-        held_out: of_kept.map(|(_, report)| report.clone()),
+        beats_likelihood: held_out.as_ref().and_then(CriticReport::beats_likelihood),
+        held_out,
         value_head_sha256: hex::encode(Sha256::digest(bytes)),
     };
     stage.run.write_json(file::VALUE_STAGE_REPORT, &report)?;

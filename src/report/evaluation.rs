@@ -263,6 +263,12 @@ pub fn value_stage(run: &Run) -> Vec<(String, String)> {
             number(&held_out["within_mean"]),
         ),
         ("The same, by minus the model's own CE", number(&held_out["within_ce"])),
+        (
+            "Better than the model's own likelihood",
+            report["beats_likelihood"]
+                .as_bool()
+                .map(|beats| if beats { "yes" } else { "no" }.to_owned()),
+        ),
     ];
     let rows = rows
         .into_iter()

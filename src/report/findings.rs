@@ -274,9 +274,22 @@ fn of_weights(run: &Run) -> Vec<Finding> {
         ));
     }
     let held_out = run.value_stage.as_ref().map(|report| &report["held_out"]);
-    if let Some(auroc) = held_out.and_then(|figures| figures["auroc_last"].as_f64())
-        && auroc < CHANCE
+    let auroc = held_out.and_then(|figures| figures["auroc_last"].as_f64());
+    let knows_nothing = auroc.filter(|auroc| *auroc < CHANCE);
+    if run
+        .value_stage
+        .as_ref()
+        .is_some_and(|report| report["beats_likelihood"] == false)
+        && knows_nothing.is_none()
     {
+        found.push(finding(
+            Level::Warning,
+            "critic-below-likelihood",
+            "On held-out solutions the model's own likelihood tells right from wrong as well as the value head does, or better.",
+            "What the weights add to the likelihood is not shown: compare with `scorer.kind: random` and `uniform` before you rely on them.",
+        ));
+    }
+    if let Some(auroc) = knows_nothing {
         found.push(finding(
             Level::Warning,
             "critic-knows-nothing",

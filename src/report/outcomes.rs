@@ -40,9 +40,18 @@ pub fn keep(model: &Path, result: &Value) -> Result<Option<PathBuf>, ReportError
         return Ok(None);
     };
     let step = RunDir::at(&run).trainer_state(&checkpoint).map(|state| state.step);
+    keep_in(&run, &checkpoint, step, result)?;
+    Ok(Some(run))
+}
+
+/// Keeps an evaluation's result in a run's directory. `what` was evaluated: a checkpoint, or a stage.
+///
+/// # Errors
+/// As [`keep`].
+pub fn keep_in(run: &Path, what: &str, step: Option<usize>, result: &Value) -> Result<(), ReportError> {
     let mut kept = result.clone();
     if let Some(object) = kept.as_object_mut() {
-        object.insert("checkpoint".into(), checkpoint.into());
+        object.insert("checkpoint".into(), what.into());
         object.insert("step".into(), step.into());
     }
     let name = result["run_dir"].as_str().and_then(|dir| Path::new(dir).file_name());
@@ -59,7 +68,7 @@ pub fn keep(model: &Path, result: &Value) -> Result<Option<PathBuf>, ReportError
     if let Some(made) = result["run_dir"].as_str() {
         keep_outcomes(&Path::new(made).join(file::SAMPLES), &dir, &name)?;
     }
-    Ok(Some(run))
+    Ok(())
 }
 
 /// Copies an evaluation's outcomes, a line for each temperature and problem, into `dir`, so that a run can

@@ -29,7 +29,9 @@ pub const RESERVED_VARIABLES: &[&str] = &[
 ];
 
 /// The models that are made with random weights; every other one is loaded.
-const RANDOM: [&str; 2] = ["builtin:micro", "builtin:world"];
+const RANDOM: [&str; 2] = ["builtin:micro", WORLD];
+/// The small world: a model with random weights, and data.
+const WORLD: &str = "builtin:world";
 
 /// The settings, as `--recipe` would read them.
 const RANDOM_RECIPE: &str = include_str!("../../configs/recipe.random-weights.yaml");
@@ -87,6 +89,15 @@ impl Layer {
         } else {
             Ok(None)
         }
+    }
+
+    /// Whether `layers` leave the choice of model and data, or choose the small world themselves.
+    pub fn leave_the_world(layers: &[Self]) -> bool {
+        let is_other = |keys: &[&str]| {
+            let last = layers.iter().rev().find_map(|layer| layer.root.get(keys));
+            last.is_some_and(|node| !matches!(&node.value, Value::Text(name) if name.trim() == WORLD))
+        };
+        !is_other(&["model", "base"]) && !is_other(&["data", "source"])
     }
 
     pub fn file(path: &Path) -> Result<Self, SettingsError> {

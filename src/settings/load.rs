@@ -26,6 +26,16 @@ fn recipe_text(pipeline: Pipeline) -> &'static str {
     }
 }
 
+/// The recipe of the small world for a pipeline, as YAML: what all have in common, then its own.
+fn world_texts(pipeline: Pipeline) -> impl Iterator<Item = &'static str> {
+    let own = match pipeline {
+        Pipeline::Critic => None,
+        Pipeline::Rho1 => Some(include_str!("../../configs/recipe.world-rho1.yaml")),
+        Pipeline::Baseline => Some(include_str!("../../configs/recipe.world-baseline.yaml")),
+    };
+    std::iter::once(include_str!("../../configs/recipe.world.yaml")).chain(own)
+}
+
 /// What settings are made from. Later sources win.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
@@ -35,6 +45,7 @@ pub struct Sources {
     variables: Vec<(String, String)>,
     sets: Vec<String>,
     flags: Vec<Layer>,
+    small_world: bool,
 }
 
 impl Sources {
@@ -44,6 +55,13 @@ impl Sources {
             pipeline,
             ..Self::default()
         }
+    }
+
+    /// Where no source names a model and data, a pipeline trains a small model from scratch on the small world:
+    /// `configs/recipe.world.yaml` and the pipeline's own file beside it.
+    pub fn small_world_unless_named(mut self) -> Self {
+        self.small_world = true;
+        self
     }
 
     /// Adds an environment file.
@@ -160,10 +178,15 @@ impl Sources {
             layers.push(Layer::set(text)?);
         }
         layers.extend(self.flags);
-        if self.pipeline.is_some()
-            && let Some(layer) = Layer::of_random_weights(&layers)?
-        {
-            layers.insert(built_in, layer);
+        if let Some(pipeline) = self.pipeline {
+            let named = layers.get(built_in..).unwrap_or_default();
+            let added = match self.small_world && Layer::leave_the_world(named) {
+                true => world_texts(pipeline)
+                    .map(|text| Layer::text(Origin::Builtin("world".into()), text))
+                    .collect::<Result<_, _>>()?,
+                false => Vec::from_iter(Layer::of_random_weights(&layers)?),
+            };
+            layers.splice(built_in..built_in, added);
         }
         without_file_tracker(&mut layers)?;
         for layer in &layers {

@@ -1,7 +1,7 @@
 use crate::{
     data::{BatchingConfig, DataConfig, PromptStyle},
     device::Capabilities,
-    eval::TooLong,
+    eval::{TooLong, bench},
     scorer::{ScorerConfig, WeightsConfig},
     train::{FallbackConfig, LossConfig, OptimConfig, PrecisionConfig, StatePrecision, TrainConfig},
     validate::{Check, NAMELESS, Validate, Violation, blank, has_nameless, in_half_open, non_negative},
@@ -246,6 +246,9 @@ pub struct EvalConfig {
     pub all_tests: bool,
     /// Cache verdicts by content in the cache directory, and look them up there first.
     pub verdict_cache: bool,
+    /// The benchmark on which `wmtp train` measures pass@1 before training and after each stage, greedily:
+    /// `world`, `mbpp`. Not measured if left out.
+    pub after_stages: Option<String>,
 }
 
 impl Default for EvalConfig {
@@ -267,6 +270,7 @@ impl Default for EvalConfig {
             timeout_seconds: 10,
             all_tests: false,
             verdict_cache: true,
+            after_stages: None,
         }
     }
 }
@@ -303,8 +307,18 @@ impl Validate for EvalConfig {
         check.when(!in_half_open(self.top_p), "top_p", "must be above 0 and at most 1");
         check.when(self.max_new_tokens == 0, "max_new_tokens", "must be 1 or more");
         check.when(self.batch == 0, "batch", "must be 1 or more");
+        check.when(
+            self.after_stages.as_ref().is_some_and(|name| !measurable(name)),
+            "after_stages",
+            "must be a benchmark that is built in: mbpp, humaneval, contest or world",
+        );
         check.when(self.timeout_seconds == 0, "timeout_seconds", "must be 1 or more");
     }
+}
+
+/// Whether a benchmark's problems are built in.
+fn measurable(name: &str) -> bool {
+    bench::ALL.iter().any(|spec| spec.name == name && spec.file.is_none())
 }
 
 /// Problems of a benchmark.

@@ -6,8 +6,16 @@ use std::{
     process::{Command, Output},
 };
 
-/// The built program, with an environment that no setting of the caller's reaches.
+/// The built program, with an environment that no setting of the caller's reaches. Without a model it takes
+/// builtin:micro and MBPP; what it does with nothing named is [`bare_wmtp`]'s.
 pub fn wmtp(home: &Path) -> Command {
+    let mut command = bare_wmtp(home);
+    command.env("WMTP_MODEL__BASE", "builtin:micro");
+    command
+}
+
+/// The same as a new user has it: the small world where no model and no data are named.
+pub fn bare_wmtp(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wmtp"));
     for (key, _) in std::env::vars().filter(|(key, _)| key.starts_with("WMTP_") || key.starts_with("HF_")) {
         command.env_remove(key);

@@ -26,6 +26,10 @@ pub const SAMPLES: &str = "samples.jsonl";
 pub const EVAL: &str = "eval.json";
 /// Results of the evaluations of a run's checkpoints.
 pub const EVALUATIONS: &str = "evaluations";
+/// Pass@1 after each stage of a training run, and the samples behind it.
+pub const STAGE_SCORES: &str = "stages.json";
+/// The directory of those samples.
+pub const STAGES: &str = "stages";
 /// The run's page in Markdown.
 pub const REPORT_MARKDOWN: &str = "report.md";
 /// The run's page in HTML.

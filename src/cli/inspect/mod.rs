@@ -190,7 +190,7 @@ fn training_tasks(settings: &Settings, output: &Output) -> Result<Vec<Example>, 
     // Task and code are compared, not the prompt around them: any style and tokenizer will do.
     let tokenizer = Tokenizer::builtin_micro()?;
     let mut examples = mbpp::examples(&problems, wanted, PromptStyle::ZeroShot, &tokenizer)?;
-    let solutions = pairs::load_if_present(&source)?;
+    let solutions = pairs::load_labelled_if_present(&source)?;
     examples.extend(pairs::examples(
         &solutions,
         &problems,

@@ -40,6 +40,16 @@ pub struct CriticReport {
     pub within_ce: Option<f64>,
 }
 
+impl CriticReport {
+    /// Whether mean V tells right from wrong better than the model's own likelihood, which costs no training: within
+    /// problems where there are pairs, else across them. None without both figures.
+    pub fn beats_likelihood(&self) -> Option<bool> {
+        let within = self.within_mean.zip(self.within_ce);
+        let (value, likelihood) = within.or(self.auroc_mean.zip(self.auroc_ce))?;
+        Some(value > likelihood)
+    }
+}
+
 /// One solution.
 #[derive(Clone, Debug)]
 struct Seen {

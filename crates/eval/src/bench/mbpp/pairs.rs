@@ -1,12 +1,14 @@
-//! Solutions of MBPP problems with verified labels, for the critic: `mbpp_pairs.jsonl`.
+//! Solutions of MBPP problems with labels that were found by running them.
 //!
-//! Reads labels that were found by running the programs; runs none itself.
+//! The critic learns from `mbpp_matched.jsonl`: pairs of a right and a wrong program that differ in one edit.
+//! `mbpp_pairs.jsonl` is the ground truth for verdicts; its renamed programs are all right, so a critic that
+//! learned from it could learn names instead ([`wmtp_data::leak`]).
 
 use super::data::{self, Problem};
 use crate::bench::known::Shipped;
 use serde::Deserialize;
-use std::io::ErrorKind::NotFound;
-use wmtp_data::{DataError, Example, PromptStyle, Tokenizer, rows};
+use std::{io::ErrorKind::NotFound, path::Path};
+use wmtp_data::{DataError, Example, PromptStyle, Tokenizer, labels::LabelledSource, rows};
 
 /// Name of the file with labelled solutions in a directory.
 pub const PAIRS_FILE: &str = "mbpp_pairs.jsonl";
@@ -68,10 +70,53 @@ pub fn load(source: &str) -> Result<Vec<Solution>, DataError> {
 /// # Errors
 /// As [`load`].
 pub fn load_if_present(source: &str) -> Result<Vec<Solution>, DataError> {
-    match load(source) {
+    if_present(load(source))
+}
+
+fn if_present(solutions: Result<Vec<Solution>, DataError>) -> Result<Vec<Solution>, DataError> {
+    match solutions {
         Err(DataError::Read { source, .. }) if source.kind() == NotFound => Ok(Vec::new()),
         solutions => solutions,
     }
+}
+
+/// What the critic learns from: the matched pairs of `source`, pair after pair with the right program first. A
+/// directory without `mbpp_matched.jsonl` (or `.gz`) gives the solutions of its `mbpp_pairs.jsonl`.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_labelled(source: &str) -> Result<Vec<Solution>, DataError> {
+    let matched = LabelledSource::MbppMatched;
+    let file = Path::new(source).join(matched.file());
+    let pairs = match source.strip_prefix("builtin:") {
+        Some(_) => {
+            // Another built-in name is refused.
+            PAIRS.read(source)?;
+            matched.pairs()?
+        }
+        None if file.is_file() || file.with_added_extension("gz").is_file() => matched.read(Path::new(source))?,
+        None => return load(source),
+    };
+    let solutions = pairs.iter().flat_map(|pair| {
+        let task_id = pair.mbpp_task();
+        pair.labelled().into_iter().filter_map(move |program| {
+            Some(Solution {
+                task_id: task_id?,
+                code: program.code,
+                is_correct: program.correct,
+                mutation: if program.correct { "right" } else { "wrong" }.into(),
+            })
+        })
+    });
+    Ok(solutions.collect())
+}
+
+/// The same as [`load_labelled`]; none where there is no file of labels.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_labelled_if_present(source: &str) -> Result<Vec<Solution>, DataError> {
+    if_present(load_labelled(source))
 }
 
 /// Examples with rewards 1 and 0 of the solutions to tasks for which `wanted` holds, numbered

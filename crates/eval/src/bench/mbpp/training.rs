@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use wmtp_data::{DataConfig, DataError, EvaluationProblem, Splits, Tokenizer, text};
 
 /// MBPP's problems with their reference solutions, and `data.text`: what the token loss trains on. A
-/// reference has reward 1 where the labelled solutions (if they are there) say that it passed.
+/// reference has reward 1 where `mbpp_pairs.jsonl` (if it is there) says that it passed.
 ///
 /// # Errors
 /// Unreadable or incomplete files, task ranges that overlap each other or the test split,
@@ -39,7 +39,7 @@ pub fn problems(config: &DataConfig, tokenizer: &Tokenizer) -> Result<Splits, Da
     )
 }
 
-/// Labelled solutions, correct and incorrect: what the critic's value head learns from.
+/// Labelled solutions, correct and incorrect: what the critic's value head learns from ([`pairs::load_labelled`]).
 ///
 /// # Errors
 /// As [`problems`].
@@ -54,7 +54,7 @@ pub fn solutions(config: &DataConfig, tokenizer: &Tokenizer) -> Result<Splits, D
     }
     let source = config.source.to_string();
     let tasks = data::load(&source)?;
-    let labelled = pairs::load(&source)?;
+    let labelled = pairs::load_labelled(&source)?;
     Splits::build(config, tokenizer, &evaluation(&tasks)?, &[], |wanted| {
         pairs::examples(&labelled, &tasks, wanted, config.prompt, tokenizer)
     })

@@ -95,7 +95,7 @@ fn the_default_exclusions_are_exactly_what_the_rule_names_in_mbpp() {
         .map(|p| problem(&mbpp::content(p), &p.code))
         .collect();
     let train = |id| mbpp::within(id, config.train_tasks);
-    let solutions = pairs::load("builtin:mbpp").unwrap();
+    let solutions = pairs::load_labelled("builtin:mbpp").unwrap();
     let mut samples = [
         mbpp::examples(&problems, train, config.prompt, &tokenizer).unwrap(),
         pairs::examples(&solutions, &problems, train, config.prompt, &tokenizer).unwrap(),

@@ -114,6 +114,41 @@ fn labelled_solutions_are_those_of_the_file() {
 }
 
 #[test]
+fn the_critic_learns_from_matched_pairs() {
+    let solutions = pairs::load_labelled("builtin:mbpp").unwrap();
+    assert_eq!(solutions.len(), 2 * 5447);
+    for pair in solutions.chunks(2) {
+        assert_eq!((pair[0].is_correct, pair[1].is_correct), (true, false));
+        assert_eq!(pair[0].task_id, pair[1].task_id);
+    }
+    let splits = training::solutions(&DataConfig::default(), &micro()).unwrap();
+    let named = |name: &str| {
+        splits
+            .train
+            .documents()
+            .iter()
+            .find(|d| d.name == name)
+            .map(|d| d.reward)
+    };
+    assert_eq!(named("mbpp/603/0-right"), Some(Some(1.0)));
+    assert_eq!(named("mbpp/603/1-wrong"), Some(Some(0.0)));
+
+    // A directory has them under their own name; without that file its labelled solutions are taken.
+    let dir = tempfile::tempdir().unwrap();
+    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../../data/mbpp");
+    let source = dir.path().display().to_string();
+    assert!(pairs::load_labelled_if_present(&source).unwrap().is_empty());
+    std::fs::copy(format!("{data}/mbpp_pairs.jsonl"), dir.path().join("mbpp_pairs.jsonl")).unwrap();
+    assert_eq!(pairs::load_labelled(&source).unwrap().len(), 4700);
+    std::fs::copy(
+        format!("{data}/mbpp_matched.jsonl.gz"),
+        dir.path().join("mbpp_matched.jsonl.gz"),
+    )
+    .unwrap();
+    assert_eq!(pairs::load_labelled(&source).unwrap(), solutions);
+}
+
+#[test]
 fn the_default_splits_are_whole_and_known() {
     let config = DataConfig::default();
     let splits = training::problems(&config, &micro()).unwrap();
