@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{json, lines, succeed, wmtp};
+use common::{bare_wmtp, json, lines, succeed, wmtp};
 
 /// Mean of the first and of the last tenth.
 fn tenths(losses: &[f64]) -> (f64, f64) {
@@ -11,11 +11,71 @@ fn tenths(losses: &[f64]) -> (f64, f64) {
     (mean(&losses[..n]), mean(&losses[losses.len() - n..]))
 }
 
+/// The first command itself, at its full length, is run by `ci/integration`.
 #[test]
-fn the_first_command_at_its_defaults_brings_the_loss_down_by_three_tenths() {
+fn a_short_first_run_has_three_stages_and_says_what_they_gave() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let mut command = bare_wmtp(home.path());
+    command.args(["train", "critic", "--plain", "--run-name", "first", "--max-steps", "3"]);
+    let short = ["scorer.max_solutions=60", "scorer.epochs=2", "eval.max_new_tokens=8"];
+    command.args(short.iter().flat_map(|set| ["--set", set]));
+    let output = succeed(&mut command);
+    let run = home.path().join("runs/first");
+    let said = String::from_utf8_lossy(&output.stdout);
+    for line in [
+        "done after 3 steps",
+        "value head's AUROC on held-out solutions ",
+        "pass@1 on world (held-out), 90 problems: 0.000 (0.000 to 0.041) before training, 0.000 (0.000 to 0.041) \
+         after pretraining, 0.000 (0.000 to 0.041) after weighted training",
+        "wmtp eval world --model ",
+    ] {
+        assert!(said.contains(line), "`{line}` is missing:\n{said}");
+    }
+    let steps = |file: &str| {
+        let lines = lines(&run.join(file));
+        lines.iter().filter(|line| line["loss"].is_number()).count()
+    };
+    assert_eq!((steps("pretrain/metrics.jsonl"), steps("metrics.jsonl")), (3, 3));
+    let text = std::fs::read_to_string(run.join("stages.json")).expect("the scores");
+    let scores: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let stages: Vec<(&str, u64)> = scores
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|score| {
+            (
+                score["stage"].as_str().expect("a name"),
+                score["step"].as_u64().expect("a step"),
+            )
+        })
+        .collect();
+    assert_eq!(stages, [("start", 0), ("pretraining", 3), ("weighted", 3)]);
+    let page = std::fs::read_to_string(run.join("report.html")).expect("the page");
+    assert!(page.contains("after pretraining, step 3") && page.contains("after weighted training, step 3"));
+
+    // Resumed, the stages that are done are neither trained nor measured again.
+    let mut command = bare_wmtp(home.path());
+    succeed(command.args(["train", "critic", "--plain", "--resume", "first", "--max-steps", "4"]));
+    assert_eq!((steps("pretrain/metrics.jsonl"), steps("metrics.jsonl")), (3, 4));
+    let events = lines(&run.join("events.jsonl"));
+    let measured = events.iter().filter(|event| event["event"] == "pass-at-1").count();
+    assert_eq!(measured, 4);
+}
+
+#[test]
+fn the_micro_model_on_mbpp_brings_the_loss_down_by_three_tenths() {
     let home = tempfile::tempdir().expect("a temporary directory");
     let mut command = wmtp(home.path());
-    let output = succeed(command.args(["train", "critic", "--plain", "--run-name", "first"]));
+    command.args([
+        "train",
+        "critic",
+        "--plain",
+        "--run-name",
+        "first",
+        "--set",
+        "scorer.max_steps=20",
+    ]);
+    let output = succeed(&mut command);
     let run = home.path().join("runs/first");
     let losses: Vec<f64> = lines(&run.join("metrics.jsonl"))
         .iter()
@@ -47,7 +107,7 @@ fn the_first_command_at_its_defaults_brings_the_loss_down_by_three_tenths() {
 }
 
 #[test]
-fn the_plan_of_the_first_command_says_what_will_happen() {
+fn the_plan_of_the_micro_model_says_what_will_happen() {
     let home = tempfile::tempdir().expect("a temporary directory");
     let train = |args: &[&str]| succeed(wmtp(home.path()).args(["train", "critic", "--dry-run"]).args(args));
     let plan = json(&train(&["--json"]));
@@ -72,6 +132,42 @@ fn the_plan_of_the_first_command_says_what_will_happen() {
         warning.contains("% of the documents are longer than `data.seq_len` = 128"),
         "{warning}"
     );
+}
+
+#[test]
+fn without_model_and_data_the_plan_is_the_small_worlds() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let recipe = |args: &[&str]| {
+        let output = succeed(bare_wmtp(home.path()).args(["inspect", "recipe"]).args(args));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    for (pipeline, pretrain, steps) in [("critic", 350, 60), ("rho1", 350, 350), ("baseline", 0, 450)] {
+        let text = recipe(&[pipeline]);
+        let expected = [
+            "base: builtin:world".to_owned(),
+            "source: builtin:world".to_owned(),
+            format!("steps: {pretrain}"),
+            format!("steps: {steps}"),
+        ];
+        for line in expected {
+            assert!(
+                text.lines().any(|l| l.trim() == line),
+                "{pipeline} without `{line}`:\n{text}"
+            );
+        }
+    }
+    // A model or data of one's own have nothing of it.
+    for named in [
+        ["--set", "data.source=builtin:mbpp"],
+        ["--set", "model.base=some/where"],
+    ] {
+        let text = recipe(&["critic", named[0], named[1]]);
+        assert!(
+            !text.contains("builtin:world") && !text.contains("after_stages: world"),
+            "{text}"
+        );
+        assert!(text.contains("source: builtin:mbpp"), "{text}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 /// Below `wmtp --help`.
 pub const TOP: &str = "\
 Examples:
-  wmtp train critic                       train the built-in micro model on MBPP
+  wmtp train critic                       train a small model from scratch, in minutes
   wmtp train critic --model DIR           fine-tune a Llama directory
   wmtp eval mbpp                          evaluate the newest run's best checkpoint
   wmtp report auto                        write the newest run's report again

@@ -6,7 +6,7 @@ use super::{
     request::{Prepared, Request, prepare},
     sources,
     start::token_lines,
-    value_stage::planned_steps,
+    value_stage::{planned_steps, solutions as labelled},
 };
 use crate::{
     data::{Batch, TokenReport},
@@ -157,7 +157,7 @@ fn value_stage(request: &Request, prepared: &Prepared) -> Result<Option<ValueSta
     };
     let solutions = sources::solutions(&prepared.data, &prepared.tokenizer)?.train;
     Ok(Some(ValueStagePlan {
-        solutions: solutions.report().documents,
+        solutions: labelled(critic, &solutions),
         steps: planned_steps(critic, &solutions, request.seed(), prepared.shape.micro_batch),
     }))
 }

@@ -17,8 +17,8 @@ use crate::{
     scorer::{Normaliser, ScorerConfig, WeightsConfig},
     settings::Pipeline,
     train::{
-        Assets, CheckpointConfig, EarlyStoppingConfig, LossConfig, Plan, Samples, SessionSetup, Stage, StepLoader,
-        TokenWeighting, TrainConfig, TrainError, WeightedMtp, assign_stable_ids, train,
+        Assets, CheckpointConfig, EarlyStoppingConfig, LossConfig, OptimConfig, Plan, Samples, SessionSetup, Stage,
+        StepLoader, TokenWeighting, TrainConfig, TrainError, WeightedMtp, assign_stable_ids, train,
     },
 };
 use serde::Serialize;
@@ -87,7 +87,10 @@ pub(super) fn pretrain(
     let setup = SessionSetup {
         plan: Plan {
             stage: Stage::Pretrain,
-            optim: recipe.optim.clone(),
+            optim: OptimConfig {
+                lr: recipe.train.pretrain.lr.unwrap_or(recipe.optim.lr),
+                ..recipe.optim.clone()
+            },
             train: TrainConfig {
                 checkpoint: CheckpointConfig {
                     every: 0,

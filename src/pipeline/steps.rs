@@ -28,6 +28,7 @@ pub struct LabelledSteps {
     seed: u64,
     batch: usize,
     micro_batch: usize,
+    most: usize,
 }
 
 impl LabelledSteps {
@@ -51,6 +52,7 @@ impl LabelledSteps {
             data,
             seed,
             batch: config.batch,
+            most: config.max_solutions,
             micro_batch: prepared.shape.micro_batch,
         })
     }
@@ -69,7 +71,7 @@ impl LabelledSteps {
             let number = FIRST_EPOCH + (epoch << 10) + pass;
             let steps = self
                 .data
-                .epoch_by_problem(self.seed, number, self.batch, self.micro_batch);
+                .epoch_by_problem(self.seed, number, self.batch, self.micro_batch, self.most);
             match left.checked_sub(steps.len()) {
                 Some(rest) if !steps.is_empty() => left = rest,
                 _ => return steps.step(left),
@@ -121,14 +123,22 @@ pub struct ValueSteps {
     pub batch: usize,
     /// Rows of a micro-batch.
     pub micro_batch: usize,
+    /// Solutions of an epoch at most, whole problems; 0: all.
+    pub most: usize,
     /// Whether micro-batches are packed without padding.
     pub ragged: bool,
 }
 
 impl ValueSteps {
+    /// The micro-batches of the first epoch's steps before `step`.
+    pub fn first_epoch(&self, step: usize) -> impl Iterator<Item = Batch> {
+        let steps = self.steps(0, 0).take(step);
+        steps.flat_map(|step| step.micro_batches)
+    }
+
     fn epoch(&self, epoch: usize) -> Epoch<'_> {
         self.data
-            .epoch_by_problem(self.seed, epoch, self.batch, self.micro_batch)
+            .epoch_by_problem(self.seed, epoch, self.batch, self.micro_batch, self.most)
     }
 }
 

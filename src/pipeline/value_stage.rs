@@ -14,7 +14,7 @@ use crate::{
     run::{CheckpointError, CheckpointStore, Event, RunDir, TrainerState, file, verify},
     scorer::{CriticConfig, critic::CriticReport},
     train::{
-        CheckpointConfig, EarlyStoppingConfig, OptimConfig, Plan, Samples, SessionSetup, Stage, StepLoader,
+        CheckpointConfig, EarlyStoppingConfig, OptimConfig, Plan, Samples, SessionSetup, Stage, StepLoader, StepSource,
         TrainConfig, TrainError, ValueLearner, ValueMetrics, train,
     },
 };
@@ -90,29 +90,36 @@ pub(super) fn value_stage(
     let total_steps = planned_steps(config, &splits.train, request.seed(), micro_batch);
     request.progress.message(&format!(
         "value stage: {} labelled solutions, {total_steps} steps",
-        splits.train.report().documents
+        solutions(config, &splits.train)
     ));
     let store = CheckpointStore::open(dir.join(file::CHECKPOINTS))?;
     let fresh = TrainerState::new(stage.recipe_id.into(), splits.train.hash().into());
     let (start, resume) = newest(run, "value-stage", &store, fresh)?;
     let model = stage.model.valid();
-    let learner = ValueLearner::new(
+    let steps = ValueSteps {
+        data: splits.train,
+        seed: request.seed(),
+        batch: config.batch,
+        micro_batch,
+        most: config.max_solutions,
+        ragged,
+    };
+    let mut learner = ValueLearner::new(
         model,
         model_hash.to_owned(),
         config.clone(),
         reward(config, request)?,
         request.seed(),
     );
+    if total_steps > steps.len(0) {
+        learner = learner
+            .with_cache(steps.first_epoch(start.step))
+            .map_err(PipelineError::from)?;
+    }
     let valid = ValidSteps::new(&splits.valid, micro_batch, ragged);
     let setup = SessionSetup {
         plan: plan(config, request, total_steps),
-        loader: StepLoader::new(Arc::new(ValueSteps {
-            data: splits.train,
-            seed: request.seed(),
-            batch: config.batch,
-            micro_batch,
-            ragged,
-        })),
+        loader: StepLoader::new(Arc::new(steps)),
         valid: StepLoader::new(Arc::new(valid)),
         run: run.clone(),
         store,
@@ -265,9 +272,20 @@ fn remove_checkpoints(dir: &Path) -> Result<(), PipelineError> {
     }
 }
 
+/// Labelled solutions of an epoch; whole problems may make it a few more.
+pub(super) fn solutions(config: &CriticConfig, data: &Dataset) -> usize {
+    match config.max_solutions {
+        0 => data.report().documents,
+        most => most.min(data.report().documents),
+    }
+}
+
 /// Optimizer steps of the value stage on `data`.
 pub(super) fn planned_steps(config: &CriticConfig, data: &Dataset, seed: u64, micro_batch: usize) -> usize {
-    let of_epoch = |epoch| data.epoch_by_problem(seed, epoch, config.batch, micro_batch).len();
+    let of_epoch = |epoch| {
+        data.epoch_by_problem(seed, epoch, config.batch, micro_batch, config.max_solutions)
+            .len()
+    };
     let planned: usize = (0..config.epochs).map(of_epoch).sum();
     match config.max_steps {
         0 => planned,

@@ -283,7 +283,7 @@ fn of_weights(run: &Run) -> Vec<Finding> {
         && knows_nothing.is_none()
     {
         found.push(finding(
-            Level::Warning,
+            Level::Note,
             "critic-below-likelihood",
             "On held-out solutions the model's own likelihood tells right from wrong as well as the value head does, or better.",
             "What the weights add to the likelihood is not shown: compare with `scorer.kind: random` and `uniform` before you rely on them.",

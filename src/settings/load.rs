@@ -27,13 +27,13 @@ fn recipe_text(pipeline: Pipeline) -> &'static str {
 }
 
 /// The recipe of the small world for a pipeline, as YAML: what all have in common, then its own.
-fn world_texts(pipeline: Pipeline) -> impl Iterator<Item = &'static str> {
+fn world_texts(pipeline: Pipeline) -> [&'static str; 2] {
     let own = match pipeline {
-        Pipeline::Critic => None,
-        Pipeline::Rho1 => Some(include_str!("../../configs/recipe.world-rho1.yaml")),
-        Pipeline::Baseline => Some(include_str!("../../configs/recipe.world-baseline.yaml")),
+        Pipeline::Critic => include_str!("../../configs/recipe.world-critic.yaml"),
+        Pipeline::Rho1 => include_str!("../../configs/recipe.world-rho1.yaml"),
+        Pipeline::Baseline => include_str!("../../configs/recipe.world-baseline.yaml"),
     };
-    std::iter::once(include_str!("../../configs/recipe.world.yaml")).chain(own)
+    [include_str!("../../configs/recipe.world.yaml"), own]
 }
 
 /// What settings are made from. Later sources win.
@@ -182,6 +182,7 @@ impl Sources {
             let named = layers.get(built_in..).unwrap_or_default();
             let added = match self.small_world && Layer::leave_the_world(named) {
                 true => world_texts(pipeline)
+                    .into_iter()
                     .map(|text| Layer::text(Origin::Builtin("world".into()), text))
                     .collect::<Result<_, _>>()?,
                 false => Vec::from_iter(Layer::of_random_weights(&layers)?),

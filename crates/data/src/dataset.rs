@@ -156,19 +156,33 @@ impl Dataset {
 
     /// An epoch whose steps hold whole problems, for losses that compare solutions of one problem:
     /// problems in an order drawn from (seed, epoch), as many a step as give at least
-    /// `documents_per_step` documents, packed within the step.
+    /// `documents_per_step` documents, packed within the step. With `most` above 0 every epoch has the same
+    /// problems, drawn from the seed: as many as give at least `most` documents.
     pub fn epoch_by_problem(
         &self,
         seed: u64,
         epoch: usize,
         documents_per_step: usize,
         micro_batch: usize,
+        most: usize,
     ) -> Epoch<'_> {
         let mut problems: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
         for (index, document) in self.documents.iter().enumerate() {
             problems.entry(document.problem).or_default().push(index);
         }
-        let problems: Vec<Vec<usize>> = problems.into_values().collect();
+        let mut problems: Vec<Vec<usize>> = problems.into_values().collect();
+        if most > 0 {
+            let mut drawn = Vec::new();
+            let mut documents = 0;
+            for p in order(problems.len(), seed, usize::MAX) {
+                if documents >= most {
+                    break;
+                }
+                documents += problems.get(p).map_or(0, Vec::len);
+                drawn.extend(problems.get_mut(p).map(std::mem::take));
+            }
+            problems = drawn;
+        }
         let mut steps = Vec::new();
         let mut waiting: Vec<usize> = Vec::new();
         for p in order(problems.len(), seed, epoch) {

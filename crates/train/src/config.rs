@@ -117,6 +117,11 @@ impl Validate for TrainConfig {
             "epochs",
             "must be 1 or more, or set train.steps",
         );
+        check.when(
+            self.pretrain.lr.is_some_and(|lr| !positive(lr)),
+            "pretrain.lr",
+            "must be above 0",
+        );
         check.when(self.steps == Some(0), "steps", "must be 1 or more");
         check.when(!positive(self.head_warmup.lr), "head_warmup.lr", "must be above 0");
         if let Some(lora) = &self.lora {
@@ -212,8 +217,10 @@ impl TrainConfig {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PretrainConfig {
-    /// Optimizer steps at `optim`'s learning rates; 0: no such stage.
+    /// Optimizer steps; 0: no such stage.
     pub steps: usize,
+    /// Its peak learning rate, with `optim`'s schedule; `optim.lr` if left out.
+    pub lr: Option<f64>,
 }
 
 /// Recipe section `train.head_warmup`: at the start only heads 2..H learn. Trunk, head 1, embeddings

@@ -10,6 +10,7 @@ mod error;
 mod files;
 mod forward;
 pub mod grads;
+mod hidden_cache;
 pub mod histogram;
 mod joint_value;
 mod kept;

@@ -4,13 +4,13 @@
 //! are not finite, and exact resumption are the loop's.
 
 use super::{
-    StepBatch, StepOutput, Trainable, Validation, assign_stable_ids, forward::Forward, joint_value::head_1_ce,
-    step::train_output,
+    StepBatch, StepOutput, Trainable, Validation, assign_stable_ids, forward::Forward, hidden_cache::HiddenCache,
+    joint_value::head_1_ce, step::train_output,
 };
 use burn::{
     module::Module,
     optim::GradientsParams,
-    tensor::{Device, Tensor},
+    tensor::{Device, Tensor, TensorData},
     train::{InferenceStep, TrainOutput, TrainStep},
 };
 use std::{
@@ -44,6 +44,10 @@ struct Frozen {
     rewards: Arc<Mutex<Box<dyn SequenceReward>>>,
     /// The model's device with autodiff.
     autodiff: Device,
+    /// Of the documents that are learned from, if they come more than once.
+    learned: Option<Arc<Mutex<HiddenCache>>>,
+    /// Of the held-out ones.
+    held_out: Arc<Mutex<HiddenCache>>,
 }
 
 impl std::fmt::Debug for Frozen {
@@ -73,8 +77,61 @@ impl ValueLearner {
                 config,
                 rewards: Arc::new(Mutex::new(rewards)),
                 autodiff,
+                learned: None,
+                held_out: Arc::default(),
             },
         })
+    }
+
+    /// Keeps the hidden states of documents that come again in later epochs, up to 1 GiB. A resumed stage computes
+    /// those that it saw in its first epoch, `seen` in their order, as it did then, so that it ends bit for bit as
+    /// one that was not interrupted.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn with_cache(mut self, seen: impl Iterator<Item = Batch>) -> Result<Self, ScorerError> {
+        self.frozen.learned = Some(Arc::default());
+        for batch in seen {
+            self.hidden_again(&batch)?;
+        }
+        Ok(self)
+    }
+
+    /// Hidden states to learn from, `[B, S, D]`: kept ones if all are there, else computed, and kept.
+    fn hidden_again(&self, batch: &Batch) -> Result<Tensor<3>, ScorerError> {
+        let Some(cache) = &self.frozen.learned else {
+            return Ok(self.hidden(batch));
+        };
+        let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let size = self.frozen.model.config().hidden_size;
+        if let Some((kept, _)) = cache.get(batch, size) {
+            return Ok(self.tensor(kept, batch, size));
+        }
+        let hidden = self.hidden(batch);
+        if cache.has_room(batch, size) {
+            cache.keep(batch, size, &to_f32(hidden.clone())?, &[]);
+        }
+        Ok(hidden)
+    }
+
+    /// Hidden states and head 1's cross-entropy of held-out documents; as [`Self::hidden_again`].
+    fn held_out(&self, batch: &Batch) -> Result<(Tensor<3>, Vec<f32>), ScorerError> {
+        let mut cache = self.frozen.held_out.lock().unwrap_or_else(PoisonError::into_inner);
+        let size = self.frozen.model.config().hidden_size;
+        if let Some((kept, ce)) = cache.get(batch, size) {
+            return Ok((self.tensor(kept, batch, size), ce));
+        }
+        let hidden = self.hidden(batch);
+        let ce = head_1_ce(&self.frozen.model, hidden.clone(), batch)?;
+        if cache.has_room(batch, size) {
+            cache.keep(batch, size, &to_f32(hidden.clone())?, &ce);
+        }
+        Ok((hidden, ce))
+    }
+
+    fn tensor(&self, values: Vec<f32>, batch: &Batch, size: usize) -> Tensor<3> {
+        let shape = [batch.rows, batch.seq_len, size];
+        Tensor::from_data(TensorData::new(values, shape), &self.frozen.model.device())
     }
 
     /// The loss of one step over all its micro-batches; None if it has nothing to compare.
@@ -83,10 +140,14 @@ impl ValueLearner {
         let mut values = Vec::with_capacity(batches.len());
         let mut all_rewards = Vec::with_capacity(batches.len());
         for batch in batches {
-            let hidden = self.hidden(batch);
-            let ce = rewards
-                .needs()
-                .ce
+            // Minus the cross-entropy as reward needs the hidden states of all tokens.
+            let needs_ce = rewards.needs().ce;
+            let hidden = if needs_ce {
+                self.hidden(batch)
+            } else {
+                self.hidden_again(batch)?
+            };
+            let ce = needs_ce
                 .then(|| head_1_ce(&self.frozen.model, hidden.clone(), batch))
                 .transpose()?;
             all_rewards.push(rewards.rewards(batch, ce.as_deref())?);
@@ -121,8 +182,7 @@ impl ValueLearner {
         let rewards = self.frozen.rewards.lock().unwrap_or_else(PoisonError::into_inner);
         let mut seen = Observations::default();
         for batch in batches {
-            let hidden = self.hidden(batch);
-            let ce = head_1_ce(&self.frozen.model, hidden.clone(), batch)?;
+            let (hidden, ce) = self.held_out(batch)?;
             let rewards = rewards.rewards(batch, Some(&ce))?;
             let values = to_f32(self.value.forward(hidden))?;
             seen.add(batch, &values, &ce, &rewards, &self.frozen.config);

@@ -191,6 +191,12 @@ fn a_critic_at_chance_is_named() {
     let critic = |auroc: f64| after(move |run| run.value_stage = Some(json!({"held_out": {"auroc_last": auroc}})));
     assert_eq!(critic(0.51), [(Level::Warning, "critic-knows-nothing")]);
     assert_eq!(critic(0.8), []);
+    let beats = |beats: bool| {
+        let report = json!({"held_out": {"auroc_last": 0.8}, "beats_likelihood": beats});
+        after(move |run| run.value_stage = Some(report))
+    };
+    assert_eq!(beats(false), [(Level::Note, "critic-below-likelihood")]);
+    assert_eq!(beats(true), []);
 }
 
 #[test]

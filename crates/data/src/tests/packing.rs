@@ -141,7 +141,7 @@ proptest! {
     fn steps_by_problem_never_split_a_problem(sizes in sizes(), seed: u64, per_step in 1usize..12) {
         let documents = documents(&sizes);
         let set = Dataset::from_tokenized(documents.clone(), 40, true).unwrap();
-        let plan = set.epoch_by_problem(seed, 0, per_step, 2);
+        let plan = set.epoch_by_problem(seed, 0, per_step, 2, 0);
         let mut seen = BTreeSet::new();
         let mut batches = Vec::new();
         for step in 0..plan.len() {
@@ -153,6 +153,17 @@ proptest! {
             batches.extend(micro);
         }
         check(&batches, &documents)?;
+
+        // Some of them: the same in every epoch.
+        let of = |epoch: usize| {
+            let plan = set.epoch_by_problem(seed, epoch, per_step, 2, 3);
+            let steps = (0..plan.len()).flat_map(|step| plan.step(step));
+            let mut samples: Vec<usize> = steps.flat_map(|b| b.documents).map(|d| d.sample).collect();
+            samples.sort();
+            samples
+        };
+        prop_assert_eq!(of(0), of(1));
+        prop_assert!(of(0).len() >= documents.len().min(3) && of(0).len() < 3 + 3);
     }
 }
 

@@ -26,6 +26,8 @@ pub struct CriticConfig {
     pub value: ValueUse,
     /// Stage 1: passes over the labelled solutions.
     pub epochs: usize,
+    /// Labelled solutions to learn from at most, whole problems drawn from the seed (0: all).
+    pub max_solutions: usize,
     /// Stage 1: maximum number of optimizer steps (0: no limit).
     pub max_steps: usize,
     /// Stage 1: held-out evaluations (two an epoch) without a better order of right and wrong solutions
@@ -52,6 +54,7 @@ impl Default for CriticConfig {
             initial_value: InitialValue::Prompt,
             value: ValueUse::Frozen,
             epochs: 1,
+            max_solutions: 0,
             max_steps: 0,
             patience: 0,
             batch: 16,
