@@ -279,7 +279,7 @@ fn plan_text(plan: &PlanReport) -> String {
     if plan.random_weights {
         say(
             "weights",
-            "random, so defaults are those of configs/recipe.random-weights.yaml; what is set overrides them".into(),
+            "random, so other defaults than a trained model's; what is set overrides them (docs/training.md)".into(),
         );
     }
     say(
@@ -306,6 +306,9 @@ fn plan_text(plan: &PlanReport) -> String {
     );
     for note in &plan.token_notes {
         say("", note.clone());
+    }
+    if plan.pretrain_steps > 0 {
+        say("pretraining", format!("{} steps without weights", plan.pretrain_steps));
     }
     if let Some(stage) = &plan.value_stage {
         say(

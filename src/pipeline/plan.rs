@@ -63,6 +63,8 @@ pub struct PlanReport {
     pub steps: usize,
     /// The critic's value stage, which comes before them; None without one.
     pub value_stage: Option<ValueStagePlan>,
+    /// Steps of the unweighted stage before it; 0 without one.
+    pub pretrain_steps: usize,
     /// True if the model starts from random weights, which has settings of its own.
     pub random_weights: bool,
     /// Peak learning rate of the schedule.
@@ -132,6 +134,7 @@ pub(super) fn plan(request: &Request) -> Result<PlanReport, PipelineError> {
         accumulate: prepared.shape.accumulate,
         steps: prepared.total_steps,
         value_stage: value_stage(request, &prepared)?,
+        pretrain_steps: recipe.train.pretrain.steps,
         random_weights: has_random_weights(&recipe.model.base),
         learning_rate: recipe.optim.lr,
         new_heads: prepared.new_heads,

@@ -91,9 +91,11 @@ pub(super) fn announce(request: &Request, prepared: &Prepared, run: &RunDir) {
         run.path().display()
     ));
     if has_random_weights(&request.recipe.model.base) {
+        let train = &request.recipe.train;
+        let lr = train.pretrain.lr.filter(|_| train.pretrain.steps > 0);
         say(format!(
-            "the model starts from random weights: learning rate {:e} unless another is set (configs/recipe.random-weights.yaml)",
-            request.recipe.optim.lr
+            "the model starts from random weights: learning rate {:e} at first",
+            lr.unwrap_or(request.recipe.optim.lr)
         ));
     }
     if !report.dropped.is_empty() {
