@@ -10,6 +10,7 @@ mod config;
 mod error;
 mod etag;
 mod listing;
+mod push;
 mod remote;
 mod runs;
 mod shared;
@@ -31,6 +32,7 @@ use wmtp_run as run;
 pub use cache::{CacheEntry, Cleaned};
 pub use config::{CacheConfig, S3Config, StorageConfig, UploadConfig};
 pub use error::StorageError;
+pub use push::{Push, PushContent, PushFile, PushState, Pushed, PushedFile};
 pub use remote::{Endpoint, Transfer, send_file};
 pub use runs::{Ended, Fetched, RemoteRun, RemoteRuns, Report, RunMirror};
 pub use size::ByteSize;
@@ -236,7 +238,9 @@ impl Storage {
                 format!("does not exist: give a directory, builtin:micro, or hf://{text} for the model hub's")
             }
             Kind::Model => "does not exist: give a directory, builtin:micro, hf://OWNER/NAME or s3://BUCKET/KEY".into(),
-            Kind::Data => "does not exist: give a directory, builtin:mbpp, hf://OWNER/NAME or s3://BUCKET/KEY".into(),
+            Kind::Data => {
+                "does not exist: give a file, a directory, a pattern, builtin:mbpp, hf://OWNER/NAME or s3://BUCKET/KEY".into()
+            }
         }
     }
 }
