@@ -239,7 +239,8 @@ impl Storage {
             }
             Kind::Model => "does not exist: give a directory, builtin:micro, hf://OWNER/NAME or s3://BUCKET/KEY".into(),
             Kind::Data => {
-                "does not exist: give a file, a directory, a pattern, builtin:mbpp, hf://OWNER/NAME or s3://BUCKET/KEY".into()
+                "does not exist: give a file, a directory, a pattern, builtin:mbpp, hf://OWNER/NAME or s3://BUCKET/KEY"
+                    .into()
             }
         }
     }

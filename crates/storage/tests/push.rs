@@ -33,7 +33,10 @@ impl Here {
             ("tokenizer_config.json", Vec::new()),
         ]
         .into();
-        Self { dir: tempfile::tempdir().unwrap(), files }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            files,
+        }
     }
 
     fn storage(&self, hub: &Hub, token: Option<&str>) -> Storage {
@@ -45,8 +48,15 @@ impl Here {
             runs: at("runs"),
             ..PathsConfig::default()
         };
-        let config = StorageConfig { retries: 2, retry_delay_ms: 1, timeout_seconds: 5, ..StorageConfig::default() };
-        Storage::new(&config, &paths).with_endpoint(Endpoint::new(&hub.url(), token)).with_shared_cache(&at("shared"))
+        let config = StorageConfig {
+            retries: 2,
+            retry_delay_ms: 1,
+            timeout_seconds: 5,
+            ..StorageConfig::default()
+        };
+        Storage::new(&config, &paths)
+            .with_endpoint(Endpoint::new(&hub.url(), token))
+            .with_shared_cache(&at("shared"))
     }
 
     fn request(&self) -> Push {
@@ -58,10 +68,17 @@ impl Here {
                 "README.md" => PushContent::Memory(bytes.clone()),
                 _ => PushContent::Disk(path),
             };
-            PushFile { name: (*name).to_owned(), content }
+            PushFile {
+                name: (*name).to_owned(),
+                content,
+            }
         });
         Push {
-            to: HubName { owner: "owner".into(), name: "model".into(), revision: "main".into() },
+            to: HubName {
+                owner: "owner".into(),
+                name: "model".into(),
+                revision: "main".into(),
+            },
             public: false,
             message: "Push a model".into(),
             files: files.collect(),
@@ -76,17 +93,29 @@ impl Here {
     /// What the branch must have, with the file that the hub itself makes.
     fn expected(&self) -> BTreeMap<String, Vec<u8>> {
         let attributes = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n".to_vec();
-        let own = self.files.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.clone()));
+        let own = self
+            .files
+            .iter()
+            .map(|(name, bytes)| ((*name).to_owned(), bytes.clone()));
         own.chain([(".gitattributes".to_owned(), attributes)]).collect()
     }
 }
 
 fn start(chunk: Option<usize>) -> Hub {
-    Hub::start(Behaviour { token: Some(TOKEN), large: 1 << 20, chunk, faults: Vec::new() })
+    Hub::start(Behaviour {
+        token: Some(TOKEN),
+        large: 1 << 20,
+        chunk,
+        faults: Vec::new(),
+    })
 }
 
 fn states(pushed: &Pushed) -> Vec<(&str, PushState)> {
-    pushed.files.iter().map(|file| (file.name.as_str(), file.state)).collect()
+    pushed
+        .files
+        .iter()
+        .map(|file| (file.name.as_str(), file.state))
+        .collect()
 }
 
 fn count(lines: &[String], part: &str) -> usize {
@@ -109,17 +138,31 @@ fn a_model_arrives_in_one_commit_of_a_private_repository() {
             assert!(state.repositories[REPOSITORY].private);
             let head = state.repositories[REPOSITORY].head("main").unwrap();
             assert_eq!(pushed.commit.as_ref(), Some(&head.oid));
-            let large: Vec<&String> = head.files.iter().filter(|(_, b)| b.large).map(|(name, _)| name).collect();
+            let large: Vec<&String> = head
+                .files
+                .iter()
+                .filter(|(_, b)| b.large)
+                .map(|(name, _)| name)
+                .collect();
             assert_eq!(large, ["model.safetensors", "mtp_heads.safetensors"]);
             let stored = state.requests.iter().filter(|r| r.line.contains("/storage/"));
             assert!(stored.clone().count() >= 2);
-            assert!(stored.clone().all(|r| r.authorization.is_none()), "the token goes to the hub alone");
+            assert!(
+                stored.clone().all(|r| r.authorization.is_none()),
+                "the token goes to the hub alone"
+            );
         }
         let lines = hub.taken();
         let parts = 300_000usize.div_ceil(64 << 10);
-        assert_eq!(count(&lines, "PUT /storage/"), if chunk.is_some() { 2 * parts } else { 2 });
+        assert_eq!(
+            count(&lines, "PUT /storage/"),
+            if chunk.is_some() { 2 * parts } else { 2 }
+        );
         assert_eq!(count(&lines, "/commit/"), 1);
-        assert!(lines.last().unwrap().contains("/commit/main"), "the commit is the last request: {lines:?}");
+        assert!(
+            lines.last().unwrap().contains("/commit/main"),
+            "the commit is the last request: {lines:?}"
+        );
         assert_eq!(told.last().map(|t| (t.done, t.total)), Some((600_000, Some(600_000))));
     }
 }
@@ -129,14 +172,22 @@ fn what_was_pushed_is_read_back_by_the_reader() {
     let (hub, here) = (start(Some(100_000)), Here::new());
     let commit = here.push(&hub).unwrap().commit.unwrap();
     for uri in ["hf://owner/model".to_owned(), format!("hf://owner/model@{commit}")] {
-        let dir = here.storage(&hub, Some(TOKEN)).resolve(&uri, Kind::Model, &mut |_| {}).unwrap();
+        let dir = here
+            .storage(&hub, Some(TOKEN))
+            .resolve(&uri, Kind::Model, &mut |_| {})
+            .unwrap();
         for (name, bytes) in here.files.iter().filter(|(name, _)| **name != "README.md") {
             assert_eq!(&std::fs::read(dir.join(name)).unwrap(), bytes, "{uri} {name}");
         }
     }
     let stranger = Here::new();
-    let denied = stranger.storage(&hub, None).resolve("hf://owner/model", Kind::Model, &mut |_| {});
-    assert!(matches!(denied, Err(StorageError::Denied { status: 401, .. })), "it is private: {denied:?}");
+    let denied = stranger
+        .storage(&hub, None)
+        .resolve("hf://owner/model", Kind::Model, &mut |_| {});
+    assert!(
+        matches!(denied, Err(StorageError::Denied { status: 401, .. })),
+        "it is private: {denied:?}"
+    );
 }
 
 #[test]
@@ -147,16 +198,29 @@ fn files_that_are_there_are_not_sent_again() {
     let again = here.push(&hub).unwrap();
     assert!(!again.committed && !again.created, "{again:?}");
     assert_eq!(again.commit, first);
-    assert!(again.files.iter().all(|file| file.state == PushState::Unchanged), "{again:?}");
+    assert!(
+        again.files.iter().all(|file| file.state == PushState::Unchanged),
+        "{again:?}"
+    );
     let lines = hub.taken();
-    assert_eq!(count(&lines, "POST") + count(&lines, "PUT"), 0, "nothing is written: {lines:?}");
+    assert_eq!(
+        count(&lines, "POST") + count(&lines, "PUT"),
+        0,
+        "nothing is written: {lines:?}"
+    );
 
     // One file is another, of the same size: it alone is sent.
     here.files.get_mut("model.safetensors").unwrap()[7] ^= 1;
     here.files.insert("README.md", b"# Model\n".to_vec());
     let pushed = here.push(&hub).unwrap();
-    let sent: Vec<_> = states(&pushed).into_iter().filter(|(_, state)| *state == PushState::Sent).collect();
-    assert_eq!(sent, [("README.md", PushState::Sent), ("model.safetensors", PushState::Sent)]);
+    let sent: Vec<_> = states(&pushed)
+        .into_iter()
+        .filter(|(_, state)| *state == PushState::Sent)
+        .collect();
+    assert_eq!(
+        sent,
+        [("README.md", PushState::Sent), ("model.safetensors", PushState::Sent)]
+    );
     assert_eq!(count(&hub.taken(), "PUT /storage/"), 1);
     assert_eq!(hub.files(REPOSITORY, "main"), here.expected());
 }
@@ -190,15 +254,28 @@ fn a_cut_connection_is_tried_again_and_a_later_push_resumes() {
         hub.fault("PUT /storage/", puts, 3, What::Cut);
         let error = here.push(&hub).unwrap_err();
         assert!(matches!(error, StorageError::Network { .. }), "{error:?}");
-        assert!(error.to_string().contains("mtp_heads.safetensors to hf://owner/model"), "{error}");
-        assert_eq!(hub.messages(REPOSITORY, "main"), ["initial commit"], "nothing half done is visible");
+        assert!(
+            error.to_string().contains("mtp_heads.safetensors to hf://owner/model"),
+            "{error}"
+        );
+        assert_eq!(
+            hub.messages(REPOSITORY, "main"),
+            ["initial commit"],
+            "nothing half done is visible"
+        );
         hub.taken();
         let pushed = here.push(&hub).unwrap();
         assert!(!pushed.created && pushed.committed);
-        let large: Vec<_> = states(&pushed).into_iter().filter(|(name, _)| name.ends_with(".safetensors")).collect();
+        let large: Vec<_> = states(&pushed)
+            .into_iter()
+            .filter(|(name, _)| name.ends_with(".safetensors"))
+            .collect();
         assert_eq!(
             large,
-            [("model.safetensors", PushState::Stored), ("mtp_heads.safetensors", PushState::Sent)]
+            [
+                ("model.safetensors", PushState::Stored),
+                ("mtp_heads.safetensors", PushState::Sent)
+            ]
         );
         assert_eq!(count(&hub.taken(), "PUT /storage/"), puts, "only what is missing");
         assert_eq!(hub.files(REPOSITORY, "main"), here.expected());
@@ -235,7 +312,10 @@ fn a_branch_is_made_for_a_revision() {
 fn a_public_repository_takes_a_word_more() {
     let (hub, here) = (start(None), Here::new());
     let storage = here.storage(&hub, Some(TOKEN));
-    let request = Push { public: true, ..here.request() };
+    let request = Push {
+        public: true,
+        ..here.request()
+    };
     assert!(!storage.push(&request, &mut |_| {}).unwrap().private);
     let error = here.push(&hub).unwrap_err();
     assert!(error.to_string().contains("is public: add --public"), "{error}");
@@ -246,9 +326,15 @@ fn a_public_repository_takes_a_word_more() {
 fn a_dry_run_writes_nothing() {
     let (hub, here) = (start(None), Here::new());
     let storage = here.storage(&hub, Some(TOKEN));
-    let request = Push { dry_run: true, ..here.request() };
+    let request = Push {
+        dry_run: true,
+        ..here.request()
+    };
     let plan = storage.push(&request, &mut |_| {}).unwrap();
-    assert!(plan.created && plan.private && !plan.committed && plan.commit.is_none(), "{plan:?}");
+    assert!(
+        plan.created && plan.private && !plan.committed && plan.commit.is_none(),
+        "{plan:?}"
+    );
     assert!(plan.files.iter().all(|file| file.state == PushState::Sent));
     assert!(hub.state().repositories.is_empty());
     here.push(&hub).unwrap();
@@ -269,7 +355,10 @@ fn a_busy_server_is_asked_again() {
     let (hub, here) = (start(None), Here::new());
     hub.fault("/preupload/", 0, 3, What::Status(429, "slow down"));
     let error = here.push(&hub).unwrap_err().to_string();
-    assert!(error.contains("the server wants fewer requests (status 429)"), "{error}");
+    assert!(
+        error.contains("the server wants fewer requests (status 429)"),
+        "{error}"
+    );
     assert_eq!(count(&hub.taken(), "/preupload/"), 3, "one try and two retries");
 }
 
@@ -279,7 +368,11 @@ fn refusals_are_one_sentence_and_the_branch_stays_as_it_was() {
         ("GET /api/models", 401, "the token in HF_TOKEN may not write there"),
         ("/repos/create", 403, "the token in HF_TOKEN may not write there"),
         ("/preupload/", 404, "check owner, name and branch"),
-        ("/objects/batch", 403, "check the name, and that the token has write access"),
+        (
+            "/objects/batch",
+            403,
+            "check the name, and that the token has write access",
+        ),
         ("PUT /storage/", 413, "it is larger than the server takes"),
         ("POST /verify", 404, "model.safetensors to hf://owner/model"),
         ("/commit/", 409, "push again in a moment"),
@@ -294,7 +387,11 @@ fn refusals_are_one_sentence_and_the_branch_stays_as_it_was() {
         assert!(text.contains(says), "{on} {status}: {text}");
         assert!(error.to_string().starts_with(&hub.url()), "{error}");
         assert!(!text.contains(TOKEN) && !error.to_string().contains('\n'), "{text}");
-        assert_eq!(count(&hub.taken(), &on.replace("GET ", "")), 1, "it is not tried again: {on} {status}");
+        assert_eq!(
+            count(&hub.taken(), &on.replace("GET ", "")),
+            1,
+            "it is not tried again: {on} {status}"
+        );
         if hub.state().repositories.contains_key(REPOSITORY) {
             assert_eq!(hub.messages(REPOSITORY, "main"), ["initial commit"], "{on} {status}");
         }
@@ -305,7 +402,10 @@ fn refusals_are_one_sentence_and_the_branch_stays_as_it_was() {
 fn without_a_token_or_a_server_nothing_is_sent() {
     let (hub, here) = (start(None), Here::new());
     let push = |endpoint: Endpoint| {
-        here.storage(&hub, None).with_endpoint(endpoint).push(&here.request(), &mut |_| {}).unwrap_err()
+        here.storage(&hub, None)
+            .with_endpoint(endpoint)
+            .push(&here.request(), &mut |_| {})
+            .unwrap_err()
     };
     let none = push(Endpoint::new(&hub.url(), None));
     assert!(none.to_string().contains("set HF_TOKEN"), "{none}");
@@ -314,7 +414,10 @@ fn without_a_token_or_a_server_nothing_is_sent() {
     assert!(matches!(wrong, StorageError::Denied { status: 401, .. }), "{wrong:?}");
     // Nobody listens on port 1.
     let nobody = push(Endpoint::new("http://user:password@127.0.0.1:1", Some(TOKEN)));
-    assert!(nobody.to_string().contains("check the connection and try again"), "{nobody}");
+    assert!(
+        nobody.to_string().contains("check the connection and try again"),
+        "{nobody}"
+    );
     for error in [none, wrong, nobody] {
         let text = format!("{error} {error:?}");
         for secret in [TOKEN, "hf_wrong", "password@"] {
@@ -328,5 +431,8 @@ fn without_a_token_or_a_server_nothing_is_sent() {
     });
     let error = here.storage(&hub, Some(TOKEN)).push(&lost, &mut |_| {}).unwrap_err();
     assert!(error.to_string().contains("/no/such/file"), "{error}");
-    assert!(hub.state().repositories.is_empty(), "files are read before anything is asked");
+    assert!(
+        hub.state().repositories.is_empty(),
+        "files are read before anything is asked"
+    );
 }

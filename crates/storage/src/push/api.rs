@@ -114,7 +114,10 @@ impl Api {
             let (problem, asked) = match Self::attempt(request()?).await {
                 Ok(answer) if !matches!(answer.status, 429 | 500 | 502 | 503 | 504) => return Ok(answer),
                 Ok(answer) => {
-                    let asked = answer.headers.get("retry-after").and_then(|v| v.to_str().ok()?.parse().ok());
+                    let asked = answer
+                        .headers
+                        .get("retry-after")
+                        .and_then(|v| v.to_str().ok()?.parse().ok());
                     let problem = match answer.status {
                         429 => "the server wants fewer requests (status 429), try again later".to_owned(),
                         status => format!("the server answered with status {status}"),
@@ -211,8 +214,12 @@ impl Api {
                 advice: "check owner, name and branch, and that the token in HF_TOKEN may write there",
             },
             409 => refused("something else is changing the repository: push again in a moment".into()),
-            412 => refused("its branch changed meanwhile: push again, large files that arrived are not sent again".into()),
-            413 => refused("it is larger than the server takes: export it with --dtype bf16, or ask the hub for more".into()),
+            412 => {
+                refused("its branch changed meanwhile: push again, large files that arrived are not sent again".into())
+            }
+            413 => refused(
+                "it is larger than the server takes: export it with --dtype bf16, or ask the hub for more".into(),
+            ),
             300..=399 => refused("it is at another address now: give the repository's new name".into()),
             _ => refused(match words(answer) {
                 Some(words) => format!("the server says `{words}`"),

@@ -6,11 +6,7 @@
 //! <https://github.com/huggingface/hf-hub>). Their newer transfer, Xet, is not used: the hub takes both, and
 //! the crate `hf-hub` sends large files by Xet alone.
 
-use super::{
-    Push, PushContent, PushState, Pushed, PushedFile,
-    api::Api,
-    lfs,
-};
+use super::{Push, PushContent, PushState, Pushed, PushedFile, api::Api, lfs};
 use crate::{
     Endpoint, StorageConfig, StorageError, Transfer,
     listing::is_model_file,
@@ -76,7 +72,9 @@ impl Local {
             PushContent::Disk(path) => {
                 let mut head = Vec::new();
                 let file = File::open(path).map_err(|e| self.unreadable(&e))?;
-                file.take(bytes).read_to_end(&mut head).map_err(|e| self.unreadable(&e))?;
+                file.take(bytes)
+                    .read_to_end(&mut head)
+                    .map_err(|e| self.unreadable(&e))?;
                 Ok(head)
             }
         }
@@ -302,7 +300,11 @@ impl Pusher<'_> {
                 .filter_map(|mode| mode["path"].as_str())
                 .collect();
             // The storage takes no empty files.
-            large.extend(files.iter().filter(|f| f.hash.bytes > 0 && lfs.contains(f.name.as_str())));
+            large.extend(
+                files
+                    .iter()
+                    .filter(|f| f.hash.bytes > 0 && lfs.contains(f.name.as_str())),
+            );
         }
         Ok(large)
     }
@@ -342,10 +344,17 @@ impl Pusher<'_> {
                 }})),
             }
         }
-        lines.extend(removed.iter().map(|name| json!({"key": "deletedFile", "value": {"path": name}})));
+        lines.extend(
+            removed
+                .iter()
+                .map(|name| json!({"key": "deletedFile", "value": {"path": name}})),
+        );
         let body: String = lines.iter().map(|line| format!("{line}\n")).collect();
         let url = self.api.url(&self.path(&format!("/commit/{}", self.revision())));
-        let answer = self.api.post_bytes(url, "application/x-ndjson", body.into_bytes()).await?;
+        let answer = self
+            .api
+            .post_bytes(url, "application/x-ndjson", body.into_bytes())
+            .await?;
         // An answer that was lost, and then a second try: the first one made the commit.
         if answer.status == 412
             && let Some(commit) = self.is_done().await?

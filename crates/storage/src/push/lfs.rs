@@ -1,7 +1,7 @@
 //! Large files: the batch request of Git LFS, and the two ways in which the hub takes bytes.
 //!
 //! The batch API is Git LFS's (<https://github.com/git-lfs/git-lfs/blob/main/docs/api/batch.md>). `basic` is
-//! one `PUT`; `multipart`, the hub's own, gives the address of every part in the action's header, beside
+//! one `PUT`; `multipart`, the hub's own, gives the address of every part in the action's header, next to
 //! `chunk_size`, and takes the parts' ETags at the end, as the client of Hugging Face does it
 //! (<https://github.com/huggingface/huggingface_hub>, `lfs.py`). Parts of a file that did not arrive whole
 //! are sent again: the hub keeps whole files only.
@@ -35,7 +35,9 @@ pub(super) async fn upload(
 ) -> Result<BTreeSet<String>, StorageError> {
     let mut wanted: Vec<(&Local, Value)> = Vec::new();
     for batch in files.chunks(BATCH) {
-        let objects = batch.iter().map(|f| json!({"oid": f.hash.sha256, "size": f.hash.bytes}));
+        let objects = batch
+            .iter()
+            .map(|f| json!({"oid": f.hash.sha256, "size": f.hash.bytes}));
         let body = json!({
             "operation": "upload",
             "transfers": ["basic", "multipart"],
@@ -94,7 +96,12 @@ fn about(api: &Api, file: &Local) -> String {
 /// Sends one file as its actions say.
 async fn send(api: &Api, file: &Local, actions: &Value, count: &Arc<AtomicU64>) -> Result<(), StorageError> {
     let about = about(api, file);
-    let malformed = || api.network(&about, "its answer says no usable address; is HF_ENDPOINT a model hub?".into());
+    let malformed = || {
+        api.network(
+            &about,
+            "its answer says no usable address; is HF_ENDPOINT a model hub?".into(),
+        )
+    };
     let address = |action: &Value| action["href"].as_str().and_then(|url| Url::parse(url).ok());
     let upload = &actions["upload"];
     let url = address(upload).ok_or_else(malformed)?;

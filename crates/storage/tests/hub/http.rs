@@ -43,7 +43,9 @@ pub fn serve(stream: TcpStream, cut: impl Fn(&str) -> bool, answer: impl Fn(Requ
             head += &format!("{name}: {value}\r\n");
         }
         let body: &[u8] = if is_head { &[] } else { &answer.body };
-        let sent = writer.write_all(format!("{head}\r\n").as_bytes()).and_then(|()| writer.write_all(body));
+        let sent = writer
+            .write_all(format!("{head}\r\n").as_bytes())
+            .and_then(|()| writer.write_all(body));
         if sent.is_err() {
             return;
         }
@@ -78,5 +80,10 @@ fn read(reader: &mut BufReader<TcpStream>, cut: impl Fn(&str) -> bool) -> Option
     if body.len() < length {
         return None;
     }
-    Some(Request { line, authorization: header("authorization"), range: header("range"), body })
+    Some(Request {
+        line,
+        authorization: header("authorization"),
+        range: header("range"),
+        body,
+    })
 }

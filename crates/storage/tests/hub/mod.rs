@@ -93,7 +93,11 @@ pub struct Answer {
 impl Answer {
     fn json(status: u16, body: &Value) -> Self {
         let headers = vec![("Content-Type".into(), "application/json".into())];
-        Self { status, headers, body: body.to_string().into_bytes() }
+        Self {
+            status,
+            headers,
+            body: body.to_string().into_bytes(),
+        }
     }
 
     fn error(status: u16, words: &str) -> Self {
@@ -136,7 +140,12 @@ impl Hub {
 
     /// Adds what goes wrong from now on.
     pub fn fault(&self, on: &'static str, after: usize, times: usize, what: What) {
-        self.shared.behaviour.lock().unwrap().faults.push(Fault { on, after, times, what });
+        self.shared
+            .behaviour
+            .lock()
+            .unwrap()
+            .faults
+            .push(Fault { on, after, times, what });
     }
 
     /// `METHOD /path` of all requests so far; forgets them.
@@ -148,14 +157,21 @@ impl Hub {
     pub fn files(&self, repository: &str, branch: &str) -> BTreeMap<String, Vec<u8>> {
         let state = self.state();
         let files = &state.repositories[repository].head(branch).unwrap().files;
-        files.iter().map(|(name, blob)| (name.clone(), blob.bytes.clone())).collect()
+        files
+            .iter()
+            .map(|(name, blob)| (name.clone(), blob.bytes.clone()))
+            .collect()
     }
 
     /// The commits of a branch, the first one first: their messages.
     pub fn messages(&self, repository: &str, branch: &str) -> Vec<String> {
         let state = self.state();
         let commits = state.repositories[repository].branches.get(branch);
-        commits.into_iter().flatten().map(|commit| commit.message.clone()).collect()
+        commits
+            .into_iter()
+            .flatten()
+            .map(|commit| commit.message.clone())
+            .collect()
     }
 }
 
@@ -220,7 +236,9 @@ impl Shared {
             ("POST", ["verify"]) => self.verify(&body()),
             ("POST", ["api", "models", owner, name, rest @ ..]) => {
                 let mut state = self.state.lock().unwrap();
-                let State { repositories, large, .. } = &mut *state;
+                let State {
+                    repositories, large, ..
+                } = &mut *state;
                 let Some(repository) = repositories.get_mut(&format!("{owner}/{name}")) else {
                     return Answer::error(404, "Repository not found");
                 };
@@ -259,9 +277,11 @@ impl Shared {
     }
 
     fn create(&self, body: &Value) -> Answer {
-        let (Some(owner), Some(name), Some(private)) =
-            (body["organization"].as_str(), body["name"].as_str(), body["private"].as_bool())
-        else {
+        let (Some(owner), Some(name), Some(private)) = (
+            body["organization"].as_str(),
+            body["name"].as_str(),
+            body["private"].as_bool(),
+        ) else {
             return Answer::error(400, "organization, name and private are needed");
         };
         let id = format!("{owner}/{name}");
@@ -270,7 +290,10 @@ impl Shared {
             return Answer::error(409, "You already created this model repo");
         }
         state.repositories.insert(id.clone(), Repository::new(&id, private));
-        Answer::json(200, &json!({"url": format!("http://127.0.0.1:{}/{id}", self.port), "id": "0"}))
+        Answer::json(
+            200,
+            &json!({"url": format!("http://127.0.0.1:{}/{id}", self.port), "id": "0"}),
+        )
     }
 
     fn preupload(&self, repository: &Repository, branch: &str, body: &Value) -> Answer {
@@ -281,7 +304,11 @@ impl Shared {
         let files = body["files"].as_array().unwrap().iter().map(|file| {
             let (path, size) = (file["path"].as_str().unwrap(), file["size"].as_u64().unwrap());
             let sample = STANDARD.decode(file["sample"].as_str().unwrap()).unwrap();
-            assert_eq!(sample.len() as u64, size.min(512), "{path}: the sample is the file's beginning");
+            assert_eq!(
+                sample.len() as u64,
+                size.min(512),
+                "{path}: the sample is the file's beginning"
+            );
             let large = path.ends_with(".safetensors") || path.ends_with(".bin") || size > limit as u64;
             json!({"path": path, "uploadMode": if large { "lfs" } else { "regular" }, "shouldIgnore": false})
         });
@@ -297,7 +324,10 @@ impl Shared {
         let state = self.state.lock().unwrap();
         let storage = |oid: &str, part: &str| format!("http://127.0.0.1:{}/storage/{oid}/{part}", self.storage_port);
         let objects = body["objects"].as_array().unwrap().iter().map(|object| {
-            let (oid, size) = (object["oid"].as_str().unwrap(), object["size"].as_u64().unwrap() as usize);
+            let (oid, size) = (
+                object["oid"].as_str().unwrap(),
+                object["size"].as_u64().unwrap() as usize,
+            );
             if state.large.contains_key(oid) {
                 return json!({"oid": oid, "size": size});
             }
@@ -314,7 +344,10 @@ impl Shared {
             let verify = json!({"href": format!("http://127.0.0.1:{}/verify", self.port)});
             json!({"oid": oid, "size": size, "actions": {"upload": upload, "verify": verify}})
         });
-        Answer::json(200, &json!({"transfer": "multipart", "objects": objects.collect::<Vec<_>>()}))
+        Answer::json(
+            200,
+            &json!({"transfer": "multipart", "objects": objects.collect::<Vec<_>>()}),
+        )
     }
 
     fn store(&self, oid: &str, part: &str, body: &[u8]) -> Answer {
@@ -322,14 +355,22 @@ impl Shared {
         let hash = hex::encode(Sha256::digest(body));
         match part.parse() {
             Ok(part) => {
-                state.parts.entry(oid.to_owned()).or_default().insert(part, body.to_vec());
+                state
+                    .parts
+                    .entry(oid.to_owned())
+                    .or_default()
+                    .insert(part, body.to_vec());
             }
             Err(_) if hash != oid => return Answer::error(422, "other bytes than announced"),
             Err(_) => {
                 state.large.insert(oid.to_owned(), body.to_vec());
             }
         }
-        Answer { status: 200, headers: vec![("ETag".into(), format!("\"{hash}\""))], body: Vec::new() }
+        Answer {
+            status: 200,
+            headers: vec![("ETag".into(), format!("\"{hash}\""))],
+            body: Vec::new(),
+        }
     }
 
     fn complete(&self, oid: &str, body: &Value) -> Answer {
@@ -388,7 +429,13 @@ fn commit(repository: &mut Repository, branch: &str, body: &[u8], large: &BTreeM
                 files.insert(path, Blob { bytes, large: false });
             }
             "lfsFile" if value["algo"] == "sha256" => match large.get(value["oid"].as_str().unwrap()) {
-                Some(bytes) => drop(files.insert(path, Blob { bytes: bytes.clone(), large: true })),
+                Some(bytes) => drop(files.insert(
+                    path,
+                    Blob {
+                        bytes: bytes.clone(),
+                        large: true,
+                    },
+                )),
                 None => return Answer::error(400, "LFS pointer pointed to a file that does not exist"),
             },
             "deletedFile" => {
@@ -403,5 +450,8 @@ fn commit(repository: &mut Repository, branch: &str, body: &[u8], large: &BTreeM
         return Answer::error(400, "a commit needs a summary");
     };
     let oid = repository.commit(branch, message, files);
-    Answer::json(200, &json!({"success": true, "commitOid": oid, "commitUrl": format!("x/commit/{oid}")}))
+    Answer::json(
+        200,
+        &json!({"success": true, "commitOid": oid, "commitUrl": format!("x/commit/{oid}")}),
+    )
 }

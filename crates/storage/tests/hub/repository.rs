@@ -55,9 +55,20 @@ pub struct Repository {
 impl Repository {
     /// With the first commit that the hub makes.
     pub fn new(id: &str, private: bool) -> Self {
-        let mut new = Self { id: id.to_owned(), private, branches: BTreeMap::new() };
-        let attributes = Blob { bytes: b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n".to_vec(), large: false };
-        new.commit("main", "initial commit".into(), [(".gitattributes".to_owned(), attributes)].into());
+        let mut new = Self {
+            id: id.to_owned(),
+            private,
+            branches: BTreeMap::new(),
+        };
+        let attributes = Blob {
+            bytes: b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n".to_vec(),
+            large: false,
+        };
+        new.commit(
+            "main",
+            "initial commit".into(),
+            [(".gitattributes".to_owned(), attributes)].into(),
+        );
         new
     }
 
@@ -72,7 +83,11 @@ impl Repository {
             hash.update(format!("{name} {}", blob.oid()));
         }
         let oid = hex::encode(hash.finalize());
-        commits.push(Commit { oid: oid.clone(), message, files });
+        commits.push(Commit {
+            oid: oid.clone(),
+            message,
+            files,
+        });
         oid
     }
 
@@ -106,8 +121,7 @@ impl Repository {
                         "type": "file", "path": name, "size": blob.bytes.len(), "oid": blob.oid(),
                     });
                     if blob.large {
-                        entry["lfs"] =
-                            json!({"oid": blob.sha256(), "size": blob.bytes.len(), "pointerSize": 134});
+                        entry["lfs"] = json!({"oid": blob.sha256(), "size": blob.bytes.len(), "pointerSize": 134});
                     }
                     entry
                 });
@@ -128,6 +142,10 @@ impl Repository {
             ("Accept-Ranges".into(), "bytes".into()),
             ("Content-Length".into(), blob.bytes.len().to_string()),
         ];
-        Some(Answer { status: 200, headers, body: blob.bytes.clone() })
+        Some(Answer {
+            status: 200,
+            headers,
+            body: blob.bytes.clone(),
+        })
     }
 }
