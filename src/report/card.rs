@@ -229,7 +229,7 @@ mod tests {
     }
 
     fn card(fields: &CardFields, evaluations: &[Evaluation], data: &str) -> Result<String, CardError> {
-        with_card(fields, evaluations, data, ModelCard::markdown)
+        with_card(fields, evaluations, data, |card| card.markdown())
     }
 
     fn with_card<T>(
@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_draft_says_what_is_missing() {
-        let draft = |fields: &CardFields| with_card(fields, &[], "my/data", ModelCard::draft).unwrap();
+        let draft = |fields: &CardFields| with_card(fields, &[], "my/data", |card| card.draft()).unwrap();
         let text = draft(&CardFields::default());
         for part in [
             "## Intended use\n\nNot stated.",

@@ -22,7 +22,7 @@ use crate::{
     run::{Manifest, file::MANIFEST},
 };
 use cache::{Cache, Keep};
-use listing::{Listing, Object, check_model, is_data_file, is_model_file};
+use listing::{Listing, ModelFiles, Object, check_model, is_data_file, is_model_file};
 use remote::{Broken, Found, Hub, Remote, S3, is_commit};
 use shared::SharedCache;
 use std::path::{Path, PathBuf};
@@ -303,12 +303,13 @@ fn listing(s3: &S3, asked: &S3Url, at: &S3Url, kind: Kind) -> Result<Listing, St
     }
     let manifest = manifest_of(s3, at, &found)?;
     let prefix = format!("{}/", at.key);
+    let of_model = ModelFiles::of(found.iter().filter_map(|file| file.key.strip_prefix(&prefix)));
     for file in found {
         let Some(name) = file.key.strip_prefix(&prefix).map(str::to_owned) else {
             continue;
         };
         let wanted = match kind {
-            Kind::Model => is_model_file(&name),
+            Kind::Model => of_model.has(&name),
             Kind::Data => is_data_file(&name),
         };
         if !wanted {

@@ -9,7 +9,7 @@ mod http;
 mod repository;
 
 pub use http::Request;
-pub use repository::{Blob, Commit, Repository};
+pub use repository::{Blob, Repository};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
