@@ -294,14 +294,27 @@ fn a_commit_whose_answer_was_lost_is_not_made_twice() {
 
 #[test]
 fn a_branch_is_made_for_a_revision() {
-    let (hub, here) = (start(None), Here::new());
+    let (hub, mut here) = (start(None), Here::new());
+    here.push(&hub).unwrap();
+    let on_main = here.expected();
+    // Another model: what `main` has of the first one is no part of it.
+    here.files.remove("mtp_heads.safetensors");
+    here.files.insert("config.json", b"{}".to_vec());
     let mut request = here.request();
     request.to.revision = "v2".into();
+    hub.fault("/commit/v2", 0, 1, What::Lost);
     let storage = here.storage(&hub, Some(TOKEN));
     let pushed = storage.push(&request, &mut |_| {}).unwrap();
-    assert!(pushed.committed);
+    assert_eq!(
+        (pushed.committed, pushed.removed),
+        (true, vec!["mtp_heads.safetensors".to_owned()])
+    );
     assert_eq!(hub.files(REPOSITORY, "v2"), here.expected());
-    assert_eq!(hub.messages(REPOSITORY, "main"), ["initial commit"]);
+    assert_eq!(
+        hub.messages(REPOSITORY, "v2"),
+        ["initial commit", "Push a model", "Push a model"]
+    );
+    assert_eq!(hub.files(REPOSITORY, "main"), on_main);
     assert!(!storage.push(&request, &mut |_| {}).unwrap().committed);
     request.to.revision = "0123456789abcdef0123456789abcdef01234567".into();
     let error = storage.push(&request, &mut |_| {}).unwrap_err();

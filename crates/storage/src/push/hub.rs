@@ -104,6 +104,7 @@ impl Local {
 /// What the branch has.
 struct Branch {
     exists: bool,
+    /// Its head; of a new one, that of `main`.
     commit: Option<String>,
     /// Files of its root, as the hub lists them.
     files: Vec<Value>,
@@ -168,22 +169,17 @@ impl Pusher<'_> {
         let removed = self.removed(&branch);
         let changed = !removed.is_empty() || states.contains(&PushState::Sent);
         let mut commit = branch.commit.clone();
-        if changed && !self.push.dry_run {
-            // A new branch is made last: until then files are sent for the one that it begins from.
-            let sending = if branch.exists { self.revision() } else { "main" };
-            let large = self.large(sending, &states).await?;
-            let sent = lfs::upload(self.api, &self.repository(), sending, &large, progress).await?;
-            let large: BTreeSet<&str> = large.iter().map(|file| file.name.as_str()).collect();
-            for (file, state) in self.files.iter().zip(&mut states) {
-                let stored = large.contains(file.name.as_str()) && !sent.contains(&file.hash.sha256);
-                if *state == PushState::Sent && stored {
-                    *state = PushState::Stored;
-                }
+        if !self.push.dry_run {
+            let mut large = BTreeSet::new();
+            if changed {
+                large = self.send(&branch, &mut states, progress).await?;
             }
             if !branch.exists {
                 self.create_branch().await?;
             }
-            commit = self.commit(&branch, &states, &large, &removed).await?;
+            if changed {
+                commit = self.commit(&branch, &states, &large, &removed).await?;
+            }
         }
         let files = self.files.iter().zip(states).map(|(file, state)| PushedFile {
             name: file.name.clone(),
@@ -200,6 +196,27 @@ impl Pusher<'_> {
             files: files.collect(),
             removed,
         })
+    }
+
+    /// Sends the large files among those that changed, and notes which the storage had; gives their names.
+    async fn send(
+        &self,
+        branch: &Branch,
+        states: &mut [PushState],
+        progress: &mut dyn FnMut(&Transfer),
+    ) -> Result<BTreeSet<String>, StorageError> {
+        // A new branch is made last: until then files are sent for the one that it begins from.
+        let sending = if branch.exists { self.revision() } else { "main" };
+        let large = self.large(sending, states).await?;
+        let sent = lfs::upload(self.api, &self.repository(), sending, &large, progress).await?;
+        let large: BTreeSet<String> = large.iter().map(|file| file.name.clone()).collect();
+        for (file, state) in self.files.iter().zip(states) {
+            let stored = large.contains(&file.name) && !sent.contains(&file.hash.sha256);
+            if *state == PushState::Sent && stored {
+                *state = PushState::Stored;
+            }
+        }
+        Ok(large)
     }
 
     fn repository(&self) -> String {
@@ -244,16 +261,21 @@ impl Pusher<'_> {
         Ok(())
     }
 
+    /// What the branch has; one that does not exist has what `main` has, from which it will begin.
     async fn branch(&self) -> Result<Branch, StorageError> {
         let revision = self.revision();
-        let info = self.api.get(&self.path(&format!("/revision/{revision}"))).await?;
+        let at = |branch: &str| self.path(&format!("/revision/{branch}"));
+        let (exists, from, info) = match self.api.get(&at(revision)).await? {
+            None if revision != "main" => (false, "main", self.api.get(&at("main")).await?),
+            info => (true, revision, info),
+        };
         let tree = match info {
-            Some(_) => self.api.get(&self.path(&format!("/tree/{revision}"))).await?,
+            Some(_) => self.api.get(&self.path(&format!("/tree/{from}"))).await?,
             None => None,
         };
         let files = tree.as_ref().and_then(Value::as_array).cloned();
         Ok(Branch {
-            exists: info.is_some() || revision == "main",
+            exists,
             commit: info.and_then(|info| info["sha"].as_str().filter(|sha| is_commit(sha)).map(str::to_owned)),
             files: files.unwrap_or_default(),
         })
@@ -323,7 +345,7 @@ impl Pusher<'_> {
         &self,
         branch: &Branch,
         states: &[PushState],
-        large: &BTreeSet<&str>,
+        large: &BTreeSet<String>,
         removed: &[String],
     ) -> Result<Option<String>, StorageError> {
         let mut header = json!({"summary": self.push.message, "description": ""});
@@ -333,7 +355,7 @@ impl Pusher<'_> {
         }
         let mut lines = vec![json!({"key": "header", "value": header})];
         for (file, state) in self.files.iter().zip(states) {
-            match (state, large.contains(file.name.as_str())) {
+            match (state, large.contains(&file.name)) {
                 (PushState::Unchanged, _) => {}
                 (_, true) => lines.push(json!({"key": "lfsFile", "value": {
                     "path": file.name, "algo": "sha256", "oid": file.hash.sha256, "size": file.hash.bytes,
