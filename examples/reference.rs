@@ -41,7 +41,10 @@ pub const VARIABLES: &[(&str, &str)] = &[
         "HF_HOME",
         "directory of the cache of Hugging Face's own tools; `~/.cache/huggingface` if it is not set",
     ),
-    ("HF_TOKEN", "token for private models and data of the hub"),
+    (
+        "HF_TOKEN",
+        "token for private models and data of the hub, and for `wmtp push`",
+    ),
     ("AWS_ACCESS_KEY_ID", "S3: key; without it requests are not signed"),
     ("AWS_SECRET_ACCESS_KEY", "S3: secret key"),
     ("AWS_SESSION_TOKEN", "S3: token of temporary credentials"),

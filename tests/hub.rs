@@ -123,6 +123,19 @@ fn a_model_is_fetched_once_and_whole() {
 }
 
 #[test]
+fn a_repository_without_safetensors_gives_pytorchs_file() {
+    let server = Server::start(Behaviour {
+        unlisted: &[".safetensors"],
+        ..Behaviour::default()
+    });
+    let dir = Cache::new().fetch(&server, None, "hf://owner/model").unwrap();
+    assert_eq!(
+        &std::fs::read(dir.join("pytorch_model.bin")).unwrap(),
+        server.file("pytorch_model.bin")
+    );
+}
+
+#[test]
 fn a_data_set_is_fetched_with_its_folders() {
     let server = Server::start(Behaviour::default());
     let cache = Cache::new();
@@ -370,9 +383,16 @@ fn a_model_in_the_cache_of_hugging_faces_tools_is_not_fetched_again() {
 
 #[test]
 fn a_repository_that_is_no_model_is_refused() {
-    for (removed, says) in [("config.json", "no config.json"), (".safetensors", "no *.safetensors")] {
+    let cases: [(&'static [&'static str], &str); 2] = [
+        (&["config.json"], "no config.json"),
+        (
+            &[".safetensors", ".bin"],
+            "no *.safetensors file and no pytorch_model.bin",
+        ),
+    ];
+    for (removed, says) in cases {
         let server = Server::start(Behaviour {
-            unlisted: Some(removed),
+            unlisted: removed,
             ..Behaviour::default()
         });
         let cache = Cache::new();

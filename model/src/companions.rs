@@ -23,6 +23,9 @@ pub const COMPANIONS: [&str; 10] = [
 pub struct Companions(Vec<(&'static str, Vec<u8>)>);
 
 impl Companions {
+    /// Names of files that are a tokenizer, the one that is read first.
+    pub const TOKENIZERS: [&str; 2] = ["tokenizer.json", "tokenizer.model"];
+
     /// Reads those of [`COMPANIONS`] that `dir` has.
     ///
     /// # Errors
@@ -41,10 +44,11 @@ impl Companions {
     }
 
     /// The same, with the files of `other` that are missing here. A tokenizer is never put together from
-    /// two directories: where these files have a `tokenizer.json`, only generation settings are added.
+    /// two directories: where these files have a `tokenizer.json` or a `tokenizer.model`, only generation
+    /// settings are added.
     #[must_use]
     pub fn or(mut self, other: Self) -> Self {
-        let complete = self.has("tokenizer.json");
+        let complete = Self::TOKENIZERS.iter().any(|name| self.has(name));
         for (name, bytes) in other.0 {
             if !self.has(name) && (!complete || name == "generation_config.json") {
                 self.0.push((name, bytes));
@@ -95,5 +99,34 @@ impl Companions {
             std::fs::write(&path, bytes).map_err(|source| ModelError::io("write", &path, source))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn companions(files: &[(&'static str, &str)]) -> Companions {
+        Companions(
+            files
+                .iter()
+                .map(|(name, text)| (*name, text.as_bytes().to_vec()))
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn a_tokenizer_is_never_put_together_from_two_directories() {
+        let base = companions(&[
+            ("tokenizer.json", "base"),
+            ("tokenizer_config.json", "base"),
+            ("generation_config.json", "base"),
+        ]);
+        for own in Companions::TOKENIZERS {
+            let both = companions(&[(own, "own")]).or(base.clone());
+            assert_eq!(both, companions(&[(own, "own"), ("generation_config.json", "base")]));
+        }
+        let without = companions(&[("chat_template.jinja", "own")]).or(base.clone());
+        assert_eq!(without.0.len(), 4);
     }
 }

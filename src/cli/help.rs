@@ -105,6 +105,16 @@ card.yaml:
   limits: Not tested on other languages; never run its output without a sandbox.
   licence: apache-2.0";
 
+/// Below `wmtp push --help`.
+pub const PUSH: &str = "\
+Examples:
+  wmtp push NAME hf://OWNER/MODEL --dry-run           what would be sent
+  wmtp push NAME hf://OWNER/MODEL                     a private repository
+  wmtp push NAME hf://OWNER/MODEL --public --card card.yaml
+  wmtp push model hf://OWNER/MODEL --revision bf16    a directory that `wmtp export` wrote, to a branch
+
+The token comes from HF_TOKEN and needs write access. Model cards: docs/model-card.md";
+
 /// Below `wmtp cache --help`.
 pub const CACHE: &str = "\
 Examples:

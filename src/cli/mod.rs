@@ -7,6 +7,7 @@
 
 mod base;
 mod cache;
+mod card;
 mod chat;
 mod common;
 mod completions;
@@ -25,6 +26,7 @@ mod man;
 mod output;
 #[cfg(feature = "mlflow")]
 mod promote;
+mod push;
 mod report;
 mod resume;
 mod runs;
@@ -113,6 +115,9 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
     },
+    /// Push a run's model, with its model card, to a repository of the model hub.
+    #[command(after_help = help::PUSH)]
+    Push(push::Args),
     /// List, fetch or remove cached downloads.
     #[command(after_help = help::CACHE)]
     Cache(cache::Args),
@@ -200,6 +205,7 @@ fn run(command: Command, output: &Output) -> Result<(), Failure> {
         Command::Promote { .. } => Err(Failure::usage(
             "the registry is an MLflow server's, and this program was built without MLflow: build it with the feature `mlflow`",
         )),
+        Command::Push(args) => push::run(args, output),
         Command::Cache(args) => cache::run(args, output),
         Command::Doctor(args) => doctor::run(args, output),
         Command::Schema(args) => schema::run(args, output),

@@ -1,14 +1,17 @@
 //! `wmtp promote`: a run's model into the registry, with its card.
 
-use super::{Failure, Output, SettingsArgs, track::run_with_settings};
+use super::{
+    Failure, Output, SettingsArgs,
+    card::{self, CARD, CardFacts, model_files, read_json},
+    track::run_with_settings,
+};
 use crate::{
     pipeline::weights_hash,
-    report::card::{CardFields, Evaluation, ModelCard},
-    run::{RunDir, RunRecord, file, verify},
+    report::card::CardFields,
+    run::{RunRecord, file},
     settings::Settings,
     track::{self, Address, Registered, Registry, RunInfo, Stage, TrackError},
 };
-use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::{
     collections::BTreeMap,
@@ -75,7 +78,7 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
         To::Staging => Stage::Staging,
         To::Production => Stage::Production,
     };
-    let fields = card_fields(args.card.as_deref(), &dir)?;
+    let fields = card::fields(args.card.as_deref(), &dir)?;
     let card = card(&candidate, &name, &record, &fields)?;
     let mlflow = &settings.config.tracking.mlflow;
     let address = Address::find(mlflow.uri.as_deref()).map_err(|_| {
@@ -83,12 +86,7 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     })?;
     let registry = Registry::new(address, mlflow).map_err(Failure::usage)?;
     let registered = promote(&registry, &candidate, &name, stage, &card)?;
-    let saved = serde_json::to_string_pretty(&fields)?;
-    for (name, text) in [(FIELDS, &saved), (CARD, &card)] {
-        let path = dir.join(name);
-        crate::fs::write(&path, text.as_bytes())
-            .map_err(|e| Failure::failed(format!("cannot write `{}`: {e}", path.display())))?;
-    }
+    card::save(&dir, &fields, &card)?;
     output.result(
         &json!({
             "name": name,
@@ -108,29 +106,11 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     )
 }
 
-const FIELDS: &str = "model_card.json";
-const CARD: &str = "MODEL_CARD.md";
-
 fn candidate(args: &Args, dir: &Path, settings: &Settings) -> Result<Candidate, Failure> {
-    let run = RunDir::at(dir);
-    let there = |name: &&str| run.checkpoint(name).join(file::MANIFEST).is_file();
-    let name = match &args.checkpoint {
-        Some(name) => Some(name.as_str()).filter(there),
-        None => [file::BEST, file::LAST].into_iter().find(there),
-    };
-    let Some(name) = name else {
-        return Err(Failure::usage(format!(
-            "{} has no complete checkpoint {}: train it first, or name another with --checkpoint",
-            dir.display(),
-            args.checkpoint.as_deref().unwrap_or("best or last")
-        )));
-    };
-    let path = run.checkpoint(name);
-    // What is promoted is what was trained and judged, byte for byte.
-    verify(&path).map_err(Failure::failed)?;
+    let (name, path) = card::checkpoint(dir, args.checkpoint.as_deref())?;
     Ok(Candidate {
         sha256: weights_hash(&path)?,
-        name: name.to_owned(),
+        name,
         path,
         info: track::own_run(dir, &settings.config.tracking).map_err(Failure::failed)?,
         dir: dir.to_path_buf(),
@@ -138,34 +118,18 @@ fn candidate(args: &Args, dir: &Path, settings: &Settings) -> Result<Candidate, 
 }
 
 fn card(candidate: &Candidate, name: &str, run: &RunRecord, fields: &CardFields) -> Result<String, Failure> {
-    let mut evaluations = Evaluation::of_run(&candidate.dir);
-    evaluations.retain(|evaluation| evaluation.is_of(&candidate.sha256));
-    if evaluations.is_empty() {
+    let facts = CardFacts::read(&candidate.dir, &candidate.path, &candidate.sha256)?;
+    if facts.evaluations.is_empty() {
         return Err(Failure::usage(format!(
             "{} was not evaluated as it is: run `wmtp eval mbpp --model {}` first",
             candidate.path.display(),
             candidate.path.display()
         )));
     }
-    let recipe = std::fs::read_to_string(candidate.dir.join(file::RECIPE)).map_err(|e| {
-        Failure::usage(format!(
-            "cannot read `{}`: {e}",
-            candidate.dir.join(file::RECIPE).display()
-        ))
-    })?;
-    ModelCard {
-        name,
-        checkpoint: &candidate.name,
-        sha256: &candidate.sha256,
-        run,
-        trainer: &read_json(&candidate.path.join(file::TRAINER))?,
-        manifest: &read_json(&candidate.path.join(file::MANIFEST))?,
-        recipe: &recipe,
-        evaluations: &evaluations,
-        fields,
-    }
-    .markdown()
-    .map_err(Failure::usage)
+    facts
+        .card(name, &candidate.name, &candidate.sha256, run, fields)
+        .markdown()
+        .map_err(Failure::usage)
 }
 
 fn promote(
@@ -211,54 +175,6 @@ fn promote(
     Ok(registered)
 }
 
-/// The checkpoint's files without those that only training needs.
-fn model_files(checkpoint: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let entries = std::fs::read_dir(checkpoint)
-        .map_err(|e| Failure::failed(format!("cannot read `{}`: {e}", checkpoint.display())))?;
-    let mut files: Vec<PathBuf> = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.is_file() && file::is_of_model(&path.file_name().unwrap_or_default().to_string_lossy()))
-        .collect();
-    files.sort();
-    Ok(files)
-}
-
-/// What was given now, over what was given for this run before.
-fn card_fields(file: Option<&Path>, dir: &Path) -> Result<CardFields, Failure> {
-    let before = std::fs::read_to_string(dir.join(FIELDS)).unwrap_or_default();
-    let before: CardFields = serde_json::from_str(&before).unwrap_or_default();
-    let Some(file) = file else { return Ok(before) };
-    let text = std::fs::read_to_string(file)
-        .map_err(|e| Failure::usage(format!("--card: cannot read `{}`: {e}", file.display())))?;
-    let bad = |problem: String| Failure::usage(format!("--card: `{}` {problem}", file.display()));
-    let documents = <saphyr::Yaml as saphyr::LoadableYamlNode>::load_from_str(&text)
-        .map_err(|e| bad(format!("is not valid YAML: {e}")))?;
-    let map = documents
-        .first()
-        .and_then(saphyr::Yaml::as_mapping)
-        .ok_or_else(|| bad("must be a map: `intended_use: TEXT` and so on".into()))?;
-    let mut fields = before;
-    for (key, value) in map {
-        let (Some(key), Some(value)) = (key.as_str(), value.as_str()) else {
-            return Err(bad("must have texts as keys and values".into()));
-        };
-        let field = match key {
-            "intended_use" => &mut fields.intended_use,
-            "limits" => &mut fields.limits,
-            "licence" => &mut fields.licence,
-            "data_licence" => &mut fields.data_licence,
-            _ => {
-                return Err(bad(format!(
-                    "has a key `{key}`: there are intended_use, limits, licence and data_licence"
-                )));
-            }
-        };
-        *field = Some(value.to_owned());
-    }
-    Ok(fields)
-}
-
 /// `wmtp-critic-mbpp`.
 fn default_name(settings: &Settings, info: &RunInfo) -> String {
     let rest = info.experiment.strip_prefix("mtp/").unwrap_or(&info.experiment);
@@ -272,10 +188,6 @@ fn check_name(name: &str) -> Result<(), Failure> {
         )));
     }
     Ok(())
-}
-
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
-    crate::fs::read_json(path).map_err(|e| Failure::usage(format!("cannot read `{}`: {e}", path.display())))
 }
 
 /// A run that is not there is usage; a server that does not answer is not.

@@ -13,7 +13,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
-use wmtp_model::{LlamaConfig, LoadOptions, ModelError, MtpLlama};
+use wmtp_model::{Companions, LlamaConfig, LoadOptions, ModelError, MtpLlama};
 
 /// The directory of a model: a whole one, or a LoRA adapter with the directory of its base.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,8 +32,9 @@ impl ModelDir {
 
     /// The directory with the tokenizer: the adapter's own, where it has one.
     pub fn tokenizer(&self) -> &Path {
+        let is_own = Companions::TOKENIZERS.iter().any(|name| self.dir.join(name).is_file());
         match &self.base {
-            Some(base) if !self.dir.join("tokenizer.json").is_file() => base,
+            Some(base) if !is_own => base,
             _ => &self.dir,
         }
     }
@@ -189,5 +190,26 @@ pub(super) fn check_same_model(run: &Path, hash: &str, model: &ModelDir) -> Resu
             run.display()
         ))),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_adapters_own_tokenizer_is_used_in_either_format() {
+        let (own, base) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let dir = ModelDir {
+            dir: own.path().into(),
+            base: Some(base.path().into()),
+        };
+        std::fs::write(own.path().join("tokenizer_config.json"), "{}").unwrap();
+        assert_eq!(dir.tokenizer(), base.path(), "a configuration is no tokenizer");
+        for name in ["tokenizer.model", "tokenizer.json"] {
+            std::fs::write(own.path().join(name), "").unwrap();
+            assert_eq!(dir.tokenizer(), own.path(), "{name}");
+            std::fs::remove_file(own.path().join(name)).unwrap();
+        }
     }
 }

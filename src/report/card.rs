@@ -113,6 +113,25 @@ impl ModelCard<'_> {
     /// # Errors
     /// Something is missing: an evaluation, intended use, limits or a licence.
     pub fn markdown(&self) -> Result<String, CardError> {
+        self.write(true)
+    }
+
+    /// The same of a model that few people see: what is missing is said to be missing.
+    ///
+    /// # Errors
+    /// The template cannot be filled in.
+    pub fn draft(&self) -> Result<String, CardError> {
+        self.write(false)
+    }
+
+    /// The licence of the weights, if it was given or is known.
+    pub fn licence(&self) -> Option<&str> {
+        let known = self.run.model.as_deref() == Some("builtin:micro");
+        let known = known.then_some("MIT OR Apache-2.0 (random weights made by this program)");
+        stated(&self.fields.licence).or(known)
+    }
+
+    fn write(&self, complete: bool) -> Result<String, CardError> {
         let record = serde_json::to_value(self.run).unwrap_or_default();
         let keys = [
             "algorithm",
@@ -133,13 +152,18 @@ impl ModelCard<'_> {
         ];
         let run = BTreeMap::from(keys.map(|key| (key, plain(&record[key]))));
         let is = |key: &str, value: &str| run.get(key).is_some_and(|found| found == value);
-        let intended_use = self.given("intended_use", &self.fields.intended_use, None)?;
-        let limits = self.given("limits", &self.fields.limits, None)?;
-        let known = is("model", "builtin:micro").then_some("MIT OR Apache-2.0 (random weights made by this program)");
-        let licence = self.given("licence", &self.fields.licence, known)?;
+        let given = |key: &str, value: Option<&str>| match value {
+            None if complete => Err(CardError(format!(
+                "the model card lacks `{key}`: write `{key}: TEXT` into a YAML file and give it with --card FILE"
+            ))),
+            value => Ok(value.unwrap_or("Not stated.").to_owned()),
+        };
+        let intended_use = given("intended_use", stated(&self.fields.intended_use))?;
+        let limits = given("limits", stated(&self.fields.limits))?;
+        let licence = given("licence", self.licence())?;
         let known = is("data", "builtin:mbpp").then_some("CC-BY-4.0 (MBPP, Austin et al. 2021)");
-        let data_licence = self.given("data_licence", &self.fields.data_licence, known)?;
-        if self.evaluations.is_empty() {
+        let data_licence = given("data_licence", stated(&self.fields.data_licence).or(known))?;
+        if complete && self.evaluations.is_empty() {
             return Err(CardError(format!(
                 "there is no evaluation of checkpoints/{} as it is: run `wmtp eval mbpp --model` on it first",
                 self.checkpoint
@@ -173,15 +197,11 @@ impl ModelCard<'_> {
         };
         render("card.md", &context).map_err(CardError)
     }
+}
 
-    fn given(&self, key: &str, field: &Option<String>, known: Option<&str>) -> Result<String, CardError> {
-        let field = field.as_deref().map(str::trim).filter(|text| !text.is_empty());
-        field.or(known).map(str::to_owned).ok_or_else(|| {
-            CardError(format!(
-                "the model card lacks `{key}`: write `{key}: TEXT` into a YAML file and give it with --card FILE"
-            ))
-        })
-    }
+/// A text that is none if it is empty.
+fn stated(field: &Option<String>) -> Option<&str> {
+    field.as_deref().map(str::trim).filter(|text| !text.is_empty())
 }
 
 fn plain(value: &Value) -> String {
@@ -209,7 +229,16 @@ mod tests {
     }
 
     fn card(fields: &CardFields, evaluations: &[Evaluation], data: &str) -> Result<String, CardError> {
-        ModelCard {
+        with_card(fields, evaluations, data, |card| card.markdown())
+    }
+
+    fn with_card<T>(
+        fields: &CardFields,
+        evaluations: &[Evaluation],
+        data: &str,
+        make: impl Fn(&ModelCard<'_>) -> T,
+    ) -> T {
+        make(&ModelCard {
             name: "m",
             checkpoint: "best",
             sha256: "w",
@@ -221,8 +250,7 @@ mod tests {
             recipe: "scorer:\n  kind: critic\n",
             evaluations,
             fields,
-        }
-        .markdown()
+        })
     }
 
     #[test]
@@ -262,5 +290,25 @@ mod tests {
         assert!(missing(&fields, &[evaluation()], "my/data").contains("`data_licence`"));
         fields.limits = Some(" ".into());
         assert!(missing(&fields, &[evaluation()], "builtin:mbpp").contains("`limits`"));
+    }
+
+    #[test]
+    fn a_draft_says_what_is_missing() {
+        let draft = |fields: &CardFields| with_card(fields, &[], "my/data", |card| card.draft()).unwrap();
+        let text = draft(&CardFields::default());
+        for part in [
+            "## Intended use\n\nNot stated.",
+            "Licence: Not stated.",
+            "These weights were not evaluated.",
+            "MIT OR Apache-2.0",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        assert!(!text.contains("| benchmark |"), "{text}");
+        let fields = CardFields {
+            limits: Some("knows nothing".into()),
+            ..CardFields::default()
+        };
+        assert!(draft(&fields).contains("knows nothing"));
     }
 }

@@ -9,6 +9,7 @@ mod compare;
 pub mod evaluation;
 mod figures;
 pub mod findings;
+mod hub_header;
 pub mod outcomes;
 mod page;
 pub mod paired;

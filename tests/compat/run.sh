@@ -159,6 +159,9 @@ for name in full4 bf16; do
     cmp "$(last $name)/mtp_heads.safetensors" "$work/back-$name/mtp_heads.safetensors"
 done
 
+say "pushed to a stand-in for the hub, read by Hugging Face's client"
+HUB_PYTHON=$python cargo test --release --locked --quiet --test push_hub_client
+
 say "what must be refused"
 refused "biases in Meta's layout" wmtp convert "$(last biased4)" "$work/meta-biased"
 cp -r "$(last full4)" "$work/no-index"

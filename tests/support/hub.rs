@@ -28,8 +28,8 @@ pub struct Behaviour {
     pub no_tree: bool,
     /// This file is listed, but not there.
     pub missing: Option<&'static str>,
-    /// Files whose names end so are not listed.
-    pub unlisted: Option<&'static str>,
+    /// Files whose names end in one of these are not listed.
+    pub unlisted: &'static [&'static str],
     /// The API answers with a web page.
     pub not_json: bool,
 }
@@ -215,7 +215,7 @@ impl Shared {
         let unlisted = self.behaviour.unlisted;
         self.files
             .iter()
-            .filter(move |(name, _)| unlisted.is_none_or(|end| !name.ends_with(end) || name.contains('/')))
+            .filter(move |(name, _)| !unlisted.iter().any(|end| name.ends_with(end)) || name.contains('/'))
     }
 
     fn listing(&self) -> String {

@@ -1,4 +1,4 @@
-//! Means over seeds with Student's t intervals, paired differences, and quantiles.
+//! Means over seeds with Student's t intervals, paired differences, quantiles, and the area under the ROC curve.
 //!
 //! An interval says how the mean varies with the seed, under the assumption that figures of different
 //! seeds are normally distributed. With few seeds it is wide, and with one there is none. Nothing
@@ -6,6 +6,7 @@
 
 use serde::Serialize;
 use statrs::distribution::{ContinuousCDF, StudentsT};
+use std::collections::BTreeMap;
 
 /// A mean over seeds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -68,6 +69,51 @@ pub fn quantile(sorted: &[f64], q: f64) -> f64 {
     let at = |index: usize| sorted.get(index).copied().unwrap_or(0.0);
     let (low, high) = (at(place.floor() as usize), at(place.ceil() as usize));
     low + (high - low) * place.fract()
+}
+
+/// The area under the ROC curve: the probability that a positive scores above a negative, ties counting one
+/// half, as the Mann-Whitney statistic from average ranks. None without both labels, or with a score that is NaN.
+pub fn auroc(scores: &[(f64, bool)]) -> Option<f64> {
+    let (ordered, pairs) = ordered_pairs(scores)?;
+    (pairs > 0.0).then(|| ordered / pairs)
+}
+
+/// The same over the pairs of a positive and a negative of one group. Groups count by their number of pairs;
+/// what has no group is left out. None without a pair, or with a score that is NaN.
+pub fn auroc_within<G: Ord>(scores: impl IntoIterator<Item = (Option<G>, (f64, bool))>) -> Option<f64> {
+    let mut groups: BTreeMap<G, Vec<(f64, bool)>> = BTreeMap::new();
+    for (group, score) in scores {
+        if let Some(group) = group {
+            groups.entry(group).or_default().push(score);
+        }
+    }
+    let (mut ordered, mut pairs) = (0.0, 0.0);
+    for scores in groups.values() {
+        let (o, p) = ordered_pairs(scores)?;
+        ordered += o;
+        pairs += p;
+    }
+    (pairs > 0.0).then(|| ordered / pairs)
+}
+
+/// How many pairs of a positive and a negative have the positive above, ties counting one half; and how many
+/// there are. None with a score that is NaN.
+fn ordered_pairs(scores: &[(f64, bool)]) -> Option<(f64, f64)> {
+    if scores.iter().any(|(score, _)| score.is_nan()) {
+        return None;
+    }
+    let mut sorted = scores.to_vec();
+    sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (mut below, mut rank_sum, mut positives) = (0usize, 0.0, 0usize);
+    for tied in sorted.chunk_by(|a, b| a.0 == b.0) {
+        let here = tied.iter().filter(|(_, positive)| *positive).count();
+        // Ranks below + 1 ..= below + tied.len(), all replaced by their average.
+        rank_sum += here as f64 * (below as f64 + (tied.len() + 1) as f64 / 2.0);
+        positives += here;
+        below += tied.len();
+    }
+    let (positive, negative) = (positives as f64, (sorted.len() - positives) as f64);
+    Some((rank_sum - positive * (positive + 1.0) / 2.0, positive * negative))
 }
 
 #[cfg(test)]
@@ -150,5 +196,30 @@ mod tests {
             assert!(near(ours.mean, case["mean"].as_f64().unwrap()), "{case}");
             assert!(near(low, theirs[0]) && near(high, theirs[1]), "{case}: {low} {high}");
         }
+    }
+
+    #[test]
+    fn the_area_counts_ordered_pairs() {
+        // Positives at 3 and 1, negatives at 2 and 1: 3 > 2, 3 > 1, 1 < 2, 1 = 1: 2.5 of 4.
+        let scores = [(3.0, true), (2.0, false), (1.0, true), (1.0, false)];
+        assert_eq!(auroc(&scores), Some(0.625));
+        assert_eq!(auroc(&[(1.0, true)]), None);
+        assert_eq!(auroc(&[(f64::NAN, true), (1.0, false)]), None);
+    }
+
+    #[test]
+    fn within_groups_only_pairs_of_a_group_count() {
+        // Group a: 1 of 1. Group b: 2 > 1 no, both positives below one negative: 0 of 2. c has no pair.
+        let scores = [
+            (Some('a'), (9.0, true)),
+            (Some('a'), (8.0, false)),
+            (Some('b'), (1.0, true)),
+            (Some('b'), (0.0, true)),
+            (Some('b'), (2.0, false)),
+            (Some('c'), (7.0, false)),
+            (None, (0.0, false)),
+        ];
+        assert_eq!(auroc_within(scores), Some(1.0 / 3.0));
+        assert_eq!(auroc_within([(Some(1), (0.0, true)), (Some(2), (0.0, false))]), None);
     }
 }

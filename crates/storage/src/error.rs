@@ -47,6 +47,18 @@ pub enum StorageError {
         /// What to do about token or key.
         advice: &'static str,
     },
+    /// The server will not carry out an upload, and says why.
+    #[error("{endpoint} refuses {uri} (status {status}): {problem}")]
+    Refused {
+        /// The server, without credentials.
+        endpoint: String,
+        /// What was to be sent.
+        uri: String,
+        /// The HTTP status.
+        status: u16,
+        /// The reason, and what to do.
+        problem: String,
+    },
     /// The server has no such repository, bucket, revision or file.
     #[error("{endpoint} has no {uri}: {advice}")]
     NotFound {

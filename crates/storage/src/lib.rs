@@ -10,6 +10,7 @@ mod config;
 mod error;
 mod etag;
 mod listing;
+mod push;
 mod remote;
 mod runs;
 mod shared;
@@ -21,7 +22,7 @@ use crate::{
     run::{Manifest, file::MANIFEST},
 };
 use cache::{Cache, Keep};
-use listing::{Listing, Object, check_model, is_data_file, is_model_file};
+use listing::{Listing, ModelFiles, Object, check_model, is_data_file, is_model_file};
 use remote::{Broken, Found, Hub, Remote, S3, is_commit};
 use shared::SharedCache;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ use wmtp_run as run;
 pub use cache::{CacheEntry, Cleaned};
 pub use config::{CacheConfig, S3Config, StorageConfig, UploadConfig};
 pub use error::StorageError;
+pub use push::{Push, PushContent, PushFile, PushState, Pushed, PushedFile};
 pub use remote::{Endpoint, Transfer, send_file};
 pub use runs::{Ended, Fetched, RemoteRun, RemoteRuns, Report, RunMirror};
 pub use size::ByteSize;
@@ -236,7 +238,10 @@ impl Storage {
                 format!("does not exist: give a directory, builtin:micro, or hf://{text} for the model hub's")
             }
             Kind::Model => "does not exist: give a directory, builtin:micro, hf://OWNER/NAME or s3://BUCKET/KEY".into(),
-            Kind::Data => "does not exist: give a directory, builtin:mbpp, hf://OWNER/NAME or s3://BUCKET/KEY".into(),
+            Kind::Data => {
+                "does not exist: give a file, a directory, a pattern, builtin:mbpp, hf://OWNER/NAME or s3://BUCKET/KEY"
+                    .into()
+            }
         }
     }
 }
@@ -298,12 +303,13 @@ fn listing(s3: &S3, asked: &S3Url, at: &S3Url, kind: Kind) -> Result<Listing, St
     }
     let manifest = manifest_of(s3, at, &found)?;
     let prefix = format!("{}/", at.key);
+    let of_model = ModelFiles::of(found.iter().filter_map(|file| file.key.strip_prefix(&prefix)));
     for file in found {
         let Some(name) = file.key.strip_prefix(&prefix).map(str::to_owned) else {
             continue;
         };
         let wanted = match kind {
-            Kind::Model => is_model_file(&name),
+            Kind::Model => of_model.has(&name),
             Kind::Data => is_data_file(&name),
         };
         if !wanted {

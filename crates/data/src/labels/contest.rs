@@ -1,5 +1,5 @@
-//! CodeContests (Li et al. 2022, arXiv 2203.07814) for training: DeepMind's fields, one problem a row, with
-//! correct and incorrect solutions in several languages.
+//! CodeContests (Li et al. 2022, arXiv 2203.07814): DeepMind's fields, one problem a row, with tests and with
+//! correct and incorrect solutions in several languages. The benchmark reads the same rows.
 
 use super::{Pair, edit, unix_line_ends};
 use crate::{Body, DataError, Place, Record, Sample, Tests, rows};
@@ -95,6 +95,13 @@ pub fn language(number: u32) -> &'static str {
 }
 
 impl Solutions {
+    /// The Python 3 programs.
+    pub fn python(&self) -> impl Iterator<Item = &str> {
+        let all = self.language.iter().zip(&self.solution);
+        all.filter(|(language, _)| **language == PYTHON3)
+            .map(|(_, solution)| solution.as_str())
+    }
+
     /// Languages and programs that `filter` takes.
     fn of<'a>(&'a self, filter: &'a Filter) -> impl Iterator<Item = (u32, &'a str)> {
         let all = self
@@ -107,12 +114,23 @@ impl Solutions {
 }
 
 impl Problem {
-    /// All tests in their order: public, private, generated.
-    pub fn tests(&self) -> Vec<(String, String)> {
-        [&self.public_tests, &self.private_tests, &self.generated_tests]
-            .into_iter()
-            .flat_map(|tests| tests.input.iter().cloned().zip(tests.output.iter().cloned()))
-            .collect()
+    /// `1277_E`, the name up to its title.
+    pub fn short_name(&self) -> &str {
+        self.name.split_once(". ").map_or(&self.name, |(short, _)| short)
+    }
+
+    /// All tests in their order (public, private, generated), each as (`private 2`, input, expected output).
+    pub fn tests(&self) -> impl Iterator<Item = (String, &str, &str)> + Clone {
+        [
+            ("public", &self.public_tests),
+            ("private", &self.private_tests),
+            ("generated", &self.generated_tests),
+        ]
+        .into_iter()
+        .flat_map(|(kind, tests)| {
+            let pairs = tests.input.iter().zip(&tests.output).zip(1..);
+            pairs.map(move |((input, output), number)| (format!("{kind} {number}"), input.as_str(), output.as_str()))
+        })
     }
 
     /// The problem as a row: every solution that `filter` takes, correct ones first, with rewards 1 and 0.
@@ -137,7 +155,11 @@ impl Problem {
                     ..Sample::new(body(self, code))
                 })
                 .collect(),
-            tests: Some(Tests::InputOutput(self.tests())),
+            tests: Some(Tests::InputOutput(
+                self.tests()
+                    .map(|(_, input, output)| (input.to_owned(), output.to_owned()))
+                    .collect(),
+            )),
             language: one.then(|| language(*first).to_owned()),
         })
     }

@@ -5,12 +5,11 @@
 //! on others, shows how much there is to learn. An AUROC of 0.5 is chance; [`BOUND`] is the most that a shipped
 //! source of labels may have across problems. The figure within problems is a baseline for the critic's own.
 
-mod area;
 mod bayes;
 mod features;
 mod lexer;
 
-pub use area::{auroc, auroc_within};
+pub use wmtp_base::statistics::{auroc, auroc_within};
 
 use crate::labels::Labelled;
 use bayes::{Gaussian, Multinomial};

@@ -7,6 +7,8 @@ use super::{
 use crate::{CriticConfig, CriticLoss};
 use wmtp_data::Batch;
 
+pub use wmtp_base::statistics::auroc;
+
 /// Figures of a value head on held-out solutions.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct CriticReport {
@@ -165,24 +167,4 @@ fn variance(values: &[f64]) -> f64 {
     let n = values.len().max(1) as f64;
     let mean = values.iter().sum::<f64>() / n;
     values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n
-}
-
-/// The probability that a positive scores above a negative, ties counting one half: the
-/// Mann-Whitney statistic from average ranks. None without both, or with a score that is NaN.
-pub fn auroc(scores: &[(f64, bool)]) -> Option<f64> {
-    let mut sorted = scores.to_vec();
-    if sorted.iter().any(|(score, _)| score.is_nan()) {
-        return None;
-    }
-    sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let (mut below, mut rank_sum, mut positives) = (0usize, 0.0, 0usize);
-    for tied in sorted.chunk_by(|a, b| a.0 == b.0) {
-        let hits = tied.iter().filter(|(_, positive)| *positive).count();
-        // Ranks below + 1 ..= below + tied.len(), all replaced by their average.
-        rank_sum += hits as f64 * (below as f64 + (tied.len() + 1) as f64 / 2.0);
-        positives += hits;
-        below += tied.len();
-    }
-    let (p, n) = (positives as f64, (sorted.len() - positives) as f64);
-    (p > 0.0 && n > 0.0).then(|| (rank_sum - p * (p + 1.0) / 2.0) / (p * n))
 }

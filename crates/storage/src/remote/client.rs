@@ -32,7 +32,7 @@ pub(crate) struct Remote {
 
 /// Drives all connections: opendal keeps one HTTP client for the process, whose open connections
 /// die with the runtime that made them.
-fn runtime() -> std::io::Result<&'static tokio::runtime::Runtime> {
+pub(crate) fn runtime() -> std::io::Result<&'static tokio::runtime::Runtime> {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
     if let Some(runtime) = RUNTIME.get() {
         return Ok(runtime);

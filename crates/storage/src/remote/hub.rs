@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     HubName, Kind, StorageConfig, StorageError,
-    listing::{Listing, Object, check_model, is_data_file, is_model_file},
+    listing::{Listing, ModelFiles, Object, check_model, is_data_file},
 };
 use opendal::services::Http;
 use serde_json::Value;
@@ -113,8 +113,9 @@ impl<'a> Hub<'a> {
     /// What is needed of the files, with sizes and hashes where the server has them.
     fn objects(&self, commit: &str, names: Vec<String>) -> Result<Vec<Object>, StorageError> {
         let HubName { owner, name, .. } = self.name;
+        let of_model = ModelFiles::of(names.iter().map(String::as_str));
         let wanted: Vec<String> = match self.kind {
-            Kind::Model => names.into_iter().filter(|n| is_model_file(n)).collect(),
+            Kind::Model => names.into_iter().filter(|n| of_model.has(n)).collect(),
             Kind::Data => names.into_iter().filter(|n| is_data_file(n)).collect(),
         };
         let folder = |file: &str| file.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();

@@ -17,7 +17,11 @@ use std::{fmt, fs::File, io, path::Path};
 #[cfg(not(feature = "remote"))]
 pub(crate) use absent::{Hub, Remote, S3};
 #[cfg(feature = "remote")]
-pub(crate) use {client::Remote, hub::Hub, s3::S3};
+pub(crate) use {
+    client::{Remote, runtime},
+    hub::Hub,
+    s3::S3,
+};
 
 /// A download or upload under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,8 +91,20 @@ impl Endpoint {
         )
     }
 
+    /// The address, with user name and password if it has them.
+    #[cfg(feature = "remote")]
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The token: for a request's header, and for nothing that is shown.
+    #[cfg(feature = "remote")]
+    pub(crate) fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
     /// The address without user name and password.
-    fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         without_credentials(&self.url)
     }
 }

@@ -1,8 +1,9 @@
 //! Preference pairs: two completions of one prompt, `chosen` with reward 1 and `rejected` with reward 0.
 //!
-//! Four spellings: a message each next to `messages` or `conversations` (LLaMA-Factory); two whole
+//! Five spellings: a message each next to `messages` or `conversations` (LLaMA-Factory); two whole
 //! conversations that share their beginning, or whose beginning is `prompt` (TRL); `chosen_messages` and
-//! `rejected_messages`; two strings with `prompt`, or with `instruction` and `input`.
+//! `rejected_messages`; two strings with `prompt`, or with `instruction` and `input`; two strings alone that
+//! share their beginning (TRL's implicit prompt, Anthropic's HH-RLHF).
 
 use super::{
     Schema, conversation,
@@ -104,9 +105,31 @@ fn strings(row: &mut Fields, columns: [&str; 2], texts: [String; 2]) -> Result<[
             })
         }));
     }
-    Err(row
-        .at(columns[0])
-        .wrong("is a text without a prompt; add a column `prompt`, or write both as lists of messages"))
+    match shared_words(&texts) {
+        Some(length) => Ok(texts.map(|text| {
+            let (prompt, completion) = text.split_at(length);
+            Body::Completion {
+                prompt: prompt.to_owned(),
+                completion: completion.to_owned(),
+            }
+        })),
+        None => Err(row.at(columns[0]).wrong(format!(
+            "has no prompt, and `{}` does not begin with the same word; add a column `prompt`",
+            columns[1]
+        ))),
+    }
+}
+
+/// The prompt of two texts that have none of their own: the words that both begin with, as TRL takes it. Its
+/// length in bytes, without the white space after it; None if the first words differ.
+fn shared_words([a, b]: &[String; 2]) -> Option<usize> {
+    let mut pairs = a.char_indices().zip(b.chars());
+    let differs = pairs.find(|((_, left), right)| left != right).map(|((at, _), _)| at);
+    let shared = a.get(..differs.unwrap_or(a.len().min(b.len())))?;
+    // Where a word ends in one text and goes on in the other, it is no shared word.
+    let end = shared.rfind(char::is_whitespace)?;
+    let prompt = shared.get(..end)?.trim_end();
+    (!prompt.trim().is_empty()).then_some(prompt.len())
 }
 
 /// Two answers that continue the context.

@@ -4,9 +4,10 @@
 //! The shipped subset and its split are described in `data/contest/README.md`.
 
 use crate::bench::known;
-use serde::Deserialize;
 use std::path::Path;
 use wmtp_data::{DataError, EvaluationProblem, rows};
+
+pub use wmtp_data::labels::contest::{InputOutput as Tests, Problem, Solutions};
 
 const BUILTIN: [(&str, &str); 2] = [
     (
@@ -18,81 +19,6 @@ const BUILTIN: [(&str, &str); 2] = [
         include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../data/contest/valid.jsonl")),
     ),
 ];
-
-/// Python 3 in CodeContests' enumeration of languages.
-const PYTHON3: u32 = 3;
-
-/// Inputs and the outputs that belong to them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct Tests {
-    /// Standard input of each test.
-    pub input: Vec<String>,
-    /// Expected standard output of each test.
-    pub output: Vec<String>,
-}
-
-/// Programs with their languages.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct Solutions {
-    /// CodeContests' enumeration; 3 is Python 3.
-    pub language: Vec<u32>,
-    /// Sources.
-    pub solution: Vec<String>,
-}
-
-impl Solutions {
-    /// The Python 3 programs.
-    pub fn python(&self) -> impl Iterator<Item = &str> {
-        self.language
-            .iter()
-            .zip(&self.solution)
-            .filter(|(language, _)| **language == PYTHON3)
-            .map(|(_, solution)| solution.as_str())
-    }
-}
-
-/// One problem.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Problem {
-    /// `1277_E. Two Fairs`.
-    pub name: String,
-    /// The statement.
-    pub description: String,
-    /// Tests shown in the statement.
-    pub public_tests: Tests,
-    /// Hidden tests.
-    pub private_tests: Tests,
-    /// Tests made by mutation.
-    pub generated_tests: Tests,
-    /// Correct programs.
-    pub solutions: Solutions,
-    /// Incorrect programs.
-    pub incorrect_solutions: Solutions,
-    /// Other outputs may be right as well, by the statement's wording.
-    #[serde(default)]
-    pub multiple_answers: bool,
-}
-
-impl Problem {
-    /// `1277_E`, the name up to its title.
-    pub fn short_name(&self) -> &str {
-        self.name.split_once(". ").map_or(&self.name, |(short, _)| short)
-    }
-
-    /// All tests in their order, each as (`private 2`, input, expected output).
-    pub fn tests(&self) -> impl Iterator<Item = (String, &str, &str)> + Clone {
-        [
-            ("public", &self.public_tests),
-            ("private", &self.private_tests),
-            ("generated", &self.generated_tests),
-        ]
-        .into_iter()
-        .flat_map(|(kind, tests)| {
-            let pairs = tests.input.iter().zip(&tests.output).zip(1..);
-            pairs.map(move |((input, output), number)| (format!("{kind} {number}"), input.as_str(), output.as_str()))
-        })
-    }
-}
 
 /// Reads and checks the problems of one split of `source`, `builtin:contest` (splits `valid` and
 /// `test`) or a directory with `<split>.jsonl`, in the file's order.

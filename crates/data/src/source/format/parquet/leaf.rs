@@ -1,5 +1,6 @@
 //! A primitive column: its values as JSON, with definition and repetition levels.
 
+use super::guard::guarded;
 use parquet::{
     basic::{ConvertedType, LogicalType, Type as Physical},
     column::reader::{ColumnReader, ColumnReaderImpl},
@@ -8,10 +9,7 @@ use parquet::{
     schema::types::ColumnDescPtr,
 };
 use serde_json::{Number, Value};
-use std::{
-    collections::VecDeque,
-    panic::{AssertUnwindSafe, catch_unwind},
-};
+use std::collections::VecDeque;
 
 /// Times in a row that a reader may give nothing although its column has more: once for each empty page.
 const EMPTY_PAGES: usize = 64;
@@ -35,11 +33,6 @@ impl From<String> for Fault {
     fn from(problem: String) -> Self {
         Self::Damaged(problem)
     }
-}
-
-/// Runs code of the Parquet crate, which asserts what damaged bytes can break: a panic is an error as well.
-pub(super) fn guarded<T>(read: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
-    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(Fault::Damaged("it cannot be decoded".into())))
 }
 
 /// A column and those of its entries that are decoded and not taken.

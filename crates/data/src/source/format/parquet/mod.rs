@@ -4,12 +4,14 @@
 //! Compression: none, Snappy, gzip, LZ4 and zstd (zstd by the C library).
 
 mod assemble;
+mod guard;
 mod leaf;
 
 use super::{DataFile, wrong};
 use crate::{DataError, Place, source::row::Row};
 use assemble::Node;
-use leaf::{Fault, Leaf, guarded};
+use guard::guarded;
+use leaf::{Fault, Leaf};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use serde_json::Map;
 use std::{fs::File, path::Path, sync::Arc};

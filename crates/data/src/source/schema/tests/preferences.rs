@@ -85,6 +85,40 @@ fn texts_have_a_prompt_or_an_instruction() {
 }
 
 #[test]
+fn the_words_that_two_texts_share_are_their_prompt() {
+    for (chosen, rejected, prompt, answers) in [
+        (
+            "The sky is blue.",
+            "The sky is green.",
+            "The sky is",
+            [" blue.", " green."],
+        ),
+        // Never within a word.
+        ("It is bad.", "It is better.", "It is", [" bad.", " better."]),
+        ("It is", "It is good", "It", [" is", " is good"]),
+        ("Q: a?\n\nA: yes", "Q: a?\n\nA: no", "Q: a?\n\nA:", [" yes", " no"]),
+        ("a\n\nb", "a\n\nc", "a", ["\n\nb", "\n\nc"]),
+        ("größer als das", "größer als ß", "größer als", [" das", " ß"]),
+    ] {
+        let record = read(json!({"chosen": chosen, "rejected": rejected}));
+        assert_eq!(record.schema, "chosen-rejected");
+        for (sample, (answer, reward)) in record.samples.iter().zip(answers.into_iter().zip([1.0, 0.0])) {
+            let body = Body::Completion {
+                prompt: prompt.into(),
+                completion: answer.into(),
+            };
+            assert_eq!((&sample.body, sample.reward), (&body, Some(reward)), "{chosen}");
+        }
+    }
+    for (chosen, rejected) in [("yes", "no"), ("better", "bet"), (" a", " b"), ("ä b", "ö b")] {
+        assert_eq!(
+            wrong(json!({"chosen": chosen, "rejected": rejected})),
+            "column `chosen`: has no prompt, and `rejected` does not begin with the same word; add a column `prompt`"
+        );
+    }
+}
+
+#[test]
 fn pairs_that_are_none_are_refused() {
     for (row, expected) in [
         (
