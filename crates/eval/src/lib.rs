@@ -7,12 +7,14 @@
 pub mod bench;
 mod benchmark;
 mod cache;
+mod compile;
 mod error;
 pub mod estimate;
 mod extract;
 mod generator;
 mod judge;
 mod judgement;
+pub mod label;
 mod lengths;
 pub mod paired;
 pub mod passk;
