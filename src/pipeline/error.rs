@@ -38,6 +38,9 @@ pub enum PipelineError {
     /// The run can't be uploaded.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// Programs can't be judged, or completions can't be drawn.
+    #[error(transparent)]
+    Eval(#[from] EvalError),
     /// Training ended early.
     #[error(transparent)]
     Train(#[from] TrainError),

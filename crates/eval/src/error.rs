@@ -36,7 +36,7 @@ pub enum EvalError {
         problem: String,
     },
     /// Asked to stop.
-    #[error("stopped before the end; run the same command again: verdicts found so far are kept")]
+    #[error("stopped before the end; run the same command again to continue: what was found is kept")]
     Stopped,
     /// A result could not be written.
     #[error("cannot write {}: {source}", path.display())]

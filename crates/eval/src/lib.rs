@@ -33,7 +33,7 @@ pub use bench::{
     contest::{Contest, check as check_contest},
     humaneval::HumanEval,
     mbpp::{Mbpp, MbppVariant, check as check_mbpp},
-    own::Own,
+    own::{Own, begins as begins_function},
     plus::Plus,
 };
 pub use benchmark::{Answer, Benchmark};

@@ -12,7 +12,7 @@ use crate::{
     extract,
     verdict::Checked,
 };
-pub(crate) use data::begins;
+pub use data::begins;
 use data::{OwnTests, Problem};
 use std::path::Path;
 use wmtp_data::{DataError, PromptStyle, Tokenizer};
