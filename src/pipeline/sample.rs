@@ -404,3 +404,6 @@ fn difference(was: &Map<String, Value>, is: &Map<String, Value>) -> Option<(Stri
 fn hash(prompt: &Value) -> [u8; 32] {
     Sha256::digest(prompt.to_string()).into()
 }
+
+#[cfg(test)]
+mod tests;

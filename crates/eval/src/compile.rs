@@ -32,11 +32,12 @@ pub(super) struct NotPython {
     pub why: String,
 }
 
-/// The first piece that does not compile, of lists of pieces.
+/// The first piece that does not compile, of lists of pieces; they are the tests of `what`.
 ///
 /// # Errors
 /// A sandbox that fails, or in which the compiler does not end.
 pub(super) fn first_that_is_not_python<T: AsRef<str>>(
+    what: &str,
     lists: &[Vec<T>],
     judge: &Judge<'_>,
 ) -> Result<Option<NotPython>, EvalError> {
@@ -56,7 +57,7 @@ pub(super) fn first_that_is_not_python<T: AsRef<str>>(
             .iter()
             .map(|list| list.iter().map(AsRef::as_ref).collect())
             .collect();
-        if let Some(found) = compile(&pieces, judge)? {
+        if let Some(found) = compile(what, &pieces, judge)? {
             return Ok(Some(NotPython {
                 list: begun + found.list,
                 ..found
@@ -67,7 +68,7 @@ pub(super) fn first_that_is_not_python<T: AsRef<str>>(
     Ok(None)
 }
 
-fn compile(lists: &[Vec<&str>], judge: &Judge<'_>) -> Result<Option<NotPython>, EvalError> {
+fn compile(what: &str, lists: &[Vec<&str>], judge: &Judge<'_>) -> Result<Option<NotPython>, EvalError> {
     let stdin = json!(lists).to_string();
     let program = Program {
         source: COMPILER,
@@ -76,12 +77,12 @@ fn compile(lists: &[Vec<&str>], judge: &Judge<'_>) -> Result<Option<NotPython>, 
     let outcome = judge.runner.run(&program, judge.limits)?;
     if outcome.status != Status::Exit(0) {
         return Err(EvalError::Request(format!(
-            "the tests could not be compiled ({:?}): {}",
+            "the tests of {what} could not be compiled ({:?}): {}",
             outcome.status,
             String::from_utf8_lossy(&outcome.stderr).trim_end()
         )));
     }
     let found: Option<(usize, usize, String)> = serde_json::from_slice(&outcome.stdout)
-        .map_err(|error| EvalError::Request(format!("compiling the tests said: {error}")))?;
+        .map_err(|error| EvalError::Request(format!("compiling the tests of {what} said: {error}")))?;
     Ok(found.map(|(list, piece, why)| NotPython { list, piece, why }))
 }

@@ -126,7 +126,8 @@ impl Pool<'_> {
                 );
             }
         }
-        let found = compile::first_that_is_not_python(&pieces, self.judge)?;
+        let file = places.first().map_or("", |place| &place.file);
+        let found = compile::first_that_is_not_python(file, &pieces, self.judge)?;
         let Some(NotPython { list, piece, why }) = found else {
             return Ok(());
         };

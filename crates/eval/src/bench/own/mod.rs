@@ -231,7 +231,7 @@ impl Benchmark for Own {
             .iter()
             .map(|(_, code)| code.iter().map(String::as_str).collect())
             .collect();
-        let Some(NotPython { list, piece, why }) = compile::first_that_is_not_python(&lists, judge)? else {
+        let Some(NotPython { list, piece, why }) = compile::first_that_is_not_python(&self.file, &lists, judge)? else {
             return Ok(());
         };
         let Some((entry, code)) = pieces.get(list) else {
