@@ -130,10 +130,13 @@ fn record_of(row: &WholeRow) -> Result<Record, EvalError> {
     Ok(record)
 }
 
+/// How far the work is, and who is told.
+type Told<'a> = (LabelProgress, &'a mut (dyn FnMut(&LabelProgress) + Send));
+
 struct Work<'a> {
     pool: &'a Pool<'a>,
     report: LabelReport,
-    progress: Mutex<(LabelProgress, &'a mut (dyn FnMut(&LabelProgress) + Send))>,
+    progress: Mutex<Told<'a>>,
 }
 
 impl Work<'_> {
