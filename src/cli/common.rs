@@ -2,11 +2,18 @@
 
 use super::{Failure, Output, completions, runs};
 use crate::{
-    data::DataConfig,
+    data::{
+        DataConfig,
+        source::{Source, SourceOptions},
+    },
     device::{self, Capabilities},
-    eval::bench::Spec,
+    eval::{
+        bench::Spec,
+        sandbox::{Options, Policy, Sandbox, SandboxError},
+    },
     paths::expand_home,
     settings::{Config, EvalPrecision, Pipeline, Settings, Sources},
+    stop::Stop,
     storage::{Kind, Location, Storage},
 };
 use burn::tensor::{DType, Device};
@@ -265,4 +272,74 @@ pub(super) fn generation_dtype(settings: &Settings, device_name: &str, device: &
         )));
     }
     Ok(precision.dtype())
+}
+
+/// The sandbox, with every layer unless `unsafe_exec`.
+pub(super) fn sandbox(unsafe_exec: bool) -> Result<Sandbox, Failure> {
+    let policy = if unsafe_exec {
+        Policy::UnsafeExec
+    } else {
+        Policy::Refuse
+    };
+    let made = Sandbox::with(&Options {
+        policy,
+        ..Options::default()
+    });
+    made.map_err(|error| match error {
+        SandboxError::Layer { .. } => Failure::failed(format!(
+            "{error}. Pass --unsafe-exec to run untrusted programs without it"
+        )),
+        _ => error.into(),
+    })
+}
+
+/// What SIGINT and SIGTERM ask to stop.
+pub(super) fn stop_on_signals() -> Result<Stop, Failure> {
+    let stop = Stop::default();
+    stop.on_signals()
+        .map_err(|e| Failure::failed(format!("cannot listen to signals: {e}")))?;
+    Ok(stop)
+}
+
+/// Rows of a data file that a command reads: of a file, a folder, a pattern or a URI.
+pub(super) fn open_rows(name: &str, settings: &Settings, output: &Output) -> Result<Source, Failure> {
+    if name.starts_with("builtin:") {
+        return Err(Failure::usage(format!(
+            "`{name}` is built in, and rows of a file are wanted: give a file, a folder or a pattern"
+        )));
+    }
+    let path = data_source(name, &settings.config, output)?;
+    let data = &settings.recipe.data;
+    let options = SourceOptions {
+        split: data.split.clone(),
+        columns: data.columns.clone(),
+        max_rows: data.max_rows,
+    };
+    Ok(Source::open(Path::new(&path), &options)?)
+}
+
+/// Where a command writes rows: as given, or beside the file that it reads, with `ending` in the name.
+pub(super) fn rows_output(given: Option<&Path>, read: &str, ending: &str) -> Result<PathBuf, Failure> {
+    let path = match given {
+        Some(path) => path.to_owned(),
+        None => {
+            let file = Path::new(read);
+            if !file.is_file() {
+                return Err(Failure::usage(format!(
+                    "`{read}` is no file whose name could be used: say where rows are written with --output FILE"
+                )));
+            }
+            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let stem = name.split('.').next().unwrap_or_default();
+            file.with_file_name(format!("{stem}.{ending}.jsonl"))
+        }
+    };
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    match parent.filter(|parent| !parent.is_dir()) {
+        Some(parent) => Err(Failure::usage(format!(
+            "--output: there is no directory `{}`",
+            parent.display()
+        ))),
+        None => Ok(path),
+    }
 }

@@ -130,6 +130,7 @@ impl From<PipelineError> for Failure {
         match error {
             PipelineError::Model(error) => error.into(),
             PipelineError::Storage(error) => error.into(),
+            PipelineError::Eval(error) => error.into(),
             error if error.is_usage() => Self::usage(error),
             error => Self::failed(error),
         }

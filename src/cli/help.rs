@@ -54,6 +54,25 @@ Examples:
   wmtp chat --model auto --system 'Answer in Python.' --temperature 0.7
   wmtp chat --model runs/NAME --json < questions.txt > conversation.json";
 
+/// Below `wmtp sample --help`.
+pub const SAMPLE: &str = "\
+Examples:
+  wmtp sample tasks.jsonl --n 8
+  wmtp sample tasks.jsonl --model DIR --n 20 --temperature 1.0 --output candidates.jsonl
+  wmtp sample tasks.jsonl --model DIR --stop '[DONE]' --max-new-tokens 256
+
+The same command continues a file that was interrupted. docs/rejection-sampling.md has the loop of sample, label
+and train.";
+
+/// Below `wmtp label --help`.
+pub const LABEL: &str = "\
+Examples:
+  wmtp label candidates.jsonl
+  wmtp label candidates.jsonl --output labelled.jsonl --timeout 5
+  wmtp label rows.parquet --set 'data.columns={completion: answer}'
+
+Candidates run in the sandbox. docs/rejection-sampling.md has the loop of sample, label and train.";
+
 /// Below `wmtp score --help`.
 pub const SCORE: &str = "\
 Examples:

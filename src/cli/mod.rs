@@ -5,6 +5,7 @@
 //! output, `{"error": {"code": 2, "message": "..."}}`, so that a program that reads there always
 //! finds exactly one document.
 
+mod bar;
 mod base;
 mod cache;
 mod card;
@@ -21,6 +22,7 @@ mod failure;
 mod generate;
 mod help;
 mod inspect;
+mod label;
 mod lines;
 mod man;
 mod output;
@@ -30,6 +32,7 @@ mod push;
 mod report;
 mod resume;
 mod runs;
+mod sample;
 mod schema;
 mod score;
 mod sweep;
@@ -85,6 +88,12 @@ enum Command {
     /// Chat with a model.
     #[command(after_help = help::CHAT)]
     Chat(chat::Args),
+    /// Draw completions for the prompts of a data file.
+    #[command(after_help = help::SAMPLE)]
+    Sample(sample::Args),
+    /// Label the candidates of a data file by running its tests.
+    #[command(after_help = help::LABEL)]
+    Label(label::Args),
     /// Compute the cross-entropy of every head for every token of a text.
     #[command(after_help = help::SCORE)]
     Score(score::Args),
@@ -193,6 +202,8 @@ fn run(command: Command, output: &Output) -> Result<(), Failure> {
         Command::Eval(args) => eval::run(*args, output),
         Command::Generate(args) => generate::run(args, output),
         Command::Chat(args) => chat::run(args, output),
+        Command::Sample(args) => sample::run(args, output),
+        Command::Label(args) => label::run(args, output),
         Command::Score(args) => score::run(args, output),
         Command::Inspect(args) => inspect::run(args, output),
         Command::Convert(args) => convert::run(args, output),

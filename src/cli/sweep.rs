@@ -1,12 +1,9 @@
 //! `wmtp sweep`: variants of a recipe, trained, evaluated and compared.
 
-use super::{Failure, Lines, Output, SettingsArgs};
-use crate::{
-    stop::Stop,
-    sweep::{
-        self, ArmPlan, Limits, Overlay, Parallel, ParallelWord, Ran, Status, Sweep, SweepError, Table, TrackedSweep,
-        job_lines, write_table,
-    },
+use super::{Failure, Lines, Output, SettingsArgs, common::stop_on_signals};
+use crate::sweep::{
+    self, ArmPlan, Limits, Overlay, Parallel, ParallelWord, Ran, Status, Sweep, SweepError, Table, TrackedSweep,
+    job_lines, write_table,
 };
 use serde_json::json;
 use std::{fmt::Write, path::PathBuf};
@@ -107,9 +104,7 @@ fn no_such_arm(sweep: &Sweep, name: &str) -> Failure {
 
 /// Runs the arms that are not finished.
 fn work(sweep: &Sweep, arms: &[usize]) -> Result<Ran, Failure> {
-    let stop = Stop::default();
-    stop.on_signals()
-        .map_err(|e| Failure::failed(format!("cannot listen to signals: {e}")))?;
+    let stop = stop_on_signals()?;
     std::fs::create_dir_all(&sweep.dir)
         .map_err(|e| Failure::failed(format!("making `{}` failed: {e}", sweep.dir.display())))?;
     let open: Vec<usize> = arms.iter().copied().filter(|&arm| is_open(sweep, arm)).collect();

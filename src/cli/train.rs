@@ -3,7 +3,7 @@
 use super::{
     Failure, Lines, Output, SettingsArgs,
     base::{self, find_dir},
-    common::{data_source, open_device},
+    common::{data_source, open_device, stop_on_signals},
     dashboard::Dashboard,
     resume,
     runs::{checkpoint_of, said},
@@ -14,7 +14,6 @@ use crate::{
     pipeline::{self, Experiment, ModelDirs, PipelineError, PlanReport, TrainSummary, default_name},
     run::file,
     settings::{Pipeline, Settings},
-    stop::Stop,
     storage::RemoteRuns,
     text::gib,
 };
@@ -72,9 +71,7 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
         let plan = experiment.plan()?;
         return output.result(&serde_json::to_value(&plan)?, &plan_text(&plan));
     }
-    let stop = Stop::default();
-    stop.on_signals()
-        .map_err(|e| Failure::failed(format!("cannot listen to signals: {e}")))?;
+    let stop = stop_on_signals()?;
     let resume = format!("wmtp train {} --resume {}", pipeline.name(), run_dir.display());
     let summary = match experiment.stop(stop.clone()).run() {
         Err(error @ PipelineError::Stopped) => {

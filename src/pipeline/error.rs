@@ -54,7 +54,7 @@ pub enum PipelineError {
     /// The device that the config names is not there.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// A model can't be evaluated.
+    /// Programs can't be judged, or completions can't be drawn.
     #[error(transparent)]
     Eval(#[from] EvalError),
     /// A device failed to hand over what was computed.

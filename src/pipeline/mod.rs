@@ -19,6 +19,8 @@ mod plan;
 mod pretrain;
 mod request;
 mod resume;
+mod rewards;
+mod sample;
 mod scoring;
 mod scoring_models;
 mod sources;
@@ -44,6 +46,7 @@ pub use model_dirs::{ModelDir, ModelDirs, weights_hash};
 pub use plan::{PlanReport, ValueStagePlan};
 pub use pretrain::PretrainReport;
 pub use request::RunUpload;
+pub use sample::{SampleProgress, SampleReport, SampleRequest, asks_by_chat, sample};
 pub use sources::{
     TRAINING_SETS, is_mbpp, problems as training_documents, solutions as labelled_documents, texts as training_texts,
 };

@@ -4,7 +4,6 @@ use super::{
     PipelineError,
     memory::{self, MemoryEstimate, MicroBatch},
     request::{Prepared, Request, prepare},
-    sources,
     start::token_lines,
     value_stage::{planned_steps, solutions as labelled},
 };
@@ -158,7 +157,7 @@ fn value_stage(request: &Request, prepared: &Prepared) -> Result<Option<ValueSta
     let Some(critic) = critic.filter(|critic| critic.value_head.is_none()) else {
         return Ok(None);
     };
-    let solutions = sources::solutions(&prepared.data, &prepared.tokenizer)?.train;
+    let solutions = prepared.solutions()?.train;
     Ok(Some(ValueStagePlan {
         solutions: labelled(critic, &solutions),
         steps: planned_steps(critic, &solutions, request.seed(), prepared.shape.micro_batch),

@@ -1,8 +1,8 @@
 //! What a run is asked to do, with its data and sizes loaded and checked.
 
-use super::{ModelDirs, PipelineError, sources};
+use super::{ModelDirs, PipelineError, rewards::Rewards, sources};
 use crate::{
-    data::{DataConfig, DataError, Splits, StepShape, Tokenizer},
+    data::{DataConfig, DataError, Splits, StepShape, Tokenizer, Wanted},
     device::Capabilities,
     paths::expand_home,
     scorer::Rho1,
@@ -75,6 +75,21 @@ pub(super) struct Prepared {
     pub shape: StepShape,
     pub total_steps: usize,
     pub epochs: usize,
+    /// Finds the labels, where the recipe says so.
+    rewards: Option<Rewards>,
+}
+
+impl Prepared {
+    /// Labelled solutions, right and wrong: what the critic's value head learns from.
+    ///
+    /// # Errors
+    /// Data that can't be read or labelled, or without labels.
+    pub fn solutions(&self) -> Result<Splits, PipelineError> {
+        match &self.rewards {
+            Some(rewards) => sources::rewarded(&self.data, &self.tokenizer, Wanted::Labelled, rewards),
+            None => Ok(sources::solutions(&self.data, &self.tokenizer)?),
+        }
+    }
 }
 
 pub(super) fn prepare(request: &Request) -> Result<Prepared, PipelineError> {
@@ -96,7 +111,11 @@ pub(super) fn prepare(request: &Request) -> Result<Prepared, PipelineError> {
         source: request.model_dirs.data.clone(),
         ..recipe.data.clone()
     };
-    let splits = sources::problems(&data, &tokenizer)?;
+    let rewards = Rewards::of(request, &data)?;
+    let splits = match &rewards {
+        Some(rewards) => sources::rewarded(&data, &tokenizer, Wanted::Right, rewards)?,
+        None => sources::problems(&data, &tokenizer)?,
+    };
     let shape = recipe.batching.shape(recipe.data.seq_len).map_err(DataError::from)?;
     let in_epochs = splits.train.num_steps(request.seed(), recipe.train.epochs, shape);
     let total_steps = recipe.train.steps.unwrap_or(in_epochs);
@@ -115,6 +134,7 @@ pub(super) fn prepare(request: &Request) -> Result<Prepared, PipelineError> {
         shape,
         total_steps,
         epochs,
+        rewards,
     })
 }
 

@@ -1,9 +1,9 @@
 //! `data.source` by name: MBPP's files, the other built-in sets, or the user's own rows.
 
-use super::{builtin_labels::Shipped, world::WorldTasks};
+use super::{PipelineError, builtin_labels::Shipped, rewards::Rewards, world::WorldTasks};
 use crate::{
     data::{
-        self, DataConfig, DataError, Example, Rows, Sources, Splits, Tokenizer, Wanted,
+        self, DataConfig, DataError, Example, Record, Rows, Sources, Splits, Tokenizer, Wanted,
         source::{Dataset, Source, SourceOptions},
         text,
     },
@@ -55,28 +55,64 @@ struct Opened {
     rows: Box<dyn Dataset>,
 }
 
+impl Opened {
+    /// These records of it.
+    fn rows<'a>(&self, records: Box<dyn Iterator<Item = Result<Record, DataError>> + 'a>) -> Rows<'a> {
+        Rows {
+            name: self.rows.name().to_owned(),
+            records,
+            held_out: self.held_out,
+            weight: self.weight,
+        }
+    }
+}
+
 /// Rows of the user's own data, or of a built-in set.
 fn own(config: &DataConfig, tokenizer: &Tokenizer, wanted: Wanted) -> Result<Splits, DataError> {
     let opened = open(config)?;
-    let rows = opened.iter().map(|source| Rows {
-        name: source.rows.name().to_owned(),
-        records: source.rows.records(),
-        held_out: source.held_out,
-        weight: source.weight,
-    });
+    let rows = opened.iter().map(|source| source.rows(source.rows.records()));
+    split(config, tokenizer, wanted, rows.collect())
+}
+
+/// The same with rewards found by running.
+///
+/// # Errors
+/// As [`problems`]; rows without tests; a sandbox that fails.
+pub(super) fn rewarded(
+    config: &DataConfig,
+    tokenizer: &Tokenizer,
+    wanted: Wanted,
+    rewards: &Rewards,
+) -> Result<Splits, PipelineError> {
+    let opened = open(config)?;
+    let mut records: Vec<Record> = Vec::new();
+    // Where the records of each source end.
+    let mut ends = Vec::with_capacity(opened.len());
+    for source in &opened {
+        for record in source.rows.records() {
+            records.push(record?);
+        }
+        ends.push(records.len());
+    }
+    rewards.label(&mut records)?;
+    let mut records = records.into_iter();
+    let mut begun = 0;
+    let mut rows = Vec::with_capacity(opened.len());
+    for (source, end) in opened.iter().zip(ends) {
+        let own: Vec<Record> = records.by_ref().take(end - begun).collect();
+        begun = end;
+        rows.push(source.rows(Box::new(own.into_iter().map(Ok))));
+    }
+    Ok(split(config, tokenizer, wanted, rows)?)
+}
+
+fn split(config: &DataConfig, tokenizer: &Tokenizer, wanted: Wanted, rows: Vec<Rows<'_>>) -> Result<Splits, DataError> {
     // Plain text is trained on, and has no labels to learn from.
     let texts = match wanted {
         Wanted::Right => text::load(&config.text)?,
         Wanted::Labelled => Vec::new(),
     };
-    data::splits(
-        config,
-        tokenizer,
-        &bench::evaluation_problems()?,
-        &texts,
-        rows.collect(),
-        wanted,
-    )
+    data::splits(config, tokenizer, &bench::evaluation_problems()?, &texts, rows, wanted)
 }
 
 /// The training rows of the user's own data as texts, for the comparison with benchmarks.

@@ -9,12 +9,11 @@ use crate::{
         self, Benchmark, EvalRequest, Source, bench,
         sandbox::{Options, Sandbox},
     },
-    paths::expand_home,
     report::outcomes,
     run::{Event, RunDir, file},
 };
 use serde::{Deserialize, Serialize};
-use std::{fs, time::Duration};
+use std::fs;
 use wmtp_model::{LoadOptions, Sampling};
 
 /// The stages after which the model is measured, in their order.
@@ -140,14 +139,9 @@ fn score(
         seed: request.seed(),
         max_new_tokens: settings.max_new_tokens,
         too_long: settings.too_long,
-        limits: eval::sandbox::Limits {
-            wall: Duration::from_secs(settings.timeout_seconds),
-            ..Default::default()
-        },
+        limits: settings.limits(),
         origin: benchmark.origin().into_iter().collect(),
-        verdict_cache: settings
-            .verdict_cache
-            .then(|| expand_home(&request.config.paths.cache).join("verdicts")),
+        verdict_cache: settings.verdicts(&request.cache()),
         ..EvalRequest::new(benchmark.default_tasks(), dir)
     };
     asked.origin.insert("model".into(), model.dir.display().to_string());

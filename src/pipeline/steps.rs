@@ -1,6 +1,6 @@
 //! Data sets as the learner's source of steps.
 
-use super::{PipelineError, request::Prepared, sources};
+use super::{PipelineError, request::Prepared};
 use crate::{
     data::{Batch, Dataset, Epoch, StepShape},
     scorer::CriticConfig,
@@ -37,7 +37,7 @@ impl LabelledSteps {
     /// # Errors
     /// There are none, or all have the same label: a value head would learn a constant.
     pub fn new(config: &CriticConfig, prepared: &Prepared, seed: u64) -> Result<Self, PipelineError> {
-        let data = sources::solutions(&prepared.data, &prepared.tokenizer)?.train;
+        let data = prepared.solutions()?.train;
         let has = |right: bool| {
             data.documents()
                 .iter()

@@ -67,6 +67,7 @@ fn record(task: &Task, file: Arc<str>) -> Record {
         tests: Some(Tests::Asserts {
             setup: String::new(),
             asserts: task.tests.clone(),
+            entry_point: Some(task.entry_point.clone()),
         }),
         language: Some("python".into()),
     }

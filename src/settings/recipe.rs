@@ -1,7 +1,7 @@
 use crate::{
     data::{BatchingConfig, DataConfig, PromptStyle},
     device::Capabilities,
-    eval::{TooLong, bench},
+    eval::{TooLong, bench, sandbox::Limits},
     scorer::{ScorerConfig, WeightsConfig},
     train::{FallbackConfig, LossConfig, OptimConfig, PrecisionConfig, StatePrecision, TrainConfig},
     validate::{Check, NAMELESS, Validate, Violation, blank, has_nameless, in_half_open, non_negative},
@@ -9,6 +9,10 @@ use crate::{
 use burn::tensor::DType;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// What is trained: one experiment, `recipe.yaml`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -272,6 +276,23 @@ impl Default for EvalConfig {
             verdict_cache: true,
             after_stages: None,
         }
+    }
+}
+
+impl EvalConfig {
+    /// What each judged program may use.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            wall: Duration::from_secs(self.timeout_seconds),
+            // Half of the wall-clock time, as by default: a longer limit is meant for CPU time as well.
+            cpu: Limits::default().cpu.max(Duration::from_secs(self.timeout_seconds / 2)),
+            ..Limits::default()
+        }
+    }
+
+    /// The directory of verdicts in the cache directory `cache`; None if none are kept.
+    pub fn verdicts(&self, cache: &Path) -> Option<PathBuf> {
+        self.verdict_cache.then(|| cache.join("verdicts"))
     }
 }
 

@@ -117,7 +117,7 @@ pub struct Span {
 }
 
 /// How an answer is judged.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Tests {
     /// Python asserts that run after the answer's program.
     Asserts {
@@ -125,6 +125,8 @@ pub enum Tests {
         setup: String,
         /// One statement each.
         asserts: Vec<String>,
+        /// The function that the answer has to define. Where the prompt begins it, the answer is the rest of it.
+        entry_point: Option<String>,
     },
     /// What the program reads and must print: pairs of standard input and output.
     InputOutput(Vec<(String, String)>),

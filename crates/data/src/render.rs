@@ -218,7 +218,7 @@ fn bytes_of(spans: &[Span], text: &str) -> Vec<(Range<usize>, f32)> {
 }
 
 /// An instruction as Alpaca's prompt, earlier turns before it in the same form.
-fn alpaca(instruction: &Instruction) -> String {
+pub(super) fn alpaca(instruction: &Instruction) -> String {
     let mut prompt = match &instruction.system {
         Some(system) if !system.is_empty() => format!("{system}\n\n"),
         _ if instruction.input.is_empty() => {
@@ -239,7 +239,7 @@ fn alpaca(instruction: &Instruction) -> String {
 }
 
 /// An instruction as a conversation.
-fn as_messages(instruction: &Instruction) -> Vec<chat::Message> {
+pub(super) fn as_messages(instruction: &Instruction) -> Vec<chat::Message> {
     let mut messages = Vec::new();
     if let Some(system) = instruction.system.as_deref().filter(|system| !system.is_empty()) {
         messages.push(chat::message("system", system));

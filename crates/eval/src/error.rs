@@ -35,6 +35,9 @@ pub enum EvalError {
         /// What is wrong with it.
         problem: String,
     },
+    /// Asked to stop.
+    #[error("stopped before the end; run the same command again to continue: what was found is kept")]
+    Stopped,
     /// A result could not be written.
     #[error("cannot write {}: {source}", path.display())]
     Write {

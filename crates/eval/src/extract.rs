@@ -56,6 +56,12 @@ pub(super) fn program(answer: &str, wanted: &[&str]) -> String {
     best(text, found, wanted)
 }
 
+/// Whether a text is no Python as it stands, but has a code block.
+pub(super) fn is_wrapped(text: &str) -> bool {
+    let has_block = python_tags(text).is_some() || text.lines().any(|line| fence(line).is_some());
+    has_block && !reads_as_python(text)
+}
+
 /// The best of the candidates `found` and those in `text`; all of it if there is none.
 fn best(text: &str, mut found: Vec<Candidate>, wanted: &[&str]) -> String {
     let lines: Vec<&str> = text.lines().collect();

@@ -7,12 +7,14 @@
 pub mod bench;
 mod benchmark;
 mod cache;
+mod compile;
 mod error;
 pub mod estimate;
 mod extract;
 mod generator;
 mod judge;
 mod judgement;
+pub mod label;
 mod lengths;
 pub mod paired;
 pub mod passk;
@@ -31,7 +33,7 @@ pub use bench::{
     contest::{Contest, check as check_contest},
     humaneval::HumanEval,
     mbpp::{Mbpp, MbppVariant, check as check_mbpp},
-    own::Own,
+    own::{Own, begins as begins_function},
     plus::Plus,
 };
 pub use benchmark::{Answer, Benchmark};

@@ -2,12 +2,12 @@
 
 use super::source::{self, Answers};
 use crate::{
-    cli::{Failure, SettingsArgs},
+    cli::{Failure, SettingsArgs, common::sandbox},
     eval::{
         self, Benchmark, EvalRequest, Profile,
         bench::{self, Spec},
         estimate::Estimate,
-        sandbox::{Options, Policy, Sandbox, SandboxError},
+        sandbox::Sandbox,
     },
     paths::expand_home,
     run::file,
@@ -185,21 +185,7 @@ impl EvalArgs {
 
     /// The sandbox, with every layer unless `--unsafe-exec` was given.
     pub fn sandbox(&self) -> Result<Sandbox, Failure> {
-        let policy = if self.unsafe_exec {
-            Policy::UnsafeExec
-        } else {
-            Policy::Refuse
-        };
-        let made = Sandbox::with(&Options {
-            policy,
-            ..Options::default()
-        });
-        made.map_err(|error| match error {
-            SandboxError::Layer { .. } => Failure::failed(format!(
-                "{error}. Pass --unsafe-exec to run untrusted programs without it"
-            )),
-            _ => error.into(),
-        })
+        sandbox(self.unsafe_exec)
     }
 
     /// Flags that make no sense here.

@@ -17,7 +17,7 @@ use crate::{
         self, Benchmark, EvalRequest, Finished, Source,
         bench::{self, Spec},
         parse_task_names,
-        sandbox::{Limits, Sandbox},
+        sandbox::Sandbox,
     },
     paths::expand_home,
     run::file,
@@ -26,11 +26,11 @@ use crate::{
 pub use args::Args;
 use args::Which;
 use show::Bar;
+pub(super) use source::newest_best;
 use source::{Answers, Asked, Located};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 /// Evaluates, or estimates: settings, problems with their prompts, answers, verdicts, report.
@@ -235,17 +235,10 @@ fn request(
         seed: settings.config.seed,
         max_new_tokens: e.max_new_tokens,
         too_long: e.too_long,
-        limits: Limits {
-            wall: Duration::from_secs(e.timeout_seconds),
-            // Half of the wall-clock time, as by default: a longer limit is meant for CPU time as well.
-            cpu: Limits::default().cpu.max(Duration::from_secs(e.timeout_seconds / 2)),
-            ..Limits::default()
-        },
+        limits: e.limits(),
         resume: resumed.is_some(),
         origin,
-        verdict_cache: e
-            .verdict_cache
-            .then(|| expand_home(&settings.config.paths.cache).join("verdicts")),
+        verdict_cache: e.verdicts(&expand_home(&settings.config.paths.cache)),
         ..EvalRequest::new(tasks, resumed.unwrap_or_else(|| new_directory(runs, benchmark.name())))
     })
 }

@@ -1,39 +1,23 @@
 //! Progress on standard error, the report and the estimate for people.
 
 use crate::{
+    cli::bar::CountBar,
     eval::{Finished, Progress, estimate::Estimate, passk::IntervalMethod},
     text::duration,
 };
-use indicatif::{ProgressBar, ProgressStyle};
-use std::{
-    fmt::Write,
-    io::IsTerminal,
-    time::{Duration, Instant},
-};
+use std::{fmt::Write, time::Instant};
 
-/// A bar on a terminal, a plain line now and then elsewhere.
+/// Samples drawn and judged.
 pub(super) struct Bar {
-    bar: Option<ProgressBar>,
+    bar: CountBar,
     started: Instant,
-    said: Option<Instant>,
 }
 
 impl Bar {
-    const LINE_EVERY: Duration = Duration::from_secs(5);
-
     pub fn new() -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::no_length();
-            // The template is a constant of this file: it parses, and the default is good enough.
-            if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg}") {
-                bar.set_style(style);
-            }
-            bar
-        });
         Self {
-            bar,
+            bar: CountBar::new("samples"),
             started: Instant::now(),
-            said: None,
         }
     }
 
@@ -50,23 +34,11 @@ impl Bar {
         };
         let speed = progress.tokens as f64 / seconds.max(1e-9);
         let message = format!("{} passed  {speed:.0} tok/s  {left}", progress.passed);
-        if let Some(bar) = &self.bar {
-            bar.set_length(progress.total as u64);
-            bar.set_message(message);
-            bar.set_position(progress.done as u64);
-            return;
-        }
-        let last = progress.done == progress.total;
-        if last || self.said.is_none_or(|at| at.elapsed() >= Self::LINE_EVERY) {
-            self.said = Some(Instant::now());
-            eprintln!("{:>5}/{} samples  {message}", progress.done, progress.total);
-        }
+        self.bar.set(progress.done, progress.total, message);
     }
 
     pub fn finish(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+        self.bar.finish();
     }
 }
 

@@ -212,7 +212,7 @@ impl Located {
 }
 
 /// The best checkpoint of the run that was started last.
-fn newest_best(runs: &Path) -> Result<Model, Failure> {
+pub(in crate::cli) fn newest_best(runs: &Path) -> Result<Model, Failure> {
     let best = |run: &Path| RunDir::at(run).checkpoint(file::BEST);
     newest(runs, |run| best(run).join("config.json").is_file())
         .map(|run| best(&run))

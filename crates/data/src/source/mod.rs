@@ -11,8 +11,10 @@ mod files;
 mod format;
 mod row;
 mod schema;
+mod whole;
 
 pub use row::{Row, Rows};
+pub use whole::{WholeRow, WholeRows};
 
 use crate::{DataError, Record};
 use format::{DataFile, Kind, wrong};
@@ -178,14 +180,26 @@ impl Source {
     /// without any row.
     pub fn records(&self) -> Records {
         Records {
+            rows: self.reader(false),
+            ready: VecDeque::new(),
+            done: false,
+        }
+    }
+
+    /// Its rows with all their columns, to be written again. Errors as for [`Source::records`].
+    pub fn whole_rows(&self) -> WholeRows {
+        WholeRows::new(self.reader(true))
+    }
+
+    fn reader(&self, whole: bool) -> Reader {
+        Reader {
             path: PathBuf::from(&self.name),
             files: self.files.clone().into(),
             rows: None,
-            ready: VecDeque::new(),
             mapping: self.mapping.clone(),
             max_rows: self.options.max_rows,
             read: 0,
-            done: false,
+            whole,
         }
     }
 
@@ -252,49 +266,58 @@ impl Dataset for Source {
     }
 }
 
-/// The records of a [`Source`], file by file.
-pub struct Records {
+/// The rows of a [`Source`], file by file.
+struct Reader {
     path: PathBuf,
     files: VecDeque<DataFile>,
     rows: Option<Box<dyn Rows>>,
-    /// Records of the last row that are not given yet.
-    ready: VecDeque<Record>,
     mapping: Mapping,
     max_rows: Option<usize>,
     read: usize,
-    done: bool,
+    /// Whether columns that no schema uses are read.
+    whole: bool,
 }
 
-impl Records {
-    /// The next row, of the next file if this one is at its end.
-    fn row(&mut self) -> Result<Option<Row>, DataError> {
+impl Reader {
+    /// The next row, of the next file if this one is at its end; and whether it is the first of all.
+    fn next(&mut self) -> Result<Option<(Row, bool)>, DataError> {
+        if self.max_rows.is_some_and(|most| self.read >= most) {
+            return Ok(None);
+        }
         loop {
             if let Some(row) = self.rows.as_mut().and_then(Iterator::next) {
-                return row.map(Some);
+                self.read += 1;
+                return row.map(|row| Some((row, self.read == 1)));
             }
             let Some(file) = self.files.pop_front() else {
-                return Ok(None);
-            };
-            self.rows = Some(file.rows(&|column| self.mapping.wants(column))?);
-        }
-    }
-
-    fn advance(&mut self) -> Result<Option<Record>, DataError> {
-        loop {
-            if let Some(record) = self.ready.pop_front() {
-                return Ok(Some(record));
-            }
-            if self.max_rows.is_some_and(|most| self.read >= most) {
-                return Ok(None);
-            }
-            let Some(row) = self.row()? else {
                 return match self.read {
                     0 => Err(wrong(&self.path, "has no rows; give a file with at least one")),
                     _ => Ok(None),
                 };
             };
-            self.ready = schema::records(row, &self.mapping, self.read == 0)?.into();
-            self.read += 1;
+            self.rows = Some(file.rows(&|column| self.whole || self.mapping.wants(column))?);
+        }
+    }
+}
+
+/// The records of a [`Source`], file by file.
+pub struct Records {
+    rows: Reader,
+    /// Records of the last row that are not given yet.
+    ready: VecDeque<Record>,
+    done: bool,
+}
+
+impl Records {
+    fn advance(&mut self) -> Result<Option<Record>, DataError> {
+        loop {
+            if let Some(record) = self.ready.pop_front() {
+                return Ok(Some(record));
+            }
+            let Some((row, first)) = self.rows.next()? else {
+                return Ok(None);
+            };
+            self.ready = schema::records(row, &self.rows.mapping, first)?.into();
         }
     }
 }

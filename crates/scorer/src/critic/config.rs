@@ -69,8 +69,10 @@ impl Default for CriticConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Reward {
-    /// 1 if the program passed its tests, else 0.
+    /// 1 if the program passed its tests, else 0: the label in the data.
     Verified,
+    /// The same, found by running every program on the tests of its row in the sandbox before training.
+    Tests,
     /// A Llama with a scalar score head (`model.reward`), read at the last token.
     RewardModel,
     /// Minus the mean CE of the response.
@@ -129,9 +131,9 @@ impl Validate for CriticConfig {
         check.when(!in_unit(self.gamma), "gamma", "must be from 0 to 1");
         check.when(!in_unit(self.lambda_gae), "lambda_gae", "must be from 0 to 1");
         check.when(
-            self.loss == CriticLoss::Pairwise && self.reward != Reward::Verified,
+            self.loss == CriticLoss::Pairwise && !matches!(self.reward, Reward::Verified | Reward::Tests),
             "loss",
-            "is `pairwise`, which compares right with wrong solutions: take `reward: verified`, or another loss",
+            "is `pairwise`, which compares right with wrong solutions: take `reward: verified` or `tests`, or another loss",
         );
         check.when(
             self.epochs == 0 && self.max_steps == 0 && blank(self.value_head.as_deref()),

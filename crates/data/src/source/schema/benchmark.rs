@@ -34,15 +34,9 @@ pub(super) const CONTEST: Schema = Schema {
 const LANGUAGES: [Option<&str>; 5] = [None, Some("python2"), Some("cpp"), Some("python"), Some("java")];
 
 fn mbpp(row: &mut Fields, schema: &'static str) -> Result<Vec<Record>, DataError> {
-    let task = row.first(&["text", "prompt"]).unwrap_or("text");
-    let instruction = row.text(task)?;
+    let instruction = mbpp_task(row)?;
     let code = row.trained_text("code")?.replace("\r\n", "\n");
-    let setup = match row.text_if_there("test_setup_code")? {
-        Some(setup) => setup,
-        None => texts(row, "test_imports")?.join("\n"),
-    };
-    let asserts = texts(row, "test_list")?;
-    let tests = (!asserts.is_empty()).then_some(Tests::Asserts { setup, asserts });
+    let tests = mbpp_tests(row)?;
     let body = Body::Instruction(Instruction {
         instruction,
         output: code,
@@ -54,18 +48,52 @@ fn mbpp(row: &mut Fields, schema: &'static str) -> Result<Vec<Record>, DataError
     )
 }
 
+/// What MBPP asks for.
+///
+/// # Errors
+/// A column that is no text.
+pub(super) fn mbpp_task(row: &mut Fields) -> Result<String, DataError> {
+    let task = row.first(&["text", "prompt"]).unwrap_or("text");
+    row.text(task)
+}
+
+/// MBPP's tests, if there are any.
+///
+/// # Errors
+/// Columns that are no texts.
+pub(super) fn mbpp_tests(row: &mut Fields) -> Result<Option<Tests>, DataError> {
+    let setup = match row.text_if_there("test_setup_code")? {
+        Some(setup) => setup,
+        None => texts(row, "test_imports")?.join("\n"),
+    };
+    let asserts = texts(row, "test_list")?;
+    Ok((!asserts.is_empty()).then_some(Tests::Asserts {
+        setup,
+        asserts,
+        entry_point: None,
+    }))
+}
+
 fn humaneval(row: &mut Fields, schema: &'static str) -> Result<Vec<Record>, DataError> {
     let prompt = row.text("prompt")?;
     let completion = row.trained_text("canonical_solution")?;
-    let setup = row.text("test")?;
-    // The tests define `check`, which takes the function.
-    let tests = row.text_if_there("entry_point")?.map(|function| Tests::Asserts {
-        setup,
-        asserts: vec![format!("check({function})")],
-    });
+    let tests = humaneval_tests(row)?;
     let body = Body::Completion { prompt, completion };
     let part = Part::new(body);
     in_language("python", optional::record_with(row, schema, vec![part], tests))
+}
+
+/// HumanEval's tests, if the row names the function: they define `check`, which takes it.
+///
+/// # Errors
+/// Columns that are no texts.
+pub(super) fn humaneval_tests(row: &mut Fields) -> Result<Option<Tests>, DataError> {
+    let setup = row.text("test")?;
+    Ok(row.text_if_there("entry_point")?.map(|function| Tests::Asserts {
+        setup,
+        asserts: vec![format!("check({function})")],
+        entry_point: Some(function),
+    }))
 }
 
 /// The records, with this language unless the row has another.
@@ -82,13 +110,7 @@ fn contest(row: &mut Fields, schema: &'static str) -> Result<Vec<Record>, DataEr
     let description = row.text("description")?;
     let task_id = optional::name(row, "task_id")?;
     let name = optional::name(row, "name")?;
-    let mut pairs = Vec::new();
-    for column in ["public_tests", "private_tests", "generated_tests"] {
-        if let Some(value) = row.take(column) {
-            pairs.extend(optional::pairs(&row.at(column), value)?);
-        }
-    }
-    let tests = (!pairs.is_empty()).then_some(Tests::InputOutput(pairs));
+    let tests = contest_tests(row)?;
     let mut programs = Vec::new();
     for (column, reward) in [("solutions", 1.0), ("incorrect_solutions", 0.0)] {
         let written = solutions(row, column)?.into_iter();
@@ -119,6 +141,20 @@ fn contest(row: &mut Fields, schema: &'static str) -> Result<Vec<Record>, DataEr
         }
     }
     Ok(records)
+}
+
+/// CodeContests' tests, if there are any: public, private and generated ones.
+///
+/// # Errors
+/// Columns that are no inputs and outputs.
+pub(super) fn contest_tests(row: &mut Fields) -> Result<Option<Tests>, DataError> {
+    let mut pairs = Vec::new();
+    for column in ["public_tests", "private_tests", "generated_tests"] {
+        if let Some(value) = row.take(column) {
+            pairs.extend(optional::pairs(&row.at(column), value)?);
+        }
+    }
+    Ok((!pairs.is_empty()).then_some(Tests::InputOutput(pairs)))
 }
 
 /// Programs with the numbers of their languages: `{language: [...], solution: [...]}`, or a list of

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use wmtp_base::text::suggestion;
 
 /// Columns that a row need not have even where `data.columns` maps them.
-const OPTIONAL: [&str; 16] = [
+const OPTIONAL: [&str; 17] = [
     "tools",
     "functions",
     "system",
@@ -25,6 +25,7 @@ const OPTIONAL: [&str; 16] = [
     "task_id",
     "tests",
     "test_setup",
+    "entry_point",
     "language",
     "generated_tests",
 ];
@@ -65,8 +66,14 @@ impl Mapping {
     }
 
     /// The file's name of a column.
-    fn shown<'a>(&'a self, name: &'a str) -> &'a str {
+    pub fn shown<'a>(&'a self, name: &'a str) -> &'a str {
         self.0.get(name).map_or(name, String::as_str)
+    }
+
+    /// The canonical name of a column of the file.
+    pub fn canonical<'a>(&'a self, column: &'a str) -> &'a str {
+        let mapped = self.0.iter().find(|(_, mapped)| mapped.as_str() == column);
+        mapped.map_or(column, |(name, _)| name)
     }
 }
 
@@ -196,14 +203,23 @@ impl Fields {
         }
     }
 
+    /// The row's columns in the file's names.
+    fn found(&self) -> Vec<&str> {
+        let own = self.values.keys().map(|name| self.mapping.shown(name));
+        own.chain(self.unread.iter().map(String::as_str)).collect()
+    }
+
+    /// The error of a row that asks nothing.
+    pub fn unasked(&self) -> DataError {
+        let names = listed(self.found().into_iter());
+        self.wrong(format!(
+            "no prompt is in the columns {names}; give `prompt`, `messages` or `instruction`, or map them by `data.columns`"
+        ))
+    }
+
     /// The error of a row that fits no schema.
     pub fn unfit(&self) -> DataError {
-        let found: Vec<&str> = self
-            .values
-            .keys()
-            .map(|name| self.mapping.shown(name))
-            .chain(self.unread.iter().map(String::as_str))
-            .collect();
+        let found = self.found();
         if found.is_empty() {
             return self.wrong("has no column with a value; give `messages`, `prompt` and `completion`, or `text`");
         }

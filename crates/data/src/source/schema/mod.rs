@@ -12,13 +12,14 @@ mod instruction;
 mod message;
 mod optional;
 mod preference;
+mod question;
 mod segments;
 mod text;
 
 pub(super) use fields::Mapping;
 
 use super::row::Row;
-use crate::{DataError, Record};
+use crate::{DataError, Question, Record};
 use fields::Fields;
 
 /// A schema: how it is recognised and read.
@@ -107,6 +108,19 @@ pub(super) fn records(row: Row, mapping: &Mapping, first: bool) -> Result<Vec<Re
         Some(schema) => (schema.read)(&mut fields, schema.name),
         None => Err(fields.unfit()),
     }
+}
+
+/// What a row asks.
+///
+/// # Errors
+/// Columns in which nothing is asked, a mapped column that is absent, a value that its column cannot have.
+pub(super) fn question(row: Row, mapping: &Mapping, first: bool) -> Result<Question, DataError> {
+    question::question(&mut Fields::of(row, mapping, first)?)
+}
+
+/// Whether questions, answers and labels are read from this column.
+pub(super) fn is_of_question(name: &str) -> bool {
+    question::USED.contains(&name)
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! Columns that any schema may have: `reward` or `label`, `weight`, `spans`, `task_id`, `tests`,
-//! `test_setup`, `language`; and the record that is made with them.
+//! `test_setup`, `entry_point`, `language`; and the record that is made with them.
 
 use super::{
     fields::{Fields, finite, weight},
@@ -28,10 +28,7 @@ impl Part {
 /// # Errors
 /// Columns with values that they cannot have; spans for several texts or outside of the text.
 pub(super) fn record(row: &mut Fields, schema: &'static str, parts: Vec<Part>) -> Result<Vec<Record>, DataError> {
-    let tests = match row.take("tests") {
-        Some(value) => tests(row, value)?,
-        None => None,
-    };
+    let tests = tests(row)?;
     record_with(row, schema, parts, tests)
 }
 
@@ -179,8 +176,14 @@ fn spans(at: &At, value: &Value, body: &Body) -> Result<Vec<Span>, DataError> {
     }
 }
 
-/// The column `tests`: asserts, or inputs and outputs; nothing if it is empty.
-fn tests(row: &mut Fields, value: Value) -> Result<Option<Tests>, DataError> {
+/// The column `tests`: asserts, or inputs and outputs; nothing if it is empty or absent.
+///
+/// # Errors
+/// Something else; of asserts, `test_setup` or `entry_point` that are no text and no name.
+pub(super) fn tests(row: &mut Fields) -> Result<Option<Tests>, DataError> {
+    let Some(value) = row.take("tests") else {
+        return Ok(None);
+    };
     let setup = row.text_if_there("test_setup")?.unwrap_or_default();
     let at = row.at("tests");
     let asserts = match value {
@@ -192,7 +195,26 @@ fn tests(row: &mut Fields, value: Value) -> Result<Option<Tests>, DataError> {
         }
     };
     let asserts: Vec<String> = asserts.into_iter().filter(|text| !text.trim().is_empty()).collect();
-    Ok((!asserts.is_empty()).then_some(Tests::Asserts { setup, asserts }))
+    if asserts.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Tests::Asserts {
+        setup,
+        asserts,
+        entry_point: entry_point(row)?,
+    }))
+}
+
+/// The name of the function that an answer defines.
+fn entry_point(row: &mut Fields) -> Result<Option<String>, DataError> {
+    let Some(name) = row.text_if_there("entry_point")? else {
+        return Ok(None);
+    };
+    let is_name = name.chars().all(|c| c.is_alphanumeric() || c == '_') && !name.starts_with(|c: char| c.is_numeric());
+    match is_name && !name.is_empty() {
+        true => Ok(Some(name)),
+        false => Err(row.at("entry_point").found(&name.into(), "the name of a function")),
+    }
 }
 
 fn text_of(value: Value) -> Option<String> {

@@ -215,7 +215,8 @@ fn many_completions_have_rewards_or_labels() {
         found[0].tests,
         Some(Tests::Asserts {
             setup: String::new(),
-            asserts: asserts.into()
+            asserts: asserts.into(),
+            entry_point: None,
         })
     );
 }
@@ -259,11 +260,17 @@ fn benchmarks_have_their_tests() {
 
     let humaneval = &of("humaneval.jsonl")[0];
     assert_eq!(completion(&humaneval.samples[0].body).1, "    return n % 2 == 0\n");
-    let Some(Tests::Asserts { setup, asserts }) = &humaneval.tests else {
+    let Some(Tests::Asserts {
+        setup,
+        asserts,
+        entry_point,
+    }) = &humaneval.tests
+    else {
         panic!("{humaneval:?}")
     };
     assert!(setup.starts_with("def check(candidate):\n    assert candidate(4)"));
     assert_eq!(asserts, &["check(is_even)"]);
+    assert_eq!(entry_point.as_deref(), Some("is_even"));
 
     let contest = of("contest.jsonl");
     let languages: Vec<_> = contest

@@ -6,6 +6,7 @@ mod malformed;
 #[cfg(target_os = "linux")]
 mod memory;
 mod property;
+mod whole;
 
 use super::{Source, SourceOptions};
 use crate::{DataError, Record};

@@ -220,7 +220,7 @@ pub fn check(problem: &Problem, code: &str, all_tests: bool, judge: &Judge<'_>) 
 }
 
 /// The same for tests as (name, input, expected output).
-pub(super) fn check_output<'t>(
+pub(crate) fn check_output<'t>(
     tests: impl Iterator<Item = (String, &'t str, &'t str)> + Clone,
     code: &str,
     all_tests: bool,

@@ -190,7 +190,7 @@ impl Benchmark for HumanEval {
 }
 
 /// The functions that a prompt defines in column 0, apart from the one to complete, with spaces between them.
-pub(super) fn given_functions(prompt: &str, to_complete: &str) -> String {
+pub(crate) fn given_functions(prompt: &str, to_complete: &str) -> String {
     let functions = prompt.lines().filter_map(|line| {
         let rest = line.strip_prefix("def ")?;
         rest.split_once('(').map(|(name, _)| name.trim())

@@ -199,7 +199,7 @@ fn optional(fields: &Map<String, Value>, name: &str) -> Result<Option<String>, S
 }
 
 /// Whether a prompt has the head of the function in column 0.
-fn begins(prompt: &str, name: &str) -> bool {
+pub fn begins(prompt: &str, name: &str) -> bool {
     prompt.lines().any(|line| {
         let head = line.strip_prefix("async ").unwrap_or(line).strip_prefix("def ");
         let rest = head.and_then(|head| head.trim_start().strip_prefix(name));

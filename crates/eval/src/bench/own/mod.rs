@@ -8,12 +8,12 @@ use crate::bench::{GREEDY, PAPER_CODE, Profiles, Request, Spec, contest::check_o
 use crate::{
     Answer, Benchmark, EvalError, Judge, Judgement, StopRule,
     benchmark::normalised,
+    compile::{self, NotPython},
     extract,
-    sandbox::{Program, Status},
     verdict::Checked,
 };
+pub use data::begins;
 use data::{OwnTests, Problem};
-use serde_json::json;
 use std::path::Path;
 use wmtp_data::{DataError, PromptStyle, Tokenizer};
 
@@ -55,19 +55,6 @@ fn open(request: &Request<'_>) -> Result<Box<dyn Benchmark>, EvalError> {
 
 /// Ends a program that answers a task in words, in addition to the model's own end token.
 const STOP: [&str; 1] = ["[DONE]"];
-
-/// Compiles the tests of all problems: (problem, test, what is wrong) for the first that is no Python.
-const COMPILER: &str = r#"
-import json, sys
-for number, pieces in enumerate(json.load(sys.stdin)):
-    for place, piece in enumerate(pieces):
-        try:
-            compile(piece, "test", "exec")
-        except (SyntaxError, ValueError) as error:
-            print(json.dumps([number, place, str(error)]))
-            sys.exit()
-print("null")
-"#;
 
 /// The benchmark, with every prompt written out. Tasks are numbered from 0 in the file's order.
 #[derive(Clone, Debug)]
@@ -240,29 +227,17 @@ impl Benchmark for Own {
                 pieces.push((entry, code));
             }
         }
-        let stdin = json!(pieces.iter().map(|(_, code)| code).collect::<Vec<_>>()).to_string();
-        let program = Program {
-            source: COMPILER,
-            stdin: stdin.as_bytes(),
-        };
-        let outcome = judge.runner.run(&program, judge.limits)?;
-        if outcome.status != Status::Exit(0) {
-            return Err(EvalError::Request(format!(
-                "the tests of {} could not be compiled ({:?}): {}",
-                self.file,
-                outcome.status,
-                String::from_utf8_lossy(&outcome.stderr).trim_end()
-            )));
-        }
-        let found: Option<(usize, usize, String)> = serde_json::from_slice(&outcome.stdout)
-            .map_err(|error| EvalError::Request(format!("compiling the tests of {} said: {error}", self.file)))?;
-        let Some((number, place, why)) = found else {
+        let lists: Vec<Vec<&str>> = pieces
+            .iter()
+            .map(|(_, code)| code.iter().map(String::as_str).collect())
+            .collect();
+        let Some(NotPython { list, piece, why }) = compile::first_that_is_not_python(&self.file, &lists, judge)? else {
             return Ok(());
         };
-        let Some((entry, code)) = pieces.get(number) else {
+        let Some((entry, code)) = pieces.get(list) else {
             return Ok(());
         };
-        let text = code.get(place).map(|code| code.lines().next().unwrap_or_default());
+        let text = code.get(piece).map(|code| code.lines().next().unwrap_or_default());
         Err(EvalError::Data(DataError::Row {
             file: self.file.clone(),
             line: entry.problem.line,

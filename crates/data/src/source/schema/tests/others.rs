@@ -99,6 +99,7 @@ fn tests_are_asserts_or_inputs_and_outputs() {
         Some(Tests::Asserts {
             setup: "import re".into(),
             asserts: list.iter().map(|text| (*text).to_owned()).collect(),
+            entry_point: None,
         })
     };
     let pairs = |list: &[(&str, &str)]| {
