@@ -220,6 +220,8 @@ impl Room {
             .env_clear()
             .env("HOME", self.dir.path())
             .env("HF_ENDPOINT", server.url())
+            // Not the small world, which has other defaults.
+            .env("WMTP_MODEL__BASE", "builtin:micro")
             .envs(variables.iter().copied())
             // Where a program built for coverage writes its counts.
             .envs(std::env::vars().filter(|(name, _)| name == "LLVM_PROFILE_FILE"))
