@@ -1,6 +1,6 @@
 //! What a run is asked to do, with its data and sizes loaded and checked.
 
-use super::{ModelDirs, PipelineError, sources};
+use super::{DataStore, ModelDirs, PipelineError, sources};
 use crate::{
     data::{DataConfig, DataError, Splits, StepShape, Tokenizer},
     device::Capabilities,
@@ -58,6 +58,11 @@ impl Request {
         expand_home(&self.config.paths.cache)
     }
 
+    /// Where tokenised data are kept.
+    pub fn data_store(&self) -> DataStore {
+        DataStore::new(self.cache(), self.progress.clone())
+    }
+
     /// Parent of the run directory.
     pub fn runs(&self) -> PathBuf {
         expand_home(&self.config.paths.runs)
@@ -96,7 +101,7 @@ pub(super) fn prepare(request: &Request) -> Result<Prepared, PipelineError> {
         source: request.model_dirs.data.clone(),
         ..recipe.data.clone()
     };
-    let splits = sources::problems(&data, &tokenizer)?;
+    let splits = sources::problems(&data, &tokenizer, &request.data_store())?;
     let shape = recipe.batching.shape(recipe.data.seq_len).map_err(DataError::from)?;
     let in_epochs = splits.train.num_steps(request.seed(), recipe.train.epochs, shape);
     let total_steps = recipe.train.steps.unwrap_or(in_epochs);

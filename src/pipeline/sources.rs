@@ -1,6 +1,6 @@
 //! `data.source` by name: MBPP's files, the other built-in sets, or the user's own rows.
 
-use super::{builtin_labels::Shipped, world::WorldTasks};
+use super::{DataStore, builtin_labels::Shipped, world::WorldTasks};
 use crate::{
     data::{
         self, DataConfig, DataError, Example, Rows, Sources, Splits, Tokenizer, Wanted,
@@ -21,10 +21,10 @@ const VALIDATION: &str = "validation";
 ///
 /// # Errors
 /// Data that can't be read, evaluation problems in the training set, or nothing left to train on.
-pub fn problems(config: &DataConfig, tokenizer: &Tokenizer) -> Result<Splits, DataError> {
+pub fn problems(config: &DataConfig, tokenizer: &Tokenizer, store: &DataStore) -> Result<Splits, DataError> {
     match is_mbpp(config) {
         true => mbpp::training::problems(config, tokenizer),
-        false => own(config, tokenizer, Wanted::Right),
+        false => own(config, tokenizer, Wanted::Right, store),
     }
 }
 
@@ -32,10 +32,10 @@ pub fn problems(config: &DataConfig, tokenizer: &Tokenizer) -> Result<Splits, Da
 ///
 /// # Errors
 /// As [`problems`].
-pub fn solutions(config: &DataConfig, tokenizer: &Tokenizer) -> Result<Splits, DataError> {
+pub fn solutions(config: &DataConfig, tokenizer: &Tokenizer, store: &DataStore) -> Result<Splits, DataError> {
     match is_mbpp(config) {
         true => mbpp::training::solutions(config, tokenizer),
-        false => own(config, tokenizer, Wanted::Labelled),
+        false => own(config, tokenizer, Wanted::Labelled, store),
     }
 }
 
@@ -56,11 +56,15 @@ struct Opened {
 }
 
 /// Rows of the user's own data, or of a built-in set.
-fn own(config: &DataConfig, tokenizer: &Tokenizer, wanted: Wanted) -> Result<Splits, DataError> {
+fn own(
+    config: &DataConfig,
+    tokenizer: &Tokenizer,
+    wanted: Wanted,
+    store: &DataStore,
+) -> Result<Splits, DataError> {
     let opened = open(config)?;
     let rows = opened.iter().map(|source| Rows {
-        name: source.rows.name().to_owned(),
-        records: source.rows.records(),
+        source: source.rows.as_ref(),
         held_out: source.held_out,
         weight: source.weight,
     });
@@ -69,14 +73,8 @@ fn own(config: &DataConfig, tokenizer: &Tokenizer, wanted: Wanted) -> Result<Spl
         Wanted::Right => text::load(&config.text)?,
         Wanted::Labelled => Vec::new(),
     };
-    data::splits(
-        config,
-        tokenizer,
-        &bench::evaluation_problems()?,
-        &texts,
-        rows.collect(),
-        wanted,
-    )
+    let (rows, evaluation): (Vec<_>, _) = (rows.collect(), bench::evaluation_problems()?);
+    store.with(|cache| data::splits(config, tokenizer, &evaluation, &texts, &rows, wanted, Some(cache)))
 }
 
 /// The training rows of the user's own data as texts, for the comparison with benchmarks.

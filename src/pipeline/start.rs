@@ -42,6 +42,7 @@ pub(super) fn create_run(request: &Request, prepared: &Prepared, model_hash: &st
         recipe_sha256: Some(sha256(&recipe_yaml)),
         recipe_id: Some(recipe_id(request.pipeline, &request.recipe)),
         documents: Some(report.documents),
+        documents_too_long_count: Some(report.too_long),
         documents_too_long: Some(too_long.collect()),
         response_tokens: Some(report.response_tokens),
         tokens: Some(serde_json::to_value(&prepared.splits.tokens).unwrap_or_default()),
@@ -96,10 +97,14 @@ pub(super) fn announce(request: &Request, prepared: &Prepared, run: &RunDir) {
             request.recipe.optim.lr
         ));
     }
-    if !report.dropped.is_empty() {
+    if report.too_long > 0 {
+        let named = match report.too_long > report.dropped.len() {
+            true => format!("run.json names {} of them", report.dropped.len()),
+            false => "run.json names them".into(),
+        };
         say(format!(
-            "{} than data.seq_len = {} and left out (run.json names them)",
-            match report.dropped.len() {
+            "{} than data.seq_len = {} and left out ({named})",
+            match report.too_long {
                 1 => "1 document is longer".into(),
                 n => format!("{n} documents are longer"),
             },
@@ -159,12 +164,12 @@ pub(super) fn token_lines(tokens: &TokenReport, tokenizer: &Tokenizer) -> Vec<St
             .take(SHOWN)
             .map(|file| format!("{} ({} tokens)", file.name, file.tokens))
             .collect();
-        if files.len() > SHOWN {
-            names.push(format!("{} more", files.len() - SHOWN));
+        if tokens.texts_too_short > SHOWN {
+            names.push(format!("{} more", tokens.texts_too_short - SHOWN));
         }
         lines.push(format!(
             "{} text files are too short to train on and were left out: {}",
-            files.len(),
+            tokens.texts_too_short,
             names.join(", ")
         ));
     }

@@ -1,12 +1,15 @@
 //! Data sets as the learner's source of steps.
 
-use super::{PipelineError, request::Prepared, sources};
-use crate::{
-    data::{Batch, Dataset, Epoch, StepShape},
-    scorer::CriticConfig,
-    train::{StepBatch, StepSource},
+use super::{
+    PipelineError,
+    request::{Prepared, Request},
+    sources,
 };
-use std::sync::Arc;
+use crate::{
+    data::{Batch, DataError, Dataset, Epoch, StepShape},
+    scorer::CriticConfig,
+    train::{StepBatch, StepResult, StepSource},
+};
 
 /// Micro-batches as the model computes them at the least cost: ragged where attention goes document by
 /// document, padded elsewhere.
@@ -35,21 +38,27 @@ impl LabelledSteps {
     ///
     /// # Errors
     /// There are none, or all have the same label: a value head would learn a constant.
-    pub fn new(config: &CriticConfig, prepared: &Prepared, seed: u64) -> Result<Self, PipelineError> {
-        let data = sources::solutions(&prepared.data, &prepared.tokenizer)?.train;
-        let has = |right: bool| {
-            data.documents()
-                .iter()
-                .any(|d| d.reward.is_some_and(|r| (r > 0.5) == right))
-        };
-        if !(has(true) && has(false)) {
+    pub fn new(config: &CriticConfig, prepared: &Prepared, request: &Request) -> Result<Self, PipelineError> {
+        let data = sources::solutions(&prepared.data, &prepared.tokenizer, &request.data_store())?.train;
+        let (mut right, mut wrong) = (false, false);
+        for document in data.documents() {
+            match document?.reward {
+                Some(reward) if reward > 0.5 => right = true,
+                Some(_) => wrong = true,
+                None => {}
+            }
+            if right && wrong {
+                break;
+            }
+        }
+        if !(right && wrong) {
             return Err(PipelineError::Setting(
                 "`scorer.value` is `joint`, but the labelled solutions are all right or all wrong; take data with both, or `scorer.value: frozen`".into(),
             ));
         }
         Ok(Self {
             data,
-            seed,
+            seed: request.seed(),
             batch: config.batch,
             micro_batch: prepared.shape.micro_batch,
         })
@@ -63,7 +72,7 @@ impl LabelledSteps {
     /// Those of step `index` of training epoch `epoch`: a function of these two, so that training
     /// resumes anywhere. Each training epoch begins with an order of its own; where it is longer than
     /// one pass over the solutions, further ones follow.
-    fn step(&self, epoch: usize, index: usize) -> Vec<Batch> {
+    fn step(&self, epoch: usize, index: usize) -> Result<Vec<Batch>, DataError> {
         let mut left = index;
         for pass in 0.. {
             let number = FIRST_EPOCH + (epoch << 10) + pass;
@@ -75,14 +84,14 @@ impl LabelledSteps {
                 _ => return steps.step(left),
             }
         }
-        Vec::new()
+        Ok(Vec::new())
     }
 }
 
 /// Training epochs, shuffled and packed anew each.
 pub struct TrainSteps {
     /// The documents.
-    pub data: Arc<Dataset>,
+    pub data: Dataset,
     /// Of the value loss, if there is one.
     pub labelled: Option<LabelledSteps>,
     /// Seed of the order.
@@ -98,15 +107,15 @@ impl StepSource for TrainSteps {
         self.data.epoch(self.seed, epoch, self.shape).len()
     }
 
-    fn steps<'a>(&'a self, epoch: usize, start: usize) -> Box<dyn Iterator<Item = StepBatch> + 'a> {
+    fn steps<'a>(&'a self, epoch: usize, start: usize) -> Box<dyn Iterator<Item = StepResult> + 'a> {
         let steps = self.data.epoch(self.seed, epoch, self.shape);
-        Box::new((start..steps.len()).map(move |i| StepBatch {
-            micro_batches: laid_out(steps.step(i), self.ragged),
-            labelled: laid_out(
-                self.labelled.as_ref().map(|l| l.step(epoch, i)).unwrap_or_default(),
-                self.ragged,
-            ),
-            ..StepBatch::default()
+        Box::new((start..steps.len()).map(move |i| {
+            let labelled = self.labelled.as_ref().map(|labelled| labelled.step(epoch, i));
+            Ok(StepBatch {
+                micro_batches: laid_out(steps.step(i)?, self.ragged),
+                labelled: laid_out(labelled.transpose()?.unwrap_or_default(), self.ragged),
+                ..StepBatch::default()
+            })
         }))
     }
 }
@@ -126,7 +135,7 @@ pub struct ValueSteps {
 }
 
 impl ValueSteps {
-    fn epoch(&self, epoch: usize) -> Epoch<'_> {
+    fn epoch(&self, epoch: usize) -> Epoch {
         self.data
             .epoch_by_problem(self.seed, epoch, self.batch, self.micro_batch)
     }
@@ -137,34 +146,42 @@ impl StepSource for ValueSteps {
         self.epoch(epoch).len()
     }
 
-    fn steps<'a>(&'a self, epoch: usize, start: usize) -> Box<dyn Iterator<Item = StepBatch> + 'a> {
+    fn steps<'a>(&'a self, epoch: usize, start: usize) -> Box<dyn Iterator<Item = StepResult> + 'a> {
         let steps = self.epoch(epoch);
-        Box::new((start..steps.len()).map(move |i| StepBatch {
-            micro_batches: laid_out(steps.step(i), self.ragged),
-            ..StepBatch::default()
-        }))
+        Box::new((start..steps.len()).map(move |i| only(steps.step(i)?, self.ragged)))
     }
 }
 
+/// A step without labelled solutions.
+fn only(micro_batches: Vec<Batch>, ragged: bool) -> StepResult {
+    Ok(StepBatch {
+        micro_batches: laid_out(micro_batches, ragged),
+        ..StepBatch::default()
+    })
+}
+
 /// The held-out documents, once, in order, whatever the epoch: one micro-batch a step.
-pub struct ValidSteps(Vec<Batch>);
+pub struct ValidSteps {
+    steps: Epoch,
+    ragged: bool,
+}
 
 impl ValidSteps {
     /// All documents of `data` in micro-batches of at most `micro_batch` rows.
     pub fn new(data: &Dataset, micro_batch: usize, ragged: bool) -> Self {
-        Self(laid_out(data.in_order(micro_batch), ragged))
+        Self {
+            steps: data.in_order(micro_batch),
+            ragged,
+        }
     }
 }
 
 impl StepSource for ValidSteps {
     fn len(&self, _epoch: usize) -> usize {
-        self.0.len()
+        self.steps.len()
     }
 
-    fn steps<'a>(&'a self, _epoch: usize, start: usize) -> Box<dyn Iterator<Item = StepBatch> + 'a> {
-        Box::new(self.0.iter().skip(start).map(|batch| StepBatch {
-            micro_batches: vec![batch.clone()],
-            ..StepBatch::default()
-        }))
+    fn steps<'a>(&'a self, _epoch: usize, start: usize) -> Box<dyn Iterator<Item = StepResult> + 'a> {
+        Box::new((start..self.steps.len()).map(|step| only(self.steps.step(step)?, self.ragged)))
     }
 }

@@ -82,7 +82,7 @@ pub(super) fn value_stage(
         return Ok((ValueHead::load(&head_file, model_hash, &request.device)?, None));
     }
     fs::create_dir_all(&dir).map_err(PipelineError::io("making", &dir))?;
-    let splits = sources::solutions(&prepared.data, &prepared.tokenizer)?;
+    let splits = sources::solutions(&prepared.data, &prepared.tokenizer, &request.data_store())?;
     let micro_batch = prepared.shape.micro_batch;
     let total_steps = planned_steps(config, &splits.train, request.seed(), micro_batch);
     request.progress.message(&format!(
