@@ -403,7 +403,8 @@ fn the_head_learns_and_the_scorer_reads_it() {
                 .map(|document| document.expect("in memory"))
                 .find(|d| d.name == line["document"])
                 .expect("a document");
-            let alone = Dataset::from_tokenized(vec![document.clone().into_owned()], document.tokens.len(), true).expect("data");
+            let alone = Dataset::from_tokenized(vec![document.clone().into_owned()], document.tokens.len(), true)
+                .expect("data");
             let states = hidden(&model, &alone.in_order(1).step(0).expect("data")[0]);
             let values = line["scores"]["value"].as_array().expect("values");
             for (value, state) in values.iter().zip(&states[document.prompt_len..]) {

@@ -56,12 +56,7 @@ struct Opened {
 }
 
 /// Rows of the user's own data, or of a built-in set.
-fn own(
-    config: &DataConfig,
-    tokenizer: &Tokenizer,
-    wanted: Wanted,
-    store: &DataStore,
-) -> Result<Splits, DataError> {
+fn own(config: &DataConfig, tokenizer: &Tokenizer, wanted: Wanted, store: &DataStore) -> Result<Splits, DataError> {
     let opened = open(config)?;
     let rows = opened.iter().map(|source| Rows {
         source: source.rows.as_ref(),

@@ -98,18 +98,15 @@ pub(super) fn announce(request: &Request, prepared: &Prepared, run: &RunDir) {
         ));
     }
     if report.too_long > 0 {
-        let named = match report.too_long > report.dropped.len() {
-            true => format!("run.json names {} of them", report.dropped.len()),
-            false => "run.json names them".into(),
+        let longer = match report.too_long {
+            1 => "1 document is longer".into(),
+            n => format!("{n} documents are longer"),
         };
-        say(format!(
-            "{} than data.seq_len = {} and left out ({named})",
-            match report.too_long {
-                1 => "1 document is longer".into(),
-                n => format!("{n} documents are longer"),
-            },
-            request.recipe.data.seq_len
-        ));
+        let (seq_len, named) = (request.recipe.data.seq_len, report.dropped.len());
+        say(match report.too_long > named {
+            false => format!("{longer} than data.seq_len = {seq_len} and left out (run.json names them)"),
+            true => format!("{longer} than data.seq_len = {seq_len} and left out (run.json names {named} of them)"),
+        });
     }
     for line in token_lines(&prepared.splits.tokens, &prepared.tokenizer) {
         say(line);

@@ -10,6 +10,10 @@ use crate::{
     scorer::CriticConfig,
     train::{StepBatch, StepResult, StepSource},
 };
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 /// Micro-batches as the model computes them at the least cost: ragged where attention goes document by
 /// document, padded elsewhere.
@@ -31,6 +35,15 @@ pub struct LabelledSteps {
     seed: u64,
     batch: usize,
     micro_batch: usize,
+    passes: Mutex<Passes>,
+}
+
+/// The passes over labelled solutions that were needed so far: a step needs the lengths of those before its own,
+/// and putting one together takes time with many solutions.
+#[derive(Default)]
+struct Passes {
+    lengths: BTreeMap<usize, usize>,
+    last: Option<(usize, Arc<Epoch>)>,
 }
 
 impl LabelledSteps {
@@ -61,6 +74,7 @@ impl LabelledSteps {
             seed: request.seed(),
             batch: config.batch,
             micro_batch: prepared.shape.micro_batch,
+            passes: Mutex::default(),
         })
     }
 
@@ -76,15 +90,37 @@ impl LabelledSteps {
         let mut left = index;
         for pass in 0.. {
             let number = FIRST_EPOCH + (epoch << 10) + pass;
-            let steps = self
-                .data
-                .epoch_by_problem(self.seed, number, self.batch, self.micro_batch);
-            match left.checked_sub(steps.len()) {
-                Some(rest) if !steps.is_empty() => left = rest,
-                _ => return steps.step(left),
+            match left.checked_sub(self.steps_of(number)) {
+                Some(rest) if rest < left => left = rest,
+                _ => return self.pass(number).step(left),
             }
         }
         Ok(Vec::new())
+    }
+
+    /// Steps of a pass.
+    fn steps_of(&self, number: usize) -> usize {
+        let known = self.passes().lengths.get(&number).copied();
+        known.unwrap_or_else(|| self.pass(number).len())
+    }
+
+    /// A pass, put together unless it is the last one that was needed.
+    fn pass(&self, number: usize) -> Arc<Epoch> {
+        let mut passes = self.passes();
+        if let Some((_, pass)) = passes.last.as_ref().filter(|(last, _)| *last == number) {
+            return pass.clone();
+        }
+        let pass = self
+            .data
+            .epoch_by_problem(self.seed, number, self.batch, self.micro_batch);
+        let pass = Arc::new(pass);
+        passes.lengths.insert(number, pass.len());
+        passes.last = Some((number, pass.clone()));
+        pass
+    }
+
+    fn passes(&self) -> MutexGuard<'_, Passes> {
+        self.passes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,13 +1,14 @@
 //! From records of any source to a training and a validation set.
 
 use super::{
-    CacheEvent, DataConfig, DataError, Dataset, DatasetReport, EvaluationProblem, Example, PromptStyle, Rendering, Splits,
-    TokenCache, TokenReport, Tokenized, Tokenizer,
+    CacheEvent, DataConfig, DataError, Dataset, DatasetReport, EvaluationProblem, Example, PromptStyle, Rendering,
+    Splits, TokenCache, TokenReport, Tokenized, Tokenizer,
     collect::Collector,
     decontaminate::{self, Index, TextOverlap},
     example::{Spelling, spelled},
-    source, text,
-    stream::{Prepared, Preparation, ProblemHash},
+    source,
+    stream::{Preparation, Prepared, ProblemHash},
+    text,
     token_cache::{Building, Reports, key},
 };
 use std::collections::{BTreeMap, HashMap};
@@ -217,7 +218,12 @@ impl Task<'_> {
         };
         let names = self.sources.iter().filter(|source| !source.held_out);
         let names = names.map(|source| source.source.name().to_owned()).collect();
-        building.finish(names, self.tokenizer.vocab_size(), [train, valid], Reports { overlap, tokens })?;
+        building.finish(
+            names,
+            self.tokenizer.vocab_size(),
+            [train, valid],
+            Reports { overlap, tokens },
+        )?;
         Ok(Outcome::Disk)
     }
 
@@ -281,7 +287,11 @@ impl<'a> Sides<'a> {
         let problem = *self.problems.entry(sample.problem).or_insert(next);
         self.least = self.least.min(unit(&sample.problem));
         self.held_out += usize::from(sample.held_out);
-        let side = if sample.held_out { &mut self.valid } else { &mut self.train };
+        let side = if sample.held_out {
+            &mut self.valid
+        } else {
+            &mut self.train
+        };
         for document in sample.documents {
             self.tokens += document.tokens.len() as u64;
             side.push(Tokenized {

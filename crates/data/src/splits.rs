@@ -1,8 +1,8 @@
 //! From the recipe's section `data` to a training and a validation set.
 
 use super::{
-    Choice, DataConfig, DataError, Dataset, DatasetReport, EvaluationProblem, Example, OverlapReport, PromptStyle, Tokenized,
-    Tokenizer, decontaminate, example::spelled, text,
+    Choice, DataConfig, DataError, Dataset, DatasetReport, EvaluationProblem, Example, OverlapReport, PromptStyle,
+    Tokenized, Tokenizer, decontaminate, example::spelled, text,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

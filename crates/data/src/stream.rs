@@ -77,7 +77,10 @@ impl Preparation<'_> {
                 }
             });
             for records in receive {
-                let rows: Vec<_> = records?.into_par_iter().map(|record| self.row(source, record)).collect();
+                let rows: Vec<_> = records?
+                    .into_par_iter()
+                    .map(|record| self.row(source, record))
+                    .collect();
                 if !take(rows.into_iter().collect::<Result<_, _>>()?)? {
                     break;
                 }
@@ -127,7 +130,11 @@ fn chunk(records: &mut dyn Iterator<Item = Result<Record, DataError>>) -> Result
         let Some(record) = records.next().transpose()? else {
             break;
         };
-        bytes += record.samples.iter().map(|sample| text_bytes(&sample.body)).sum::<usize>();
+        bytes += record
+            .samples
+            .iter()
+            .map(|sample| text_bytes(&sample.body))
+            .sum::<usize>();
         chunk.push(record);
     }
     Ok(chunk)

@@ -228,7 +228,9 @@ fn hashes_and_epochs_are_those_of_earlier_versions() {
     let data = Dataset::from_tokenized(documents(&sizes), 12, true).unwrap();
     let samples = |epoch: Epoch| -> Vec<Vec<(usize, usize)>> {
         let batches = all(&epoch).into_iter();
-        batches.map(|b| b.documents.iter().map(|d| (d.row, d.sample)).collect()).collect()
+        batches
+            .map(|b| b.documents.iter().map(|d| (d.row, d.sample)).collect())
+            .collect()
     };
     let shape = StepShape {
         micro_batch: 2,

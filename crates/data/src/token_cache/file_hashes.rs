@@ -158,6 +158,9 @@ mod tests {
         for file in std::fs::read_dir(dir.path().join("hashes")).unwrap() {
             std::fs::write(file.unwrap().path(), "{").unwrap();
         }
-        assert_eq!((of("a").unwrap(), of("a").unwrap()), ("hash 10".into(), "hash 10".into()));
+        assert_eq!(
+            (of("a").unwrap(), of("a").unwrap()),
+            ("hash 10".into(), "hash 10".into())
+        );
     }
 }

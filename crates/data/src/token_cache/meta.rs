@@ -1,8 +1,8 @@
 //! `meta.json`: what a token cache holds, and the checksums by which damage is found.
 
 use super::{
-    format::{FORMAT, Record, Width},
     Writer,
+    format::{FORMAT, Record, Width},
 };
 use crate::{DataError, DatasetReport, OverlapReport, TokenReport, dataset::Mix};
 use serde::{Deserialize, Serialize};

@@ -27,11 +27,7 @@ pub(super) use writer::Writer;
 
 use super::{DataConfig, DataError, Dataset, OverlapReport, Splits, TokenReport};
 use format::{FORMAT, Width};
-use std::{
-    fs, io,
-    path::Path,
-    sync::Arc,
-};
+use std::{fs, io, path::Path, sync::Arc};
 use wmtp_base::{
     fs::Lock,
     token_cache::{Label, META, TokenDir},
@@ -207,17 +203,20 @@ impl Building {
     pub fn writers(&self, vocabulary: usize) -> Result<[Writer; 2], DataError> {
         let (dir, width) = (self.dir.partial(&self.key), Width::of(vocabulary));
         let [train, valid] = SIDES;
-        Ok([
-            Writer::create(&dir, train, width)?,
-            Writer::create(&dir, valid, width)?,
-        ])
+        Ok([Writer::create(&dir, train, width)?, Writer::create(&dir, valid, width)?])
     }
 
     /// Gives the cache its name.
     ///
     /// # Errors
     /// A disk that can't be written.
-    pub fn finish(self, sources: Vec<String>, vocabulary: usize, sides: [SideMeta; 2], reports: Reports) -> Result<(), DataError> {
+    pub fn finish(
+        self,
+        sources: Vec<String>,
+        vocabulary: usize,
+        sides: [SideMeta; 2],
+        reports: Reports,
+    ) -> Result<(), DataError> {
         let (partial, complete) = (self.dir.partial(&self.key), self.dir.complete(&self.key));
         let [train, valid] = sides;
         let meta = Meta {

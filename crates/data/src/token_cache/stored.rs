@@ -116,7 +116,9 @@ fn entries(index: &File, meta: &SideMeta, width: Width) -> io::Result<Vec<Entry>
     for _ in 0..meta.report.documents {
         reader.read_exact(&mut bytes)?;
         crc.update(&bytes);
-        let record = Record::read(&bytes).filter(|record| record.offset == offset).ok_or_else(wrong)?;
+        let record = Record::read(&bytes)
+            .filter(|record| record.offset == offset)
+            .ok_or_else(wrong)?;
         offset += record.payload_bytes(width);
         entries.push(Entry {
             len: record.len,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    Body, EvaluationProblem, Place, Record, Rows, Sample, Sources, StepShape, TooLong, Tokenized, Tokenizer, Wanted,
+    Body, EvaluationProblem, Place, Record, Rows, Sample, Sources, StepShape, Tokenized, Tokenizer, TooLong, Wanted,
     splits,
 };
 use std::{cell::RefCell, collections::BTreeMap, fs::OpenOptions, io::Write, path::PathBuf};
@@ -143,7 +143,9 @@ impl Trial {
 }
 
 fn all(data: &Dataset) -> Vec<Tokenized> {
-    data.documents().map(|document| document.unwrap().into_owned()).collect()
+    data.documents()
+        .map(|document| document.unwrap().into_owned())
+        .collect()
 }
 
 fn same(a: &Splits, b: &Splits) {
@@ -156,8 +158,16 @@ fn same(a: &Splits, b: &Splits) {
             accumulate: 3,
         };
         let steps = |data: &Dataset| {
-            let epochs = [data.epoch(3, 1, shape), data.epoch_by_problem(3, 1, 5, 2), data.in_order(4)];
-            epochs.map(|epoch| (0..epoch.len()).map(|step| epoch.step(step).unwrap()).collect::<Vec<_>>())
+            let epochs = [
+                data.epoch(3, 1, shape),
+                data.epoch_by_problem(3, 1, 5, 2),
+                data.in_order(4),
+            ];
+            epochs.map(|epoch| {
+                (0..epoch.len())
+                    .map(|step| epoch.step(step).unwrap())
+                    .collect::<Vec<_>>()
+            })
         };
         assert_eq!(steps(a), steps(b));
     }
@@ -167,7 +177,10 @@ fn same(a: &Splits, b: &Splits) {
 
 /// The cache's directory, of which there is one.
 fn only(dir: &Path) -> PathBuf {
-    let dirs = entries(&dir.join("tokens")).unwrap().into_iter().filter(|path| path.is_dir());
+    let dirs = entries(&dir.join("tokens"))
+        .unwrap()
+        .into_iter()
+        .filter(|path| path.is_dir());
     let dirs: Vec<_> = dirs.collect();
     assert_eq!(dirs.len(), 1, "{dirs:?}");
     dirs[0].clone()
@@ -232,7 +245,9 @@ fn everything_that_decides_the_documents_has_a_cache_of_its_own() {
         ("too_long", &|t| t.config.too_long = TooLong::Drop),
         ("train_on", &|t| t.config.train_on = crate::TrainOn::Last),
         ("prompt", &|t| t.config.prompt = crate::PromptStyle::FewShot),
-        ("columns", &|t| t.config.columns = BTreeMap::from([("prompt".into(), "q".into())])),
+        ("columns", &|t| {
+            t.config.columns = BTreeMap::from([("prompt".into(), "q".into())])
+        }),
         ("max_rows", &|t| t.config.max_rows = Some(500)),
         ("valid_share", &|t| t.config.valid_share = 0.21),
         ("wanted", &|t| t.wanted = Wanted::Labelled),
@@ -242,7 +257,13 @@ fn everything_that_decides_the_documents_has_a_cache_of_its_own() {
                 special_tokens: crate::SpecialTokens::Never,
                 ..t.tokenizer.choice()
             };
-            t.tokenizer = t.tokenizer.clone().with_choice(choice).unwrap().for_model(1024).unwrap();
+            t.tokenizer = t
+                .tokenizer
+                .clone()
+                .with_choice(choice)
+                .unwrap()
+                .for_model(1024)
+                .unwrap();
         }),
     ];
     for (number, (name, change)) in (1..).zip(changes) {
@@ -289,12 +310,16 @@ fn a_damaged_cache_is_made_anew_and_says_so() {
     assert!(damage("train.index", &swapped).contains("damaged train.index"));
     assert!(damage("meta.json", shorter).contains("damaged meta.json"));
     let renamed = |bytes: &mut Vec<u8>| {
-        let text = String::from_utf8(bytes.clone()).unwrap().replacen("fixed.jsonl", "other.jsonl", 1);
+        let text = String::from_utf8(bytes.clone())
+            .unwrap()
+            .replacen("fixed.jsonl", "other.jsonl", 1);
         *bytes = text.into_bytes();
     };
     assert!(damage("meta.json", &renamed).contains("changed meta.json"));
     let older = |bytes: &mut Vec<u8>| {
-        let text = String::from_utf8(bytes.clone()).unwrap().replacen("\"format\": 1", "\"format\": 0", 1);
+        let text = String::from_utf8(bytes.clone())
+            .unwrap()
+            .replacen("\"format\": 1", "\"format\": 0", 1);
         *bytes = text.into_bytes();
     };
     assert!(damage("meta.json", &older).contains("meta.json"));
@@ -310,7 +335,12 @@ fn a_document_damaged_while_it_is_used_is_an_error_and_the_cache_is_not_used_aga
     let place = bytes.len() / 2;
     bytes[place] ^= 1;
     // In place: the open file is the same.
-    OpenOptions::new().write(true).open(&file).unwrap().write_all(&bytes).unwrap();
+    OpenOptions::new()
+        .write(true)
+        .open(&file)
+        .unwrap()
+        .write_all(&bytes)
+        .unwrap();
     let errors: Vec<String> = (0..open.train.len())
         .filter_map(|index| open.train.document(index).err())
         .map(|error| error.to_string())
@@ -376,7 +406,10 @@ fn two_that_begin_at_once_make_one_cache() {
         let threads: Vec<_> = threads.collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
-    let begun = outcomes.iter().flat_map(|(_, events)| events).filter(|event| *event == "begun");
+    let begun = outcomes
+        .iter()
+        .flat_map(|(_, events)| events)
+        .filter(|event| *event == "begun");
     assert_eq!(begun.count(), 1, "{outcomes:?}");
     let memory = trials[0].splits(None).unwrap();
     assert!(outcomes.iter().all(|(hash, _)| hash == memory.train.hash()));

@@ -25,7 +25,11 @@ pub(crate) fn list(cache: &Path) -> Result<Vec<CacheEntry>, StorageError> {
         let used = fs::metadata(&lock).and_then(|m| m.modified()).unwrap_or(UNIX_EPOCH);
         let files = entries(&path).map_err(|e| cache_error(&path, &e))?;
         found.push(CacheEntry {
-            uris: label.sources.iter().map(|source| format!("tokens of {source}")).collect(),
+            uris: label
+                .sources
+                .iter()
+                .map(|source| format!("tokens of {source}"))
+                .collect(),
             files: files.len(),
             bytes: bytes(&path)?,
             used: used.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
@@ -55,7 +59,8 @@ pub(crate) fn clean(cache: &Path, keep: Keep, dry_run: bool) -> Result<Cleaned, 
             cleaned.partial += 1;
             cleaned.freed_bytes += bytes(&partial)?;
             if !dry_run {
-                dir.remove_partial(&key, &alone).map_err(|e| cache_error(&partial, &e))?;
+                dir.remove_partial(&key, &alone)
+                    .map_err(|e| cache_error(&partial, &e))?;
             }
         }
     }
@@ -78,7 +83,8 @@ pub(crate) fn clean(cache: &Path, keep: Keep, dry_run: bool) -> Result<Cleaned, 
         cleaned.freed_bytes += entry.bytes;
         size -= entry.bytes;
         if !dry_run {
-            dir.remove(&entry.tree, &alone).map_err(|e| cache_error(&entry.path, &e))?;
+            dir.remove(&entry.tree, &alone)
+                .map_err(|e| cache_error(&entry.path, &e))?;
             alone.remove().map_err(|e| cache_error(&lock, &e))?;
         }
     }
@@ -116,11 +122,16 @@ mod tests {
         let label = format!("{{\"sources\": [\"{key}.parquet\"], \"format\": 1}}");
         fs::write(dir.complete(key).join(META), label).unwrap();
         let lock = fs::File::create(dir.lock(key)).unwrap();
-        lock.set_modified(SystemTime::now() - Duration::from_secs(seconds)).unwrap();
+        lock.set_modified(SystemTime::now() - Duration::from_secs(seconds))
+            .unwrap();
     }
 
     fn names(cache: &Path) -> Vec<String> {
-        list(cache).unwrap().into_iter().map(|entry| entry.uris.join(" ")).collect()
+        list(cache)
+            .unwrap()
+            .into_iter()
+            .map(|entry| entry.uris.join(" "))
+            .collect()
     }
 
     #[test]
@@ -134,12 +145,12 @@ mod tests {
         let all = ["tokens of b.parquet", "tokens of c.parquet", "tokens of a.parquet"];
         assert_eq!(names(cache), all);
         let entry = &list(cache).unwrap()[0];
-        assert_eq!((entry.files, entry.bytes), (2, 10 + 41));
+        assert_eq!((entry.files, entry.bytes), (2, 10 + 39));
         let reader = Lock::shared(&TokenDir::below(cache).lock("a")).unwrap();
         assert!(list(cache).unwrap()[2].in_use);
         // The oldest is in use, so the next one goes.
         let tried = clean(cache, Keep::Bytes(110), true).unwrap();
-        assert_eq!((tried.removed, tried.in_use, tried.kept_bytes), (1, 1, 102));
+        assert_eq!((tried.removed, tried.in_use, tried.kept_bytes), (1, 1, 98));
         assert_eq!(names(cache), all);
         assert_eq!(clean(cache, Keep::Bytes(110), false).unwrap(), tried);
         assert_eq!(names(cache), [all[0], all[2]]);
