@@ -52,7 +52,7 @@ fn batch(documents: &[(u32, bool, &[u32])]) -> Batch {
             reward: Some(f32::from(u8::from(right))),
         });
     let data = Dataset::from_tokenized(documents.collect(), 16, true).expect("documents");
-    data.in_order(1).remove(0)
+    data.in_order(1).step(0).expect("documents").remove(0)
 }
 
 /// Right and wrong solutions of problem 1 lie in two micro-batches.
@@ -400,11 +400,12 @@ fn the_head_learns_and_the_scorer_reads_it() {
         {
             let document = documents
                 .documents()
-                .iter()
+                .map(|document| document.expect("in memory"))
                 .find(|d| d.name == line["document"])
                 .expect("a document");
-            let alone = Dataset::from_tokenized(vec![document.clone()], document.tokens.len(), true).expect("data");
-            let states = hidden(&model, &alone.in_order(1)[0]);
+            let alone = Dataset::from_tokenized(vec![document.clone().into_owned()], document.tokens.len(), true)
+                .expect("data");
+            let states = hidden(&model, &alone.in_order(1).step(0).expect("data")[0]);
             let values = line["scores"]["value"].as_array().expect("values");
             for (value, state) in values.iter().zip(&states[document.prompt_len..]) {
                 let (found, expected) = (value.as_f64().expect("a value"), head.value(state));

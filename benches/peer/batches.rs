@@ -55,7 +55,7 @@ pub fn write(to: &Path, options: &Options) {
             if written == wanted {
                 return;
             }
-            line(json!({"micro": epoch.step(step).iter().map(to_json).collect::<Vec<_>>()}));
+            line(json!({"micro": epoch.step(step).expect("in memory").iter().map(to_json).collect::<Vec<_>>()}));
             written += 1;
         }
     }

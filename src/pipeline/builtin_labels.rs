@@ -13,19 +13,19 @@ use crate::{
 };
 use sha2::{Digest, Sha256};
 
-/// Records of a shipped file.
-pub struct Shipped {
+/// Records in memory: of a shipped file, or of a source whose rewards were found by running.
+pub struct InMemory {
     name: String,
     records: Vec<Record>,
     hash: String,
 }
 
-impl Shipped {
+impl InMemory {
     /// ConDefects: repaired and faulty programs, without a statement.
     pub fn condefects() -> Result<Self, DataError> {
         let source = LabelledSource::Condefects;
         let records = source.pairs()?.iter().map(|pair| pair.code_alone()).collect();
-        Self::new("builtin:condefects", source, records)
+        Self::shipped("builtin:condefects", source, records)
     }
 
     /// CodeContests' training problems: all Python 3 solutions after the statement, as `wmtp eval contest` asks.
@@ -41,19 +41,25 @@ impl Shipped {
             })
         });
         let records = records.collect();
-        Self::new("builtin:contest", source, records)
+        Self::shipped("builtin:contest", source, records)
     }
 
-    fn new(name: &str, source: LabelledSource, records: Vec<Record>) -> Result<Self, DataError> {
-        Ok(Self {
+    fn shipped(name: &str, source: LabelledSource, records: Vec<Record>) -> Result<Self, DataError> {
+        let hash = hex::encode(Sha256::digest(source.text()?));
+        Ok(Self::new(name, records, hash))
+    }
+
+    /// These records; `hash` is what [`Dataset::hash`] gives.
+    pub fn new(name: &str, records: Vec<Record>, hash: String) -> Self {
+        Self {
             name: name.into(),
             records,
-            hash: hex::encode(Sha256::digest(source.text()?)),
-        })
+            hash,
+        }
     }
 }
 
-impl Dataset for Shipped {
+impl Dataset for InMemory {
     fn name(&self) -> &str {
         &self.name
     }

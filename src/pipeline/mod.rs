@@ -5,6 +5,7 @@
 //! reference model, `critic` first trains a value head and then weights tokens by value differences.
 
 mod builtin_labels;
+mod data_store;
 mod error;
 mod experiment;
 mod export;
@@ -33,6 +34,7 @@ mod upload;
 mod value_stage;
 mod world;
 
+pub use data_store::DataStore;
 pub use error::PipelineError;
 pub use experiment::Experiment;
 pub(crate) use experiment::default_name;

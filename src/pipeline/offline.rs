@@ -36,8 +36,8 @@ pub fn scores(
     let ragged = base.attends_by_document();
     let base = ModelCe::new(base.clone());
     let mut cached = CachedScores::new(key);
-    for batch in prepared.splits.train.in_order(prepared.shape.micro_batch) {
-        let batch: Batch = if ragged { batch.ragged() } else { batch };
+    for batch in prepared.splits.train.in_order(prepared.shape.micro_batch).batches() {
+        let batch: Batch = if ragged { batch?.ragged() } else { batch? };
         let ce = base.token_ce(&batch)?;
         debug_assert_eq!(
             scorer.needs(),

@@ -8,7 +8,7 @@ use super::{
     value_stage::{planned_steps, solutions as labelled},
 };
 use crate::{
-    data::{Batch, TokenReport},
+    data::{Batch, DataError, TokenReport},
     device::Capabilities,
     run,
     scorer::ScoringTime,
@@ -109,11 +109,11 @@ pub(super) fn plan(request: &Request) -> Result<PlanReport, PipelineError> {
     let memory = memory::estimate(
         config,
         recipe,
-        largest_micro_batch(request, &prepared),
+        largest_micro_batch(request, &prepared)?,
         prepared.shape.accumulate > 1,
         reference_parameters(request)?,
     );
-    let long = report.dropped.len();
+    let long = report.too_long;
     let mut plan = PlanReport {
         algorithm: request.pipeline.name(),
         model: recipe.model.base.clone(),
@@ -157,7 +157,7 @@ fn value_stage(request: &Request, prepared: &Prepared) -> Result<Option<ValueSta
     let Some(critic) = critic.filter(|critic| critic.value_head.is_none()) else {
         return Ok(None);
     };
-    let solutions = prepared.solutions()?.train;
+    let solutions = prepared.solutions(request)?.train;
     Ok(Some(ValueStagePlan {
         solutions: labelled(critic, &solutions),
         steps: planned_steps(critic, &solutions, request.seed(), prepared.shape.micro_batch),
@@ -165,7 +165,7 @@ fn value_stage(request: &Request, prepared: &Prepared) -> Result<Option<ValueSta
 }
 
 /// The micro-batch that needs the most memory, in each figure, among the first steps of the first epoch.
-fn largest_micro_batch(request: &Request, prepared: &Prepared) -> MicroBatch {
+fn largest_micro_batch(request: &Request, prepared: &Prepared) -> Result<MicroBatch, DataError> {
     let heads = prepared.config.n_heads;
     let everywhere = request.recipe.scorer.models_needed().value.is_some();
     // Elsewhere padding is computed as well, and what a head needs is not gathered first.
@@ -185,11 +185,13 @@ fn largest_micro_batch(request: &Request, prepared: &Prepared) -> MicroBatch {
     };
     let epoch = prepared.splits.train.epoch(request.seed(), 0, prepared.shape);
     let steps = epoch.len().min(prepared.total_steps).min(LOOKED_AT);
-    (0..steps)
-        .flat_map(|step| epoch.step(step))
-        .fold(MicroBatch::default(), |largest, batch| {
-            largest.or_larger(&sizes(&batch))
-        })
+    let mut largest = MicroBatch::default();
+    for step in 0..steps {
+        for batch in epoch.step(step)? {
+            largest = largest.or_larger(&sizes(&batch));
+        }
+    }
+    Ok(largest)
 }
 
 /// Parameters of the model that scores while the other one trains.

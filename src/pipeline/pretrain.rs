@@ -110,7 +110,7 @@ pub(super) fn pretrain(
             max_fallback_share: 0.0,
         },
         loader: StepLoader::new(Arc::new(TrainSteps {
-            data: Arc::new(data.clone()),
+            data: data.clone(),
             labelled: None,
             seed: request.seed(),
             shape: prepared.shape,

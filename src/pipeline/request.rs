@@ -1,6 +1,6 @@
 //! What a run is asked to do, with its data and sizes loaded and checked.
 
-use super::{ModelDirs, PipelineError, rewards::Rewards, sources};
+use super::{DataStore, ModelDirs, PipelineError, rewards::Rewards, sources};
 use crate::{
     data::{DataConfig, DataError, Splits, StepShape, Tokenizer, Wanted},
     device::Capabilities,
@@ -58,6 +58,11 @@ impl Request {
         expand_home(&self.config.paths.cache)
     }
 
+    /// Where tokenised data are kept.
+    pub fn data_store(&self) -> DataStore {
+        DataStore::new(self.cache(), self.progress.clone())
+    }
+
     /// Parent of the run directory.
     pub fn runs(&self) -> PathBuf {
         expand_home(&self.config.paths.runs)
@@ -84,10 +89,10 @@ impl Prepared {
     ///
     /// # Errors
     /// Data that can't be read or labelled, or without labels.
-    pub fn solutions(&self) -> Result<Splits, PipelineError> {
+    pub fn solutions(&self, request: &Request) -> Result<Splits, PipelineError> {
         match &self.rewards {
             Some(rewards) => sources::rewarded(&self.data, &self.tokenizer, Wanted::Labelled, rewards),
-            None => Ok(sources::solutions(&self.data, &self.tokenizer)?),
+            None => Ok(sources::solutions(&self.data, &self.tokenizer, &request.data_store())?),
         }
     }
 }
@@ -114,7 +119,7 @@ pub(super) fn prepare(request: &Request) -> Result<Prepared, PipelineError> {
     let rewards = Rewards::of(request, &data)?;
     let splits = match &rewards {
         Some(rewards) => sources::rewarded(&data, &tokenizer, Wanted::Right, rewards)?,
-        None => sources::problems(&data, &tokenizer)?,
+        None => sources::problems(&data, &tokenizer, &request.data_store())?,
     };
     let shape = recipe.batching.shape(recipe.data.seq_len).map_err(DataError::from)?;
     let in_epochs = splits.train.num_steps(request.seed(), recipe.train.epochs, shape);

@@ -1,9 +1,9 @@
 //! `data.source` by name: MBPP's files, the other built-in sets, or the user's own rows.
 
-use super::{PipelineError, builtin_labels::Shipped, rewards::Rewards, world::WorldTasks};
+use super::{DataStore, PipelineError, builtin_labels::InMemory, rewards::Rewards, world::WorldTasks};
 use crate::{
     data::{
-        self, DataConfig, DataError, Example, Record, Rows, Sources, Splits, Tokenizer, Wanted,
+        self, DataConfig, DataError, Example, Record, Rows, Sources, Splits, TokenCache, Tokenizer, Wanted,
         source::{Dataset, Source, SourceOptions},
         text,
     },
@@ -21,10 +21,10 @@ const VALIDATION: &str = "validation";
 ///
 /// # Errors
 /// Data that can't be read, evaluation problems in the training set, or nothing left to train on.
-pub fn problems(config: &DataConfig, tokenizer: &Tokenizer) -> Result<Splits, DataError> {
+pub fn problems(config: &DataConfig, tokenizer: &Tokenizer, store: &DataStore) -> Result<Splits, DataError> {
     match is_mbpp(config) {
         true => mbpp::training::problems(config, tokenizer),
-        false => own(config, tokenizer, Wanted::Right),
+        false => own(config, tokenizer, Wanted::Right, store),
     }
 }
 
@@ -32,10 +32,10 @@ pub fn problems(config: &DataConfig, tokenizer: &Tokenizer) -> Result<Splits, Da
 ///
 /// # Errors
 /// As [`problems`].
-pub fn solutions(config: &DataConfig, tokenizer: &Tokenizer) -> Result<Splits, DataError> {
+pub fn solutions(config: &DataConfig, tokenizer: &Tokenizer, store: &DataStore) -> Result<Splits, DataError> {
     match is_mbpp(config) {
         true => mbpp::training::solutions(config, tokenizer),
-        false => own(config, tokenizer, Wanted::Labelled),
+        false => own(config, tokenizer, Wanted::Labelled, store),
     }
 }
 
@@ -55,26 +55,13 @@ struct Opened {
     rows: Box<dyn Dataset>,
 }
 
-impl Opened {
-    /// These records of it.
-    fn rows<'a>(&self, records: Box<dyn Iterator<Item = Result<Record, DataError>> + 'a>) -> Rows<'a> {
-        Rows {
-            name: self.rows.name().to_owned(),
-            records,
-            held_out: self.held_out,
-            weight: self.weight,
-        }
-    }
-}
-
 /// Rows of the user's own data, or of a built-in set.
-fn own(config: &DataConfig, tokenizer: &Tokenizer, wanted: Wanted) -> Result<Splits, DataError> {
+fn own(config: &DataConfig, tokenizer: &Tokenizer, wanted: Wanted, store: &DataStore) -> Result<Splits, DataError> {
     let opened = open(config)?;
-    let rows = opened.iter().map(|source| source.rows(source.rows.records()));
-    split(config, tokenizer, wanted, rows.collect())
+    store.with(|cache| split(config, tokenizer, wanted, &opened, Some(cache)))
 }
 
-/// The same with rewards found by running.
+/// The same with rewards found by running. These records are in memory.
 ///
 /// # Errors
 /// As [`problems`]; rows without tests; a sandbox that fails.
@@ -97,22 +84,40 @@ pub(super) fn rewarded(
     rewards.label(&mut records)?;
     let mut records = records.into_iter();
     let mut begun = 0;
-    let mut rows = Vec::with_capacity(opened.len());
-    for (source, end) in opened.iter().zip(ends) {
+    let mut labelled = Vec::with_capacity(opened.len());
+    for (source, end) in opened.into_iter().zip(ends) {
         let own: Vec<Record> = records.by_ref().take(end - begun).collect();
         begun = end;
-        rows.push(source.rows(Box::new(own.into_iter().map(Ok))));
+        labelled.push(Opened {
+            rows: Box::new(InMemory::new(source.rows.name(), own, String::new())),
+            ..source
+        });
     }
-    Ok(split(config, tokenizer, wanted, rows)?)
+    Ok(split(config, tokenizer, wanted, &labelled, None)?)
 }
 
-fn split(config: &DataConfig, tokenizer: &Tokenizer, wanted: Wanted, rows: Vec<Rows<'_>>) -> Result<Splits, DataError> {
+fn split(
+    config: &DataConfig,
+    tokenizer: &Tokenizer,
+    wanted: Wanted,
+    opened: &[Opened],
+    cache: Option<&TokenCache<'_>>,
+) -> Result<Splits, DataError> {
+    let rows: Vec<Rows<'_>> = opened
+        .iter()
+        .map(|source| Rows {
+            source: source.rows.as_ref(),
+            held_out: source.held_out,
+            weight: source.weight,
+        })
+        .collect();
     // Plain text is trained on, and has no labels to learn from.
     let texts = match wanted {
         Wanted::Right => text::load(&config.text)?,
         Wanted::Labelled => Vec::new(),
     };
-    data::splits(config, tokenizer, &bench::evaluation_problems()?, &texts, rows, wanted)
+    let evaluation = bench::evaluation_problems()?;
+    data::splits(config, tokenizer, &evaluation, &texts, &rows, wanted, cache)
 }
 
 /// The training rows of the user's own data as texts, for the comparison with benchmarks.
@@ -182,8 +187,8 @@ type Part = (bool, Box<dyn Dataset>);
 /// The sides of a built-in set.
 fn built_in(name: &str) -> Result<Vec<Part>, DataError> {
     Ok(match name {
-        "condefects" => vec![(false, Box::new(Shipped::condefects()?))],
-        "contest" => vec![(false, Box::new(Shipped::contest()?))],
+        "condefects" => vec![(false, Box::new(InMemory::condefects()?))],
+        "contest" => vec![(false, Box::new(InMemory::contest()?))],
         "world" => {
             let [training, held_out] = WorldTasks::both();
             vec![(false, Box::new(training)), (true, Box::new(held_out))]

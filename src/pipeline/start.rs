@@ -42,6 +42,7 @@ pub(super) fn create_run(request: &Request, prepared: &Prepared, model_hash: &st
         recipe_sha256: Some(sha256(&recipe_yaml)),
         recipe_id: Some(recipe_id(request.pipeline, &request.recipe)),
         documents: Some(report.documents),
+        documents_too_long_count: Some(report.too_long),
         documents_too_long: Some(too_long.collect()),
         response_tokens: Some(report.response_tokens),
         tokens: Some(serde_json::to_value(&prepared.splits.tokens).unwrap_or_default()),
@@ -98,15 +99,16 @@ pub(super) fn announce(request: &Request, prepared: &Prepared, run: &RunDir) {
             lr.unwrap_or(request.recipe.optim.lr)
         ));
     }
-    if !report.dropped.is_empty() {
-        say(format!(
-            "{} than data.seq_len = {} and left out (run.json names them)",
-            match report.dropped.len() {
-                1 => "1 document is longer".into(),
-                n => format!("{n} documents are longer"),
-            },
-            request.recipe.data.seq_len
-        ));
+    if report.too_long > 0 {
+        let longer = match report.too_long {
+            1 => "1 document is longer".into(),
+            n => format!("{n} documents are longer"),
+        };
+        let (seq_len, named) = (request.recipe.data.seq_len, report.dropped.len());
+        say(match report.too_long > named {
+            false => format!("{longer} than data.seq_len = {seq_len} and left out (run.json names them)"),
+            true => format!("{longer} than data.seq_len = {seq_len} and left out (run.json names {named} of them)"),
+        });
     }
     for line in token_lines(&prepared.splits.tokens, &prepared.tokenizer) {
         say(line);
@@ -161,12 +163,12 @@ pub(super) fn token_lines(tokens: &TokenReport, tokenizer: &Tokenizer) -> Vec<St
             .take(SHOWN)
             .map(|file| format!("{} ({} tokens)", file.name, file.tokens))
             .collect();
-        if files.len() > SHOWN {
-            names.push(format!("{} more", files.len() - SHOWN));
+        if tokens.texts_too_short > SHOWN {
+            names.push(format!("{} more", tokens.texts_too_short - SHOWN));
         }
         lines.push(format!(
             "{} text files are too short to train on and were left out: {}",
-            files.len(),
+            tokens.texts_too_short,
             names.join(", ")
         ));
     }

@@ -1,12 +1,18 @@
 //! Data sets as the learner's source of steps.
 
-use super::{PipelineError, request::Prepared};
-use crate::{
-    data::{Batch, Dataset, Epoch, StepShape},
-    scorer::CriticConfig,
-    train::{StepBatch, StepSource},
+use super::{
+    PipelineError,
+    request::{Prepared, Request},
 };
-use std::sync::Arc;
+use crate::{
+    data::{Batch, DataError, Dataset, Epoch, StepShape},
+    scorer::CriticConfig,
+    train::{StepBatch, StepResult, StepSource},
+};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 /// Micro-batches as the model computes them at the least cost: ragged where attention goes document by
 /// document, padded elsewhere.
@@ -29,6 +35,15 @@ pub struct LabelledSteps {
     batch: usize,
     micro_batch: usize,
     most: usize,
+    passes: Mutex<Passes>,
+}
+
+/// The passes over labelled solutions that were needed so far: a step needs the lengths of those before its own,
+/// and putting one together takes time with many solutions.
+#[derive(Default)]
+struct Passes {
+    lengths: BTreeMap<usize, usize>,
+    last: Option<(usize, Arc<Epoch>)>,
 }
 
 impl LabelledSteps {
@@ -36,24 +51,31 @@ impl LabelledSteps {
     ///
     /// # Errors
     /// There are none, or all have the same label: a value head would learn a constant.
-    pub fn new(config: &CriticConfig, prepared: &Prepared, seed: u64) -> Result<Self, PipelineError> {
-        let data = prepared.solutions()?.train;
-        let has = |right: bool| {
-            data.documents()
-                .iter()
-                .any(|d| d.reward.is_some_and(|r| (r > 0.5) == right))
-        };
-        if !(has(true) && has(false)) {
+    pub fn new(config: &CriticConfig, prepared: &Prepared, request: &Request) -> Result<Self, PipelineError> {
+        let data = prepared.solutions(request)?.train;
+        let (mut right, mut wrong) = (false, false);
+        for document in data.documents() {
+            match document?.reward {
+                Some(reward) if reward > 0.5 => right = true,
+                Some(_) => wrong = true,
+                None => {}
+            }
+            if right && wrong {
+                break;
+            }
+        }
+        if !(right && wrong) {
             return Err(PipelineError::Setting(
                 "`scorer.value` is `joint`, but the labelled solutions are all right or all wrong; take data with both, or `scorer.value: frozen`".into(),
             ));
         }
         Ok(Self {
             data,
-            seed,
+            seed: request.seed(),
             batch: config.batch,
             most: config.max_solutions,
             micro_batch: prepared.shape.micro_batch,
+            passes: Mutex::default(),
         })
     }
 
@@ -65,26 +87,48 @@ impl LabelledSteps {
     /// Those of step `index` of training epoch `epoch`: a function of these two, so that training
     /// resumes anywhere. Each training epoch begins with an order of its own; where it is longer than
     /// one pass over the solutions, further ones follow.
-    fn step(&self, epoch: usize, index: usize) -> Vec<Batch> {
+    fn step(&self, epoch: usize, index: usize) -> Result<Vec<Batch>, DataError> {
         let mut left = index;
         for pass in 0.. {
             let number = FIRST_EPOCH + (epoch << 10) + pass;
-            let steps = self
-                .data
-                .epoch_by_problem(self.seed, number, self.batch, self.micro_batch, self.most);
-            match left.checked_sub(steps.len()) {
-                Some(rest) if !steps.is_empty() => left = rest,
-                _ => return steps.step(left),
+            match left.checked_sub(self.steps_of(number)) {
+                Some(rest) if rest < left => left = rest,
+                _ => return self.pass(number).step(left),
             }
         }
-        Vec::new()
+        Ok(Vec::new())
+    }
+
+    /// Steps of a pass.
+    fn steps_of(&self, number: usize) -> usize {
+        let known = self.passes().lengths.get(&number).copied();
+        known.unwrap_or_else(|| self.pass(number).len())
+    }
+
+    /// A pass, put together unless it is the last one that was needed.
+    fn pass(&self, number: usize) -> Arc<Epoch> {
+        let mut passes = self.passes();
+        if let Some((_, pass)) = passes.last.as_ref().filter(|(last, _)| *last == number) {
+            return pass.clone();
+        }
+        let pass = self
+            .data
+            .epoch_by_problem(self.seed, number, self.batch, self.micro_batch, self.most);
+        let pass = Arc::new(pass);
+        passes.lengths.insert(number, pass.len());
+        passes.last = Some((number, pass.clone()));
+        pass
+    }
+
+    fn passes(&self) -> MutexGuard<'_, Passes> {
+        self.passes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Training epochs, shuffled and packed anew each.
 pub struct TrainSteps {
     /// The documents.
-    pub data: Arc<Dataset>,
+    pub data: Dataset,
     /// Of the value loss, if there is one.
     pub labelled: Option<LabelledSteps>,
     /// Seed of the order.
@@ -100,15 +144,15 @@ impl StepSource for TrainSteps {
         self.data.epoch(self.seed, epoch, self.shape).len()
     }
 
-    fn steps<'a>(&'a self, epoch: usize, start: usize) -> Box<dyn Iterator<Item = StepBatch> + 'a> {
+    fn steps<'a>(&'a self, epoch: usize, start: usize) -> Box<dyn Iterator<Item = StepResult> + 'a> {
         let steps = self.data.epoch(self.seed, epoch, self.shape);
-        Box::new((start..steps.len()).map(move |i| StepBatch {
-            micro_batches: laid_out(steps.step(i), self.ragged),
-            labelled: laid_out(
-                self.labelled.as_ref().map(|l| l.step(epoch, i)).unwrap_or_default(),
-                self.ragged,
-            ),
-            ..StepBatch::default()
+        Box::new((start..steps.len()).map(move |i| {
+            let labelled = self.labelled.as_ref().map(|labelled| labelled.step(epoch, i));
+            Ok(StepBatch {
+                micro_batches: laid_out(steps.step(i)?, self.ragged),
+                labelled: laid_out(labelled.transpose()?.unwrap_or_default(), self.ragged),
+                ..StepBatch::default()
+            })
         }))
     }
 }
@@ -131,12 +175,15 @@ pub struct ValueSteps {
 
 impl ValueSteps {
     /// The micro-batches of the first epoch's steps before `step`.
-    pub fn first_epoch(&self, step: usize) -> impl Iterator<Item = Batch> {
-        let steps = self.steps(0, 0).take(step);
-        steps.flat_map(|step| step.micro_batches)
+    ///
+    /// # Errors
+    /// Documents that can't be read.
+    pub fn first_epoch(&self, step: usize) -> impl Iterator<Item = Result<Vec<Batch>, DataError>> {
+        let steps = self.epoch(0);
+        (0..step.min(steps.len())).map(move |i| Ok(laid_out(steps.step(i)?, self.ragged)))
     }
 
-    fn epoch(&self, epoch: usize) -> Epoch<'_> {
+    fn epoch(&self, epoch: usize) -> Epoch {
         self.data
             .epoch_by_problem(self.seed, epoch, self.batch, self.micro_batch, self.most)
     }
@@ -147,34 +194,42 @@ impl StepSource for ValueSteps {
         self.epoch(epoch).len()
     }
 
-    fn steps<'a>(&'a self, epoch: usize, start: usize) -> Box<dyn Iterator<Item = StepBatch> + 'a> {
+    fn steps<'a>(&'a self, epoch: usize, start: usize) -> Box<dyn Iterator<Item = StepResult> + 'a> {
         let steps = self.epoch(epoch);
-        Box::new((start..steps.len()).map(move |i| StepBatch {
-            micro_batches: laid_out(steps.step(i), self.ragged),
-            ..StepBatch::default()
-        }))
+        Box::new((start..steps.len()).map(move |i| only(steps.step(i)?, self.ragged)))
     }
 }
 
+/// A step without labelled solutions.
+fn only(micro_batches: Vec<Batch>, ragged: bool) -> StepResult {
+    Ok(StepBatch {
+        micro_batches: laid_out(micro_batches, ragged),
+        ..StepBatch::default()
+    })
+}
+
 /// The held-out documents, once, in order, whatever the epoch: one micro-batch a step.
-pub struct ValidSteps(Vec<Batch>);
+pub struct ValidSteps {
+    steps: Epoch,
+    ragged: bool,
+}
 
 impl ValidSteps {
     /// All documents of `data` in micro-batches of at most `micro_batch` rows.
     pub fn new(data: &Dataset, micro_batch: usize, ragged: bool) -> Self {
-        Self(laid_out(data.in_order(micro_batch), ragged))
+        Self {
+            steps: data.in_order(micro_batch),
+            ragged,
+        }
     }
 }
 
 impl StepSource for ValidSteps {
     fn len(&self, _epoch: usize) -> usize {
-        self.0.len()
+        self.steps.len()
     }
 
-    fn steps<'a>(&'a self, _epoch: usize, start: usize) -> Box<dyn Iterator<Item = StepBatch> + 'a> {
-        Box::new(self.0.iter().skip(start).map(|batch| StepBatch {
-            micro_batches: vec![batch.clone()],
-            ..StepBatch::default()
-        }))
+    fn steps<'a>(&'a self, _epoch: usize, start: usize) -> Box<dyn Iterator<Item = StepResult> + 'a> {
+        Box::new((start..self.steps.len()).map(|step| only(self.steps.step(step)?, self.ragged)))
     }
 }

@@ -116,7 +116,7 @@ impl Training<'_> {
         };
         let joint = value.filter(|(_, critic)| critic.value == ValueUse::Joint);
         let labelled = match &joint {
-            Some((_, critic)) => Some(LabelledSteps::new(critic, prepared, request.seed())?),
+            Some((_, critic)) => Some(LabelledSteps::new(critic, prepared, request)?),
             None => None,
         };
         let joint_value = match (&joint, current) {
@@ -144,9 +144,9 @@ impl Training<'_> {
         };
         let value: Option<ValueHead> = joint.map(|(head, _)| head.trainable(&self.model.device()));
         let module = WeightedMtp::new(self.model, value, weighting, assets).with_heads(recipe.train.heads);
-        let names = step_names(&prepared.splits.train, labelled.as_ref().map(LabelledSteps::data));
+        let names = step_names(&prepared.splits.train, labelled.as_ref().map(LabelledSteps::data))?;
         let steps: Arc<dyn StepSource> = Arc::new(TrainSteps {
-            data: Arc::new(prepared.splits.train.clone()),
+            data: prepared.splits.train.clone(),
             labelled,
             seed: request.seed(),
             shape: prepared.shape,

@@ -84,7 +84,7 @@ pub(super) fn value_stage(
         return Ok((ValueHead::load(&head_file, model_hash, &request.device)?, None));
     }
     fs::create_dir_all(&dir).map_err(PipelineError::io("making", &dir))?;
-    let splits = prepared.solutions()?;
+    let splits = prepared.solutions(request)?;
     let micro_batch = prepared.shape.micro_batch;
     let total_steps = planned_steps(config, &splits.train, request.seed(), micro_batch);
     request.progress.message(&format!(
@@ -111,9 +111,10 @@ pub(super) fn value_stage(
         request.seed(),
     );
     if total_steps > steps.len(0) {
-        learner = learner
-            .with_cache(steps.first_epoch(start.step))
-            .map_err(PipelineError::from)?;
+        learner.keep_hidden_states();
+        for batches in steps.first_epoch(start.step) {
+            learner.see(&batches?)?;
+        }
     }
     let valid = ValidSteps::new(&splits.valid, micro_batch, ragged);
     let setup = SessionSetup {

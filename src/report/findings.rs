@@ -305,7 +305,8 @@ const TOO_LONG: f64 = 0.05;
 
 fn of_data(run: &Run) -> Vec<Finding> {
     let kept = run.record.documents.unwrap_or(0) as f64;
-    let dropped = run.record.documents_too_long.as_ref().map_or(0, Vec::len) as f64;
+    let named = run.record.documents_too_long.as_ref().map_or(0, Vec::len);
+    let dropped = run.record.documents_too_long_count.unwrap_or(named) as f64;
     let share = dropped / (kept + dropped).max(1.0);
     if share <= TOO_LONG {
         return Vec::new();

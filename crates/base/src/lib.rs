@@ -6,4 +6,5 @@ pub mod redact;
 pub mod statistics;
 pub mod stop;
 pub mod text;
+pub mod token_cache;
 pub mod validate;

@@ -1,22 +1,26 @@
 //! Tokenised documents, their epochs, optimizer steps and micro-batches.
 //!
 //! An epoch is a pure function of the data, the seed and its number, and a step one of the epoch
-//! and its number: resuming needs (epoch, step) and nothing else. Holds all tokens in memory; data
-//! sets beyond that are not what this is for.
+//! and its number: resuming needs (epoch, step) and nothing else. The documents are in memory or on disk
+//! ([`super::TokenCache`]); what is always in memory are 8 bytes for each.
 
 use super::{
-    Batch, DataError, Document, Example, StepShape, Tokenized, Tokenizer,
-    pack::{first_fit, order},
+    Batch, DataError, Document, Epoch, Example, StepShape, Tokenized, Tokenizer, TooLong,
+    collect::Collector,
+    pack::{Rows, first_fit, order},
+    token_cache::Stored,
 };
-use sha2::{Digest, Sha256};
-use std::{collections::BTreeMap, ops::Range};
+use serde::{Deserialize, Serialize};
+use std::{borrow::Cow, ops::Range, sync::Arc};
 
 /// What became of the documents.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatasetReport {
     /// Documents kept.
     pub documents: usize,
-    /// Documents longer than a row, left out, as (name, tokens).
+    /// Documents longer than a row, left out.
+    pub too_long: usize,
+    /// The first of those, at most [`Self::NAMED`], as (name, tokens).
     pub dropped: Vec<(String, usize)>,
     /// Prompt tokens of those kept: all before the first that is trained.
     pub prompt_tokens: usize,
@@ -24,16 +28,44 @@ pub struct DatasetReport {
     pub response_tokens: usize,
 }
 
-/// Tokenised documents that fit into rows of `seq_len` tokens.
+impl DatasetReport {
+    /// Most documents that are named as too long.
+    pub const NAMED: usize = 1000;
+}
+
+/// Length and problem of a document: what epochs are made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub len: u32,
+    pub problem: u32,
+}
+
+/// Where the documents are.
+#[derive(Debug)]
+pub(super) enum Documents {
+    Memory(Vec<Tokenized>),
+    Disk(Stored),
+}
+
+/// Sources of a mix: their documents, and how much of them an epoch holds. Empty: each document once.
+pub(super) type Mix = Vec<(Range<usize>, f64)>;
+
+/// Tokenised documents that fit into rows of `seq_len` tokens. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Dataset {
-    documents: Vec<Tokenized>,
+    content: Arc<Content>,
     seq_len: usize,
     pack: bool,
-    /// Sources of a mix: their documents, and how much of them an epoch holds. Empty: each document once.
-    mix: Vec<(Range<usize>, f64)>,
-    hash: String,
-    report: DatasetReport,
+}
+
+/// The documents and what is known of all.
+#[derive(Debug)]
+pub(super) struct Content {
+    pub documents: Documents,
+    pub index: Vec<Entry>,
+    pub mix: Mix,
+    pub hash: String,
+    pub report: DatasetReport,
 }
 
 impl Dataset {
@@ -60,70 +92,58 @@ impl Dataset {
     /// # Errors
     /// As [`Dataset::new`].
     pub fn mixed(parts: Vec<(f64, Vec<Tokenized>)>, seq_len: usize, pack: bool) -> Result<Self, DataError> {
-        let mut mix = Vec::with_capacity(parts.len());
-        let mut documents = Vec::new();
-        for (weight, mut part) in parts {
-            let fit = part.iter().filter(|document| document.tokens.len() <= seq_len).count();
-            let first = mix.last().map_or(0, |(range, _): &(Range<usize>, f64)| range.end);
-            mix.push((first..first + fit, weight));
-            documents.append(&mut part);
+        let mut collector = Collector::new(seq_len, TooLong::Drop)?;
+        for (weight, documents) in parts {
+            for document in documents {
+                collector.push(document)?;
+            }
+            collector.end_part(weight);
         }
-        if mix.iter().all(|(_, weight)| *weight == 1.0) {
-            mix.clear();
-        }
-        if seq_len < 2 {
-            return Err(DataError::Setting {
-                key: "data.seq_len",
-                problem: format!("is {seq_len}; a prompt and a response need at least 2 tokens"),
-            });
-        }
-        if let Some(bad) = documents
-            .iter()
-            .find(|d| d.prompt_len == 0 || d.prompt_len >= d.tokens.len())
-        {
-            return Err(DataError::Empty {
-                what: format!("prompt or no response in {}", bad.name),
-                why: "a document needs at least one token of each".into(),
-            });
-        }
-        let (kept, long): (Vec<_>, Vec<_>) = documents.into_iter().partition(|d| d.tokens.len() <= seq_len);
-        let dropped: Vec<_> = long.into_iter().map(|d| (d.name, d.tokens.len())).collect();
-        if kept.is_empty() {
-            let why = match dropped.iter().map(|(_, len)| len).min() {
-                Some(shortest) => format!(
-                    "all {} documents are longer than data.seq_len = {seq_len} (the shortest has {shortest} tokens); raise it",
-                    dropped.len()
-                ),
-                None => "no example was given; check `data.source` and the task ranges".into(),
-            };
-            return Err(DataError::Empty {
-                what: "data".into(),
-                why,
-            });
-        }
-        let prompt_tokens: usize = kept.iter().map(|d| d.prompt_len).sum();
-        let tokens: usize = kept.iter().map(|d| d.tokens.len()).sum();
-        let untrained: usize = kept.iter().flat_map(|d| &d.untrained).map(Range::len).sum();
-        let report = DatasetReport {
-            documents: kept.len(),
-            dropped,
-            prompt_tokens,
-            response_tokens: tokens - prompt_tokens - untrained,
-        };
-        let hash = content_hash(&kept, &mix);
-        Ok(Self {
-            documents: kept,
+        Ok(Self::of(collector.finish()?, seq_len, pack))
+    }
+
+    pub(super) fn of(content: Content, seq_len: usize, pack: bool) -> Self {
+        Self {
+            content: Arc::new(content),
             seq_len,
             pack,
-            mix,
-            hash,
-            report,
-        })
+        }
+    }
+
+    /// Documents kept.
+    pub fn len(&self) -> usize {
+        self.content.index.len()
+    }
+
+    /// Never: a data set has at least one document.
+    pub fn is_empty(&self) -> bool {
+        self.content.index.is_empty()
+    }
+
+    /// Tokens of each document kept, in the order given.
+    pub fn lengths(&self) -> impl ExactSizeIterator<Item = usize> + Clone + '_ {
+        self.content.index.iter().map(|entry| entry.len as usize)
+    }
+
+    /// A document by its index among those kept; None past the end.
+    ///
+    /// # Errors
+    /// A document on disk that can't be read, or is damaged.
+    pub fn document(&self, index: usize) -> Result<Option<Cow<'_, Tokenized>>, DataError> {
+        match &self.content.documents {
+            Documents::Memory(documents) => Ok(documents.get(index).map(Cow::Borrowed)),
+            Documents::Disk(stored) => Ok(stored.get(index)?.map(Cow::Owned)),
+        }
     }
 
     /// The documents kept, in the order given.
-    pub fn documents(&self) -> &[Tokenized] {
-        &self.documents
+    pub fn documents(&self) -> impl Iterator<Item = Result<Cow<'_, Tokenized>, DataError>> + '_ {
+        (0..self.len()).filter_map(|index| self.document(index).transpose())
+    }
+
+    /// Whether the documents are on disk ([`super::TokenCache`]).
+    pub fn on_disk(&self) -> bool {
+        matches!(self.content.documents, Documents::Disk(_))
     }
 
     /// Tokens in a row, S.
@@ -133,25 +153,20 @@ impl Dataset {
 
     /// What was kept and what was left out.
     pub fn report(&self) -> &DatasetReport {
-        &self.report
+        &self.content.report
     }
 
     /// SHA-256 (hex) over the tokenised documents kept: sample numbers, ids, prompt lengths,
     /// problems and rewards, in order.
     pub fn hash(&self) -> &str {
-        &self.hash
+        &self.content.hash
     }
 
     /// An epoch for training: documents in an order drawn from (seed, epoch), packed, then
     /// `shape.rows()` rows a step. The last step may have fewer rows.
-    pub fn epoch(&self, seed: u64, epoch: usize, shape: StepShape) -> Epoch<'_> {
+    pub fn epoch(&self, seed: u64, epoch: usize, shape: StepShape) -> Epoch {
         let rows = self.rows(self.order(seed, epoch));
-        let steps = rows.chunks(shape.rows().max(1)).map(<[_]>::to_vec).collect();
-        Epoch {
-            dataset: self,
-            steps,
-            micro_batch: shape.micro_batch.max(1),
-        }
+        Epoch::even(self, rows, shape.rows(), shape.micro_batch)
     }
 
     /// An epoch whose steps hold whole problems, for losses that compare solutions of one problem:
@@ -165,47 +180,47 @@ impl Dataset {
         documents_per_step: usize,
         micro_batch: usize,
         most: usize,
-    ) -> Epoch<'_> {
-        let mut problems: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
-        for (index, document) in self.documents.iter().enumerate() {
-            problems.entry(document.problem).or_default().push(index);
-        }
-        let mut problems: Vec<Vec<usize>> = problems.into_values().collect();
+    ) -> Epoch {
+        let problem = |index: &u32| self.content.index.get(*index as usize).map(|entry| entry.problem);
+        let mut documents: Vec<u32> = (0..self.len() as u32).collect();
+        documents.sort_by_key(problem);
+        let mut problems: Vec<&[u32]> = documents.chunk_by(|a, b| problem(a) == problem(b)).collect();
         if most > 0 {
             let mut drawn = Vec::new();
-            let mut documents = 0;
-            for p in order(problems.len(), seed, usize::MAX) {
-                if documents >= most {
+            let mut count = 0;
+            for number in order(problems.len(), seed, usize::MAX) {
+                if count >= most {
                     break;
                 }
-                documents += problems.get(p).map_or(0, Vec::len);
-                drawn.extend(problems.get_mut(p).map(std::mem::take));
+                let own = problems.get(number as usize).copied().unwrap_or_default();
+                count += own.len();
+                drawn.push(own);
             }
             problems = drawn;
         }
-        let mut steps = Vec::new();
-        let mut waiting: Vec<usize> = Vec::new();
-        for p in order(problems.len(), seed, epoch) {
-            waiting.extend(problems.get(p).into_iter().flatten());
+        let (mut rows, mut ends) = (Rows::default(), Vec::new());
+        let mut step = |waiting: &mut Vec<u32>| {
+            rows.append(&self.rows(std::mem::take(waiting)));
+            ends.push(rows.len() as u32);
+        };
+        let mut waiting: Vec<u32> = Vec::new();
+        for number in order(problems.len(), seed, epoch) {
+            waiting.extend(problems.get(number as usize).copied().unwrap_or_default());
             if waiting.len() >= documents_per_step.max(1) {
-                steps.push(self.rows(std::mem::take(&mut waiting)));
+                step(&mut waiting);
             }
         }
         if !waiting.is_empty() {
-            steps.push(self.rows(waiting));
+            step(&mut waiting);
         }
-        Epoch {
-            dataset: self,
-            steps,
-            micro_batch: micro_batch.max(1),
-        }
+        Epoch::new(self, rows, ends, micro_batch)
     }
 
-    /// All documents once, in the order given, for validation and offline scores: micro-batches of
+    /// All documents once, in the order given, for validation and offline scores: steps of one micro-batch of
     /// at most `micro_batch` rows.
-    pub fn in_order(&self, micro_batch: usize) -> Vec<Batch> {
-        let rows = self.rows(0..self.documents.len());
-        rows.chunks(micro_batch.max(1)).map(|rows| self.batch(rows)).collect()
+    pub fn in_order(&self, micro_batch: usize) -> Epoch {
+        let rows = self.rows(0..self.len() as u32);
+        Epoch::even(self, rows, micro_batch, micro_batch)
     }
 
     /// Optimizer steps of the epochs `0..epochs`. Each is counted: packing may need a row more in
@@ -215,36 +230,36 @@ impl Dataset {
     }
 
     /// The documents of an epoch in their order, a function of seed and epoch.
-    fn order(&self, seed: u64, epoch: usize) -> Vec<usize> {
-        if self.mix.is_empty() {
-            return order(self.documents.len(), seed, epoch);
+    fn order(&self, seed: u64, epoch: usize) -> Vec<u32> {
+        let mix = &self.content.mix;
+        if mix.is_empty() {
+            return order(self.len(), seed, epoch);
         }
-        let mut drawn = Vec::new();
-        for (number, (range, weight)) in (1..).zip(&self.mix) {
+        let mut drawn: Vec<u32> = Vec::new();
+        for (number, (range, weight)) in (1..).zip(mix) {
             let whole = weight.floor();
             for _ in 0..whole as usize {
-                drawn.extend(range.clone());
+                drawn.extend(range.start as u32..range.end as u32);
             }
             // Parts are drawn with seeds of their own, so that one does not depend on the size of another.
             let some = ((weight - whole) * range.len() as f64).round() as usize;
             let of_part = order(range.len(), seed.wrapping_add(number), epoch);
-            drawn.extend(of_part.into_iter().take(some).map(|index| range.start + index));
+            drawn.extend(of_part.into_iter().take(some).map(|index| range.start as u32 + index));
         }
         let shuffled = order(drawn.len(), seed, epoch);
         shuffled
             .into_iter()
-            .filter_map(|index| drawn.get(index).copied())
+            .filter_map(|index| drawn.get(index as usize).copied())
             .collect()
     }
 
-    fn rows(&self, order: impl IntoIterator<Item = usize>) -> Vec<Vec<usize>> {
-        let lengths = order
-            .into_iter()
-            .filter_map(|i| self.documents.get(i).map(|document| (i, document.tokens.len())));
+    fn rows(&self, order: impl IntoIterator<Item = u32>) -> Rows {
+        let length = |index: u32| self.content.index.get(index as usize).map_or(0, |entry| entry.len);
+        let lengths = order.into_iter().map(|index| (index, length(index)));
         first_fit(lengths, self.seq_len, self.pack)
     }
 
-    fn batch(&self, rows: &[Vec<usize>]) -> Batch {
+    pub(super) fn batch(&self, rows: &[&[u32]]) -> Result<Batch, DataError> {
         let size = rows.len() * self.seq_len;
         let mut batch = Batch {
             rows: rows.len(),
@@ -258,8 +273,10 @@ impl Dataset {
         };
         for (row, indices) in rows.iter().enumerate() {
             let first = row * self.seq_len;
-            let documents = indices.iter().filter_map(|&i| self.documents.get(i));
-            for (document, number) in documents.zip(0..) {
+            for (&index, number) in indices.iter().zip(0..) {
+                let Some(document) = self.document(index as usize)? else {
+                    continue;
+                };
                 let len = document.tokens.len();
                 batch.documents.push(Document {
                     sample: document.sample,
@@ -292,74 +309,6 @@ impl Dataset {
             batch.response.resize(end, false);
             batch.given.resize(end, 1.0);
         }
-        batch
+        Ok(batch)
     }
-}
-
-/// One pass over a data set, cut into optimizer steps.
-#[derive(Clone, Debug)]
-pub struct Epoch<'a> {
-    dataset: &'a Dataset,
-    steps: Vec<Vec<Vec<usize>>>,
-    micro_batch: usize,
-}
-
-impl Epoch<'_> {
-    /// Optimizer steps.
-    pub fn len(&self) -> usize {
-        self.steps.len()
-    }
-
-    /// True without any step; a data set is never empty.
-    pub fn is_empty(&self) -> bool {
-        self.steps.is_empty()
-    }
-
-    /// The micro-batches of a step, counted from 0; empty past the end.
-    pub fn step(&self, step: usize) -> Vec<Batch> {
-        self.step_in(step, self.micro_batch)
-    }
-
-    /// The same step in micro-batches of another size: the same documents in the same rows, for
-    /// when memory is short.
-    pub fn step_in(&self, step: usize, micro_batch: usize) -> Vec<Batch> {
-        let rows = self.steps.get(step).map(Vec::as_slice).unwrap_or_default();
-        rows.chunks(micro_batch.max(1))
-            .map(|rows| self.dataset.batch(rows))
-            .collect()
-    }
-}
-
-fn content_hash(documents: &[Tokenized], mix: &[(Range<usize>, f64)]) -> String {
-    let mut hasher = Sha256::new();
-    hasher.update(b"wmtp documents 1\n");
-    for d in documents {
-        hasher.update((d.sample as u64).to_le_bytes());
-        hasher.update(d.problem.to_le_bytes());
-        hasher.update([u8::from(d.reward.is_some())]);
-        hasher.update(d.reward.unwrap_or(0.0).to_le_bytes());
-        hasher.update((d.prompt_len as u64).to_le_bytes());
-        hasher.update((d.tokens.len() as u64).to_le_bytes());
-        for token in &d.tokens {
-            hasher.update(token.to_le_bytes());
-        }
-        // Documents without either hash as they did before there were any.
-        for range in &d.untrained {
-            hasher.update(b"untrained");
-            hasher.update((range.start as u64).to_le_bytes());
-            hasher.update((range.end as u64).to_le_bytes());
-        }
-        for (range, weight) in &d.given {
-            hasher.update(b"weight");
-            hasher.update((range.start as u64).to_le_bytes());
-            hasher.update((range.end as u64).to_le_bytes());
-            hasher.update(weight.to_le_bytes());
-        }
-    }
-    for (range, weight) in mix {
-        hasher.update(b"part");
-        hasher.update((range.end as u64).to_le_bytes());
-        hasher.update(weight.to_le_bytes());
-    }
-    hex::encode(hasher.finalize())
 }

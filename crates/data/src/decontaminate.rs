@@ -6,7 +6,7 @@
 
 use super::{DataError, Example};
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, HashMap, HashSet, hash_map::DefaultHasher},
     hash::{Hash, Hasher},
@@ -31,7 +31,7 @@ pub struct EvaluationProblem {
 }
 
 /// What the comparison found.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct OverlapReport {
     /// Training samples compared.
     pub checked: usize,
@@ -47,7 +47,7 @@ pub struct OverlapReport {
 }
 
 /// A training sample that is a copy of an evaluation problem.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Overlap {
     /// The sample.
     pub sample: String,
@@ -163,12 +163,20 @@ impl Index {
     /// Compares files of text, and of each file every function and class, with every problem. A file
     /// and its parts are one sample, and of the parts only copies are reported.
     pub fn compare_texts(&self, texts: &[Example]) -> OverlapReport {
-        let mut report = self.compare(texts, 1);
-        let parts: Vec<Example> = texts.iter().flat_map(parts).collect();
-        let of_parts = self.compare(&parts, PART_NGRAMS);
-        report.copies += of_parts.copies;
-        report.found.extend(of_parts.found);
-        report
+        let found: Vec<TextOverlap> = texts.par_iter().map(|text| self.compare_text(text)).collect();
+        let mut all = TextOverlap::default();
+        for overlap in found {
+            all += overlap;
+        }
+        all.report()
+    }
+
+    /// The same for one text; the sum over all is [`Self::compare_texts`].
+    pub fn compare_text(&self, text: &Example) -> TextOverlap {
+        TextOverlap {
+            whole: self.compare(std::slice::from_ref(text), 1),
+            parts: self.compare(&parts(text), PART_NGRAMS),
+        }
     }
 
     fn shared(&self, sample: &Example, at_least: usize) -> Option<Shared> {
@@ -196,6 +204,30 @@ impl Index {
                 share,
             })),
         }
+    }
+}
+
+/// What texts and their parts share with the evaluation problems.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TextOverlap {
+    whole: OverlapReport,
+    parts: OverlapReport,
+}
+
+impl TextOverlap {
+    /// The report: copies of whole texts come before those of parts.
+    pub fn report(self) -> OverlapReport {
+        let mut report = self.whole;
+        report.copies += self.parts.copies;
+        report.found.extend(self.parts.found);
+        report
+    }
+}
+
+impl std::ops::AddAssign for TextOverlap {
+    fn add_assign(&mut self, other: Self) {
+        self.whole += other.whole;
+        self.parts += other.parts;
     }
 }
 
@@ -239,7 +271,11 @@ pub fn parts(file: &Example) -> Vec<Example> {
         .map(|(number, lines)| Example {
             name: format!("{}:{number}", file.name),
             code: lines.join("\n"),
-            ..file.clone()
+            // Not compared, and a copy of all of it for each part would be long.
+            prompt: String::new(),
+            response: String::new(),
+            task: file.task.clone(),
+            ..*file
         })
         .filter(|part| normalised_code(&part.code).len() >= N)
         .collect()

@@ -112,38 +112,73 @@ pub(super) fn spelled<'e>(
     texts: impl IntoParallelIterator<Item = &'e Example>,
     tokenizer: &Tokenizer,
 ) -> Result<BTreeMap<String, usize>, DataError> {
-    let mut parsing = (*tokenizer.inner).clone();
-    parsing.set_encode_special_tokens(false);
-    let special: BTreeMap<u32, String> = parsing
-        .get_added_tokens_decoder()
-        .into_iter()
-        .filter(|(_, token)| token.special)
-        .map(|(id, token)| (id, token.content))
-        .collect();
-    let counts = texts
-        .into_par_iter()
-        .map(|example| {
-            // The prompt of a chat template spells special tokens on purpose: only its task counts.
-            let before = if tokenizer.chat { &example.task } else { &example.prompt };
-            let mut found = BTreeMap::<u32, usize>::new();
-            for text in [before, &example.response] {
-                if !special.values().any(|token| text.contains(token.as_str())) {
-                    continue;
-                }
-                let ids = parsing
-                    .encode_fast(text.as_str(), false)
-                    .map_err(|e| tokenizer.wrong(e))?;
-                for id in ids.get_ids().iter().filter(|id| special.contains_key(id)) {
-                    *found.entry(*id).or_default() += 1;
-                }
-            }
-            Ok(found)
-        })
-        .collect::<Result<Vec<_>, DataError>>()?;
+    let spelling = Spelling::of(tokenizer);
+    let counts: Vec<_> = texts.into_par_iter().map(|text| spelling.count(text)).collect();
     let mut all = BTreeMap::new();
-    for (id, count) in counts.into_iter().flatten() {
-        let token = special.get(&id).cloned().unwrap_or_default();
-        *all.entry(token).or_default() += count;
+    for found in counts {
+        for (id, count) in found? {
+            *all.entry(id).or_default() += count;
+        }
     }
-    Ok(all)
+    Ok(spelling.named(all))
+}
+
+/// Finds special tokens that are spelt out in texts.
+pub(super) struct Spelling<'t> {
+    tokenizer: &'t Tokenizer,
+    /// The same, parsing special tokens.
+    parsing: tokenizers::Tokenizer,
+    special: BTreeMap<u32, String>,
+}
+
+impl<'t> Spelling<'t> {
+    /// Of this tokenizer's special tokens.
+    pub fn of(tokenizer: &'t Tokenizer) -> Self {
+        let mut parsing = (*tokenizer.inner).clone();
+        parsing.set_encode_special_tokens(false);
+        let added = parsing.get_added_tokens_decoder().into_iter();
+        let special = added
+            .filter(|(_, token)| token.special)
+            .map(|(id, token)| (id, token.content))
+            .collect();
+        Self {
+            tokenizer,
+            parsing,
+            special,
+        }
+    }
+
+    /// How often each is spelt in a text, by its id.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn count(&self, example: &Example) -> Result<BTreeMap<u32, usize>, DataError> {
+        // The prompt of a chat template spells special tokens on purpose: only its task counts.
+        let before = match self.tokenizer.chat {
+            true => &example.task,
+            false => &example.prompt,
+        };
+        let mut found = BTreeMap::new();
+        for text in [before, &example.response] {
+            if !self.special.values().any(|token| text.contains(token.as_str())) {
+                continue;
+            }
+            let ids = self.parsing.encode_fast(text.as_str(), false);
+            let ids = ids.map_err(|e| self.tokenizer.wrong(e))?;
+            for id in ids.get_ids().iter().filter(|id| self.special.contains_key(id)) {
+                *found.entry(*id).or_default() += 1;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Counts by the tokens' texts.
+    pub fn named(&self, counts: BTreeMap<u32, usize>) -> BTreeMap<String, usize> {
+        let mut named = BTreeMap::new();
+        for (id, count) in counts {
+            let token = self.special.get(&id).cloned().unwrap_or_default();
+            *named.entry(token).or_default() += count;
+        }
+        named
+    }
 }

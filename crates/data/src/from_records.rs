@@ -1,15 +1,17 @@
 //! From records of any source to a training and a validation set.
 
 use super::{
-    DataConfig, DataError, Dataset, EvaluationProblem, Example, OverlapReport, PromptStyle, Record, Rendered,
-    Rendering, Splits, TokenReport, Tokenized, Tokenizer, TooLong, decontaminate, example::spelled, text,
+    CacheEvent, DataConfig, DataError, Dataset, DatasetReport, EvaluationProblem, Example, PromptStyle, Rendering,
+    Splits, TokenCache, TokenReport, Tokenized, Tokenizer,
+    collect::Collector,
+    decontaminate::{self, Index, TextOverlap},
+    example::{Spelling, spelled},
+    source,
+    stream::{Preparation, Prepared, ProblemHash},
+    text,
+    token_cache::{Building, Reports, key},
 };
-use rayon::prelude::*;
-use sha2::{Digest, Sha256};
-use std::collections::HashMap;
-
-/// Records rendered at once, on all cores.
-const CHUNK: usize = 1024;
+use std::collections::{BTreeMap, HashMap};
 
 /// Which samples are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,29 +22,14 @@ pub enum Wanted {
     Labelled,
 }
 
-/// Records of one source, and whether they are held out whatever their problem is.
+/// A source, and whether it is held out whatever its problems are.
 pub struct Rows<'a> {
-    /// The source as messages name it.
-    pub name: String,
-    /// Its records, read once.
-    pub records: Box<dyn Iterator<Item = Result<Record, DataError>> + 'a>,
-    /// Its own validation split.
+    /// Its records. They are read a second time where no problem falls into `data.valid_share` by its hash.
+    pub source: &'a dyn source::Dataset,
+    /// It is a validation split.
     pub held_out: bool,
     /// How much of it an epoch holds, relative to all of it.
     pub weight: f64,
-}
-
-/// What was read of a set of sources.
-#[derive(Default)]
-struct Read {
-    /// Rendered samples of each source, with their problem's number.
-    samples: Vec<Vec<(u32, Rendered)>>,
-    /// Problems' numbers by their hashes.
-    problems: HashMap<[u8; 16], u32>,
-    /// Hash of each problem, by number.
-    hashes: Vec<[u8; 16]>,
-    /// Samples left out because of their label, or because they have none.
-    unwanted: usize,
 }
 
 /// Training and validation set of these sources and of `texts` (training only).
@@ -50,82 +37,304 @@ struct Read {
 /// Where no source has a validation split, `data.valid_share` of the problems are held out, at least one. Which
 /// ones depends on the problems alone, so that a row stays on its side when others are added.
 ///
+/// With `cache`, documents that are too large for memory are on disk, and a later call with the same data and
+/// settings finds them there.
+///
 /// # Errors
 /// A row that can't be read or rendered, a reward outside 0 to 1, evaluation problems in the training set, a
-/// document too long if that is refused, or nothing left to train on or to hold out.
+/// document too long if that is refused, nothing left to train on or to hold out, or a cache that can't be
+/// written.
 pub fn splits(
     config: &DataConfig,
     tokenizer: &Tokenizer,
     evaluation: &[EvaluationProblem],
     texts: &[Example],
-    sources: Vec<Rows<'_>>,
+    sources: &[Rows<'_>],
     wanted: Wanted,
+    cache: Option<&TokenCache<'_>>,
 ) -> Result<Splits, DataError> {
-    let rendering = Rendering::new(config, tokenizer);
-    let names: Vec<String> = sources.iter().map(|source| source.name.clone()).collect();
-    let names = names.join("`, `");
+    let cache = match cache {
+        Some(cache) => {
+            let key = key(config, tokenizer, evaluation, texts, sources, wanted, &cache.hashes())?;
+            if let Some(splits) = cache.open(&key, config)? {
+                return Ok(splits);
+            }
+            Some((cache, key))
+        }
+        None => None,
+    };
+    let task = Task {
+        config,
+        tokenizer,
+        evaluation,
+        texts,
+        sources,
+        wanted,
+        cache: cache.as_ref().map(|(cache, key)| (*cache, key.as_str())),
+    };
     let own_split = sources.iter().any(|source| source.held_out);
-    let kinds: Vec<(bool, f64)> = sources.iter().map(|source| (source.held_out, source.weight)).collect();
-    let mut read = Read::default();
-    for source in sources {
-        read.add(source, &rendering, wanted)?;
+    let mut outcome = task.read(if own_split { Holding::Source } else { Holding::Share })?;
+    if let Outcome::NoneHeldOut { least } = outcome {
+        outcome = task.read(Holding::Least(least))?;
     }
-    if read.hashes.is_empty() {
-        return Err(nothing(&names, read.unwanted, wanted));
-    }
-    let held_out = read.held_out(config.valid_share, own_split);
-    let (mut train, mut valid) = (Side::default(), Side::default());
-    // Where each source's training documents end.
-    let mut parts: Vec<(f64, usize)> = Vec::new();
-    for ((apart, weight), samples) in kinds.into_iter().zip(read.samples) {
-        for (problem, sample) in samples {
-            let is_held_out = apart || held_out.get(problem as usize).copied().unwrap_or_default();
-            if is_held_out { &mut valid } else { &mut train }.push(problem, sample);
+    match (outcome, cache) {
+        (Outcome::Memory(splits), _) => Ok(*splits),
+        (Outcome::Disk | Outcome::NoneHeldOut { .. }, Some((cache, key))) => {
+            let opened = cache.open(&key, config)?;
+            opened.ok_or_else(|| cache.unusable(&key))
         }
-        if !apart {
-            parts.push((weight, train.documents.len()));
-        }
+        // Not without a cache.
+        (Outcome::Disk | Outcome::NoneHeldOut { .. }, None) => Err(nothing("data", 0, wanted)),
     }
-    if train.documents.is_empty() || valid.documents.is_empty() {
-        let what = if train.documents.is_empty() {
-            "training data"
-        } else {
-            "validation data"
+}
+
+/// What is read, and how.
+struct Task<'a> {
+    config: &'a DataConfig,
+    tokenizer: &'a Tokenizer,
+    evaluation: &'a [EvaluationProblem],
+    texts: &'a [Example],
+    sources: &'a [Rows<'a>],
+    wanted: Wanted,
+    cache: Option<(&'a TokenCache<'a>, &'a str)>,
+}
+
+/// Which problems are held out of sources that are not.
+#[derive(Clone, Copy, Debug)]
+enum Holding {
+    /// None: a source is.
+    Source,
+    /// `data.valid_share` of them.
+    Share,
+    /// The one with this number.
+    Least(f64),
+}
+
+/// Where the documents are.
+enum Outcome {
+    Memory(Box<Splits>),
+    /// In the cache.
+    Disk,
+    /// All problems are above `data.valid_share`; the least is held out then.
+    NoneHeldOut {
+        least: f64,
+    },
+}
+
+/// A uniform number below 1 for each problem, from its hash.
+fn unit(hash: &ProblemHash) -> f64 {
+    let first = hash.first_chunk::<8>().copied().unwrap_or_default();
+    u64::from_be_bytes(first) as f64 / 2f64.powi(64)
+}
+
+impl Task<'_> {
+    /// Reads all sources once.
+    fn read(&self, holding: Holding) -> Result<Outcome, DataError> {
+        let share = self.config.valid_share;
+        let held_out = |hash: &ProblemHash| match holding {
+            Holding::Source => false,
+            Holding::Share => unit(hash) < share,
+            Holding::Least(least) => unit(hash) == least,
         };
-        return Err(DataError::Empty {
-            what: what.into(),
-            why: format!(
-                "`{names}` has {} problem(s); at least one is trained on and one held out, so give rows with two different prompts",
-                read.hashes.len()
-            ),
-        });
+        let preparation = Preparation {
+            rendering: Rendering::new(self.config, self.tokenizer),
+            spelling: Spelling::of(self.tokenizer),
+            index: Index::of(self.evaluation),
+            wanted: self.wanted,
+            held_out: &held_out,
+        };
+        let mut sides = Sides::new(self)?;
+        for source in self.sources {
+            let (mut rows, of) = (0, source.source.len_hint());
+            preparation.each(source, &mut |chunk| {
+                rows += chunk.len();
+                for row in chunk {
+                    sides.unwanted += row.unwanted;
+                    row.samples.into_iter().try_for_each(|sample| sides.push(sample))?;
+                }
+                if let Some((cache, _)) = self.cache {
+                    let tokens = sides.tokens;
+                    cache.say(CacheEvent::Tokenized { rows, of, tokens });
+                }
+                sides.spill()?;
+                Ok(!sides.ready)
+            })?;
+            if sides.ready {
+                return Ok(Outcome::Disk);
+            }
+            if !source.held_out {
+                sides.train.end_part(source.weight);
+            }
+        }
+        if sides.problems.is_empty() {
+            return Err(nothing(&self.names(), sides.unwanted, self.wanted));
+        }
+        if let (Holding::Share, 0) = (holding, sides.held_out) {
+            return Ok(Outcome::NoneHeldOut { least: sides.least });
+        }
+        self.finish(sides, &preparation)
     }
-    let allowed = config.i_know_this_trains_on_evaluation_data;
-    let index = decontaminate::Index::of(evaluation);
-    let mut overlap = index.compare_texts(&train.examples);
-    overlap += index.compare_texts(texts);
-    let overlap: OverlapReport = decontaminate::refuse_copies(overlap, allowed)?;
-    let mut tokens = train.tokens(tokenizer)?;
-    let more = text::tokenized(texts, tokenizer, config.seq_len, train.documents.len())?;
-    train.documents.extend(more.documents);
-    parts.push((1.0, train.documents.len()));
-    for (token, count) in spelled(texts, tokenizer)? {
-        *tokens.spelled_special_tokens.entry(token).or_default() += count;
+
+    /// Adds `data.text` and makes the sets.
+    fn finish(&self, mut sides: Sides<'_>, preparation: &Preparation<'_>) -> Result<Outcome, DataError> {
+        let sizes = [("training data", &sides.train), ("validation data", &sides.valid)];
+        if let Some((what, _)) = sizes.into_iter().find(|(_, side)| side.pushed() == 0) {
+            return Err(DataError::Empty {
+                what: what.into(),
+                why: format!(
+                    "`{}` has {} problem(s); at least one is trained on and one held out, so give rows with two different prompts",
+                    self.names(),
+                    sides.problems.len()
+                ),
+            });
+        }
+        let (config, texts) = (self.config, self.texts);
+        let mut overlap = sides.overlap.report();
+        overlap += preparation.index.compare_texts(texts);
+        let overlap = decontaminate::refuse_copies(overlap, config.i_know_this_trains_on_evaluation_data)?;
+        let mut counts = preparation.spelling.named(sides.spelled);
+        for (token, count) in spelled(texts, self.tokenizer)? {
+            *counts.entry(token).or_default() += count;
+        }
+        let read = text::tokenized(texts, self.tokenizer, config.seq_len, sides.train.pushed())?;
+        for document in read.documents {
+            sides.train.push(document)?;
+        }
+        sides.train.end_part(1.0);
+        sides.valid.end_part(1.0);
+        let mut tokens = TokenReport::new(self.tokenizer, counts, sides.short, sides.tail_tokens);
+        tokens.texts_too_short = sides.short_texts;
+        let (Some(building), Some((cache, key))) = (sides.building, self.cache) else {
+            return Ok(Outcome::Memory(Box::new(Splits {
+                train: Dataset::of(sides.train.finish()?, config.seq_len, config.pack),
+                valid: Dataset::of(sides.valid.finish()?, config.seq_len, config.pack),
+                overlap,
+                tokens,
+            })));
+        };
+        let written = (sides.train.finish_on_disk()?, sides.valid.finish_on_disk()?);
+        let (Some(train), Some(valid)) = written else {
+            return Err(cache.unusable(key));
+        };
+        let names = self.sources.iter().filter(|source| !source.held_out);
+        let names = names.map(|source| source.source.name().to_owned()).collect();
+        building.finish(
+            names,
+            self.tokenizer.vocab_size(),
+            [train, valid],
+            Reports { overlap, tokens },
+        )?;
+        Ok(Outcome::Disk)
     }
-    let mut train = fitted(train.documents, config)?.into_iter();
-    let valid = fitted(valid.documents, config)?;
-    let mut begun = 0;
-    let mut mix = Vec::with_capacity(parts.len());
-    for (weight, end) in parts {
-        mix.push((weight, train.by_ref().take(end - begun).collect()));
-        begun = end;
+
+    /// The sources as messages name them.
+    fn names(&self) -> String {
+        let names: Vec<&str> = self.sources.iter().map(|source| source.source.name()).collect();
+        names.join("`, `")
     }
-    Ok(Splits {
-        train: Dataset::mixed(mix, config.seq_len, config.pack)?,
-        valid: Dataset::from_tokenized(valid, config.seq_len, config.pack)?,
-        overlap,
-        tokens,
-    })
+}
+
+/// Both sides of the split while they are read.
+struct Sides<'a> {
+    task: &'a Task<'a>,
+    train: Collector,
+    valid: Collector,
+    /// Problems' numbers by their hashes, in the order in which they occur first.
+    problems: HashMap<ProblemHash, u32>,
+    /// Samples that are held out.
+    held_out: usize,
+    /// The least number of a problem.
+    least: f64,
+    /// Samples left out because of their label, or because they have none.
+    unwanted: usize,
+    overlap: TextOverlap,
+    spelled: BTreeMap<u32, usize>,
+    /// Texts too short for a document: the first ones, and how many.
+    short: Vec<(String, usize)>,
+    short_texts: usize,
+    tail_tokens: usize,
+    tokens: u64,
+    /// The cache, once the documents are on disk.
+    building: Option<Building>,
+    /// Another process has made the cache.
+    ready: bool,
+}
+
+impl<'a> Sides<'a> {
+    fn new(task: &'a Task<'a>) -> Result<Self, DataError> {
+        let side = || Collector::new(task.config.seq_len, task.config.too_long);
+        Ok(Self {
+            task,
+            train: side()?,
+            valid: side()?,
+            problems: HashMap::new(),
+            held_out: 0,
+            least: f64::INFINITY,
+            unwanted: 0,
+            overlap: TextOverlap::default(),
+            spelled: BTreeMap::new(),
+            short: Vec::new(),
+            short_texts: 0,
+            tail_tokens: 0,
+            tokens: 0,
+            building: None,
+            ready: false,
+        })
+    }
+
+    fn push(&mut self, sample: Prepared) -> Result<(), DataError> {
+        let next = self.problems.len() as u32;
+        let problem = *self.problems.entry(sample.problem).or_insert(next);
+        self.least = self.least.min(unit(&sample.problem));
+        self.held_out += usize::from(sample.held_out);
+        let side = if sample.held_out {
+            &mut self.valid
+        } else {
+            &mut self.train
+        };
+        for document in sample.documents {
+            self.tokens += document.tokens.len() as u64;
+            side.push(Tokenized {
+                sample: side.pushed(),
+                problem,
+                ..document
+            })?;
+        }
+        if let Some(known) = sample.known {
+            self.overlap += known.overlap;
+            self.short_texts += usize::from(known.short.is_some());
+            if self.short.len() < DatasetReport::NAMED {
+                self.short.extend(known.short);
+            }
+            self.tail_tokens += known.tail_tokens;
+            for (id, count) in known.spelled {
+                *self.spelled.entry(id).or_default() += count;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the documents to disk where they have become too large for memory.
+    fn spill(&mut self) -> Result<(), DataError> {
+        let Some((cache, key)) = self.task.cache else {
+            return Ok(());
+        };
+        if self.ready || self.building.is_some() || self.train.bytes() + self.valid.bytes() <= cache.memory() {
+            return Ok(());
+        }
+        match cache.begin(key)? {
+            Some(building) => {
+                let [train, valid] = building.writers(self.task.tokenizer.vocab_size())?;
+                self.building = Some(building);
+                self.train.move_to(train)?;
+                self.valid.move_to(valid)
+            }
+            None => {
+                self.ready = true;
+                Ok(())
+            }
+        }
+    }
 }
 
 impl Rendering {
@@ -139,159 +348,6 @@ impl Rendering {
             seq_len: config.seq_len,
         }
     }
-}
-
-impl Read {
-    fn add(&mut self, source: Rows<'_>, rendering: &Rendering, wanted: Wanted) -> Result<(), DataError> {
-        let mut records = source.records;
-        let mut samples = Vec::new();
-        loop {
-            let chunk: Vec<Record> = records.by_ref().take(CHUNK).collect::<Result<_, _>>()?;
-            if chunk.is_empty() {
-                self.samples.push(samples);
-                return Ok(());
-            }
-            let chunk: Vec<Record> = chunk
-                .into_iter()
-                .map(|record| self.wanted(record, wanted))
-                .collect::<Result<_, _>>()?;
-            let rendered: Vec<Result<_, _>> = chunk.par_iter().map(|record| rendering.record(record)).collect();
-            for (record, rendered) in chunk.iter().zip(rendered) {
-                for sample in rendered? {
-                    let problem = self.problem(record, &sample.example);
-                    samples.push((problem, sample));
-                }
-            }
-        }
-    }
-
-    /// The record with the samples that are wanted.
-    fn wanted(&mut self, mut record: Record, wanted: Wanted) -> Result<Record, DataError> {
-        let before = record.samples.len();
-        if let Some(reward) = record
-            .samples
-            .iter()
-            .filter_map(|s| s.reward)
-            .find(|r| !(0.0..=1.0).contains(r))
-        {
-            return Err(DataError::Row {
-                file: record.place.file.to_string(),
-                line: record.place.row,
-                problem: format!("has the reward `{reward}`; scale rewards to 0 (wrong) to 1 (right)"),
-            });
-        }
-        record.samples.retain(|sample| match wanted {
-            Wanted::Right => sample.reward.is_none_or(|reward| reward > 0.5),
-            Wanted::Labelled => sample.reward.is_some(),
-        });
-        self.unwanted += before - record.samples.len();
-        Ok(record)
-    }
-
-    /// The number of a sample's problem: rows with one `task_id`, or else with one prompt, are one problem.
-    fn problem(&mut self, record: &Record, example: &Example) -> u32 {
-        let (kind, text) = match &record.task_id {
-            Some(task) => ("task", task),
-            None if example.prompt.is_empty() => ("text", &example.response),
-            None => ("prompt", &example.prompt),
-        };
-        let mut hasher = Sha256::new();
-        hasher.update(kind);
-        hasher.update([0]);
-        hasher.update(text);
-        let mut hash = [0; 16];
-        hash.copy_from_slice(&hasher.finalize()[..16]);
-        let next = self.hashes.len() as u32;
-        let number = *self.problems.entry(hash).or_insert(next);
-        if number == next {
-            self.hashes.push(hash);
-        }
-        number
-    }
-
-    /// For each problem whether it is held out: none if a source has a split for that.
-    fn held_out(&self, share: f64, own_split: bool) -> Vec<bool> {
-        if own_split {
-            return Vec::new();
-        }
-        // A uniform number below 1 for each problem, from its hash.
-        let unit = |hash: &[u8; 16]| {
-            let first = hash.first_chunk::<8>().copied().unwrap_or_default();
-            u64::from_be_bytes(first) as f64 / 2f64.powi(64)
-        };
-        let drawn: Vec<f64> = self.hashes.iter().map(unit).collect();
-        let least = drawn.iter().copied().fold(f64::INFINITY, f64::min);
-        drawn.iter().map(|&at| at < share || at == least).collect()
-    }
-}
-
-/// One side of the split.
-#[derive(Default)]
-struct Side {
-    documents: Vec<Tokenized>,
-    examples: Vec<Example>,
-    short: Vec<(String, usize)>,
-    tail_tokens: usize,
-}
-
-impl Side {
-    fn push(&mut self, problem: u32, rendered: Rendered) {
-        for document in rendered.documents {
-            self.documents.push(Tokenized {
-                sample: self.documents.len(),
-                problem,
-                ..document
-            });
-        }
-        if let Some(tokens) = rendered.short {
-            self.short.push((rendered.example.name.clone(), tokens));
-        }
-        self.tail_tokens += rendered.tail_tokens;
-        self.examples.push(rendered.example);
-    }
-
-    fn tokens(&mut self, tokenizer: &Tokenizer) -> Result<TokenReport, DataError> {
-        let counts = spelled(&self.examples, tokenizer)?;
-        Ok(TokenReport::new(
-            tokenizer,
-            counts,
-            std::mem::take(&mut self.short),
-            self.tail_tokens,
-        ))
-    }
-}
-
-/// Documents that fit into a row, by `data.too_long`; those that are left as they are are dropped by the data set.
-fn fitted(mut documents: Vec<Tokenized>, config: &DataConfig) -> Result<Vec<Tokenized>, DataError> {
-    let too_long = |document: &Tokenized| document.tokens.len() > config.seq_len;
-    match config.too_long {
-        TooLong::Drop => {}
-        TooLong::Refuse => {
-            if let Some(long) = documents.iter().find(|document| too_long(document)) {
-                return Err(DataError::Setting {
-                    key: "data.seq_len",
-                    problem: format!(
-                        "is {}, and `{}` has {} tokens; raise it, or set data.too_long to `cut` or `drop`",
-                        config.seq_len,
-                        long.name,
-                        long.tokens.len()
-                    ),
-                });
-            }
-        }
-        TooLong::Cut => {
-            // One whose prompt fills the row stays too long, so that it is dropped and named.
-            let fits = |document: &Tokenized| {
-                let mut cut = document.clone();
-                cut.cut(config.seq_len);
-                cut.trained_tokens() > 0
-            };
-            for document in documents.iter_mut().filter(|d| too_long(d) && fits(d)) {
-                document.cut(config.seq_len);
-            }
-        }
-    }
-    Ok(documents)
 }
 
 /// Why nothing is left.

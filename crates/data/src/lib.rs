@@ -5,10 +5,12 @@
 
 mod batch;
 pub mod chat;
+mod collect;
 mod config;
 mod dataset;
 pub mod decontaminate;
 mod detokenizer;
+mod epoch;
 mod error;
 mod example;
 mod file;
@@ -25,16 +27,19 @@ pub mod seeded;
 pub mod source;
 mod sources;
 mod splits;
+mod stream;
 mod template;
 pub mod text;
+mod token_cache;
 mod tokenizer;
 
 pub use batch::{Batch, Document};
 pub use chat::{Conversation, ConversationOptions, TrainOn};
 pub use config::{BatchingConfig, DataConfig, PromptStyle, StepShape, TooLong};
-pub use dataset::{Dataset, DatasetReport, Epoch};
+pub use dataset::{Dataset, DatasetReport};
 pub use decontaminate::{EvaluationProblem, Overlap, OverlapReport};
 pub use detokenizer::Detokenizer;
+pub use epoch::Epoch;
 pub use error::DataError;
 pub use example::{Example, Tokenized};
 pub use file::TextFile;
@@ -46,6 +51,7 @@ pub use render::{Rendered, Rendering};
 pub use sources::{Part, Sources};
 pub use splits::{ShortFile, Splits, TokenReport};
 pub use template::Clock;
+pub use token_cache::{CacheEvent, FileHashes, TokenCache};
 pub use tokenizer::{Choice, MICRO_CONFIG, SpecialInText, SpecialTokens, Tokenizer};
 
 #[cfg(test)]

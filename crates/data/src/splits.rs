@@ -1,10 +1,10 @@
 //! From the recipe's section `data` to a training and a validation set.
 
 use super::{
-    Choice, DataConfig, DataError, Dataset, EvaluationProblem, Example, OverlapReport, PromptStyle, Tokenized,
-    Tokenizer, decontaminate, example::spelled, text,
+    Choice, DataConfig, DataError, Dataset, DatasetReport, EvaluationProblem, Example, OverlapReport, PromptStyle,
+    Tokenized, Tokenizer, decontaminate, example::spelled, text,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use wmtp_base::validate::Check;
 
@@ -26,7 +26,7 @@ pub struct Splits {
 }
 
 /// Special tokens and text files of a training set, for the plan and `run.json`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TokenReport {
     /// The choice that is in force.
     #[serde(flatten)]
@@ -37,7 +37,10 @@ pub struct TokenReport {
     pub end_ids: Vec<u32>,
     /// How often each special token is spelt in training texts, parsed or plain.
     pub spelled_special_tokens: BTreeMap<String, usize>,
-    /// Text files too short for a document, left out.
+    /// Texts too short for a document, left out.
+    #[serde(default)]
+    pub texts_too_short: usize,
+    /// The first of those, at most [`DatasetReport::NAMED`].
     pub text_files_too_short: Vec<ShortFile>,
     /// Tokens of ends of text files too short for a document, left out.
     pub text_tail_tokens_left_out: usize,
@@ -58,14 +61,15 @@ impl TokenReport {
             begin_ids: tokenizer.begin_ids().to_vec(),
             end_ids,
             spelled_special_tokens,
-            text_files_too_short: short.collect(),
+            texts_too_short: short.len(),
+            text_files_too_short: short.take(DatasetReport::NAMED).collect(),
             text_tail_tokens_left_out,
         }
     }
 }
 
 /// A text file that is too short to train on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShortFile {
     /// The file's name.
     pub name: String,

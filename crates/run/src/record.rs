@@ -76,7 +76,10 @@ pub struct RunRecord {
     /// Training documents.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub documents: Option<usize>,
-    /// Documents that were left out because they are longer than `data.seq_len`.
+    /// How many documents were left out because they are longer than `data.seq_len`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub documents_too_long_count: Option<usize>,
+    /// The first of those, at most 1,000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub documents_too_long: Option<Vec<LongDocument>>,
     /// Response tokens of the training documents.

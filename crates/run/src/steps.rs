@@ -1,7 +1,7 @@
 //! What each step was trained on: `steps.jsonl`.
 //!
 //! The first line names the documents by their sample numbers, [`StepNames`]; a line a step follows,
-//! [`StepDocuments`], with numbers only. A run that is resumed cuts the file back to its checkpoint, so
+//! [`StepDocuments`], with numbers only. Of data on disk, the lines of the steps have the names. A run that is resumed cuts the file back to its checkpoint, so
 //! that every step is in it once.
 
 use super::{RunError, file};
@@ -30,6 +30,16 @@ pub struct StepDocuments {
     /// The same of the labelled solutions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub labelled: Vec<Vec<usize>>,
+    /// Names that the first line does not have. [`read_steps`] puts them to those.
+    #[serde(default, skip_serializing_if = "StepNames::is_empty")]
+    pub names: StepNames,
+}
+
+impl StepNames {
+    /// True without any name.
+    pub fn is_empty(&self) -> bool {
+        self.documents.is_empty() && self.labelled.is_empty()
+    }
 }
 
 /// The lines of a run's `steps.jsonl`: the names, then all steps in order. A last line that was not
@@ -43,9 +53,15 @@ pub fn read_steps(run: &Path) -> Result<(StepNames, Vec<StepDocuments>), RunErro
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     let mut lines = whole.lines();
     let bad = |e: serde_json::Error| RunError::io("reading", &path)(std::io::Error::other(e));
-    let names = lines.next().map(serde_json::from_str).transpose().map_err(bad)?;
-    let steps = lines
+    let first: Option<StepNames> = lines.next().map(serde_json::from_str).transpose().map_err(bad)?;
+    let mut steps: Vec<StepDocuments> = lines
         .map(|line| serde_json::from_str(line).map_err(bad))
         .collect::<Result<_, _>>()?;
-    Ok((names.unwrap_or_default(), steps))
+    let mut names = first.unwrap_or_default();
+    for step in &mut steps {
+        let own = std::mem::take(&mut step.names);
+        names.documents.extend(own.documents);
+        names.labelled.extend(own.labelled);
+    }
+    Ok((names, steps))
 }

@@ -48,6 +48,8 @@ pub struct Storage {
     models: PathBuf,
     datasets: PathBuf,
     cache: PathBuf,
+    /// Below which tokenised data are.
+    root: PathBuf,
     shared: SharedCache,
     endpoint: Endpoint,
 }
@@ -60,6 +62,7 @@ impl Storage {
             models: expand_home(&paths.models),
             datasets: expand_home(&paths.datasets),
             cache: expand_home(&paths.cache).join("store"),
+            root: expand_home(&paths.cache),
             shared: SharedCache::from_environment(),
             endpoint: Endpoint::from_environment(),
         }
@@ -145,26 +148,38 @@ impl Storage {
         }
     }
 
-    /// What lies in the cache, the last used first.
+    /// What lies in the cache, downloads and tokenised data, the last used first.
     ///
     /// # Errors
     /// [`StorageError::Cache`].
     pub fn cached(&self) -> Result<Vec<CacheEntry>, StorageError> {
-        cache::list(&self.cache)
+        let mut entries = cache::list(&self.cache)?;
+        entries.extend(cache::tokens::list(&self.root)?);
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.used));
+        Ok(entries)
     }
 
     /// Removes from the cache what was used least recently until at most `keep` bytes stay, and
-    /// downloads that broke off; None: those alone. What a process uses stays.
+    /// what broke off; None: that alone. Tokenised data are removed before downloads: they can be made
+    /// again without a network. What a process uses stays.
     ///
     /// # Errors
     /// [`StorageError::Cache`]; also while another process fetches something.
     pub fn clean(&self, keep: Option<ByteSize>, dry_run: bool) -> Result<Cleaned, StorageError> {
-        let keep = keep.map_or(Keep::Complete, |size| Keep::Bytes(size.0));
-        let cleaned = cache::clean(&cache::Layout::new(self.cache.clone()), keep, dry_run)?;
-        cleaned.ok_or_else(|| StorageError::Cache {
+        let layout = cache::Layout::new(self.cache.clone());
+        let downloads = cache::size_of(&layout)?;
+        let of_tokens = keep.map_or(Keep::Complete, |size| Keep::Bytes(size.0.saturating_sub(downloads)));
+        let tokens = cache::tokens::clean(&self.root, of_tokens, dry_run)?;
+        let keep = keep.map_or(Keep::Complete, |size| {
+            Keep::Bytes(size.0.saturating_sub(tokens.kept_bytes))
+        });
+        let cleaned = cache::clean(&layout, keep, dry_run)?;
+        let mut cleaned = cleaned.ok_or_else(|| StorageError::Cache {
             path: self.cache.display().to_string(),
             reason: "a process is adding to it, try again when it is done".into(),
-        })
+        })?;
+        cleaned += tokens;
+        Ok(cleaned)
     }
 
     /// From the cache or from its source. `forever`: what the URI means never changes.

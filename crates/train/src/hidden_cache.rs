@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_comes_back_at_the_tokens_with_a_value_wherever_the_document_is() {
-        let batch = &data(&[(2, 2), (1, 2)]).in_order(1)[0];
+        let batch = &data(&[(2, 2), (1, 2)]).in_order(1).step(0).unwrap()[0];
         let hidden: Vec<f32> = (0..16).map(|x| x as f32).collect();
         let ce: Vec<f32> = (0..8).map(|x| 100.0 + x as f32).collect();
         let mut cache = HiddenCache::default();

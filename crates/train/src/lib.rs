@@ -38,7 +38,7 @@ pub use forward::packed;
 pub use joint_value::{CurrentHead, JointValue};
 pub use kept::Kept;
 pub use learner::{Assets, LoraAssets, WeightedMtp};
-pub use loader::{StepLoader, StepSource};
+pub use loader::{StepLoader, StepResult, StepSource};
 pub use optimizer::{
     AdamW, GradientScale, OptimConfig, PatternError, StatePrecision, UpdateRule, clip_factor, optimizer, rates,
     state_bytes,

@@ -12,6 +12,10 @@ use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
+use wmtp_data::DataError;
+
+/// A step, or why its documents could not be read.
+pub type StepResult = Result<StepBatch, DataError>;
 
 /// Where steps come from: a pure function of (epoch, index), so that training resumes anywhere.
 pub trait StepSource: Send + Sync {
@@ -24,7 +28,7 @@ pub trait StepSource: Send + Sync {
     }
 
     /// The steps of an epoch from the `start`th on.
-    fn steps<'a>(&'a self, epoch: usize, start: usize) -> Box<dyn Iterator<Item = StepBatch> + 'a>;
+    fn steps<'a>(&'a self, epoch: usize, start: usize) -> Box<dyn Iterator<Item = StepResult> + 'a>;
 }
 
 /// A [`StepSource`] seen as a burn data loader. Clones share their position.
@@ -60,7 +64,7 @@ impl StepLoader {
 }
 
 struct Steps<'a> {
-    steps: Box<dyn Iterator<Item = StepBatch> + 'a>,
+    steps: Box<dyn Iterator<Item = StepResult> + 'a>,
     done: usize,
     end: usize,
 }
@@ -73,7 +77,7 @@ impl Iterator for Steps<'_> {
             return None;
         }
         self.done += 1;
-        self.steps.next().map(Ok)
+        self.steps.next().map(|step| step.map_err(DatasetError::new))
     }
 }
 

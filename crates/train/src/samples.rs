@@ -83,25 +83,26 @@ fn split(
     offset: usize,
     tokenizer: &Tokenizer,
 ) -> Result<Split, DataError> {
-    let mut from: Vec<&Tokenized> = data.documents().iter().collect();
-    let short = from.iter().filter(|d| d.tokens.len() <= record.max_tokens).count();
+    let mut from: Vec<(usize, usize)> = data.lengths().enumerate().collect();
+    let short = from.iter().filter(|(_, len)| *len <= record.max_tokens).count();
     if short >= record.documents {
-        from.retain(|d| d.tokens.len() <= record.max_tokens);
+        from.retain(|(_, len)| *len <= record.max_tokens);
     } else {
-        from.sort_by_key(|d| d.tokens.len());
+        from.sort_by_key(|(_, len)| *len);
         from.truncate(record.documents);
     }
     let count = record.documents.min(from.len());
-    let chosen = (0..count)
-        .filter_map(|i| from.get(i * from.len() / count))
-        .map(|document| {
-            let mut document = Tokenized::clone(document);
+    let mut chosen: Vec<Tokenized> = Vec::with_capacity(count);
+    for (index, _) in (0..count).filter_map(|i| from.get(i * from.len() / count)) {
+        if let Some(document) = data.document(*index)? {
+            let mut document = document.into_owned();
             document.sample += offset;
-            document
-        });
-    let chosen: Vec<Tokenized> = chosen.collect();
+            chosen.push(document);
+        }
+    }
     // A row at a time: no more memory than a micro-batch takes.
-    let batches = Dataset::from_tokenized(chosen, data.seq_len(), true)?.in_order(1);
+    let rows = Dataset::from_tokenized(chosen, data.seq_len(), true)?.in_order(1);
+    let batches: Vec<Batch> = rows.batches().collect::<Result<_, _>>()?;
     let documents = batches
         .iter()
         .flat_map(|batch| batch.documents.iter().map(move |d| (batch, d)));

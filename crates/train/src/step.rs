@@ -5,8 +5,8 @@ use burn::{
     tensor::ExecutionError,
     train::{ItemLazy, TrainOutput},
 };
-use std::sync::Arc;
-use wmtp_data::{Batch, Dataset};
+use std::{collections::BTreeMap, sync::Arc};
+use wmtp_data::{Batch, DataError, Dataset};
 use wmtp_run::StepNames;
 use wmtp_scorer::{ScorerError, WeightStats, critic::Observations};
 
@@ -98,14 +98,35 @@ impl ItemLazy for StepOutput {
 }
 
 /// The document names of a training set and, where a value head is trained along, of its labelled solutions.
-pub fn step_names(train: &Dataset, labelled: Option<&Dataset>) -> StepNames {
-    let names = |data: &Dataset| {
-        let documents = data.documents().iter();
-        documents.map(|d| (d.sample, d.name.clone())).collect()
+/// Documents on disk are named step by step instead ([`names_of`]): there may be millions.
+///
+/// # Errors
+/// None: documents in memory can be read.
+pub fn step_names(train: &Dataset, labelled: Option<&Dataset>) -> Result<StepNames, DataError> {
+    let names = |data: &Dataset| -> Result<_, DataError> {
+        let documents = data.documents().take_while(|_| !data.on_disk());
+        documents
+            .map(|document| document.map(|d| (d.sample, d.name.clone())))
+            .collect()
+    };
+    Ok(StepNames {
+        documents: names(train)?,
+        labelled: labelled.map(names).transpose()?.unwrap_or_default(),
+    })
+}
+
+/// The names of a step's documents that `known` does not have.
+pub(super) fn names_of(step: &StepBatch, known: &StepNames) -> StepNames {
+    let names = |micro: &[Batch], known: &BTreeMap<usize, String>| {
+        let documents = micro.iter().flat_map(|batch| &batch.documents);
+        documents
+            .filter(|document| !known.contains_key(&document.sample))
+            .map(|document| (document.sample, document.name.clone()))
+            .collect()
     };
     StepNames {
-        documents: names(train),
-        labelled: labelled.map(names).unwrap_or_default(),
+        documents: names(&step.micro_batches, &known.documents),
+        labelled: names(&step.labelled, &known.labelled),
     }
 }
 

@@ -83,18 +83,18 @@ impl ValueLearner {
         })
     }
 
-    /// Keeps the hidden states of documents that come again in later epochs, up to 1 GiB. A resumed stage computes
-    /// those that it saw in its first epoch, `seen` in their order, as it did then, so that it ends bit for bit as
-    /// one that was not interrupted.
+    /// Keeps the hidden states of documents that come again in later epochs, up to 1 GiB.
+    pub fn keep_hidden_states(&mut self) {
+        self.frozen.learned = Some(Arc::default());
+    }
+
+    /// Computes the hidden states of micro-batches that an interrupted stage saw in its first epoch, as it did
+    /// then, so that it ends bit for bit as one that was not interrupted.
     ///
     /// # Errors
     /// The device fails.
-    pub fn with_cache(mut self, seen: impl Iterator<Item = Batch>) -> Result<Self, ScorerError> {
-        self.frozen.learned = Some(Arc::default());
-        for batch in seen {
-            self.hidden_again(&batch)?;
-        }
-        Ok(self)
+    pub fn see(&self, batches: &[Batch]) -> Result<(), ScorerError> {
+        batches.iter().try_for_each(|batch| self.hidden_again(batch).map(drop))
     }
 
     /// Hidden states to learn from, `[B, S, D]`: kept ones if all are there, else computed, and kept.

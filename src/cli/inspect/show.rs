@@ -2,15 +2,16 @@
 
 use crate::{
     cli::{
-        Failure, Output,
+        Failure, Lines, Output,
         common::{ModelSource, data_source, resolve_model},
     },
     data::{Tokenized, Tokenizer},
-    pipeline,
+    paths::expand_home,
+    pipeline::{self, DataStore},
     settings::Settings,
 };
 use serde_json::{Value, json};
-use std::{fmt::Write, io::IsTerminal, path::Path};
+use std::{fmt::Write, io::IsTerminal, path::Path, sync::Arc};
 
 /// A document's tokens: their texts, whether they are trained, and the weights that the data give them.
 struct Shown {
@@ -96,11 +97,12 @@ pub fn show(settings: &Settings, number: usize, page: Option<&Path>, output: &Ou
     config.source = config
         .source
         .try_map(|name| data_source(name, &settings.config, output))?;
-    let splits = pipeline::training_documents(&config, &tokenizer)?;
-    let documents = splits.train.documents().iter().take(number);
+    let store = DataStore::new(expand_home(&settings.config.paths.cache), Arc::new(Lines));
+    let splits = pipeline::training_documents(&config, &tokenizer, &store)?;
+    let documents = splits.train.documents().take(number);
     let shown: Vec<Shown> = documents
-        .map(|document| Shown::of(document, &tokenizer))
-        .collect::<Result<_, _>>()?;
+        .map(|document| Shown::of(&*document?, &tokenizer))
+        .collect::<Result<_, Failure>>()?;
     if let Some(path) = page {
         std::fs::write(path, html(&shown))
             .map_err(|error| Failure::failed(format!("cannot write `{}`: {error}", path.display())))?;
@@ -110,10 +112,10 @@ pub fn show(settings: &Settings, number: usize, page: Option<&Path>, output: &Ou
     let mut text = format!(
         "{} documents to train on, {} held out; {} prompt tokens, {} trained tokens; {} left out as too long\n",
         report.documents,
-        splits.valid.documents().len(),
+        splits.valid.len(),
         report.prompt_tokens,
         report.response_tokens,
-        report.dropped.len()
+        report.too_long
     );
     for document in &shown {
         let _ = write!(text, "\n{}\n{}\n", document.title(), document.text(colours));
@@ -121,10 +123,10 @@ pub fn show(settings: &Settings, number: usize, page: Option<&Path>, output: &Ou
     output.result(
         &json!({
             "documents": report.documents,
-            "held_out": splits.valid.documents().len(),
+            "held_out": splits.valid.len(),
             "prompt_tokens": report.prompt_tokens,
             "trained_tokens": report.response_tokens,
-            "too_long": report.dropped.len(),
+            "too_long": report.too_long,
             "shown": shown.iter().map(Shown::json).collect::<Vec<_>>(),
         }),
         text.trim_end(),

@@ -16,7 +16,7 @@ mod whole;
 pub use row::{Row, Rows};
 pub use whole::{WholeRow, WholeRows};
 
-use crate::{DataError, Record};
+use crate::{DataError, FileHashes, Record};
 use format::{DataFile, Kind, wrong};
 use row::listed;
 use schema::Mapping;
@@ -82,6 +82,15 @@ pub trait Dataset: Send + Sync {
     /// # Errors
     /// Content that cannot be read.
     fn hash(&self) -> Result<String, DataError>;
+
+    /// The same, with hashes of large files that do not change remembered in `files`.
+    ///
+    /// # Errors
+    /// As [`Self::hash`].
+    fn content_hash(&self, files: &FileHashes) -> Result<String, DataError> {
+        let _ = files;
+        self.hash()
+    }
 
     /// The number of its rows, where it is known without reading all of them.
     fn len_hint(&self) -> Option<usize> {
@@ -218,6 +227,11 @@ impl Source {
     /// # Errors
     /// A file that cannot be read.
     pub fn hash(&self) -> Result<String, DataError> {
+        self.hash_by(&mut DataFile::hash)
+    }
+
+    /// The hash, with those of the files by `of_file`.
+    fn hash_by(&self, of_file: &mut dyn FnMut(&DataFile) -> Result<String, DataError>) -> Result<String, DataError> {
         let mut hash = Sha256::new_with_prefix(READER);
         for (name, column) in &self.options.columns {
             for text in [name, column] {
@@ -226,25 +240,31 @@ impl Source {
             }
         }
         hash.update(format!("max_rows {:?}", self.options.max_rows));
-        let mut buffer = vec![0; 1 << 20];
         for file in &self.files {
-            let unreadable = |source| DataError::Read {
-                path: file.path.clone(),
-                source,
-            };
-            let mut reader = File::open(&file.path).map_err(unreadable)?;
-            // Text and JSON in the same bytes are different records.
-            let mut content = Sha256::new_with_prefix(format!("{:?}", file.kind));
-            loop {
-                let read = reader.read(&mut buffer).map_err(unreadable)?;
-                if read == 0 {
-                    break;
-                }
-                content.update(buffer.get(..read).unwrap_or_default());
-            }
-            hash.update(content.finalize());
+            hash.update(of_file(file)?);
         }
         Ok(hex::encode(hash.finalize()))
+    }
+}
+
+impl DataFile {
+    /// SHA-256 (hex) of the file's bytes and of what they are read as.
+    fn hash(&self) -> Result<String, DataError> {
+        let unreadable = |source| DataError::Read {
+            path: self.path.clone(),
+            source,
+        };
+        let mut reader = File::open(&self.path).map_err(unreadable)?;
+        // Text and JSON in the same bytes are different records.
+        let mut content = Sha256::new_with_prefix(format!("{:?}", self.kind));
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            let read = reader.read(&mut buffer).map_err(unreadable)?;
+            if read == 0 {
+                return Ok(hex::encode(content.finalize()));
+            }
+            content.update(buffer.get(..read).unwrap_or_default());
+        }
     }
 }
 
@@ -259,6 +279,17 @@ impl Dataset for Source {
 
     fn hash(&self) -> Result<String, DataError> {
         Self::hash(self)
+    }
+
+    fn content_hash(&self, files: &FileHashes) -> Result<String, DataError> {
+        // Names of documents are those of files.
+        let mut shown = String::new();
+        let hash = self.hash_by(&mut |file| {
+            shown.push_str(&file.shown);
+            shown.push('\n');
+            files.of(&file.path, &format!("{:?}", file.kind), || file.hash())
+        })?;
+        Ok(format!("{hash} {shown}"))
     }
 
     fn len_hint(&self) -> Option<usize> {

@@ -6,6 +6,7 @@
 
 mod added;
 mod class;
+mod fingerprint;
 mod sentencepiece;
 mod special;
 

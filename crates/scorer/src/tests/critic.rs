@@ -136,6 +136,8 @@ fn batches() -> (Vec<Batch>, Vec<Vec<f32>>) {
             Dataset::from_tokenized(documents.collect(), 8, true)
                 .unwrap()
                 .in_order(4)
+                .step(0)
+                .unwrap()
                 .remove(0)
         })
         .collect();
@@ -369,6 +371,8 @@ fn pairs_are_compared_within_their_problem() {
     let batch = Dataset::from_tokenized(documents, 10, true)
         .unwrap()
         .in_order(1)
+        .step(0)
+        .unwrap()
         .remove(0);
     // Values of the response tokens 0.9 | 0.8, 0.95 | 0.2 | 0.1: 2 of 3 pairs are in order, one by a
     // tie in the second set of figures.

@@ -10,7 +10,7 @@ use wmtp_data::{Batch, Dataset, Tokenized};
 
 /// A batch with all documents, given as (prompt length, response length), in rows of `seq_len`.
 fn batch(sizes: &[(usize, usize)], seq_len: usize) -> Batch {
-    dataset(sizes, seq_len).in_order(usize::MAX).remove(0)
+    dataset(sizes, seq_len).in_order(usize::MAX).step(0).unwrap().remove(0)
 }
 
 /// Documents as [`batch`] takes them.

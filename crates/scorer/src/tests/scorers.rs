@@ -104,7 +104,10 @@ fn shuffling_moves_weights_inside_groups_and_keeps_them_all() {
 #[test]
 fn shuffling_over_a_step_reaches_all_its_micro_batches_alike() {
     let sizes = [(2, 30), (1, 25), (1, 20), (3, 31)];
-    let rows = |micro_batch| super::dataset(&sizes, 34).in_order(micro_batch);
+    let rows = |micro_batch| {
+        let rows = super::dataset(&sizes, 34).in_order(micro_batch);
+        rows.batches().collect::<Result<Vec<_>, _>>().unwrap()
+    };
     let scores = |batches: &[Batch], over| {
         let mut scorer = Shuffled::new(Box::new(Position), over, 5);
         let score = batches.iter().map(|batch| scorer.score(&input(batch, None)).unwrap());

@@ -16,7 +16,7 @@ use std::{
 /// A file or directory in the cache.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CacheEntry {
-    /// What it was asked for by; several URIs may be the same thing.
+    /// What it was asked for by; several URIs may be the same thing. Of tokenised data, their sources.
     pub uris: Vec<String>,
     /// Where it lies.
     pub path: PathBuf,
@@ -30,9 +30,9 @@ pub struct CacheEntry {
     pub in_use: bool,
     /// The same as the file system has it: several uses may fall into one second.
     #[serde(skip)]
-    time: SystemTime,
+    pub(super) time: SystemTime,
     #[serde(skip)]
-    tree: String,
+    pub(super) tree: String,
 }
 
 /// What was removed.
@@ -40,7 +40,7 @@ pub struct CacheEntry {
 pub struct Cleaned {
     /// Entries.
     pub removed: usize,
-    /// Downloads that had broken off.
+    /// Downloads and tokenised data that had broken off.
     pub partial: usize,
     /// Bytes that this freed.
     pub freed_bytes: u64,
@@ -48,6 +48,16 @@ pub struct Cleaned {
     pub kept_bytes: u64,
     /// Entries that stay because a process uses them.
     pub in_use: usize,
+}
+
+impl std::ops::AddAssign for Cleaned {
+    fn add_assign(&mut self, other: Self) {
+        self.removed += other.removed;
+        self.partial += other.partial;
+        self.freed_bytes += other.freed_bytes;
+        self.kept_bytes += other.kept_bytes;
+        self.in_use += other.in_use;
+    }
 }
 
 /// What may stay.
@@ -108,10 +118,7 @@ pub(crate) fn clean(layout: &Layout, keep: Keep, dry_run: bool) -> Result<Option
         dry_run,
         cleaned: Cleaned::default(),
     };
-    let mut size: u64 = 0;
-    for blob in files(&layout.blobs())? {
-        size += bytes(&blob);
-    }
+    let mut size = size_of(layout)?;
     let mut users = Users::count(layout)?;
     let most = match keep {
         Keep::Bytes(most) => most,
@@ -132,6 +139,11 @@ pub(crate) fn clean(layout: &Layout, keep: Keep, dry_run: bool) -> Result<Option
     }
     cleaner.cleaned.kept_bytes = size;
     Ok(Some(cleaner.cleaned))
+}
+
+/// Bytes of all downloads.
+pub(crate) fn size_of(layout: &Layout) -> Result<u64, StorageError> {
+    Ok(files(&layout.blobs())?.iter().map(|blob| bytes(blob)).sum())
 }
 
 /// How many trees use each blob: by their files' numbers, where the system has them.

@@ -14,9 +14,10 @@
 mod clean;
 mod download;
 mod layout;
+pub(super) mod tokens;
 
 pub use clean::{CacheEntry, Cleaned};
-pub(super) use clean::{Keep, clean};
+pub(super) use clean::{Keep, clean, size_of};
 pub(super) use download::blobs;
 pub(super) use layout::Layout;
 

@@ -4,7 +4,7 @@ use crate::{
     Plan, Samples, Stage, StepBatch, StepLoader, StepOutput, TrainError, Trainable, grads,
     optimizer::{GradientScale, clip_factor, optimizer, rates},
     progress,
-    step::sample_numbers,
+    step::{names_of, sample_numbers},
 };
 use burn::{
     data::dataloader::Progress,
@@ -144,6 +144,7 @@ impl<M: Trainable> Session<'_, M> {
         let documents = StepDocuments {
             documents: sample_numbers(&dump.micro_batches),
             labelled: sample_numbers(&dump.labelled),
+            names: names_of(&dump, &self.setup.names),
             ..StepDocuments::default()
         };
         let TrainOutput { grads, item } = TrainStep::step(self.model(), batch);
