@@ -43,8 +43,8 @@ fn train(home: &Path, name: &str, data: &str, sets: &[&str]) -> Value {
         command.args(["--set", set]);
     }
     succeed(&mut command);
-    let run = fs::read(home.join("runs").join(name).join("run.json")).unwrap();
-    serde_json::from_slice(&run).unwrap()
+    let run = fs::read(home.join("runs").join(name).join("run.json")).expect("a record");
+    serde_json::from_slice(&run).expect("JSON")
 }
 
 #[test]

@@ -81,7 +81,7 @@ pub(super) struct Prepared {
     pub total_steps: usize,
     pub epochs: usize,
     /// Finds the labels, where the recipe says so.
-    rewards: Option<Rewards>,
+    pub rewards: Option<Rewards>,
 }
 
 impl Prepared {

@@ -5,14 +5,16 @@ use crate::{
     data::{DataConfig, Record},
     eval::{
         EvalError,
-        label::{LabelProgress, Labeller},
+        label::{FoundVerdicts, LabelProgress, Labeller},
         sandbox::{Sandbox, SandboxError},
     },
+    run::file,
     scorer::Reward,
     stop::Stop,
     train::Progress,
 };
 use std::{
+    fs,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -50,11 +52,22 @@ impl Rewards {
             other => PipelineError::Eval(EvalError::Sandbox(other)),
         })?;
         let e = &request.recipe.eval;
+        let labeller = Labeller::new(sandbox, e.limits(), e.verdicts(&request.cache()).as_deref());
+        let found = request.resume.as_deref().map(|run| fs::read(run.join(file::LABELS)));
+        if let Some(found) = found.and_then(Result::ok) {
+            // What cannot be read is found again.
+            labeller.know(serde_json::from_slice(&found).unwrap_or_default());
+        }
         Ok(Some(Self {
-            labeller: Labeller::new(sandbox, e.limits(), e.verdicts(&request.cache()).as_deref()),
+            labeller,
             stop: request.stop.clone(),
             progress: request.progress.clone(),
         }))
+    }
+
+    /// The verdicts found, for the run's directory.
+    pub fn found(&self) -> FoundVerdicts {
+        self.labeller.found()
     }
 
     /// Gives every sample a reward.

@@ -17,6 +17,9 @@ pub(super) fn create_run(request: &Request, prepared: &Prepared, model_hash: &st
     let run = RunDir::create(&request.runs(), &request.run_name)?;
     run.write_text(file::CONFIG, &request.config.to_yaml())?;
     run.write_text(file::RECIPE, &recipe_yaml)?;
+    if let Some(rewards) = &prepared.rewards {
+        run.write_json(file::LABELS, &rewards.found())?;
+    }
     let report = prepared.splits.train.report();
     let too_long = report.dropped.iter().map(|(name, tokens)| LongDocument {
         name: name.clone(),

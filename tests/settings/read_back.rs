@@ -40,7 +40,12 @@ fn scorer() -> impl Strategy<Value = ScorerConfig> {
             })
         });
     let critic = (
-        prop_oneof![Just(Reward::Verified), Just(Reward::Pseudo), Just(Reward::RewardModel)],
+        prop_oneof![
+            Just(Reward::Verified),
+            Just(Reward::Tests),
+            Just(Reward::Pseudo),
+            Just(Reward::RewardModel)
+        ],
         prop_oneof![
             Just(Spread::Terminal),
             Just(Spread::Uniform),
@@ -75,6 +80,7 @@ fn scorer() -> impl Strategy<Value = ScorerConfig> {
                     epochs: n.0,
                     max_solutions: 7 * n.1,
                     max_steps: n.1,
+                    max_solutions: n.1,
                     patience: n.1 / 9,
                     batch: n.2,
                     lr,

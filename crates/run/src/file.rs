@@ -40,6 +40,8 @@ pub const PRETRAIN: &str = "pretrain";
 pub const PRETRAIN_REPORT: &str = "pretrain/report.json";
 /// A line for every step and validation of that stage.
 pub const PRETRAIN_METRICS: &str = "pretrain/metrics.jsonl";
+/// Verdicts on the data's programs, where the run found its labels by running them.
+pub const LABELS: &str = "labels.json";
 /// The critic's value stage.
 pub const VALUE_STAGE: &str = "critic";
 /// What the value stage learned.

@@ -13,7 +13,7 @@ mod rewards;
 
 pub use candidate::Candidate;
 pub use file::{LabelReport, label_file};
-pub use rewards::Labeller;
+pub use rewards::{FoundVerdicts, Labeller};
 
 use super::{
     EvalError, Judge, Judgement, Verdict,

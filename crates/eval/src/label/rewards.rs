@@ -6,13 +6,17 @@ use crate::{
     sandbox::{Limits, Sandbox},
 };
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     path::Path,
     sync::{Mutex, PoisonError},
     thread,
 };
 use wmtp_base::stop::Stop;
 use wmtp_data::Record;
+
+/// Verdicts and why a pass is suspect, by what decides them: kept with a run, so that it has the same labels when it
+/// is resumed.
+pub type FoundVerdicts = BTreeMap<String, (String, Option<String>)>;
 
 /// Finds rewards by running, each once: asked again for the same records, it gives the same rewards, also where a
 /// verdict does not repeat.
@@ -31,6 +35,26 @@ impl Labeller {
             limits,
             cache: cache.map(VerdictCache::new),
             known: Mutex::default(),
+        }
+    }
+
+    /// The verdicts found so far.
+    pub fn found(&self) -> FoundVerdicts {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let verdict = |(key, judgement): (&String, &Judgement)| {
+            let found = (judgement.verdict.to_string(), judgement.suspicion.clone());
+            (key.clone(), found)
+        };
+        known.iter().map(verdict).collect()
+    }
+
+    /// Takes these verdicts as found; what is no verdict is found again.
+    pub fn know(&self, found: FoundVerdicts) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, (result, suspicion)) in found {
+            if let Ok(verdict) = result.parse() {
+                known.insert(key, Judgement::of(verdict, suspicion));
+            }
         }
     }
 

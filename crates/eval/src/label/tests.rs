@@ -305,6 +305,16 @@ fn rewards_of_records_are_found_once() {
         .label(&mut again, &Stop::default(), &|_| panic!("nothing is run again"))
         .unwrap();
     assert_eq!(again, labelled);
+    // As a run that is resumed knows them.
+    let other = Labeller::new(Sandbox::new().unwrap(), home.limits, None);
+    let found = labeller.found();
+    assert_eq!(found.values().filter(|(result, _)| result == "timeout").count(), 1);
+    other.know(found);
+    let mut resumed = records();
+    other
+        .label(&mut resumed, &Stop::default(), &|_| panic!("nothing is run again"))
+        .unwrap();
+    assert_eq!(resumed, labelled);
     let mut without = records();
     without[0].tests = None;
     let error = labeller
