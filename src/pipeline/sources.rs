@@ -77,7 +77,10 @@ pub(super) fn rewarded(
     let mut ends = Vec::with_capacity(opened.len());
     for source in &opened {
         for record in source.rows.records() {
-            records.push(record?);
+            let record = record?;
+            if config.reads(&record) {
+                records.push(record);
+            }
         }
         ends.push(records.len());
     }

@@ -78,7 +78,6 @@ fn scorer() -> impl Strategy<Value = ScorerConfig> {
                     initial_value: if zero { InitialValue::Zero } else { InitialValue::Prompt },
                     value: if joint { ValueUse::Joint } else { ValueUse::Frozen },
                     epochs: n.0,
-                    max_solutions: 7 * n.1,
                     max_steps: n.1,
                     max_solutions: n.1,
                     patience: n.1 / 9,

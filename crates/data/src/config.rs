@@ -1,4 +1,4 @@
-use super::{Choice, Clock, Sources, SpecialInText, SpecialTokens, Tokenizer, TrainOn};
+use super::{Choice, Clock, Record, Sources, SpecialInText, SpecialTokens, Tokenizer, TrainOn};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -25,6 +25,10 @@ pub struct DataConfig {
     /// At most this many rows of each source of your own data are read; all if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_rows: Option<usize>,
+    /// Programming languages that are read, in lower case (`[python]`): rows that name another one are left out; all
+    /// if empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub languages: Vec<String>,
     /// Which turns of a conversation are trained.
     pub train_on: TrainOn,
     /// What becomes of a document of your own data that is longer than `seq_len` tokens. Plain text is always cut.
@@ -75,6 +79,7 @@ impl Default for DataConfig {
             split: None,
             valid_share: 0.05,
             max_rows: None,
+            languages: Vec::new(),
             train_on: TrainOn::Assistant,
             too_long: TooLong::Drop,
             text: Vec::new(),
@@ -106,6 +111,12 @@ impl DataConfig {
         if let (None, Some(date)) = (&self.chat_date, tokenizer.chat_date()) {
             self.chat_date = Some(date.to_string());
         }
+    }
+
+    /// Whether a row is in one of [`Self::languages`], or names none.
+    pub fn reads(&self, record: &Record) -> bool {
+        let language = record.language.as_ref();
+        self.languages.is_empty() || language.is_none_or(|language| self.languages.contains(language))
     }
 
     /// The tokenizer with `chat_date` for its chat template; unchanged if there is none.

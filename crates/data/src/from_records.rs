@@ -137,6 +137,7 @@ impl Task<'_> {
             Holding::Least(least) => unit(hash) == least,
         };
         let preparation = Preparation {
+            config: self.config,
             rendering: Rendering::new(self.config, self.tokenizer),
             spelling: Spelling::of(self.tokenizer),
             index: Index::of(self.evaluation),

@@ -1,7 +1,7 @@
 //! Records of a source, rendered on all cores while the next ones are read. Holds a few megabytes of rows.
 
 use super::{
-    Body, DataError, Record, Rendering, Rows, Tokenized, Wanted,
+    Body, DataConfig, DataError, Record, Rendering, Rows, Tokenized, Wanted,
     chat::content,
     decontaminate::{Index, TextOverlap},
     example::Spelling,
@@ -20,6 +20,7 @@ pub(super) type ProblemHash = [u8; 16];
 
 /// How rows are rendered, compared and divided.
 pub(super) struct Preparation<'a> {
+    pub config: &'a DataConfig,
     pub rendering: Rendering,
     pub spelling: Spelling<'a>,
     pub index: Index,
@@ -63,7 +64,9 @@ impl Preparation<'_> {
         source: &Rows<'_>,
         take: &mut dyn FnMut(Vec<PreparedRow>) -> Result<bool, DataError>,
     ) -> Result<(), DataError> {
-        let mut records = source.source.records();
+        let config = self.config;
+        let records = source.source.records();
+        let mut records = records.filter(|record| record.as_ref().map_or(true, |record| config.reads(record)));
         thread::scope(|scope| {
             let (send, receive) = sync_channel(1);
             scope.spawn(move || {

@@ -304,3 +304,17 @@ fn line_ends_are_lf() {
     // Half of a CRLF at the end goes; one in the middle is part of the text.
     assert_eq!(unix_line_ends("a\rb\r"), "a\rb");
 }
+
+#[test]
+fn rows_in_other_languages_are_left_out() {
+    let mut record = LabelledSource::Condefects.pairs().unwrap()[0].code_alone();
+    let of = |languages: &[&str]| crate::DataConfig {
+        languages: languages.iter().map(|language| language.to_string()).collect(),
+        ..crate::DataConfig::default()
+    };
+    assert_eq!(record.language.as_deref(), Some("python"));
+    assert!(of(&[]).reads(&record) && of(&["cpp", "python"]).reads(&record));
+    assert!(!of(&["cpp"]).reads(&record));
+    record.language = None;
+    assert!(of(&["cpp"]).reads(&record));
+}

@@ -52,6 +52,7 @@ fn settings(config: &DataConfig) -> String {
         split,
         valid_share,
         max_rows,
+        languages,
         train_on,
         too_long,
         text: _, // by content
@@ -67,6 +68,6 @@ fn settings(config: &DataConfig) -> String {
         i_know_this_trains_on_evaluation_data,
     } = config;
     format!(
-        "{columns:?} {split:?} {valid_share} {max_rows:?} {train_on:?} {too_long:?} {prompt:?} {seq_len} {i_know_this_trains_on_evaluation_data}"
+        "{columns:?} {split:?} {valid_share} {max_rows:?} {languages:?} {train_on:?} {too_long:?} {prompt:?} {seq_len} {i_know_this_trains_on_evaluation_data}"
     )
 }

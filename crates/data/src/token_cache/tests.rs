@@ -238,7 +238,7 @@ fn of_a_few_problems_one_is_held_out_on_disk_as_in_memory() {
 #[test]
 fn everything_that_decides_the_documents_has_a_cache_of_its_own() {
     let dir = tempfile::tempdir().unwrap();
-    let changes: [(&str, &dyn Fn(&mut Trial)); 12] = [
+    let changes: [(&str, &dyn Fn(&mut Trial)); 13] = [
         ("nothing", &|_| {}),
         ("content", &|t| t.rows.hash = "content 2"),
         ("seq_len", &|t| t.config.seq_len = 127),
@@ -248,6 +248,7 @@ fn everything_that_decides_the_documents_has_a_cache_of_its_own() {
         ("columns", &|t| {
             t.config.columns = BTreeMap::from([("prompt".into(), "q".into())])
         }),
+        ("languages", &|t| t.config.languages = vec!["python".into()]),
         ("max_rows", &|t| t.config.max_rows = Some(500)),
         ("valid_share", &|t| t.config.valid_share = 0.21),
         ("wanted", &|t| t.wanted = Wanted::Labelled),

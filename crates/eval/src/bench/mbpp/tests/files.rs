@@ -123,12 +123,8 @@ fn the_critic_learns_from_matched_pairs() {
     }
     let splits = training::solutions(&DataConfig::default(), &micro()).unwrap();
     let named = |name: &str| {
-        splits
-            .train
-            .documents()
-            .iter()
-            .find(|d| d.name == name)
-            .map(|d| d.reward)
+        let mut documents = splits.train.documents().map(|document| document.unwrap());
+        documents.find(|d| d.name == name).map(|d| d.reward)
     };
     assert_eq!(named("mbpp/603/0-right"), Some(Some(1.0)));
     assert_eq!(named("mbpp/603/1-wrong"), Some(Some(0.0)));
