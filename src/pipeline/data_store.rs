@@ -2,6 +2,7 @@
 
 use crate::{
     data::{CacheEvent, TokenCache},
+    stop::Stop,
     train::Progress,
 };
 use std::{
@@ -18,12 +19,13 @@ const EVERY: Duration = Duration::from_secs(5);
 pub struct DataStore {
     cache: PathBuf,
     progress: Arc<dyn Progress>,
+    stop: Stop,
 }
 
 impl DataStore {
-    /// Below `cache` (`paths.cache`).
-    pub fn new(cache: PathBuf, progress: Arc<dyn Progress>) -> Self {
-        Self { cache, progress }
+    /// Below `cache` (`paths.cache`). Who asks `stop` ends tokenising.
+    pub fn new(cache: PathBuf, progress: Arc<dyn Progress>, stop: Stop) -> Self {
+        Self { cache, progress, stop }
     }
 
     /// Hands the token cache to `read`, and shows what happens.
@@ -43,7 +45,7 @@ impl DataStore {
                 self.show(event, started.elapsed());
             }
         };
-        read(&TokenCache::below(&self.cache, &report))
+        read(&TokenCache::below(&self.cache, &report).with_stop(&|| self.stop.is_asked()))
     }
 
     fn show(&self, event: CacheEvent<'_>, elapsed: Duration) {
@@ -63,7 +65,7 @@ fn sentence(event: CacheEvent<'_>, elapsed: Duration) -> String {
                 format!(" of {of} ({:.0}%)", 100.0 * share)
             });
             format!(
-                "tokenizing: {rows}{of} rows, {:.1} million tokens, {:.2} million a second",
+                "tokenising: {rows}{of} rows, {:.1} million tokens, {:.2} million a second",
                 tokens as f64 / 1e6,
                 tokens as f64 / 1e6 / elapsed.as_secs_f64().max(1e-9)
             )
@@ -95,11 +97,11 @@ mod tests {
         let after = Duration::from_secs(2);
         assert_eq!(
             sentence(of(Some(2000)), after),
-            "tokenizing: 500 of 2000 (25%) rows, 3.0 million tokens, 1.50 million a second"
+            "tokenising: 500 of 2000 (25%) rows, 3.0 million tokens, 1.50 million a second"
         );
         assert_eq!(
             sentence(of(None), after),
-            "tokenizing: 500 rows, 3.0 million tokens, 1.50 million a second"
+            "tokenising: 500 rows, 3.0 million tokens, 1.50 million a second"
         );
         assert_eq!(
             sentence(CacheEvent::Begun(Path::new("/c/tokens/k")), after),

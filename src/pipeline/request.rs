@@ -60,7 +60,7 @@ impl Request {
 
     /// Where tokenised data are kept.
     pub fn data_store(&self) -> DataStore {
-        DataStore::new(self.cache(), self.progress.clone())
+        DataStore::new(self.cache(), self.progress.clone(), self.stop.clone())
     }
 
     /// Parent of the run directory.

@@ -16,7 +16,7 @@ use wmtp_data::{
     splits,
 };
 
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 5;
 
 fn text(record: &Record) -> String {
     match record.samples.first().map(|sample| &sample.body) {

@@ -4,12 +4,12 @@
 //! by itself, Python comments and all white space left out. What is recognised are copies and
 //! near copies; a solution rewritten with other names is not.
 
-use super::{DataError, Example};
+use super::{DataError, Example, seeded::mix};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, hash_map::DefaultHasher},
-    hash::{Hash, Hasher},
+    collections::{BTreeMap, HashMap, HashSet},
+    hash::{BuildHasher, Hasher},
 };
 
 /// Tokens in an n-gram.
@@ -107,8 +107,11 @@ pub fn compare(samples: &[Example], evaluation: &[EvaluationProblem]) -> Overlap
 #[derive(Clone, Debug, Default)]
 pub struct Index {
     names: Vec<String>,
-    programs: HashMap<Vec<String>, usize>,
-    ngrams: HashMap<u64, Vec<usize>>,
+    /// Each problem's program in normal form.
+    programs: Vec<Vec<String>>,
+    /// Problems by the hash of that.
+    by_program: HashMap<u64, Vec<usize>>,
+    ngrams: HashMap<u64, Vec<usize>, Spread>,
 }
 
 /// What one sample shares with the evaluation problems: its copy, or its largest share.
@@ -123,11 +126,10 @@ impl Index {
         let mut index = Self::default();
         for (number, problem) in evaluation.iter().enumerate() {
             index.names.push(problem.name.clone());
-            let code = normalised_code(&problem.code);
-            if !code.is_empty() {
-                index.programs.entry(code).or_insert(number);
-            }
-            for gram in grams(&problem.task, &problem.code) {
+            index.programs.push(normalised_code(&problem.code));
+            let text = Hashed::of(&problem.task, &problem.code);
+            index.by_program.entry(text.program()).or_default().push(number);
+            for gram in text.grams() {
                 index.ngrams.entry(gram).or_default().push(number);
             }
         }
@@ -180,7 +182,8 @@ impl Index {
     }
 
     fn shared(&self, sample: &Example, at_least: usize) -> Option<Shared> {
-        let own = grams(&sample.task, &sample.code);
+        let text = Hashed::of(&sample.task, &sample.code);
+        let own = text.grams();
         let mut shared: BTreeMap<usize, usize> = BTreeMap::new();
         if own.len() >= at_least {
             for index in own.iter().filter_map(|gram| self.ngrams.get(gram)).flatten() {
@@ -191,8 +194,7 @@ impl Index {
             .into_iter()
             .max_by_key(|&(index, count)| (count, std::cmp::Reverse(index)))
             .and_then(|(index, count)| Some((self.names.get(index)?.as_str(), count as f64 / own.len() as f64)));
-        let equal = self.programs.get(&normalised_code(&sample.code));
-        let equal = equal.and_then(|&index| self.names.get(index)).map(String::as_str);
+        let equal = self.equal(&text, sample).map(String::as_str);
         let share = most.map_or(0.0, |(_, share)| share);
         match (equal, most) {
             (None, None) => None,
@@ -204,6 +206,15 @@ impl Index {
                 share,
             })),
         }
+    }
+    /// The first problem with the sample's program.
+    fn equal(&self, text: &Hashed, sample: &Example) -> Option<&String> {
+        let problems = self.by_program.get(&text.program())?;
+        let code = Some(normalised_code(&sample.code)).filter(|code| !code.is_empty());
+        let equal = problems
+            .iter()
+            .find(|&&number| self.programs.get(number) == code.as_ref());
+        self.names.get(*equal?)
     }
 }
 
@@ -277,7 +288,7 @@ pub fn parts(file: &Example) -> Vec<Example> {
             task: file.task.clone(),
             ..*file
         })
-        .filter(|part| normalised_code(&part.code).len() >= N)
+        .filter(|part| lexical(&without_comments(&part.code)).nth(N - 1).is_some())
         .collect()
 }
 
@@ -286,18 +297,93 @@ pub fn normalised_code(code: &str) -> Vec<String> {
     lexical(&without_comments(code)).map(str::to_owned).collect()
 }
 
-/// Distinct n-grams of task and code, each as a 64-bit hash.
-fn grams(task: &str, code: &str) -> HashSet<u64> {
-    let code = without_comments(code);
-    // Each token is hashed once, and an n-gram is a hash of hashes.
-    let tokens: Vec<u64> = lexical(task).chain(lexical(&code)).map(hashed).collect();
-    tokens.windows(N).map(hashed).collect()
+/// The lexical tokens of a sample as hashes.
+struct Hashed {
+    /// Those of the task, then those of the code.
+    tokens: Vec<u64>,
+    /// Where the code begins.
+    code: usize,
 }
 
-fn hashed<T: Hash + ?Sized>(value: &T) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
+impl Hashed {
+    fn of(task: &str, code: &str) -> Self {
+        let mut tokens: Vec<u64> = lexical(task).map(hashed).collect();
+        let begin = tokens.len();
+        tokens.extend(lexical(&without_comments(code)).map(hashed));
+        Self { tokens, code: begin }
+    }
+
+    /// A hash of the program in normal form.
+    fn program(&self) -> u64 {
+        let code = self.tokens.get(self.code..).unwrap_or_default();
+        code.iter().fold(0, |state, token| mix(state.rotate_left(17) ^ token))
+    }
+
+    /// Distinct n-grams, each as a 64-bit hash: a polynomial of its tokens' hashes, which one further token
+    /// changes by one term (Karp and Rabin 1987).
+    fn grams(&self) -> HashSet<u64, Spread> {
+        /// Odd, so that no bit of a token is lost.
+        const BASE: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut first = 1u64;
+        for _ in 1..N {
+            first = first.wrapping_mul(BASE);
+        }
+        let mut grams = HashSet::with_capacity_and_hasher(self.tokens.len(), Spread);
+        let mut state = 0u64;
+        for (end, &token) in (1..).zip(&self.tokens) {
+            state = state.wrapping_mul(BASE).wrapping_add(token);
+            if end >= N {
+                grams.insert(mix(state));
+                let leaves = self.tokens.get(end - N).copied().unwrap_or_default();
+                state = state.wrapping_sub(leaves.wrapping_mul(first));
+            }
+        }
+        grams
+    }
+}
+
+/// Hashes a lexical token, 8 bytes at a time.
+fn hashed(token: &str) -> u64 {
+    let (words, rest) = token.as_bytes().as_chunks::<8>();
+    let mut last = [0; 8];
+    for (to, from) in last.iter_mut().zip(rest) {
+        *to = *from;
+    }
+    let words = words.iter().chain(std::iter::once(&last));
+    words.fold(token.len() as u64, |state, word| mix(state ^ u64::from_le_bytes(*word)))
+}
+
+/// For keys that are hashes already.
+#[derive(Clone, Copy, Debug, Default)]
+struct Spread;
+
+/// Gives back the one number that it is given.
+#[derive(Clone, Copy, Debug, Default)]
+struct Given(u64);
+
+impl BuildHasher for Spread {
+    type Hasher = Given;
+
+    fn build_hasher(&self) -> Given {
+        Given(0)
+    }
+}
+
+impl Hasher for Given {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // Keys are numbers, which come by `write_u64`.
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
 }
 
 /// Words (letters, digits, underscore) whole, other visible characters one by one.
@@ -321,7 +407,12 @@ fn lexical(text: &str) -> impl Iterator<Item = &str> {
 fn without_comments(code: &str) -> String {
     let mut out = String::with_capacity(code.len());
     let mut rest = code;
-    while let Some(c) = rest.chars().next() {
+    while !rest.is_empty() {
+        let plain = rest.find(['#', '"', '\'']).unwrap_or(rest.len());
+        let (before, after) = rest.split_at_checked(plain).unwrap_or((rest, ""));
+        out.push_str(before);
+        rest = after;
+        let Some(c) = rest.chars().next() else { break };
         let len = match c {
             '#' => {
                 rest = rest.find('\n').and_then(|end| rest.get(end..)).unwrap_or_default();

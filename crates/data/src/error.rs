@@ -105,6 +105,9 @@ pub enum DataError {
         /// What is wrong and what to do.
         problem: String,
     },
+    /// Asked to stop while data were tokenised.
+    #[error("asked to stop while the data were tokenised, which begins anew with the next start")]
+    Stopped,
     /// An evaluation problem inside the training data.
     #[error(
         "{sample} may not be trained on: {reason}; leave it out, or set \

@@ -156,6 +156,9 @@ impl Task<'_> {
                 if let Some((cache, _)) = self.cache {
                     let tokens = sides.tokens;
                     cache.say(CacheEvent::Tokenized { rows, of, tokens });
+                    if cache.is_stopped() {
+                        return Err(DataError::Stopped);
+                    }
                 }
                 sides.spill()?;
                 Ok(!sides.ready)

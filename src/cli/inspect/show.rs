@@ -9,6 +9,7 @@ use crate::{
     paths::expand_home,
     pipeline::{self, DataStore},
     settings::Settings,
+    stop::Stop,
 };
 use serde_json::{Value, json};
 use std::{fmt::Write, io::IsTerminal, path::Path, sync::Arc};
@@ -97,7 +98,11 @@ pub fn show(settings: &Settings, number: usize, page: Option<&Path>, output: &Ou
     config.source = config
         .source
         .try_map(|name| data_source(name, &settings.config, output))?;
-    let store = DataStore::new(expand_home(&settings.config.paths.cache), Arc::new(Lines));
+    let store = DataStore::new(
+        expand_home(&settings.config.paths.cache),
+        Arc::new(Lines),
+        Stop::default(),
+    );
     let splits = pipeline::training_documents(&config, &tokenizer, &store)?;
     let documents = splits.train.documents().take(number);
     let shown: Vec<Shown> = documents

@@ -212,7 +212,7 @@ mod tests {
             problem: 2,
             tokens: vec![1, 258, 65_535],
             prompt_len: 1,
-            untrained: vec![1..2],
+            untrained: std::iter::once(1..2).collect(),
             given: vec![(2..3, 0.5)],
             reward: Some(1.0),
         }

@@ -67,6 +67,7 @@ pub struct TokenCache<'a> {
     cache: &'a Path,
     memory: usize,
     report: &'a dyn Fn(CacheEvent<'_>),
+    stop: &'a dyn Fn() -> bool,
 }
 
 impl<'a> TokenCache<'a> {
@@ -79,7 +80,15 @@ impl<'a> TokenCache<'a> {
             cache,
             memory: Self::MEMORY,
             report,
+            stop: &|| false,
         }
+    }
+
+    /// Tokenising ends with an error, and leaves nothing, as soon as `stop` gives true. It is called after each
+    /// chunk.
+    pub fn with_stop(mut self, stop: &'a dyn Fn() -> bool) -> Self {
+        self.stop = stop;
+        self
     }
 
     /// Another limit than [`Self::MEMORY`], in bytes. With 0, all documents are on disk.
@@ -94,6 +103,10 @@ impl<'a> TokenCache<'a> {
 
     pub(super) fn say(&self, event: CacheEvent<'_>) {
         (self.report)(event);
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        (self.stop)()
     }
 
     /// Hashes of large files.

@@ -40,8 +40,8 @@ fn rows(count: usize) -> Fixed {
             },
         };
         let sample = Sample {
-            reward: (row % 3 == 0).then_some(1.0),
-            weight: if row % 5 == 0 { 0.5 } else { 1.0 },
+            reward: row.is_multiple_of(3).then_some(1.0),
+            weight: if row.is_multiple_of(5) { 0.5 } else { 1.0 },
             ..Sample::new(body)
         };
         Record {
@@ -235,10 +235,13 @@ fn of_a_few_problems_one_is_held_out_on_disk_as_in_memory() {
     only(dir.path());
 }
 
+/// Changes what decides the documents.
+type Change = &'static dyn Fn(&mut Trial);
+
 #[test]
 fn everything_that_decides_the_documents_has_a_cache_of_its_own() {
     let dir = tempfile::tempdir().unwrap();
-    let changes: [(&str, &dyn Fn(&mut Trial)); 13] = [
+    let changes: [(&str, Change); 13] = [
         ("nothing", &|_| {}),
         ("content", &|t| t.rows.hash = "content 2"),
         ("seq_len", &|t| t.config.seq_len = 127),
@@ -378,6 +381,13 @@ fn what_is_interrupted_or_refused_leaves_no_cache() {
     assert!(trial.cached(dir.path()).0.unwrap_err().to_string().contains("raise it"));
     let tokens = dir.path().join("tokens");
     let left = || entries(&tokens).map(|paths| paths.into_iter().filter(|path| path.is_dir()).count());
+    assert_eq!(left().unwrap_or_default(), 0);
+    // Asked to stop after the first chunk.
+    let trial = Trial::new(60);
+    let stopped = TokenCache::below(dir.path(), &|_| {})
+        .with_memory(0)
+        .with_stop(&|| true);
+    assert!(matches!(trial.splits(Some(&stopped)), Err(DataError::Stopped)));
     assert_eq!(left().unwrap_or_default(), 0);
     // A process that was killed leaves a directory that nobody reads and the next one replaces.
     let trial = Trial::new(60);
