@@ -128,7 +128,8 @@ fn a_repository_without_safetensors_gives_pytorchs_file() {
         unlisted: &[".safetensors"],
         ..Behaviour::default()
     });
-    let dir = Cache::new().fetch(&server, None, "hf://owner/model").unwrap();
+    let cache = Cache::new();
+    let dir = cache.fetch(&server, None, "hf://owner/model").unwrap();
     assert_eq!(
         &std::fs::read(dir.join("pytorch_model.bin")).unwrap(),
         server.file("pytorch_model.bin")

@@ -50,11 +50,9 @@ impl Api {
         let base = Url::parse(endpoint.url()).ok();
         let base = base.filter(|url| ["http", "https"].contains(&url.scheme()));
         let base = base.ok_or_else(|| failed("HF_ENDPOINT must start with http:// or https://".into()))?;
-        let token = endpoint.token().ok_or_else(|| StorageError::Denied {
-            endpoint: endpoint.shown(),
+        let token = endpoint.token().ok_or_else(|| StorageError::BadUri {
             uri: uri.clone(),
-            status: 401,
-            advice: "pushing needs a token with write access: set HF_TOKEN",
+            problem: "cannot be pushed to without a token: set HF_TOKEN to one with write access".into(),
         })?;
         if !token.chars().all(|c| c.is_ascii_graphic()) {
             return Err(failed(
