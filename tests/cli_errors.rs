@@ -221,7 +221,7 @@ impl Room {
             .env("HOME", self.dir.path())
             .env("HF_ENDPOINT", server.url())
             // Not the small world, which has other defaults.
-            .env("WMTP_MODEL__BASE", "builtin:micro")
+            .env("WMTP_DATA__SOURCE", "builtin:mbpp")
             .envs(variables.iter().copied())
             // Where a program built for coverage writes its counts.
             .envs(std::env::vars().filter(|(name, _)| name == "LLVM_PROFILE_FILE"))

@@ -10,7 +10,7 @@ use std::{
 /// builtin:micro and MBPP; what it does with nothing named is [`bare_wmtp`]'s.
 pub fn wmtp(home: &Path) -> Command {
     let mut command = bare_wmtp(home);
-    command.env("WMTP_MODEL__BASE", "builtin:micro");
+    command.env("WMTP_DATA__SOURCE", "builtin:mbpp");
     command
 }
 
