@@ -124,7 +124,7 @@ fn candidates_of_a_row_get_labels_and_results_and_the_row_keeps_its_columns() {
         "labels": [true, false, false, false, true, false],
         "results": ["passed", "wrong", "timeout", "syntax_error", "passed", "error: exit code 0"],
     });
-    assert_eq!(home.rows(), [expected.clone()]);
+    assert_eq!(home.rows(), std::slice::from_ref(&expected));
     let names = |row: &Value| row.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(
         names(&home.rows()[0]),
