@@ -450,6 +450,7 @@ fn training_data_that_holds_a_problem_is_found() {
         let output = Command::new(env!("CARGO_BIN_EXE_wmtp"))
             .args(["inspect", "data", "--json"])
             .args(args)
+            .env("WMTP_DATA__SOURCE", "builtin:mbpp")
             .current_dir(room.dir.path())
             .output()
             .unwrap();
@@ -463,8 +464,8 @@ fn training_data_that_holds_a_problem_is_found() {
     let (code, report, _) = inspect(&["--against", "mbpp,humaneval,contest"]);
     assert_eq!(
         (code, &report["copies"], &report["samples"]),
-        // 369 references and 1,761 labelled solutions.
-        (Some(0), &0.into(), &2130.into())
+        // 369 references and 4,020 labelled solutions.
+        (Some(0), &0.into(), &4389.into())
     );
     assert!(report["benchmarks"]["mbpp"]["partial"].as_u64().unwrap() > 0);
 
@@ -487,6 +488,7 @@ fn an_inspected_recipe_read_back_is_the_same() {
         let output = Command::new(env!("CARGO_BIN_EXE_wmtp"))
             .args(["inspect", "recipe"])
             .args(args)
+            .env("WMTP_DATA__SOURCE", "builtin:mbpp")
             .current_dir(room.dir.path())
             .output()
             .unwrap();

@@ -167,7 +167,12 @@ fn prompts_of_every_schema_are_read_without_answers() {
         json!({"text": "c", "test_list": ["assert c(1)"], "code": "old"}),
         json!({"description": "d", "public_tests": contest, "name": "D"}),
     ];
-    home.sample(&rows, &mut Echo::default()).unwrap();
+    // An instruction has words around it.
+    let mut echo = Echo {
+        positions: 1000,
+        ..Echo::default()
+    };
+    home.sample(&rows, &mut echo).unwrap();
     let found = home.rows();
     let of = |name: &str| found.iter().map(|row| row[name].clone()).collect::<Vec<_>>();
     assert_eq!(
@@ -272,7 +277,7 @@ fn what_cannot_be_drawn_is_refused_before_anything_is_written() {
             "row 2, column `messages`: has no message to answer; give a user's turn",
         ),
         (
-            json!({"messages": [{"role": "user", "content": "Hi."}], "tools": [{"type": "function"}]}),
+            json!({"messages": [{"role": "user", "content": "Hi."}], "tools": [{"type": "function", "function": {"name": "f"}}]}),
             "row 2: has `tools`, and completions with tool calls are not drawn; remove them",
         ),
         // The micro model has no chat template.
