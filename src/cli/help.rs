@@ -130,7 +130,7 @@ Examples:
   wmtp push NAME hf://OWNER/MODEL --dry-run           what would be sent
   wmtp push NAME hf://OWNER/MODEL                     a private repository
   wmtp push NAME hf://OWNER/MODEL --public --card card.yaml
-  wmtp push model hf://OWNER/MODEL --revision bf16    a directory that `wmtp export` wrote, to a branch
+  wmtp push model hf://OWNER/MODEL --revision bf16    an exported directory, to a branch
 
 The token comes from HF_TOKEN and needs write access. Model cards: docs/model-card.md";
 
