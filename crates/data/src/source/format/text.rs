@@ -8,8 +8,8 @@ use crate::{DataError, Place, source::row::Row};
 use serde_json::{Map, Value};
 use std::io::{BufRead, Read};
 
-/// Most bytes of a piece.
-const PIECE: usize = 8 << 20;
+/// Most bytes of a piece. While it is tokenised, a text takes about 270 times its size in memory.
+const PIECE: usize = 256 << 10;
 
 /// The pieces of a text file.
 pub(super) struct TextRows {
