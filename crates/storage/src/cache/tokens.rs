@@ -61,6 +61,9 @@ pub(crate) fn clean(cache: &Path, keep: Keep, dry_run: bool) -> Result<Cleaned, 
             if !dry_run {
                 dir.remove_partial(&key, &alone)
                     .map_err(|e| cache_error(&partial, &e))?;
+                if !dir.complete(&key).is_dir() {
+                    alone.remove().map_err(|e| cache_error(&lock, &e))?;
+                }
             }
         }
     }
@@ -174,6 +177,7 @@ mod tests {
         let cleaned = clean(cache, Keep::Complete, false).unwrap();
         assert_eq!((cleaned.partial, cleaned.removed, cleaned.freed_bytes), (1, 0, 4));
         assert!(!tokens_dir.partial("left").exists() && tokens_dir.partial("written").exists());
+        assert!(!tokens_dir.lock("left").exists() && tokens_dir.lock("written").exists());
         assert_eq!(names(cache), ["tokens of whole.parquet"]);
         drop(writer);
     }
