@@ -7,18 +7,9 @@ use std::{fs, path::Path};
 
 fn train(home: &Path, pipeline: &str, name: &str, more: &[&str]) {
     let mut command = wmtp(home);
-    command.args([
-        "train",
-        pipeline,
-        "--run-name",
-        name,
-        "--output",
-        "runs",
-        "--plain",
-        "--max-steps",
-        "2",
-    ]);
+    command.args(["train", pipeline, "--run-name", name, "--output", "runs", "--plain"]);
     for set in [
+        "train.steps=2",
         "train.pretrain.steps=3",
         "data.seq_len=128",
         "batching.micro_batch=1",

@@ -91,7 +91,9 @@ impl Prepared {
     /// Data that can't be read or labelled, or without labels.
     pub fn solutions(&self, request: &Request) -> Result<Splits, PipelineError> {
         match &self.rewards {
-            Some(rewards) => sources::rewarded(&self.data, &self.tokenizer, Wanted::Labelled, rewards),
+            Some(rewards) => sources::rewarded(&self.data, &self.tokenizer, Wanted::Labelled, |records| {
+                rewards.label(records)
+            }),
             None => Ok(sources::solutions(&self.data, &self.tokenizer, &request.data_store())?),
         }
     }
@@ -116,9 +118,16 @@ pub(super) fn prepare(request: &Request) -> Result<Prepared, PipelineError> {
         source: request.model_dirs.data.clone(),
         ..recipe.data.clone()
     };
-    let rewards = Rewards::of(request, &data)?;
+    let rewards = Rewards::of(
+        recipe,
+        &data,
+        &request.cache(),
+        request.resume.as_deref(),
+        &request.stop,
+        &request.progress,
+    )?;
     let splits = match &rewards {
-        Some(rewards) => sources::rewarded(&data, &tokenizer, Wanted::Right, rewards)?,
+        Some(rewards) => sources::rewarded(&data, &tokenizer, Wanted::Right, |records| rewards.label(records))?,
         None => sources::problems(&data, &tokenizer, &request.data_store())?,
     };
     let shape = recipe.batching.shape(recipe.data.seq_len).map_err(DataError::from)?;

@@ -1,6 +1,6 @@
 //! `scorer.reward: tests`: labels of the training data's candidates, found by running them before training.
 
-use super::{PipelineError, request::Request, sources};
+use super::{PipelineError, sources};
 use crate::{
     data::{DataConfig, Record},
     eval::{
@@ -10,11 +10,13 @@ use crate::{
     },
     run::file,
     scorer::Reward,
+    settings::Recipe,
     stop::Stop,
     train::Progress,
 };
 use std::{
     fs,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -30,12 +32,20 @@ pub(super) struct Rewards {
 }
 
 impl Rewards {
-    /// What the recipe's scorer needs; None if its rewards come from elsewhere.
+    /// What the recipe's scorer needs; None if its rewards come from elsewhere. Verdicts are kept below `cache`;
+    /// the run that is `resumed` has its labels with it.
     ///
     /// # Errors
     /// Data whose labels cannot be found by running; a host without a layer of the sandbox.
-    pub fn of(request: &Request, data: &DataConfig) -> Result<Option<Self>, PipelineError> {
-        let critic = request.recipe.scorer.models_needed().value;
+    pub fn of(
+        recipe: &Recipe,
+        data: &DataConfig,
+        cache: &Path,
+        resumed: Option<&Path>,
+        stop: &Stop,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<Option<Self>, PipelineError> {
+        let critic = recipe.scorer.models_needed().value;
         if critic.is_none_or(|critic| critic.reward != Reward::Tests) {
             return Ok(None);
         }
@@ -51,17 +61,17 @@ impl Rewards {
             )),
             other => PipelineError::Eval(EvalError::Sandbox(other)),
         })?;
-        let e = &request.recipe.eval;
-        let labeller = Labeller::new(sandbox, e.limits(), e.verdicts(&request.cache()).as_deref());
-        let found = request.resume.as_deref().map(|run| fs::read(run.join(file::LABELS)));
+        let e = &recipe.eval;
+        let labeller = Labeller::new(sandbox, e.limits(), e.verdicts(cache).as_deref());
+        let found = resumed.map(|run| fs::read(run.join(file::LABELS)));
         if let Some(found) = found.and_then(Result::ok) {
             // What cannot be read is found again.
             labeller.know(serde_json::from_slice(&found).unwrap_or_default());
         }
         Ok(Some(Self {
             labeller,
-            stop: request.stop.clone(),
-            progress: request.progress.clone(),
+            stop: stop.clone(),
+            progress: progress.clone(),
         }))
     }
 

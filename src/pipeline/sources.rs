@@ -1,6 +1,6 @@
 //! `data.source` by name: MBPP's files, the other built-in sets, or the user's own rows.
 
-use super::{DataStore, PipelineError, builtin_labels::InMemory, rewards::Rewards, world::WorldTasks};
+use super::{DataStore, PipelineError, builtin_labels::InMemory, world::WorldTasks};
 use crate::{
     data::{
         self, DataConfig, DataError, Example, Record, Rows, Sources, Splits, TokenCache, Tokenizer, Wanted,
@@ -61,7 +61,7 @@ fn own(config: &DataConfig, tokenizer: &Tokenizer, wanted: Wanted, store: &DataS
     store.with(|cache| split(config, tokenizer, wanted, &opened, Some(cache)))
 }
 
-/// The same with rewards found by running. These records are in memory.
+/// The same with the rewards that `label` gives. These records are in memory.
 ///
 /// # Errors
 /// As [`problems`]; rows without tests; a sandbox that fails.
@@ -69,7 +69,7 @@ pub(super) fn rewarded(
     config: &DataConfig,
     tokenizer: &Tokenizer,
     wanted: Wanted,
-    rewards: &Rewards,
+    label: impl Fn(&mut [Record]) -> Result<(), PipelineError>,
 ) -> Result<Splits, PipelineError> {
     let opened = open(config)?;
     let mut records: Vec<Record> = Vec::new();
@@ -84,7 +84,7 @@ pub(super) fn rewarded(
         }
         ends.push(records.len());
     }
-    rewards.label(&mut records)?;
+    label(&mut records)?;
     let mut records = records.into_iter();
     let mut begun = 0;
     let mut labelled = Vec::with_capacity(opened.len());
