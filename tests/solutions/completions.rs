@@ -112,8 +112,9 @@ fn humaneval(kind: &str) {
             )
         })
         .collect();
-    let tasks = benchmark.default_tasks();
-    assert_eq!(passed(tokenizer(kind), &benchmark, tasks, &texts), (164, 164), "{kind}");
+    // All of them pass as they are (ground_truth.rs); here the tokenizers are tested.
+    let tasks: Vec<u32> = benchmark.default_tasks().into_iter().step_by(3).collect();
+    assert_eq!(passed(tokenizer(kind), &benchmark, tasks, &texts), (55, 55), "{kind}");
 }
 
 #[test]
