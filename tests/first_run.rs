@@ -113,13 +113,13 @@ fn the_plan_of_the_micro_model_says_what_will_happen() {
     let plan = json(&train(&["--json"]));
     assert_eq!(plan["random_weights"], true);
     assert_eq!(plan["learning_rate"], 0.003);
-    assert_eq!(plan["value_stage"]["steps"], 94);
-    assert_eq!(plan["value_stage"]["solutions"], 1756);
+    assert_eq!(plan["value_stage"]["steps"], 177);
+    assert_eq!(plan["value_stage"]["solutions"], 4008);
     assert_eq!(plan["warnings"], serde_json::json!([]));
     let text = String::from_utf8_lossy(&train(&[]).stdout).into_owned();
     for line in [
         "weights     random",
-        "value stage 94 steps on 1756 labelled solutions",
+        "value stage 177 steps on 4008 labelled solutions",
         "1 too long, left out: 0.3%",
         "learning rate 3e-3 at most",
     ] {
@@ -144,8 +144,8 @@ fn without_model_and_data_the_plan_is_the_small_worlds() {
     for (pipeline, pretrain, steps) in [("critic", 350, 60), ("rho1", 350, 350), ("baseline", 0, 450)] {
         let text = recipe(&[pipeline]);
         let expected = [
-            "base: builtin:world".to_owned(),
-            "source: builtin:world".to_owned(),
+            "base: \"builtin:world\"".to_owned(),
+            "source: \"builtin:world\"".to_owned(),
             format!("steps: {pretrain}"),
             format!("steps: {steps}"),
         ];
@@ -166,7 +166,7 @@ fn without_model_and_data_the_plan_is_the_small_worlds() {
             !text.contains("builtin:world") && !text.contains("after_stages: world"),
             "{text}"
         );
-        assert!(text.contains("source: builtin:mbpp"), "{text}");
+        assert!(text.contains("source: \"builtin:mbpp\""), "{text}");
     }
 }
 

@@ -360,7 +360,7 @@ fn the_head_learns_and_the_scorer_reads_it() {
             let kinds: BTreeSet<bool> = samples
                 .flat_map(|batch| batch.as_array().expect("a list"))
                 .map(|sample| recorded[0]["labelled"][sample.to_string()].as_str().expect("a name"))
-                .map(|name| name.ends_with("-reference") || name.ends_with("-rename"))
+                .map(|name| name.ends_with("-right"))
                 .collect();
             assert_eq!(kinds.len(), 2, "{name}: {step}");
         }

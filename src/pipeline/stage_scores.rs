@@ -169,7 +169,8 @@ fn score(
         &mut |_| {},
     )?;
     let json = finished.to_json()?;
-    outcomes::keep_in(run.path(), stage.words(), Some(step), &json)
+    let intermediate = stage != MeasuredStage::Weighted;
+    outcomes::keep_in(run.path(), stage.words(), Some(step), intermediate, &json)
         .map_err(|error| PipelineError::Setting(error.to_string()))?;
     Ok(StageScore {
         stage,

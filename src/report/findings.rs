@@ -152,7 +152,13 @@ fn of_losses(run: &Run) -> Vec<Finding> {
     let mut found = Vec::new();
     // Head 1's unweighted loss: the weighted one moves with the weights, too.
     let ce: Vec<f64> = run.steps.iter().filter_map(|line| line.ce(1)).collect();
-    if let Some((first, last)) = ends(&ce).filter(|(first, last)| ce.len() >= STEPS && *last > FELL * first) {
+    // After a stage of its own the model has learned most of what it will.
+    let pretrained = run
+        .recipe
+        .get("train.pretrain.steps")
+        .is_some_and(|steps| steps.as_u64() > Some(0));
+    let rule = |(first, last): &(f64, f64)| !pretrained && ce.len() >= STEPS && *last > FELL * first;
+    if let Some((first, last)) = ends(&ce).filter(rule) {
         found.push(finding(
             Level::Problem,
             "loss-not-falling",
@@ -274,7 +280,8 @@ fn of_weights(run: &Run) -> Vec<Finding> {
         ));
     }
     let held_out = run.value_stage.as_ref().map(|report| &report["held_out"]);
-    let auroc = held_out.and_then(|figures| figures["auroc_last"].as_f64());
+    // Within problems where there are pairs: that is what `loss: pairwise` learns.
+    let auroc = held_out.and_then(|figures| figures["within_mean"].as_f64().or(figures["auroc_last"].as_f64()));
     let knows_nothing = auroc.filter(|auroc| *auroc < CHANCE);
     if run
         .value_stage
@@ -345,7 +352,9 @@ fn of_evaluations(run: &Run) -> Vec<Finding> {
         }
         return found;
     }
-    for evaluation in &run.evaluations {
+    // What a run measured before its last stage is shown, and says nothing of its result.
+    let of_the_end = run.evaluations.iter().filter(|e| e.report["intermediate"] != true);
+    for evaluation in of_the_end {
         let report = &evaluation.report;
         let name = super::run::visible(report["benchmark"].as_str().unwrap_or(&evaluation.name));
         let end = |i: usize| report["ci95"][i].as_f64();

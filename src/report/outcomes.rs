@@ -40,18 +40,28 @@ pub fn keep(model: &Path, result: &Value) -> Result<Option<PathBuf>, ReportError
         return Ok(None);
     };
     let step = RunDir::at(&run).trainer_state(&checkpoint).map(|state| state.step);
-    keep_in(&run, &checkpoint, step, result)?;
+    keep_in(&run, &checkpoint, step, false, result)?;
     Ok(Some(run))
 }
 
-/// Keeps an evaluation's result in a run's directory. `what` was evaluated: a checkpoint, or a stage.
+/// Keeps an evaluation's result in a run's directory. `what` was evaluated: a checkpoint, or a stage;
+/// `intermediate`: before the run's last stage.
 ///
 /// # Errors
 /// As [`keep`].
-pub fn keep_in(run: &Path, what: &str, step: Option<usize>, result: &Value) -> Result<(), ReportError> {
+pub fn keep_in(
+    run: &Path,
+    what: &str,
+    step: Option<usize>,
+    intermediate: bool,
+    result: &Value,
+) -> Result<(), ReportError> {
     let mut kept = result.clone();
     if let Some(object) = kept.as_object_mut() {
         object.insert("checkpoint".into(), what.into());
+        if intermediate {
+            object.insert("intermediate".into(), true.into());
+        }
         object.insert("step".into(), step.into());
     }
     let name = result["run_dir"].as_str().and_then(|dir| Path::new(dir).file_name());

@@ -15,21 +15,21 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export WMTP_PATHS__CACHE=$work/cache
 
-factory=hiyouga/LLaMA-Factory/ff6d4d12eeb035d6ce06805a5733dd7b29f2ac30/data
-axolotl=axolotl-ai-cloud/axolotl/067b021c8b87a9e5e380b9173c704cf7340e30f5/tests/fixtures
-tune=pytorch/torchtune/bd2a0fc7c31430972728494fa01aaeeb0ebf1ba1/tests/assets
-trl=huggingface/trl/f2cd57710ae345ea6428ae95363267fcf38a3dc8/scripts
+factory="hiyouga/LLaMA-Factory/ff6d4d12eeb035d6ce06805a5733dd7b29f2ac30/data"
+axolotl="axolotl-ai-cloud/axolotl/067b021c8b87a9e5e380b9173c704cf7340e30f5/tests/fixtures"
+tune="pytorch/torchtune/bd2a0fc7c31430972728494fa01aaeeb0ebf1ba1/tests/assets"
+trl="huggingface/trl/f2cd57710ae345ea6428ae95363267fcf38a3dc8/scripts"
 plain=(
-    $factory/{alpaca_en_demo,alpaca_zh_demo,glaive_toolcall_en_demo,glaive_toolcall_zh_demo,identity}.json
-    $factory/{c4_demo,reason_tool_use_demo_50,v1_sft_demo}.jsonl
-    $axolotl/alpaca/alpaca.json
-    $tune/{alpaca_tiny,instruct_tiny}.json
+    "$factory"/{alpaca_en_demo,alpaca_zh_demo,glaive_toolcall_en_demo,glaive_toolcall_zh_demo,identity}.json
+    "$factory"/{c4_demo,reason_tool_use_demo_50,v1_sft_demo}.jsonl
+    "$axolotl"/alpaca/alpaca.json
+    "$tune"/{alpaca_tiny,instruct_tiny}.json
     zen/{standard,conversational}_{language_modeling,prompt_completion}.jsonl
 )
 labelled=(
-    $factory/{dpo_en_demo,dpo_zh_demo,kto_en_demo}.json
-    $factory/v1_dpo_demo.jsonl
-    $tune/stack_exchange_paired_tiny.json
+    "$factory"/{dpo_en_demo,dpo_zh_demo,kto_en_demo}.json
+    "$factory"/v1_dpo_demo.jsonl
+    "$tune"/stack_exchange_paired_tiny.json
     zen/{standard,conversational}_{preference,implicit_prompt_preference,unpaired_preference}.jsonl
     zen/standard_stepwise_supervision.jsonl
 )
@@ -43,7 +43,7 @@ columns() {
 }
 
 get() { curl -fsSL --retry 3 "$raw/$1" -o "$2"; }
-get $trl/generate_zen_dataset.py "$work/zen.py"
+get "$trl"/generate_zen_dataset.py "$work/zen.py"
 python3 "$here/zen.py" "$work/zen.py" "$work/zen"
 for file in "${plain[@]}" "${labelled[@]}"; do
     [[ $file == zen/* ]] && continue
@@ -52,7 +52,7 @@ for file in "${plain[@]}" "${labelled[@]}"; do
 done
 
 # The built-in model, with a chat template.
-"$program" train baseline --plain --max-steps 1 --output "$work/runs" --run-name first \
+"$program" train baseline --plain --model builtin:micro --max-steps 1 --output "$work/runs" --run-name first \
     --set 'data.train_tasks=[602,605]' --set 'data.valid_tasks=[511,512]' 2>/dev/null
 cp -r "$work/cache/builtin/micro-1" "$work/model"
 python3 - "$work/model/tokenizer_config.json" <<'PY'

@@ -141,6 +141,13 @@ fn a_loss_that_does_not_fall_and_a_validation_that_rises_are_seen() {
         }
     });
     assert_eq!(flat, [(Level::Problem, "loss-not-falling")]);
+    let pretrained = after(|run| {
+        run.recipe.insert("train.pretrain.steps".into(), 350.into());
+        for line in &mut run.steps {
+            line.other.insert("ce_head_1".into(), 5.0.into());
+        }
+    });
+    assert_eq!(pretrained, []);
     let rising = after(|run| run.validations.push(valid(60, 2.6)));
     assert_eq!(rising, [(Level::Warning, "validation-rising")]);
     let hardly = after(|run| run.validations.push(valid(60, 2.51)));
@@ -191,6 +198,12 @@ fn a_critic_at_chance_is_named() {
     let critic = |auroc: f64| after(move |run| run.value_stage = Some(json!({"held_out": {"auroc_last": auroc}})));
     assert_eq!(critic(0.51), [(Level::Warning, "critic-knows-nothing")]);
     assert_eq!(critic(0.8), []);
+    let within = |within: f64| {
+        let report = json!({"held_out": {"auroc_last": 0.51, "within_mean": within}});
+        after(move |run| run.value_stage = Some(report))
+    };
+    assert_eq!(within(0.74), []);
+    assert_eq!(within(0.55), [(Level::Warning, "critic-knows-nothing")]);
     let beats = |beats: bool| {
         let report = json!({"held_out": {"auroc_last": 0.8}, "beats_likelihood": beats});
         after(move |run| run.value_stage = Some(report))
@@ -220,6 +233,8 @@ fn evaluations_that_are_missing_or_say_little_are_named() {
     );
     let broken = with(json!({"benchmark": "mbpp", "shares": {"parse": 0.5, "timeout": 0.3, "output_limit": 0.0}}));
     assert_eq!(broken, [(Level::Warning, "broken-samples"); 2]);
+    let of_a_stage = json!({"benchmark": "world", "shares": {"parse": 0.1}, "intermediate": true});
+    assert_eq!(with(of_a_stage), []);
 }
 
 #[test]
