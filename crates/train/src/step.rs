@@ -98,7 +98,7 @@ impl ItemLazy for StepOutput {
 }
 
 /// The document names of a training set and, where a value head is trained along, of its labelled solutions.
-/// Documents on disk are named step by step instead ([`names_of`]): there may be millions.
+/// Documents on disk are named step by step instead (`names_of`): there may be millions.
 ///
 /// # Errors
 /// None: documents in memory can be read.
