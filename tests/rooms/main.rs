@@ -83,6 +83,13 @@ const CIRCLES: &[(&str, &[&str])] = &[
     ("crates/data", &["template/"]),
     // The card of a hub's data set names folders, which are read as folders are.
     ("crates/data", &["source/card", "source/files"]),
+    // Documents are in memory or in a token cache: what hands them out and what writes them share their types.
+    (
+        "crates/data",
+        &["collect", "dataset", "epoch", "splits", "token_cache/"],
+    ),
+    // The key of a token cache is made of what the cache is made from.
+    ("crates/data", &["from_records", "stream", "token_cache/"]),
     // A recursive type: the settings of `shuffled` hold another scorer's, of any kind in the list.
     ("crates/scorer", &[""]),
 ];

@@ -5,12 +5,27 @@
 //! therefore caught. Before a panic unwinds, the process's hook prints it; the one that is installed here prints
 //! nothing for a thread that is inside [`guarded`], and is the one that was there for all others.
 
-use super::leaf::Fault;
+use parquet::errors::ParquetError;
 use std::{
     cell::Cell,
     panic::{self, AssertUnwindSafe, catch_unwind},
     sync::Once,
 };
+
+/// Why a column cannot be decoded.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The file is not what its format says.
+    Damaged(String),
+    /// The column holds bytes that are no text.
+    NotText(String),
+}
+
+impl From<ParquetError> for Fault {
+    fn from(error: ParquetError) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}
 
 thread_local! {
     /// Whether this thread is inside [`guarded`].

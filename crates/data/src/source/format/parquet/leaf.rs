@@ -1,11 +1,10 @@
 //! A primitive column: its values as JSON, with definition and repetition levels.
 
-use super::guard::guarded;
+use super::guard::{Fault, guarded};
 use parquet::{
     basic::{ConvertedType, LogicalType, Type as Physical},
     column::reader::{ColumnReader, ColumnReaderImpl},
     data_type::{ByteArray, DataType},
-    errors::ParquetError,
     schema::types::ColumnDescPtr,
 };
 use serde_json::{Number, Value};
@@ -13,21 +12,6 @@ use std::collections::VecDeque;
 
 /// Times in a row that a reader may give nothing although its column has more: once for each empty page.
 const EMPTY_PAGES: usize = 64;
-
-/// Why a column cannot be decoded.
-#[derive(Debug)]
-pub(super) enum Fault {
-    /// The file is not what its format says.
-    Damaged(String),
-    /// The column holds bytes that are no text.
-    NotText(String),
-}
-
-impl From<ParquetError> for Fault {
-    fn from(error: ParquetError) -> Self {
-        Self::Damaged(error.to_string())
-    }
-}
 
 impl From<String> for Fault {
     fn from(problem: String) -> Self {
