@@ -6,7 +6,7 @@
 //! (<https://github.com/huggingface/huggingface_hub>, `lfs.py`). Parts of a file that did not arrive whole
 //! are sent again: the hub keeps whole files only.
 
-use super::{PushContent, api::Api, hub::Local, piece::Piece};
+use super::{PushContent, api::Api, local::Local, piece::Piece};
 use crate::{StorageError, Transfer};
 use reqwest::{Body, Method, Url};
 use serde_json::{Map, Value, json};

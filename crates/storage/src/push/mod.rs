@@ -11,6 +11,8 @@ mod hub;
 #[cfg(feature = "remote")]
 mod lfs;
 #[cfg(feature = "remote")]
+mod local;
+#[cfg(feature = "remote")]
 mod piece;
 
 use crate::{HubName, Storage, StorageError, Transfer};
