@@ -58,7 +58,7 @@ impl Sources {
     }
 
     /// Where no source names a model and data, a pipeline trains a small model from scratch on the small world:
-    /// `configs/recipe.world.yaml` and the pipeline's own file beside it.
+    /// `configs/recipe.world.yaml` and the pipeline's own file with it.
     pub fn small_world_unless_named(mut self) -> Self {
         self.small_world = true;
         self

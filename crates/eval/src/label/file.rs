@@ -130,7 +130,7 @@ fn record_of(row: &WholeRow) -> Result<Record, EvalError> {
     Ok(record)
 }
 
-/// How far the work is, and who is told.
+/// How far the work is, and who receives it.
 type Told<'a> = (LabelProgress, &'a mut (dyn FnMut(&LabelProgress) + Send));
 
 struct Work<'a> {

@@ -22,7 +22,7 @@ use std::{
 const MEDIA: &str = "application/vnd.git-lfs+json";
 /// Files in one batch request.
 const BATCH: usize = 100;
-/// How often progress is told.
+/// How often progress is reported.
 const TOLD_EVERY: Duration = Duration::from_millis(200);
 
 /// Sends those of `files` that the storage lacks; gives the hashes of those.

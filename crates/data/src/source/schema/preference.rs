@@ -126,7 +126,7 @@ fn shared_words([a, b]: &[String; 2]) -> Option<usize> {
     let mut pairs = a.char_indices().zip(b.chars());
     let differs = pairs.find(|((_, left), right)| left != right).map(|((at, _), _)| at);
     let shared = a.get(..differs.unwrap_or(a.len().min(b.len())))?;
-    // Where a word ends in one text and goes on in the other, it is no shared word.
+    // Where a word ends in one text and continues in the other, it is no shared word.
     let end = shared.rfind(char::is_whitespace)?;
     let prompt = shared.get(..end)?.trim_end();
     (!prompt.trim().is_empty()).then_some(prompt.len())
