@@ -48,7 +48,10 @@ fn keys_interrupt_a_run_as_the_signal_does() {
         let output = train(home.path(), name, keys);
         let screen = String::from_utf8_lossy(&output.stdout);
         assert_eq!(output.status.code(), Some(1), "{name}: {screen}");
-        let (_, after) = screen.rsplit_once("\u{1b}[?1049l").expect("the screen is given back");
+        let Some((_, after)) = screen.rsplit_once("\u{1b}[?1049l") else {
+            let log = String::from_utf8_lossy(&output.stderr);
+            panic!("{name}: the screen is not given back: {screen}{log}");
+        };
         for said in [
             "interrupted after",
             "asked to stop after step",

@@ -282,13 +282,17 @@ fn plan_text(plan: &PlanReport) -> String {
     say(
         "data",
         format!(
-            "{} documents ({} too long, left out: {:.1}%), {} tokens an epoch, {} of them trained; {} documents held out",
+            "{} documents ({} too long, left out: {:.1}%), {} tokens an epoch, {} of them trained; {} documents held out{}",
             plan.documents,
             plan.documents_too_long,
             100.0 * plan.share_too_long,
             plan.tokens_per_epoch,
             plan.response_tokens_per_epoch,
-            plan.validation_documents
+            plan.validation_documents,
+            match plan.validated_documents {
+                some if some < plan.validation_documents => format!(", about {some} of them validated on"),
+                _ => String::new(),
+            }
         ),
     );
     let tokens = &plan.tokens;

@@ -72,6 +72,8 @@ pub struct PlanReport {
     pub new_heads: usize,
     /// Documents held out.
     pub validation_documents: usize,
+    /// About how many of them a validation reads.
+    pub validated_documents: usize,
     /// Estimated peak memory of the training process in bytes.
     pub estimated_peak_memory: u64,
     /// What that is made of.
@@ -114,6 +116,7 @@ pub(super) fn plan(request: &Request) -> Result<PlanReport, PipelineError> {
         reference_parameters(request)?,
     );
     let long = report.too_long;
+    let held_out = prepared.splits.valid.report().documents;
     let mut plan = PlanReport {
         algorithm: request.pipeline.name(),
         model: recipe.model.base.clone(),
@@ -137,7 +140,11 @@ pub(super) fn plan(request: &Request) -> Result<PlanReport, PipelineError> {
         random_weights: has_random_weights(&recipe.model.base),
         learning_rate: recipe.optim.lr,
         new_heads: prepared.new_heads,
-        validation_documents: prepared.splits.valid.report().documents,
+        validation_documents: held_out,
+        validated_documents: match recipe.train.validate_documents {
+            0 => held_out,
+            most => held_out.min(most),
+        },
         estimated_peak_memory: memory.peak,
         memory,
         machine_memory: Capabilities::of(&request.device)

@@ -118,6 +118,7 @@ pub(super) fn pretrain(
         })),
         valid: StepLoader::new(Arc::new(ValidSteps::new(
             &prepared.splits.valid,
+            recipe.train.validate_documents,
             prepared.shape.micro_batch,
             ragged,
         ))),

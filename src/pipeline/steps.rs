@@ -215,10 +215,10 @@ pub struct ValidSteps {
 }
 
 impl ValidSteps {
-    /// All documents of `data` in micro-batches of at most `micro_batch` rows.
-    pub fn new(data: &Dataset, micro_batch: usize, ragged: bool) -> Self {
+    /// About `most` documents of `data` (0: all) in micro-batches of at most `micro_batch` rows.
+    pub fn new(data: &Dataset, most: usize, micro_batch: usize, ragged: bool) -> Self {
         Self {
-            steps: data.in_order(micro_batch),
+            steps: data.for_validation(micro_batch, most),
             ragged,
         }
     }

@@ -152,7 +152,12 @@ impl Training<'_> {
             shape: prepared.shape,
             ragged,
         });
-        let valid = ValidSteps::new(&prepared.splits.valid, prepared.shape.micro_batch, ragged);
+        let valid = ValidSteps::new(
+            &prepared.splits.valid,
+            recipe.train.validate_documents,
+            prepared.shape.micro_batch,
+            ragged,
+        );
         let setup = SessionSetup {
             plan: Plan {
                 stage: Stage::Weighted,

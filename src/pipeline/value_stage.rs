@@ -116,7 +116,8 @@ pub(super) fn value_stage(
             learner.see(&batches?)?;
         }
     }
-    let valid = ValidSteps::new(&splits.valid, micro_batch, ragged);
+    let most_valid = request.recipe.train.validate_documents;
+    let valid = ValidSteps::new(&splits.valid, most_valid, micro_batch, ragged);
     let setup = SessionSetup {
         plan: plan(config, request, total_steps),
         loader: StepLoader::new(Arc::new(steps)),

@@ -3,6 +3,7 @@
 # other tools: transformers, peft, llama.cpp's converters, and the loader rules of vLLM and SGLang.
 #
 #     tests/compat/run.sh
+#     tests/compat/run.sh --only-install     fetches the other tools, runs nothing
 #
 # COMPAT_PYTHON=/path/to/python   use this interpreter, which has requirements.txt installed,
 #                                 instead of making a virtual environment
@@ -50,6 +51,7 @@ if [[ -z ${COMPAT_LLAMA_CPP:-} ]] && [[ $(cat "$llama_cpp/version.txt" 2>/dev/nu
         '*/vendor/llama.cpp/convert_*' '*/vendor/llama.cpp/conversion/*' '*/vendor/llama.cpp/gguf-py/*'
     echo "$llama_cpp_source" >"$llama_cpp/version.txt"
 fi
+[[ ${1:-} != --only-install ]] || exit 0
 [[ -f $llama_cpp/convert_hf_to_gguf.py && -f $llama_cpp/convert_lora_to_gguf.py ]] ||
     fail "$llama_cpp has no converters"
 

