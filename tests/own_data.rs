@@ -104,6 +104,61 @@ fn a_file_of_every_schema_trains_and_labels_train_a_critic() {
 }
 
 #[test]
+fn shipped_labels_train_a_critic() {
+    let home = tempfile::tempdir().unwrap();
+    let model = model(home.path());
+    for source in ["builtin:contest", "builtin:condefects"] {
+        let sets = ["data.seq_len=1024", "scorer.max_steps=2", "train.validate_documents=4"];
+        let output = train(home.path(), &model, "critic", source, &sets);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{source}: {error}");
+        let report = json(&home.path().join("last/critic/report.json"));
+        let within = report["held_out"]["within_mean"].as_f64();
+        assert!(
+            within.is_some_and(|share| (0.0..=1.0).contains(&share)),
+            "{source}: {report}"
+        );
+    }
+}
+
+#[test]
+fn copies_of_evaluation_problems_are_refused_or_left_out() {
+    let home = tempfile::tempdir().unwrap();
+    let model = model(home.path());
+    let problem = include_str!("../data/humaneval/HumanEval.jsonl")
+        .lines()
+        .next()
+        .unwrap();
+    let problem: serde_json::Value = serde_json::from_str(problem).unwrap();
+    let row = |n: i32| serde_json::json!({"prompt": format!("Add 1 to {n}."), "completion": format!("{n} + 1")});
+    let copy = serde_json::json!({"prompt": problem["prompt"], "completion": problem["canonical_solution"]});
+    let mut rows: Vec<String> = (0..20).map(|n| row(n).to_string()).collect();
+    rows.push(copy.to_string());
+    let source = home.path().join("rows.jsonl");
+    fs::write(&source, rows.join("\n")).unwrap();
+    let source = source.display().to_string();
+
+    // In a side that is held out nothing is compared, so most is trained on.
+    let set = "data.valid_share=0.0001";
+    let refused = train(home.path(), &model, "baseline", &source, &[set]);
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success() && error.contains("rows.jsonl:21 may not be trained on"),
+        "{error}"
+    );
+
+    let dropped = train(home.path(), &model, "baseline", &source, &[set, "data.copies=drop"]);
+    let error = String::from_utf8_lossy(&dropped.stderr).into_owned();
+    assert!(dropped.status.success(), "{error}");
+    let run = json(&home.path().join("last/run.json"));
+    assert_eq!(
+        (&run["documents"], &run["copies_left_out"]),
+        (&19.into(), &1.into()),
+        "{run}"
+    );
+}
+
+#[test]
 fn a_malformed_file_is_one_sentence_and_leaves_nothing() {
     let home = tempfile::tempdir().unwrap();
     let model = model(home.path());

@@ -195,7 +195,12 @@ pub(super) fn resolve(uri: &str, kind: Kind, config: &Config, output: &Output) -
     if let Location::Builtin(name) = Location::parse(uri)? {
         let (what, known) = match kind {
             Kind::Model => ("model", crate::pipeline::BUILTIN_MODELS.to_vec()),
-            Kind::Data => ("data set", Spec::built_in().collect()),
+            Kind::Data => {
+                let training = crate::pipeline::TRAINING_SETS.iter().copied();
+                let mut known: Vec<&str> = Spec::built_in().collect();
+                known.extend(training.filter(|name| Spec::built_in().all(|other| other != *name)));
+                ("data set", known)
+            }
         };
         if !known.contains(&name.as_str()) {
             return Err(Failure::usage(format!(

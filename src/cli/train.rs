@@ -282,7 +282,7 @@ fn plan_text(plan: &PlanReport) -> String {
     say(
         "data",
         format!(
-            "{} documents ({} too long, left out: {:.1}%), {} tokens an epoch, {} of them trained; {} documents held out{}",
+            "{} documents ({} too long, left out: {:.1}%), {} tokens an epoch, {} of them trained; {} documents held out{}{}",
             plan.documents,
             plan.documents_too_long,
             100.0 * plan.share_too_long,
@@ -292,6 +292,10 @@ fn plan_text(plan: &PlanReport) -> String {
             match plan.validated_documents {
                 some if some < plan.validation_documents => format!(", about {some} of them validated on"),
                 _ => String::new(),
+            },
+            match plan.copies_left_out {
+                0 => String::new(),
+                n => format!("; {n} copies of evaluation problems left out"),
             }
         ),
     );

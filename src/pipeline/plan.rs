@@ -72,6 +72,8 @@ pub struct PlanReport {
     pub new_heads: usize,
     /// Documents held out.
     pub validation_documents: usize,
+    /// Samples left out because they copy an evaluation problem.
+    pub copies_left_out: usize,
     /// About how many of them a validation reads.
     pub validated_documents: usize,
     /// Estimated peak memory of the training process in bytes.
@@ -141,6 +143,7 @@ pub(super) fn plan(request: &Request) -> Result<PlanReport, PipelineError> {
         learning_rate: recipe.optim.lr,
         new_heads: prepared.new_heads,
         validation_documents: held_out,
+        copies_left_out: prepared.splits.overlap.left_out,
         validated_documents: match recipe.train.validate_documents {
             0 => held_out,
             most => held_out.min(most),

@@ -3,7 +3,8 @@
 use super::{DataStore, PipelineError, builtin_labels::InMemory, world::WorldTasks};
 use crate::{
     data::{
-        self, DataConfig, DataError, Example, Record, Rows, Sources, Splits, TokenCache, Tokenizer, Wanted,
+        self, Copies, DataConfig, DataError, Example, Record, Rows, Sources, Splits, TokenCache, Tokenizer, Wanted,
+        decontaminate::Index,
         source::{Dataset, Source, SourceOptions},
         text,
     },
@@ -52,6 +53,8 @@ struct Opened {
     weight: f64,
     /// It is the data's own validation split.
     held_out: bool,
+    /// It is shipped with the program.
+    built_in: bool,
     rows: Box<dyn Dataset>,
 }
 
@@ -112,6 +115,7 @@ fn split(
             source: source.rows.as_ref(),
             held_out: source.held_out,
             weight: source.weight,
+            without_copies: source.built_in,
         })
         .collect();
     // Plain text is trained on, and has no labels to learn from.
@@ -123,15 +127,19 @@ fn split(
     data::splits(config, tokenizer, &evaluation, &texts, &rows, wanted, cache)
 }
 
-/// The training rows of the user's own data as texts, for the comparison with benchmarks.
+/// The training rows of the user's own data as texts, without the copies that are left out, for the comparison with benchmarks.
 ///
 /// # Errors
 /// A row that can't be read.
 pub fn texts(config: &DataConfig) -> Result<Vec<Example>, DataError> {
     let mut examples = Vec::new();
+    let evaluation = Index::of(&bench::evaluation_problems()?);
     for source in open(config)?.into_iter().filter(|source| !source.held_out) {
+        let without_copies = source.built_in || config.copies == Copies::Drop;
         for record in source.rows.records() {
-            examples.extend(record?.examples());
+            let own = record?.examples();
+            let kept = |example: &Example| !without_copies || !evaluation.compare_text(example).is_copy();
+            examples.extend(own.into_iter().filter(kept));
         }
     }
     Ok(examples)
@@ -152,14 +160,16 @@ fn open(config: &DataConfig) -> Result<Vec<Opened>, DataError> {
     };
     let mut opened = Vec::new();
     for (weight, name, split, columns) in parts {
+        let builtin = name.strip_prefix("builtin:");
         let mut add = |held_out: bool, rows: Box<dyn Dataset>| {
             opened.push(Opened {
                 weight: if held_out { 1.0 } else { weight },
                 held_out,
+                built_in: builtin.is_some(),
                 rows,
             });
         };
-        if let Some(builtin) = name.strip_prefix("builtin:") {
+        if let Some(builtin) = builtin {
             for (held_out, rows) in built_in(builtin)? {
                 add(held_out, rows);
             }

@@ -47,6 +47,8 @@ pub(super) fn create_run(request: &Request, prepared: &Prepared, model_hash: &st
         documents: Some(report.documents),
         documents_too_long_count: Some(report.too_long),
         documents_too_long: Some(too_long.collect()),
+        copies_left_out: Some(prepared.splits.overlap.left_out),
+        copies_trained: Some(prepared.splits.overlap.copies),
         response_tokens: Some(report.response_tokens),
         tokens: Some(serde_json::to_value(&prepared.splits.tokens).unwrap_or_default()),
         steps: Some(prepared.total_steps),

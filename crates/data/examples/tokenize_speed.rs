@@ -78,6 +78,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             source: &source,
             held_out: false,
             weight: 1.0,
+            without_copies: false,
         };
         let store = TokenCache::below(&cache, &|_| {}).with_memory(0);
         let made = splits(

@@ -33,6 +33,9 @@ pub struct DataConfig {
     pub train_on: TrainOn,
     /// What becomes of a document of your own data that is longer than `seq_len` tokens. Plain text is always cut.
     pub too_long: TooLong,
+    /// What becomes of rows of your own data that copy a problem of a benchmark. Of built-in sets other than
+    /// MBPP they are always left out.
+    pub copies: Copies,
     /// Plain text trained on in addition to the problems: files, and directories of which every `*.py` is
     /// read; cut into documents of at most `seq_len` tokens. Local paths only; files of records (JSON,
     /// Parquet, CSV) are refused.
@@ -82,6 +85,7 @@ impl Default for DataConfig {
             languages: Vec::new(),
             train_on: TrainOn::Assistant,
             too_long: TooLong::Drop,
+            copies: Copies::Refuse,
             text: Vec::new(),
             train_tasks: (601, 974),
             valid_tasks: (511, 600),
@@ -316,6 +320,17 @@ pub enum TooLong {
     Cut,
     /// The run does not start.
     Refuse,
+}
+
+/// What becomes of a sample that copies an evaluation problem.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Copies {
+    /// The run does not start.
+    #[default]
+    Refuse,
+    /// They are left out, and counted.
+    Drop,
 }
 
 /// How a problem becomes a prompt (algorithms, section 8).

@@ -40,6 +40,9 @@ pub struct OverlapReport {
     pub copies: usize,
     /// Those copies.
     pub found: Vec<Overlap>,
+    /// Copies that were left out of training, which are not in `copies`.
+    #[serde(default)]
+    pub left_out: usize,
     /// Samples that share some n-grams with an evaluation problem, but at most half: idioms.
     pub partial: usize,
     /// The largest share among those, as (sample, problem, share).
@@ -226,6 +229,24 @@ pub struct TextOverlap {
 }
 
 impl TextOverlap {
+    /// Whether the text or a part of it is a copy.
+    pub fn is_copy(&self) -> bool {
+        self.whole.copies + self.parts.copies > 0
+    }
+
+    /// That of a copy which is left out.
+    pub fn left_out() -> Self {
+        let whole = OverlapReport {
+            checked: 1,
+            left_out: 1,
+            ..OverlapReport::default()
+        };
+        Self {
+            whole,
+            ..Self::default()
+        }
+    }
+
     /// The report: copies of whole texts come before those of parts.
     pub fn report(self) -> OverlapReport {
         let mut report = self.whole;
@@ -251,6 +272,7 @@ impl std::ops::AddAssign for OverlapReport {
         }
         self.checked += other.checked;
         self.copies += other.copies;
+        self.left_out += other.left_out;
         self.partial += other.partial;
         self.found.extend(other.found);
     }

@@ -110,7 +110,7 @@ pub enum DataError {
     Stopped,
     /// An evaluation problem inside the training data.
     #[error(
-        "{sample} may not be trained on: {reason}; leave it out, or set \
+        "{sample} may not be trained on: {reason}; leave it out (`data.copies: drop` does so with rows), or set \
          `data.i_know_this_trains_on_evaluation_data: true` and report no score on that benchmark"
     )]
     Contaminated {

@@ -1,8 +1,8 @@
 //! From records of any source to a training and a validation set.
 
 use super::{
-    CacheEvent, DataConfig, DataError, Dataset, DatasetReport, EvaluationProblem, Example, PromptStyle, Rendering,
-    Splits, TokenCache, TokenReport, Tokenized, Tokenizer,
+    CacheEvent, Copies, DataConfig, DataError, Dataset, DatasetReport, EvaluationProblem, Example, PromptStyle,
+    Rendering, Splits, TokenCache, TokenReport, Tokenized, Tokenizer,
     collect::Collector,
     decontaminate::{self, Index, TextOverlap},
     example::{Spelling, spelled},
@@ -30,6 +30,8 @@ pub struct Rows<'a> {
     pub held_out: bool,
     /// How much of it an epoch holds, relative to all of it.
     pub weight: f64,
+    /// Samples that copy an evaluation problem are left out whatever `data.copies` says.
+    pub without_copies: bool,
 }
 
 /// Training and validation set of these sources and of `texts` (training only).
@@ -146,12 +148,19 @@ impl Task<'_> {
         };
         let mut sides = Sides::new(self)?;
         for source in self.sources {
+            let without_copies = source.without_copies || self.config.copies == Copies::Drop;
             let (mut rows, of) = (0, source.source.len_hint());
             preparation.each(source, &mut |chunk| {
                 rows += chunk.len();
                 for row in chunk {
                     sides.unwanted += row.unwanted;
-                    row.samples.into_iter().try_for_each(|sample| sides.push(sample))?;
+                    for sample in row.samples {
+                        let is_copy = sample.known.as_ref().is_some_and(|known| known.overlap.is_copy());
+                        match without_copies && is_copy {
+                            true => sides.overlap += TextOverlap::left_out(),
+                            false => sides.push(sample)?,
+                        }
+                    }
                 }
                 if let Some((cache, _)) = self.cache {
                     let tokens = sides.tokens;

@@ -35,7 +35,7 @@ mod tokenizer;
 
 pub use batch::{Batch, Document};
 pub use chat::{Conversation, ConversationOptions, TrainOn};
-pub use config::{BatchingConfig, DataConfig, PromptStyle, StepShape, TooLong};
+pub use config::{BatchingConfig, Copies, DataConfig, PromptStyle, StepShape, TooLong};
 pub use dataset::{Dataset, DatasetReport};
 pub use decontaminate::{EvaluationProblem, Overlap, OverlapReport};
 pub use detokenizer::Detokenizer;

@@ -141,6 +141,9 @@ mod tests {
         // Fewer failures than draws: one of them must be a pass.
         assert_eq!(pass_at_k(tally(5, 3), 3), 1.0);
         assert_eq!(pass_at_k(tally(1, 1), 1), 1.0);
+        // A larger k counts as n, and without a pass it is 0.
+        assert_eq!(pass_at_k(tally(3, 0), 5), 0.0);
+        assert_eq!(pass_at_k(tally(3, 1), 5), 1.0);
     }
 
     #[test]

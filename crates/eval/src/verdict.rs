@@ -303,10 +303,59 @@ mod tests {
         );
         assert_eq!(read(0, "PROOF CLEAN passed").0, Verdict::Error("exit code 0".into()));
         assert_eq!(read(1, "PROOF CLEAN timeout\n").0, Verdict::Timeout);
+        assert_eq!(read(1, "PROOF CLEAN wrong\n").0, Verdict::Wrong);
+        assert_eq!(read(1, "PROOF CLEAN syntax\n").0, Verdict::Syntax);
+        for state in ["wrong", "syntax", "timeout", "error KeyError"] {
+            let forged = read(0, &format!("PROOF CLEAN {state}\n")).0;
+            assert_eq!(forged, Verdict::Error("exit code 0".into()), "{state}");
+        }
+        assert!(Verdict::Passed.passed() && !Verdict::Wrong.passed());
         assert_eq!(
             read(1, "PROOF CLEAN error KeyError\n").0,
             Verdict::Error("KeyError".into())
         );
+    }
+
+    #[test]
+    fn limits_come_before_what_was_printed() {
+        let ended = |status| {
+            let outcome = Outcome {
+                status,
+                ..outcome(0, "PROOF CLEAN passed\n")
+            };
+            read(&outcome, "PROOF", "CLEAN")
+        };
+        assert_eq!(ended(Status::TimedOut), (Verdict::Timeout, None));
+        assert_eq!(ended(Status::OutputLimit), (Verdict::OutputLimit, None));
+        assert_eq!(ended(Status::Signal(9)), (Verdict::Killed(9), None));
+    }
+
+    /// A runner whose every program ends like this.
+    struct Ends(Status);
+
+    impl Runner for Ends {
+        fn run(&self, _: &Program<'_>, _: &Limits) -> Result<Outcome, SandboxError> {
+            Ok(Outcome {
+                status: self.0,
+                ..outcome(0, "compiled")
+            })
+        }
+
+        fn level(&self) -> &str {
+            "none"
+        }
+
+        fn python(&self) -> &str {
+            "none"
+        }
+    }
+
+    #[test]
+    fn the_harness_is_compiled_where_the_compiler_ends_well() {
+        let harness = |status| compiled(&Ends(status), &Limits::default());
+        assert_eq!(harness(Status::Exit(0)), "compiled");
+        assert_eq!(harness(Status::Exit(1)), HARNESS);
+        assert_eq!(harness(Status::TimedOut), HARNESS);
     }
 
     #[test]

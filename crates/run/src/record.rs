@@ -82,6 +82,12 @@ pub struct RunRecord {
     /// The first of those, at most 1,000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub documents_too_long: Option<Vec<LongDocument>>,
+    /// Samples left out because they copy an evaluation problem (`data.copies`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copies_left_out: Option<usize>,
+    /// Copies of evaluation problems that were trained on, because the settings allow it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copies_trained: Option<usize>,
     /// Response tokens of the training documents.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_tokens: Option<usize>,

@@ -55,6 +55,7 @@ fn settings(config: &DataConfig) -> String {
         languages,
         train_on,
         too_long,
+        copies,
         text: _, // by content
         train_tasks: _,
         valid_tasks: _,
@@ -68,6 +69,6 @@ fn settings(config: &DataConfig) -> String {
         i_know_this_trains_on_evaluation_data,
     } = config;
     format!(
-        "{columns:?} {split:?} {valid_share} {max_rows:?} {languages:?} {train_on:?} {too_long:?} {prompt:?} {seq_len} {i_know_this_trains_on_evaluation_data}"
+        "{columns:?} {split:?} {valid_share} {max_rows:?} {languages:?} {train_on:?} {too_long:?} {copies:?} {prompt:?} {seq_len} {i_know_this_trains_on_evaluation_data}"
     )
 }

@@ -109,6 +109,7 @@ impl Trial {
             source: &self.rows,
             held_out: false,
             weight: self.weight,
+            without_copies: false,
         };
         splits(
             &self.config,

@@ -48,7 +48,7 @@ fn layout_and_comments_do_not_hide_a_copy() {
     );
     assert_eq!(
         error.unwrap_err().to_string(),
-        "mine may not be trained on: its code equals that of the evaluation problem bench/7; leave it out, or set \
+        "mine may not be trained on: its code equals that of the evaluation problem bench/7; leave it out (`data.copies: drop` does so with rows), or set \
          `data.i_know_this_trains_on_evaluation_data: true` and report no score on that benchmark"
     );
 }
