@@ -261,7 +261,7 @@ pub(super) fn normalise(scores: &[f64], policy: &WeightPolicy, config: &WeightsC
 }
 
 /// `(s - mean) / max(std, 1e-6)` with the population's standard deviation.
-fn zscores(scores: &[f64]) -> Vec<f64> {
+pub(super) fn zscores(scores: &[f64]) -> Vec<f64> {
     let n = scores.len().max(1) as f64;
     let mean = scores.iter().sum::<f64>() / n;
     let variance = scores.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / n;

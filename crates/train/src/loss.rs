@@ -249,6 +249,69 @@ pub fn head_ce(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use burn::tensor::Device;
+    use wmtp_data::{Dataset, Tokenized};
+
+    /// Two rows of four tokens, a document of two prompt tokens in each.
+    fn batch() -> Batch {
+        let document = |sample: usize| Tokenized {
+            sample,
+            name: sample.to_string(),
+            problem: 0,
+            tokens: vec![0, 1, 2, 3],
+            prompt_len: 2,
+            untrained: Vec::new(),
+            given: Vec::new(),
+            reward: None,
+        };
+        let data = Dataset::from_tokenized(vec![document(0), document(1)], 4, true).unwrap();
+        data.in_order(2).step(0).unwrap().remove(0)
+    }
+
+    const WEIGHTS: [f32; 8] = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0];
+
+    fn config(weight_by: WeightBy, lambda_mode: LambdaMode, lambda: f64) -> LossConfig {
+        LossConfig {
+            weight_by,
+            lambda,
+            lambda_mode,
+            ..LossConfig::default()
+        }
+    }
+
+    #[test]
+    fn terms_weigh_what_the_definition_says() {
+        let of = |weight_by, mode, lambda| term_weights(&batch(), &WEIGHTS, 2, &config(weight_by, mode, lambda));
+        // 1 - 0.25 + 0.25 w of the token after the position, for both heads; 0 at the ends of rows.
+        let next = [1.0, 1.25, 1.5, 0.0, 2.0, 2.25, 2.5, 0.0];
+        let after_next = [1.25, 1.5, 0.0, 0.0, 2.25, 2.5, 0.0, 0.0];
+        let mix = |weight_by| of(weight_by, LambdaMode::Mix, 0.25);
+        assert_eq!(mix(WeightBy::Position), [next, next].concat());
+        assert_eq!(mix(WeightBy::Target), [next, after_next].concat());
+        let scaled = of(WeightBy::Target, LambdaMode::Scale, 0.5);
+        assert_eq!(scaled[..8], [0.5, 1.0, 1.5, 0.0, 2.5, 3.0, 3.5, 0.0]);
+        assert_eq!(scaled[8..], [1.0, 1.5, 0.0, 0.0, 3.0, 3.5, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn the_loss_is_the_weighted_mean_over_heads_and_tokens() {
+        let (batch, device) = (batch(), Device::flex());
+        let config = config(WeightBy::Target, LambdaMode::Mix, 1.0);
+        let terms = LossTerms::new(&batch, HeadTargets::of_heads(&batch, 2), &WEIGHTS, &config);
+        let loss = |heads: &[usize]| {
+            // Where all logits are 0, every cross-entropy is ln 4.
+            let hidden = |&k: &usize| HeadHidden::everywhere(k, Tensor::zeros([2, 4, 3], &device));
+            let unembedding = Tensor::zeros([4, 3], &device);
+            let heads = heads.iter().map(hidden).collect();
+            let loss = weighted_loss(heads, unembedding, &terms, 5, &config, Compute::default());
+            f64::from(to_f32(loss.loss).unwrap()[0]) / 4f64.ln()
+        };
+        // Head 1 predicts the four response tokens 2, 3 of both rows: weights 2, 3, 6, 7. Head 2 the same from one
+        // position earlier. Two heads, denominator 5.
+        assert!((loss(&[1]) - 18.0 / 10.0).abs() < 1e-6);
+        assert!((loss(&[2]) - 18.0 / 10.0).abs() < 1e-6);
+        assert!((loss(&[1, 2]) - 36.0 / 10.0).abs() < 1e-6);
+    }
 
     #[test]
     fn targets_are_found_at_any_positions() {

@@ -1,5 +1,8 @@
 use super::{batch, response};
-use crate::{FallbackTally, Normaliser, WeightGroup, WeightPolicy, WeightStats, WeightsConfig, weights::normalise};
+use crate::{
+    FallbackTally, Normaliser, WeightGroup, WeightPolicy, WeightStats, WeightsConfig,
+    weights::{normalise, zscores},
+};
 use proptest::{prelude::*, sample::select};
 use serde_json::Value;
 
@@ -242,7 +245,35 @@ fn missing_scores_fall_back_and_empty_steps_are_empty() {
     assert_eq!((report.groups, report.fallbacks.len()), (1, 1));
     let report = normaliser.weights(&WeightPolicy::Softmax, &[], &[]);
     assert_eq!((report.groups, report.fallbacks.len()), (0, 0));
+    let step = WeightsConfig {
+        over: WeightGroup::Step,
+        ..Default::default()
+    };
+    let report = Normaliser::new(step).unwrap().weights(&WeightPolicy::Softmax, &[], &[]);
+    assert_eq!((report.groups, report.fallbacks.len()), (0, 0));
     assert_eq!(WeightStats::of(&[]), None);
+}
+
+#[test]
+fn a_fallback_has_its_position_in_the_document_wherever_that_lies() {
+    // Rows of 8 tokens: doc/10 fills the first, the second has doc/11 (0 to 2) and doc/12 (3 to 7).
+    let all = [batch(&[(2, 6), (1, 2), (2, 3)], 8)];
+    let mut scores: Vec<f32> = (0..16).map(|i| i as f32).collect();
+    scores[8 + 3 + 4] = f32::NAN;
+    let normaliser = Normaliser::new(WeightsConfig::default()).unwrap();
+    let report = normaliser.weights(&WeightPolicy::Softmax, &all, &[scores]);
+    let [fallback] = &report.fallbacks[..] else {
+        panic!("{:?}", report.fallbacks);
+    };
+    assert_eq!((fallback.document.as_str(), fallback.position), ("doc/12", 4));
+}
+
+#[test]
+fn z_scores_are_those_worked_out_by_hand() {
+    // Mean 5, population's standard deviation 2.
+    let z = zscores(&[2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0]);
+    assert_eq!(z, [-1.5, -0.5, -0.5, -0.5, 0.0, 0.0, 1.0, 2.0]);
+    assert_eq!(zscores(&[3.0, 3.0]), [0.0, 0.0]);
 }
 
 #[test]
