@@ -97,4 +97,6 @@ if [ "${1:-}" = --only-start ]; then
     # Not in the foreground: a signal is to be heard at once.
     wait "${pids[@]}"
 fi
-cargo test --release --locked --test services -- "$@"
+# WMTP_CARGO_TEST: another command in its place (ci/coverage).
+read -ra cargo_test <<< "${WMTP_CARGO_TEST:-cargo test}"
+"${cargo_test[@]}" --release --locked --test services -- "$@"
