@@ -79,6 +79,10 @@ fn train(home: &Path, model: &str, pipeline: &str, source: &str, sets: &[&str]) 
     output
 }
 
+fn read_json(path: &Path) -> serde_json::Value {
+    serde_json::from_slice(&fs::read(path).expect("a file")).expect("JSON")
+}
+
 #[test]
 fn a_file_of_every_schema_trains_and_labels_train_a_critic() {
     let home = tempfile::tempdir().unwrap();
@@ -112,7 +116,7 @@ fn shipped_labels_train_a_critic() {
         let output = train(home.path(), &model, "critic", source, &sets);
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{source}: {error}");
-        let report = json(&home.path().join("last/critic/report.json"));
+        let report = read_json(&home.path().join("last/critic/report.json"));
         let within = report["held_out"]["within_mean"].as_f64();
         assert!(
             within.is_some_and(|share| (0.0..=1.0).contains(&share)),
@@ -150,7 +154,7 @@ fn copies_of_evaluation_problems_are_refused_or_left_out() {
     let dropped = train(home.path(), &model, "baseline", &source, &[set, "data.copies=drop"]);
     let error = String::from_utf8_lossy(&dropped.stderr).into_owned();
     assert!(dropped.status.success(), "{error}");
-    let run = json(&home.path().join("last/run.json"));
+    let run = read_json(&home.path().join("last/run.json"));
     assert_eq!(
         (&run["documents"], &run["copies_left_out"]),
         (&19.into(), &1.into()),

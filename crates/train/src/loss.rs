@@ -314,6 +314,11 @@ mod tests {
     }
 
     #[test]
+    fn the_filter_reaches_the_kernel() {
+        assert_eq!(accuracy(Compute::default(), 0.25).filter, 0.25);
+    }
+
+    #[test]
     fn targets_are_found_at_any_positions() {
         let targets = HeadTargets {
             positions: vec![1, 2, 5],
