@@ -72,10 +72,10 @@ pub struct PlanReport {
     pub new_heads: usize,
     /// Documents held out.
     pub validation_documents: usize,
-    /// Samples left out because they copy an evaluation problem.
-    pub copies_left_out: usize,
     /// About how many of them a validation reads.
     pub validated_documents: usize,
+    /// Samples left out because they copy an evaluation problem.
+    pub copies_left_out: usize,
     /// Estimated peak memory of the training process in bytes.
     pub estimated_peak_memory: u64,
     /// What that is made of.

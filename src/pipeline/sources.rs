@@ -127,7 +127,8 @@ fn split(
     data::splits(config, tokenizer, &evaluation, &texts, &rows, wanted, cache)
 }
 
-/// The training rows of the user's own data as texts, without the copies that are left out, for the comparison with benchmarks.
+/// The training rows of the user's own data as texts, without the copies that are left out, for the comparison
+/// with benchmarks.
 ///
 /// # Errors
 /// A row that can't be read.

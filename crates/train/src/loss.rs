@@ -154,8 +154,9 @@ impl HeadHidden {
     /// The same outside of the autodiff graph.
     pub(super) fn detached(&self) -> Self {
         Self {
+            k: self.k,
             hidden: self.hidden.clone().inner(),
-            ..self.clone()
+            positions: self.positions.clone(),
         }
     }
 }
