@@ -209,6 +209,13 @@ fn gradients_are_those_of_central_differences_without_rotation() {
     check(&without_rotation(), Device::flex().autodiff(), TENSORS + HEADS - 1);
 }
 
+/// What [`error`] may be in f32. Processors add in other orders: with and without AVX-512 these tests found
+/// 1.7e-6 to 1.05e-5. A wrong term is 1e-2 or more.
+const F32_ROUNDING: f64 = 3e-5;
+
+/// What [`error`] may be where f32 weights are rounded to bf16; 4.7e-2 was found with and without AVX-512.
+const BF16_ROUNDING: f64 = 8e-2;
+
 /// A tensor's name and its gradient.
 type Gradient = (String, Vec<f64>);
 
@@ -251,8 +258,8 @@ fn heads_at_the_needed_positions_have_the_gradients_of_heads_everywhere() {
     let exact = gradients(Device::flex(), DType::F64, Compute::default());
     for (dtype, compute, bound) in [
         (DType::F64, Compute::default(), 1e-12),
-        (DType::F32, Compute::default(), 1e-5),
-        (DType::F32, AGAIN, 1e-5),
+        (DType::F32, Compute::default(), F32_ROUNDING),
+        (DType::F32, AGAIN, F32_ROUNDING),
     ] {
         let error = error(
             &gradients_of(&config(true), Device::flex(), dtype, compute, true),
@@ -268,7 +275,7 @@ fn heads_at_the_needed_positions_have_the_gradients_of_heads_everywhere() {
 #[test]
 fn the_halves_of_a_layer_have_the_gradients_of_single_operations() {
     let exact = gradients(Device::flex(), DType::F64, Compute::default());
-    for (precision, bound) in [(Precision::F32, 1e-5), (Precision::Bf16, 5e-2)] {
+    for (precision, bound) in [(Precision::F32, F32_ROUNDING), (Precision::Bf16, BF16_ROUNDING)] {
         let [kept, again] = [false, true].map(|recompute| {
             gradients(
                 Device::flex(),
@@ -319,8 +326,8 @@ fn every_type(config: &LlamaConfig, rounding: f64) -> Vec<Gradient> {
     };
     for (dtype, precision, bound) in [
         (DType::F64, Precision::F32, 1e-12),
-        (DType::F32, Precision::F32, 1e-5),
-        (DType::F32, Precision::Bf16, 5e-2),
+        (DType::F32, Precision::F32, F32_ROUNDING),
+        (DType::F32, Precision::Bf16, BF16_ROUNDING),
         (DType::BF16, Precision::Bf16, 2e-1),
         (DType::F16, Precision::F32, 5e-2),
     ] {
@@ -466,6 +473,6 @@ fn gradients_on_wgpu_are_those_of_f64() {
     for compute in [Compute::default(), AGAIN] {
         let error = error(&gradients(device.clone(), DType::F32, compute), &exact);
         println!("{compute:?}: {error:.1e}");
-        assert!(error < 1e-5, "{compute:?}: {error:e}");
+        assert!(error < F32_ROUNDING, "{compute:?}: {error:e}");
     }
 }
