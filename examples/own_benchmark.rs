@@ -15,7 +15,7 @@ use wmtp::{
         Answer, Benchmark, Completion, Done, EvalError, EvalRequest, GenerationRequest, Generator, Judge, Judgement,
         Source, StopRule, run,
         sandbox::{Limits, Sandbox},
-        verdict::Checked,
+        verdict::{Checked, Names},
     },
 };
 
@@ -88,8 +88,10 @@ impl Benchmark for Addition {
         judge.check(&Checked {
             code: answer.text(),
             checks: &checks,
-            expected: "f",
-            given: "",
+            names: Names {
+                entry_point: Some("f"),
+                ..Names::default()
+            },
         })
     }
 

@@ -359,6 +359,95 @@ fn a_secret_is_never_printed() {
     assert!(!text.contains("hf_wrongwrongwrong"), "{text}");
 }
 
+/// Libraries log what they were given, at levels that a user may ask for.
+#[test]
+fn no_secret_is_in_a_log_of_any_level() {
+    let secrets = [
+        ("AWS_ACCESS_KEY_ID", "plantedkeyid"),
+        ("AWS_SECRET_ACCESS_KEY", "plantedsecret"),
+        ("AWS_SESSION_TOKEN", "plantedsession"),
+        ("HF_TOKEN", "hf_plantedtoken"),
+        ("MLFLOW_TRACKING_USERNAME", "somebody"),
+        ("MLFLOW_TRACKING_PASSWORD", "plantedpassword"),
+        ("MLFLOW_TRACKING_TOKEN", "plantedbearer"),
+    ];
+    let home = tempfile::tempdir().unwrap();
+    for level in [
+        "trace",
+        "debug",
+        "reqsign_core=trace,reqsign_core::api=trace,info",
+        "wmtp=trace",
+    ] {
+        for args in [
+            &["generate", "--model", "s3://bucket/key", "--prompt", "x"][..],
+            &["train", "baseline", "--model", "s3://bucket/key", "--dry-run"],
+            &["inspect", "data", "--set", "data.source=s3://bucket/file.jsonl"],
+        ] {
+            let output = Command::new(env!("CARGO_BIN_EXE_wmtp"))
+                .args(args)
+                .args([
+                    "--set",
+                    "storage.retries=0",
+                    "--set",
+                    "storage.s3.endpoint=http://127.0.0.1:9",
+                ])
+                .envs(secrets)
+                .env("AWS_REGION", "us-east-1")
+                .env("WMTP_LOG", level)
+                .env("HOME", home.path())
+                .current_dir(home.path())
+                .output()
+                .unwrap();
+            assert_ne!(output.status.code(), Some(0));
+            let text = String::from_utf8_lossy(&output.stderr);
+            for (name, secret) in secrets.iter().filter(|(name, _)| *name != "MLFLOW_TRACKING_USERNAME") {
+                assert!(!text.contains(secret), "{level} {args:?}: {name} is in\n{text}");
+            }
+        }
+    }
+}
+
+/// What nobody reads any more, or has no room, ends no training.
+#[test]
+fn a_standard_error_that_is_gone_ends_no_training() {
+    let home = tempfile::tempdir().unwrap();
+    let train = |name: &str, stderr: Stdio| {
+        let status = Command::new(env!("CARGO_BIN_EXE_wmtp"))
+            .args([
+                "train",
+                "baseline",
+                "--model",
+                "builtin:micro",
+                "--max-steps",
+                "3",
+                "--run-name",
+                name,
+            ])
+            .args(["--set", "data.seq_len=128", "--set", "batching.micro_batch=1"])
+            .env("HOME", home.path())
+            .current_dir(home.path())
+            .stderr(stderr)
+            .status()
+            .unwrap();
+        assert_eq!(status.code(), Some(0), "{name}");
+        std::fs::read(
+            home.path()
+                .join("runs")
+                .join(name)
+                .join("checkpoints/last/model.safetensors"),
+        )
+        .unwrap()
+    };
+    let whole = train("read", Stdio::null());
+    if cfg!(target_os = "linux") {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        assert_eq!(train("full", full.into()), whole);
+    }
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(train("gone", writer.into()), whole);
+}
+
 #[test]
 fn a_closed_pipe_is_quiet() {
     for args in [

@@ -287,6 +287,10 @@ impl LlamaConfig {
                 fields.problem(format!("`{name}` is {value}, it must be above 0"));
             }
         }
+        // It is added to a mean of squares: a larger one would leave nothing of them.
+        if self.rms_norm_eps > 1.0 && self.rms_norm_eps.is_finite() {
+            fields.problem(format!("`rms_norm_eps` is {}, it must be 1 or less", self.rms_norm_eps));
+        }
         if !(self.initializer_range >= 0.0 && self.initializer_range.is_finite()) {
             fields.problem(format!(
                 "`initializer_range` is {}, it must not be negative",

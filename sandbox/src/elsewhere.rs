@@ -1,6 +1,6 @@
 //! Systems other than Linux: there is no sandbox.
 
-use crate::{Limits, Options, Outcome, Program, Runner, SandboxError};
+use crate::{Limits, Options, Outcome, Pair, Program, Runner, SandboxError};
 
 /// Cannot be made on this system.
 #[derive(Debug)]
@@ -30,6 +30,10 @@ impl Sandbox {
 
 impl Runner for Sandbox {
     fn run(&self, _: &Program<'_>, _: &Limits) -> Result<Outcome, SandboxError> {
+        match *self {}
+    }
+
+    fn run_pair(&self, _: &Pair<'_>, _: &Limits) -> Result<[Outcome; 2], SandboxError> {
         match *self {}
     }
 

@@ -109,6 +109,25 @@ pub struct ExtraFile<'a> {
     pub bytes: &'a [u8],
 }
 
+/// Two programs that talk with each other: what each writes to standard output is the other's standard input. There is
+/// nothing else between them.
+#[derive(Clone, Copy, Debug)]
+pub struct Pair<'a> {
+    /// It is killed when the second ends.
+    pub first: PairSide<'a>,
+    /// Both are over when it ends.
+    pub second: PairSide<'a>,
+}
+
+/// One of two programs that talk.
+#[derive(Clone, Copy, Debug)]
+pub struct PairSide<'a> {
+    /// Python source, as of [`Program`].
+    pub source: &'a str,
+    /// What it finds in its working directory.
+    pub files: &'a [ExtraFile<'a>],
+}
+
 /// How a program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -156,6 +175,13 @@ pub trait Runner: Send + Sync {
     /// Only when the sandbox itself fails (no temporary directory, no process); what
     /// the program does wrong is in the [`Outcome`].
     fn run(&self, program: &Program<'_>, limits: &Limits) -> Result<Outcome, SandboxError>;
+
+    /// Runs two programs, each behind layers of its own and under `limits`. The outputs of the outcomes are empty but
+    /// for standard error.
+    ///
+    /// # Errors
+    /// As [`Runner::run`].
+    fn run_pair(&self, pair: &Pair<'_>, limits: &Limits) -> Result<[Outcome; 2], SandboxError>;
 
     /// How strong the isolation is, such as `landlock-7+seccomp+rlimits`; it begins with `unsafe:`
     /// where a required layer is missing.

@@ -1,7 +1,7 @@
 //! [`Sandbox`]: puts the layers together.
 
 use crate::{
-    ExtraFile, Isolation, Limits, Options, Outcome, Policy, Program, Runner, SandboxError,
+    ExtraFile, Isolation, Limits, Options, Outcome, Pair, PairSide, Policy, Program, Runner, SandboxError,
     bpf::Filter,
     bubblewrap::Bubblewrap,
     files::{FileRules, landlock_version},
@@ -11,7 +11,7 @@ use crate::{
     probe,
     scratch::{Scratch, sweep},
     syscalls::{ExecPointers, rules},
-    watch::{Group, watch},
+    watch::{End, Group, Watched, watch, watch_pair},
 };
 use std::{
     fs::File,
@@ -208,25 +208,47 @@ impl Sandbox {
         .map_err(io_error("write standard input"))?;
         let [(out, out_end), (err, err_end)] = [pipe()?, pipe()?];
         let started = Instant::now();
-        let streams = [stdin.as_fd(), out_end.as_fd(), err_end.as_fd()];
-        let child = self.start(&scratch, streams, limits)?;
+        let group = self.group(&scratch, [stdin, out_end, err_end], limits)?;
+        let program = self.watched(group, [Some(out), Some(err)], &scratch, limits, started)?;
+        let end = watch(program).map_err(io_error("watch the program"))?;
+        Ok(self.outcome(end, limits, started))
+    }
+
+    /// Starts a program, and closes the descriptors that are its streams now.
+    fn group(&self, scratch: &Scratch, streams: [OwnedFd; 3], limits: &Limits) -> Result<Group, SandboxError> {
+        let [stdin, out, err] = &streams;
+        let child = self.start(scratch, [stdin.as_fd(), out.as_fd(), err.as_fd()], limits)?;
         let generations = if matches!(self.gate, Gate::Bubblewrap(_)) { 2 } else { 0 };
         let group = Group::new(child, generations);
-        drop((stdin, out_end, err_end));
         // Where memory runs out the program goes first; best effort.
         let _ = std::fs::write(format!("/proc/{}/oom_score_adj", group.pid()), "1000");
-        let mut end = watch(group, [out, err], &scratch, limits, started).map_err(io_error("watch the program"))?;
-        if matches!(self.gate, Gate::Bubblewrap(_)) {
-            end.status = Bubblewrap::status(end.status, end.cpu >= limits.cpu);
-        }
+        Ok(group)
+    }
+
+    fn watched<'a>(
+        &self,
+        group: Group,
+        pipes: [Option<OwnedFd>; 2],
+        scratch: &'a Scratch,
+        limits: &'a Limits,
+        started: Instant,
+    ) -> Result<Watched<'a>, SandboxError> {
+        Watched::new(group, pipes, scratch, limits, started).map_err(io_error("watch the program"))
+    }
+
+    fn outcome(&self, end: End, limits: &Limits, started: Instant) -> Outcome {
+        let status = match self.gate {
+            Gate::Bubblewrap(_) => Bubblewrap::status(end.status, end.cpu >= limits.cpu),
+            _ => end.status,
+        };
         let [stdout, stderr] = end.outputs;
-        Ok(Outcome {
-            status: end.status,
+        Outcome {
+            status,
             breach: end.breach,
             stdout,
             stderr,
             seconds: started.elapsed().as_secs_f64(),
-        })
+        }
     }
 
     fn start(&self, scratch: &Scratch, streams: [BorrowedFd<'_>; 3], limits: &Limits) -> Result<Started, SandboxError> {
@@ -288,6 +310,22 @@ impl Sandbox {
 impl Runner for Sandbox {
     fn run(&self, program: &Program<'_>, limits: &Limits) -> Result<Outcome, SandboxError> {
         self.run_with_files(program, &[], limits)
+    }
+
+    fn run_pair(&self, pair: &Pair<'_>, limits: &Limits) -> Result<[Outcome; 2], SandboxError> {
+        let scratch = |side: &PairSide<'_>| Scratch::new(&self.temp, side.source, side.files);
+        let scratches = [scratch(&pair.first)?, scratch(&pair.second)?];
+        let [(to_second, from_first), (to_first, from_second)] = [pipe()?, pipe()?];
+        let [(first_err, first_err_end), (second_err, second_err_end)] = [pipe()?, pipe()?];
+        let started = Instant::now();
+        let [first, second] = &scratches;
+        // No process has more than its own three descriptors: all of them close where a program is started.
+        let first_group = self.group(first, [to_first, from_first, first_err_end], limits)?;
+        let second_group = self.group(second, [to_second, from_second, second_err_end], limits)?;
+        let first = self.watched(first_group, [None, Some(first_err)], first, limits, started)?;
+        let second = self.watched(second_group, [None, Some(second_err)], second, limits, started)?;
+        let ends = watch_pair(first, second).map_err(io_error("watch the programs"))?;
+        Ok(ends.map(|end| self.outcome(end, limits, started)))
     }
 
     fn level(&self) -> &str {

@@ -128,27 +128,34 @@ impl Scratch {
     }
 
     /// Whether what is in the directory, and what the program still holds open of it without a
-    /// name, is more than the limits allow. What cannot be looked at counts nothing.
+    /// name, is more than the limits allow. A directory that cannot be looked into is too much.
     pub(crate) fn breach(&self, pid: libc::pid_t, limits: &Limits) -> Option<Breach> {
         let mut usage = Usage::default();
         let looked = usage.add(self.directory.as_fd(), DEPTH, limits);
-        if usage.files > limits.files || usage.deep {
+        if usage.files > limits.files || usage.deep || usage.closed {
             return Some(Breach::Files);
         }
         if looked.is_err() {
             return None; // names that change meanwhile; the next look is soon
         }
-        let held = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        let nameless: u64 = descriptors(pid)
             .into_iter()
-            .flatten()
-            .flatten();
-        let nameless: u64 = held
             .filter_map(|entry| std::fs::metadata(entry.path()).ok())
             .filter(|file| file.is_file() && file.nlink() == 0 && file.dev() == self.device)
             .map(|file| file.blocks() * 512)
             .sum();
         (usage.bytes + nameless > limits.disk_bytes).then_some(Breach::Disk)
     }
+}
+
+/// The open files of a program. Its threads share one table, which is empty for those that have ended: the first too.
+fn descriptors(pid: libc::pid_t) -> Vec<std::fs::DirEntry> {
+    let entries = |path: PathBuf| std::fs::read_dir(path).into_iter().flatten().flatten();
+    let threads = entries(format!("/proc/{pid}/task").into());
+    threads
+        .map(|thread| entries(thread.path().join("fd")).collect::<Vec<_>>())
+        .find(|held| !held.is_empty())
+        .unwrap_or_default()
 }
 
 impl Drop for Scratch {
@@ -173,13 +180,29 @@ struct Usage {
     bytes: u64,
     files: u64,
     deep: bool,
+    /// A directory in it cannot be read or searched.
+    closed: bool,
 }
 
 impl Usage {
+    /// Names in `directory`, giving ourselves the right first where it may be listed but not searched.
+    fn names(&mut self, directory: BorrowedFd<'_>, most: u64) -> io::Result<Vec<CString>> {
+        names(directory, most)
+            .or_else(|error| match is_denied(&error) {
+                true => {
+                    // SAFETY: an open descriptor. Where this fails, so does what follows.
+                    unsafe { libc::fchmod(directory.as_raw_fd(), 0o700) };
+                    names(directory, most)
+                }
+                false => Err(error),
+            })
+            .inspect_err(|error| self.closed |= is_denied(error))
+    }
+
     /// Adds what is beneath `directory`, until a limit is passed.
     fn add(&mut self, directory: BorrowedFd<'_>, depth: usize, limits: &Limits) -> io::Result<()> {
         let room = limits.files.saturating_sub(self.files) + 1;
-        for name in names(directory, room)? {
+        for name in self.names(directory, room)? {
             self.files += 1;
             if self.files > limits.files {
                 return Ok(());
@@ -189,7 +212,8 @@ impl Usage {
                 let mut stat: libc::stat64 = std::mem::zeroed();
                 let at = (directory.as_raw_fd(), name.as_ptr(), libc::AT_SYMLINK_NOFOLLOW);
                 if libc::fstatat64(at.0, at.1, &mut stat, at.2) == -1 {
-                    continue; // it is gone again
+                    self.closed |= is_denied(&io::Error::last_os_error());
+                    continue; // or it is gone again
                 }
                 stat
             };
@@ -199,13 +223,18 @@ impl Usage {
                 if self.deep {
                     return Ok(());
                 }
-                if let Ok(inner) = open_directory(directory, &name) {
-                    self.add(inner.as_fd(), depth - 1, limits)?;
+                match open_directory(directory, &name) {
+                    Ok(inner) => self.add(inner.as_fd(), depth - 1, limits)?,
+                    Err(error) => self.closed |= is_denied(&error),
                 }
             }
         }
         Ok(())
     }
+}
+
+fn is_denied(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
 }
 
 /// Removes everything in `top`. Directories in it are emptied of their files, their directories

@@ -83,6 +83,10 @@ fn guarded(exec: ExecPointers, truncation: bool) -> Vec<(c_long, Rule)> {
         (libc::SYS_fcntl, any_of(1, FCNTL, EPERM)),
         (libc::SYS_ioctl, any_of(1, IOCTL, libc::ENOTTY)),
         (libc::SYS_prctl, any_of(0, PRCTL, EPERM)),
+        // With CLOSE_RANGE_UNSHARE a thread would get a table of descriptors that nobody looks at.
+        (libc::SYS_close_range, any_of(2, &[0, libc::CLOSE_RANGE_CLOEXEC], EPERM)),
+        // With FALLOC_FL_KEEP_SIZE the limit on a file's size would not hold.
+        (libc::SYS_fallocate, any_of(1, &[0], EPERM)),
     ];
     if !truncation {
         let truncates = libc::O_TRUNC as u32;
@@ -185,8 +189,8 @@ const ALLOWED: &[c_long] = &[
     // open files; Landlock decides which
     libc::SYS_read, libc::SYS_write, libc::SYS_readv, libc::SYS_writev, libc::SYS_pread64, libc::SYS_pwrite64,
     libc::SYS_preadv, libc::SYS_pwritev, libc::SYS_preadv2, libc::SYS_pwritev2, libc::SYS_lseek, libc::SYS_close,
-    libc::SYS_close_range, libc::SYS_dup, libc::SYS_dup3, libc::SYS_openat, libc::SYS_ftruncate, libc::SYS_truncate,
-    libc::SYS_fallocate, libc::SYS_fsync, libc::SYS_fdatasync, libc::SYS_flock, libc::SYS_sendfile,
+    libc::SYS_dup, libc::SYS_dup3, libc::SYS_openat, libc::SYS_ftruncate, libc::SYS_truncate,
+    libc::SYS_fsync, libc::SYS_fdatasync, libc::SYS_flock, libc::SYS_sendfile,
     libc::SYS_copy_file_range, libc::SYS_splice, libc::SYS_tee, libc::SYS_pipe2,
     // names and what is known about files
     libc::SYS_newfstatat, libc::SYS_fstat, libc::SYS_statx, libc::SYS_faccessat, libc::SYS_faccessat2,

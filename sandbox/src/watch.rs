@@ -117,70 +117,133 @@ enum StopReason {
     Breach(Breach),
 }
 
-/// Reads both outputs until the leader has ended or a limit is hit, then kills the group, takes
-/// what is still in the pipes, and reaps. Never waits for a pipe's end: a descendant may hold it
-/// (where the system-call filter is missing and there can be one).
-pub(crate) fn watch(
-    mut group: Group,
-    pipes: [OwnedFd; 2],
-    scratch: &Scratch,
-    limits: &Limits,
+/// A started program that is being watched.
+pub(crate) struct Watched<'a> {
+    group: Group,
+    outputs: [Capture; 2],
+    scratch: &'a Scratch,
+    limits: &'a Limits,
     started: Instant,
-) -> io::Result<End> {
-    let [out, err] = pipes;
-    let mut outputs = [
-        Capture::new(out, limits.output_bytes)?,
-        Capture::new(err, limits.output_bytes)?,
-    ];
-    let mut next_look = started + GLANCE;
-    let mut seen = Duration::ZERO;
-    let stop = loop {
-        for output in &mut outputs {
+    next_look: Instant,
+    seen: Duration,
+    over: bool,
+    stop: Option<StopReason>,
+}
+
+impl<'a> Watched<'a> {
+    /// With the reading ends of its outputs; None where an output goes elsewhere.
+    pub(crate) fn new(
+        group: Group,
+        pipes: [Option<OwnedFd>; 2],
+        scratch: &'a Scratch,
+        limits: &'a Limits,
+        started: Instant,
+    ) -> io::Result<Self> {
+        let [out, err] = pipes;
+        Ok(Self {
+            group,
+            outputs: [
+                Capture::new(out, limits.output_bytes)?,
+                Capture::new(err, limits.output_bytes)?,
+            ],
+            scratch,
+            limits,
+            started,
+            next_look: started + GLANCE,
+            seen: Duration::ZERO,
+            over: false,
+            stop: None,
+        })
+    }
+
+    /// Reads what there is of both outputs, and looks at the limits. Whether the program is over: its leader has
+    /// ended, or it has hit a limit and has been killed.
+    fn look(&mut self) -> io::Result<bool> {
+        if self.over {
+            return Ok(true);
+        }
+        self.stop = self.reason()?;
+        self.over = self.stop.is_some() || self.group.ended()?;
+        if self.over {
+            self.group.kill();
+        }
+        Ok(self.over)
+    }
+
+    /// The limit that is hit, if any.
+    fn reason(&mut self) -> io::Result<Option<StopReason>> {
+        for output in &mut self.outputs {
             output.drain()?;
         }
-        if outputs.iter().any(|output| output.overflow) {
-            break Some(StopReason::Output);
+        if self.outputs.iter().any(|output| output.overflow) {
+            return Ok(Some(StopReason::Output));
         }
-        if group.ended()? {
-            break None;
+        if self.group.ended()? {
+            return Ok(None);
         }
         let now = Instant::now();
-        if now >= next_look {
-            if let Some(program) = group.program() {
+        if now >= self.next_look {
+            if let Some(program) = self.group.program() {
                 let used = Usage::of(program);
-                seen = seen.max(used.cpu);
-                if let Some(breach) = breach(&used, program, scratch, limits) {
-                    break Some(StopReason::Breach(breach));
+                self.seen = self.seen.max(used.cpu);
+                if let Some(breach) = breach(&used, program, self.scratch, self.limits) {
+                    return Ok(Some(StopReason::Breach(breach)));
                 }
             }
-            next_look = Instant::now() + GLANCE.max(now.elapsed() * SHARE);
+            self.next_look = Instant::now() + GLANCE.max(now.elapsed() * SHARE);
         }
-        let left = limits.wall.saturating_sub(started.elapsed());
-        if left.is_zero() {
-            break Some(StopReason::Wall);
-        }
-        let glance = next_look.saturating_duration_since(Instant::now());
-        wait(&outputs, group.pidfd.as_ref(), left.min(glance))?;
-    };
-    group.kill();
-    let (raw, cpu) = group.reap()?;
-    let cpu = cpu.max(seen);
-    for output in &mut outputs {
-        output.drain()?;
+        Ok(self.left().is_zero().then_some(StopReason::Wall))
     }
-    let overflow = outputs.iter().any(|output| output.overflow);
-    let (status, breach) = match stop {
-        Some(StopReason::Wall) => (Status::TimedOut, None),
-        Some(StopReason::Breach(breach)) => (Status::Signal(libc::SIGKILL), Some(breach)),
-        _ if overflow => (Status::OutputLimit, None),
-        _ => (ended_with(raw, cpu, limits), None),
-    };
-    Ok(End {
-        status,
-        breach,
-        cpu,
-        outputs: outputs.map(|output| output.bytes),
-    })
+
+    /// Time left on the clock.
+    fn left(&self) -> Duration {
+        self.limits.wall.saturating_sub(self.started.elapsed())
+    }
+
+    /// Takes what is still in the pipes, and reaps. Never waits for a pipe's end: a descendant may hold it (where
+    /// the system-call filter is missing and there can be one).
+    fn end(mut self) -> io::Result<End> {
+        self.group.kill();
+        let (raw, cpu) = self.group.reap()?;
+        let cpu = cpu.max(self.seen);
+        for output in &mut self.outputs {
+            output.drain()?;
+        }
+        let overflow = self.outputs.iter().any(|output| output.overflow);
+        let (status, breach) = match self.stop {
+            Some(StopReason::Wall) => (Status::TimedOut, None),
+            Some(StopReason::Breach(breach)) => (Status::Signal(libc::SIGKILL), Some(breach)),
+            _ if overflow => (Status::OutputLimit, None),
+            _ => (ended_with(raw, cpu, self.limits), None),
+        };
+        Ok(End {
+            status,
+            breach,
+            cpu,
+            outputs: self.outputs.map(|output| output.bytes),
+        })
+    }
+}
+
+/// Watches a program to its end or its first limit.
+pub(crate) fn watch(mut program: Watched<'_>) -> io::Result<End> {
+    while !program.look()? {
+        wait(&[&program])?;
+    }
+    program.end()
+}
+
+/// Watches two programs until the second is over, and ends the first with it.
+pub(crate) fn watch_pair(mut first: Watched<'_>, mut second: Watched<'_>) -> io::Result<[End; 2]> {
+    loop {
+        first.look()?;
+        if second.look()? {
+            break;
+        }
+        wait(&[&first, &second])?;
+    }
+    let second = second.end()?;
+    Ok([first.end()?, second])
 }
 
 /// The status that a wait status tells, the program not having been ended from here.
@@ -235,15 +298,17 @@ struct Capture {
 }
 
 impl Capture {
-    fn new(pipe: OwnedFd, cap: usize) -> io::Result<Self> {
-        // SAFETY: the descriptor is open as long as `pipe`; plain values otherwise. O_NONBLOCK
-        // belongs to the reading end alone, the program's end stays an ordinary pipe.
-        let done = unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
-        if done == -1 {
-            return Err(io::Error::last_os_error());
+    fn new(pipe: Option<OwnedFd>, cap: usize) -> io::Result<Self> {
+        if let Some(pipe) = &pipe {
+            // SAFETY: the descriptor is open as long as `pipe`; plain values otherwise. O_NONBLOCK
+            // belongs to the reading end alone, the program's end stays an ordinary pipe.
+            let done = unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
+            if done == -1 {
+                return Err(io::Error::last_os_error());
+            }
         }
         Ok(Self {
-            pipe: Some(File::from(pipe)),
+            pipe: pipe.map(File::from),
             bytes: Vec::new(),
             cap,
             overflow: false,
@@ -277,23 +342,27 @@ impl Capture {
     }
 }
 
-/// Sleeps until an output has bytes (or its end), the program has ended, or `timeout` is over.
-/// Without a descriptor for the program its end is noticed within 2 ms.
-fn wait(outputs: &[Capture; 2], pidfd: Option<&OwnedFd>, timeout: Duration) -> io::Result<()> {
-    let [out, err] = outputs;
-    let timeout = match pidfd {
-        Some(_) => timeout,
-        None => timeout.min(Duration::from_millis(2)),
-    };
-    let ask = |fd| libc::pollfd {
-        fd,
-        events: libc::POLLIN,
-        revents: 0,
-    };
-    let end = pidfd.map_or(-1, AsRawFd::as_raw_fd);
-    let mut asked = [ask(out.descriptor()), ask(err.descriptor()), ask(end)];
+/// Sleeps until an output of one of `programs` has bytes (or its end), one of them has ended, or one has to be
+/// looked at. Without a descriptor for a program its end is noticed within 2 ms.
+fn wait(programs: &[&Watched<'_>]) -> io::Result<()> {
+    let mut timeout = Duration::MAX;
+    let mut asked = Vec::with_capacity(3 * programs.len());
+    for program in programs.iter().filter(|program| !program.over) {
+        let glance = program.next_look.saturating_duration_since(Instant::now());
+        timeout = timeout.min(program.left()).min(glance);
+        if program.group.pidfd.is_none() {
+            timeout = timeout.min(Duration::from_millis(2));
+        }
+        let [out, err] = &program.outputs;
+        let end = program.group.pidfd.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+        asked.extend([out.descriptor(), err.descriptor(), end].map(|fd| libc::pollfd {
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        }));
+    }
     let millis = timeout.as_micros().div_ceil(1000) as libc::c_int;
-    // SAFETY: the pointer and the length are those of a local array.
+    // SAFETY: the pointer and the length are those of a local vector.
     let answer = unsafe { libc::poll(asked.as_mut_ptr(), asked.len() as libc::nfds_t, millis) };
     if answer == -1 {
         let error = io::Error::last_os_error();

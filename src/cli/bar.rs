@@ -39,7 +39,7 @@ impl CountBar {
         }
         if done == total || self.said.is_none_or(|at| at.elapsed() >= Self::LINE_EVERY) {
             self.said = Some(Instant::now());
-            eprintln!("{done:>5}/{total} {}  {message}", self.unit);
+            say!("{done:>5}/{total} {}  {message}", self.unit);
         }
     }
 

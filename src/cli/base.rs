@@ -173,7 +173,7 @@ pub(super) fn open_model(
         .with_choice(settings.recipe.data.choice())?
         .for_model(loaded.config().vocab_size)?;
     if let Some(notice) = tokenizer.notice() {
-        eprintln!("note: {notice}");
+        say!("note: {notice}");
     }
     Ok((loaded, tokenizer))
 }

@@ -114,6 +114,9 @@ pub(super) fn fields(file: Option<&Path>, dir: &Path) -> Result<CardFields, Fail
     let text = std::fs::read_to_string(file)
         .map_err(|e| Failure::usage(format!("--card: cannot read `{}`: {e}", file.display())))?;
     let bad = |problem: String| Failure::usage(format!("--card: `{}` {problem}", file.display()));
+    if let Some(line) = wmtp_base::yaml::too_deep(&text) {
+        return Err(bad(format!("is nested more than 100 levels deep in line {line}")));
+    }
     let documents = <saphyr::Yaml as saphyr::LoadableYamlNode>::load_from_str(&text)
         .map_err(|e| bad(format!("is not valid YAML: {e}")))?;
     let map = documents

@@ -56,30 +56,30 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     };
     let mut input = std::io::stdin().lock();
     if interactive {
-        eprintln!("{HELP}");
+        say!("{HELP}");
     }
     while let Some(text) = read(&mut input, interactive)? {
         match text.trim() {
             "" => {}
             "/quit" | "/exit" => break,
-            "/help" => eprintln!("{HELP}"),
+            "/help" => say!("{HELP}"),
             "/reset" => {
                 conversation.messages.clone_from(&begin);
                 if interactive {
-                    eprintln!("(the conversation is forgotten)");
+                    say!("(the conversation is forgotten)");
                 }
             }
-            command if interactive && is_command(command) => eprintln!("there is no command {command}; {HELP}"),
+            command if interactive && is_command(command) => say!("there is no command {command}; {HELP}"),
             _ => match conversation.answer(&text, &interrupt, output) {
                 Ok(()) => {}
                 // On a terminal the conversation can be mended: /reset.
-                Err(Failure::Failed(problem)) if interactive => eprintln!("error: {problem}; /reset begins anew"),
+                Err(Failure::Failed(problem)) if interactive => say!("error: {problem}; /reset begins anew"),
                 Err(failure) => return Err(failure),
             },
         }
     }
     if interactive {
-        eprintln!();
+        say!();
     }
     if output.is_json() {
         return output.result(&serde_json::json!({ "messages": conversation.messages }), "");
@@ -98,7 +98,7 @@ fn read(input: &mut dyn BufRead, interactive: bool) -> Result<Option<String>, Fa
     let mut text = String::new();
     loop {
         if interactive {
-            eprint!("{}", if text.is_empty() { "> " } else { ". " });
+            ask!("{}", if text.is_empty() { "> " } else { ". " });
             let _ = std::io::stderr().flush();
         }
         let mut line = String::new();
@@ -156,8 +156,8 @@ impl Conversation {
             output.piece("\n")?;
         }
         match written.finish {
-            "stop" => eprintln!("(stopped)"),
-            "length" => eprintln!(
+            "stop" => say!("(stopped)"),
+            "length" => say!(
                 "(cut after {} tokens: --max-new-tokens, or the model's positions)",
                 written.tokens.len()
             ),
@@ -190,7 +190,7 @@ impl Interrupt {
                 if busy.load(Ordering::Relaxed) || !interactive {
                     std::process::exit(128 + signal);
                 }
-                eprint!("\n{HELP}\n> ");
+                ask!("\n{HELP}\n> ");
             }
         });
         Ok(this)

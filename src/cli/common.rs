@@ -178,7 +178,7 @@ pub struct Model {
 /// for the newest run, stands for its best checkpoint.
 pub(super) fn resolve_model(uri: &str, config: &Config, output: &Output) -> Result<Model, Failure> {
     if let Some(checkpoint) = runs::checkpoint_of(uri, &expand_home(&config.paths.runs))? {
-        eprintln!("{}", runs::said(uri, &checkpoint));
+        say!("{}", runs::said(uri, &checkpoint));
         return Ok(Model {
             uri: checkpoint.display().to_string(),
             source: ModelSource::Directory(checkpoint),

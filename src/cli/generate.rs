@@ -79,7 +79,7 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
         let tokens = written.tokens.len();
         json["speculative"] = speculation(&written.effort, tokens);
         if !output.is_json() {
-            eprintln!("{}", speculation_text(&written.effort, tokens));
+            say!("{}", speculation_text(&written.effort, tokens));
         }
     }
     if output.is_json() {
@@ -117,7 +117,7 @@ fn prompt_text(given: Option<&str>) -> Result<String, Failure> {
         Some(text) if text != "-" => text.to_owned(),
         _ => {
             if std::io::stdin().is_terminal() {
-                eprintln!("reading the prompt from standard input: end it with Ctrl-D (or give --prompt TEXT)");
+                say!("reading the prompt from standard input: end it with Ctrl-D (or give --prompt TEXT)");
             }
             read_text("-")?
         }

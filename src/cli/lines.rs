@@ -8,12 +8,12 @@ pub struct Lines;
 
 impl Progress for Lines {
     fn message(&self, text: &str) {
-        eprintln!("{text}");
+        say!("{text}");
     }
 
     fn value_step(&self, at: &ValueStep) {
         if is_shown(at.step, at.total, 20) {
-            eprintln!("value step {:>4}/{}  loss {:.4}", at.step, at.total, at.loss);
+            say!("value step {:>4}/{}  loss {:.4}", at.step, at.total, at.loss);
         }
     }
 
@@ -25,7 +25,7 @@ impl Progress for Lines {
             .item
             .weights
             .map_or(String::new(), |w| format!("  weights {:.2}..{:.2}", w.min, w.max));
-        eprintln!(
+        say!(
             "step {:>5}/{}  loss {:.4}  ce {}  |g| {:.3}  lr {:.2e}{weights}  {:.0} tok/s",
             at.step,
             at.total,
@@ -38,7 +38,7 @@ impl Progress for Lines {
     }
 
     fn validation(&self, step: usize, loss: f64, ce: &[f64]) {
-        eprintln!("step {step:>5}  validation loss {loss:.4}  ce {}", heads(ce));
+        say!("step {step:>5}  validation loss {loss:.4}  ce {}", heads(ce));
     }
 }
 

@@ -4,6 +4,24 @@
 //! sentence on standard error, `error: ...`; with `--json` it is also the document on standard
 //! output, `{"error": {"code": 2, "message": "..."}}`, so that a program that reads there always
 //! finds exactly one document.
+#![deny(clippy::print_stderr)]
+
+/// A line on standard error. Where that is gone (a closed terminal, a full disk, a pipe that nobody reads any more),
+/// the work goes on: `eprintln!` would end it by a panic.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
+/// The same without a line end.
+macro_rules! ask {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = write!(std::io::stderr(), $($text)*);
+    }};
+}
 
 mod bar;
 mod base;
@@ -24,6 +42,7 @@ mod help;
 mod inspect;
 mod label;
 mod lines;
+mod log;
 mod man;
 mod output;
 #[cfg(feature = "mlflow")]
@@ -43,7 +62,7 @@ mod writer;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
 use serde_json::json;
-use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
+use std::{ffi::OsString, process::ExitCode};
 
 pub use common::{Model, ModelSource, SettingsArgs};
 pub use failure::Failure;
@@ -156,7 +175,7 @@ pub fn main() -> ExitCode {
     let json = args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
     crate::stop::follow_standard_input();
     let outcome = parse(args).and_then(|cli| {
-        log_to_stderr(cli.verbose);
+        log::to_stderr(cli.verbose);
         run(cli.command, &Output::new(cli.json))
     });
     match outcome {
@@ -229,28 +248,13 @@ fn tell(failure: &Failure, output: &Output) {
     if *failure == Failure::Quiet {
         return;
     }
-    eprintln!("error: {}", failure.message());
+    say!("error: {}", failure.message());
     let printed = matches!(failure, Failure::Found(_));
     if output.is_json() && !printed {
         let document = json!({"error": {"code": failure.code(), "message": failure.message()}});
         // Where standard output is closed, the sentence above has said it.
         let _ = output.result(&document, "");
     }
-}
-
-/// Log lines go to standard error; `WMTP_LOG` filters them as `RUST_LOG` does elsewhere.
-fn log_to_stderr(verbose: bool) {
-    let default = if verbose { "warn,wmtp=debug" } else { "error,wmtp=info" };
-    let filter = tracing_subscriber::EnvFilter::try_from_env("WMTP_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    // A second call (in a test) keeps the first one's subscriber.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .without_time()
-        .try_init();
 }
 
 #[cfg(test)]

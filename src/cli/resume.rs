@@ -2,7 +2,7 @@
 
 use super::{Failure, Output};
 use crate::{
-    run::{CheckpointStore, RunDir, RunRecord, TrainerState, file, find as find_run, is_run, newest},
+    run::{CheckpointStore, RunDir, RunLock, RunRecord, TrainerState, file, find as find_run, is_run, newest},
     settings::{Config, Pipeline},
     storage::{RemoteRun, RemoteRuns, StorageError},
 };
@@ -85,6 +85,8 @@ fn bring(run: &RemoteRun, runs: &Path, output: &Output) -> Result<PathBuf, Failu
     let (name, _) = run.name();
     let local = runs.join(&name);
     if is_run(&local) {
+        // What opens checkpoints removes what it takes for half-done.
+        let _lock = RunLock::take(&local).map_err(|error| Failure::failed(error.to_string()))?;
         let step_here = CheckpointStore::open(RunDir::at(&local).checkpoints())
             .and_then(|store| store.newest(&mut |_| ()))
             .map(|(_, state)| state.step)
@@ -92,7 +94,7 @@ fn bring(run: &RemoteRun, runs: &Path, output: &Output) -> Result<PathBuf, Failu
         match run.newest_step() {
             Ok(Some(there)) if step_here.is_none_or(|here| here < there) => {
                 let aside = aside(runs, &name, step_here.unwrap_or(0));
-                eprintln!(
+                say!(
                     "{} is at step {there} on S3 and at step {} here; what is here goes to {}",
                     name,
                     step_here.unwrap_or(0),
@@ -103,7 +105,7 @@ fn bring(run: &RemoteRun, runs: &Path, output: &Output) -> Result<PathBuf, Failu
             }
             Ok(_) => return Ok(local),
             Err(error) => {
-                eprintln!("warning: {error}; resuming the local copy of the run");
+                say!("warning: {error}; resuming the local copy of the run");
                 return Ok(local);
             }
         }
@@ -115,9 +117,9 @@ fn bring(run: &RemoteRun, runs: &Path, output: &Output) -> Result<PathBuf, Failu
     })?;
     drop(bar);
     for problem in &fetched.passed_over {
-        eprintln!("warning: {problem}; the one before it was taken");
+        say!("warning: {problem}; the one before it was taken");
     }
-    eprintln!("fetched {url} at step {} into {}", fetched.step, fetched.dir.display());
+    say!("fetched {url} at step {} into {}", fetched.step, fetched.dir.display());
     Ok(fetched.dir)
 }
 

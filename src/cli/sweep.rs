@@ -108,7 +108,7 @@ fn work(sweep: &Sweep, arms: &[usize]) -> Result<Ran, Failure> {
     std::fs::create_dir_all(&sweep.dir)
         .map_err(|e| Failure::failed(format!("making `{}` failed: {e}", sweep.dir.display())))?;
     let open: Vec<usize> = arms.iter().copied().filter(|&arm| is_open(sweep, arm)).collect();
-    eprintln!(
+    say!(
         "sweep {}: {} arms, {} of them finished before; directory {}",
         sweep.name,
         arms.len(),
@@ -122,7 +122,7 @@ fn work(sweep: &Sweep, arms: &[usize]) -> Result<Ran, Failure> {
     let threads = limits
         .threads
         .map_or_else(String::new, |n| format!(", {n} threads each"));
-    eprintln!("{} at once{threads}", limits.at_once);
+    say!("{} at once{threads}", limits.at_once);
     Ok(sweep::run(sweep, &open, limits, &stop, &Lines)?)
 }
 

@@ -14,7 +14,7 @@ use crate::{
     pipeline::{self, Experiment, ModelDirs, PipelineError, PlanReport, TrainSummary, default_name},
     run::file,
     settings::{Pipeline, Settings},
-    storage::RemoteRuns,
+    storage::{RemoteRuns, StorageConfig},
     text::gib,
 };
 use std::{
@@ -125,7 +125,7 @@ fn prepare(args: Args, output: &Output) -> Result<(Experiment, PathBuf, &'static
         settings = load(&own.over(kept.into_iter().chain(uploaded_to).collect()))?;
         // What `--set` says comes after, and is refused with the other settings that differ.
         if seed.is_some_and(|seed| seed != given && settings.config.seed == seed) {
-            eprintln!(
+            say!(
                 "seed {given} is not used: {} keeps its own, {}",
                 run.display(),
                 settings.config.seed
@@ -194,7 +194,7 @@ fn name_checkpoints(settings: &mut Settings, runs: &Path) -> Result<(), Failure>
         .flatten()
     {
         if let Some(checkpoint) = checkpoint_of(uri, runs)? {
-            eprintln!("{}", said(uri, &checkpoint));
+            say!("{}", said(uri, &checkpoint));
             *uri = checkpoint.display().to_string();
         }
     }
@@ -241,12 +241,21 @@ fn model_dirs(
     })
 }
 
+/// Seconds that S3 may take to say whether a run is there.
+const QUESTION_SECONDS: u64 = 4;
+
 /// Where the run is uploaded to while it trains.
 fn upload(url: &str, name: &str, is_new: bool, settings: &Settings) -> Result<pipeline::RunUpload, Failure> {
     let storage = &settings.config.storage;
     let to = RemoteRuns::open(url, storage)?.run(name);
     if is_new {
-        match to.read(file::RECORD) {
+        // Training does not wait for a server that only receives copies.
+        let impatient = StorageConfig {
+            retries: 0,
+            timeout_seconds: storage.timeout_seconds.min(QUESTION_SECONDS),
+            ..storage.clone()
+        };
+        match RemoteRuns::open(url, &impatient)?.run(name).read(file::RECORD) {
             Ok(None) => {}
             Ok(Some(_)) => {
                 return Err(Failure::usage(format!(
@@ -254,7 +263,7 @@ fn upload(url: &str, name: &str, is_new: bool, settings: &Settings) -> Result<pi
                     to.url()
                 )));
             }
-            Err(error) => eprintln!("warning: {error}; checkpoints will be uploaded as soon as that works"),
+            Err(error) => say!("warning: {error}; checkpoints will be uploaded as soon as that works"),
         }
     }
     Ok(pipeline::RunUpload {

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     device,
     paths::expand_home,
-    run::TrainerState,
+    run::{RunLock, TrainerState},
     scorer::Scorer,
     settings::{Pipeline, Settings},
     stop::Stop,
@@ -222,6 +222,15 @@ impl ModelDirs {
     }
 }
 
+/// The right to work on the run in `dir`.
+fn lock(request: &Request, dir: &Path) -> Result<RunLock, PipelineError> {
+    let lock = RunLock::take(dir)?;
+    if let Some(note) = &lock.note {
+        request.progress.warning(note);
+    }
+    Ok(lock)
+}
+
 /// All stages, one after the other.
 fn stages(mut training: Training<'_>, scorer: Option<Box<dyn Scorer>>) -> Result<Trained, PipelineError> {
     let (request, prepared, run) = (training.request, training.prepared, training.run);
@@ -286,20 +295,27 @@ fn run(
     let given_head = given_value_head(request, &model_hash)?;
     let recipe_id = recipe_id(request.pipeline, &request.recipe);
     let fresh = TrainerState::new(recipe_id, prepared.splits.train.hash().into());
+    // To the end of all work on the run.
+    let _lock;
     let Resumed {
         run,
         state: start,
         from,
     } = match &request.resume {
         Some(dir) => {
+            _lock = lock(request, dir)?;
             check_same_model(dir, &model_hash, &request.model_dirs.model)?;
             resume(dir, request, &prepared, &fresh)?
         }
-        None => Resumed {
-            run: create_run(request, &prepared, &model_hash)?,
-            state: fresh,
-            from: None,
-        },
+        None => {
+            let run = create_run(request, &prepared, &model_hash)?;
+            _lock = lock(request, run.path())?;
+            Resumed {
+                run,
+                state: fresh,
+                from: None,
+            }
+        }
     };
     let (run, tracking) = tracking::begin(run, request, trackers, start.metrics_bytes)?;
     let trained = Training {

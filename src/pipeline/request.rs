@@ -131,8 +131,8 @@ pub(super) fn prepare(request: &Request) -> Result<Prepared, PipelineError> {
         None => sources::problems(&data, &tokenizer, &request.data_store())?,
     };
     let shape = recipe.batching.shape(recipe.data.seq_len).map_err(DataError::from)?;
-    let in_epochs = splits.train.num_steps(request.seed(), recipe.train.epochs, shape);
-    let total_steps = recipe.train.steps.unwrap_or(in_epochs);
+    let in_epochs = || splits.train.num_steps(request.seed(), recipe.train.epochs, shape);
+    let total_steps = recipe.train.steps.unwrap_or_else(in_epochs);
     let per_epoch = splits.train.epoch(request.seed(), 0, shape).len().max(1);
     let epochs = if recipe.train.steps.is_some() {
         total_steps.div_ceil(per_epoch)

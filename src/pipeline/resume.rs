@@ -149,6 +149,18 @@ impl Record {
         let json: RunRecord =
             serde_json::from_str(&text(file::RECORD)?).map_err(|e| wrong(file::RECORD, e.to_string()))?;
         let yaml = text(file::RECIPE)?;
+        let hash = sha256(&yaml);
+        let known = [&json.recipe_sha256, &json.recipe_sha256_before];
+        if let Some(expected) = &json.recipe_sha256
+            && !known.into_iter().flatten().any(|known| *known == hash)
+        {
+            return refuse(format!(
+                "`{}` is not the recipe of the run: its SHA-256 is {hash}, and `{}` says {expected}; put the run's own \
+                 file back (changes are made with --set), or start a new run from a checkpoint with --model",
+                dir.join(file::RECIPE).display(),
+                file::RECORD
+            ));
+        }
         let algorithm = json.algorithm.as_deref().unwrap_or_default();
         // Keys that the run's version did not have are as its pipeline has them now.
         let pipeline = serde_json::from_value(algorithm.into()).ok();

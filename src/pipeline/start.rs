@@ -13,8 +13,15 @@ use crate::{
 use wmtp_model::Companions;
 
 pub(super) fn create_run(request: &Request, prepared: &Prepared, model_hash: &str) -> Result<RunDir, PipelineError> {
-    let recipe_yaml = request.recipe.to_yaml();
     let run = RunDir::create(&request.runs(), &request.run_name)?;
+    // Half a run would keep the name, and could not be resumed.
+    fill(&run, request, prepared, model_hash).inspect_err(|_| _ = std::fs::remove_dir_all(run.path()))?;
+    Ok(run)
+}
+
+/// Writes what a run says of itself; the record last.
+fn fill(run: &RunDir, request: &Request, prepared: &Prepared, model_hash: &str) -> Result<(), PipelineError> {
+    let recipe_yaml = request.recipe.to_yaml();
     run.write_text(file::CONFIG, &request.config.to_yaml())?;
     run.write_text(file::RECIPE, &recipe_yaml)?;
     if let Some(rewards) = &prepared.rewards {
@@ -56,7 +63,7 @@ pub(super) fn create_run(request: &Request, prepared: &Prepared, model_hash: &st
         ..RunRecord::default()
     };
     run.write_json(file::RECORD, &record)?;
-    Ok(run)
+    Ok(())
 }
 
 /// Distinguishes the run from all others, wherever it is continued.

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     data::Dataset,
-    run::{CheckpointError, CheckpointStore, Event, RunDir, TrainerState, file, verify},
+    run::{CheckpointError, CheckpointStore, Event, FileHash, RunDir, TrainerState, file, verify},
     scorer::{CriticConfig, critic::CriticReport},
     train::{
         CheckpointConfig, EarlyStoppingConfig, OptimConfig, Plan, Samples, SessionSetup, Stage, StepLoader, StepSource,
@@ -62,6 +62,26 @@ pub(super) struct ValueStage<'a> {
     pub ragged: bool,
 }
 
+/// Checks that the head is the one that the stage's report tells of.
+fn check_head(head: &Path, report: &Path) -> Result<(), PipelineError> {
+    let text = fs::read_to_string(report).map_err(PipelineError::io("reading", report))?;
+    let stated: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    let stated = stated["value_head_sha256"].as_str().unwrap_or("nothing");
+    let found = match FileHash::of(head) {
+        Ok(hash) => hash.sha256,
+        Err(error) => format!("unknown ({error})"),
+    };
+    if found == stated {
+        return Ok(());
+    }
+    Err(PipelineError::Setting(format!(
+        "`{}` is not the value head that this run learned: its SHA-256 is {found}, and `{}` says {stated}; put the file \
+         back, or start a new run",
+        head.display(),
+        report.display()
+    )))
+}
+
 /// Learns the value head, resumes the stage where it was interrupted, or takes the head that this run
 /// finished before.
 pub(super) fn value_stage(
@@ -79,7 +99,9 @@ pub(super) fn value_stage(
     let dir = run.file(file::VALUE_STAGE);
     let head_file = dir.join(file::VALUE_HEAD);
     // The report is written after the head, so it says that the head is whole.
-    if run.file(file::VALUE_STAGE_REPORT).is_file() {
+    let report = run.file(file::VALUE_STAGE_REPORT);
+    if report.is_file() {
+        check_head(&head_file, &report)?;
         remove_checkpoints(&dir)?;
         return Ok((ValueHead::load(&head_file, model_hash, &request.device)?, None));
     }

@@ -47,9 +47,9 @@ pub struct Evaluation {
     pub pass_at_k: BTreeMap<usize, f64>,
     /// Their 95% intervals.
     pub ci95_at_k: BTreeMap<usize, [f64; 2]>,
-    /// Passes by means that solve nothing.
+    /// Passes that are not verified.
     #[serde(default)]
-    pub suspect: usize,
+    pub not_verified: usize,
     /// The sandbox's level.
     #[serde(default)]
     pub sandbox: String,

@@ -20,10 +20,10 @@ pub struct Row {
     pub sampling: String,
     /// pass@k with its interval, for every k.
     pub scores: String,
-    /// The same with suspect passes counted as failures; empty where there are none.
-    pub without_suspect: String,
-    /// Suspect passes.
-    pub suspect: u64,
+    /// The same of verified passes; empty where all are.
+    pub verified: String,
+    /// Passes that are not verified.
+    pub not_verified: u64,
     /// Shares of failed samples by kind of failure.
     pub failures: String,
     /// Equal to the reference solution.
@@ -69,11 +69,11 @@ fn rows_of(evaluation: &Evaluation) -> Vec<Row> {
                 checkpoint: format!("{}{step}", text("checkpoint").unwrap_or_else(|| "–".into())),
                 sampling: sampling(report, at),
                 scores: scores(&at["pass_at_k"], |k| interval(report, at, k)),
-                without_suspect: match at["suspect"].as_u64() {
-                    Some(n) if n > 0 => scores(&at["pass_at_k_without_suspect"], |_| None),
+                verified: match at["not_verified"].as_u64() {
+                    Some(n) if n > 0 => scores(&at["verified_pass_at_k"], |_| None),
                     _ => String::new(),
                 },
-                suspect: at["suspect"].as_u64().unwrap_or(0),
+                not_verified: at["not_verified"].as_u64().unwrap_or(0),
                 failures: failures(&at["shares"]),
                 exact,
                 cost: format!("{seconds}, {} tokens", at["tokens"].as_u64().unwrap_or(0)),
@@ -281,13 +281,13 @@ pub fn value_stage(run: &Run) -> Vec<(String, String)> {
 pub fn example() -> Value {
     serde_json::json!({
         "benchmark": "mbpp", "variant": "full", "tasks": 100, "samples": 2, "prompt": "few-shot",
-        "ci95": [0.02, 0.12], "suspect": 1, "seconds": 71.0, "run_dir": "runs/eval-mbpp-1", "shares": {"parse": 0.9},
+        "ci95": [0.02, 0.12], "not_verified": 1, "seconds": 71.0, "run_dir": "runs/eval-mbpp-1", "shares": {"parse": 0.9},
         "temperatures": [
-            {"temperature": 0.0, "pass_at_k": {"1": 0.07}, "ci95_at_k": {"1": [0.02, 0.12]}, "suspect": 0,
-             "pass_at_k_without_suspect": {"1": 0.07}, "exact": 0.01, "tokens": 1234,
+            {"temperature": 0.0, "pass_at_k": {"1": 0.07}, "ci95_at_k": {"1": [0.02, 0.12]}, "not_verified": 0,
+             "verified_pass_at_k": {"1": 0.07}, "exact": 0.01, "tokens": 1234,
              "shares": {"parse": 0.9, "wrong": 0.5, "error": 0.33, "timeout": 0.0, "crash": 0.0, "output_limit": 0.0}},
             {"temperature": 0.8, "pass_at_k": {"10": 0.2, "1": 0.05}, "ci95_at_k": {"1": [0.01, 0.1], "10": [0.1, 0.3]},
-             "suspect": 1, "pass_at_k_without_suspect": {"1": 0.04, "10": 0.19}, "exact": 0.0, "tokens": 4321, "shares": {"parse": 1.0}}
+             "not_verified": 1, "verified_pass_at_k": {"1": 0.04, "10": 0.19}, "exact": 0.0, "tokens": 4321, "shares": {"parse": 1.0}}
         ]
     })
 }
@@ -320,7 +320,7 @@ mod tests {
         assert_eq!(rows[0].failures, "no Python 10%, wrong 50%, error 33%");
         assert_eq!(rows[1].scores, "pass@1 5.0% (1.0% to 10%), pass@10 20% (10% to 30%)");
         assert_eq!(
-            (rows[1].suspect, rows[1].without_suspect.as_str()),
+            (rows[1].not_verified, rows[1].verified.as_str()),
             (1, "pass@1 4.0%, pass@10 19%")
         );
         assert_eq!(rows[1].failures, "none");

@@ -384,13 +384,13 @@ fn of_evaluations(run: &Run) -> Vec<Finding> {
                 "Evaluate on problems that no training data hold (MBPP's test split is 11 to 510).",
             ));
         }
-        let suspect = report["suspect"].as_u64().unwrap_or(0);
-        if suspect > 0 {
+        let not_verified = report["not_verified"].as_u64().unwrap_or(0);
+        if not_verified > 0 {
             found.push(finding(
                 Level::Warning,
-                "suspect-passes",
-                format!("{suspect} passes on {name} are by means that solve nothing."),
-                "Quote `pass@k without suspect`, and read those samples.",
+                "passes-not-verified",
+                format!("{not_verified} passes on {name} do not hold where the program cannot reach the checks."),
+                "Quote the verified pass@k, and read those samples: `reason` in samples.jsonl.",
             ));
         }
         let share = |key: &str| report["shares"][key].as_f64().unwrap_or(0.0);

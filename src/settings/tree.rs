@@ -7,6 +7,7 @@ use super::surrogates::join_surrogates;
 use crate::text::shorten;
 use figment::value::{Dict, Empty, Num, Tag, Value as FigmentValue};
 use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
+use wmtp_base::yaml::too_deep;
 
 /// A value and the line it stands on.
 #[derive(Clone, Debug, PartialEq)]
@@ -196,7 +197,14 @@ impl Value {
 
 /// The documents of a text.
 fn load(text: &str) -> Result<Vec<Node>, BadYaml> {
-    MarkedYaml::load_from_str(&join_surrogates(text))
+    let text = join_surrogates(text);
+    if let Some(line) = too_deep(&text) {
+        return Err(BadYaml {
+            line,
+            problem: "it is nested more than 100 levels deep".into(),
+        });
+    }
+    MarkedYaml::load_from_str(&text)
         .map_err(|e| BadYaml {
             line: e.marker().line(),
             problem: e.info().to_owned(),

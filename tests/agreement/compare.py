@@ -4,13 +4,17 @@
 
 Both files have the samples of each problem in the same order. THEIRS' pass@k is recomputed
 from their verdicts with exact fractions, and if THEIRS.jsonl.json is there, compared as they computed it;
-ours is read from the report. Exit code 1 if a verdict or a score differs.
+ours is read from the report. Exit code 1 if a verdict or a score differs, or if passes of more than five problems are
+not verified.
 """
 import argparse
 import json
 from collections import Counter, defaultdict
 from fractions import Fraction
 from math import comb
+
+# Problems that may have passes that are not verified.
+MOST_UNVERIFIED = 5
 
 
 def by_problem(path):
@@ -24,6 +28,16 @@ def by_problem(path):
 def pass_at_k(counts, k):
     shares = [1 - Fraction(comb(n - c, k), comb(n, k)) for n, c in counts]
     return float(sum(shares) / len(shares))
+
+
+def unverified(rows):
+    """Prints the passes among our rows that are not verified; whether they are of few problems."""
+    found = [row for row in rows if row["passed"] and not row["verified"]]
+    passed = sum(row["passed"] for row in rows)
+    print(f"of {passed} passes {passed - len(found)} are verified")
+    for row in found:
+        print(f"  {row['task_id']}: {row['reason']}")
+    return len({row["task_id"] for row in found}) <= MOST_UNVERIFIED
 
 
 def main():
@@ -63,8 +77,11 @@ def main():
             worst = max(worst, abs(computed[f"pass@{k}"] - mine))
             print(f"pass@{k} as they computed it: {computed[f'pass@{k}']:.12f}")
         print(f"pass@{k}: ours {mine:.12f}, theirs {score:.12f}, difference {abs(score - mine):.1e}")
+    if not unverified([a for _, a, _ in pairs]):
+        raise SystemExit("passes of too many problems are not verified")
     if differ or worst > 1e-9:
         raise SystemExit("ours and theirs differ")
 
 
-main()
+if __name__ == "__main__":
+    main()

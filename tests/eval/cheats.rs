@@ -1,35 +1,23 @@
-//! Programs that try to pass without solving anything, and what each is called. Those whose checks
-//! hold all the same are in `suspects`.
+//! Programs that try to pass without solving anything, and what each is called. What a pass is worth is in
+//! `verified`.
 
 use super::runner;
 use std::time::Duration;
 use wmtp::eval::{
     Verdict,
     sandbox::Limits,
-    verdict::{Checked, check},
+    verdict::{Checked, Names, check},
 };
 
-pub const CHECKS: [&str; 2] = ["assert double(2) == 4", "assert double(5) == 10"];
+const CHECKS: [&str; 2] = ["assert double(2) == 4", "assert double(5) == 10"];
 
 fn verdict_with(code: &str, limits: &Limits) -> Verdict {
-    judged(code, &CHECKS, "double", "", limits).0
-}
-
-pub fn judged(code: &str, checks: &[&str], expected: &str, given: &str, limits: &Limits) -> (Verdict, Option<String>) {
     let checked = Checked {
         code,
-        checks,
-        expected,
-        given,
+        checks: &CHECKS,
+        names: Names::default(),
     };
     check(runner(), limits, &checked).unwrap()
-}
-
-/// The suspicion about a program that passes; a program that does not is a failure of the test.
-pub fn suspicion(code: &str) -> Option<String> {
-    let (verdict, suspicion) = judged(code, &CHECKS, "double", "", &Limits::default());
-    assert_eq!(verdict, Verdict::Passed, "{code}");
-    suspicion
 }
 
 fn verdict(code: &str) -> Verdict {
@@ -52,7 +40,7 @@ fn an_honest_solution_passes_whatever_it_prints() {
         "import threading, time; threading.Thread(target=time.sleep, args=(30,)).start()",
         "import sys; sys.stdout = None",
     ] {
-        assert_eq!(suspicion(&format!("{double}{extra}")), None, "{extra}");
+        assert_eq!(verdict(&format!("{double}{extra}")), Verdict::Passed, "{extra}");
     }
 }
 

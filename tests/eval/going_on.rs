@@ -11,7 +11,7 @@ use std::{
 };
 use wmtp::eval::{
     EvalRequest, Source, parse_tasks, run,
-    sandbox::{Limits, Outcome, Program, Runner, SandboxError},
+    sandbox::{Limits, Outcome, Pair, Program, Runner, SandboxError},
 };
 
 /// Fails after so many programs, as a killed process would end.
@@ -29,6 +29,10 @@ impl Runner for Breaks {
             });
         }
         runner().run(program, limits)
+    }
+
+    fn run_pair(&self, pair: &Pair<'_>, limits: &Limits) -> Result<[Outcome; 2], SandboxError> {
+        runner().run_pair(pair, limits)
     }
 
     fn level(&self) -> &str {
@@ -64,7 +68,7 @@ fn a_run_that_broke_off_goes_on_to_the_same_files() {
         &benchmark,
         &request(broken.path(), false),
         Source::Generator(&mut Answers::new(&benchmark, true)),
-        &Breaks(8.into()),
+        &Breaks(10.into()),
         &mut |_| (),
     )
     .unwrap_err();

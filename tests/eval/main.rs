@@ -8,6 +8,6 @@ mod going_on;
 mod own;
 mod run;
 mod runner;
-mod suspects;
+mod verified;
 
 use runner::runner;

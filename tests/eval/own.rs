@@ -51,7 +51,7 @@ fn every_kind_of_test_judges_and_ids_are_names() {
     ] {
         let judged = verdict(task, text);
         assert_eq!(judged.verdict, expected, "{task} {text}");
-        assert_eq!(judged.suspicion, None, "{task} {text}");
+        assert_eq!(judged.unverified, None, "{task} {text}");
     }
     let count = verdict(2, "print(2)").tests.unwrap();
     assert_eq!((count.passed, count.first_failed.as_deref()), (1, Some("test 2")));

@@ -41,7 +41,7 @@ fn the_references_score_one_and_the_files_say_so() {
         "{low} {high}"
     );
     assert_eq!(
-        (report.tasks, report.samples, report.tokens, report.suspect),
+        (report.tasks, report.samples, report.tokens, report.not_verified),
         (20, 1, 200, 0)
     );
     assert_eq!(
@@ -69,7 +69,7 @@ fn the_references_score_one_and_the_files_say_so() {
         ("python", runner().python().into()),
         ("prompt", "few-shot".into()),
         ("mbpp_exact", 1.0.into()),
-        ("suspect", 0.into()),
+        ("not_verified", 0.into()),
         ("run_dir", request.output.to_str().unwrap().into()),
     ] {
         assert_eq!(json.get(key), Some(&expected), "{key}");
@@ -89,7 +89,7 @@ fn the_references_score_one_and_the_files_say_so() {
         ("task_id", Value::from("Mbpp/11")),
         ("passed", true.into()),
         ("result", "passed".into()),
-        ("suspect", false.into()),
+        ("verified", true.into()),
         ("exact", true.into()),
         ("tokens", 10.into()),
         ("temperature", 0.0.into()),
@@ -293,7 +293,7 @@ fn predictions_are_judged_and_read_back() {
 }
 
 #[test]
-fn a_suspect_pass_counts_and_is_counted_apart() {
+fn a_pass_that_is_not_verified_counts_and_is_counted_apart() {
     let benchmark = HumanEval::load("builtin:humaneval", false, PromptStyle::ZeroShot, None).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("given.jsonl");
@@ -308,10 +308,16 @@ fn a_suspect_pass_counts_and_is_counted_apart() {
     let finished = run(&benchmark, &request, Source::Given(&predictions), runner(), &mut |_| ()).unwrap();
     let report = &finished.report;
     assert_eq!(
-        (report.pass_at_1, report.suspect, report.pass_at_k_without_suspect[&1]),
-        (1.0, 1, 0.0)
+        (
+            report.pass_at_1,
+            report.not_verified,
+            report.verified_pass_at_1,
+            report.verified_pass_at_k[&1]
+        ),
+        (1.0, 1, 0.0, 0.0)
     );
     let line = &samples(&request.output)[0];
-    assert_eq!((&line["passed"], &line["suspect"]), (&true.into(), &true.into()));
-    assert!(line["suspicion"].as_str().unwrap().contains("__eq__"));
+    assert_eq!((&line["passed"], &line["verified"]), (&true.into(), &false.into()));
+    assert_eq!(report.not_verified_samples, ["HumanEval/0 sample 0"]);
+    assert!(line["reason"].as_str().unwrap().contains("__eq__"));
 }

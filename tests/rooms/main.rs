@@ -16,6 +16,7 @@ use std::{
 const CRATES: &[(&str, &[&str])] = &[
     ("crates/base", &[]),
     ("crates/charts", &[]),
+    ("crates/features", &[]),
     ("crates/gemm", &[]),
     ("crates/world", &[]),
     ("sandbox", &[]),
@@ -35,8 +36,8 @@ const CRATES: &[(&str, &[&str])] = &[
     (
         ".",
         &[
-            "base", "charts", "data", "device", "eval", "kernels", "model", "run", "sandbox", "scorer", "storage",
-            "track", "train", "world",
+            "base", "charts", "data", "device", "eval", "features", "kernels", "model", "run", "sandbox", "scorer",
+            "storage", "track", "train", "world",
         ],
     ),
 ];

@@ -8,7 +8,7 @@ use super::{
 use std::{fs, path::Path};
 
 /// Macros that print.
-const PRINTS: [&str; 5] = ["print", "println", "eprint", "eprintln", "dbg"];
+const PRINTS: [&str; 7] = ["print", "println", "eprint", "eprintln", "dbg", "say", "ask"];
 /// Sources that may.
 const MAY: [&str; 2] = ["src/cli", "src/main.rs"];
 

@@ -97,6 +97,11 @@ if [ "${1:-}" = --only-start ]; then
     # Not in the foreground: a signal is to be heard at once.
     wait "${pids[@]}"
 fi
-# WMTP_CARGO_TEST: another command in its place (ci/coverage).
+# SERVICES_PROGRAM: the test program, built already, for a time when cargo is at other work (.ci/run).
+# WMTP_CARGO_TEST: another command in cargo's place (ci/coverage).
+if [ -n "${SERVICES_PROGRAM:-}" ]; then
+    "$SERVICES_PROGRAM" "$@"
+    exit
+fi
 read -ra cargo_test <<< "${WMTP_CARGO_TEST:-cargo test}"
 "${cargo_test[@]}" --release --locked --test services -- "$@"

@@ -1,4 +1,4 @@
-//! The benchmarks' own answers: every reference solution passes and none is suspect, and programs
+//! The benchmarks' own answers: every reference solution passes and is verified, and programs
 //! with a verified label get it.
 
 use super::runner;
@@ -28,7 +28,7 @@ struct Pair {
 }
 
 fn clean_pass(judgement: &Judgement) -> bool {
-    judgement.verdict.passed() && judgement.suspicion.is_none()
+    judgement.verified()
 }
 
 fn failed_references(problems: &[Problem]) -> Vec<String> {
@@ -115,7 +115,7 @@ fn disagreements(step: usize) -> (usize, Vec<String>) {
         .filter_map(|pair| {
             let problem = problems.iter().find(|problem| problem.task_id == pair.task_id).unwrap();
             let judgement = check_mbpp(problem, &pair.code, true, &judge).unwrap();
-            let agrees = judgement.verdict.passed() == pair.is_correct && judgement.suspicion.is_none();
+            let agrees = judgement.verdict.passed() == pair.is_correct && judgement.verified() == pair.is_correct;
             (!agrees).then(|| format!("{} ({}): {judgement:?}", pair.task_id, pair.outcome))
         })
         .collect();

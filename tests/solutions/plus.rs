@@ -58,7 +58,7 @@ fn disagreements(set: PlusSet) -> (usize, Vec<String>) {
             let right = agrees(&stages.base, "base_status")
                 && agrees(&stages.plus, "plus_status")
                 && judged.verdict.passed() == (stages.base.passed() && stages.plus.passed())
-                && judged.suspicion.is_none();
+                && judged.unverified.is_none();
             (!right).then(|| format!("{row}: {judged:?}"))
         })
         .collect();

@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 use std::{
     fs::{File, OpenOptions, TryLockError},
-    io::{self, BufWriter, Write},
+    io::{self, BufWriter, Seek, Write},
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -163,6 +163,17 @@ impl Lock {
     /// What the file system says.
     pub fn touch(&self) -> io::Result<()> {
         self.file.set_modified(SystemTime::now())
+    }
+
+    /// Makes `text` the file's content.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn set_text(&self, text: &str) -> io::Result<()> {
+        self.file.set_len(0)?;
+        let mut file = &self.file;
+        file.rewind()?;
+        file.write_all(text.as_bytes())
     }
 
     /// Removes the file and releases the lock, which must be exclusive.

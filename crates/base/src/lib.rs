@@ -8,3 +8,4 @@ pub mod stop;
 pub mod text;
 pub mod token_cache;
 pub mod validate;
+pub mod yaml;

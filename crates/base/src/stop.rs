@@ -1,4 +1,4 @@
-//! Ending early in an orderly way: Ctrl-C, SIGTERM, and a parent that goes away.
+//! Ending early in an orderly way: Ctrl-C, SIGTERM, a terminal or a parent that goes away.
 //!
 //! A long command asks a [`Stop`] now and then and saves what it has when the answer is yes. A second
 //! Ctrl-C or SIGTERM ends the process at once.
@@ -26,6 +26,15 @@ const GENTLE: i32 = SIGTERM;
 /// A variable that makes the program end as by SIGUSR1 when its standard input ends. Who started it
 /// holds the other end of that pipe, and so asks it to stop by closing it, or by dying in any way.
 pub const STOP_AT_EOF: &str = "WMTP_STOP_AT_EOF";
+
+/// Whether this process was started to ignore a signal; unknown, so false, but on Linux.
+#[cfg(unix)]
+fn ignores(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
+}
 
 /// Whether the work under way is to be saved and left. Clones are the same request.
 #[derive(Clone, Debug, Default)]
@@ -58,8 +67,8 @@ impl Stop {
         !self.unsaved.load(Ordering::Relaxed)
     }
 
-    /// From now on SIGINT, SIGTERM and SIGUSR1 ask; a second one of the first two ends the process with
-    /// the exit code that shells give to a signal (128 and its number).
+    /// From now on SIGINT, SIGTERM, SIGUSR1 and, unless it is ignored, SIGHUP ask; a second one of the first two ends
+    /// the process with the exit code that shells give to a signal (128 and its number).
     ///
     /// # Errors
     /// What the system says.
@@ -72,6 +81,11 @@ impl Stop {
             flag::register(signal, Arc::clone(&self.asked))?;
         }
         flag::register(GENTLE, Arc::clone(&self.asked))?;
+        // A terminal that goes away, unless `nohup` said that this is to make no difference.
+        #[cfg(unix)]
+        if !ignores(signal_hook::consts::SIGHUP) {
+            flag::register(signal_hook::consts::SIGHUP, Arc::clone(&self.asked))?;
+        }
         Ok(())
     }
 

@@ -117,12 +117,11 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// The whole program, for a prompt that is its beginning; and the functions `given` in the prompt, where
-    /// the prompt is part of it.
-    pub(super) fn program_with<'g>(self, prompt: &str, given: &'g str) -> (String, &'g str) {
+    /// The whole program, for a prompt that is its beginning.
+    pub(super) fn program_with(self, prompt: &str) -> String {
         match self {
-            Self::Completion(text) => (format!("{prompt}{text}"), given),
-            Self::Program(text) => (text.to_owned(), ""),
+            Self::Completion(text) => format!("{prompt}{text}"),
+            Self::Program(text) => text.to_owned(),
         }
     }
 }

@@ -27,7 +27,7 @@ pub struct VerdictCache {
 #[derive(Serialize, Deserialize)]
 struct CachedVerdict {
     result: String,
-    suspicion: Option<String>,
+    unverified: Option<String>,
     tests: Option<TestCount>,
 }
 
@@ -63,7 +63,7 @@ impl VerdictCache {
         self.hits.fetch_add(1, Ordering::Relaxed);
         Some(Judgement {
             tests: entry.tests,
-            ..Judgement::of(verdict, entry.suspicion)
+            ..Judgement::of(verdict, entry.unverified)
         })
     }
 
@@ -92,7 +92,7 @@ impl VerdictCache {
     fn write(&self, key: &str, judgement: &Judgement) -> std::io::Result<()> {
         let entry = CachedVerdict {
             result: judgement.verdict.to_string(),
-            suspicion: judgement.suspicion.clone(),
+            unverified: judgement.unverified.clone(),
             tests: judgement.tests.clone(),
         };
         self.write_bytes(key, &serde_json::to_vec(&entry)?)

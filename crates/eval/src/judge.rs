@@ -3,7 +3,8 @@
 use super::{
     EvalError, Judgement, VerdictCache,
     sandbox::{Limits, Runner},
-    verdict::{self, Candidate, Checked, HARNESS},
+    verdict::{self, Calls, Checked, HARNESS},
+    verify::{self, Verifier},
 };
 use std::{sync::OnceLock, time::Duration};
 
@@ -11,20 +12,6 @@ use std::{sync::OnceLock, time::Duration};
 pub(super) const CALLS_MEMORY: u64 = 4 << 30;
 /// Time on the clock beyond that of the calls: for the program's start, and evalplus' own two seconds.
 const STARTING: Duration = Duration::from_secs(3);
-
-/// Calls that a candidate is judged by (`calls.py`).
-pub(super) struct Calls<'a> {
-    /// The program, with the name of the function as what it has to define.
-    pub candidate: Candidate<'a>,
-    /// Whose rules hold: `humaneval` or `mbpp`.
-    pub dataset: &'a str,
-    /// Absolute tolerance.
-    pub tolerance: f64,
-    /// Inputs and expected values, from the reference.
-    pub data: &'a [u8],
-    /// Time that all calls together may take at most, in seconds.
-    pub seconds: f64,
-}
 
 /// A sandbox with its limits and, if wanted, a cache.
 pub struct Judge<'a> {
@@ -36,6 +23,8 @@ pub struct Judge<'a> {
     pub cache: Option<&'a VerdictCache>,
     /// The harness, compiled when it is first needed.
     harness: OnceLock<String>,
+    /// Likewise.
+    verifier: OnceLock<Verifier>,
 }
 
 impl<'a> Judge<'a> {
@@ -46,6 +35,7 @@ impl<'a> Judge<'a> {
             limits,
             cache: None,
             harness: OnceLock::new(),
+            verifier: OnceLock::new(),
         }
     }
 
@@ -54,24 +44,44 @@ impl<'a> Judge<'a> {
         Self { cache, ..self }
     }
 
-    /// Runs a candidate and its checks, or finds the verdict.
+    /// Runs a candidate and its checks, and verifies a pass; or finds the verdict.
     ///
     /// # Errors
     /// Only when the sandbox fails.
     pub fn check(&self, checked: &Checked<'_>) -> Result<Judgement, EvalError> {
-        let parts = ["asserts", HARNESS, checked.expected, checked.given, checked.code];
+        let names = &checked.names;
+        let parts = [
+            "asserts",
+            HARNESS,
+            verify::ANSWER,
+            verify::CHECK,
+            names.entry_point.unwrap_or_default(),
+            names.reference,
+            names.given,
+            checked.code,
+        ];
         self.known(parts.into_iter().chain(checked.checks.iter().copied()), || {
-            let (verdict, suspicion) = verdict::check_by(self.harness(), self.runner, self.limits, checked)?;
-            Ok(Judgement::of(verdict, suspicion))
+            let verdict = verdict::check_by(self.harness(), self.runner, self.limits, checked)?;
+            let unverified = match verdict.passed() {
+                true => self.verifier().asserts(self.runner, self.limits, checked)?,
+                false => None,
+            };
+            Ok(Judgement::of(verdict, unverified))
         })
     }
 
     fn harness(&self) -> &str {
-        self.harness.get_or_init(|| verdict::compiled(self.runner, self.limits))
+        self.harness
+            .get_or_init(|| verdict::compiled(HARNESS, self.runner, self.limits))
     }
 
-    /// Runs a candidate, then its calls. Each call has a time limit of its own; all of them together have
-    /// `calls.seconds` or this judge's time on the clock, whichever is less. No cache is looked at.
+    fn verifier(&self) -> &Verifier {
+        self.verifier
+            .get_or_init(|| Verifier::compiled(self.runner, self.limits))
+    }
+
+    /// Runs a candidate, then its calls, and verifies a pass. Each call has a time limit of its own; all of them
+    /// together have `calls.seconds` or this judge's time on the clock, whichever is less. No cache is looked at.
     ///
     /// # Errors
     /// Only when the sandbox fails.
@@ -84,19 +94,13 @@ impl<'a> Judge<'a> {
             memory_bytes: CALLS_MEMORY,
             ..*self.limits
         };
-        let how = format!(
-            "calls {} {} {:?}",
-            calls.dataset, calls.candidate.expected, calls.tolerance
-        );
-        let (verdict, suspicion) = verdict::judge_by(
-            self.harness(),
-            self.runner,
-            &limits,
-            &calls.candidate,
-            &how,
-            &[calls.data],
-        )?;
-        Ok(Judgement::of(verdict, suspicion))
+        let how = format!("calls {} {} {:?}", calls.dataset, calls.function, calls.tolerance);
+        let verdict = verdict::judge_by(self.harness(), self.runner, &limits, calls.code, &how, &[calls.data])?;
+        let unverified = match verdict.passed() {
+            true => self.verifier().calls(self.runner, &limits, calls)?,
+            false => None,
+        };
+        Ok(Judgement::of(verdict, unverified))
     }
 
     /// The verdict that `parts` decide, with the interpreter, the sandbox's level and the limits:

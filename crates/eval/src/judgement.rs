@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 pub struct Judgement {
     /// The benchmark's verdict.
     pub verdict: Verdict,
-    /// Why a pass is suspect.
-    pub suspicion: Option<String>,
+    /// Why a pass is not verified ([`crate::verify`]).
+    pub unverified: Option<String>,
     /// Tests one by one, where the benchmark runs them apart.
     pub tests: Option<TestCount>,
     /// The verdicts on the original and on the added tests, where the benchmark has both; `verdict` is then
@@ -19,13 +19,18 @@ pub struct Judgement {
 
 impl Judgement {
     /// A verdict and nothing more.
-    pub fn of(verdict: Verdict, suspicion: Option<String>) -> Self {
+    pub fn of(verdict: Verdict, unverified: Option<String>) -> Self {
         Self {
             verdict,
-            suspicion,
+            unverified,
             tests: None,
             stages: None,
         }
+    }
+
+    /// Whether it passed, in the candidate's own interpreter and in one that has nothing of it.
+    pub fn verified(&self) -> bool {
+        self.verdict.passed() && self.unverified.is_none()
     }
 }
 

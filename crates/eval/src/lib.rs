@@ -27,6 +27,7 @@ mod stop;
 mod tokens;
 pub mod training_tasks;
 pub mod verdict;
+mod verify;
 
 pub use bench::Profile;
 pub use bench::{

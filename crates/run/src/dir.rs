@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::{
     fmt,
     fs::{self, OpenOptions},
-    io::{self, Write},
+    io::{self, Read, Seek, Write},
     path::{Path, PathBuf},
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
@@ -150,6 +150,7 @@ impl RunDir {
         record["recipe_id"] = recipe_id.into();
         record["steps"] = steps.into();
         if let Some(hash) = recipe_sha256 {
+            record["recipe_sha256_before"] = record["recipe_sha256"].take();
             record["recipe_sha256"] = hash.into();
         }
         match record["resumed"].as_array_mut() {
@@ -185,7 +186,7 @@ impl RunDir {
         Ok(())
     }
 
-    /// Appends a line of JSON to a file of the directory.
+    /// Appends a line of JSON to a file of the directory. A line before it that was cut off stays a line of its own.
     pub fn append(&self, name: &str, value: &impl Serialize) -> Result<(), RunError> {
         let path = self.path.join(name);
         let mut line = serde_json::to_vec(value).map_err(|e| RunError::io("writing", &path)(io::Error::other(e)))?;
@@ -193,8 +194,18 @@ impl RunDir {
         OpenOptions::new()
             .create(true)
             .append(true)
+            .read(true)
             .open(&path)
-            .and_then(|mut file| file.write_all(&line))
+            .and_then(|mut file| {
+                let mut last = [b'\n'];
+                if file.seek(io::SeekFrom::End(-1)).is_ok() {
+                    file.read_exact(&mut last)?;
+                }
+                if last != [b'\n'] {
+                    line.insert(0, b'\n');
+                }
+                file.write_all(&line)
+            })
             .map_err(RunError::io("writing", &path))
     }
 

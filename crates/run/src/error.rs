@@ -19,6 +19,14 @@ pub enum RunError {
     /// A new run would overwrite an old one.
     #[error("the run directory `{}` exists already: give another --run-name, or continue it with --resume", .0.display())]
     Exists(PathBuf),
+    /// Another process works on the run.
+    #[error("{holder} works on the run `{}`: wait until it ends, or stop it", dir.display())]
+    Locked {
+        /// The run.
+        dir: PathBuf,
+        /// Which process, where it is known.
+        holder: String,
+    },
     /// A run to resume is not there.
     #[error("there is no run `{run}` under `{}`: --resume takes a run's name, its directory, or `auto` for the newest", dir.display())]
     NotFound {

@@ -70,6 +70,9 @@ pub struct RunRecord {
     /// SHA-256 of `recipe.yaml`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recipe_sha256: Option<String>,
+    /// The same of the file before the last change of settings, which a kill may have left in place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recipe_sha256_before: Option<String>,
     /// What checkpoints name as their recipe.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recipe_id: Option<String>,

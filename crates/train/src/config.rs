@@ -94,6 +94,11 @@ pub struct TrainConfig {
     pub record: RecordConfig,
 }
 
+/// Beyond any matrix of any model.
+const MOST_RANK: usize = 1 << 16;
+/// The order of every epoch's documents is drawn to count the steps.
+const MOST_EPOCHS: usize = 100_000;
+
 impl Default for TrainConfig {
     fn default() -> Self {
         Self {
@@ -122,6 +127,11 @@ impl Validate for TrainConfig {
             "must be 1 or more, or set train.steps",
         );
         check.when(
+            self.epochs > MOST_EPOCHS,
+            "epochs",
+            "must be 100,000 or less; set train.steps for a longer run",
+        );
+        check.when(
             self.pretrain.lr.is_some_and(|lr| !positive(lr)),
             "pretrain.lr",
             "must be above 0",
@@ -130,6 +140,11 @@ impl Validate for TrainConfig {
         check.when(!positive(self.head_warmup.lr), "head_warmup.lr", "must be above 0");
         if let Some(lora) = &self.lora {
             check.when(lora.rank == 0, "lora.rank", "must be 1 or more");
+            check.when(
+                lora.rank > MOST_RANK,
+                "lora.rank",
+                "must be 65,536 or less: no matrix has a higher rank",
+            );
             check.when(!positive(lora.alpha), "lora.alpha", "must be above 0");
             check.when(
                 self.precision == PrecisionConfig::PureBf16,

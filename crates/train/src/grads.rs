@@ -80,6 +80,28 @@ impl ModuleVisitor for SquareSum<'_> {
     }
 }
 
+/// Whether every parameter of a module is finite.
+///
+/// # Errors
+/// The device failed.
+pub fn is_finite<M: Module>(module: &M) -> Result<bool, ReadError> {
+    let mut visitor = Zeros(Ok(0.0));
+    module.visit(&mut visitor);
+    visitor.0.map(|sum| sum == 0.0)
+}
+
+/// The sum of all parameters times 0: NaN where one is NaN or infinite.
+struct Zeros(Result<f64, ReadError>);
+
+impl ModuleVisitor for Zeros {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Ok(sum) = &self.0 {
+            let zero = param.val().detach().mul_scalar(0.0).sum();
+            self.0 = to_vec::<f64, 1>(zero).map(|zero| sum + zero.iter().sum::<f64>());
+        }
+    }
+}
+
 fn square_sum<const D: usize>(grad: Tensor<D>) -> Result<f64, ReadError> {
     let shape = grad.dims();
     let columns = shape[D - 1].max(1);

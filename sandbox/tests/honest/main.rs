@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod limits;
+mod pair;
 mod refusal;
 mod work;
 

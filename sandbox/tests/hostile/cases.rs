@@ -199,6 +199,31 @@ for i in range(50):
     for _ in range(15): f.write(block)
 time.sleep(60)
 "#),
+    refused("a table of descriptors of its own", 1, r#"
+attempt("close_range", call, 436, 3, 3, 2)
+"#),
+    case("files without names after the first thread's end", Ends::Breach(Breach::Disk), r#"
+def hide():
+    time.sleep(0.2)
+    held, block = [], b"x" * (1 << 20)
+    for i in range(50):
+        f = open(f"hostile{i}", "wb", buffering=0); os.unlink(f"hostile{i}"); held.append(f)
+        for _ in range(15): f.write(block)
+    time.sleep(60)
+threading.Thread(target=hide).start()
+ctypes.CDLL(None).syscall(ctypes.c_long(60 if os.uname().machine == "x86_64" else 93), ctypes.c_long(0))
+"#),
+    case("big files beside a directory that can be listed only", Ends::Breach(Breach::Disk), r#"
+os.mkdir("a", 0o400)
+block = b"x" * (1 << 20)
+for i in range(10000):
+    with open(f"hostile{i}", "wb", buffering=0) as f:
+        for _ in range(15): f.write(block)
+"#),
+    refused("blocks beyond a file's size", 1, r#"
+with open("hostile", "wb") as f:
+    attempt("fallocate", call, (285, 47), f.fileno(), 1, 0, 1 << 30)
+"#),
     refused("huge sparse files", 3, r#"
 with open("hostile", "wb") as f:
     attempt("ftruncate", os.ftruncate, f.fileno(), 1 << 40)

@@ -84,7 +84,7 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
         if args.dry_run {
             return output.result(&serde_json::to_value(&estimate)?, &show::estimate(&estimate));
         }
-        eprintln!("{}", show::estimate(&estimate));
+        say!("{}", show::estimate(&estimate));
     }
     let finished = evaluate(benchmark, &request, &mut answers, &sandbox)?;
     keep(&finished, model_dir.as_deref(), &settings);
@@ -125,7 +125,7 @@ fn keep(finished: &Finished, model: Option<&Path>, settings: &Settings) {
         keep_with_run(model, &result);
     }
     if let Err(failure) = tracking::log(finished, settings) {
-        eprintln!(
+        say!(
             "warning: this evaluation was not logged to the run's trackers: {}",
             failure.message()
         );
@@ -137,7 +137,7 @@ fn keep_with_run(model: &Path, result: &serde_json::Value) {
     let kept = crate::report::outcomes::keep(model, result);
     let renewed = kept.and_then(|run| run.map(|run| crate::report::write(&run, None)).transpose());
     if let Err(error) = renewed {
-        eprintln!("warning: {error}");
+        say!("warning: {error}");
     }
 }
 

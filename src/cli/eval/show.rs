@@ -96,9 +96,9 @@ pub(super) fn report(finished: &Finished, from: &str) -> String {
             let _ = write!(text, "; best temperature {best}");
         }
         text.push(')');
-        if r.suspect > 0 {
-            let without = r.pass_at_k_without_suspect.get(k).copied().unwrap_or_default();
-            let _ = write!(text, "  without suspect passes {without:.4}");
+        if r.not_verified > 0 {
+            let verified = r.verified_pass_at_k.get(k).copied().unwrap_or_default();
+            let _ = write!(text, "  verified {verified:.4}");
         }
         text.push('\n');
     }
@@ -129,11 +129,17 @@ pub(super) fn report(finished: &Finished, from: &str) -> String {
             );
         }
     }
-    if r.suspect > 0 {
+    if r.not_verified > 0 {
         let _ = writeln!(
             text,
-            "suspect  {} passes by means that solve nothing: read them",
-            r.suspect
+            "not verified: {} of the passes (`reason` in samples.jsonl): {}{}",
+            r.not_verified,
+            r.not_verified_samples.join(", "),
+            if r.not_verified > r.not_verified_samples.len() {
+                ", …"
+            } else {
+                ""
+            }
         );
     }
     for sentence in r.training_tasks.sentences() {

@@ -55,7 +55,7 @@ pub(super) fn log(finished: &Finished, settings: &Settings) -> Result<(), Failur
         tracking.status(Status::Finished);
     }
     for line in tracking.close().left(dir) {
-        eprintln!("warning: {line}");
+        say!("warning: {line}");
     }
     Ok(())
 }
@@ -90,8 +90,8 @@ fn tell(tracking: &Tracking, finished: &Finished, name: &str, checkpoint: Option
             values.insert(format!("{benchmark}/pass_at_{k}_low"), *low);
             values.insert(format!("{benchmark}/pass_at_{k}_high"), *high);
         }
-        if let Some(strict) = report.pass_at_k_without_suspect.get(k) {
-            values.insert(format!("{benchmark}/pass_at_{k}_without_suspect"), *strict);
+        if let Some(verified) = report.verified_pass_at_k.get(k) {
+            values.insert(format!("{benchmark}/verified_pass_at_{k}"), *verified);
         }
     }
     for (k, value) in report.base.iter().flat_map(|base| &base.pass_at_k) {
@@ -101,7 +101,7 @@ fn tell(tracking: &Tracking, finished: &Finished, name: &str, checkpoint: Option
     for (key, value) in [
         ("tasks", report.tasks as f64),
         ("samples", report.samples as f64),
-        ("suspect", report.suspect as f64),
+        ("not_verified", report.not_verified as f64),
         ("exact", report.exact),
         ("parse", shares.parse),
         ("timeout", shares.timeout),

@@ -36,7 +36,7 @@ fn good() -> Run {
     run.recipe.insert("scorer.kind".into(), "critic".into());
     run.recipe.insert("optim.clip_norm".into(), 1.0.into());
     run.evaluations.push(evaluation(
-        json!({"benchmark": "mbpp", "ci95": [0.10, 0.15], "suspect": 0, "shares": {"parse": 0.99}}),
+        json!({"benchmark": "mbpp", "ci95": [0.10, 0.15], "not_verified": 0, "shares": {"parse": 0.99}}),
     ));
     run
 }
@@ -228,8 +228,8 @@ fn evaluations_that_are_missing_or_say_little_are_named() {
         [(Level::Note, "wide-interval")]
     );
     assert_eq!(
-        with(json!({"benchmark": "mbpp", "suspect": 2})),
-        [(Level::Warning, "suspect-passes")]
+        with(json!({"benchmark": "mbpp", "not_verified": 2})),
+        [(Level::Warning, "passes-not-verified")]
     );
     let broken = with(json!({"benchmark": "mbpp", "shares": {"parse": 0.5, "timeout": 0.3, "output_limit": 0.0}}));
     assert_eq!(broken, [(Level::Warning, "broken-samples"); 2]);

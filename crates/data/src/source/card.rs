@@ -29,6 +29,9 @@ pub(super) fn splits(folder: &Path, wanted: Option<&str>) -> Result<Option<BTree
         return Ok(None);
     };
     // Other text may stand between two such lines.
+    if wmtp_base::yaml::too_deep(front).is_some() {
+        return Ok(None);
+    }
     let Ok(documents) = Yaml::load_from_str(front) else {
         return Ok(None);
     };

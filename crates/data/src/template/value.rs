@@ -258,7 +258,12 @@ impl Value {
     pub fn elements_of(&self) -> Fallible<Vec<Self>> {
         Ok(match self {
             Self::Undefined(_) => Vec::new(),
-            Self::Str(text) | Self::Markup(text) => text.chars().map(|c| Self::from(c.to_string())).collect(),
+            Self::Str(text) | Self::Markup(text) => {
+                if text.len() > LARGEST_LIST {
+                    return Err(format!("a text of {} bytes as a list of its characters", text.len()));
+                }
+                text.chars().map(|c| Self::from(c.to_string())).collect()
+            }
             Self::List(items) | Self::Tuple(items) | Self::Group(items) | Self::View(_, items) => items.to_vec(),
             Self::Dict(pairs) => pairs.iter().map(|(key, _)| key.clone()).collect(),
             Self::Range(start, _, step) => (0..range_length(self))

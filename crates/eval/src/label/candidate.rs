@@ -2,9 +2,9 @@
 
 use crate::{
     EvalError, Judge, Judgement, StopRule, Verdict,
-    bench::{contest::check_output, humaneval::given_functions, own::begins},
+    bench::{contest::check_output, own::begins},
     extract,
-    verdict::Checked,
+    verdict::{Checked, Names},
 };
 use std::borrow::Cow;
 use wmtp_data::{Body, Sample, Tests, chat};
@@ -17,8 +17,8 @@ const DONE: [&str; 1] = ["[DONE]"];
 pub struct Candidate<'a> {
     /// The program.
     pub program: Cow<'a, str>,
-    /// Functions that the prompt defines and that the program may not replace, separated by white space.
-    pub(super) given: String,
+    /// The prompt, where it begins the program.
+    pub(super) given: &'a str,
     /// The tests.
     pub tests: &'a Tests,
 }
@@ -34,11 +34,11 @@ impl<'a> Candidate<'a> {
             Tests::Asserts { entry_point, .. } => entry_point.as_deref(),
             Tests::InputOutput(_) => None,
         };
-        let mut given = String::new();
+        let mut given = "";
         let program = match &sample.body {
             Body::Completion { prompt, completion } => match entry_point.filter(|name| begins(prompt, name)) {
-                Some(name) => {
-                    given = given_functions(prompt, name);
+                Some(_) => {
+                    given = prompt;
                     Cow::Owned(format!("{prompt}{completion}"))
                 }
                 None => in_text(completion, entry_point),
@@ -75,8 +75,11 @@ impl<'a> Candidate<'a> {
                 judge.check(&Checked {
                     code: &self.program,
                     checks: &checks,
-                    expected: entry_point.as_deref().unwrap_or_default(),
-                    given: &self.given,
+                    names: Names {
+                        entry_point: entry_point.as_deref(),
+                        given: self.given,
+                        ..Names::default()
+                    },
                 })
             }
             Tests::InputOutput(pairs) => {

@@ -166,7 +166,7 @@ impl Work<'_> {
             let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
             let (far, tell) = &mut *progress;
             far.done += 1;
-            far.passed += usize::from(judgement.verdict.passed());
+            far.passed += usize::from(judgement.verified());
             tell(far);
         })?;
         drop(candidates);
@@ -190,7 +190,7 @@ impl Work<'_> {
 
 /// The row with its labels.
 fn labelled(row: WholeRow, schema: &str, judged: &[Judgement]) -> Map<String, Value> {
-    let labels: Vec<bool> = judged.iter().map(|judgement| judgement.verdict.passed()).collect();
+    let labels: Vec<bool> = judged.iter().map(|judgement| judgement.verified()).collect();
     let results: Vec<String> = judged.iter().map(|judgement| judgement.verdict.to_string()).collect();
     let added = match schema {
         SEVERAL => vec![("labels", json!(labels)), ("results", json!(results))],

@@ -181,8 +181,8 @@ pub struct LabelCounts {
     pub timed_out: usize,
     /// Nothing, or no Python.
     pub no_program: usize,
-    /// Passed by means that solve nothing; counted in `right` as well.
-    pub suspect: usize,
+    /// Passed their tests, but not where these could not be reached; counted in `wrong` as well.
+    pub not_verified: usize,
     /// Have another label than the data gave them.
     pub changed: usize,
 }
@@ -191,16 +191,16 @@ impl LabelCounts {
     /// Counts a verdict on a candidate that had the reward `before`.
     fn add(&mut self, judgement: &Judgement, before: Option<f32>) {
         self.candidates += 1;
+        let right = judgement.verified();
         let count = match judgement.verdict {
-            Verdict::Passed => &mut self.right,
+            Verdict::Passed if right => &mut self.right,
             Verdict::Timeout => &mut self.timed_out,
             Verdict::Syntax => &mut self.no_program,
             _ => &mut self.wrong,
         };
         *count += 1;
-        let passed = judgement.verdict.passed();
-        self.suspect += usize::from(passed && judgement.suspicion.is_some());
-        self.changed += usize::from(before.is_some_and(|reward| (reward > 0.5) != passed));
+        self.not_verified += usize::from(judgement.verdict.passed() && !right);
+        self.changed += usize::from(before.is_some_and(|reward| (reward > 0.5) != right));
     }
 }
 
@@ -211,11 +211,11 @@ impl fmt::Display for LabelCounts {
             "{} candidates: {} right, {} wrong, {} timed out, {} no program",
             self.candidates, self.right, self.wrong, self.timed_out, self.no_program
         )?;
-        if self.suspect > 0 {
+        if self.not_verified > 0 {
             write!(
                 f,
-                "; {} right ones passed by means that solve nothing: read them",
-                self.suspect
+                "; {} wrong ones passed their tests without being verified: read them",
+                self.not_verified
             )?;
         }
         if self.changed > 0 {

@@ -14,7 +14,7 @@ use std::{
 use wmtp_base::stop::Stop;
 use wmtp_data::Record;
 
-/// Verdicts and why a pass is suspect, by what decides them: kept with a run, so that it has the same labels when it
+/// Verdicts and why a pass is not verified, by what decides them: kept with a run, so that it has the same labels when it
 /// is resumed.
 pub type FoundVerdicts = BTreeMap<String, (String, Option<String>)>;
 
@@ -42,7 +42,7 @@ impl Labeller {
     pub fn found(&self) -> FoundVerdicts {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let verdict = |(key, judgement): (&String, &Judgement)| {
-            let found = (judgement.verdict.to_string(), judgement.suspicion.clone());
+            let found = (judgement.verdict.to_string(), judgement.unverified.clone());
             (key.clone(), found)
         };
         known.iter().map(verdict).collect()
@@ -51,14 +51,14 @@ impl Labeller {
     /// Takes these verdicts as found; what is no verdict is found again.
     pub fn know(&self, found: FoundVerdicts) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        for (key, (result, suspicion)) in found {
+        for (key, (result, unverified)) in found {
             if let Ok(verdict) = result.parse() {
-                known.insert(key, Judgement::of(verdict, suspicion));
+                known.insert(key, Judgement::of(verdict, unverified));
             }
         }
     }
 
-    /// Gives every sample of `records` the reward 1 where its program passes the tests of its record, else 0; on
+    /// Gives every sample of `records` the reward 1 where its program passes the tests of its record, verified, else 0; on
     /// all cores.
     ///
     /// # Errors
@@ -100,7 +100,7 @@ impl Labeller {
             let judged = pool.judge_all(&slab_of, &|judgement| {
                 let mut far = far.lock().unwrap_or_else(PoisonError::into_inner);
                 far.done += 1;
-                far.passed += usize::from(judgement.verdict.passed());
+                far.passed += usize::from(judgement.verified());
                 progress(&far);
             })?;
             for ((key, _), judgement) in slab.iter().zip(judged) {
@@ -113,7 +113,7 @@ impl Labeller {
         for (sample, key) in samples.zip(&keys) {
             let Some(judgement) = known.get(key) else { continue };
             counts.add(judgement, sample.reward);
-            sample.reward = Some(f32::from(u8::from(judgement.verdict.passed())));
+            sample.reward = Some(f32::from(u8::from(judgement.verified())));
         }
         Ok(counts)
     }
@@ -122,5 +122,5 @@ impl Labeller {
 /// A name for everything that decides a verdict in one process.
 fn key(candidate: &Candidate<'_>) -> String {
     let tests = format!("{:?}", candidate.tests);
-    VerdictCache::key([&*candidate.program, &candidate.given, &tests])
+    VerdictCache::key([&*candidate.program, candidate.given, &tests])
 }

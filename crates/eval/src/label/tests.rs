@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     VerdictCache,
-    sandbox::{Limits, Outcome, Program, Runner, Sandbox, SandboxError},
+    sandbox::{Limits, Outcome, Pair, Program, Runner, Sandbox, SandboxError},
 };
 use serde_json::{Value, json};
 use std::{
@@ -30,6 +30,10 @@ impl Runner for Counting {
     fn run(&self, program: &Program<'_>, limits: &Limits) -> Result<Outcome, SandboxError> {
         self.runs.fetch_add(1, Ordering::Relaxed);
         self.sandbox.run(program, limits)
+    }
+
+    fn run_pair(&self, pair: &Pair<'_>, limits: &Limits) -> Result<[Outcome; 2], SandboxError> {
+        self.sandbox.run_pair(pair, limits)
     }
 
     fn level(&self) -> &str {
@@ -137,7 +141,7 @@ fn candidates_of_a_row_get_labels_and_results_and_the_row_keeps_its_columns() {
         wrong: 2,
         timed_out: 1,
         no_program: 1,
-        suspect: 0,
+        not_verified: 0,
         changed: 1,
     };
     assert_eq!((report.rows, &report.counts), (1, &counts));
@@ -188,12 +192,12 @@ fn equal_candidates_run_once_and_later_runs_find_their_verdicts() {
         (report.counts.candidates, report.counts.right, report.cached),
         (12, 9, 0)
     );
-    // Four programs, the compilation of the tests and that of the harness.
-    assert_eq!(home.runner.runs.load(Ordering::Relaxed), 6);
+    // Four programs, the compilation of the tests and those of the three harnesses.
+    assert_eq!(home.runner.runs.load(Ordering::Relaxed), 8);
     let first = home.rows();
     let again = home.label(&rows).unwrap();
     assert_eq!((again.counts, again.cached), (report.counts, 4));
-    assert_eq!(home.runner.runs.load(Ordering::Relaxed), 7);
+    assert_eq!(home.runner.runs.load(Ordering::Relaxed), 9);
     assert_eq!(home.rows(), first);
 }
 

@@ -192,8 +192,8 @@ fn fail_too_long(
             solution: None,
             passed: false,
             result: verdict.to_string(),
-            suspect: false,
-            suspicion: None,
+            verified: false,
+            reason: None,
             seed: Some(job.seed),
             temperature: request.temperatures.get(job.group).copied(),
             sample: job.sample,
@@ -309,6 +309,7 @@ impl Work<'_, '_> {
         let judgement = self.benchmark.judge(job.task, answer, self.judge)?;
         let exact = self.benchmark.is_reference(job.task, answer)?;
         let drawn = !self.request.temperatures.is_empty();
+        let verified = judgement.verified();
         let (tests, stages) = (judgement.tests, judgement.stages);
         let (completion, solution) = match arrived.program {
             true => (None, Some(arrived.text)),
@@ -320,8 +321,8 @@ impl Work<'_, '_> {
             solution,
             passed: judgement.verdict.passed(),
             result: judgement.verdict.to_string(),
-            suspect: judgement.suspicion.is_some(),
-            suspicion: judgement.suspicion,
+            verified,
+            reason: judgement.unverified,
             seed: drawn.then_some(job.seed),
             temperature: self.request.temperatures.get(job.group).copied(),
             sample: job.sample,

@@ -41,11 +41,11 @@ pub struct SampleLine {
     pub passed: bool,
     /// The verdict in words.
     pub result: String,
-    /// A pass by means that solve nothing.
-    pub suspect: bool,
-    /// Why it is suspect.
+    /// It passed in a second interpreter, too, which has nothing of the program's but its answers.
+    pub verified: bool,
+    /// Why a pass is not verified.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub suspicion: Option<String>,
+    pub reason: Option<String>,
     /// The sample's seed; absent where completions were given.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub seed: Option<u64>,
@@ -233,7 +233,7 @@ mod tests {
 
     fn line(sample: usize) -> SampleLine {
         serde_json::from_value(serde_json::json!({
-            "task_id": "T/1", "completion": "é\n", "passed": true, "result": "passed", "suspect": false,
+            "task_id": "T/1", "completion": "é\n", "passed": true, "result": "passed", "verified": true,
             "temperature": 0.1, "sample": sample, "exact": false, "tokens": 3,
         }))
         .unwrap()

@@ -8,8 +8,11 @@ use crate::{
     training_tasks::TrainingTasks,
 };
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use wmtp_data::PromptStyle;
+
+/// Passes that are not verified and that a report names.
+const NAMED: usize = 10;
 
 /// Samples by class of verdict.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -33,7 +36,8 @@ pub(super) struct Counts {
     errors: BTreeMap<String, usize>,
     samples: usize,
     exact: usize,
-    suspect: usize,
+    /// Passes that are not verified, by problem and number of the sample.
+    not_verified: BTreeSet<(String, usize)>,
     tokens: usize,
     /// The samples have a verdict on the original tests alone.
     stages: bool,
@@ -43,7 +47,7 @@ pub(super) struct Counts {
 struct TaskCount {
     samples: usize,
     passed: usize,
-    suspect: usize,
+    verified: usize,
     /// Passed the original benchmark's tests, where others were added.
     base: usize,
 }
@@ -54,7 +58,7 @@ impl Counts {
         let count = self.by_task.entry(task).or_default();
         count.samples += 1;
         count.passed += usize::from(verdict.passed());
-        count.suspect += usize::from(sample.suspect);
+        count.verified += usize::from(sample.verified);
         if let Some(base) = &sample.base_result {
             let base: Verdict = base.parse().map_err(EvalError::Request)?;
             count.base += usize::from(base.passed());
@@ -66,7 +70,9 @@ impl Counts {
         }
         self.samples += 1;
         self.exact += usize::from(sample.exact);
-        self.suspect += usize::from(sample.suspect);
+        if sample.passed && !sample.verified {
+            self.not_verified.insert((sample.task_id.clone(), sample.sample));
+        }
         self.tokens += sample.tokens;
         Ok(())
     }
@@ -80,14 +86,15 @@ impl Counts {
         }
         self.samples += other.samples;
         self.exact += other.exact;
-        self.suspect += other.suspect;
+        self.not_verified.extend(other.not_verified.iter().cloned());
         self.tokens += other.tokens;
     }
 
-    fn tallies(&self, suspects_fail: bool) -> Vec<Tally> {
+    /// Over the problems, with what counts as a pass.
+    fn tallies(&self, passes: impl Fn(&TaskCount) -> usize) -> Vec<Tally> {
         let tally = |count: &TaskCount| Tally {
             samples: count.samples,
-            passed: count.passed - if suspects_fail { count.suspect } else { 0 },
+            passed: passes(count),
         };
         self.by_task.values().map(tally).collect()
     }
@@ -106,11 +113,7 @@ impl Counts {
 
     /// By the original benchmark's tests alone; None where there are no others.
     fn base_tallies(&self) -> Option<Vec<Tally>> {
-        let tally = |count: &TaskCount| Tally {
-            samples: count.samples,
-            passed: count.base,
-        };
-        self.stages.then(|| self.by_task.values().map(tally).collect())
+        self.stages.then(|| self.tallies(|count| count.base))
     }
 
     fn share(&self, count: usize) -> f64 {
@@ -167,16 +170,16 @@ pub struct TemperatureReport {
     pub ci95_at_k: BTreeMap<usize, [f64; 2]>,
     /// How each interval was made: `bootstrap`, or `wilson` where all problems have the same estimate.
     pub ci95_method_at_k: BTreeMap<usize, IntervalMethod>,
-    /// The same with suspect passes counted as failures.
-    pub pass_at_k_without_suspect: BTreeMap<usize, f64>,
+    /// pass@k of the passes that are verified.
+    pub verified_pass_at_k: BTreeMap<usize, f64>,
     /// pass@k over the problems that `training_tasks` does not flag, where it flags some.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pass_at_k_unseen: Option<BTreeMap<usize, f64>>,
     /// pass@k by the original benchmark's tests alone, where others were added.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base: Option<BaseScores>,
-    /// Passes that are suspect.
-    pub suspect: usize,
+    /// Passes that are not verified.
+    pub not_verified: usize,
     /// Samples equal to the reference solution, as a share.
     pub exact: f64,
     /// Samples of a kind.
@@ -223,10 +226,15 @@ pub struct EvalReport {
     /// The temperature with the best pass@k for each k: chosen by the score itself, as Gloeckle et
     /// al. 2024 do, so that with several temperatures pass@k is an optimistic figure.
     pub best_temperature: BTreeMap<usize, Option<f64>>,
-    /// Passes by means that solve nothing, which `pass_at_k` counts as the benchmark does.
-    pub suspect: usize,
-    /// `pass_at_k` with suspect passes counted as failures.
-    pub pass_at_k_without_suspect: BTreeMap<usize, f64>,
+    /// Passes that a second interpreter does not verify, which `pass_at_k` counts as the benchmark does.
+    pub not_verified: usize,
+    /// The first of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_verified_samples: Vec<String>,
+    /// pass@1 of the passes that are verified.
+    pub verified_pass_at_1: f64,
+    /// The same for each k, at the temperature that is best for `pass_at_k`.
+    pub verified_pass_at_k: BTreeMap<usize, f64>,
     /// pass@k over the problems that `training_tasks` does not flag, where it flags some; each k at the
     /// temperature that is best for `pass_at_k`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -342,10 +350,17 @@ pub(super) fn report(
             .filter_map(|&k| Some((k, *best(k)?.ci95_method_at_k.get(&k)?)))
             .collect(),
         best_temperature: ks.iter().map(|&k| (k, best(k).and_then(|t| t.temperature))).collect(),
-        suspect: all.suspect,
-        pass_at_k_without_suspect: ks
+        not_verified: temperatures.iter().map(|t| t.not_verified).sum(),
+        not_verified_samples: all
+            .not_verified
             .iter()
-            .map(|&k| of_best(k, &|t| t.pass_at_k_without_suspect.get(&k).copied()))
+            .take(NAMED)
+            .map(|(task, sample)| format!("{task} sample {sample}"))
+            .collect(),
+        verified_pass_at_1: of_best(1, &|t| t.verified_pass_at_k.get(&1).copied()).1,
+        verified_pass_at_k: ks
+            .iter()
+            .map(|&k| of_best(k, &|t| t.verified_pass_at_k.get(&k).copied()))
             .collect(),
         pass_at_k_unseen: temperatures.iter().any(|t| t.pass_at_k_unseen.is_some()).then(|| {
             let of = |k: usize| best(k)?.pass_at_k_unseen.as_ref()?.get(&k).copied();
@@ -374,7 +389,10 @@ fn all_k(request: &EvalRequest) -> Vec<usize> {
 }
 
 fn of_temperature(counts: &Counts, temperature: Option<f64>, request: &EvalRequest) -> TemperatureReport {
-    let (tallies, strict) = (counts.tallies(false), counts.tallies(true));
+    let (tallies, verified) = (
+        counts.tallies(|count| count.passed),
+        counts.tallies(|count| count.verified),
+    );
     let ks = all_k(request);
     let intervals: BTreeMap<usize, Interval> = ks.iter().map(|&k| (k, interval95(&tallies, k, request.seed))).collect();
     TemperatureReport {
@@ -382,7 +400,7 @@ fn of_temperature(counts: &Counts, temperature: Option<f64>, request: &EvalReque
         pass_at_k: ks.iter().map(|&k| (k, mean_pass_at_k(&tallies, k))).collect(),
         ci95_at_k: intervals.iter().map(|(&k, interval)| (k, interval.ends)).collect(),
         ci95_method_at_k: intervals.iter().map(|(&k, interval)| (k, interval.method)).collect(),
-        pass_at_k_without_suspect: ks.iter().map(|&k| (k, mean_pass_at_k(&strict, k))).collect(),
+        verified_pass_at_k: ks.iter().map(|&k| (k, mean_pass_at_k(&verified, k))).collect(),
         pass_at_k_unseen: counts
             .unseen_tallies(&request.training)
             .map(|tallies| ks.iter().map(|&k| (k, mean_pass_at_k(&tallies, k))).collect()),
@@ -393,7 +411,7 @@ fn of_temperature(counts: &Counts, temperature: Option<f64>, request: &EvalReque
                 .map(|&k| (k, interval95(&tallies, k, request.seed).ends))
                 .collect(),
         }),
-        suspect: counts.suspect,
+        not_verified: counts.not_verified.len(),
         exact: counts.share(counts.exact),
         shares: counts.shares(),
         results: counts.results.clone(),

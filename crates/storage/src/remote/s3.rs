@@ -16,7 +16,7 @@ use opendal::{
     services,
 };
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     env,
     io::{self, Read},
 };
@@ -27,6 +27,9 @@ const PART: u64 = 8 << 20;
 const MOST_PARTS: u64 = 10_000;
 /// S3 copies larger objects only in parts.
 const MOST_COPIED: u64 = 5_000_000_000;
+
+/// Objects in a listing; more are a server that never comes to an end.
+const MOST_ENTRIES: usize = 1_000_000;
 
 /// A bucket.
 #[derive(Clone)]
@@ -141,13 +144,22 @@ impl S3 {
         };
         let about = self.url(key);
         let listed = self.remote.patiently(|| {
-            let entries = self.remote.operator().list_options(&directory, options.clone());
-            entries.map_err(|e| self.remote.explain("listing", &e, &about))
+            let explain = |e: opendal::Error| self.remote.explain("listing", &e, &about);
+            let endless = || Broken::Final(self.remote.network("listing", &about, "its listing does not end"));
+            let lister = self.remote.operator().lister_options(&directory, options.clone());
+            let mut entries = BTreeMap::new();
+            for (count, entry) in lister.map_err(explain)?.enumerate() {
+                let (path, metadata) = entry.map_err(explain)?.into_parts();
+                // A server that gives the same page again and again names what it named before.
+                if entries.insert(path, metadata).is_some() || count >= MOST_ENTRIES {
+                    return Err(endless());
+                }
+            }
+            Ok(entries)
         });
         match listed {
             Ok(entries) => Ok(entries
                 .into_iter()
-                .map(opendal::Entry::into_parts)
                 .filter(|(path, _)| path.trim_end_matches('/') != key)
                 .collect()),
             Err(broken) => Err(self.remote.give_up(broken, &about)),

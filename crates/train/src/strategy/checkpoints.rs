@@ -1,7 +1,7 @@
 //! Checkpoints of a session: written, kept, read back.
 
 use super::session::Session;
-use crate::{Kept, Stage, TrainError, Trainable};
+use crate::{Kept, Stage, TrainError, Trainable, grads};
 use std::path::Path;
 use wmtp_run::{
     CheckpointError,
@@ -23,8 +23,16 @@ impl<M: Trainable> Session<'_, M> {
         Ok(())
     }
 
+    /// Saves the state as `last`. Weights that a step made non-finite are not saved: the checkpoint that there is,
+    /// stays the last good one, for a return to it.
     pub(super) fn save(&mut self) -> Result<(), TrainError> {
         self.note_records();
+        if self.state.step > 0 && !grads::is_finite(self.model())? {
+            return self.log(
+                "not-saved",
+                format!("the weights after step {} are not finite", self.state.step),
+            );
+        }
         let (Some(model), Some(optimizer)) = (&self.model, &self.optimizer) else {
             return Ok(());
         };

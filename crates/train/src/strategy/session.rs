@@ -123,7 +123,7 @@ impl<M: Trainable> Session<'_, M> {
             // This validation may have stopped the run, too: what it set stays.
             self.state.finished |= ended;
             if self.state.finished {
-                self.state.failed = self.failure();
+                self.state.failed = self.failure()?;
                 self.record_last_tokens()?;
             }
             self.save()?;
@@ -158,7 +158,6 @@ impl<M: Trainable> Session<'_, M> {
             self.state.step_in_epoch += 1;
             return Ok(());
         }
-        self.check_fallbacks(&item)?;
         let lr = self.state.lr_scale * plan.learning_rate(self.state.step);
         let value_lr = plan.value_rate(self.state.step).map(|rate| self.state.lr_scale * rate);
         let norm = grads::global_norm(self.model(), &grads)?;
@@ -172,6 +171,10 @@ impl<M: Trainable> Session<'_, M> {
             None
         };
         let applied = problem.is_none();
+        if applied {
+            // Where the loss is not finite either, that is the cause, and skipping and returning its cure.
+            self.check_fallbacks(&item)?;
+        }
         match problem {
             None => {
                 self.clip.set(clip_factor(norm, plan.optim.clip_norm));
@@ -198,10 +201,11 @@ impl<M: Trainable> Session<'_, M> {
             iteration,
             Some(lr.into()),
         )));
-        if self.state.skipped_in_a_row >= plan.fallback.patience.max(1) {
+        let returns = self.state.skipped_in_a_row >= plan.fallback.patience.max(1);
+        if returns {
             self.roll_back()?;
         }
-        self.housekeeping()
+        self.housekeeping(returns)
     }
 
     fn update(&mut self, lr: ModuleLearningRate, grads: GradientsParams) {
@@ -260,7 +264,8 @@ impl<M: Trainable> Session<'_, M> {
         )
     }
 
-    fn housekeeping(&mut self) -> Result<(), TrainError> {
+    /// What is due after a step. `returned`: the weights are those of `last` again.
+    fn housekeeping(&mut self, returned: bool) -> Result<(), TrainError> {
         let train = &self.setup.plan.train;
         let due = |every: usize, step: usize| every > 0 && step.is_multiple_of(every);
         let step = self.state.step;
@@ -269,8 +274,8 @@ impl<M: Trainable> Session<'_, M> {
             improved = self.validate()?;
         }
         // Steps that failed leave weights that are good, but the state is only worth keeping
-        // between failures.
-        if self.state.skipped_in_a_row > 0 {
+        // between failures; and what was returned to is saved already, so `previous` is not pushed out by it.
+        if self.state.skipped_in_a_row > 0 || returned && !improved {
             return Ok(());
         }
         if improved || due(train.checkpoint.last_every, step) || due(train.checkpoint.every, step) {
@@ -287,19 +292,25 @@ impl<M: Trainable> Session<'_, M> {
     }
 
     /// Why a run that has ended failed, although it did not stop on the way.
-    fn failure(&self) -> Option<String> {
+    ///
+    /// # Errors
+    /// The device failed.
+    fn failure(&self) -> Result<Option<String>, TrainError> {
         let (step, skipped, valid_loss) = (self.state.step, self.state.skipped, self.state.valid_loss);
+        let lr_key = self.setup.plan.stage.lr_key();
         if step > 0 && skipped >= step {
-            return Some(format!(
+            return Ok(Some(format!(
                 "none of the {step} steps was applied (see `events.jsonl`); check the model's weights and the data"
-            ));
+            )));
         }
-        valid_loss.filter(|loss| !loss.is_finite()).map(|loss| {
-            format!(
-                "the validation loss is {loss} after {step} steps; lower `{}` or check the model's weights",
-                self.setup.plan.stage.lr_key()
-            )
-        })
+        if let Some(loss) = valid_loss.filter(|loss| !loss.is_finite()) {
+            return Ok(Some(format!(
+                "the validation loss is {loss} after {step} steps; lower `{lr_key}` or check the model's weights"
+            )));
+        }
+        let finite = grads::is_finite(self.model())?;
+        Ok((!finite)
+            .then(|| format!("the weights are not finite after {step} steps, and were not saved; lower `{lr_key}`")))
     }
 
     fn check_fallbacks(&mut self, item: &StepOutput) -> Result<(), TrainError> {

@@ -9,7 +9,10 @@ mod data;
 
 use crate::bench::{GREEDY, PAPER_CODE, Profiles, Request, Spec};
 use crate::{
-    Answer, Benchmark, EvalError, Judge, Judgement, StopRule, benchmark::normalised, extract, verdict::Checked,
+    Answer, Benchmark, EvalError, Judge, Judgement, StopRule,
+    benchmark::normalised,
+    extract,
+    verdict::{Checked, Names},
 };
 use wmtp_data::{PromptStyle, Tokenizer};
 
@@ -61,8 +64,6 @@ struct PromptedProblem {
     prompt: String,
     /// `check(entry_point)`.
     call: String,
-    /// Functions that the prompt defines in addition to the one to complete.
-    given: String,
 }
 
 impl HumanEval {
@@ -96,7 +97,6 @@ impl HumanEval {
                 PromptedProblem {
                     prompt,
                     call: format!("check({})", problem.entry_point),
-                    given: given_functions(&problem.prompt, &problem.entry_point),
                     problem,
                 },
             ))
@@ -164,12 +164,15 @@ impl Benchmark for HumanEval {
 
     fn judge(&self, task: u32, answer: Answer<'_>, judge: &Judge<'_>) -> Result<Judgement, EvalError> {
         let entry = self.entry(task)?;
-        let (program, given) = answer.program_with(&entry.problem.prompt, &entry.given);
+        let problem = &entry.problem;
         judge.check(&Checked {
-            code: &program,
-            checks: &[&entry.problem.test, &entry.call],
-            expected: &entry.problem.entry_point,
-            given,
+            code: &answer.program_with(&problem.prompt),
+            checks: &[&problem.test, &entry.call],
+            names: Names {
+                entry_point: Some(&problem.entry_point),
+                given: &problem.prompt,
+                ..Names::default()
+            },
         })
     }
 
@@ -189,28 +192,16 @@ impl Benchmark for HumanEval {
     }
 }
 
-/// The functions that a prompt defines in column 0, apart from the one to complete, with spaces between them.
-pub(crate) fn given_functions(prompt: &str, to_complete: &str) -> String {
-    let functions = prompt.lines().filter_map(|line| {
-        let rest = line.strip_prefix("def ")?;
-        rest.split_once('(').map(|(name, _)| name.trim())
-    });
-    let given: Vec<&str> = functions.filter(|name| *name != to_complete).collect();
-    given.join(" ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn prompts_are_as_given_and_helpers_are_known() {
+    fn prompts_are_as_given() {
         let benchmark = HumanEval::load("builtin:humaneval", false, PromptStyle::ZeroShot, None).unwrap();
         assert_eq!(benchmark.default_tasks().len(), 164);
         assert_eq!(benchmark.task_named("HumanEval/163"), Some(163));
         assert!(benchmark.prompt(0).unwrap().starts_with("from typing import List"));
-        assert_eq!(benchmark.entry(32).unwrap().given, "poly");
-        assert_eq!(benchmark.entry(0).unwrap().given, "");
         let error = benchmark.prompt(164).unwrap_err().to_string();
         assert!(error.contains("0 to 163"), "{error}");
     }

@@ -9,7 +9,10 @@ pub mod training;
 
 use crate::bench::{GREEDY, PAPER_CODE, Profiles, Request, Spec};
 use crate::{
-    Answer, Benchmark, EvalError, Judge, Judgement, StopRule, benchmark::normalised, extract, verdict::Checked,
+    Answer, Benchmark, EvalError, Judge, Judgement, StopRule,
+    benchmark::normalised,
+    extract,
+    verdict::{Checked, Names},
 };
 use wmtp_data::{PromptStyle, Tokenizer};
 
@@ -228,12 +231,13 @@ fn checks(problem: &Problem, challenge: bool) -> impl Iterator<Item = &str> {
 /// Only when the sandbox fails.
 pub fn check(problem: &Problem, code: &str, challenge: bool, judge: &Judge<'_>) -> Result<Judgement, EvalError> {
     let checks: Vec<&str> = checks(problem, challenge).collect();
-    let expected = defined(&problem.code);
     judge.check(&Checked {
         code,
         checks: &checks,
-        expected: &expected.join(" "),
-        given: "",
+        names: Names {
+            reference: &problem.code,
+            ..Names::default()
+        },
     })
 }
 

@@ -4,13 +4,13 @@
 
 mod data;
 
-use crate::bench::{GREEDY, PAPER_CODE, Profiles, Request, Spec, contest::check_output, humaneval::given_functions};
+use crate::bench::{GREEDY, PAPER_CODE, Profiles, Request, Spec, contest::check_output};
 use crate::{
     Answer, Benchmark, EvalError, Judge, Judgement, StopRule,
     benchmark::normalised,
     compile::{self, NotPython},
     extract,
-    verdict::Checked,
+    verdict::{Checked, Names},
 };
 pub use data::begins;
 use data::{OwnTests, Problem};
@@ -73,8 +73,6 @@ pub struct Own {
 struct PromptedProblem {
     problem: Problem,
     prompt: String,
-    /// Functions that the prompt defines in addition to the one to complete.
-    given: String,
 }
 
 impl Own {
@@ -103,12 +101,7 @@ impl Own {
                     ));
                 }
             };
-            let name = problem.entry_point.as_deref().unwrap_or_default();
-            let given = match problem.continues {
-                true => given_functions(&problem.prompt, name),
-                false => String::new(),
-            };
-            Ok(PromptedProblem { prompt, given, problem })
+            Ok(PromptedProblem { prompt, problem })
         };
         let name = file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let stem = name.strip_suffix(".gz").unwrap_or(&name);
@@ -149,11 +142,11 @@ fn instruction(problem: &Problem) -> String {
     }
 }
 
-/// The whole program; and the functions `given` in the prompt, where the prompt is its beginning.
-fn program<'g>(problem: &Problem, answer: Answer<'_>, given: &'g str) -> (String, &'g str) {
+/// The whole program.
+fn program(problem: &Problem, answer: Answer<'_>) -> String {
     match problem.continues {
-        true => answer.program_with(&problem.prompt, given),
-        false => (answer.text().to_owned(), ""),
+        true => answer.program_with(&problem.prompt),
+        false => answer.text().to_owned(),
     }
 }
 
@@ -253,13 +246,16 @@ impl Benchmark for Own {
     fn judge(&self, task: u32, answer: Answer<'_>, judge: &Judge<'_>) -> Result<Judgement, EvalError> {
         let entry = self.entry(task)?;
         let problem = &entry.problem;
-        let (program, given) = program(problem, answer, &entry.given);
+        let program = program(problem, answer);
         match &problem.tests {
             OwnTests::Code(code) => judge.check(&Checked {
                 code: &program,
                 checks: &code.iter().map(String::as_str).collect::<Vec<_>>(),
-                expected: problem.entry_point.as_deref().unwrap_or_default(),
-                given,
+                names: Names {
+                    entry_point: problem.entry_point.as_deref(),
+                    reference: problem.solution.as_deref().unwrap_or_default(),
+                    given: if problem.continues { &problem.prompt } else { "" },
+                },
             }),
             OwnTests::Output(tests) => check_output(pairs(tests), &program, self.all_tests, judge),
         }
@@ -267,7 +263,7 @@ impl Benchmark for Own {
 
     fn is_reference(&self, task: u32, answer: Answer<'_>) -> Result<bool, EvalError> {
         let problem = &self.entry(task)?.problem;
-        let (program, _) = program(problem, answer, "");
+        let program = program(problem, answer);
         Ok(problem
             .solution
             .as_deref()

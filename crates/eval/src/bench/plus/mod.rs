@@ -12,15 +12,15 @@
 mod data;
 mod reference;
 
-use crate::bench::{GREEDY, PAPER_CODE, Profiles, Request, Spec, humaneval::given_functions};
+use crate::bench::{GREEDY, PAPER_CODE, Profiles, Request, Spec};
 use crate::{
     Answer, Benchmark, EvalError, Judge, Judgement, StopRule, Verdict,
     benchmark::normalised,
     extract,
-    judge::Calls,
     judgement::Stages,
     sandbox::map_bounded,
-    verdict::{Candidate, HARNESS},
+    verdict::{Calls, HARNESS},
+    verify,
 };
 use wmtp_data::{PromptStyle, Tokenizer};
 
@@ -123,8 +123,6 @@ pub struct Plus {
 struct PromptedProblem {
     problem: Problem,
     prompt: String,
-    /// Functions that the prompt defines in addition to the one to complete.
-    given: String,
     reference: Mutex<Option<Arc<Reference>>>,
 }
 
@@ -156,7 +154,6 @@ impl Plus {
             };
             Ok(PromptedProblem {
                 prompt,
-                given: given_functions(&problem.prompt, &problem.entry_point),
                 reference: Mutex::new(None),
                 problem,
             })
@@ -196,25 +193,27 @@ impl Plus {
         entry: &PromptedProblem,
         name: &str,
         set: impl Fn(&Reference) -> &Set,
-        candidate: Candidate<'_>,
+        code: &str,
         judge: &Judge<'_>,
     ) -> Result<Judgement, EvalError> {
         let dataset = self.set.dataset();
         let parts = [
             "calls",
             HARNESS,
+            verify::ANSWER,
+            verify::CHECK,
             reference::PROGRAM,
             dataset,
             name,
             &entry.problem.row,
-            candidate.given,
-            candidate.code,
+            code,
         ];
         judge.known(parts.into_iter(), || {
             let reference = self.reference(entry, judge)?;
             let set = set(&reference);
             judge.calls(&Calls {
-                candidate,
+                code,
+                function: &entry.problem.entry_point,
                 dataset,
                 tolerance: entry.problem.atol,
                 data: &set.data,
@@ -316,14 +315,9 @@ impl Benchmark for Plus {
 
     fn judge(&self, task: u32, answer: Answer<'_>, judge: &Judge<'_>) -> Result<Judgement, EvalError> {
         let entry = self.entry(task)?;
-        let (code, given) = answer.program_with(&begun(&entry.problem), &entry.given);
-        let candidate = Candidate {
-            code: &code,
-            expected: &entry.problem.entry_point,
-            given,
-        };
-        let base = self.on(entry, "base", |reference| &reference.base, candidate, judge)?;
-        let plus = self.on(entry, "plus", |reference| &reference.plus, candidate, judge)?;
+        let code = answer.program_with(&begun(&entry.problem));
+        let base = self.on(entry, "base", |reference| &reference.base, &code, judge)?;
+        let plus = self.on(entry, "plus", |reference| &reference.plus, &code, judge)?;
         let [base_inputs, plus_inputs] = entry.problem.inputs;
         let stages = Stages {
             base: self.counted(entry, base_inputs, base.verdict),
@@ -333,10 +327,10 @@ impl Benchmark for Plus {
             true => stages.plus.clone(),
             false => stages.base.clone(),
         };
-        let suspicion = base.suspicion.or(plus.suspicion).filter(|_| verdict.passed());
+        let unverified = base.unverified.or(plus.unverified).filter(|_| verdict.passed());
         Ok(Judgement {
             stages: Some(stages),
-            ..Judgement::of(verdict, suspicion)
+            ..Judgement::of(verdict, unverified)
         })
     }
 

@@ -5,7 +5,7 @@ use crate::{
     Answer, Benchmark, EvalError, Judge, Judgement, StopRule,
     bench::{GREEDY, Profiles, Request, Spec},
     benchmark::normalised,
-    verdict::Checked,
+    verdict::{Checked, Names},
 };
 use wmtp_data::PromptStyle;
 use wmtp_world::{Task, World, WorldConfig};
@@ -112,8 +112,10 @@ impl Benchmark for SmallWorld {
         judge.check(&Checked {
             code: answer.text(),
             checks: &checks,
-            expected: &task.entry_point,
-            given: "",
+            names: Names {
+                entry_point: Some(&task.entry_point),
+                ..Names::default()
+            },
         })
     }
 

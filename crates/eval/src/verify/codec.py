@@ -1,0 +1,232 @@
+# Values as text between the two interpreters of a verification: JSON in which only exact `None`, `bool`, `str`,
+# `float`, small `int` and `list` stand for themselves. Every other value is an object with one key, its kind:
+#
+#   i integer in hexadecimal   c complex   t tuple   d dict, in order, as pairs   s set   f frozenset   b bytes
+#   a bytearray   q deque and its bound   C Counter   O OrderedDict   r range   D Decimal   Q Fraction
+#   T date, time or datetime, U timedelta   K V P a dict's keys, values, items   y built-in type or function
+#   e Ellipsis, n NotImplemented, g slice   j an iterator of the check's, drawn
+#   m a name of the program's   h an object of the program's   I an iterator of the program's: these stay there
+#
+# A value of a subclass is sent as its base; what has none of these bases is an object that stays.
+import builtins
+import sys
+
+# Values nested deeper than this are refused, by both sides.
+DEEPEST = 200
+# Integers beyond this are sent in hexadecimal, which is read in linear time.
+LARGE = 1 << 256
+
+PLAIN = frozenset((type(None), bool, str, float))
+# Built-in classes and functions are values, too: `f(int)`, `f(key=len)`. The same object has the same name.
+NAMED = {id(value): name for name, value in vars(builtins).items() if callable(value) and name[0] != "_"}
+
+
+class NotData(Exception):
+    """A value that cannot be sent."""
+
+
+def library(name):
+    """A module of the library if it has been imported: only then can there be a value of its classes."""
+    return sys.modules.get(name)
+
+
+def is_plain(values):
+    """Whether all of these stand for themselves."""
+    kinds = set(map(type, values))
+    if int not in kinds:
+        return kinds <= PLAIN
+    return len(kinds) == 1 and -LARGE < min(values) and max(values) < LARGE
+
+
+def encode(value, stay, depth=0):
+    """What json.dumps takes; `stay(value)` encodes what has no other form."""
+    kind = type(value)
+    if kind is int:
+        return value if -LARGE < value < LARGE else {"i": hex(value)}
+    if kind in PLAIN:
+        return value
+    if depth > DEEPEST:
+        raise NotData("a value that is nested too deeply")
+    if kind is list and is_plain(value):
+        return value
+
+    def items(values):
+        return [encode(item, stay, depth + 1) for item in values]
+
+    def pairs(found):
+        return [[encode(key, stay, depth + 1), encode(item, stay, depth + 1)] for key, item in found]
+
+    if isinstance(value, bool):
+        return bool(value)
+    if isinstance(value, int):
+        return encode(int.__int__(value), stay)
+    if isinstance(value, float):
+        return float.__float__(value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, list):
+        return items(list.__iter__(value))
+    if isinstance(value, tuple):
+        return {"t": items(tuple.__iter__(value))}
+    if isinstance(value, dict):
+        return {dict_kind(value): pairs(dict.items(value))}
+    if isinstance(value, set):
+        return {"s": items(set.__iter__(value))}
+    if isinstance(value, frozenset):
+        return {"f": items(frozenset.__iter__(value))}
+    if isinstance(value, bytes):
+        return {"b": bytes.hex(value)}
+    if isinstance(value, bytearray):
+        return {"a": bytearray.hex(value)}
+    if isinstance(value, complex):
+        return {"c": [float.hex(value.real), float.hex(value.imag)]}
+    if isinstance(value, range):
+        return {"r": items((value.start, value.stop, value.step))}
+    if isinstance(value, slice):
+        return {"g": items((value.start, value.stop, value.step))}
+    if value is Ellipsis:
+        return {"e": 0}
+    if value is NotImplemented:
+        return {"n": 0}
+    for tag, view in VIEWS.items():
+        if isinstance(value, view):
+            return {tag: pairs(value) if tag == "P" else items(value)}
+    name = NAMED.get(id(value))
+    if name is not None and getattr(builtins, name, None) is value:
+        return {"y": name}
+    return encode_library(value, items) or stay(value)
+
+
+VIEWS = {"K": type({}.keys()), "V": type({}.values()), "P": type({}.items())}
+
+
+def dict_kind(value):
+    collections = library("collections")
+    if collections is not None:
+        if isinstance(value, collections.Counter):
+            return "C"
+        if isinstance(value, collections.OrderedDict):
+            return "O"
+    return "d"
+
+
+def encode_library(value, items):
+    """Values of classes of the library, else None."""
+    module = library("collections")
+    if module is not None and isinstance(value, module.deque):
+        return {"q": [items(module.deque.__iter__(value)), value.maxlen]}
+    module = library("decimal")
+    if module is not None and isinstance(value, module.Decimal):
+        return {"D": module.Decimal.__str__(value)}
+    module = library("fractions")
+    if module is not None and isinstance(value, module.Fraction):
+        return {"Q": items((value.numerator, value.denominator))}
+    module = library("datetime")
+    if module is not None:
+        if isinstance(value, module.timedelta):
+            return {"U": items((value.days, value.seconds, value.microseconds))}
+        for name in ("datetime", "date", "time"):
+            if isinstance(value, getattr(module, name)) and getattr(value, "tzinfo", None) is None:
+                return {"T": [name, getattr(module, name).isoformat(value)]}
+    return None
+
+
+def text(value):
+    """An item of the form that must be text."""
+    if type(value) is not str:
+        raise NotData("text that is none")
+    return value
+
+
+def decode(data, stays, depth=0):
+    """The value of `data`, which may be anything that json.loads returns; `stays(kind, data)` decodes what stays at
+    the other side. Every fault of `data` is an exception."""
+    kind = type(data)
+    if kind is int or kind in PLAIN:
+        return data
+    if depth > DEEPEST:
+        raise NotData("a value that is nested too deeply")
+    if kind is list:
+        if is_plain(data):
+            return data
+        return [decode(item, stays, depth + 1) for item in data]
+    if kind is not dict or len(data) != 1:
+        raise NotData("an object that is no value")
+    (tag, content), = data.items()
+
+    def items():
+        if type(content) is not list:
+            raise NotData("no list of items")
+        return [decode(item, stays, depth + 1) for item in content]
+
+    def pairs():
+        if type(content) is not list:
+            raise NotData("no list of pairs")
+        found = []
+        for pair in content:
+            if type(pair) is not list or len(pair) != 2:
+                raise NotData("no pair")
+            found.append((decode(pair[0], stays, depth + 1), decode(pair[1], stays, depth + 1)))
+        return found
+
+    if tag == "t":
+        return tuple(items())
+    if tag == "d":
+        return dict(pairs())
+    if tag == "i":
+        return int(text(content), 16)
+    if tag == "s":
+        return set(items())
+    if tag == "f":
+        return frozenset(items())
+    if tag == "b":
+        return bytes.fromhex(text(content))
+    if tag == "a":
+        return bytearray.fromhex(text(content))
+    if tag == "c":
+        real, imaginary = content
+        return complex(float.fromhex(text(real)), float.fromhex(text(imaginary)))
+    if tag == "r":
+        return range(*items())
+    if tag == "g":
+        return slice(*items())
+    if tag == "e":
+        return Ellipsis
+    if tag == "n":
+        return NotImplemented
+    if tag == "K":
+        return dict.fromkeys(items()).keys()
+    if tag == "V":
+        return dict(enumerate(items())).values()
+    if tag == "P":
+        return dict(pairs()).items()
+    if tag == "y":
+        found = vars(builtins).get(text(content))
+        if NAMED.get(id(found)) != content:
+            raise NotData("no built-in of this name")
+        return found
+    if tag in ("q", "C", "O"):
+        import collections
+
+        if tag == "q":
+            values, most = content
+            return collections.deque(decode(values, stays, depth + 1), decode(most, stays, depth + 1))
+        return collections.OrderedDict(pairs()) if tag == "O" else collections.Counter(dict(pairs()))
+    if tag == "D":
+        import decimal
+
+        return decimal.Decimal(text(content))
+    if tag == "Q":
+        import fractions
+
+        return fractions.Fraction(*items())
+    if tag in ("T", "U"):
+        import datetime
+
+        if tag == "U":
+            return datetime.timedelta(*items())
+        name, written = content
+        if name not in ("datetime", "date", "time"):
+            raise NotData("no date and no time")
+        return getattr(datetime, name).fromisoformat(text(written))
+    return stays(tag, content)

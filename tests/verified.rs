@@ -1,0 +1,611 @@
+//! What a verified pass is worth: honest programs are verified, and programs that solve nothing are not, however
+//! their checks come to hold. `eval` has the everyday of it.
+
+#![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
+
+#[path = "eval/runner.rs"]
+mod runner;
+
+use runner::runner;
+use wmtp::eval::{
+    Judge, Judgement, Verdict,
+    sandbox::Limits,
+    verdict::{Checked, Names},
+};
+
+const CHECKS: [&str; 2] = ["assert double(2) == 4", "assert double(5) == 10"];
+
+fn judged(code: &str, checks: &[&str], names: Names<'_>) -> Judgement {
+    let limits = Limits::default();
+    let checked = Checked { code, checks, names };
+    Judge::new(runner(), &limits).check(&checked).unwrap()
+}
+
+fn of<'a>(entry_point: &'a str, reference: &'a str) -> Names<'a> {
+    Names {
+        entry_point: Some(entry_point),
+        reference,
+        given: "",
+    }
+}
+
+#[test]
+fn honest_programs_are_verified_whatever_else_they_do() {
+    let double = "def double(x):\n    return 2 * x\n";
+    for extra in [
+        "from collections import namedtuple, OrderedDict, Counter, deque\nP = namedtuple('P', 'a b')",
+        "import enum, dataclasses, typing\n@dataclasses.dataclass\nclass A:\n    x: int\nclass E(enum.Enum):\n    A = 1",
+        "import logging\nlogging.warning('x')",
+        "import random, itertools, heapq, bisect, string, math, datetime, decimal, fractions, statistics, json, re",
+        "open('x.txt', 'w').write('a')\nopen('x.txt').read()",
+        "import os, tempfile\nos.urandom(3)\nwith tempfile.NamedTemporaryFile(dir='.') as f: f.write(b'x')",
+        "def deep(n): return deep(n + 1)\ntry: deep(0)\nexcept RecursionError: pass",
+        "exec('y = 1')\nz = eval('y + 1')\ncode = compile('1 + 1', '<string>', 'eval')",
+        "sum = 0\nlist = [1]",
+        "import functools\ndouble = functools.lru_cache(maxsize=None)(double)",
+        "import warnings\nwarnings.warn('x')",
+        "import traceback\ntry: 1 / 0\nexcept ZeroDivisionError: traceback.print_exc()",
+        "import inspect\ninspect.stack()",
+        "import gc\ngc.get_objects()",
+        "print('hello')",
+        "import threading, time; threading.Thread(target=time.sleep, args=(30,)).start()",
+        "import sys; sys.stdout = None",
+        "import atexit\natexit.register(print, 'bye')",
+        "import json\njson.dumps = None",
+    ] {
+        let judgement = judged(&format!("{double}{extra}"), &CHECKS, of("double", ""));
+        assert_eq!(judgement, Judgement::of(Verdict::Passed, None), "{extra}");
+    }
+}
+
+/// Every kind of value comes back as what it is.
+#[test]
+fn values_keep_their_types() {
+    for (value, check) in [
+        (
+            "(1, [2, (3,)], None)",
+            "assert f() == (1, [2, (3,)], None) and type(f()) is tuple",
+        ),
+        ("True", "assert f() is True"),
+        ("1.0", "assert type(f()) is float and f() == 1"),
+        ("-0.0", "assert str(f()) == '-0.0'"),
+        ("float('nan')", "x = f()\nassert x != x"),
+        ("float('-inf')", "assert f() == float('-inf')"),
+        ("1 << 5000", "assert f() == 1 << 5000"),
+        ("-(1 << 300)", "assert f() == -(1 << 300)"),
+        (
+            "[1, -(1 << 300), True, 2.5]",
+            "assert f() == [1, -(1 << 300), True, 2.5] and f()[2] is True",
+        ),
+        ("2 + 3j", "assert f() == 2 + 3j"),
+        ("'\\ud800é\\n'", "assert f() == '\\ud800é\\n'"),
+        ("b'\\x00\\xff'", "assert f() == b'\\x00\\xff'"),
+        ("bytearray(b'a')", "assert type(f()) is bytearray and f() == b'a'"),
+        (
+            "{3: 1, (1, 2): [4], None: {}}",
+            "assert list(f().items()) == [(3, 1), ((1, 2), [4]), (None, {})]",
+        ),
+        ("{1, 2}", "assert f() == {2, 1} and type(f()) is set"),
+        ("frozenset([1])", "assert {f()} == {frozenset([1])}"),
+        ("range(1, 9, 2)", "assert f() == range(1, 9, 2)"),
+        ("{1: 2}.keys()", "assert f() == {1} and list(f()) == [1]"),
+        ("{1: 2}.values()", "assert list(f()) == [2]"),
+        ("{1: 2}.items()", "assert (1, 2) in f()"),
+        ("__import__('decimal').Decimal('1.10')", "assert str(f()) == '1.10'"),
+        ("__import__('fractions').Fraction(1, 2)", "assert f() == 0.5"),
+        (
+            "__import__('datetime').date(2020, 1, 2)",
+            "assert str(f()) == '2020-01-02'",
+        ),
+        ("__import__('datetime').datetime(2020, 1, 2, 3)", "assert f().hour == 3"),
+        ("__import__('datetime').timedelta(3)", "assert f().days == 3"),
+        (
+            "__import__('collections').Counter('aab')",
+            "assert f() == {'a': 2, 'b': 1} and f()['z'] == 0",
+        ),
+        ("__import__('collections').OrderedDict(a=1)", "assert f() == {'a': 1}"),
+        (
+            "__import__('collections').defaultdict(int, a=1)",
+            "assert f() == {'a': 1}",
+        ),
+        (
+            "__import__('collections').deque([1, 2], 3)",
+            "assert f().maxlen == 3 and list(f()) == [1, 2]",
+        ),
+        (
+            "__import__('collections').namedtuple('P', 'a b')(1, 2)",
+            "assert f() == (1, 2)",
+        ),
+        ("__import__('enum').IntEnum('E', 'A').A", "assert f() == 1"),
+        ("type('S', (str,), {})('x')", "assert f() == 'x'"),
+        ("(x for x in 'ab')", "assert list(f()) == ['a', 'b']"),
+        ("iter(range(1000))", "assert sum(f()) == 499500"),
+        (
+            "__import__('itertools').count()",
+            "x = f()\nassert next(x) == 0 and [next(x) for _ in range(99)][-1] == 99",
+        ),
+        ("map(str, [1])", "assert ''.join(f()) == '1'"),
+        ("int", "assert f() is int"),
+        ("len", "assert f() is len"),
+        ("...", "assert f() is ..."),
+        ("__import__('re').match('a', 'a')", "assert f()"),
+        ("__import__('re').match('b', 'a')", "assert not f()"),
+    ] {
+        let code = format!("def f(): return {value}");
+        let judgement = judged(&code, &[check], of("f", ""));
+        assert_eq!(judgement, Judgement::of(Verdict::Passed, None), "{value}");
+    }
+}
+
+/// What passes between check and program besides results.
+#[test]
+fn arguments_exceptions_and_objects_pass_between_the_two() {
+    let pair = "class Pair:\n    def __init__(self, a, b): self.a, self.b = a, b\n    def swap(self): return Pair(self.b, self.a)\n";
+    let stack = "class Stack:\n    kind = 'lifo'\n    def __init__(self): self.items = []\n    def push(self, x): self.items.append(x)\n    def pop(self): return self.items.pop()\n    def __len__(self): return len(self.items)\n";
+    for (code, reference, checks) in [
+        (
+            "def f(x): x.append(x.pop(0))",
+            "",
+            "x = [1, 2]\nf(x)\nassert x == [2, 1]",
+        ),
+        ("def f(x): x['a'] = 1", "", "x = {}\nf(x)\nassert x == {'a': 1}"),
+        ("def f(x): x[0].append(1)", "", "x = ([],)\nf(x)\nassert x == ([1],)"),
+        (
+            "def f(x): x[0].sort()",
+            "",
+            "a = [2, 1]\nx = [a]\nf(x)\nassert a == [1, 2]",
+        ),
+        ("def f(x): x.add(1)", "", "x = set()\nf(x)\nassert x == {1}"),
+        (
+            "def f(*a, **k): return a, k",
+            "",
+            "assert f(1, *[2], b=3) == ((1, 2), {'b': 3})",
+        ),
+        (
+            "def f(x): raise KeyError('no')",
+            "",
+            "try: f(1)\nexcept KeyError as e: assert e.args == ('no',)\nelse: assert 0",
+        ),
+        (
+            "class Own(ValueError): pass\ndef f(): raise Own('a')",
+            "",
+            "try: f()\nexcept ValueError as e: assert str(e) == 'a'\nelse: assert 0",
+        ),
+        (
+            "def f(x): return next(x)",
+            "",
+            "assert f(iter([5])) == 5 and f(y for y in [6]) == 6",
+        ),
+        ("def f(x): return x is int", "", "assert f(int)"),
+        ("def f(g, x): return g(x)", "", "assert f(len, 'abc') == 3"),
+        (
+            "def f(x):\n    yield x\n    raise ValueError",
+            "",
+            "x = f(1)\nassert next(x) == 1\ntry: next(x)\nexcept ValueError: pass\nelse: assert 0",
+        ),
+        ("def f(): return g\ndef g(): pass", "", "assert f() is not None"),
+        (
+            "import math\ndef f(): return 1.0",
+            "import math\ndef f(): pass",
+            "assert math.isclose(f(), 1)",
+        ),
+        (
+            "def sum(a, b): return a - b",
+            "def sum(a, b): return a - b",
+            "assert sum(3, 1) == 2",
+        ),
+        (
+            "LIMIT = 5\ndef f(): return LIMIT",
+            "LIMIT = 5\ndef f(): pass",
+            "assert f() == LIMIT",
+        ),
+    ] {
+        let judgement = judged(code, &[checks], of("f", reference));
+        assert_eq!(judgement, Judgement::of(Verdict::Passed, None), "{code}\n{checks}");
+    }
+    for (code, checks) in [
+        (format!("{pair}def f(p): return p.a + p.b"), "assert f(Pair(1, 2)) == 3"),
+        (
+            format!("{pair}def f(p): p.a = 9"),
+            "p = Pair(1, 2)\nf(p)\nassert p.a == 9",
+        ),
+        (
+            format!("{pair}def f(a): return Pair(a, 0)"),
+            "assert f(4).a == 4 and f(4).swap().b == 4",
+        ),
+        (
+            format!("{pair}def f(p): return p.b"),
+            "p = Pair(1, 2)\np.b = Pair(3, 4)\nassert f(p).a == 3",
+        ),
+        (
+            stack.to_owned(),
+            "s = Stack()\ns.push(1)\ns.push(2)\nassert s.pop() == 2 and len(s) == 1 and Stack.kind == 'lifo'",
+        ),
+        (
+            stack.to_owned(),
+            "s = Stack()\ntry: s.pop()\nexcept IndexError: pass\nelse: assert 0",
+        ),
+    ] {
+        let judgement = judged(&code, &[checks], of("f", &code));
+        assert_eq!(judgement, Judgement::of(Verdict::Passed, None), "{code}\n{checks}");
+    }
+}
+
+/// The asserts hold in one interpreter, so the benchmark counts a pass; none is verified.
+#[test]
+fn values_that_claim_equality_are_not_verified() {
+    for code in [
+        "class Yes:\n    def __eq__(self, other): return True\ndef double(x): return Yes()",
+        "class Yes(int):\n    def __eq__(self, other): return True\ndef double(x): return Yes()",
+        "class Yes:\n    def __eq__(self, other): return True\n    __class__ = int\ndef double(x): return Yes()",
+        "from unittest.mock import ANY\ndef double(x): return ANY",
+        "from unittest.mock import MagicMock\nm = MagicMock()\nm.__eq__.return_value = True\ndef double(x): return m",
+        "class Meta(type):\n    def __eq__(cls, other): return True\nclass Yes(metaclass=Meta): pass\ndef double(x): return Yes",
+        "import os\nspace = {}\nexec(compile('class Yes:\\n  def __eq__(s, o): return True', os.__file__, 'exec'), space)\ndef double(x): return space['Yes']()",
+        "class Late:\n    pass\ndef double(x):\n    Late.__eq__ = lambda self, other: True\n    return Late()",
+        "import types\nclass Yes(dict):\n    def __eq__(self, other): return True\ndef double(x): return types.MappingProxyType(Yes())",
+        "import weakref\nclass Yes:\n    def __eq__(self, other): return True\nyes = Yes()\ndef double(x): return weakref.proxy(yes)",
+        "from fractions import Fraction\nclass Yes(int):\n    def __eq__(self, other): return True\ndef double(x):\n    f = Fraction(1)\n    f._numerator = Yes()\n    return f",
+    ] {
+        let judgement = judged(code, &CHECKS, of("double", ""));
+        assert!(
+            judgement.verdict.passed() && !judgement.verified(),
+            "{code}: {judgement:?}"
+        );
+    }
+    for (code, check) in [
+        (
+            "class Yes(float):\n    def __sub__(self, other): return 0.0\ndef f(): return Yes(7)",
+            "assert abs(f() - 1.0) < 1e-6",
+        ),
+        (
+            "class Yes:\n    def __abs__(self): return 0\n    def __sub__(self, other): return self\ndef f(): return Yes()",
+            "assert abs(f() - 1.0) < 1e-6",
+        ),
+        (
+            "class Yes(list):\n    def __eq__(self, other): return True\ndef f(): return [Yes()]",
+            "assert f() == [[1, 2]]",
+        ),
+        (
+            "class Yes:\n    def __contains__(self, other): return True\ndef f(): return Yes()",
+            "x = f()\nassert 3 in x",
+        ),
+        (
+            "class Yes(str):\n    def startswith(self, other): return True\ndef f(): return Yes()",
+            "assert f().startswith('ab')",
+        ),
+        (
+            "class Yes:\n    def startswith(self, other): return True\ndef f(): return Yes()",
+            "assert f().startswith('ab')",
+        ),
+        (
+            "class Yes:\n    def __hash__(self): return hash(other)\n    def __eq__(self, o): return True\nother = 5\ndef f(): return Yes()",
+            "assert f() in {5: 1}",
+        ),
+        (
+            "class Yes:\n    def __radd__(self, other): return other\n    def __sub__(self, other): return 0\ndef f(): return Yes()",
+            "assert f() - 3 == 0",
+        ),
+        (
+            "class Yes:\n    def __format__(self, spec): return '7'\ndef f(): return Yes()",
+            "assert f'{f()}' == '7'",
+        ),
+        (
+            "class Yes:\n    def __lt__(self, o): return True\n    __gt__ = __lt__\ndef f(): return Yes()",
+            "assert 3 < f() < 4",
+        ),
+        (
+            "class Yes:\n    def __call__(self, *a): return True\n    count = index = __call__\ndef f(): return Yes()",
+            "assert f().count(3) == 1",
+        ),
+    ] {
+        let judgement = judged(code, &[check], of("f", ""));
+        assert!(
+            judgement.verdict.passed() && !judgement.verified(),
+            "{code}: {judgement:?}"
+        );
+    }
+}
+
+/// Whatever the checks use besides the function under test is their own.
+#[test]
+fn replacing_what_the_checks_use_gains_nothing() {
+    for (code, checks) in [
+        (
+            "def set(x): return 0\ndef f(): return 1",
+            &["assert set(f()) == set([2])"][..],
+        ),
+        (
+            "import builtins\nbuiltins.sorted = lambda x: 0\ndef f(): return 1",
+            &["assert sorted(f()) == sorted([2])"],
+        ),
+        (
+            "import builtins\nbuiltins.len = lambda x: 3\ndef f(): return 1",
+            &["assert len([f()]) == 3"],
+        ),
+        (
+            "import builtins\ndef f():\n    builtins.abs = lambda x: 0\n    return 1",
+            &["f()\nassert abs(f() - 5) < 1"],
+        ),
+        (
+            "import math\nmath.isclose = lambda *a, **k: True\ndef f(): return 1",
+            &["import math", "assert math.isclose(f(), 5)"],
+        ),
+        (
+            "class math:\n    isclose = staticmethod(lambda *a, **k: True)\ndef f(): return 1",
+            &["assert math.isclose(f(), 5)"],
+        ),
+        (
+            "import sys, types\nfake = types.ModuleType('math')\nfake.isclose = lambda *a, **k: True\nsys.modules['math'] = fake\ndef f(): return 1",
+            &["import math", "assert math.isclose(f(), 5)"],
+        ),
+        (
+            "__builtins__ = {'set': lambda x: 0}\ndef f(): return 1",
+            &["assert set(f()) == set([2])"],
+        ),
+        (
+            "from collections import Counter\nCounter.__eq__ = lambda a, b: True\ndef f(): return 'x'",
+            &[
+                "from collections import Counter",
+                "assert Counter(f()) == Counter('yy')",
+            ],
+        ),
+        (
+            "def f():\n    globals()['check'] = lambda candidate: None\n    return 1",
+            &[
+                "def check(candidate):\n    candidate()\n    assert candidate() == 1 + 1\n",
+                "check(f)",
+            ],
+        ),
+        (
+            "def f(): raise StopIteration",
+            &["assert all(map(lambda x: f() == x, [1, 2]))"],
+        ),
+        (
+            "def f(x): raise StopIteration",
+            &["for y in map(f, [1, 2]): assert y == 5"],
+        ),
+        (
+            "import builtins\nbuiltins.AssertionError = KeyError\ndef f(): return 1",
+            &["try:\n    assert f() == 5\nexcept KeyError: pass"],
+        ),
+    ] {
+        let judgement = judged(code, checks, of("f", ""));
+        assert!(!judgement.verified(), "{code}: {judgement:?}");
+    }
+    // A helper that the prompt gave, and that the checks use.
+    let names = Names {
+        entry_point: Some("f"),
+        reference: "",
+        given: "def helper(x): return x\n\ndef f():\n    \"\"\"Five.\"\"\"\n",
+    };
+    let given = "def helper(x): return x\ndef f(): return 1\ndef helper(x): return 5\n";
+    let judgement = judged(given, &["assert helper(f()) == 5"], names);
+    assert!(judgement.verdict.passed() && !judgement.verified(), "{judgement:?}");
+    let honest = judged(
+        "def helper(x): return x\ndef f(): return 5\n",
+        &["assert helper(f()) == 5"],
+        names,
+    );
+    assert!(honest.verified(), "{honest:?}");
+}
+
+/// What is expected is nowhere to be found: the answer that one interpreter would give is wrong where it is not there.
+#[test]
+fn there_are_no_tests_to_read() {
+    let from_frame =
+        "\n    for c in frame.f_code.co_consts:\n        if isinstance(c, int) and c != x: return c\n    return 0\n";
+    for find in [
+        "import sys\ndef double(x):\n    frame = sys._getframe(1)",
+        "def double(x):\n    try: 1 / 0\n    except ZeroDivisionError as e: frame = e.__traceback__.tb_frame.f_back",
+        "import inspect\ndef double(x):\n    frame = inspect.stack()[1].frame",
+        "import sys\ndef double(x):\n    frame = list(sys._current_frames().values())[0]",
+        "import operator\ndef double(x):\n    try: 1 / 0\n    except ZeroDivisionError as e: frame = operator.attrgetter('__traceback__.tb_frame.f_back')(e)",
+        "import string\ndef double(x):\n    try: 1 / 0\n    except ZeroDivisionError as e: frame = string.Formatter().get_field('0.__traceback__.tb_frame.f_back', [e], {})[0]",
+    ] {
+        let judgement = judged(&format!("{find}{from_frame}"), &CHECKS, of("double", ""));
+        assert!(!judgement.verified(), "{find}: {judgement:?}");
+    }
+    let check = "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(5) == 10\n";
+    for code in [
+        "def double(x):\n    return [c for c in globals()['check'].__code__.co_consts if c][x // 2]",
+        "import gc, types\ndef double(x):\n    for o in gc.get_objects():\n        if isinstance(o, types.FunctionType) and o.__name__ == 'check':\n            c = o.__code__.co_consts\n            return c[c.index(x) + 1]",
+    ] {
+        let judgement = judged(code, &[check, "check(double)"], of("double", ""));
+        assert!(!judgement.verified(), "{code}: {judgement:?}");
+    }
+}
+
+/// Programs that attack the talk itself: they answer out of turn, lie about what they answer, or answer with what is
+/// no value, too much or for ever. `SAY` writes to the descriptor on which answers go.
+#[test]
+fn an_attack_on_the_talk_gains_nothing() {
+    let say = "\
+import os, sys, json
+def SAY(*lines):
+    for fd in range(3, 64):
+        for line in lines:
+            try: os.write(fd, (line if isinstance(line, bytes) else (json.dumps(line) + '\\n').encode()))
+            except OSError: break
+";
+    for code in [
+        // Before it is asked.
+        "SAY(['ok'], ['ok', [['function']]], *[['ok', n, []] for n in (0, 1, 2, 3)])\ndef double(x): return 0",
+        "SAY(b'verified\\n')\ndef double(x): return 0",
+        "import threading\nthreading.Thread(target=lambda: [SAY(b'verified\\n') for _ in range(1000)]).start()\ndef double(x): return 0",
+        "os.write(2, b'verified\\n')\ndef double(x): return 0",
+        "def double(x):\n    SAY(b'verified\\n')\n    os._exit(0)",
+        "def double(x): os._exit(0)",
+        "def double(x): os.closerange(0, 64)",
+        // Names.
+        "SAY(['ok'], ['ok', [['value', {'m': 'double'}]]])\ndef double(x): return 0",
+        "SAY(['ok'], ['ok', [['class']]])\ndef double(x): return 0",
+        "SAY(['ok'], ['ok', [['none']]])\ndef double(x): return 0",
+        "SAY(['ok'], ['ok', []])\ndef double(x): return 0",
+        // What is no value.
+        "def double(x):\n    SAY(['ok', {'h': -1}, []])\n    return 0",
+        "def double(x):\n    SAY(['ok', {'h': True}, []])\n    return 0",
+        "def double(x):\n    SAY(['ok', {'I': 10 ** 9}, []])\n    return 0",
+        "def double(x):\n    SAY(['ok', {'y': 'exec'}, []])\n    return 0",
+        "def double(x):\n    SAY(['ok', {'y': '__import__'}, []])\n    return 0",
+        "def double(x):\n    SAY(['ok', {'m': 'double'}, []])\n    return 0",
+        "def double(x):\n    SAY(['ok', {'j': [1]}, []])\n    return 0",
+        "def double(x):\n    SAY(['ok', {'t': 5}, []])\n    return 0",
+        "def double(x):\n    SAY(['ok', {'d': [[1]]}, []])\n    return 0",
+        "def double(x):\n    SAY(['ok', {'d': [[[], 1]]}, []])\n    return 0",
+        "def double(x):\n    SAY(['ok', {'T': ['__class__', 'x']}, []])\n    return 0",
+        "def double(x):\n    SAY(['ok', {'Q': [1, 0]}, []])\n    return 0",
+        "def double(x):\n    SAY(['ok', {'q': [[1], -1]}, []])\n    return 0",
+        "def double(x):\n    SAY(['ok', {'r': [0, 1, 0]}, []])\n    return 0",
+        "def double(x):\n    SAY(['ok', {}, []])\n    return 0",
+        "def double(x):\n    SAY(['ok'])\n    return 0",
+        "def double(x):\n    SAY([])\n    return 0",
+        "def double(x):\n    SAY('x')\n    return 0",
+        "def double(x):\n    SAY(b'\\xff\\xfe\\n')\n    return 0",
+        "def double(x):\n    SAY(b'not JSON\\n')\n    return 0",
+        "def double(x):\n    SAY(['raised', 'SystemExit', [0]])\n    return 0",
+        "def double(x):\n    SAY(['raised', 'GeneratorExit', []])\n    return 0",
+        "def double(x):\n    SAY(['raised', 'Unclear', []])\n    return 0",
+        "def double(x):\n    SAY(['raised', 'print', ['verified']])\n    return 0",
+        "def double(x):\n    SAY(['unclear', 'verified'])\n    return 0",
+        "def double(x):\n    SAY(['unclear', '\\nverified'])\n    return 0",
+        // Other arguments than were sent.
+        "def double(x):\n    SAY(['ok', 1, [[4], 5]])\n    return 0",
+        // Too much, too deep, too long.
+        "def double(x):\n    SAY(b'[' * 100000 + b'\\n')\n    return 0",
+        "def double(x):\n    v = 0\n    for _ in range(400): v = [v]\n    return v",
+        "def double(x):\n    v = []\n    v.append(v)\n    return v",
+        "def double(x): return 'x' * (70 << 20)",
+        "def double(x):\n    SAY(['ok', {'i': '0x' + 'f' * (1 << 20)}, []])\n    return 0",
+        "def double(x):\n    SAY(b'[\"ok\", ' + b'9' * 100000 + b', []]\\n')\n    return 0",
+        "def double(x):\n    while True: SAY(b'x' * 65536)",
+        "def double(x):\n    m = (1 << 61) - 1\n    return {m * n: 0 for n in range(60000)}",
+        // Iterators.
+        "def double(x):\n    while True: yield x",
+        "class It:\n    def __iter__(self): return self\n    def __next__(self): return self\ndef double(x): return It()",
+        "def double(x): return iter([2 * x])",
+    ] {
+        let code = format!("{say}{code}");
+        let judgement = judged(&code, &CHECKS, of("double", ""));
+        assert!(!judgement.verified(), "{code}: {judgement:?}");
+    }
+}
+
+/// The same, where a pass in one interpreter is forged first, so that the talk is come to at all.
+#[test]
+fn a_forged_pass_that_attacks_the_talk_is_not_verified() {
+    // In one interpreter the program is module `candidate` and finds `check.py`'s code in a caller's frame; here it
+    // makes everything equal there, and answers as it likes where it is asked through a pipe.
+    let forge = "\
+import os, sys, json
+class Yes(int):
+    def __eq__(self, other): return True
+TALKING = os.path.exists('candidate')
+def SAY(*lines):
+    for fd in range(3, 64):
+        for line in lines:
+            try: os.write(fd, (line if isinstance(line, bytes) else (json.dumps(line) + '\\n').encode()))
+            except OSError: break
+def double(x):
+    if not TALKING: return Yes()
+    return lie(x)
+";
+    let mut kinds = 0;
+    for lie in [
+        "def lie(x): return 0",
+        "def lie(x): return Yes()",
+        "def lie(x): return object()",
+        "def lie(x): SAY(b'verified\\n'); os._exit(0)",
+        "def lie(x): os._exit(0)",
+        "def lie(x): os.closerange(0, 64)",
+        "def lie(x): SAY(['ok', {'h': -1}, []])",
+        "def lie(x): SAY(['ok', {'h': 'x'}, []])",
+        "def lie(x): SAY(['ok', {'I': 10 ** 9}, []])",
+        "def lie(x): SAY(['ok', {'y': 'exec'}, []])",
+        "def lie(x): SAY(['ok', {'y': 'print'}, []])",
+        "def lie(x): SAY(['ok', {'m': 'double'}, []])",
+        "def lie(x): SAY(['ok', {'j': [4]}, []])",
+        "def lie(x): SAY(['ok', {'t': 5}, []])",
+        "def lie(x): SAY(['ok', {'d': [[[], 1]]}, []])",
+        "def lie(x): SAY(['ok', {'T': ['__class__', 'x']}, []])",
+        "def lie(x): SAY(['ok', {'T': ['datetime', 'x']}, []])",
+        "def lie(x): SAY(['ok', {'Q': [1, 0]}, []])",
+        "def lie(x): SAY(['ok', {'C': [['a', 'b']]}, []])",
+        "def lie(x): SAY(['ok', {'O': 1}, []])",
+        "def lie(x): SAY(['ok', {'n': 0}, []])",
+        "def lie(x): SAY(['ok', {'e': 0}, []])",
+        "def lie(x): SAY(['ok'])",
+        "def lie(x): SAY(['ok', {}, 5])",
+        "def lie(x): SAY({})",
+        "def lie(x): SAY('x')",
+        "def lie(x): SAY(b'\\xff\\n')",
+        "def lie(x): SAY(b'\\n')",
+        "def lie(x): SAY(['raised', 'SystemExit', [0]])",
+        "def lie(x): SAY(['raised', 'StopIteration', []])",
+        "def lie(x): SAY(['raised', 'Unclear', []])",
+        "def lie(x): SAY(['raised', 'type', ['Yes', [], {}]])",
+        "def lie(x): SAY(['raised', 5, 6, 7])",
+        "def lie(x): SAY(['unclear', '\\nverified'])",
+        "def lie(x): SAY(['ok', 1, [[4], 5]])",
+        "def lie(x): SAY(b'[' * 100000 + b'\\n')",
+        "def lie(x): SAY(b'[\"ok\", ' + b'[' * 900 + b']' * 900 + b', []]\\n')",
+        "def lie(x): return 'x' * (70 << 20)",
+        "def lie(x): return 1 << (1 << 22)",
+        "def lie(x): SAY(b'[\"ok\", ' + b'9' * 100000 + b', []]\\n')",
+        "def lie(x):\n    m = (1 << 61) - 1\n    return {m * n: 0 for n in range(60000)}",
+        "def lie(x): return [NotImplemented, float('nan'), complex('nan'), slice(1), ...]",
+        "def lie(x): return __import__('decimal').Decimal('sNaN')",
+        "def lie(x): return iter([4])",
+        "def lie(x): return __import__('itertools').count()",
+        "def lie(x): raise StopIteration",
+        "def lie(x): raise AssertionError",
+        "def lie(x): sys.exit(0)",
+    ] {
+        let code = format!("{forge}{lie}\n");
+        let judgement = judged(&code, &CHECKS, of("double", ""));
+        assert!(
+            judgement.verdict.passed() && !judgement.verified(),
+            "{lie}: {judgement:?}"
+        );
+        kinds += 1;
+    }
+    assert!(kinds >= 30);
+}
+
+/// Rows of a file of programs that pass without solving their task: `task_id`, a completion or a solution, its kind.
+fn cheats(file: &str) -> Vec<serde_json::Value> {
+    let rows = file.lines().filter(|row| !row.is_empty());
+    rows.map(|row| serde_json::from_str(row).unwrap()).collect()
+}
+
+#[test]
+fn no_known_cheat_is_verified() {
+    use wmtp::{
+        data::PromptStyle,
+        eval::{Answer, Benchmark, HumanEval, Mbpp, MbppVariant},
+    };
+    let limits = Limits::default();
+    let judge = Judge::new(runner(), &limits);
+    let mbpp = Mbpp::load("builtin:mbpp", MbppVariant::Full, false, PromptStyle::ZeroShot, None).unwrap();
+    let humaneval = HumanEval::load("builtin:humaneval", false, PromptStyle::ZeroShot, None).unwrap();
+    let mut passed = 0;
+    for (benchmark, file, count) in [
+        (&mbpp as &dyn Benchmark, include_str!("fixtures/cheats/mbpp.jsonl"), 84),
+        (&humaneval, include_str!("fixtures/cheats/humaneval.jsonl"), 8),
+    ] {
+        let rows = cheats(file);
+        assert_eq!(rows.len(), count);
+        for row in rows {
+            let task = benchmark.task_named(row["task_id"].as_str().unwrap()).unwrap();
+            let answer = match row["completion"].as_str() {
+                Some(text) => Answer::Completion(text),
+                None => Answer::Program(row["solution"].as_str().unwrap()),
+            };
+            let judgement = benchmark.judge(task, answer, &judge).unwrap();
+            passed += usize::from(judgement.verdict.passed());
+            assert!(!judgement.verified(), "{row}: {judgement:?}");
+        }
+    }
+    // In one interpreter about half of them pass: others forged the verdict of a harness that is gone.
+    assert!(passed > 40, "{passed}");
+}
