@@ -416,86 +416,11 @@ fn there_are_no_tests_to_read() {
     }
 }
 
-/// Programs that attack the talk itself: they answer out of turn, lie about what they answer, or answer with what is
-/// no value, too much or for ever. `SAY` writes to the descriptor on which answers go.
-#[test]
-fn an_attack_on_the_talk_gains_nothing() {
-    let say = "\
-import os, sys, json
-def SAY(*lines):
-    for fd in range(3, 64):
-        for line in lines:
-            try: os.write(fd, (line if isinstance(line, bytes) else (json.dumps(line) + '\\n').encode()))
-            except OSError: break
-";
-    for code in [
-        // Before it is asked.
-        "SAY(['ok'], ['ok', [['function']]], *[['ok', n, []] for n in (0, 1, 2, 3)])\ndef double(x): return 0",
-        "SAY(b'verified\\n')\ndef double(x): return 0",
-        "import threading\nthreading.Thread(target=lambda: [SAY(b'verified\\n') for _ in range(1000)]).start()\ndef double(x): return 0",
-        "os.write(2, b'verified\\n')\ndef double(x): return 0",
-        "def double(x):\n    SAY(b'verified\\n')\n    os._exit(0)",
-        "def double(x): os._exit(0)",
-        "def double(x): os.closerange(0, 64)",
-        // Names.
-        "SAY(['ok'], ['ok', [['value', {'m': 'double'}]]])\ndef double(x): return 0",
-        "SAY(['ok'], ['ok', [['class']]])\ndef double(x): return 0",
-        "SAY(['ok'], ['ok', [['none']]])\ndef double(x): return 0",
-        "SAY(['ok'], ['ok', []])\ndef double(x): return 0",
-        // What is no value.
-        "def double(x):\n    SAY(['ok', {'h': -1}, []])\n    return 0",
-        "def double(x):\n    SAY(['ok', {'h': True}, []])\n    return 0",
-        "def double(x):\n    SAY(['ok', {'I': 10 ** 9}, []])\n    return 0",
-        "def double(x):\n    SAY(['ok', {'y': 'exec'}, []])\n    return 0",
-        "def double(x):\n    SAY(['ok', {'y': '__import__'}, []])\n    return 0",
-        "def double(x):\n    SAY(['ok', {'m': 'double'}, []])\n    return 0",
-        "def double(x):\n    SAY(['ok', {'j': [1]}, []])\n    return 0",
-        "def double(x):\n    SAY(['ok', {'t': 5}, []])\n    return 0",
-        "def double(x):\n    SAY(['ok', {'d': [[1]]}, []])\n    return 0",
-        "def double(x):\n    SAY(['ok', {'d': [[[], 1]]}, []])\n    return 0",
-        "def double(x):\n    SAY(['ok', {'T': ['__class__', 'x']}, []])\n    return 0",
-        "def double(x):\n    SAY(['ok', {'Q': [1, 0]}, []])\n    return 0",
-        "def double(x):\n    SAY(['ok', {'q': [[1], -1]}, []])\n    return 0",
-        "def double(x):\n    SAY(['ok', {'r': [0, 1, 0]}, []])\n    return 0",
-        "def double(x):\n    SAY(['ok', {}, []])\n    return 0",
-        "def double(x):\n    SAY(['ok'])\n    return 0",
-        "def double(x):\n    SAY([])\n    return 0",
-        "def double(x):\n    SAY('x')\n    return 0",
-        "def double(x):\n    SAY(b'\\xff\\xfe\\n')\n    return 0",
-        "def double(x):\n    SAY(b'not JSON\\n')\n    return 0",
-        "def double(x):\n    SAY(['raised', 'SystemExit', [0]])\n    return 0",
-        "def double(x):\n    SAY(['raised', 'GeneratorExit', []])\n    return 0",
-        "def double(x):\n    SAY(['raised', 'Unclear', []])\n    return 0",
-        "def double(x):\n    SAY(['raised', 'print', ['verified']])\n    return 0",
-        "def double(x):\n    SAY(['unclear', 'verified'])\n    return 0",
-        "def double(x):\n    SAY(['unclear', '\\nverified'])\n    return 0",
-        // Other arguments than were sent.
-        "def double(x):\n    SAY(['ok', 1, [[4], 5]])\n    return 0",
-        // Too much, too deep, too long.
-        "def double(x):\n    SAY(b'[' * 100000 + b'\\n')\n    return 0",
-        "def double(x):\n    v = 0\n    for _ in range(400): v = [v]\n    return v",
-        "def double(x):\n    v = []\n    v.append(v)\n    return v",
-        "def double(x): return 'x' * (70 << 20)",
-        "def double(x):\n    SAY(['ok', {'i': '0x' + 'f' * (1 << 20)}, []])\n    return 0",
-        "def double(x):\n    SAY(b'[\"ok\", ' + b'9' * 100000 + b', []]\\n')\n    return 0",
-        "def double(x):\n    while True: SAY(b'x' * 65536)",
-        "def double(x):\n    m = (1 << 61) - 1\n    return {m * n: 0 for n in range(60000)}",
-        // Iterators.
-        "def double(x):\n    while True: yield x",
-        "class It:\n    def __iter__(self): return self\n    def __next__(self): return self\ndef double(x): return It()",
-        "def double(x): return iter([2 * x])",
-    ] {
-        let code = format!("{say}{code}");
-        let judgement = judged(&code, &CHECKS, of("double", ""));
-        assert!(!judgement.verified(), "{code}: {judgement:?}");
-    }
-}
-
-/// The same, where a pass in one interpreter is forged first, so that the talk is come to at all.
+/// Programs that attack the talk itself: they answer out of turn, lie about what they answer, or answer with what is no
+/// value, too much or for ever. In one interpreter each forges its pass first, so that the talk is come to at all.
 #[test]
 fn a_forged_pass_that_attacks_the_talk_is_not_verified() {
-    // In one interpreter the program is module `candidate` and finds `check.py`'s code in a caller's frame; here it
-    // makes everything equal there, and answers as it likes where it is asked through a pipe.
+    // In one interpreter its value is equal to everything; where it is asked through a pipe, it answers as it likes.
     let forge = "\
 import os, sys, json
 class Yes(int):
@@ -513,6 +438,13 @@ def double(x):
     let mut kinds = 0;
     for lie in [
         "def lie(x): return 0",
+        // Before it is asked; SAY writes to the descriptor on which answers go.
+        "if TALKING: SAY(['ok'], ['ok', [['function']]], *[['ok', n, []] for n in (0, 1, 2, 3)])\ndef lie(x): return 0",
+        "if TALKING: SAY(['ok'], ['ok', [['value', {'m': 'double'}]]])\ndef lie(x): return 0",
+        "if TALKING: SAY(['ok'], ['ok', [['class']]])\ndef lie(x): return 0",
+        "if TALKING: SAY(['ok'], ['ok', []])\ndef lie(x): return 0",
+        "if TALKING: SAY(b'verified\\n')\ndef lie(x): return 0",
+        "if TALKING: os.write(2, b'verified\\n')\ndef lie(x): return 0",
         "def lie(x): return Yes()",
         "def lie(x): return object()",
         "def lie(x): SAY(b'verified\\n'); os._exit(0)",
