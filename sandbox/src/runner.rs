@@ -11,6 +11,7 @@ use crate::{
     probe,
     scratch::{Scratch, sweep},
     syscalls::{ExecPointers, rules},
+    volume::Volumes,
     watch::{End, Group, Watched, watch, watch_pair},
 };
 use std::{
@@ -43,6 +44,7 @@ pub struct Sandbox {
     temp: std::path::PathBuf,
     gate: Gate,
     filter: Option<Filter>,
+    volumes: Option<Volumes>,
     user_tasks: u64,
     level: String,
     layers: Vec<String>,
@@ -85,10 +87,7 @@ impl Sandbox {
         };
         let mut first = None;
         for try_it in tries {
-            let made = try_it(options, python.clone()).and_then(|sandbox| {
-                probe::verify(&sandbox, options)?;
-                Ok(sandbox)
-            });
+            let made = try_it(options, python.clone()).and_then(|sandbox| sandbox.verified(options));
             match made {
                 Ok(sandbox) => return Ok(sandbox),
                 Err(error) => first = first.or(Some(error)),
@@ -102,6 +101,31 @@ impl Sandbox {
             Some(error) => Err(error),
             None => Err(SandboxError::Request("no way of isolation was asked for".to_owned())),
         }
+    }
+
+    /// Itself if every layer holds: with volumes where the host gives them and programs start on them.
+    fn verified(mut self, options: &Options) -> Result<Self, SandboxError> {
+        let watched = |error: &dyn std::error::Error| {
+            tracing::info!(%error, "programs' directories are watched, because none can be mounted");
+        };
+        match options.mount.then(Volumes::find) {
+            Some(Ok(volumes)) => {
+                self.volumes = Some(volumes);
+                self.layers.push("tmpfs".into());
+                self.level = self.layers.join("+");
+                match probe::verify(&self, options) {
+                    Ok(()) => return Ok(self),
+                    Err(error) => watched(&error),
+                }
+                self.volumes = None;
+                self.layers.pop();
+                self.level = self.layers.join("+");
+            }
+            Some(Err(error)) => watched(&error),
+            None => {}
+        }
+        probe::verify(&self, options)?;
+        Ok(self)
     }
 
     fn behind_landlock(options: &Options, python: Interpreter) -> Result<Self, SandboxError> {
@@ -184,6 +208,7 @@ impl Sandbox {
             temp: options.temp.clone(),
             gate,
             filter,
+            volumes: None,
             user_tasks: user_tasks(),
             level: layers.join("+"),
             layers,
@@ -200,7 +225,7 @@ impl Sandbox {
         files: &[ExtraFile<'_>],
         limits: &Limits,
     ) -> Result<Outcome, SandboxError> {
-        let scratch = Scratch::new(&self.temp, program.source, files)?;
+        let scratch = self.scratch(program.source, files, limits)?;
         let stdin = match program.stdin {
             [] => File::open("/dev/null").map(OwnedFd::from),
             bytes => sealed_file(bytes),
@@ -212,6 +237,11 @@ impl Sandbox {
         let program = self.watched(group, [Some(out), Some(err)], &scratch, limits, started)?;
         let end = watch(program).map_err(io_error("watch the program"))?;
         Ok(self.outcome(end, limits, started))
+    }
+
+    fn scratch(&self, source: &str, files: &[ExtraFile<'_>], limits: &Limits) -> Result<Scratch, SandboxError> {
+        let volumes = self.volumes.as_ref().map(|volumes| (volumes, limits));
+        Scratch::new(&self.temp, source, files, volumes)
     }
 
     /// Starts a program, and closes the descriptors that are its streams now.
@@ -253,16 +283,19 @@ impl Sandbox {
 
     fn start(&self, scratch: &Scratch, streams: [BorrowedFd<'_>; 3], limits: &Limits) -> Result<Started, SandboxError> {
         let limits = self.resource_limits(limits);
+        let volume = scratch.attach(self.volumes.as_ref());
         let mut plan = LaunchPlan {
             arguments: match &self.gate {
                 Gate::Landlock(_, arguments) | Gate::Open(arguments) => arguments,
                 Gate::Bubblewrap(bubblewrap) => {
                     let filter = self.filter.as_ref().map_or(&[][..], |filter| &filter.code);
-                    return bubblewrap.start(scratch, streams, &limits, filter).map_err(said);
+                    let started = bubblewrap.start((scratch, volume), streams, &limits, filter);
+                    return started.map_err(said);
                 }
             },
             streams,
             directory: scratch.directory(),
+            volume,
             limits: &limits,
             ruleset: None,
             filter: self.filter.as_ref().map(|filter| OwnFilter {
@@ -313,7 +346,7 @@ impl Runner for Sandbox {
     }
 
     fn run_pair(&self, pair: &Pair<'_>, limits: &Limits) -> Result<[Outcome; 2], SandboxError> {
-        let scratch = |side: &PairSide<'_>| Scratch::new(&self.temp, side.source, side.files);
+        let scratch = |side: &PairSide<'_>| self.scratch(side.source, side.files, limits);
         let scratches = [scratch(&pair.first)?, scratch(&pair.second)?];
         let [(to_second, from_first), (to_first, from_second)] = [pipe()?, pipe()?];
         let [(first_err, first_err_end), (second_err, second_err_end)] = [pipe()?, pipe()?];
@@ -386,6 +419,7 @@ fn said(fault: Fault) -> SandboxError {
         Step::Limits => layer("rlimits", &fault.error),
         Step::Privileges => layer("no-new-privileges", &fault.error),
         Step::Process => io_error("start a process")(fault.error),
+        Step::Volume => io_error("mount a program's directory")(fault.error),
         Step::Exec => io_error("start the interpreter")(fault.error),
     }
 }

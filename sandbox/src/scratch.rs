@@ -3,8 +3,12 @@
 //! The program fills this directory with what it likes: links to anywhere, names that change while
 //! we look, directories without rights or nested without end. So everything here goes from an open
 //! directory to a name in it and never follows a link: neither looking nor removing can be led out.
+//! Where the host gives volumes, the directory holds nothing but the place of one.
 
-use crate::{Breach, ExtraFile, Limits, SandboxError, io_error};
+use crate::{
+    Breach, ExtraFile, Limits, SandboxError, io_error,
+    volume::{Attach, Volume, Volumes},
+};
 use std::{
     ffi::{CStr, CString},
     fs::{File, OpenOptions},
@@ -62,15 +66,24 @@ pub(crate) fn sweep(temp: &Path) {
 #[derive(Debug)]
 pub(crate) struct Scratch {
     path: PathBuf,
+    /// `path` as system calls take it.
+    place: CString,
     directory: OwnedFd,
     /// The directory that holds it, for the last step of its removal.
     parent: OwnedFd,
     device: u64,
+    /// What the program sees in the directory's place, and how many of its files are given.
+    volume: Option<(Volume, u64)>,
 }
 
 impl Scratch {
-    /// Makes it inside `temp`, with `main.py` and `files` in it.
-    pub(crate) fn new(temp: &Path, source: &str, files: &[ExtraFile<'_>]) -> Result<Self, SandboxError> {
+    /// Makes it inside `temp`, with `main.py` and `files` in it; on a volume as large as `limits` where there are any.
+    pub(crate) fn new(
+        temp: &Path,
+        source: &str,
+        files: &[ExtraFile<'_>],
+        volumes: Option<(&Volumes, &Limits)>,
+    ) -> Result<Self, SandboxError> {
         let made = tempfile::Builder::new().prefix(PREFIX).tempdir_in(temp);
         let path = made.map_err(io_error("make a temporary directory"))?.keep();
         let open = || {
@@ -86,12 +99,19 @@ impl Scratch {
         })?;
         let held = File::from(directory);
         let _ = held.try_lock(); // see `sweep`; not all file systems have locks
-        let scratch = Self {
+        let mut scratch = Self {
+            place: CString::new(path.as_os_str().as_bytes()).unwrap_or_default(), // a path that was made has no zero
             path,
             directory: held.into(),
             parent,
             device,
+            volume: None,
         };
+        if let Some((volumes, limits)) = volumes {
+            let given = 1 + files.len() as u64;
+            let volume = volumes.volume(limits, given);
+            scratch.volume = Some((volume.map_err(io_error("make a file system in memory"))?, given));
+        }
         let program = ExtraFile {
             name: "main.py",
             bytes: source.as_bytes(),
@@ -107,11 +127,17 @@ impl Scratch {
             let text = format!("`{}` is no plain file name for an extra file", file.name);
             return Err(SandboxError::Request(text));
         }
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(self.path.join(file.name))
+        let create = || {
+            let name = CString::new(file.name).map_err(io::Error::other)?;
+            let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+            // SAFETY: an open descriptor and a name that ends with a zero; what is opened is ours alone.
+            match unsafe { libc::openat(self.directory().as_raw_fd(), name.as_ptr(), flags, 0o600) } {
+                -1 => Err(io::Error::last_os_error()),
+                // SAFETY: as above.
+                made => Ok(unsafe { File::from_raw_fd(made) }),
+            }
+        };
+        create()
             .and_then(|mut made| made.write_all(file.bytes))
             .map_err(|error| match error.kind() {
                 io::ErrorKind::AlreadyExists => SandboxError::Request(format!("there are two files `{}`", file.name)),
@@ -120,7 +146,16 @@ impl Scratch {
     }
 
     pub(crate) fn directory(&self) -> BorrowedFd<'_> {
-        self.directory.as_fd()
+        match &self.volume {
+            Some((volume, _)) => volume.directory(),
+            None => self.directory.as_fd(),
+        }
+    }
+
+    /// What puts the volume, if any, in the directory's place.
+    pub(crate) fn attach<'a>(&'a self, volumes: Option<&'a Volumes>) -> Option<Attach<'a>> {
+        let (volume, _) = self.volume.as_ref()?;
+        Some(volumes?.attach(volume, &self.place))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -130,6 +165,13 @@ impl Scratch {
     /// Whether what is in the directory, and what the program still holds open of it without a
     /// name, is more than the limits allow. A directory that cannot be looked into is too much.
     pub(crate) fn breach(&self, pid: libc::pid_t, limits: &Limits) -> Option<Breach> {
+        if let Some((volume, given)) = &self.volume {
+            let (bytes, files) = volume.usage().ok()?;
+            return match files > limits.files.saturating_add(*given) {
+                true => Some(Breach::Files),
+                false => (bytes > limits.disk_bytes).then_some(Breach::Disk),
+            };
+        }
         let mut usage = Usage::default();
         let looked = usage.add(self.directory.as_fd(), DEPTH, limits);
         if usage.files > limits.files || usage.deep || usage.closed {
@@ -401,7 +443,7 @@ mod tests {
 
     fn scratch() -> (tempfile::TempDir, Scratch) {
         let temp = tempfile::tempdir().unwrap();
-        let scratch = Scratch::new(temp.path(), "print(1)", &[]).unwrap();
+        let scratch = Scratch::new(temp.path(), "print(1)", &[], None).unwrap();
         (temp, scratch)
     }
 
@@ -535,7 +577,7 @@ mod tests {
     #[test]
     fn extra_files_have_plain_names_of_their_own() {
         let temp = tempfile::tempdir().unwrap();
-        let with = |name| Scratch::new(temp.path(), "", &[ExtraFile { name, bytes: b"x" }]);
+        let with = |name| Scratch::new(temp.path(), "", &[ExtraFile { name, bytes: b"x" }], None);
         assert_eq!(
             std::fs::read(with("data.txt").unwrap().path().join("data.txt")).unwrap(),
             b"x"

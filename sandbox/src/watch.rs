@@ -204,6 +204,13 @@ impl<'a> Watched<'a> {
     /// the system-call filter is missing and there can be one).
     fn end(mut self) -> io::Result<End> {
         self.group.kill();
+        if self.stop.is_none() {
+            // What it left is judged whether or not a look came in time.
+            self.stop = self
+                .scratch
+                .breach(self.group.pid(), self.limits)
+                .map(StopReason::Breach);
+        }
         let (raw, cpu) = self.group.reap()?;
         let cpu = cpu.max(self.seen);
         for output in &mut self.outputs {
@@ -263,7 +270,19 @@ fn breach(used: &Usage, program: libc::pid_t, scratch: &Scratch, limits: &Limits
     if used.threads > limits.threads {
         return Some(Breach::Threads);
     }
+    if locks(program) > limits.locks {
+        return Some(Breach::Locks);
+    }
     scratch.breach(program, limits)
+}
+
+/// Locks on files that a process holds or waits for; nothing where the system does not tell.
+fn locks(pid: libc::pid_t) -> u64 {
+    let all = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    let pid = pid.to_string();
+    // `1: POSIX  ADVISORY  WRITE 1234 08:01:99 0 EOF`; `->` before the kind of one that waits
+    let held = |line: &&str| line.split_whitespace().skip(4).take(2).any(|word| word == pid);
+    all.lines().filter(held).count() as u64
 }
 
 /// What a living process uses; nothing where the system does not tell.

@@ -11,6 +11,8 @@ use wmtp_sandbox::{Isolation, Options};
 /// Interpreter and isolation of a run by somebody else; `python3` and Landlock in the first run.
 const PYTHON: &str = "WMTP_TEST_PYTHON";
 const ISOLATION: &str = "WMTP_TEST_ISOLATION";
+/// Set where programs' directories are to be watched though they could be mounted.
+pub const WATCHED: &str = "WMTP_TEST_WATCHED";
 /// A user and group without rights anywhere.
 const NOBODY: u32 = 65534;
 
@@ -25,10 +27,15 @@ pub fn isolation() -> Isolation {
     }
 }
 
+pub fn watched() -> bool {
+    std::env::var_os(WATCHED).is_some()
+}
+
 pub fn options() -> Options {
     Options {
         python: python(),
         isolation: isolation(),
+        mount: !watched(),
         ..Options::default()
     }
 }
@@ -44,7 +51,7 @@ pub fn say(text: &str) {
 }
 
 /// Runs all tests of this program again but those whose name begins with `again_`.
-fn again(what: &str, prepare: impl FnOnce(&mut Command)) {
+pub fn again(what: &str, prepare: impl FnOnce(&mut Command)) {
     let dir = tempfile::tempdir().unwrap();
     std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let copy = dir.path().join("tests"); // the build's folder may be closed to others
