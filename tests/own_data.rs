@@ -112,7 +112,7 @@ fn shipped_labels_train_a_critic() {
     let home = tempfile::tempdir().unwrap();
     let model = model(home.path());
     for source in ["builtin:contest", "builtin:condefects"] {
-        let sets = ["data.seq_len=1024", "scorer.max_steps=2", "train.validate_documents=4"];
+        let sets = ["data.seq_len=1024", "scorer.max_steps=2", "scorer.validate_solutions=4"];
         let output = train(home.path(), &model, "critic", source, &sets);
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{source}: {error}");

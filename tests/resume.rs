@@ -239,3 +239,30 @@ fn large_model(dir: &Path) {
     let tokenizer = wmtp::data::Tokenizer::builtin_micro().expect("the tokenizer is built in");
     tokenizer.save(dir).expect("the tokenizer can be saved");
 }
+
+/// A run that dies between saving `last` and keeping it under other names does so when it is resumed.
+#[test]
+fn checkpoints_that_were_not_kept_are_made_up() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let set = ["train.checkpoint.every=2", "train.validate_every=4"];
+    let case = Case {
+        model: "builtin:micro",
+        heads: 2,
+        steps: 4,
+        kills: 0,
+        set: &set,
+    };
+    succeed(&mut train(home.path(), &case, "run"));
+    let run = home.path().join("runs/run");
+    let names = ["best", "step-000004"];
+    let kept = names.map(|name| weights(&run, name));
+    assert!(
+        kept.iter().all(|kept| *kept == weights(&run, "last")),
+        "the last step is the best"
+    );
+    for name in names {
+        std::fs::remove_dir_all(run.join("checkpoints").join(name)).expect("it was there");
+    }
+    succeed(&mut resume(home.path(), "run"));
+    assert!(names.map(|name| weights(&run, name)) == kept);
+}

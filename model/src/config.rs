@@ -16,13 +16,32 @@ use crate::fields::Fields;
 use crate::file_content::other_content;
 use crate::fp8;
 use crate::missing_file;
-use crate::rope_fields::read_rope;
+use crate::rope_fields::{read_rope, rope_json};
 
 /// Version of the `"wmtp"` block that this crate writes.
 const FORMAT: u64 = 1;
 
 /// Upper bound for every size in a configuration: a typing error must not become an allocation.
 const LARGEST: usize = 1 << 24;
+/// The same for layers and heads, of which each has tensors of its own.
+const MOST_LAYERS: usize = 1 << 12;
+
+/// Types of numbers that `dtype` and `torch_dtype` may name, as torch names them; `auto` leaves the choice to the
+/// reader. The stored weights say themselves what they are.
+const TYPES: [&str; 12] = [
+    "auto",
+    "bfloat16",
+    "double",
+    "float",
+    "float16",
+    "float32",
+    "float64",
+    "float8_e4m3fn",
+    "float8_e5m2",
+    "half",
+    "int8",
+    "uint8",
+];
 
 /// How rotary frequencies are stretched for long contexts.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -205,7 +224,11 @@ impl LlamaConfig {
         fast_llm::to_llama(&mut other);
         let mut fields = Fields::new(&other);
         let config = Self::from_fields(&mut fields, &other);
-        config.check_layer_spec(&mut fields);
+        check_type(&mut fields);
+        // It makes a list of all layers.
+        if config.num_hidden_layers <= MOST_LAYERS {
+            config.check_layer_spec(&mut fields);
+        }
         config.check(&mut fields);
         if fields.problems.is_empty() {
             Ok(config)
@@ -266,9 +289,19 @@ impl LlamaConfig {
         ] {
             // A missing field was reported when it was read.
             let reported = fields.problems.iter().any(|problem| problem.contains(name));
-            if !reported && !(1..=LARGEST).contains(&value) {
-                fields.problem(format!("`{name}` is {value}, it must be from 1 to {LARGEST}"));
+            let most = match name {
+                "num_hidden_layers" | "wmtp.n_heads" => MOST_LAYERS,
+                _ => LARGEST,
+            };
+            if !reported && !(1..=most).contains(&value) {
+                fields.problem(format!("`{name}` is {value}, it must be from 1 to {most}"));
             }
+        }
+        if self.num_attention_heads.saturating_mul(self.head_dim) > LARGEST {
+            fields.problem(format!(
+                "`num_attention_heads` ({}) times `head_dim` ({}) must be at most {LARGEST}",
+                self.num_attention_heads, self.head_dim
+            ));
         }
         if self.num_key_value_heads > 0 && !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
             fields.problem(format!(
@@ -307,6 +340,19 @@ impl LlamaConfig {
     /// Width of all query heads together.
     pub fn query_size(&self) -> usize {
         self.num_attention_heads * self.head_dim
+    }
+
+    /// The longest side of the linear maps that adapters are for. No matrix of such a map has a higher rank, so an
+    /// adapter of a higher one would only take memory.
+    pub fn largest_rank(&self) -> usize {
+        [
+            self.hidden_size,
+            self.intermediate_size,
+            self.query_size(),
+            self.key_value_size(),
+        ]
+        .into_iter()
+        .fold(0, usize::max)
     }
 
     /// Width of all key heads together, and of all value heads.
@@ -397,6 +443,21 @@ impl LlamaConfig {
     }
 }
 
+/// The stored type that the file states must be one: a typing error there is one in the rest as well.
+fn check_type(fields: &mut Fields<'_>) {
+    for name in ["dtype", "torch_dtype"] {
+        let Some(value) = fields.get(name) else { continue };
+        let known = value
+            .as_str()
+            .is_some_and(|text| TYPES.contains(&text.strip_prefix("torch.").unwrap_or(text)));
+        if !known {
+            fields.problem(format!(
+                "`{name}` is {value}, which is no type of weights: write one such as \"float32\" or \"bfloat16\", or leave it out"
+            ));
+        }
+    }
+}
+
 /// The family that the file names; another one, or another architecture, is a problem.
 fn family(fields: &mut Fields<'_>) -> &'static Family {
     let quoted = |names: Vec<&str>| {
@@ -457,61 +518,4 @@ fn read_wmtp(fields: &mut Fields<'_>) -> (usize, bool) {
     let head_norms = inner.flag("head_norms", false);
     fields.problems.append(&mut inner.problems);
     (n_heads, head_norms)
-}
-
-/// The blocks `rope_scaling` (null without scaling) and `rope_parameters`.
-fn rope_json(rope: &RopeConfig) -> (Value, Value) {
-    let scaling = match rope.scaling {
-        RopeScaling::None => {
-            return (Value::Null, json!({"rope_type": "default", "rope_theta": rope.theta}));
-        }
-        RopeScaling::Linear { factor } => json!({"rope_type": "linear", "factor": factor}),
-        RopeScaling::Dynamic { factor, .. } => json!({"rope_type": "dynamic", "factor": factor}),
-        RopeScaling::Yarn(yarn) => yarn_json(&yarn),
-        RopeScaling::Llama3 {
-            factor,
-            low_freq_factor,
-            high_freq_factor,
-            original_max_position_embeddings,
-        } => json!({
-            "rope_type": "llama3",
-            "factor": factor,
-            "low_freq_factor": low_freq_factor,
-            "high_freq_factor": high_freq_factor,
-            "original_max_position_embeddings": original_max_position_embeddings as u64,
-        }),
-    };
-    let mut parameters = scaling.clone();
-    if let Value::Object(map) = &mut parameters {
-        map.insert("rope_theta".to_owned(), json!(rope.theta));
-    }
-    (scaling, parameters)
-}
-
-fn yarn_json(yarn: &Yarn) -> Value {
-    let mut block = json!({
-        "rope_type": "yarn",
-        "factor": yarn.factor,
-        "original_max_position_embeddings": yarn.original_max_position_embeddings as u64,
-    });
-    for (name, value, default) in [
-        ("beta_fast", yarn.beta_fast, Yarn::BETA_FAST),
-        ("beta_slow", yarn.beta_slow, Yarn::BETA_SLOW),
-    ] {
-        if value != default {
-            block[name] = json!(value);
-        }
-    }
-    match yarn.scale {
-        YarnScale::Paper => {}
-        YarnScale::Stated => block["attention_factor"] = json!(yarn.attention_factor),
-        YarnScale::Ratio { mscale, mscale_all_dim } => {
-            block["mscale"] = json!(mscale);
-            block["mscale_all_dim"] = json!(mscale_all_dim);
-        }
-    }
-    if !yarn.truncate {
-        block["truncate"] = json!(false);
-    }
-    block
 }

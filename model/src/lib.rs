@@ -55,6 +55,8 @@ pub use names::TensorSpec;
 pub use raw::SaveDtype;
 pub use reward::RewardModel;
 pub use sampling::Sampling;
-pub use store::{HeadInit, LoadOptions, adapted_config, from_bytes, load, load_adapted, model_hash, save, to_bytes};
+pub use store::{
+    HeadInit, LoadOptions, adapted_config, check_weights, from_bytes, load, load_adapted, model_hash, save, to_bytes,
+};
 pub use value_head::ValueHead;
 pub use wmtp_kernels::Precision;

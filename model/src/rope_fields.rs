@@ -8,7 +8,7 @@
 //! `max_position_embeddings`. Where this rule drops a value that the file states explicitly, or where
 //! transformers 4 would take another value, the file is ambiguous: an error names both keys.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::config::{RopeConfig, RopeScaling, Yarn, YarnScale};
 use crate::fields::Fields;
@@ -231,6 +231,63 @@ fn check(scaling: &RopeScaling, prefix: &str, fields: &mut Fields<'_>) {
             prefix.trim_end_matches('.')
         )),
     }
+}
+
+/// The blocks `rope_scaling` (null without scaling) and `rope_parameters`.
+pub(crate) fn rope_json(rope: &RopeConfig) -> (Value, Value) {
+    let scaling = match rope.scaling {
+        RopeScaling::None => {
+            return (Value::Null, json!({"rope_type": "default", "rope_theta": rope.theta}));
+        }
+        RopeScaling::Linear { factor } => json!({"rope_type": "linear", "factor": factor}),
+        RopeScaling::Dynamic { factor, .. } => json!({"rope_type": "dynamic", "factor": factor}),
+        RopeScaling::Yarn(yarn) => yarn_json(&yarn),
+        RopeScaling::Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_max_position_embeddings,
+        } => json!({
+            "rope_type": "llama3",
+            "factor": factor,
+            "low_freq_factor": low_freq_factor,
+            "high_freq_factor": high_freq_factor,
+            "original_max_position_embeddings": original_max_position_embeddings as u64,
+        }),
+    };
+    let mut parameters = scaling.clone();
+    if let Value::Object(map) = &mut parameters {
+        map.insert("rope_theta".to_owned(), json!(rope.theta));
+    }
+    (scaling, parameters)
+}
+
+fn yarn_json(yarn: &Yarn) -> Value {
+    let mut block = json!({
+        "rope_type": "yarn",
+        "factor": yarn.factor,
+        "original_max_position_embeddings": yarn.original_max_position_embeddings as u64,
+    });
+    for (name, value, default) in [
+        ("beta_fast", yarn.beta_fast, Yarn::BETA_FAST),
+        ("beta_slow", yarn.beta_slow, Yarn::BETA_SLOW),
+    ] {
+        if value != default {
+            block[name] = json!(value);
+        }
+    }
+    match yarn.scale {
+        YarnScale::Paper => {}
+        YarnScale::Stated => block["attention_factor"] = json!(yarn.attention_factor),
+        YarnScale::Ratio { mscale, mscale_all_dim } => {
+            block["mscale"] = json!(mscale);
+            block["mscale_all_dim"] = json!(mscale_all_dim);
+        }
+    }
+    if !yarn.truncate {
+        block["truncate"] = json!(false);
+    }
+    block
 }
 
 #[cfg(test)]

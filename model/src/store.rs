@@ -108,42 +108,89 @@ pub fn adapted_config(base: &Path, adapter: &Path) -> Result<LlamaConfig, ModelE
     Ok(config)
 }
 
+/// Checks what [`load`] or, with an adapter, [`load_adapted`] checks before a weight is read: names, shapes and
+/// types of all tensors against the configuration.
+///
+/// # Errors
+/// As [`load`] and [`load_adapted`].
+pub fn check_weights(dir: &Path, adapter: Option<&Path>, options: &LoadOptions) -> Result<(), ModelError> {
+    Checked::open(dir, adapter, options).map(|_| ())
+}
+
+/// A model's files, which fit its configuration.
+struct Checked {
+    /// The files' own configuration.
+    base: LlamaConfig,
+    /// That of the model that is made of them.
+    config: LlamaConfig,
+    /// H of the files.
+    stored: usize,
+    /// Heads that the adapter has factors of.
+    adapted: usize,
+    model: TensorFiles,
+    heads: Option<TensorFiles>,
+    adapter: Option<Adapter>,
+}
+
+impl Checked {
+    fn open(dir: &Path, adapter: Option<&Path>, options: &LoadOptions) -> Result<Self, ModelError> {
+        let base = LlamaConfig::read(dir)?;
+        let stored = base.n_heads;
+        let own = adapter.map(own_heads).transpose()?.flatten();
+        let n_heads = options.n_heads.or(own).unwrap_or(stored);
+        if n_heads == 0 {
+            return Err(ModelError::Request(
+                "a model needs at least one prediction head, not 0".to_owned(),
+            ));
+        }
+        let Opened { model, heads } = open_standard(dir, &base)?;
+        let heads = if n_heads > 1 && stored > 1 {
+            Some(heads.map_or_else(|| TensorFiles::open(&dir.join(HEADS_FILE)), Ok)?)
+        } else {
+            None
+        };
+        let mut problems = Vec::new();
+        check_model(&base, &[], &model, &mut problems);
+        if let Some(heads) = &heads {
+            check_heads(&base, heads, stored, &mut problems);
+        }
+        fail_if_any(problems, dir)?;
+
+        // peft knows the trunk and head 1 alone.
+        let adapted = own.unwrap_or(1);
+        let mut config = LlamaConfig {
+            n_heads: adapted,
+            ..base.clone()
+        };
+        let adapter = adapter.map(|dir| Adapter::open(dir, &mut config)).transpose()?;
+        config.n_heads = n_heads;
+        Ok(Self {
+            base,
+            config,
+            stored,
+            adapted,
+            model,
+            heads,
+            adapter,
+        })
+    }
+}
+
 fn load_merged(
     dir: &Path,
     adapter: Option<&Path>,
     options: &LoadOptions,
     device: &Device,
 ) -> Result<MtpLlama, ModelError> {
-    let base = LlamaConfig::read(dir)?;
-    let stored = base.n_heads;
-    let own = adapter.map(own_heads).transpose()?.flatten();
-    let n_heads = options.n_heads.or(own).unwrap_or(stored);
-    if n_heads == 0 {
-        return Err(ModelError::Request(
-            "a model needs at least one prediction head, not 0".to_owned(),
-        ));
-    }
-    let Opened { model, heads } = open_standard(dir, &base)?;
-    let heads = if n_heads > 1 && stored > 1 {
-        Some(heads.map_or_else(|| TensorFiles::open(&dir.join(HEADS_FILE)), Ok)?)
-    } else {
-        None
-    };
-    let mut problems = Vec::new();
-    check_model(&base, &[], &model, &mut problems);
-    if let Some(heads) = &heads {
-        check_heads(&base, heads, stored, &mut problems);
-    }
-    fail_if_any(problems, dir)?;
-
-    // peft knows the trunk and head 1 alone.
-    let adapted = own.unwrap_or(1);
-    let mut config = LlamaConfig {
-        n_heads: adapted,
-        ..base.clone()
-    };
-    let adapter = adapter.map(|dir| Adapter::open(dir, &mut config)).transpose()?;
-    config.n_heads = n_heads;
+    let Checked {
+        base,
+        config,
+        stored,
+        adapted,
+        model,
+        heads,
+        adapter,
+    } = Checked::open(dir, adapter, options)?;
     let last = names::layer_prefix(config.num_hidden_layers.saturating_sub(1));
     MtpLlama::build(&config, options.dtype, device, &mut |name, shape| {
         // A head that is made as a copy is one of the merged layer, unless the adapter has its own

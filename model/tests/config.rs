@@ -138,6 +138,58 @@ fn everything_that_cannot_be_run_is_listed_at_once() {
     assert_eq!(error.matches("\n  - ").count(), 13, "{error}");
 }
 
+/// Before a list of them is made.
+#[test]
+fn more_layers_than_any_model_has_are_refused() {
+    for layers in [4097, 1 << 32, 1 << 63, u64::MAX] {
+        for (model_type, architecture) in [
+            ("llama", "LlamaForCausalLM"),
+            ("qwen2", "Qwen2ForCausalLM"),
+            ("qwen3", "Qwen3ForCausalLM"),
+            ("smollm3", "SmolLM3ForCausalLM"),
+        ] {
+            let with = json!({"model_type": model_type, "architectures": [architecture], "num_hidden_layers": layers});
+            let error = parse(&changed(with)).unwrap_err();
+            let says = format!("`num_hidden_layers` is {layers}, it must be from 1 to 4096");
+            assert!(error.contains(&says), "{model_type}: {error}");
+        }
+    }
+}
+
+#[test]
+fn nonsense_in_fields_that_nothing_computes_with_is_refused_too() {
+    for (field, value, says) in [
+        (
+            "torch_dtype",
+            json!("banana"),
+            "`torch_dtype` is \"banana\", which is no type of weights",
+        ),
+        ("dtype", json!(32), "`dtype` is 32, which is no type of weights"),
+        ("rms_norm_eps", json!(1e308), "it must be 1 or less"),
+        (
+            "num_hidden_layers",
+            json!(16_777_216),
+            "`num_hidden_layers` is 16777216, it must be from 1 to 4096",
+        ),
+        (
+            "head_dim",
+            json!(16_777_216),
+            "`num_attention_heads` (9) times `head_dim` (16777216) must be at most 16777216",
+        ),
+        (
+            "rope_parameters",
+            json!({"rope_type": "default", "rope_theta": 1e4}),
+            "`rope_theta` is 100000 and `rope_parameters.rope_theta` is 10000",
+        ),
+    ] {
+        let error = parse(&changed(json!({field: value}))).unwrap_err();
+        assert!(error.contains(says) && error.lines().count() == 1, "{field}: {error}");
+    }
+    for known in ["float32", "torch.bfloat16", "float16", "auto", "float8_e4m3fn"] {
+        parse(&changed(json!({"torch_dtype": known}))).unwrap();
+    }
+}
+
 #[test]
 fn missing_fields_and_broken_documents_are_one_sentence() {
     let mut config = smollm2();

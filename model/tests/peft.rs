@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use burn::tensor::Device;
 use common::{cross_entropy, fixture, max_diff, references, rows};
 use serde::Deserialize;
-use wmtp_model::{CausalLm, LoadOptions, MtpLlama, Packed, apply_lora, continue_adapter, load, load_adapted};
+use wmtp_model::{
+    CausalLm, LlamaConfig, LoadOptions, MtpLlama, Packed, apply_lora, continue_adapter, load, load_adapted,
+};
 
 #[derive(Deserialize)]
 struct Expected {
@@ -131,6 +133,21 @@ fn tensors_and_settings_that_contradict_each_other_are_refused() {
     );
     let rank = error("qv", &|config| config["r"] = 3.into());
     assert!(rank.contains("([2, 16], expected [3, 16])"), "{rank}");
+    let largest = LlamaConfig::read(&fixture("tied-f32")).unwrap().largest_rank();
+    for (r, shown) in [
+        (0, "0"),
+        (1 << 32, "4294967296"),
+        (i64::MAX as u64, "9223372036854775807"),
+        (1 << 63, "9223372036854775808"),
+    ] {
+        let rank = error("qv", &|config| config["r"] = r.into());
+        let says = format!("rank {shown}, it must be from 1 to {largest}");
+        assert!(rank.contains(&says) && rank.contains("q_proj"), "{rank}");
+        let pattern = error("qv", &|config| {
+            config["rank_pattern"] = serde_json::json!({"q_proj": r})
+        });
+        assert!(pattern.contains("it must be from 1 to"), "{pattern}");
+    }
     let unsaved = error("embed-saved-tied", &|config| {
         config["modules_to_save"] = serde_json::Value::Null
     });

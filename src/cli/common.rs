@@ -17,8 +17,15 @@ use crate::{
     storage::{Kind, Location, Storage},
 };
 use burn::tensor::{DType, Device};
-use clap::{ArgMatches, Args, FromArgMatches, ValueHint};
-use std::path::{Path, PathBuf};
+use clap::{
+    Arg, ArgMatches, Args, FromArgMatches, ValueHint,
+    builder::{PathBufValueParser, TypedValueParser},
+    error::ErrorKind,
+};
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+};
 
 /// `--config`, `--recipe`, `--set` and `--device`, on every verb that has settings.
 ///
@@ -153,6 +160,29 @@ impl SettingsArgs {
         let mut files = vec![(true, config), (false, recipe)];
         files.extend(self.files.iter().cloned());
         Self { files, ..self.clone() }
+    }
+}
+
+/// A path that can be written down: settings, records and messages are text.
+#[derive(Clone, Copy, Debug)]
+pub struct Utf8Path;
+
+impl TypedValueParser for Utf8Path {
+    type Value = PathBuf;
+
+    fn parse_ref(&self, command: &clap::Command, arg: Option<&Arg>, value: &OsStr) -> Result<PathBuf, clap::Error> {
+        let path = PathBufValueParser::new().parse_ref(command, arg, value)?;
+        if value.to_str().is_some() {
+            return Ok(path);
+        }
+        let flag = arg.and_then(Arg::get_long).unwrap_or_default();
+        Err(clap::Error::raw(
+            ErrorKind::InvalidUtf8,
+            format!(
+                "--{flag} `{}` is not UTF-8, and settings are text: give another path",
+                value.display()
+            ),
+        ))
     }
 }
 

@@ -26,7 +26,7 @@ pub struct Args {
     #[arg(value_name = "FILE")]
     file: String,
     /// The rows with their labels, as JSON lines: NAME.labelled.jsonl beside FILE if absent.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = crate::cli::common::Utf8Path)]
     output: Option<PathBuf>,
     /// Wall-clock timeout per program, in seconds (eval.timeout_seconds).
     #[arg(long, value_name = "SECONDS")]

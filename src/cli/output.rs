@@ -26,22 +26,26 @@ impl Output {
         self.json
     }
 
-    /// A command's result: the document with `--json`, else the text. Called once.
+    /// A command's result: the document with `--json`, else the text. Called once. A pipe or terminal that was closed
+    /// is no error: the command ends, and with the exit code, as if it had been read.
     ///
     /// # Errors
-    /// Standard output can't be written; a closed pipe is [`Failure::Quiet`].
+    /// Standard output can't be written.
     pub fn result(&self, json: &Value, people: &str) -> Result<(), Failure> {
-        if self.json {
-            self.raw(&format!("{json:#}"))
-        } else {
-            self.raw(people)
+        let written = match self.json {
+            true => self.raw(&format!("{json:#}")),
+            false => self.raw(people),
+        };
+        match written {
+            Err(Failure::Quiet) => Ok(()),
+            written => written,
         }
     }
 
     /// A text as it is, with a line's end.
     ///
     /// # Errors
-    /// As [`Output::result`].
+    /// Standard output can't be written; a closed pipe or terminal is [`Failure::Quiet`].
     pub fn raw(&self, text: &str) -> Result<(), Failure> {
         let mut out = std::io::stdout().lock();
         let newline = if text.ends_with('\n') { "" } else { "\n" };
@@ -53,7 +57,7 @@ impl Output {
     /// A part of a text that is printed as it comes; nothing with `--json`, whose document comes at the end.
     ///
     /// # Errors
-    /// As [`Output::result`].
+    /// As [`Output::raw`].
     pub fn piece(&self, text: &str) -> Result<(), Failure> {
         if self.json {
             return Ok(());
@@ -86,8 +90,24 @@ impl Output {
 fn unwritable(error: std::io::Error) -> Failure {
     match error.kind() {
         std::io::ErrorKind::BrokenPipe => Failure::Quiet,
+        _ if is_closed_terminal(&error) => Failure::Quiet,
         _ => Failure::failed(format!("cannot write to standard output: {error}")),
     }
+}
+
+/// Whether it was a terminal that standard output could not be written to: like a closed pipe, nobody reads it.
+#[cfg(unix)]
+fn is_closed_terminal(error: &std::io::Error) -> bool {
+    let is_device = || {
+        let stat = rustix::fs::fstat(std::io::stdout());
+        stat.is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_char_device())
+    };
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) && is_device()
+}
+
+#[cfg(not(unix))]
+fn is_closed_terminal(_: &std::io::Error) -> bool {
+    false
 }
 
 /// A count of bytes that grows.

@@ -47,7 +47,7 @@ pub struct Args {
     #[command(flatten)]
     settings: SettingsArgs,
     /// Where run directories are (paths.runs).
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = crate::cli::common::Utf8Path)]
     output: Option<PathBuf>,
 }
 

@@ -19,7 +19,7 @@ pub struct Args {
     #[command(flatten)]
     settings: SettingsArgs,
     /// Output directory; by default the run's own, or for several runs `comparison-TIME` next to them.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = crate::cli::common::Utf8Path)]
     output: Option<PathBuf>,
 }
 
@@ -39,7 +39,7 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     let written = match runs.as_slice() {
         [only] => report::write_of(only, args.output.as_deref())?,
         several => {
-            let time = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S");
+            let time = crate::clock::local().strftime("%Y%m%d-%H%M%S");
             let next_to_them = || parent.join(format!("comparison-{time}"));
             report::write_comparison(several, &args.output.unwrap_or_else(next_to_them))?
         }

@@ -50,7 +50,7 @@ pub struct Args {
     speculative: bool,
     /// Where rows with `prompt` and `completions` are appended, as JSON lines: NAME.sampled.jsonl beside
     /// FILE if absent. Prompts whose rows are there are passed over.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = crate::cli::common::Utf8Path)]
     output: Option<PathBuf>,
 }
 

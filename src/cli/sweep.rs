@@ -18,7 +18,7 @@ pub struct Args {
     #[command(flatten)]
     settings: SettingsArgs,
     /// Where the sweep's directory is made (paths.runs).
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = crate::cli::common::Utf8Path)]
     output: Option<PathBuf>,
     /// Number of arms run in parallel, instead of the file's `parallel`.
     #[arg(long, value_name = "auto|N", value_parser = parallel)]

@@ -30,7 +30,7 @@ struct SyncArgs {
     #[command(flatten)]
     settings: SettingsArgs,
     /// Where run directories are (paths.runs).
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = crate::cli::common::Utf8Path)]
     output: Option<PathBuf>,
     /// Seconds to wait for trackers that do not answer.
     #[arg(long, value_name = "SECONDS", default_value_t = 600.0)]

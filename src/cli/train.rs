@@ -53,7 +53,7 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     max_steps: Option<usize>,
     /// Where run directories are made (paths.runs).
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = crate::cli::common::Utf8Path)]
     output: Option<PathBuf>,
     /// Resolve all settings, print the plan and stop.
     #[arg(long)]
@@ -66,19 +66,21 @@ pub struct Args {
 /// Trains, or prints the plan.
 pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
     let (dry_run, pipeline) = (args.dry_run, args.pipeline);
-    let (experiment, run_dir, benchmark) = prepare(args, output)?;
+    let (experiment, benchmark) = prepare(args, output)?;
     if dry_run {
         let plan = experiment.plan()?;
         return output.result(&serde_json::to_value(&plan)?, &plan_text(&plan));
     }
     let stop = stop_on_signals()?;
-    let resume = format!("wmtp train {} --resume {}", pipeline.name(), run_dir.display());
+    let resume = |run: &Path| format!("wmtp train {} --resume {}", pipeline.name(), run.display());
     let summary = match experiment.stop(stop.clone()).run() {
-        Err(error @ PipelineError::Stopped) => {
-            return Err(Failure::failed(format!("{error}: {resume}")));
+        Err(PipelineError::Stopped { run }) => {
+            let resume = resume(&run);
+            return Err(Failure::failed(format!("{}: {resume}", PipelineError::Stopped { run })));
         }
         trained => trained?,
     };
+    let resume = resume(&summary.run_dir);
     output.result(
         &serde_json::to_value(&summary)?,
         &summary_text(&summary, benchmark, &resume),
@@ -92,15 +94,15 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
         return Err(Failure::Found(format!(
             "asked to stop after step {}: {saved}; continue with --resume {}",
             summary.steps,
-            run_dir.file_name().unwrap_or_default().display()
+            summary.run_dir.file_name().unwrap_or_default().display()
         )));
     }
     Ok(())
 }
 
-/// The experiment, the directory of its run, and the benchmark that its data are of.
-fn prepare(args: Args, output: &Output) -> Result<(Experiment, PathBuf, &'static str), Failure> {
-    let load = |settings: &SettingsArgs| {
+/// The experiment, and the benchmark that its data are of.
+fn prepare(args: Args, output: &Output) -> Result<(Experiment, &'static str), Failure> {
+    let sources = |settings: &SettingsArgs| {
         settings
             .sources(Some(args.pipeline))
             .flag_text("--model", "model.base", args.model.as_deref())
@@ -109,20 +111,30 @@ fn prepare(args: Args, output: &Output) -> Result<(Experiment, PathBuf, &'static
             .flag("--tags", "run.tags", args.tags.clone())
             .flag("--max-steps", "train.steps", args.max_steps)
             .flag("--output", "paths.runs", args.output.clone())
-            .load()
     };
-    let mut settings = load(&args.settings)?;
-    let runs = expand_home(&settings.config.paths.runs);
-    let found = resume::find(args.resume.as_deref(), args.pipeline, &settings.config, &runs, output)?;
-    if let Some(found) = &found {
+    let mut found = None;
+    if let Some(name) = &args.resume {
+        // What is given now need not be whole without the run's own settings.
+        let config = sources(&args.settings).load_config()?;
+        let place = resume::Place {
+            pipeline: args.pipeline,
+            config: &config,
+            runs: &expand_home(&config.paths.runs),
+            locked: !args.dry_run,
+        };
+        found = resume::find(name, place, output)?;
+    }
+    let lock = found.as_mut().and_then(|found| found.lock.take());
+    let load = |settings: &SettingsArgs| sources(settings).load();
+    let mut settings = if let Some(found) = &found {
         // The run's own settings, under whatever was given now: what differs is refused later.
         let run = &found.dir;
         let own = args.settings.under(run.join(file::CONFIG), run.join(file::RECIPE));
         let given = load(&own)?.config.seed;
-        let seed = resume::seed(run);
+        let seed = found.seed;
         let kept = seed.map(|seed| format!("seed={seed}"));
         let uploaded_to = found.uploaded_to.as_ref().map(|url| format!("storage.runs={url}"));
-        settings = load(&own.over(kept.into_iter().chain(uploaded_to).collect()))?;
+        let settings = load(&own.over(kept.into_iter().chain(uploaded_to).collect()))?;
         // What `--set` says comes after, and is refused with the other settings that differ.
         if seed.is_some_and(|seed| seed != given && settings.config.seed == seed) {
             say!(
@@ -131,7 +143,11 @@ fn prepare(args: Args, output: &Output) -> Result<(Experiment, PathBuf, &'static
                 settings.config.seed
             );
         }
-    }
+        settings
+    } else {
+        load(&args.settings)?
+    };
+    let runs = expand_home(&settings.config.paths.runs);
     let resume = found.map(|found| found.dir);
     if let (None, Some(most)) = (&resume, args.max_steps) {
         let pretrain = &mut settings.recipe.train.pretrain;
@@ -148,33 +164,33 @@ fn prepare(args: Args, output: &Output) -> Result<(Experiment, PathBuf, &'static
         let tokenizer = Tokenizer::load(model_dirs.model.tokenizer())?;
         settings.recipe.data.record_chat_date(&tokenizer);
     }
-    let run_name = match (&resume, &settings.recipe.run.name) {
-        (Some(run), _) => run
-            .file_name()
-            .map(|n| n.to_string_lossy().into_owned())
-            .unwrap_or_default(),
-        (None, Some(name)) => name.clone(),
-        (None, None) => default_name(args.pipeline),
-    };
+    let resumed = resume.as_deref().and_then(Path::file_name);
+    let given = resumed.map(|name| name.to_string_lossy().into_owned());
+    let given = given.or(settings.recipe.run.name.clone());
+    let is_given = given.is_some();
+    let run_name = given.unwrap_or_else(|| default_name(args.pipeline));
     let upload = match &settings.config.storage.runs {
         Some(url) if !args.dry_run => Some(upload(url, &run_name, resume.is_none(), &settings)?),
         _ => None,
     };
     let dashboard = std::io::stdout().is_terminal() && !output.is_json() && !args.plain;
-    let run_dir = runs.join(&run_name);
     let benchmark = benchmark_of(&settings.recipe.data.source);
     let experiment = Experiment::from(settings)
         .device(device_name, device)
         .model_dirs(model_dirs)
-        .run_name(run_name)
         .resume(resume)
+        .lock(lock)
         .upload(upload);
+    let experiment = match is_given {
+        true => experiment.run_name(run_name),
+        false => experiment.made_up_name(run_name),
+    };
     let experiment = if dashboard {
         experiment.progress(Dashboard::default())
     } else {
         experiment.progress(Lines)
     };
-    Ok((experiment, run_dir, benchmark))
+    Ok((experiment, benchmark))
 }
 
 /// The benchmark that is nearest to the training data.
@@ -248,23 +264,29 @@ const QUESTION_SECONDS: u64 = 4;
 fn upload(url: &str, name: &str, is_new: bool, settings: &Settings) -> Result<pipeline::RunUpload, Failure> {
     let storage = &settings.config.storage;
     let to = RemoteRuns::open(url, storage)?.run(name);
-    if is_new {
-        // Training does not wait for a server that only receives copies.
-        let impatient = StorageConfig {
-            retries: 0,
-            timeout_seconds: storage.timeout_seconds.min(QUESTION_SECONDS),
-            ..storage.clone()
-        };
-        match RemoteRuns::open(url, &impatient)?.run(name).read(file::RECORD) {
-            Ok(None) => {}
-            Ok(Some(_)) => {
-                return Err(Failure::usage(format!(
-                    "{} is a run already: give another --run-name, or continue it with --resume {name}",
-                    to.url()
-                )));
-            }
-            Err(error) => say!("warning: {error}; checkpoints will be uploaded as soon as that works"),
+    // Training does not wait for a server that only receives copies.
+    let impatient = StorageConfig {
+        retries: 0,
+        timeout_seconds: storage.timeout_seconds.min(QUESTION_SECONDS),
+        ..storage.clone()
+    };
+    let runs = RemoteRuns::open(url, &impatient)?;
+    let there = match is_new {
+        true => runs.run(name).read(file::RECORD),
+        false => Ok(None),
+    };
+    let found = match there {
+        Ok(Some(_)) => {
+            return Err(Failure::usage(format!(
+                "{} is a run already: give another --run-name, or continue it with --resume {name}",
+                to.url()
+            )));
         }
+        Ok(None) => runs.find_bucket(),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = found {
+        say!("warning: {error}; checkpoints will be uploaded as soon as that works");
     }
     Ok(pipeline::RunUpload {
         to,

@@ -62,7 +62,10 @@ pub enum PipelineError {
     Read(#[from] ReadError),
     /// Asked to stop before the weighted stage.
     #[error("asked to stop during the value stage, which resumes at its newest checkpoint")]
-    Stopped,
+    Stopped {
+        /// The run.
+        run: PathBuf,
+    },
     /// A setting that only shows to be wrong once data and model are known.
     #[error("{0}")]
     Setting(String),
@@ -80,14 +83,11 @@ impl PipelineError {
 
     /// True if the caller's settings are at fault rather than the run.
     pub fn is_usage(&self) -> bool {
-        matches!(
-            self,
-            Self::Setting(_)
-                | Self::Data(_)
-                | Self::Device(_)
-                | Self::Tracking(_)
-                | Self::Scorer(ScorerError::Setup { .. })
-                | Self::Run(RunError::Exists(_) | RunError::NotFound { .. })
-        )
+        match self {
+            Self::Setting(_) | Self::Data(_) | Self::Device(_) | Self::Tracking(_) => true,
+            Self::Scorer(ScorerError::Setup { .. }) => true,
+            Self::Run(error) => error.is_usage(),
+            _ => false,
+        }
     }
 }

@@ -3,10 +3,11 @@
 use super::{
     ModelDir, ModelDirs, PipelineError, PlanReport, RunUpload, TrainSummary, builtin_model,
     finish::{note_failure, summary, write_report},
-    model_dirs::{check_same_model, load_trained},
+    inputs::{Inputs, Labelled},
+    model_dirs::load_trained,
     plan,
     pretrain::pretrain,
-    request::{Request, prepare},
+    request::{Prepared, Request, prepare},
     resume::{Resumed, recipe_id, resume},
     stage_scores::{MeasuredStage, measure},
     start::{announce, create_run, open_progress},
@@ -48,7 +49,9 @@ pub struct Experiment {
     device: Option<(String, Device)>,
     model_dirs: Option<ModelDirs>,
     run_name: Option<String>,
+    numbered: bool,
     resume: Option<PathBuf>,
+    lock: Option<RunLock>,
     upload: Option<RunUpload>,
     progress: Arc<dyn Progress>,
     stop: Stop,
@@ -64,7 +67,9 @@ impl From<Settings> for Experiment {
             device: None,
             model_dirs: None,
             run_name: None,
+            numbered: false,
             resume: None,
+            lock: None,
             upload: None,
             progress: Arc::new(Silent),
             stop: Stop::default(),
@@ -92,6 +97,21 @@ impl Experiment {
     /// The run's name. Otherwise `run.name`, or one made of pipeline and time.
     pub fn run_name(mut self, name: impl Into<String>) -> Self {
         self.run_name = Some(name.into());
+        self
+    }
+
+    /// A name that nobody chose: where a run has it already, the new one is called `NAME-2`, `NAME-3`, ….
+    pub fn made_up_name(self, name: impl Into<String>) -> Self {
+        Self {
+            numbered: true,
+            ..self.run_name(name)
+        }
+    }
+
+    /// The lock of the run that is resumed, where the caller has it already. Otherwise it is taken, or the run
+    /// refused while another process holds it.
+    pub fn lock(mut self, lock: Option<RunLock>) -> Self {
+        self.lock = lock;
         self
     }
 
@@ -137,7 +157,7 @@ impl Experiment {
     /// # Errors
     /// Settings, data or models that do not fit.
     pub fn plan(self) -> Result<PlanReport, PipelineError> {
-        plan::plan(&self.request()?.0)
+        plan::plan(&self.request()?.request)
     }
 
     /// Trains to the end, or until asked to stop.
@@ -146,13 +166,11 @@ impl Experiment {
     /// Settings, data or models that do not fit; training that failed.
     pub fn run(self) -> Result<TrainSummary, PipelineError> {
         let started = Instant::now();
-        let (request, scorer, trackers) = self.request()?;
-        run(&request, scorer, trackers, started)
+        run(self.request()?, started)
     }
 
     /// Finds what was not given.
-    #[allow(clippy::type_complexity)]
-    fn request(self) -> Result<(Request, Option<Box<dyn Scorer>>, Vec<Box<dyn Tracker>>), PipelineError> {
+    fn request(self) -> Result<Ready, PipelineError> {
         let Settings { config, recipe, .. } = self.settings;
         let pipeline = recipe.scorer.pipeline();
         let (device_name, device) = match self.device {
@@ -164,13 +182,10 @@ impl Experiment {
             None => ModelDirs::local(&recipe, &expand_home(&config.paths.cache), &device)?,
         };
         let name_of = |dir: &Path| dir.file_name().map(|name| name.to_string_lossy().into_owned());
-        let run_name = self
-            .resume
-            .as_deref()
-            .and_then(name_of)
-            .or(self.run_name)
-            .or(recipe.run.name.clone())
-            .unwrap_or_else(|| default_name(pipeline));
+        let given = self.run_name.or(recipe.run.name.clone());
+        let numbered = self.numbered || given.is_none();
+        let resumed = self.resume.as_deref().and_then(name_of);
+        let run_name = resumed.or(given).unwrap_or_else(|| default_name(pipeline));
         let request = Request {
             pipeline,
             config,
@@ -179,18 +194,36 @@ impl Experiment {
             device_name,
             model_dirs,
             run_name,
+            numbered,
             resume: self.resume,
             upload: self.upload,
             progress: self.progress,
             stop: self.stop,
         };
-        Ok((request, self.scorer, self.trackers))
+        Ok(Ready {
+            request,
+            scorer: self.scorer,
+            trackers: self.trackers,
+            lock: self.lock,
+        })
     }
+}
+
+/// An experiment with everything found.
+struct Ready {
+    request: Request,
+    scorer: Option<Box<dyn Scorer>>,
+    trackers: Vec<Box<dyn Tracker>>,
+    lock: Option<RunLock>,
 }
 
 /// The name of a run that has none: its pipeline and the time.
 pub(crate) fn default_name(pipeline: Pipeline) -> String {
-    format!("{}-{}", pipeline.name(), jiff::Zoned::now().strftime("%Y%m%d-%H%M%S"))
+    format!(
+        "{}-{}",
+        pipeline.name(),
+        crate::clock::local().strftime("%Y%m%d-%H%M%S")
+    )
 }
 
 impl ModelDirs {
@@ -220,15 +253,6 @@ impl ModelDirs {
             reward: recipe.model.reward.as_deref().map(dir).transpose()?,
         })
     }
-}
-
-/// The right to work on the run in `dir`.
-fn lock(request: &Request, dir: &Path) -> Result<RunLock, PipelineError> {
-    let lock = RunLock::take(dir)?;
-    if let Some(note) = &lock.note {
-        request.progress.warning(note);
-    }
-    Ok(lock)
 }
 
 /// All stages, one after the other.
@@ -273,13 +297,43 @@ fn stages(mut training: Training<'_>, scorer: Option<Box<dyn Scorer>>) -> Result
     training.run(scorer)
 }
 
-fn run(
+/// Opens the run that is resumed, or makes the directory of a new one, and holds its lock.
+fn open(
     request: &Request,
-    scorer: Option<Box<dyn Scorer>>,
-    trackers: Vec<Box<dyn Tracker>>,
-    started: Instant,
-) -> Result<TrainSummary, PipelineError> {
-    let prepared = prepare(request)?;
+    prepared: &Prepared,
+    lock: Option<RunLock>,
+    model_hash: &str,
+) -> Result<(Resumed, RunLock), PipelineError> {
+    let recipe_id = recipe_id(request.pipeline, &request.recipe);
+    let fresh = TrainerState::new(recipe_id, prepared.splits.train.hash().into());
+    let Some(dir) = &request.resume else {
+        let inputs = Inputs::of(request, prepared, model_hash, Labelled::Read)?;
+        let (run, lock) = create_run(request, prepared, &inputs)?;
+        let resumed = Resumed {
+            run,
+            state: fresh,
+            from: None,
+        };
+        return Ok((resumed, lock));
+    };
+    let lock = match lock {
+        Some(lock) => lock,
+        None => RunLock::take(dir)?,
+    };
+    let labelled = Inputs::labelled_of(request, dir);
+    let inputs = Inputs::of(request, prepared, model_hash, labelled)?;
+    Ok((resume(dir, request, prepared, &fresh, &inputs)?, lock))
+}
+
+fn run(ready: Ready, started: Instant) -> Result<TrainSummary, PipelineError> {
+    let Ready {
+        mut request,
+        scorer,
+        trackers,
+        lock,
+    } = ready;
+    let prepared = prepare(&request)?;
+    plan::check_memory(&request, &prepared)?;
     // An address that can't be used is better known now.
     let trackers: Vec<_> = track::trackers(&request.config.tracking)?
         .into_iter()
@@ -292,31 +346,19 @@ fn run(
         &request.device,
     )?;
     let model_hash = request.model_dirs.model.hash()?;
-    let given_head = given_value_head(request, &model_hash)?;
-    let recipe_id = recipe_id(request.pipeline, &request.recipe);
-    let fresh = TrainerState::new(recipe_id, prepared.splits.train.hash().into());
-    // To the end of all work on the run.
-    let _lock;
+    let given_head = given_value_head(&request, &model_hash)?;
+    // The lock is held to the end of all work on the run.
+    let (resumed, lock) = open(&request, &prepared, lock, &model_hash)?;
+    if let Some(note) = &lock.note {
+        request.progress.warning(note);
+    }
     let Resumed {
         run,
         state: start,
         from,
-    } = match &request.resume {
-        Some(dir) => {
-            _lock = lock(request, dir)?;
-            check_same_model(dir, &model_hash, &request.model_dirs.model)?;
-            resume(dir, request, &prepared, &fresh)?
-        }
-        None => {
-            let run = create_run(request, &prepared, &model_hash)?;
-            _lock = lock(request, run.path())?;
-            Resumed {
-                run,
-                state: fresh,
-                from: None,
-            }
-        }
-    };
+    } = resumed;
+    request.call(&run.name());
+    let request = &request;
     let (run, tracking) = tracking::begin(run, request, trackers, start.metrics_bytes)?;
     let trained = Training {
         request,

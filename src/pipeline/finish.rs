@@ -2,6 +2,7 @@
 
 use super::{Learned, PipelineError, UploadSummary, ValueReport, request::Request};
 use crate::{
+    report::ReportError,
     run::{Event, RunDir, StepLine, TrainerState, file, peak_memory},
     track::TrackingSummary,
     train::TrainError,
@@ -79,7 +80,11 @@ fn last_step(metrics: &str) -> usize {
 /// The run's report, finished or not. A run that trained is not failed by a page that can't be written.
 pub(super) fn write_report(request: &Request, run: &RunDir) {
     if let Err(error) = crate::report::write(run.path(), None) {
-        let problem = format!("{error}; `wmtp report` makes it again");
+        let problem = match &error {
+            // Of a directory whose `run.json` is damaged there is no report, whoever asks.
+            ReportError::NoRun { .. } => format!("{error}; put `run.json` back, and `wmtp report` makes the report"),
+            _ => format!("{error}; `wmtp report` makes it again"),
+        };
         request.progress.warning(&problem);
     }
 }

@@ -5,6 +5,7 @@
 //! reference model, `critic` first trains a value head and then weights tokens by value differences.
 
 mod builtin_labels;
+mod contract;
 mod data_store;
 mod error;
 mod experiment;
@@ -12,8 +13,10 @@ mod export;
 mod finish;
 mod generate;
 mod heads;
+mod inputs;
 mod learned;
 mod memory;
+mod memory_room;
 mod model_dirs;
 mod offline;
 mod plan;
@@ -34,6 +37,7 @@ mod upload;
 mod value_stage;
 mod world;
 
+pub use contract::{OnResume, RESUME_CONTRACT, ResumeRule, on_resume, resume_contract_table};
 pub use data_store::DataStore;
 pub use error::PipelineError;
 pub use experiment::Experiment;

@@ -3,7 +3,6 @@
 use super::PipelineError;
 use crate::{
     data::Sources,
-    run::{RunRecord, file::RECORD},
     settings::{HeadInit, Recipe},
     storage::Location,
 };
@@ -60,6 +59,15 @@ impl ModelDir {
             Some(_) => hex::encode(Sha256::digest(format!("{whole}\n{}", weights_hash(&self.dir)?))),
             None => whole,
         })
+    }
+
+    /// Compares the weights with the configuration, by the files' headers: what [`Self::load`] would refuse.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn check(&self, options: &LoadOptions) -> Result<(), ModelError> {
+        let adapter = self.base.as_ref().map(|_| self.dir.as_path());
+        wmtp_model::check_weights(self.whole(), adapter, options)
     }
 
     /// Loads the model, with an adapter merged into it.
@@ -144,6 +152,32 @@ pub fn weights_hash(dir: &Path) -> Result<String, PipelineError> {
     Ok(hex::encode(hash.finalize()))
 }
 
+/// How the model that is trained is loaded.
+pub(super) fn load_options(recipe: &Recipe, seed: u64) -> LoadOptions {
+    let mtp = &recipe.model.mtp;
+    LoadOptions {
+        n_heads: Some(mtp.n_heads),
+        head_init: match mtp.init {
+            HeadInit::CopyLast => wmtp_model::HeadInit::CopyLast,
+            HeadInit::Random => wmtp_model::HeadInit::Random,
+        },
+        seed,
+        dtype: recipe.train.dtype(),
+    }
+}
+
+/// Refuses adapters of a rank that no matrix of the model has.
+pub(super) fn check_rank(recipe: &Recipe, config: &LlamaConfig) -> Result<(), PipelineError> {
+    let largest = config.largest_rank();
+    match &recipe.train.lora {
+        Some(lora) if lora.rank > largest => Err(PipelineError::Setting(format!(
+            "`train.lora.rank` is {}, and no matrix of this model has a rank above {largest}; lower it, 16 is usual",
+            lora.rank
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// The model on the training device, with its adapters if the recipe wants them: new ones, or those
 /// of the adapter that training starts from.
 pub(super) fn load_trained(
@@ -152,16 +186,8 @@ pub(super) fn load_trained(
     dir: &ModelDir,
     device: &Device,
 ) -> Result<MtpLlama, PipelineError> {
-    let mtp = &recipe.model.mtp;
-    let options = LoadOptions {
-        n_heads: Some(mtp.n_heads),
-        head_init: match mtp.init {
-            HeadInit::CopyLast => wmtp_model::HeadInit::CopyLast,
-            HeadInit::Random => wmtp_model::HeadInit::Random,
-        },
-        seed,
-        dtype: recipe.train.dtype(),
-    };
+    let options = load_options(recipe, seed);
+    check_rank(recipe, &LlamaConfig::read(dir.whole())?)?;
     // burn computes cheap element-wise results again in the backward pass instead of keeping them:
     // at SmolLM2's shape that is both smaller and faster (benches/train_step.rs).
     let device = device.clone().autodiff().gradient_checkpointing();
@@ -175,22 +201,6 @@ pub(super) fn load_trained(
         Some(base) => wmtp_model::continue_adapter(model, base, &dir.dir, lora.rank, lora.alpha)?,
         None => model,
     })
-}
-
-/// Refuses to resume `run` from another model than the one with which it was started.
-pub(super) fn check_same_model(run: &Path, hash: &str, model: &ModelDir) -> Result<(), PipelineError> {
-    let path = run.join(RECORD);
-    let text = std::fs::read(&path).map_err(PipelineError::io("reading", &path))?;
-    let record: RunRecord = serde_json::from_slice(&text)
-        .map_err(|e| PipelineError::Setting(format!("`{}` is not JSON: {e}", path.display())))?;
-    match record.model_sha256.as_deref() {
-        Some(then) if then != hash => Err(PipelineError::Setting(format!(
-            "the model in `{}` has other weights than the one that `{}` was started from: give that one with --base DIR",
-            model.dir.display(),
-            run.display()
-        ))),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

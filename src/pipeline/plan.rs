@@ -3,6 +3,8 @@
 use super::{
     PipelineError,
     memory::{self, MemoryEstimate, MicroBatch},
+    memory_room::Room,
+    model_dirs::{check_rank, load_options},
     request::{Prepared, Request, prepare},
     start::token_lines,
     value_stage::{planned_steps, solutions as labelled},
@@ -17,11 +19,14 @@ use crate::{
 };
 use serde::Serialize;
 use std::path::PathBuf;
+use wmtp_model::LoadOptions;
 
 /// Share of documents longer than a row above which the plan warns.
 const TOO_LONG: f64 = 0.05;
 /// Optimizer steps whose micro-batches are looked at for the largest one.
 const LOOKED_AT: usize = 2000;
+/// The same before a run begins, which must not take long.
+const LOOKED_AT_FIRST: usize = 50;
 
 /// What a run would do.
 #[derive(Clone, Debug, Serialize)]
@@ -103,6 +108,13 @@ pub(super) fn plan(request: &Request) -> Result<PlanReport, PipelineError> {
     let prepared = prepare(request)?;
     let recipe = &request.recipe;
     let config = &prepared.config;
+    check_rank(recipe, config)?;
+    let options = load_options(recipe, request.seed());
+    request.model_dirs.model.check(&options)?;
+    if let Some(reference) = &request.model_dirs.reference {
+        let n_heads = Some(1);
+        reference.check(&LoadOptions { n_heads, ..options })?;
+    }
     let report = prepared.splits.train.report();
     let parameters = config.num_params();
     let trained = match &recipe.train.lora {
@@ -110,13 +122,7 @@ pub(super) fn plan(request: &Request) -> Result<PlanReport, PipelineError> {
         None => parameters,
     };
     let rows = recipe.batching.micro_batch;
-    let memory = memory::estimate(
-        config,
-        recipe,
-        largest_micro_batch(request, &prepared)?,
-        prepared.shape.accumulate > 1,
-        reference_parameters(request)?,
-    );
+    let memory = estimated(request, &prepared, LOOKED_AT)?;
     let long = report.too_long;
     let held_out = prepared.splits.valid.report().documents;
     let mut plan = PlanReport {
@@ -161,6 +167,31 @@ pub(super) fn plan(request: &Request) -> Result<PlanReport, PipelineError> {
     Ok(plan)
 }
 
+/// Refuses a run that this process can't have the memory for, and warns of one that it may not have it for.
+///
+/// # Errors
+/// The refusal; documents or models that can't be read.
+pub(super) fn check_memory(request: &Request, prepared: &Prepared) -> Result<(), PipelineError> {
+    if Capabilities::of(&request.device).host_threads {
+        let needed = estimated(request, prepared, LOOKED_AT_FIRST)?.peak;
+        if let Some(warning) = Room::here().check(needed)? {
+            request.progress.warning(&warning);
+        }
+    }
+    Ok(())
+}
+
+/// The memory of the run, by the micro-batches of its first `steps` steps.
+fn estimated(request: &Request, prepared: &Prepared, steps: usize) -> Result<MemoryEstimate, PipelineError> {
+    Ok(memory::estimate(
+        &prepared.config,
+        &request.recipe,
+        largest_micro_batch(request, prepared, steps)?,
+        prepared.shape.accumulate > 1,
+        reference_parameters(request)?,
+    ))
+}
+
 /// What the value stage would do; None where there is none, or its head is given.
 fn value_stage(request: &Request, prepared: &Prepared) -> Result<Option<ValueStagePlan>, PipelineError> {
     let critic = request.recipe.scorer.models_needed().value;
@@ -174,8 +205,8 @@ fn value_stage(request: &Request, prepared: &Prepared) -> Result<Option<ValueSta
     }))
 }
 
-/// The micro-batch that needs the most memory, in each figure, among the first steps of the first epoch.
-fn largest_micro_batch(request: &Request, prepared: &Prepared) -> Result<MicroBatch, DataError> {
+/// The micro-batch that needs the most memory, in each figure, among the first `most` steps of the first epoch.
+fn largest_micro_batch(request: &Request, prepared: &Prepared, most: usize) -> Result<MicroBatch, DataError> {
     let heads = prepared.config.n_heads;
     let everywhere = request.recipe.scorer.models_needed().value.is_some();
     // Elsewhere padding is computed as well, and what a head needs is not gathered first.
@@ -194,7 +225,7 @@ fn largest_micro_batch(request: &Request, prepared: &Prepared) -> Result<MicroBa
         }
     };
     let epoch = prepared.splits.train.epoch(request.seed(), 0, prepared.shape);
-    let steps = epoch.len().min(prepared.total_steps).min(LOOKED_AT);
+    let steps = epoch.len().min(prepared.total_steps).min(most);
     let mut largest = MicroBatch::default();
     for step in 0..steps {
         for batch in epoch.step(step)? {

@@ -133,7 +133,7 @@ pub(super) fn pretrain(
     };
     let state = train(assign_stable_ids(module), setup, total_steps.div_ceil(steps_of_epoch))?;
     if !state.finished {
-        return Err(PipelineError::Stopped);
+        return Err(PipelineError::Stopped { run: run.path().into() });
     }
     if let Some(problem) = state.failed {
         return Err(TrainError::Failed {

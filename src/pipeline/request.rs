@@ -14,7 +14,7 @@ use crate::{
 use burn::tensor::Device;
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 use wmtp_model::LlamaConfig;
@@ -40,6 +40,8 @@ pub(super) struct Request {
     pub device_name: String,
     pub model_dirs: ModelDirs,
     pub run_name: String,
+    /// The name was made up: where it is in use, a number is put behind it.
+    pub numbered: bool,
     /// The directory of the run that is resumed.
     pub resume: Option<PathBuf>,
     pub upload: Option<RunUpload>,
@@ -48,6 +50,17 @@ pub(super) struct Request {
 }
 
 impl Request {
+    /// Takes the name that the run's directory got, also for its copy on S3.
+    pub fn call(&mut self, name: &str) {
+        if self.run_name == name {
+            return;
+        }
+        self.run_name = name.to_owned();
+        if let Some(upload) = &mut self.upload {
+            upload.to = upload.to.sibling(name);
+        }
+    }
+
     /// Seed of everything that is drawn.
     pub fn seed(&self) -> u64 {
         self.config.seed
@@ -82,6 +95,8 @@ pub(super) struct Prepared {
     pub epochs: usize,
     /// Finds the labels, where the recipe says so.
     pub rewards: Option<Rewards>,
+    /// Labelled solutions, once they were asked for.
+    solutions: OnceLock<Splits>,
 }
 
 impl Prepared {
@@ -90,12 +105,16 @@ impl Prepared {
     /// # Errors
     /// Data that can't be read or labelled, or without labels.
     pub fn solutions(&self, request: &Request) -> Result<Splits, PipelineError> {
-        match &self.rewards {
+        if let Some(solutions) = self.solutions.get() {
+            return Ok(solutions.clone());
+        }
+        let solutions = match &self.rewards {
             Some(rewards) => sources::rewarded(&self.data, &self.tokenizer, Wanted::Labelled, |records| {
                 rewards.label(records)
-            }),
-            None => Ok(sources::solutions(&self.data, &self.tokenizer, &request.data_store())?),
-        }
+            })?,
+            None => sources::solutions(&self.data, &self.tokenizer, &request.data_store())?,
+        };
+        Ok(self.solutions.get_or_init(|| solutions).clone())
     }
 }
 
@@ -149,6 +168,7 @@ pub(super) fn prepare(request: &Request) -> Result<Prepared, PipelineError> {
         total_steps,
         epochs,
         rewards,
+        solutions: OnceLock::new(),
     })
 }
 

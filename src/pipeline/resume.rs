@@ -2,10 +2,15 @@
 
 use super::{
     PipelineError,
+    contract::{OnResume, is_below, on_resume},
+    inputs::{Inputs, is_recorded},
     request::{Prepared, Request},
 };
 use crate::{
-    run::{CheckpointError, CheckpointStore, Event, Resumption, RunDir, RunRecord, TrainerState, file},
+    run::{
+        CheckpointError, CheckpointStore, Event, FileHash, Renewal, Resumption, RunDir, RunError, RunRecord,
+        TrainerState, file,
+    },
     settings::{Pipeline, Recipe, Sources},
     track::flatten,
 };
@@ -16,27 +21,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Settings that a resumed run may change, with everything below them: how long it trains, when it
-/// stops, what is kept and written down, and what the backward pass computes again.
-const MAY_CHANGE: [&str; 12] = [
-    "run.tags",
-    "model.base",
-    "train.steps",
-    "train.epochs",
-    "train.early_stopping",
-    "train.checkpoint",
-    "train.validate_every",
-    "train.record",
-    "train.recompute",
-    "train.heads",
-    "fallback",
-    "weights.max_fallback_share",
-];
-/// Evaluation is no part of training.
-const NOT_TRAINING: &str = "eval";
-/// May change while an optimizer step keeps its rows.
-const BATCHING: &str = "batching";
-/// Of [`MAY_CHANGE`], what a run that has ended is resumed for.
+/// What a run that has ended is resumed for.
 const LENGTH: [&str; 3] = ["train.steps", "train.epochs", "train.early_stopping"];
 
 /// Where a run is continued.
@@ -50,47 +35,25 @@ pub(super) struct Resumed {
 /// A setting by its key: the run's value and the one given now.
 type Changes = BTreeMap<String, [String; 2]>;
 
-/// Opens the run in `dir` and its newest complete checkpoint, checks that what was given now is the
-/// run's, and writes down what is not. The model is checked by the caller.
+/// Opens the run in `dir` and its newest complete checkpoint, checks that settings and inputs are the run's, and
+/// writes down what is not. Whoever calls it holds the run's lock.
 ///
 /// # Errors
-/// A setting or data set that is not the run's, by its name; no usable checkpoint.
+/// A file of the run, a setting or an input that is not the run's, by its name; no usable checkpoint.
 pub(super) fn resume(
     dir: &Path,
     request: &Request,
     prepared: &Prepared,
     fresh: &TrainerState,
+    inputs: &Inputs,
 ) -> Result<Resumed, PipelineError> {
     let parent = dir.parent().unwrap_or(dir);
     let run = RunDir::open(parent, &dir.to_string_lossy())?;
-    let store = CheckpointStore::open(run.checkpoints())?;
-    let mut problems = Vec::new();
-    let found = store.newest(&mut |problem| problems.push(problem.to_string()));
-    for problem in &problems {
-        run.event(&Event {
-            step: 0,
-            event: "damaged-checkpoint",
-            reason: problem.clone(),
-        })?;
-        request.progress.warning(problem);
-    }
     let record = Record::read(&run)?;
     let changes = record.check(request)?;
-    let (from, mut state) = match found {
-        Ok((path, state)) => (Some(path), state),
-        // Killed before its first checkpoint: it starts anew, under its own name.
-        Err(CheckpointError::None { damaged, .. }) if damaged.is_empty() => {
-            let recipe = record.recipe_id.clone();
-            (
-                None,
-                TrainerState {
-                    recipe,
-                    ..fresh.clone()
-                },
-            )
-        }
-        Err(error) => return Err(error.into()),
-    };
+    record.check_device(request)?;
+    record.check_inputs(request, inputs)?;
+    let (from, mut state) = newest_checkpoint(&run, request, &record, fresh)?;
     if let Some(path) = &from {
         record.check_state(&state, fresh, path)?;
         if prepared.total_steps < state.step {
@@ -101,12 +64,16 @@ pub(super) fn resume(
                 prepared.total_steps
             ));
         }
+        check_lines(&run, request, &state)?;
     }
-    if state.finished && state.step < prepared.total_steps && changes.keys().any(|key| is_below(key, &LENGTH)) {
+    let is_longer = changes
+        .keys()
+        .any(|key| LENGTH.iter().any(|length| is_below(key, length)));
+    if state.finished && state.step < prepared.total_steps && is_longer {
         state.finished = false;
         state.failed = None;
     }
-    record.write(&run, request, prepared, &state, &changes)?;
+    record.write(&run, request, prepared, &state, &changes, inputs)?;
     let Some(path) = from else {
         return Ok(Resumed { run, state, from: None });
     };
@@ -126,6 +93,74 @@ pub(super) fn resume(
     })
 }
 
+/// The newest checkpoint that is whole, with its state; a run that was killed before its first one starts anew,
+/// under its own name. Damaged ones are named.
+fn newest_checkpoint(
+    run: &RunDir,
+    request: &Request,
+    record: &Record,
+    fresh: &TrainerState,
+) -> Result<(Option<PathBuf>, TrainerState), PipelineError> {
+    let store = CheckpointStore::open(run.checkpoints())?;
+    let mut problems = Vec::new();
+    let found = store.newest(&mut |problem| problems.push(problem.to_string()));
+    for problem in &problems {
+        run.event(&Event {
+            step: 0,
+            event: "damaged-checkpoint",
+            reason: problem.clone(),
+        })?;
+        request.progress.warning(problem);
+    }
+    match found {
+        Ok((path, state)) => Ok((Some(path), state)),
+        Err(CheckpointError::None { damaged, .. }) if damaged.is_empty() => {
+            let recipe = record.recipe_id.clone();
+            let fresh = fresh.clone();
+            Ok((None, TrainerState { recipe, ..fresh }))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Names the files that are shorter than when the checkpoint was saved, and cuts them back to whole lines: the next
+/// line would otherwise follow a part of one.
+fn check_lines(run: &RunDir, request: &Request, state: &TrainerState) -> Result<(), PipelineError> {
+    let recorded = state.recorded.clone().unwrap_or_default();
+    let mut short = Vec::new();
+    for (name, bytes) in [
+        (file::METRICS, state.metrics_bytes),
+        (file::WEIGHTS, recorded.weights_bytes),
+        (file::TOKENS, recorded.tokens_bytes),
+        (file::STEPS, recorded.steps_bytes),
+    ] {
+        let found = run.size(name);
+        if found >= bytes {
+            continue;
+        }
+        short.push(format!("`{name}` ({found} of {bytes} bytes)"));
+        let text = fs::read(run.file(name)).unwrap_or_default();
+        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        run.truncate(name, whole as u64)?;
+    }
+    if short.is_empty() {
+        return Ok(());
+    }
+    let reason = format!(
+        "`{}` has lost lines of {} since its checkpoint of step {}: reports will miss them, and training is not affected",
+        run.path().display(),
+        short.join(", "),
+        state.step
+    );
+    request.progress.warning(&reason);
+    run.event(&Event {
+        step: state.step,
+        event: "lost-lines",
+        reason,
+    })?;
+    Ok(())
+}
+
 /// What the run's directory says that the run is.
 struct Record {
     /// `run.json`.
@@ -139,39 +174,25 @@ struct Record {
 impl Record {
     fn read(run: &RunDir) -> Result<Self, PipelineError> {
         let dir = run.path();
-        let text = |name: &str| {
-            let path = dir.join(name);
-            fs::read_to_string(&path).map_err(PipelineError::io("reading", &path))
-        };
-        let wrong = |name: &str, problem: String| {
-            PipelineError::Setting(format!("`{}` can't be used: {problem}", dir.join(name).display()))
-        };
-        let json: RunRecord =
-            serde_json::from_str(&text(file::RECORD)?).map_err(|e| wrong(file::RECORD, e.to_string()))?;
-        let yaml = text(file::RECIPE)?;
-        let hash = sha256(&yaml);
-        let known = [&json.recipe_sha256, &json.recipe_sha256_before];
-        if let Some(expected) = &json.recipe_sha256
-            && !known.into_iter().flatten().any(|known| *known == hash)
-        {
-            return refuse(format!(
-                "`{}` is not the recipe of the run: its SHA-256 is {hash}, and `{}` says {expected}; put the run's own \
-                 file back (changes are made with --set), or start a new run from a checkpoint with --model",
-                dir.join(file::RECIPE).display(),
-                file::RECORD
-            ));
-        }
+        let json = RunRecord::of_run(dir)?;
+        json.check_settings_files(dir)?;
+        let path = dir.join(file::RECIPE);
+        let yaml = fs::read_to_string(&path).map_err(PipelineError::io("reading", &path))?;
         let algorithm = json.algorithm.as_deref().unwrap_or_default();
         // Keys that the run's version did not have are as its pipeline has them now.
         let pipeline = serde_json::from_value(algorithm.into()).ok();
-        let recipe = Sources::new(pipeline).recipe(dir.join(file::RECIPE)).load();
+        let recipe = Sources::new(pipeline).recipe(&path).load();
         let recipe_id = match &json.recipe_id {
             Some(id) => id.clone(),
             // It was never resumed with other settings.
             None => id_of(algorithm, &yaml),
         };
+        let recipe = recipe.map_err(|error| RunError::Damaged {
+            path,
+            problem: error.to_string(),
+        })?;
         Ok(Self {
-            recipe: recipe.map_err(|e| wrong(file::RECIPE, e.to_string()))?.recipe,
+            recipe: recipe.recipe,
             recipe_id,
             json,
             dir: dir.to_owned(),
@@ -193,10 +214,11 @@ impl Record {
             }
         }
         let changes = changes(&self.recipe, &request.recipe);
-        let may = |key: &str| {
-            is_below(key, &MAY_CHANGE)
-                || is_below(key, &[NOT_TRAINING])
-                || (is_below(key, &[BATCHING]) && rows(&self.recipe) == rows(&request.recipe))
+        let may = |key: &str| match on_resume(key) {
+            OnResume::MayChange => true,
+            OnResume::SameRows => rows(&self.recipe) == rows(&request.recipe),
+            OnResume::SameContent => is_recorded(&self.json, key),
+            OnResume::SameKind | OnResume::Fixed => false,
         };
         let refused: Vec<(&String, &[String; 2])> = changes.iter().filter(|(key, _)| !may(key)).collect();
         let Some((key, [before, now])) = refused.first() else {
@@ -209,6 +231,40 @@ impl Record {
             format!(" (so is {})", others.join(", "))
         };
         refuse(format!("{}{others}", self.sentence(&format!("`{key}`"), before, now)))
+    }
+
+    /// Another device of the same kind is allowed, with a warning; another kind computes something else.
+    fn check_device(&self, request: &Request) -> Result<(), PipelineError> {
+        let Some(before) = &self.json.device else { return Ok(()) };
+        let now = &request.device_name;
+        let kind = |name: &str| name.split(':').next().unwrap_or_default().to_owned();
+        if kind(before) != kind(now) {
+            return refuse(self.sentence("`devices.backend`", before, now));
+        }
+        if before != now {
+            request.progress.warning(&format!(
+                "`{}` was started on {before} and is resumed on {now}: sums may be rounded differently",
+                self.dir.display()
+            ));
+        }
+        Ok(())
+    }
+
+    /// Compares contents, and says once which an older version did not record: they are from then on.
+    fn check_inputs(&self, request: &Request, inputs: &Inputs) -> Result<(), PipelineError> {
+        let mut unknown = inputs.check(&self.json, &self.dir)?;
+        if self.json.config_sha256.is_none() {
+            unknown.push(file::CONFIG);
+        }
+        if !unknown.is_empty() {
+            let unknown: Vec<String> = unknown.iter().map(|key| format!("`{key}`")).collect();
+            request.progress.warning(&format!(
+                "`{}` has no hash of {}, as an older version wrote it: they are not compared this time, and recorded now",
+                self.dir.join(file::RECORD).display(),
+                unknown.join(", ")
+            ));
+        }
+        Ok(())
     }
 
     fn sentence(&self, what: &str, before: &str, now: &str) -> String {
@@ -245,23 +301,31 @@ impl Record {
         prepared: &Prepared,
         state: &TrainerState,
         changes: &Changes,
+        inputs: &Inputs,
     ) -> Result<(), PipelineError> {
         let recipe_yaml = request.recipe.to_yaml();
-        let recipe_sha256 = (!changes.is_empty()).then(|| sha256(&recipe_yaml));
+        let mut hashes = inputs.own_fields();
+        if self.json.config_sha256.is_none() {
+            let path = run.file(file::CONFIG);
+            let config = FileHash::of(&path).map_err(PipelineError::io("reading", &path))?;
+            hashes.insert("config_sha256".into(), config.sha256);
+        }
+        let renewal = Renewal {
+            recipe_id: self.recipe_id.clone(),
+            steps: prepared.total_steps,
+            recipe_sha256: (!changes.is_empty()).then(|| sha256(&recipe_yaml)),
+            hashes,
+            inputs_sha256: inputs.hashes(),
+        };
         let resumption = Resumption {
-            time: jiff::Timestamp::now().to_string(),
+            time: crate::clock::now().to_string(),
             step: state.step,
             wmtp: env!("CARGO_PKG_VERSION").into(),
             commit: option_env!("WMTP_COMMIT").map(str::to_owned),
             device: request.device_name.clone(),
             changed: changes.clone(),
         };
-        run.note_resumption(
-            &self.recipe_id,
-            prepared.total_steps,
-            recipe_sha256.as_deref(),
-            &resumption,
-        )?;
+        run.note_resumption(&renewal, &resumption)?;
         if !changes.is_empty() {
             run.write_text(file::RECIPE, &recipe_yaml)?;
         }
@@ -285,14 +349,6 @@ pub(super) fn sha256(text: &str) -> String {
 
 fn refuse<T>(problem: String) -> Result<T, PipelineError> {
     Err(PipelineError::Setting(problem))
-}
-
-/// True for one of `sections` and for a key inside one.
-fn is_below(key: &str, sections: &[&str]) -> bool {
-    sections.iter().any(|section| {
-        key.strip_prefix(section)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-    })
 }
 
 /// Rows of an optimizer step.

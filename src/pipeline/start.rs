@@ -2,27 +2,35 @@
 
 use super::{
     PipelineError,
+    inputs::Inputs,
     request::{Prepared, Request},
     resume::{recipe_id, sha256},
 };
 use crate::{
     data::{SpecialInText, TokenReport, Tokenizer},
-    run::{LongDocument, Machine, RunDir, RunRecord, file},
+    run::{LongDocument, Machine, RunDir, RunLock, RunRecord, file},
     settings::has_random_weights,
 };
 use wmtp_model::Companions;
 
-pub(super) fn create_run(request: &Request, prepared: &Prepared, model_hash: &str) -> Result<RunDir, PipelineError> {
-    let run = RunDir::create(&request.runs(), &request.run_name)?;
+/// Makes the run's directory and takes its lock. The run's name is that of the directory: another one than the
+/// request's where that was made up and is in use.
+pub(super) fn create_run(
+    request: &Request,
+    prepared: &Prepared,
+    inputs: &Inputs,
+) -> Result<(RunDir, RunLock), PipelineError> {
+    let (run, lock) = RunDir::create(&request.runs(), &request.run_name, request.numbered)?;
     // Half a run would keep the name, and could not be resumed.
-    fill(&run, request, prepared, model_hash).inspect_err(|_| _ = std::fs::remove_dir_all(run.path()))?;
-    Ok(run)
+    fill(&run, request, prepared, inputs).inspect_err(|_| _ = std::fs::remove_dir_all(run.path()))?;
+    Ok((run, lock))
 }
 
 /// Writes what a run says of itself; the record last.
-fn fill(run: &RunDir, request: &Request, prepared: &Prepared, model_hash: &str) -> Result<(), PipelineError> {
+fn fill(run: &RunDir, request: &Request, prepared: &Prepared, inputs: &Inputs) -> Result<(), PipelineError> {
+    let config_yaml = request.config.to_yaml();
     let recipe_yaml = request.recipe.to_yaml();
-    run.write_text(file::CONFIG, &request.config.to_yaml())?;
+    run.write_text(file::CONFIG, &config_yaml)?;
     run.write_text(file::RECIPE, &recipe_yaml)?;
     if let Some(rewards) = &prepared.rewards {
         run.write_json(file::LABELS, &rewards.found())?;
@@ -35,20 +43,22 @@ fn fill(run: &RunDir, request: &Request, prepared: &Prepared, model_hash: &str) 
     let record = RunRecord {
         format: Some(1),
         uid: Some(uid()),
-        name: Some(request.run_name.clone()),
+        name: Some(run.name()),
         algorithm: Some(request.pipeline.name().into()),
-        started: Some(jiff::Timestamp::now().to_string()),
+        started: Some(crate::clock::now().to_string()),
         wmtp: Some(env!("CARGO_PKG_VERSION").into()),
         commit: Some(option_env!("WMTP_COMMIT").map(str::to_owned)),
         device: Some(request.device_name.clone()),
         environment: Some(Machine::here()),
         seed: Some(request.seed()),
         model: Some(request.recipe.model.base.clone()),
-        model_sha256: Some(model_hash.into()),
+        model_sha256: inputs.own_fields().remove("model_sha256"),
         places: Some(request.model_dirs.places()),
         data: Some(request.recipe.data.source.to_string()),
         data_sha256: Some(prepared.splits.train.hash().into()),
         chat_date: Some(request.recipe.data.chat_date.clone()),
+        inputs_sha256: Some(inputs.hashes()),
+        config_sha256: Some(sha256(&config_yaml)),
         recipe_sha256: Some(sha256(&recipe_yaml)),
         recipe_id: Some(recipe_id(request.pipeline, &request.recipe)),
         documents: Some(report.documents),
@@ -70,7 +80,7 @@ fn fill(run: &RunDir, request: &Request, prepared: &Prepared, model_hash: &str) 
 fn uid() -> String {
     use std::hash::{BuildHasher, RandomState};
     // The keys of a RandomState are the operating system's.
-    let random = || RandomState::new().hash_one(jiff::Timestamp::now().as_nanosecond());
+    let random = || RandomState::new().hash_one(crate::clock::now().as_nanosecond());
     format!("{:016x}{:016x}", random(), random())
 }
 

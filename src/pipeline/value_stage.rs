@@ -138,8 +138,7 @@ pub(super) fn value_stage(
             learner.see(&batches?)?;
         }
     }
-    let most_valid = request.recipe.train.validate_documents;
-    let valid = ValidSteps::new(&splits.valid, most_valid, micro_batch, ragged);
+    let valid = ValidSteps::new(&splits.valid, config.validate_solutions, micro_batch, ragged);
     let setup = SessionSetup {
         plan: plan(config, request, total_steps),
         loader: StepLoader::new(Arc::new(steps)),
@@ -155,7 +154,7 @@ pub(super) fn value_stage(
     };
     let state = train(learner, setup, config.epochs)?;
     if !state.finished {
-        return Err(PipelineError::Stopped);
+        return Err(PipelineError::Stopped { run: run.path().into() });
     }
     if state.step == 0 {
         return Err(PipelineError::Setting(

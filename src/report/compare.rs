@@ -81,7 +81,7 @@ pub fn pages(runs: &[Run]) -> Result<Pages, ReportError> {
         problems => problems(runs, &names),
         findings => found(runs, &names),
         version => env!("CARGO_PKG_VERSION"),
-        made => jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string(),
+        made => crate::clock::now().strftime("%Y-%m-%d %H:%M UTC").to_string(),
     };
     Ok(Pages {
         html: render("compare.html", &context).map_err(failed)?,

@@ -101,7 +101,7 @@ pub fn pages(run: &Run) -> Result<Pages, ReportError> {
         settings => &all_settings,
         environment => environment(run),
         version => env!("CARGO_PKG_VERSION"),
-        made => jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string(),
+        made => crate::clock::now().strftime("%Y-%m-%d %H:%M UTC").to_string(),
     };
     Ok(Pages {
         html: render("report.html", &context).map_err(failed)?,

@@ -19,6 +19,12 @@ pub enum SettingsError {
         /// What the parser says.
         problem: String,
     },
+    /// A variable of the environment that holds no text.
+    #[error("the environment variable {name} is not UTF-8, and settings are text: set it again")]
+    NotText {
+        /// Its name.
+        name: String,
+    },
     /// `--set` without a key or an equals sign.
     #[error(
         "`--set {}` is not of the form key.path=value, for example --set optim.lr=1e-5",

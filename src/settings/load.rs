@@ -3,7 +3,7 @@
 use super::{
     Config, Recipe, config_schema,
     error::SettingsError,
-    layer::{Layer, Origin},
+    layer::{Layer, Origin, RESERVED_VARIABLES},
     recipe_schema,
     schema::Schema,
     tree::{Node, Value},
@@ -43,6 +43,8 @@ pub struct Sources {
     /// In the order of the command line; true: a config file.
     files: Vec<(bool, PathBuf)>,
     variables: Vec<(String, String)>,
+    /// Variables whose values are no text.
+    unreadable: Vec<String>,
     sets: Vec<String>,
     flags: Vec<Layer>,
     small_world: bool,
@@ -76,11 +78,19 @@ impl Sources {
         self
     }
 
-    /// Adds the process's `WMTP_...` variables; names and values that are not UTF-8 are left out.
-    pub fn environment(self) -> Self {
-        let vars =
-            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        self.variables(vars)
+    /// Adds the process's `WMTP_...` variables; a value that is not UTF-8 is an error on loading.
+    pub fn environment(mut self) -> Self {
+        let mut read = Vec::new();
+        for (name, value) in std::env::vars_os() {
+            match (name.into_string(), value.into_string()) {
+                (Ok(name), Ok(value)) => read.push((name, value)),
+                (Ok(name), Err(_)) if name.starts_with("WMTP_") && !RESERVED_VARIABLES.contains(&name.as_str()) => {
+                    self.unreadable.push(name);
+                }
+                _ => {}
+            }
+        }
+        self.variables(read)
     }
 
     /// Adds variables by name and value; names without `WMTP_` and reserved ones are left out.
@@ -118,6 +128,9 @@ impl Sources {
     /// # Errors
     /// The first thing that is wrong, as one sentence.
     pub fn load(self) -> Result<Settings, SettingsError> {
+        if let Some(name) = self.unreadable.first() {
+            return Err(SettingsError::NotText { name: name.clone() });
+        }
         let config_schema = Schema::new(config_schema());
         let recipe_schema = Schema::new(recipe_schema());
         let layers = self.layers(&config_schema, &recipe_schema)?;
@@ -139,6 +152,22 @@ impl Sources {
             return Err(invalid(problem, &recipe_layers));
         }
         Ok(settings)
+    }
+
+    /// The config alone, checked: a run that is resumed is found by it, and only then are all of its settings known.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, as one sentence.
+    pub fn load_config(self) -> Result<Config, SettingsError> {
+        let schema = Schema::new(config_schema());
+        let layers = self.layers(&schema, &Schema::new(recipe_schema()))?;
+        let (config, layers) = merge::<Config>(&schema, &layers)?;
+        let json = serde_json::to_value(&config).unwrap_or_default();
+        let secret = with_credentials(&json, "").map(credentials);
+        match secret.or_else(|| config.validate().into_iter().next()) {
+            Some(problem) => Err(invalid(problem, &layers)),
+            None => Ok(config),
+        }
     }
 
     /// All sources in order, each with known sections only.

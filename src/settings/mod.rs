@@ -25,8 +25,13 @@ pub use load::{Settings, Sources};
 pub(crate) use load::{flow_text, read_file};
 pub use recipe::*;
 
-/// Any YAML document as JSON, whatever its keys, for showing settings of other runs.
-pub(crate) fn yaml_to_json(text: &str) -> Result<serde_json::Value, String> {
+/// Any YAML document as JSON, whatever its keys, for showing settings of other runs. Hidden: only the fuzzing crate
+/// needs it from outside.
+///
+/// # Errors
+/// Line and problem of a text that is no YAML.
+#[doc(hidden)]
+pub fn yaml_to_json(text: &str) -> Result<serde_json::Value, String> {
     let node = tree::Node::parse_document(text).map_err(|bad| format!("line {}: {}", bad.line, bad.problem))?;
     Ok(node.to_json())
 }

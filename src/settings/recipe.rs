@@ -136,6 +136,11 @@ impl Validate for RunConfig {
                 "name",
                 "names a directory: use letters, digits, `-`, `_` and `.` only",
             );
+            check.when(
+                name == "auto",
+                "name",
+                "must not be `auto`, which stands for the newest run: choose another name",
+            );
         }
         check.when(has_nameless(&self.tags), "tags", NAMELESS);
     }

@@ -59,7 +59,7 @@ fn header(table: &Table) -> [(&'static str, String); 6] {
         ("Device", all(|figures| &figures.about.device)),
         ("Program (commit)", short_commits(&all(|figures| &figures.program))),
         ("First arm started", started.min().map(minute).unwrap_or_default()),
-        ("Page made", minute(&jiff::Timestamp::now().to_string())),
+        ("Page made", minute(&crate::clock::now().to_string())),
     ]
 }
 

@@ -170,7 +170,7 @@ fn record(sweep: &Sweep) -> Result<(), SweepError> {
     if path.exists() {
         return Ok(());
     }
-    let started = jiff::Timestamp::now().to_string();
+    let started = crate::clock::now().to_string();
     let uid = short_hash(&format!("{}\n{started}\n{}", sweep.dir.display(), std::process::id()));
     let record = RunRecord {
         format: Some(1),

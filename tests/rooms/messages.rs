@@ -9,8 +9,8 @@ use std::{fs, path::Path};
 
 /// Macros that print.
 const PRINTS: [&str; 7] = ["print", "println", "eprint", "eprintln", "dbg", "say", "ask"];
-/// Sources that may.
-const MAY: [&str; 2] = ["src/cli", "src/main.rs"];
+/// Sources that may: the command line, and a test program.
+const MAY: [&str; 3] = ["src/cli", "src/main.rs", "crates/fuzz"];
 
 /// The macros that a text of Rust calls outside of its tests.
 fn prints(text: &str) -> Vec<String> {

@@ -80,6 +80,7 @@ fn scorer() -> impl Strategy<Value = ScorerConfig> {
                     epochs: n.0,
                     max_steps: n.1,
                     max_solutions: n.1,
+                    validate_solutions: n.1 * 3,
                     patience: n.1 / 9,
                     batch: n.2,
                     lr,

@@ -10,6 +10,9 @@ use std::{
 /// What gzip's files begin with.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
+/// Most bytes of the text of a compressed file: a few kilobytes can stand for gigabytes.
+const MOST_UNPACKED: u64 = 128 << 20;
+
 /// A file's text, unpacked if it was compressed.
 #[derive(Clone, Debug)]
 pub struct TextFile {
@@ -26,7 +29,7 @@ impl TextFile {
     ///
     /// # Errors
     /// A path that cannot be read, a directory with no such file or several, bytes that are no gzip
-    /// although they begin so, text that is not UTF-8.
+    /// although they begin so, more than 128 MiB unpacked, text that is not UTF-8.
     pub fn read(source: &Path) -> Result<Self, DataError> {
         let path = if source.is_dir() {
             only_file(source)?
@@ -42,8 +45,15 @@ impl TextFile {
         let bytes = if bytes.starts_with(&GZIP) {
             let mut unpacked = Vec::new();
             flate2::read::MultiGzDecoder::new(bytes.as_slice())
+                .take(MOST_UNPACKED + 1)
                 .read_to_end(&mut unpacked)
                 .map_err(|error| wrong(format!("is damaged gzip: {error}; take a complete file")))?;
+            if unpacked.len() as u64 > MOST_UNPACKED {
+                return Err(wrong(format!(
+                    "unpacks to more than {} MiB; take the published file, or unpack it yourself",
+                    MOST_UNPACKED >> 20
+                )));
+            }
             unpacked
         } else {
             bytes
@@ -130,6 +140,18 @@ mod tests {
             digest,
             "edd3a863872a04239eb29ad4bc12fc892b3d4ae57cc7e786a3697816f8e141c2"
         );
+    }
+
+    /// 150 MiB of one letter in 150 kB.
+    #[test]
+    fn a_file_that_unpacks_without_end_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.jsonl.gz");
+        std::fs::write(&path, gzip(&"a".repeat(1 << 20)).repeat(150)).unwrap();
+        let error = TextFile::read(&path).unwrap_err().to_string();
+        assert!(error.contains("unpacks to more than 128 MiB"), "{error}");
+        std::fs::write(&path, gzip(&"a".repeat(1 << 20)).repeat(20)).unwrap();
+        assert_eq!(TextFile::read(&path).unwrap().text.len(), 20 << 20);
     }
 
     #[test]

@@ -247,13 +247,48 @@ impl Task<'_> {
     }
 }
 
+/// Problems' numbers by their hashes. In parts, because a table that grows needs the old place and one twice as
+/// large at once: of millions of problems that is more than everything else that is held, of a part next to nothing.
+struct Problems {
+    /// One for each last byte.
+    parts: [HashMap<ProblemHash, u32>; 256],
+    count: u32,
+}
+
+impl Problems {
+    fn new() -> Self {
+        Self {
+            parts: std::array::from_fn(|_| HashMap::new()),
+            count: 0,
+        }
+    }
+
+    /// The problem's number: the next one where it is new.
+    fn number(&mut self, hash: ProblemHash) -> u32 {
+        // The last byte: the first ones decide what is held out.
+        let [.., last] = hash;
+        *self.parts[usize::from(last)].entry(hash).or_insert_with(|| {
+            self.count += 1;
+            self.count - 1
+        })
+    }
+
+    fn len(&self) -> usize {
+        self.count as usize
+    }
+
+    fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
 /// Both sides of the split while they are read.
 struct Sides<'a> {
     task: &'a Task<'a>,
     train: Collector,
     valid: Collector,
     /// Problems' numbers by their hashes, in the order in which they occur first.
-    problems: HashMap<ProblemHash, u32>,
+    problems: Problems,
     /// Samples that are held out.
     held_out: usize,
     /// The least number of a problem.
@@ -280,7 +315,7 @@ impl<'a> Sides<'a> {
             task,
             train: side()?,
             valid: side()?,
-            problems: HashMap::new(),
+            problems: Problems::new(),
             held_out: 0,
             least: f64::INFINITY,
             unwanted: 0,
@@ -296,8 +331,7 @@ impl<'a> Sides<'a> {
     }
 
     fn push(&mut self, sample: Prepared) -> Result<(), DataError> {
-        let next = self.problems.len() as u32;
-        let problem = *self.problems.entry(sample.problem).or_insert(next);
+        let problem = self.problems.number(sample.problem);
         self.least = self.least.min(unit(&sample.problem));
         self.held_out += usize::from(sample.held_out);
         let side = if sample.held_out {

@@ -61,6 +61,24 @@ impl CheckpointStore {
         state: &TrainerState,
         write: impl FnOnce(&Path) -> Result<(), CheckpointError>,
     ) -> Result<PathBuf, CheckpointError> {
+        self.put(state, write, true)
+    }
+
+    /// The same for a `last` that has these weights already: it is replaced, and `previous` stays what it is.
+    pub fn renew(
+        &self,
+        state: &TrainerState,
+        write: impl FnOnce(&Path) -> Result<(), CheckpointError>,
+    ) -> Result<PathBuf, CheckpointError> {
+        self.put(state, write, false)
+    }
+
+    fn put(
+        &self,
+        state: &TrainerState,
+        write: impl FnOnce(&Path) -> Result<(), CheckpointError>,
+        moves_on: bool,
+    ) -> Result<PathBuf, CheckpointError> {
         let temporary = self.temporary("save");
         remove_dir(&temporary)?;
         fs::create_dir_all(&temporary).map_err(RunError::io("making", &temporary))?;
@@ -77,13 +95,19 @@ impl CheckpointStore {
         whole().inspect_err(|_| _ = remove_dir(&temporary))?;
 
         let (last, previous) = (self.root.join(LAST), self.root.join(PREVIOUS));
+        // Without a `previous`, `last` would be missing for an instant with nothing in its place.
+        let moves_on = moves_on || !previous.exists();
         if last.exists() {
             let old = self.temporary("old");
             remove_dir(&old)?;
-            if previous.exists() {
-                rename(&previous, &old)?;
+            if !moves_on {
+                rename(&last, &old)?;
+            } else {
+                if previous.exists() {
+                    rename(&previous, &old)?;
+                }
+                rename(&last, &previous)?;
             }
-            rename(&last, &previous)?;
             rename(&temporary, &last)?;
             remove_dir(&old)?;
         } else {
@@ -283,6 +307,23 @@ mod tests {
         let (path, state) = store.newest(&mut |_| panic!("nothing is damaged")).unwrap();
         assert_eq!((file_name(&path).as_str(), state.step), ("last", 3));
         assert_eq!(verify(&store.root.join("previous")).unwrap().step, 2);
+    }
+
+    #[test]
+    fn a_renewed_checkpoint_leaves_the_one_before_where_it_is() {
+        let (_dir, store) = store();
+        for step in [1, 2] {
+            save(&store, step);
+        }
+        let state = TrainerState {
+            step: 7,
+            ..TrainerState::new("r".into(), "d".into())
+        };
+        let write = |dir: &Path| Ok(write_atomically(&dir.join("weights"), b"weights 2")?);
+        store.renew(&state, write).unwrap();
+        assert_eq!(verify(&store.root.join("last")).unwrap().step, 7);
+        assert_eq!(verify(&store.root.join("previous")).unwrap().step, 1);
+        assert_eq!(entries(&store.root).unwrap().len(), 2);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 use super::{Event, EventLine, Resumption, RunError, RunRecord, RunTiming, TrainerState, file, peak_memory};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::{
+    collections::BTreeMap,
     fmt,
     fs::{self, OpenOptions},
     io::{self, Read, Seek, Write},
@@ -19,6 +20,21 @@ pub trait RunObserver: fmt::Debug + Send + Sync {
     fn metrics(&self, step: usize, line: &Value);
 }
 
+/// What `run.json` says from a resumption on.
+#[derive(Clone, Debug, Default)]
+pub struct Renewal {
+    /// What checkpoints name as their recipe.
+    pub recipe_id: String,
+    /// Planned optimizer steps.
+    pub steps: usize,
+    /// SHA-256 of the recipe, where settings changed.
+    pub recipe_sha256: Option<String>,
+    /// Hashes by their key in `run.json`, written where an older version recorded none.
+    pub hashes: BTreeMap<String, String>,
+    /// The same for `inputs_sha256`.
+    pub inputs_sha256: BTreeMap<String, String>,
+}
+
 /// A run's directory, `runs/NAME/`, with an observer of what is written to it.
 #[derive(Clone, Debug)]
 pub struct RunDir {
@@ -32,17 +48,6 @@ impl RunDir {
         Self {
             path: path.into(),
             observer: None,
-        }
-    }
-
-    /// Makes the directory of a new run; one that exists is refused.
-    pub fn create(parent: &Path, name: &str) -> Result<Self, RunError> {
-        let path = parent.join(name);
-        fs::create_dir_all(parent).map_err(RunError::io("making", parent))?;
-        match fs::create_dir(&path) {
-            Ok(()) => Ok(Self::at(path)),
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(RunError::Exists(path)),
-            Err(e) => Err(RunError::io("making", &path)(e)),
         }
     }
 
@@ -132,30 +137,33 @@ impl RunDir {
         write_atomically(&self.path.join(name), text.as_bytes())
     }
 
-    /// Notes in `run.json` that the run is resumed. What the file has of other versions stays.
+    /// Notes in `run.json` that the run is resumed. What the file has of other versions stays, and so do the hashes
+    /// that it has.
     ///
     /// # Errors
-    /// The file can't be read or written, or is not JSON.
-    pub fn note_resumption(
-        &self,
-        recipe_id: &str,
-        steps: usize,
-        recipe_sha256: Option<&str>,
-        resumption: &Resumption,
-    ) -> Result<(), RunError> {
+    /// The file can't be read or written, or is no JSON object.
+    pub fn note_resumption(&self, renewal: &Renewal, resumption: &Resumption) -> Result<(), RunError> {
         let path = self.file(file::RECORD);
         let failed = |e| RunError::io("reading", &path)(e);
         let text = fs::read(&path).map_err(failed)?;
-        let mut record: Value = serde_json::from_slice(&text).map_err(|e| failed(e.into()))?;
-        record["recipe_id"] = recipe_id.into();
-        record["steps"] = steps.into();
-        if let Some(hash) = recipe_sha256 {
-            record["recipe_sha256_before"] = record["recipe_sha256"].take();
-            record["recipe_sha256"] = hash.into();
+        let mut record: Map<String, Value> = serde_json::from_slice(&text).map_err(|e| failed(e.into()))?;
+        record.insert("recipe_id".into(), renewal.recipe_id.as_str().into());
+        record.insert("steps".into(), renewal.steps.into());
+        if let Some(hash) = &renewal.recipe_sha256 {
+            let before = record.insert("recipe_sha256".into(), hash.as_str().into());
+            record.insert("recipe_sha256_before".into(), before.unwrap_or_default());
         }
-        match record["resumed"].as_array_mut() {
-            Some(resumed) => resumed.push(serde_json::json!(resumption)),
-            None => record["resumed"] = serde_json::json!([resumption]),
+        add_missing(&mut record, &renewal.hashes);
+        if !renewal.inputs_sha256.is_empty() {
+            let inputs = record.entry("inputs_sha256").or_insert(Value::Null);
+            let mut known = inputs.as_object().cloned().unwrap_or_default();
+            add_missing(&mut known, &renewal.inputs_sha256);
+            *inputs = known.into();
+        }
+        let resumption = serde_json::json!(resumption);
+        match record.get_mut("resumed").and_then(Value::as_array_mut) {
+            Some(resumed) => resumed.push(resumption),
+            None => drop(record.insert("resumed".into(), vec![resumption].into())),
         }
         self.write_json(file::RECORD, &record)
     }
@@ -245,6 +253,15 @@ impl RunDir {
     }
 }
 
+/// Adds texts under keys that have none.
+fn add_missing(to: &mut Map<String, Value>, texts: &BTreeMap<String, String>) {
+    for (key, text) in texts {
+        if to.get(key).is_none_or(Value::is_null) {
+            to.insert(key.clone(), text.as_str().into());
+        }
+    }
+}
+
 /// Whether a directory holds a run of any kind.
 pub fn is_run(dir: &Path) -> bool {
     dir.join(file::RECORD).is_file()
@@ -266,22 +283,78 @@ pub fn run_of_checkpoint(dir: &Path) -> Option<&Path> {
     is_run(run).then_some(run)
 }
 
-/// The newest subdirectory (by modification time, then name) that passes `is`.
+/// The newest subdirectory (by modification time of `run.json`, then name) that passes `is`.
 pub fn newest(parent: &Path, is: impl Fn(&Path) -> bool) -> Option<PathBuf> {
-    fs::read_dir(parent)
-        .ok()?
-        .flatten()
+    newest_first(parent, is).into_iter().next()
+}
+
+/// All subdirectories that are runs and pass `is`, the newest first.
+pub fn newest_first(parent: &Path, is: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
+    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+    let mut found: Vec<_> = entries
         .map(|entry| entry.path())
         .filter(|path| is(path))
         .filter_map(|path| {
             let time = fs::metadata(path.join(file::RECORD)).and_then(|m| m.modified()).ok()?;
             Some((time, path))
         })
-        .max()
-        .map(|(_, path)| path)
+        .collect();
+    found.sort();
+    found.into_iter().rev().map(|(_, path)| path).collect()
 }
 
 /// [`crate::fs::write`], with an error that names the file.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
     crate::fs::write(path, bytes).map_err(RunError::io("writing", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn noted(record: &str) -> Result<Value, String> {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(file::RECORD), record).unwrap();
+        let hashes = |key: &str| BTreeMap::from([(key.to_owned(), "h".to_owned())]);
+        let renewal = Renewal {
+            recipe_id: "r".into(),
+            steps: 7,
+            recipe_sha256: Some("new".into()),
+            hashes: hashes("data_sha256"),
+            inputs_sha256: hashes("model"),
+        };
+        let run = RunDir::at(dir.path());
+        run.note_resumption(&renewal, &Resumption::default())
+            .map_err(|error| error.to_string())?;
+        Ok(serde_json::from_slice(&fs::read(run.file(file::RECORD)).unwrap()).unwrap())
+    }
+
+    #[test]
+    fn what_is_recorded_stays_and_what_is_missing_is_added() {
+        let record = noted(r#"{"x": 1, "recipe_sha256": "old", "data_sha256": "d", "resumed": [{}]}"#).unwrap();
+        assert_eq!(record["x"], 1);
+        assert_eq!((&record["recipe_id"], &record["steps"]), (&json!("r"), &json!(7)));
+        assert_eq!(
+            (&record["recipe_sha256_before"], &record["recipe_sha256"]),
+            (&json!("old"), &json!("new"))
+        );
+        assert_eq!(
+            (&record["data_sha256"], &record["inputs_sha256"]),
+            (&json!("d"), &json!({"model": "h"}))
+        );
+        assert_eq!(record["resumed"].as_array().map(Vec::len), Some(2));
+    }
+
+    /// Each of these was a panic or could have become one.
+    #[test]
+    fn a_record_of_another_form_is_refused_or_mended() {
+        for record in ["[]", "[1]", "\"x\"", "7", "null", "{"] {
+            assert!(noted(record).unwrap_err().contains("run.json"), "{record}");
+        }
+        let record = noted(r#"{"inputs_sha256": "x", "resumed": 3, "data_sha256": null}"#).unwrap();
+        assert_eq!(record["inputs_sha256"], json!({"model": "h"}));
+        assert_eq!(record["resumed"].as_array().map(Vec::len), Some(1));
+        assert_eq!(record["data_sha256"], "h");
+    }
 }

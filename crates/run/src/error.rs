@@ -27,6 +27,33 @@ pub enum RunError {
         /// Which process, where it is known.
         holder: String,
     },
+    /// A directory of this name holds something else.
+    #[error("the directory `{}` holds other files and no `run.json`, so it is no run: give another --run-name, or move it away", .0.display())]
+    Occupied(PathBuf),
+    /// A settings file of a run is not the one that the run wrote.
+    #[error(
+        "`{}` is not the settings file that the run wrote: its SHA-256 is {found}, and `run.json` says {expected}; put the run's own file back (changes are made with --set), or start a new run from a checkpoint with --model",
+        path.display()
+    )]
+    Altered {
+        /// The file.
+        path: PathBuf,
+        /// Its hash.
+        found: String,
+        /// The hash that was recorded.
+        expected: String,
+    },
+    /// A file without which a run can't be resumed.
+    #[error(
+        "`{}` can't be used: {problem}; put the run's own file back, or start a new run from a checkpoint with --model",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
     /// A run to resume is not there.
     #[error("there is no run `{run}` under `{}`: --resume takes a run's name, its directory, or `auto` for the newest", dir.display())]
     NotFound {
@@ -38,6 +65,15 @@ pub enum RunError {
 }
 
 impl RunError {
+    /// True where what was given is at fault, and not the work: another name, file or run is to be given.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Exists(_) | Self::Occupied(_) | Self::NotFound { .. } => true,
+            Self::Altered { .. } | Self::Damaged { .. } => true,
+            Self::Io { .. } | Self::Locked { .. } => false,
+        }
+    }
+
     /// Adds what was tried and where to an I/O error.
     pub fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();

@@ -7,6 +7,7 @@
 use wmtp_base::fs;
 
 mod checkpoint;
+mod create;
 mod dir;
 mod error;
 pub mod file;
@@ -15,12 +16,13 @@ mod lock;
 mod machine;
 mod manifest;
 mod record;
+mod settings_files;
 mod steps;
 mod trainer;
 
 pub use checkpoint::{CheckpointStore, Mirror, link_files, verify, write_manifest_of_kept};
 pub use dir::write_atomically;
-pub use dir::{RunDir, RunObserver, find, is_run, newest, run_of_checkpoint};
+pub use dir::{Renewal, RunDir, RunObserver, find, is_run, newest, newest_first, run_of_checkpoint};
 pub use error::{CheckpointError, RunError};
 pub use lines::{EdgesLine, Event, EventLine, HistogramLine, MetricsLine, Observed, StepLine, TokensLine, ValidLine};
 pub use lock::RunLock;

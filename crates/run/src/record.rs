@@ -67,6 +67,13 @@ pub struct RunRecord {
     /// The date that chat templates see.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chat_date: Option<Option<String>>,
+    /// SHA-256 of what else goes into the run, by setting and file: `model.base/config.json`, `model.reference`,
+    /// `data.valid`; [`RunRecord::ABSENT`] for a file that was not there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inputs_sha256: Option<BTreeMap<String, String>>,
+    /// SHA-256 of `config.yaml`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config_sha256: Option<String>,
     /// SHA-256 of `recipe.yaml`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recipe_sha256: Option<String>,
@@ -140,6 +147,8 @@ impl RunRecord {
     pub const EVALUATION: &str = "evaluation";
     /// Value of `kind` of a sweep.
     pub const SWEEP: &str = "sweep";
+    /// Stands for the hash of a file that was not there when the run started.
+    pub const ABSENT: &str = "absent";
 
     /// Reads the record of the run in `dir`; None if there is none that can be read.
     pub fn read(dir: &Path) -> Option<Self> {

@@ -20,6 +20,9 @@ pub struct TrainerState {
     pub skipped: usize,
     /// Of those, how many in a row just now.
     pub skipped_in_a_row: usize,
+    /// The same without an end at a return to a checkpoint: steps since the last one that was applied.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unapplied: usize,
     /// Returns to an earlier checkpoint.
     pub rollbacks: usize,
     /// Factor on the learning rate, halved by every rollback.
@@ -43,10 +46,17 @@ pub struct TrainerState {
     /// Why a run whose steps are all done failed: none of them was applied, say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
+    /// Names under which this checkpoint is kept as well. A run that ended before it was kept does so when resumed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kept_as: Vec<String>,
     /// SHA-256 of the resolved recipe: another recipe does not continue this run.
     pub recipe: String,
     /// SHA-256 of the tokenised training data.
     pub data: String,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// How far `weights.jsonl` and `tokens.jsonl` were; a resumed run cuts them back to that.

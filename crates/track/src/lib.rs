@@ -15,6 +15,7 @@ mod spool;
 mod tracker;
 mod tracking;
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use wmtp_base::{fs, redact, validate};
 use wmtp_run as run;
 #[cfg(feature = "mlflow")]
@@ -30,7 +31,11 @@ pub use tracker::{
 };
 pub use tracking::{TrackerSummary, Tracking, TrackingSummary};
 
-/// Milliseconds since 1970, as MLflow counts time.
+/// Milliseconds since 1970, as MLflow counts time. Any year will do: a clock that is wrong ends no run.
 fn now_millis() -> i64 {
-    jiff::Timestamp::now().as_millisecond()
+    let millis = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => millis(since),
+        Err(before) => -millis(before.duration()),
+    }
 }

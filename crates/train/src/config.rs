@@ -97,7 +97,7 @@ pub struct TrainConfig {
 /// Beyond any matrix of any model.
 const MOST_RANK: usize = 1 << 16;
 /// The order of every epoch's documents is drawn to count the steps.
-const MOST_EPOCHS: usize = 100_000;
+const MOST_EPOCHS: usize = 10_000;
 
 impl Default for TrainConfig {
     fn default() -> Self {
@@ -113,7 +113,7 @@ impl Default for TrainConfig {
             early_stopping: EarlyStoppingConfig::default(),
             checkpoint: CheckpointConfig::default(),
             validate_every: 0,
-            validate_documents: 2000,
+            validate_documents: 256,
             record: RecordConfig::default(),
         }
     }
@@ -129,7 +129,7 @@ impl Validate for TrainConfig {
         check.when(
             self.epochs > MOST_EPOCHS,
             "epochs",
-            "must be 100,000 or less; set train.steps for a longer run",
+            "must be 10,000 or less; set train.steps for a longer run",
         );
         check.when(
             self.pretrain.lr.is_some_and(|lr| !positive(lr)),

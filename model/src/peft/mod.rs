@@ -181,6 +181,8 @@ impl Adapter {
 
     fn check_shapes(&self, config: &LlamaConfig, problems: &mut Vec<String>) {
         let mut expected = Vec::new();
+        let most = config.largest_rank();
+        let mut misranked: BTreeMap<usize, Vec<String>> = BTreeMap::new();
         for TensorSpec { name, shape } in weights(config) {
             let Some(change) = self.changes.get(&name) else {
                 continue;
@@ -195,8 +197,9 @@ impl Adapter {
                         .to_owned(),
                 );
             }
-            if rank == 0 && change.a.is_some() {
-                problems.push(format!("`r` or `rank_pattern` gives `{module}` rank 0"));
+            if change.a.is_some() && !(1..=most).contains(&rank) {
+                misranked.entry(rank).or_default().push(module.to_owned());
+                continue;
             }
             let (a, b) = match name.as_str() {
                 EMBEDDING => ([rank, out], [width, rank]),
@@ -215,6 +218,16 @@ impl Adapter {
             }
             expect(&change.base, shape.clone());
             expect(&change.saved, shape.clone());
+        }
+        for (rank, modules) in misranked {
+            let more = match modules.len() {
+                0 | 1 => String::new(),
+                n => format!(" and {} more", n - 1),
+            };
+            problems.push(format!(
+                "`r` or `rank_pattern` gives `{}`{more} rank {rank}, it must be from 1 to {most}",
+                modules.first().map_or("", String::as_str)
+            ));
         }
         self.files.check(&expected, problems);
     }

@@ -15,11 +15,16 @@ use crate::{
 };
 use board::{Asked, Board};
 use ratatui::{
-    DefaultTerminal,
-    crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers},
+    DefaultTerminal, Terminal,
+    backend::CrosstermBackend,
+    crossterm::{
+        event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers},
+        execute,
+        terminal::{EnterAlternateScreen, enable_raw_mode},
+    },
 };
 use std::{
-    io,
+    io::{self, IsTerminal},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -30,6 +35,10 @@ use std::{
 
 /// Time between two drawings.
 const TICK: Duration = Duration::from_millis(200);
+/// Time between two looks for a key.
+const GLANCE: Duration = Duration::from_millis(20);
+/// Time that the end of the run waits for the last drawing: a terminal may take nothing any more.
+const LAST_DRAWING: Duration = Duration::from_secs(2);
 /// The exit code of a second Ctrl-C, as after the signal: 128 and the signal's number.
 const INTERRUPTED: i32 = 130;
 
@@ -83,17 +92,17 @@ impl Progress for Dashboard {
     fn open(&self, run: &str, what: &str, stop: &Stop) -> io::Result<()> {
         let board = Arc::new(Mutex::new(Board::new(run, what)));
         let over = Arc::new(AtomicBool::new(false));
-        // Also restores the terminal before the message of a panic is printed.
-        let terminal = ratatui::try_init()?;
+        let terminal = take_terminal().inspect_err(|_| restore())?;
         let screen = Screen {
             board: board.clone(),
             stop: stop.clone(),
             over: over.clone(),
+            has_keys: io::stdin().is_terminal(),
         };
         let thread = thread::Builder::new()
             .name("dashboard".into())
             .spawn(move || screen.run(terminal))
-            .inspect_err(|_| ratatui::restore())?;
+            .inspect_err(|_| restore())?;
         *lock(&self.0) = Some(Shown {
             board,
             over,
@@ -127,8 +136,11 @@ impl Progress for Dashboard {
         let Some(shown) = lock(&self.0).take() else { return };
         shown.over.store(true, Ordering::Relaxed);
         // A panic in the drawing was printed by its thread.
-        let _ = shown.thread.join();
-        ratatui::restore();
+        let until = Instant::now() + LAST_DRAWING;
+        while !shown.thread.is_finished() && Instant::now() < until {
+            thread::sleep(GLANCE);
+        }
+        restore();
         for warning in &shown.warnings {
             Lines.warning(warning);
         }
@@ -139,11 +151,33 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The terminal in raw mode, with a screen of the run's own; as it was before the message of a panic is printed.
+/// (ratatui's own start makes a panic of a terminal that is gone.)
+fn take_terminal() -> io::Result<DefaultTerminal> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        restore();
+        hook(panic);
+    }));
+    enable_raw_mode()?;
+    execute!(io::stdout(), EnterAlternateScreen)?;
+    Terminal::new(CrosstermBackend::new(io::stdout()))
+}
+
+/// The terminal as it was. One that is gone can't be restored, and nobody would see that.
+fn restore() {
+    if let Err(error) = ratatui::try_restore() {
+        tracing::debug!("the terminal can't be restored: {error}");
+    }
+}
+
 /// The thread's side.
 struct Screen {
     board: Arc<Mutex<Board>>,
     stop: Stop,
     over: Arc<AtomicBool>,
+    /// Keys come from standard input, and not from the process's terminal.
+    has_keys: bool,
 }
 
 impl Screen {
@@ -151,8 +185,12 @@ impl Screen {
         while !self.over.load(Ordering::Relaxed) {
             if let Err(error) = self.draw(&mut terminal).and_then(|()| self.keys(&mut terminal)) {
                 tracing::warn!("the dashboard can't be drawn: {error}");
-                return;
+                break;
             }
+        }
+        if terminal.show_cursor().is_err() {
+            // It would try again when dropped, and panic.
+            std::mem::forget(terminal);
         }
     }
 
@@ -166,14 +204,22 @@ impl Screen {
         Ok(())
     }
 
-    /// Handles keys until it is time to draw again.
+    /// Handles keys until it is time to draw again. The terminal is asked for before each look for a key, because the
+    /// look at one that was closed never ends.
     fn keys(&self, terminal: &mut DefaultTerminal) -> io::Result<()> {
         let until = Instant::now() + TICK;
-        while !self.over.load(Ordering::Relaxed) && event::poll(until.saturating_duration_since(Instant::now()))? {
+        while !self.over.load(Ordering::Relaxed) && Instant::now() < until {
+            if !io::stdout().is_terminal() || (self.has_keys && !io::stdin().is_terminal()) {
+                return Err(io::Error::other("the terminal was closed"));
+            }
+            if !event::poll(Duration::ZERO)? {
+                thread::sleep(GLANCE);
+                continue;
+            }
             match event::read()? {
                 Event::Key(key) if key.kind == KeyEventKind::Press => {
                     if is_interrupt(key) && self.stop.is_asked() {
-                        ratatui::restore();
+                        restore();
                         std::process::exit(INTERRUPTED);
                     }
                     if is_redraw(key) {

@@ -140,7 +140,7 @@ pub(super) struct EvalArgs {
     #[arg(long, value_name = "FILE")]
     pub save_samples: Option<PathBuf>,
     /// Where run directories are made (paths.runs).
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = crate::cli::common::Utf8Path)]
     output: Option<PathBuf>,
 }
 

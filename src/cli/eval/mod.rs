@@ -246,7 +246,7 @@ fn request(
 /// `eval-mbpp-` and the time; with a number where there is one of this second.
 fn new_directory(runs: &Path, name: &str) -> PathBuf {
     let name = eval::plain_name(name);
-    let name = format!("eval-{name}-{}", jiff::Zoned::now().strftime("%Y%m%d-%H%M%S"));
+    let name = format!("eval-{name}-{}", crate::clock::local().strftime("%Y%m%d-%H%M%S"));
     let plain = runs.join(&name);
     let numbered = (2..1000).map(|number| runs.join(format!("{name}-{number}")));
     std::iter::once(plain.clone())

@@ -27,7 +27,7 @@ pub struct HeadsArgs {
     #[arg(long, value_name = "N")]
     window: Option<usize>,
     /// Write the report with the reliability tables here, as JSON.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = crate::cli::common::Utf8Path)]
     output: Option<PathBuf>,
 }
 

@@ -16,7 +16,7 @@ pub struct StepsArgs {
     #[arg(long, value_name = "N")]
     step: Option<usize>,
     /// Where run directories are (paths.runs).
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = crate::cli::common::Utf8Path)]
     output: Option<PathBuf>,
     #[command(flatten)]
     settings: SettingsArgs,

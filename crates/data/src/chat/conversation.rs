@@ -13,6 +13,9 @@ use serde_json::Value;
 use std::ops::Range;
 use tokenizers::{Encoding, PostProcessor};
 
+/// Most messages of a conversation, times those of them whose turns are looked for: for each of these, all before
+/// it are rendered again. This many take some seconds.
+const MOST_TURNS: usize = 2_000_000;
 /// Most characters of a rendered text in an error.
 const SHOWN: usize = 400;
 
@@ -245,6 +248,13 @@ fn blocks(turns: &Turns<'_>, weights: &[Option<f32>]) -> Result<Vec<Trained>, St
 
 /// The turns of messages that are trained.
 fn by_messages(turns: &Turns<'_>, weights: &[Option<f32>]) -> Result<Vec<Trained>, String> {
+    let (messages, trained) = (weights.len(), weights.iter().flatten().count());
+    if messages.saturating_mul(trained) > MOST_TURNS {
+        return Err(format!(
+            "the conversation has {messages} messages, of which {trained} are trained: too many to find each in the \
+             text; divide it, or mark what is trained with `{{% generation %}}` in the template"
+        ));
+    }
     let mut ranges = Vec::new();
     for (index, (message, weight)) in turns.messages.iter().zip(weights).enumerate() {
         let Some(weight) = *weight else { continue };

@@ -2,7 +2,7 @@
 
 use super::{
     arguments::Given,
-    functions,
+    fuel, functions,
     interpreter::{Flow, Interpreter},
     methods,
     scope::{Scope, assign},
@@ -162,7 +162,7 @@ impl<'a> Interpreter<'a> {
                 None => self.fetch(&state)?,
             };
             let Some(item) = next else { break };
-            self.step()?;
+            fuel::steps(1)?;
             let mut progress = state.progress.borrow_mut();
             progress.index0 = rounds;
             progress.before = progress.current.replace(item.clone());
@@ -198,7 +198,7 @@ impl<'a> Interpreter<'a> {
             let Some(condition) = &each.filter_expr else {
                 return Ok(Some(item));
             };
-            self.step()?;
+            fuel::steps(1)?;
             let inner = Scope::new(Some(state.scope.clone()));
             assign(&each.target, item.clone(), &inner)?;
             if self.eval(condition, &inner)?.truth() {

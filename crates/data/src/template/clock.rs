@@ -1,7 +1,8 @@
 //! The date that `strftime_now` gives: one day, so that a training run repeats.
 
 use super::value::Fallible;
-use jiff::civil::Date;
+use jiff::{Timestamp, civil::Date, tz::TimeZone};
+use std::time::SystemTime;
 
 /// A day of the Gregorian calendar, of the years 1 to 9999.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,9 +12,11 @@ impl Clock {
     /// The first of January 1970.
     pub const EPOCH: Self = Self(jiff::civil::date(1970, 1, 1));
 
-    /// Today in this machine's time zone.
+    /// Today in this machine's time zone; 9999-12-31 at the latest, whatever the system's clock says.
     pub fn today() -> Self {
-        Self(jiff::Zoned::now().date())
+        // jiff's own `now` panics beyond the years that it knows.
+        let now = Timestamp::try_from(SystemTime::now()).unwrap_or(Timestamp::MAX);
+        Self(now.to_zoned(TimeZone::system()).date())
     }
 
     /// Reads `2026-07-26`.

@@ -2,7 +2,7 @@
 
 use super::{
     arguments::{Bound, Given, flag, needed, signature, some, whole},
-    format,
+    format, fuel,
     interpreter::Interpreter,
     methods, numbers, sequences, strings,
     text::{JsonStyle, bounded, escape, is_space, json, str_of},
@@ -26,6 +26,7 @@ const WIDEST: usize = 1 << 16;
 /// `value|name(…)`.
 pub fn apply(interpreter: &mut Interpreter<'_>, name: &str, value: Value, given: Given) -> Fallible<Value> {
     let parameters = signature(FILTERS, name).ok_or_else(|| format!("there is no filter `{name}`"))?;
+    fuel::read(value.bytes())?;
     match (name, parameters) {
         (_, "!") => Err(format!("the filter `{name}` is not supported")),
         ("format", _) => {
@@ -143,9 +144,9 @@ fn textual(name: &str, value: Value, [a, b, c, d]: Bound) -> Fallible<Value> {
             Value::int(words.filter(|word| !word.is_empty()).count())?
         }
         "urlencode" => url_encode(&value)?.into(),
-        "safe" => Value::Markup(str_of(&value)?.into()),
+        "safe" => Value::markup(&str_of(&value)?),
         "escape" | "e" if matches!(value, Value::Markup(_)) => value,
-        _ => Value::Markup(escape(&str_of(&value)?).into()),
+        _ => Value::markup(&escape(&str_of(&value)?)?),
     })
 }
 
@@ -179,7 +180,7 @@ fn indentation(width: &Option<Value>, default: i64, filter: &str) -> Fallible<St
 
 fn indent(text: &str, indentation: &str, first: bool, blank: bool) -> Fallible<String> {
     let text = format!("{text}\n");
-    let lines = strings::split_lines(&text, false);
+    let lines = strings::split_lines(&text, false)?;
     let bytes = indentation.len().checked_mul(lines.len());
     if bytes.is_none_or(|bytes| bytes > LARGEST_TEXT) {
         return Err(too_large());

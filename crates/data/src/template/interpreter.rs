@@ -1,7 +1,7 @@
 //! Runs a parsed template: minijinja's syntax tree with Python's values.
 
 use super::{
-    Clock, TemplateError, filters, functions, methods,
+    Clock, TemplateError, filters, fuel, functions, methods,
     operators::{binary, compare, comparison, slice, unsuited},
     scope::{Scope, assign},
     source::{GENERATION, PRINT, Source},
@@ -16,10 +16,11 @@ use minijinja::machinery::{
 use minijinja::value::ValueKind;
 use std::rc::Rc;
 
-/// Most statements and expressions that a rendering evaluates.
-const MOST_STEPS: usize = 20_000_000;
 /// Deepest nesting of calls, loops and expressions. Each level takes a few hundred bytes of stack.
 const DEEPEST: usize = 400;
+
+/// Bytes of a scope with a few names, about.
+const SCOPE: usize = 512;
 
 /// How a list of statements ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,7 +35,6 @@ pub struct Interpreter<'a> {
     source: &'a Source,
     /// What `strftime_now` gives.
     pub clock: &'a Clock,
-    steps: usize,
     depth: usize,
     pub line: usize,
     /// Where the text comes from.
@@ -51,7 +51,6 @@ impl<'a> Interpreter<'a> {
         Self {
             source,
             clock,
-            steps: 0,
             depth: 0,
             line: 1,
             trace: Trace::default(),
@@ -80,14 +79,6 @@ impl<'a> Interpreter<'a> {
         Ok(std::mem::take(&mut self.trace).rendered(out))
     }
 
-    pub fn step(&mut self) -> Fallible<()> {
-        self.steps += 1;
-        if self.steps > MOST_STEPS {
-            return Err(format!("the template takes more than {MOST_STEPS} steps"));
-        }
-        Ok(())
-    }
-
     pub fn deeper<T>(&mut self, run: impl FnOnce(&mut Self) -> Fallible<T>) -> Fallible<T> {
         if self.depth >= DEEPEST {
             return Err(format!("more than {DEEPEST} levels of nesting or calls"));
@@ -100,7 +91,7 @@ impl<'a> Interpreter<'a> {
 
     pub fn run(&mut self, body: &'a [Stmt<'a>], scope: &Rc<Scope>, out: &mut String) -> Fallible<Flow> {
         for statement in body {
-            self.step()?;
+            fuel::steps(1)?;
             let flow = self.deeper(|this| this.statement(statement, scope, out))?;
             if out.len() > LARGEST_TEXT {
                 return Err(format!("the text grew past {} MiB", LARGEST_TEXT >> 20));
@@ -120,12 +111,12 @@ impl<'a> Interpreter<'a> {
         let (span, unsupported) = match statement {
             Stmt::Template(template) => return self.run(&template.children, scope, out),
             Stmt::EmitRaw(text) => {
-                out.push_str(text.raw);
+                print(out, text.raw);
                 return Ok(Flow::On);
             }
             Stmt::EmitExpr(printed) => {
                 self.at(printed.span());
-                out.push_str(&str_of(&self.eval(&printed.expr, scope)?)?);
+                print(out, &str_of(&self.eval(&printed.expr, scope)?)?);
                 return Ok(Flow::On);
             }
             Stmt::ForLoop(each) => {
@@ -165,7 +156,7 @@ impl<'a> Interpreter<'a> {
                 let marks = matches!(&block.filter, Expr::Filter(filter) if filter.name == GENERATION);
                 let value = self.captured(&block.body, (!marks).then_some(&block.filter), scope)?;
                 let begin = out.len();
-                out.push_str(&str_of(&value)?);
+                print(out, &str_of(&value)?);
                 if marks {
                     self.trace.generation(begin..out.len());
                 }
@@ -182,6 +173,8 @@ impl<'a> Interpreter<'a> {
             }
             Stmt::Macro(definition) => {
                 scope.set(definition.name, self.closure(definition, Some(definition.name), scope));
+                // It keeps its scope to the end.
+                fuel::made(SCOPE);
                 self.scopes_of_macros.push(scope.clone());
                 return Ok(Flow::On);
             }
@@ -193,7 +186,7 @@ impl<'a> Interpreter<'a> {
                     .named
                     .push(("caller".into(), self.closure(&block.macro_decl, None, scope)));
                 let value = self.call(&function, given)?;
-                out.push_str(&str_of(&value)?);
+                print(out, &str_of(&value)?);
                 return Ok(Flow::On);
             }
             Stmt::Do(printed) => {
@@ -205,7 +198,7 @@ impl<'a> Interpreter<'a> {
                     return Err("`print` takes values only".into());
                 }
                 for value in given.positional {
-                    out.push_str(&str_of(&value)?);
+                    print(out, &str_of(&value)?);
                 }
                 return Ok(Flow::On);
             }
@@ -263,7 +256,7 @@ impl<'a> Interpreter<'a> {
     }
 
     pub fn eval(&mut self, expr: &'a Expr<'a>, scope: &Rc<Scope>) -> Fallible<Value> {
-        self.step()?;
+        fuel::steps(1)?;
         let value = self.deeper(|this| this.expression(expr, scope))?;
         if value.depth() > DEEPEST_VALUE {
             return Err(format!("a value of more than {DEEPEST_VALUE} levels"));
@@ -441,6 +434,11 @@ impl<'a> Interpreter<'a> {
             ))),
         }
     }
+}
+
+fn print(out: &mut String, text: &str) {
+    fuel::made(text.len());
+    out.push_str(text);
 }
 
 /// The place of a part of the template in a list, at whose end it is put if it is new.

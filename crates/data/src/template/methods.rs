@@ -2,8 +2,8 @@
 
 use super::{
     arguments::{Bound, Given, flag, needed, signature},
-    format,
-    strings::{cased, expand_tabs, is, padded, replace, split_lines, split_space, strip},
+    format, fuel,
+    strings::{cased, expand_tabs, few_parts, is, padded, replace, split_lines, split_space, strip},
     text::bounded,
     value::{Fallible, Items, LARGEST_TEXT, Value, find, hashable},
 };
@@ -65,6 +65,7 @@ pub fn unknown_here(value: &Value, name: &str) -> bool {
 
 /// Calls a method.
 pub fn call(value: &Value, name: &str, given: Given) -> Fallible<Value> {
+    fuel::read(value.bytes())?;
     let parameters = match parameters(value, name) {
         None | Some("!" | "?") => return Err(format!("the method `{}.{name}` is not supported", value.kind())),
         Some(parameters) => parameters,
@@ -163,8 +164,11 @@ fn str_method(s: &str, name: &str, [a, b, c, _]: Bound) -> Fallible<Value> {
         "split" | "rsplit" => {
             let most = number(&b, name)?.and_then(|most| usize::try_from(most).ok());
             list(match (&a, name, most) {
-                (None | Some(Value::None), ..) => split_space(s, most, name == "rsplit"),
-                (_, _, None) => s.split(separator()?).collect(),
+                (None | Some(Value::None), ..) => split_space(s, most, name == "rsplit")?,
+                (_, _, None) => {
+                    few_parts(s.matches(separator()?).count())?;
+                    s.split(separator()?).collect()
+                }
                 (_, "split", Some(most)) => s.splitn(most + 1, separator()?).collect(),
                 (_, _, Some(most)) => {
                     let mut parts: Vec<&str> = s.rsplitn(most + 1, separator()?).collect();
@@ -173,7 +177,7 @@ fn str_method(s: &str, name: &str, [a, b, c, _]: Bound) -> Fallible<Value> {
                 }
             })
         }
-        "splitlines" => list(split_lines(s, flag(&a))),
+        "splitlines" => list(split_lines(s, flag(&a))?),
         "startswith" | "endswith" => {
             let window = window()?.map(|(part, _)| part);
             let affixes = match &a {

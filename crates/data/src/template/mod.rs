@@ -15,7 +15,7 @@
 //! `pprint`, `random`, `striptags`, `urlize`, `wordwrap` and `xmlattr`, whole numbers of more than 64
 //! bits, methods of texts outside ASCII where Unicode's classes are not certain.
 //!
-//! Work is bounded: steps, nesting, the length of texts and lists.
+//! Work and memory are bounded: steps, nesting, the length of texts and lists, and what is made in all (`fuel`).
 //!
 //! The semantics are those of Jinja (Pallets) and CPython; `tests/fixtures/chat/make.py` writes the
 //! expected texts with the two of them.
@@ -25,6 +25,7 @@ mod calls;
 mod clock;
 mod filters;
 mod format;
+mod fuel;
 mod functions;
 mod interpreter;
 mod methods;
@@ -103,10 +104,12 @@ impl<'s> Template<'s> {
         names: &serde_json::Map<String, serde_json::Value>,
         clock: &Clock,
     ) -> Result<Rendered, TemplateError> {
+        let fuel = fuel::Rendering::prepare();
         let mut values = Vec::with_capacity(names.len());
         for (name, value) in names {
             values.push((name.clone(), from_json(value)?));
         }
+        fuel.begin();
         interpreter::Interpreter::new(self.source, clock).render(&self.tree, values)
     }
 }

@@ -1,7 +1,7 @@
 //! Operators: comparisons, arithmetic, slices.
 
 use super::{
-    format,
+    format, fuel,
     text::{bounded, slice_indices},
     value::{Fallible, LARGEST_LIST, LARGEST_TEXT, Value, too_large},
 };
@@ -50,11 +50,15 @@ pub fn unsuited(operator: &str, value: &Value) -> String {
 /// `value[start:stop:step]`.
 pub fn slice(value: &Value, bounds: [Option<i64>; 3]) -> Fallible<Value> {
     let taken = |items: &[Value]| -> Fallible<Vec<Value>> {
+        fuel::made(size_of_val(items));
+        fuel::steps(1)?;
         let indices = slice_indices(items.len(), bounds)?;
         Ok(indices.into_iter().filter_map(|i| items.get(i).cloned()).collect())
     };
     Ok(match value {
         Value::Str(text) => {
+            fuel::made(text.len() * (size_of::<char>() + size_of::<usize>()));
+            fuel::steps(1)?;
             let chars: Vec<char> = text.chars().collect();
             let indices = slice_indices(chars.len(), bounds)?;
             indices
@@ -72,6 +76,7 @@ pub fn slice(value: &Value, bounds: [Option<i64>; 3]) -> Fallible<Value> {
 
 /// An arithmetic operation; also what `+`, `*` and `%` do with texts and lists.
 pub fn binary(operator: BinOpKind, left: &Value, right: &Value) -> Fallible<Value> {
+    fuel::steps(1)?;
     use BinOpKind::{Add, Div, FloorDiv, Mul, Pow, Rem, Sub};
     if let (Rem, Value::Str(template)) = (operator, left) {
         return format::percent(template, right).map(Value::from);

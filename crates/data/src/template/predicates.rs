@@ -2,7 +2,7 @@
 
 use super::{
     arguments::{Given, signature},
-    filters,
+    filters, fuel,
     operators::{binary, compare},
     strings,
     text::str_of,
@@ -20,6 +20,7 @@ const TESTS: &str = "!=(other) <(other) <=(other) ==(other) >(other) >=(other) b
 /// `value is name(…)`.
 pub fn test(name: &str, value: &Value, given: Given) -> Fallible<bool> {
     let parameters = signature(TESTS, name).ok_or_else(|| format!("there is no test `{name}`"))?;
+    fuel::read(value.bytes())?;
     let other = match given.bind(name, parameters)? {
         [Some(other), ..] => other,
         _ if parameters.is_empty() => Value::None,

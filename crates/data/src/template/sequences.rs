@@ -29,8 +29,18 @@ pub fn apply(name: &str, value: Value, [count, fill, ..]: Bound) -> Fallible<Val
         ("length" | "count", _) => Value::int(value.length()?)?,
         ("list", _) => Value::list(value.elements_of()?),
         ("first", Value::Iter(items)) => items.borrow_mut().pop_front().unwrap_or_else(absent),
-        ("first", _) => value.elements_of()?.into_iter().next().unwrap_or_else(absent),
         ("last", Value::Iter(_)) => return Err("`last` of a generator is not possible; add `|list`".into()),
+        ("first", _) if value.elements().is_some() => value
+            .elements()
+            .and_then(<[Value]>::first)
+            .cloned()
+            .unwrap_or_else(absent),
+        ("first", _) => value.elements_of()?.into_iter().next().unwrap_or_else(absent),
+        ("last", _) if value.elements().is_some() => value
+            .elements()
+            .and_then(<[Value]>::last)
+            .cloned()
+            .unwrap_or_else(absent),
         ("last", _) => value.elements_of()?.pop().unwrap_or_else(absent),
         ("items", Value::Undefined(_)) => Value::iter(Vec::new()),
         ("items", Value::Dict(_)) => Value::iter(methods::call(&value, name, Given::default())?.elements_of()?),

@@ -20,6 +20,8 @@ const WHITESPACE: WhitespaceConfig = WhitespaceConfig {
 /// Most tokens of a tag, `elif`s of a template, and `not`s or minuses in a row. The parser bounds the nesting
 /// of brackets and blocks, but recurses without bounds on these.
 const MOST_TOKENS: usize = 2000;
+/// Largest template; the longest published ones have some 20 kB.
+const MOST_BYTES: usize = 1 << 20;
 const MOST_ELIFS: usize = 250;
 const MOST_SIGNS: usize = 50;
 
@@ -40,6 +42,12 @@ impl Source {
     /// # Errors
     /// What no tokens can be made of, and what minijinja and jinja2 take for different tokens.
     pub fn read(template: &str) -> Result<Self, TemplateError> {
+        if template.len() > MOST_BYTES {
+            return Err(TemplateError {
+                line: 1,
+                problem: format!("the template has more than {} MiB", MOST_BYTES >> 20),
+            });
+        }
         let text = template.replace("\r\n", "\n").replace('\r', "\n");
         raw_blocks(&text)?;
         let mut read = Self {

@@ -3,7 +3,7 @@
 use super::{
     arguments::needed,
     text::{bounded, is_space},
-    value::{Fallible, LARGEST_TEXT, Value},
+    value::{Fallible, LARGEST_LIST, LARGEST_TEXT, Value, too_large},
 };
 
 /// `strip`, `lstrip` and `rstrip`.
@@ -20,9 +20,18 @@ pub fn strip<'t>(text: &'t str, method: &str, chars: &Option<Value>) -> Fallible
     })
 }
 
-pub fn split_space(text: &str, most: Option<usize>, from_right: bool) -> Vec<&str> {
+/// Fails where a text has more parts than a list may have elements.
+pub fn few_parts(separators: usize) -> Fallible<()> {
+    if separators >= LARGEST_LIST {
+        return Err(too_large());
+    }
+    Ok(())
+}
+
+pub fn split_space(text: &str, most: Option<usize>, from_right: bool) -> Fallible<Vec<&str>> {
+    few_parts(text.chars().filter(|c| is_space(*c)).count())?;
     let Some(most) = most else {
-        return text.split(is_space).filter(|part| !part.is_empty()).collect();
+        return Ok(text.split(is_space).filter(|part| !part.is_empty()).collect());
     };
     let mut parts = Vec::new();
     if from_right {
@@ -44,7 +53,7 @@ pub fn split_space(text: &str, most: Option<usize>, from_right: bool) -> Vec<&st
             parts.push(rest);
         }
         parts.reverse();
-        return parts;
+        return Ok(parts);
     }
     let mut rest = text.trim_start_matches(is_space);
     while !rest.is_empty() {
@@ -57,11 +66,11 @@ pub fn split_space(text: &str, most: Option<usize>, from_right: bool) -> Vec<&st
         parts.push(part);
         rest = tail.trim_start_matches(is_space);
     }
-    parts
+    Ok(parts)
 }
 
 /// `splitlines`.
-pub fn split_lines(text: &str, keep: bool) -> Vec<&str> {
+pub fn split_lines(text: &str, keep: bool) -> Fallible<Vec<&str>> {
     let mut lines = Vec::new();
     let mut rest = text;
     let ends = |c: char| {
@@ -70,6 +79,7 @@ pub fn split_lines(text: &str, keep: bool) -> Vec<&str> {
             '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}'
         )
     };
+    few_parts(text.chars().filter(|c| ends(*c)).count())?;
     while let Some((at, end)) = rest.char_indices().find(|(_, c)| ends(*c)) {
         let width = if rest.get(at..).is_some_and(|rest| rest.starts_with("\r\n")) {
             2
@@ -82,7 +92,7 @@ pub fn split_lines(text: &str, keep: bool) -> Vec<&str> {
     if !rest.is_empty() {
         lines.push(rest);
     }
-    lines
+    Ok(lines)
 }
 
 /// `replace`, at most `count` times.
@@ -94,7 +104,7 @@ pub fn replace(text: &str, old: &str, new: &str, count: Option<usize>) -> Fallib
     };
     let times = times.min(count.unwrap_or(usize::MAX));
     if new.len().checked_mul(times).is_none_or(|bytes| bytes > LARGEST_TEXT) {
-        return Err(super::value::too_large());
+        return Err(too_large());
     }
     Ok(text.replacen(old, new, times))
 }
@@ -168,7 +178,7 @@ pub fn padded(text: &str, method: &str, width: i64, fill: Option<Value>) -> Fall
     let length = text.chars().count();
     let width = usize::try_from(width).unwrap_or(0);
     if width > LARGEST_TEXT / 4 {
-        return Err(super::value::too_large());
+        return Err(too_large());
     }
     let room = width.saturating_sub(length);
     let fill = fill.to_string();
@@ -190,7 +200,7 @@ pub fn padded(text: &str, method: &str, width: i64, fill: Option<Value>) -> Fall
 pub fn expand_tabs(text: &str, size: i64) -> Fallible<String> {
     let size = usize::try_from(size).unwrap_or(0);
     if size > 1 << 10 {
-        return Err(super::value::too_large());
+        return Err(too_large());
     }
     let mut out = String::new();
     let mut column = 0;

@@ -1,6 +1,9 @@
 //! Values as text: Python's `str`, `repr` and `json.dumps`.
 
-use super::value::{Fallible, LARGEST_TEXT, Value, range_length};
+use super::{
+    fuel,
+    value::{Fallible, LARGEST_TEXT, Value, range_length, too_large},
+};
 
 /// `str.isspace` of a character, which is also what `\s` matches in Python.
 pub fn is_space(c: char) -> bool {
@@ -32,6 +35,7 @@ pub fn repr(value: &Value) -> Fallible<String> {
 }
 
 fn write_repr(value: &Value, out: &mut String, depth: usize) -> Fallible<()> {
+    fuel::steps(1)?;
     if depth > 100 || out.len() > LARGEST_TEXT {
         return Err("the value is too large to print".into());
     }
@@ -52,10 +56,10 @@ fn write_repr(value: &Value, out: &mut String, depth: usize) -> Fallible<()> {
         Value::Bool(yes) => out.push_str(if *yes { "True" } else { "False" }),
         Value::Int(number) => out.push_str(&number.to_string()),
         Value::Float(number) => out.push_str(&float(*number)),
-        Value::Str(text) => write_quoted(text, out),
+        Value::Str(text) => write_quoted(text, out)?,
         Value::Markup(text) => {
             out.push_str("Markup(");
-            write_quoted(text, out);
+            write_quoted(text, out)?;
             out.push(')');
         }
         Value::List(items) => sequence("[", items, "]")?,
@@ -80,7 +84,7 @@ fn write_repr(value: &Value, out: &mut String, depth: usize) -> Fallible<()> {
         Value::Macro(closure) => {
             out.push_str("<Macro ");
             match &closure.name {
-                Some(name) => write_quoted(name, out),
+                Some(name) => write_quoted(name, out)?,
                 None => out.push_str("anonymous"),
             }
             out.push('>');
@@ -96,7 +100,8 @@ fn write_repr(value: &Value, out: &mut String, depth: usize) -> Fallible<()> {
 }
 
 /// `repr` of a text.
-fn write_quoted(text: &str, out: &mut String) {
+fn write_quoted(text: &str, out: &mut String) -> Fallible<()> {
+    fuel::read(text.len())?;
     let quote = if text.contains('\'') && !text.contains('"') {
         '"'
     } else {
@@ -104,6 +109,9 @@ fn write_quoted(text: &str, out: &mut String) {
     };
     out.push(quote);
     for c in text.chars() {
+        if out.len() > LARGEST_TEXT {
+            return Err(too_large());
+        }
         match c {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
@@ -126,6 +134,7 @@ fn write_quoted(text: &str, out: &mut String) {
         }
     }
     out.push(quote);
+    Ok(())
 }
 
 /// Python's `str.isprintable` of a character outside ASCII: `escape_debug` uses the same categories
@@ -173,6 +182,7 @@ pub fn json(value: &Value, style: &JsonStyle) -> Fallible<String> {
 }
 
 fn write_json(value: &Value, style: &JsonStyle, depth: usize, out: &mut String) -> Fallible<()> {
+    fuel::steps(1)?;
     if depth > 100 || out.len() > LARGEST_TEXT {
         return Err("the value is too large for JSON".into());
     }
@@ -254,6 +264,12 @@ fn json_float(number: f64) -> String {
 }
 
 fn write_json_text(text: &str, ensure_ascii: bool, out: &mut String) -> Fallible<()> {
+    fuel::read(text.len())?;
+    // Six bytes for a control character are the most.
+    let escaped = text.bytes().filter(|byte| *byte < b' ').count();
+    if out.len() + text.len() + 5 * escaped > LARGEST_TEXT {
+        return Err(too_large());
+    }
     let quoted = serde_json::to_string(text).map_err(|error| error.to_string())?;
     for c in quoted.chars() {
         if c.is_ascii() || !ensure_ascii {
@@ -266,9 +282,14 @@ fn write_json_text(text: &str, ensure_ascii: bool, out: &mut String) -> Fallible
 }
 
 /// `escape`: the characters that HTML gives a meaning.
-pub fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> Fallible<String> {
+    fuel::read(text.len())?;
+    let escaped = text.bytes().filter(|byte| b"&<>'\"".contains(byte)).count();
+    if text.len() + 4 * escaped > LARGEST_TEXT {
+        return Err(too_large());
+    }
     let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    text.replace('\'', "&#39;").replace('"', "&#34;")
+    Ok(text.replace('\'', "&#39;").replace('"', "&#34;"))
 }
 
 /// A slice with Python's bounds: the indices that it takes, in order.

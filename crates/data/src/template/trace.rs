@@ -5,7 +5,10 @@
 //! loop over `messages` or over a slice or selection of it; the values stay the same ones, so that a
 //! message is recognised by identity and never by its content.
 
-use super::value::{Items, Value};
+use super::{
+    fuel,
+    value::{Items, Value},
+};
 use std::{ops::Range, rc::Rc};
 
 /// A part of a rendered text.
@@ -85,6 +88,7 @@ impl Trace {
         if self.message != message {
             self.message = message;
             if self.buffers == 0 {
+                fuel::made(size_of::<(usize, Option<usize>)>());
                 self.changes.push((at, message));
             }
         }
@@ -103,6 +107,7 @@ impl Trace {
     /// A `{% generation %}` block wrote this range of the text.
     pub fn generation(&mut self, range: Range<usize>) {
         self.misplaced |= self.buffers > 0;
+        fuel::made(size_of::<Part>());
         self.generated.push(Part {
             range,
             message: self.message,

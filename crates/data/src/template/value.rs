@@ -1,6 +1,6 @@
 //! Values as a template sees them: Python's, immutable.
 
-use super::scope::Scope;
+use super::{fuel, scope::Scope};
 use std::{cell::RefCell, collections::VecDeque, rc::Rc};
 
 pub type Name = Rc<str>;
@@ -8,8 +8,8 @@ pub type Name = Rc<str>;
 /// What went wrong, without its place.
 pub type Fallible<T> = Result<T, String>;
 
-/// Most characters of a text and most elements of a list that a template may make.
-pub const LARGEST_TEXT: usize = 64 << 20;
+/// Most bytes of a text and most elements of a list that a template may make.
+pub const LARGEST_TEXT: usize = 16 << 20;
 pub const LARGEST_LIST: usize = 1 << 20;
 
 /// Names and values of a namespace, in the order of insertion.
@@ -51,6 +51,9 @@ pub enum Value {
 /// Deepest nesting of a value: printing, comparing and dropping one take stack for every level.
 pub const DEEPEST_VALUE: usize = 200;
 
+/// Bytes of a value in addition to its text or elements, about.
+const HEADER: usize = 48;
+
 /// Elements of a container, and how deep it is nested.
 pub struct Items<T> {
     items: Vec<T>,
@@ -59,6 +62,7 @@ pub struct Items<T> {
 
 impl<T: Depth> Items<T> {
     pub fn new(items: Vec<T>) -> Rc<Self> {
+        fuel::made(HEADER + std::mem::size_of_val(items.as_slice()));
         let depth = 1 + items.iter().map(T::depth).max().unwrap_or(0);
         Rc::new(Self { items, depth })
     }
@@ -134,13 +138,14 @@ pub struct Progress {
 
 impl From<&str> for Value {
     fn from(text: &str) -> Self {
+        fuel::made(HEADER + text.len());
         Self::Str(text.into())
     }
 }
 
 impl From<String> for Value {
     fn from(text: String) -> Self {
-        Self::Str(text.into())
+        Self::from(text.as_str())
     }
 }
 
@@ -157,7 +162,14 @@ impl Value {
         Self::Dict(Items::new(pairs))
     }
 
+    /// `markupsafe.Markup`.
+    pub fn markup(text: &str) -> Self {
+        fuel::made(HEADER + text.len());
+        Self::Markup(text.into())
+    }
+
     pub fn iter(items: Vec<Self>) -> Self {
+        fuel::made(HEADER + std::mem::size_of_val(items.as_slice()));
         Self::Iter(Rc::new(RefCell::new(items.into())))
     }
 
@@ -246,7 +258,10 @@ impl Value {
     pub fn length(&self) -> Fallible<usize> {
         Ok(match self {
             Self::Undefined(_) => 0,
-            Self::Str(text) | Self::Markup(text) => text.chars().count(),
+            Self::Str(text) | Self::Markup(text) => {
+                fuel::read(text.len())?;
+                text.chars().count()
+            }
             Self::List(items) | Self::Tuple(items) | Self::Group(items) | Self::View(_, items) => items.len(),
             Self::Dict(pairs) => pairs.len(),
             Self::Range(..) => range_length(self),
@@ -256,6 +271,14 @@ impl Value {
 
     /// All elements that a loop over it sees. An iterator is used up.
     pub fn elements_of(&self) -> Fallible<Vec<Self>> {
+        let count = match self {
+            Self::List(items) | Self::Tuple(items) | Self::Group(items) | Self::View(_, items) => items.len(),
+            Self::Dict(pairs) => pairs.len(),
+            Self::Range(..) => range_length(self),
+            _ => 0,
+        };
+        fuel::made(count * std::mem::size_of::<Self>());
+        fuel::steps(1)?;
         Ok(match self {
             Self::Undefined(_) => Vec::new(),
             Self::Str(text) | Self::Markup(text) => {
@@ -276,6 +299,7 @@ impl Value {
 
     /// `self == other`.
     pub fn equals(&self, other: &Self) -> Fallible<bool> {
+        fuel::steps(1)?;
         if let (Some(a), Some(b)) = (self.as_int(), other.as_int()) {
             return Ok(a == b);
         }
@@ -284,7 +308,10 @@ impl Value {
         }
         Ok(match (self, other) {
             (Self::Undefined(_), Self::Undefined(_)) | (Self::None, Self::None) => true,
-            (Self::Str(a) | Self::Markup(a), Self::Str(b) | Self::Markup(b)) => a == b,
+            (Self::Str(a) | Self::Markup(a), Self::Str(b) | Self::Markup(b)) => {
+                fuel::read(if a.len() == b.len() { a.len() } else { 0 })?;
+                a == b
+            }
             (Self::List(a), Self::List(b)) | (Self::Tuple(a) | Self::Group(a), Self::Tuple(b) | Self::Group(b)) => {
                 same_elements(a, b)?
             }
@@ -314,6 +341,7 @@ impl Value {
 
     /// The order of two values.
     pub fn compare(&self, other: &Self) -> Fallible<Option<std::cmp::Ordering>> {
+        fuel::steps(1)?;
         if let (Some(a), Some(b)) = (self.as_int(), other.as_int()) {
             return Ok(Some(a.cmp(&b)));
         }
@@ -321,7 +349,10 @@ impl Value {
             return Ok(a.partial_cmp(&b));
         }
         match (self, other) {
-            (Self::Str(a) | Self::Markup(a), Self::Str(b) | Self::Markup(b)) => Ok(Some(a.cmp(b))),
+            (Self::Str(a) | Self::Markup(a), Self::Str(b) | Self::Markup(b)) => {
+                fuel::read(a.len().min(b.len()))?;
+                Ok(Some(a.cmp(b)))
+            }
             (Self::List(a), Self::List(b)) | (Self::Tuple(a) | Self::Group(a), Self::Tuple(b) | Self::Group(b)) => {
                 for (a, b) in a.iter().zip(b.iter()) {
                     if !a.equals(b)? {
@@ -339,7 +370,10 @@ impl Value {
     pub fn contains(&self, needle: &Self) -> Fallible<bool> {
         match self {
             Self::Str(text) | Self::Markup(text) => match needle {
-                Self::Str(part) | Self::Markup(part) => Ok(text.contains(&**part)),
+                Self::Str(part) | Self::Markup(part) => {
+                    fuel::read(text.len())?;
+                    Ok(text.contains(&**part))
+                }
                 Self::Undefined(why) => Err(why.to_string()),
                 _ => Err(format!("`in` of a text needs a text, not `{}`", needle.kind())),
             },
@@ -367,6 +401,7 @@ impl Value {
         };
         Ok(match self {
             Self::Str(text) => {
+                fuel::read(text.len())?;
                 place(text.chars().count()).and_then(|at| text.chars().nth(at).map(|c| Self::from(c.to_string())))
             }
             Self::List(items) | Self::Tuple(items) | Self::Group(items) => {
@@ -378,6 +413,20 @@ impl Value {
             Self::Markup(_) => return Err("subscripts of marked-up text are not supported".into()),
             _ => None,
         })
+    }
+}
+
+impl Value {
+    /// Bytes that reading it takes: those of a text, or of a container's own elements.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Str(text) | Self::Markup(text) => text.len(),
+            Self::List(items) | Self::Tuple(items) | Self::Group(items) | Self::View(_, items) => {
+                std::mem::size_of_val(items.as_slice())
+            }
+            Self::Dict(pairs) => std::mem::size_of_val(pairs.as_slice()),
+            _ => 0,
+        }
     }
 }
 

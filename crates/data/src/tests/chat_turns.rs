@@ -49,6 +49,17 @@ fn problem(template: &str, given: &Value) -> String {
     conversation(&chatml(template), given).unwrap_err().to_string()
 }
 
+/// Each turn is found by rendering all messages before it.
+#[test]
+fn a_conversation_of_thousands_of_turns_is_refused() {
+    let given = talk(&["x"; 2002]);
+    let said = problem(CHATML, &given);
+    assert!(said.contains("has 2002 messages, of which 1001 are trained"), "{said}");
+    let blocks = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}";
+    let said = conversation(&chatml(blocks), &given).map_or_else(|error| error.to_string(), |_| String::new());
+    assert!(!said.contains("too many to find"), "{said}");
+}
+
 #[test]
 fn the_header_is_not_trained_and_the_end_of_a_turn_is() {
     let found = conversation(&chatml(CHATML), &talk(&["a", "one", "b", "two"])).unwrap();

@@ -8,4 +8,5 @@ mod labels;
 mod leak;
 mod packing;
 mod sentencepiece;
+mod template_bounds;
 mod tokens;

@@ -5,7 +5,7 @@
 //!
 //! Source: `TokenizersBackend.__init__` of transformers 5.24.
 
-use super::class::Class;
+use super::{bounds::check_length, class::Class};
 use serde_json::Value;
 use tokenizers::AddedToken;
 
@@ -67,6 +67,12 @@ pub(super) fn added_tokens(config: &Value) -> Vec<AddedToken> {
     tokens.collect()
 }
 
+/// That no token which the configuration adds or names is too long.
+pub(super) fn check_lengths(config: &Value) -> Result<(), String> {
+    let tokens = added_tokens(config).into_iter().chain(named_tokens(config, None));
+    tokens.map(|token| token.content.len()).try_for_each(check_length)
+}
+
 /// Special tokens that the configuration or the class names.
 pub(super) fn named_tokens(config: &Value, class: Option<Class>) -> Vec<AddedToken> {
     let mut tokens: Vec<&str> = NAMED.iter().filter_map(|name| text(&config[*name])).collect();
@@ -104,4 +110,25 @@ pub(super) fn add(inner: &mut tokenizers::Tokenizer, config: &Value, class: Opti
         .filter(|token| known.values().all(|known| known.content != token.content))
         .collect();
     inner.add_tokens(&missing);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_special_token_of_thousands_of_bytes_is_refused() {
+        let long = "x".repeat(4097);
+        for config in [
+            json!({"bos_token": long}),
+            json!({"eos_token": {"content": long}}),
+            json!({"additional_special_tokens": ["a", long]}),
+            json!({"added_tokens_decoder": {"7": {"content": long}}}),
+        ] {
+            let error = check_lengths(&config).unwrap_err();
+            assert!(error.starts_with("a special token has 4097 bytes"), "{error}");
+        }
+        check_lengths(&json!({"bos_token": "x".repeat(4096), "chat_template": long})).unwrap();
+    }
 }

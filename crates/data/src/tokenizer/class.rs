@@ -9,6 +9,7 @@
 //! Source: `models/{llama,code_llama,gpt2}/tokenization_*.py` and `models/auto/tokenization_auto.py` of
 //! transformers 5.24. Only for models of the Llama type; others are read as the file says.
 
+use super::bounds;
 use serde_json::{Value, json};
 
 /// A class that is built anew.
@@ -109,6 +110,7 @@ pub(super) fn read(
 ) -> Result<(tokenizers::Tokenizer, Option<Class>), String> {
     let foreign = |e: String| format!("`tokenizer.json` is not a tokenizer of the `tokenizers` library: {e}");
     let mut tree: Value = serde_json::from_str(text).map_err(|e| foreign(e.to_string()))?;
+    bounds::check(&tree)?;
     let class = Class::of(&tree, config, model);
     let inner = match class {
         None => tokenizers::Tokenizer::from_bytes(text),

@@ -5,6 +5,7 @@
 //! configuration adds in `added.rs`, model files in `sentencepiece`.
 
 mod added;
+mod bounds;
 mod class;
 mod fingerprint;
 mod sentencepiece;
@@ -168,6 +169,7 @@ impl Tokenizer {
         };
         let mut config = json(TOKENIZER_CONFIG)?;
         let recorded = Choice::recorded(&config).map_err(wrong)?;
+        added::check_lengths(&config).map_err(wrong)?;
         let declared = (config["add_bos_token"].as_bool(), config["add_eos_token"].as_bool());
         let (mut inner, class) = match &pieces {
             None => class::read(file(TOKENIZER).unwrap_or_default(), &config, &json(MODEL_CONFIG)?).map_err(wrong)?,

@@ -28,6 +28,9 @@ pub struct CriticConfig {
     pub epochs: usize,
     /// Labelled solutions to learn from at most, whole problems drawn from the seed (0: all).
     pub max_solutions: usize,
+    /// About this many of the held-out labelled solutions are ordered in an evaluation of the value head, where there
+    /// are more: whole problems, spread evenly over them; all if 0.
+    pub validate_solutions: usize,
     /// Stage 1: maximum number of optimizer steps (0: no limit).
     pub max_steps: usize,
     /// Stage 1: held-out evaluations (two an epoch) without a better order of right and wrong solutions
@@ -55,6 +58,7 @@ impl Default for CriticConfig {
             value: ValueUse::Frozen,
             epochs: 1,
             max_solutions: 0,
+            validate_solutions: 2000,
             max_steps: 0,
             patience: 0,
             batch: 16,
@@ -126,6 +130,9 @@ pub enum ValueUse {
     Joint,
 }
 
+/// Passes over the labelled solutions.
+const MOST_EPOCHS: usize = 10_000;
+
 impl Validate for CriticConfig {
     fn check(&self, check: &mut Check) {
         check.when(!in_unit(self.gamma), "gamma", "must be from 0 to 1");
@@ -139,6 +146,11 @@ impl Validate for CriticConfig {
             self.epochs == 0 && self.max_steps == 0 && blank(self.value_head.as_deref()),
             "epochs",
             "must be 1 or more, or name a finished value head with value_head",
+        );
+        check.when(
+            self.epochs > MOST_EPOCHS,
+            "epochs",
+            "must be 10,000 or less: the order of every epoch's problems is drawn to count the steps",
         );
         check.when(self.batch == 0, "batch", "must be 1 or more");
         check.when(!positive(self.lr), "lr", "must be above 0");

@@ -150,6 +150,9 @@ fn fetch(
     Ok(())
 }
 
+/// Bytes of an object that a listing may state: each of its parts is written down before it is fetched.
+const MOST_BYTES: u64 = 1 << 44;
+
 /// One download.
 struct Job<'a> {
     object: &'a Object,
@@ -175,6 +178,11 @@ impl<'a> Job<'a> {
         };
         let data = job.data();
         let prepare = || -> io::Result<File> {
+            if let Some(size) = object.size.filter(|size| *size > MOST_BYTES) {
+                return Err(io::Error::other(format!(
+                    "its server says that it has {size} bytes, which no file has"
+                )));
+            }
             let file = OpenOptions::new()
                 .create(true)
                 .truncate(false)
@@ -400,5 +408,33 @@ impl Write for Hasher<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_that_no_file_has_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let of_size = |size: u64| Object {
+            name: "train.jsonl".into(),
+            path: "p".into(),
+            size: Some(size),
+            sha256: None,
+            etag: None,
+        };
+        for size in [(1 << 44) + 1, i64::MAX as u64, u64::MAX] {
+            let object = of_size(size);
+            let opened = Job::open(dir.path().join("job"), "k", &object, "about".into());
+            let error = opened.err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(error.contains(&format!("says that it has {size} bytes")), "{error}");
+        }
+        let object = of_size(5);
+        let job = Job::open(dir.path().join("job"), "k", &object, "about".into())
+            .ok()
+            .unwrap();
+        assert_eq!(job.missing, [(0, Some(0..5))]);
     }
 }

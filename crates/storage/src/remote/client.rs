@@ -1,14 +1,25 @@
 //! A connection to a server, as all sources share it: layers, waiting, and errors in sentences.
 
-use super::Broken;
+use super::{
+    Broken, NO_END, WEB_PAGE,
+    transport::{Bounded, Pages},
+};
 use crate::{StorageConfig, StorageError};
 use backon::{BlockingRetryable, ExponentialBuilder};
 use opendal::{
-    ErrorKind, Operator, blocking,
+    ErrorKind, HttpTransporter, OperationContext, Operator, blocking,
     layers::{RetryEvent, RetryLayer, TimeoutLayer},
     options::ReaderOptions,
 };
-use std::{future::Future, ops::Range, sync::OnceLock, time::Duration};
+use std::{
+    future::Future,
+    ops::Range,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 /// The longest wait before a try.
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
@@ -18,6 +29,8 @@ const LONGEST_DELAY: Duration = Duration::from_secs(10);
 pub(crate) struct Advice {
     pub denied: &'static str,
     pub not_found: &'static str,
+    /// Whether the server is an object store, which has no pages for people.
+    pub is_store: bool,
 }
 
 /// A server, or a part of one.
@@ -28,6 +41,9 @@ pub(crate) struct Remote {
     pub endpoint: String,
     advice: Advice,
     pub config: StorageConfig,
+    pages: Arc<Pages>,
+    /// Whether it was said that the server is waited for.
+    told: Arc<AtomicBool>,
 }
 
 /// Drives all connections: opendal keeps one HTTP client for the process, whose open connections
@@ -63,8 +79,18 @@ impl Remote {
         };
         let timeout = Duration::from_secs(config.timeout_seconds);
         let about = shown.clone();
+        let pages = Arc::new(Pages::default());
+        let told = Arc::new(AtomicBool::new(false));
+        let transport = HttpTransporter::new(Bounded {
+            inner: HttpTransporter::default(),
+            pages: Arc::clone(&pages),
+            is_store: advice.is_store,
+            endpoint: endpoint.clone(),
+            told: Arc::clone(&told),
+        });
         let operator = Operator::new(builder)
             .map_err(|e| failed(root_cause(&e)))?
+            .with_context(OperationContext::new().with_http_transport(transport))
             .layer(TimeoutLayer::new().with_timeout(timeout).with_io_timeout(timeout))
             .layer(
                 RetryLayer::new()
@@ -83,7 +109,19 @@ impl Remote {
             endpoint,
             advice,
             config: config.clone(),
+            pages,
+            told,
         })
+    }
+
+    /// Nobody waits for this connection: that it is silent is not said.
+    pub fn quiet(&self) {
+        self.told.store(true, Ordering::Relaxed);
+    }
+
+    /// A listing begins: its pages are counted.
+    pub fn begin_listing(&self) {
+        self.pages.begin();
     }
 
     /// The calls that have an opendal method of their own.
@@ -159,6 +197,9 @@ impl Remote {
                 Broken::Again(error_)
             }
         };
+        if let Some(known) = [NO_END, WEB_PAGE].into_iter().find(|known| error.message() == *known) {
+            return Broken::Final(self.network(doing, about, known));
+        }
         match (error.kind(), status(error)) {
             (ErrorKind::ConditionNotMatch, _) | (_, Some(412)) => Broken::Changed,
             (ErrorKind::NotFound, _) | (_, Some(404)) => Broken::Final(StorageError::NotFound {

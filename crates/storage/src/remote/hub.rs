@@ -17,6 +17,9 @@ use opendal::services::Http;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
+/// Bytes of an answer that names files: some hundred for each.
+const MOST_ANSWER: usize = 128 << 20;
+
 /// A connection for one repository.
 pub(crate) struct Hub<'a> {
     name: &'a HubName,
@@ -57,6 +60,7 @@ impl<'a> Hub<'a> {
                 }
             },
             not_found: "check owner, name and revision; what is private needs HF_TOKEN",
+            is_store: false,
         };
         let remote = Remote::connect(service, endpoint.shown(), name.to_string(), advice, config)?;
         Ok(Self { name, kind, remote })
@@ -156,7 +160,10 @@ impl<'a> Hub<'a> {
         self.remote
             .read(path, &about, None, None, &mut |piece| {
                 bytes.extend_from_slice(piece);
-                Ok(())
+                match bytes.len() > MOST_ANSWER {
+                    true => Err(self.failed("its answer does not end; is HF_ENDPOINT a model hub?")),
+                    false => Ok(()),
+                }
             })
             .map_err(|broken| self.remote.give_up(broken, &about))?;
         serde_json::from_slice(&bytes).map_err(|_| self.failed("its answer is not JSON; is HF_ENDPOINT a model hub?"))

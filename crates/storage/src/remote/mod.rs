@@ -9,6 +9,8 @@ mod client;
 mod hub;
 #[cfg(feature = "remote")]
 mod s3;
+#[cfg(feature = "remote")]
+mod transport;
 
 use crate::{S3Url, StorageConfig, StorageError, run::FileHash};
 use sha2::{Digest, Sha256};
@@ -22,6 +24,16 @@ pub(crate) use {
     hub::Hub,
     s3::S3,
 };
+
+/// Objects in a listing; more are a server that never comes to an end.
+#[cfg(feature = "remote")]
+const MOST_ENTRIES: usize = 250_000;
+/// What is wrong with a listing that is too long.
+#[cfg(feature = "remote")]
+const NO_END: &str = "its listing does not end: give a directory with fewer objects, or check storage.s3.endpoint";
+/// What is wrong with a page for people.
+#[cfg(feature = "remote")]
+const WEB_PAGE: &str = "it answers with a web page, which no S3 server does: check storage.s3.endpoint, and whether this network wants a login first (a captive portal)";
 
 /// A download or upload under way.
 #[derive(Clone, Debug, PartialEq, Eq)]

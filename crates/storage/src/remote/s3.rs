@@ -5,7 +5,7 @@
 //! environment alone.
 
 use super::{
-    Broken, Found,
+    Broken, Found, MOST_ENTRIES, NO_END,
     client::{Advice, Remote},
     sha256, without_credentials,
 };
@@ -28,8 +28,8 @@ const MOST_PARTS: u64 = 10_000;
 /// S3 copies larger objects only in parts.
 const MOST_COPIED: u64 = 5_000_000_000;
 
-/// Objects in a listing; more are a server that never comes to an end.
-const MOST_ENTRIES: usize = 1_000_000;
+/// Bytes of an object that is read into memory: records of runs and checkpoints have some thousand.
+const MOST_WHOLE: u64 = 64 << 20;
 
 /// A bucket.
 #[derive(Clone)]
@@ -79,6 +79,7 @@ impl S3 {
                 _ => "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to keys that may",
             },
             not_found: "check bucket and key, and storage.s3.endpoint",
+            is_store: true,
         };
         service = match keys {
             (Some(id), Some(secret)) => {
@@ -145,7 +146,8 @@ impl S3 {
         let about = self.url(key);
         let listed = self.remote.patiently(|| {
             let explain = |e: opendal::Error| self.remote.explain("listing", &e, &about);
-            let endless = || Broken::Final(self.remote.network("listing", &about, "its listing does not end"));
+            let endless = || Broken::Final(self.remote.network("listing", &about, NO_END));
+            self.remote.begin_listing();
             let lister = self.remote.operator().lister_options(&directory, options.clone());
             let mut entries = BTreeMap::new();
             for (count, entry) in lister.map_err(explain)?.enumerate() {
@@ -166,6 +168,36 @@ impl S3 {
         }
     }
 
+    /// Looks for the bucket. Objects that are not there say nothing: without a bucket none is.
+    ///
+    /// # Errors
+    /// [`StorageError::NotFound`] without it; others where the server does not say.
+    pub fn find_bucket(&self) -> Result<(), StorageError> {
+        let about = format!("s3://{}", self.bucket);
+        let options = ListOptions {
+            limit: Some(1),
+            ..ListOptions::default()
+        };
+        let found = self.remote.patiently(|| {
+            let explain = |e: opendal::Error| self.remote.explain("listing", &e, &about);
+            self.remote.begin_listing();
+            let mut lister = self
+                .remote
+                .operator()
+                .lister_options("/", options.clone())
+                .map_err(explain)?;
+            lister.next().transpose().map(|_| ()).map_err(explain)
+        });
+        found.map_err(|broken| match self.remote.give_up(broken, &about) {
+            StorageError::NotFound { endpoint, uri, .. } => StorageError::NotFound {
+                endpoint,
+                uri,
+                advice: "make the bucket, or check its name and storage.s3.endpoint",
+            },
+            other => other,
+        })
+    }
+
     /// Metadata of one object; None if it does not exist.
     pub fn stat(&self, key: &str) -> Result<Option<Found>, StorageError> {
         let about = self.url(key);
@@ -183,11 +215,21 @@ impl S3 {
         let got = self.remote.patiently(|| {
             let Some(found) = self.stat(key)? else { return Ok(None) };
             let mut bytes = Vec::new();
+            let too_large = || {
+                self.remote
+                    .network("fetching", &about, "it is larger than such a file can be")
+            };
+            if found.size > MOST_WHOLE {
+                return Err(too_large().into());
+            }
             let read = self
                 .remote
                 .read(key, &about, None, found.etag.as_deref(), &mut |piece| {
                     bytes.extend_from_slice(piece);
-                    Ok(())
+                    match bytes.len() as u64 > MOST_WHOLE {
+                        true => Err(too_large()),
+                        false => Ok(()),
+                    }
                 });
             let again = |problem: &str| Err(Broken::Again(self.remote.network("fetching", &about, problem)));
             match read {

@@ -92,6 +92,18 @@ impl RemoteRuns {
         }
     }
 
+    /// Asks whether the bucket is there, which runs that are not there do not tell. Keys that may not list it are
+    /// left alone: they may still write.
+    ///
+    /// # Errors
+    /// [`StorageError`], one sentence.
+    pub fn find_bucket(&self) -> Result<(), StorageError> {
+        match self.s3.find_bucket() {
+            Err(StorageError::Denied { .. }) => Ok(()),
+            other => other,
+        }
+    }
+
     /// Names of all runs.
     ///
     /// # Errors
@@ -127,6 +139,15 @@ impl RemoteRun {
     pub fn name(&self) -> (String, String) {
         let (parent, name) = self.url.split();
         (name.to_owned(), parent.to_string())
+    }
+
+    /// The run of this name in the same place, whether it exists or not.
+    pub fn sibling(&self, name: &str) -> Self {
+        let (parent, _) = self.url.split();
+        Self {
+            s3: self.s3.clone(),
+            url: parent.join(name),
+        }
     }
 
     /// A small file of the run; None if it does not exist.

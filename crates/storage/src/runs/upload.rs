@@ -129,6 +129,8 @@ impl RunMirror {
     /// # Errors
     /// The thread can't be started.
     pub fn start(remote: RemoteRun, run: &Path, keep: usize, report: Report) -> Result<Self, StorageError> {
+        // Training does not wait for it, and says in its own way that copies are late.
+        remote.s3.remote().quiet();
         let upload = &remote.s3.remote().config.upload;
         let shared = Arc::new(Shared {
             report_after: Duration::from_secs(upload.report_after_seconds),

@@ -77,8 +77,9 @@ pub(super) fn upload(client: &Client, uri: &str, file: &Path, name: &str) -> Res
         }
         Place::S3 { bucket, key } => upload_to_s3(&bucket, &format!("{key}/{name}"), file),
         Place::Directory(root) => {
-            // A directory of the server's machine: only where that is this one.
-            if !root.parent().and_then(Path::parent).is_some_and(Path::is_dir) {
+            // A directory of the server's machine: only where that is this one. Another one's word must not say
+            // where files are written here.
+            if !client.is_here() || !root.parent().and_then(Path::parent).is_some_and(Path::is_dir) {
                 return Err(TrackError::Refused(format!(
                     "{} keeps files in its own directory {}, which is not on this machine: start it with --artifacts-destination",
                     client.place(),
@@ -121,6 +122,26 @@ fn upload_to_s3(bucket: &str, key: &str, file: &Path) -> Result<(), TrackError> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A server's word must not say where this machine's files are written.
+    #[test]
+    fn a_directory_of_another_machine_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("run.json");
+        fs::write(&file, "{}").unwrap();
+        let root = dir.path().join("a/b");
+        fs::create_dir_all(&root).unwrap();
+        let send = |address: &str| {
+            let address = super::super::Address::new(address, None, None).unwrap();
+            let client = Client::new(address, std::time::Duration::from_secs(1)).unwrap();
+            upload(&client, &format!("file://{}", root.display()), &file, "run.json")
+        };
+        let error = send("http://mlflow.example:5000").unwrap_err().to_string();
+        assert!(error.contains("--artifacts-destination"), "{error}");
+        assert!(!root.join("run.json").exists());
+        send("http://127.0.0.1:5000").unwrap();
+        assert!(root.join("run.json").exists());
+    }
 
     #[test]
     fn artifact_uris_say_where_files_go() {

@@ -4,7 +4,10 @@ use super::address::{Access, Address};
 use crate::{SetupError, TrackError, text::shorten};
 use reqwest::{Method, Response, StatusCode, Url};
 use serde_json::Value;
-use std::{path::Path, time::Duration};
+use std::{net::IpAddr, path::Path, time::Duration};
+
+/// Bytes of an answer: a page of a metric's history has two million, a file that is read back four times as many.
+const MOST_BYTES: usize = 64 << 20;
 
 /// An answer that is not what was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -235,11 +238,24 @@ impl Client {
         }
     }
 
-    async fn checked(&self, response: Response) -> Result<Vec<u8>, CallError> {
+    /// Whether the server is on this machine, by its address.
+    pub fn is_here(&self) -> bool {
+        let host = self.base.host_str().unwrap_or_default();
+        let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+        host == "localhost" || address.is_some_and(|address| address.is_loopback())
+    }
+
+    async fn checked(&self, mut response: Response) -> Result<Vec<u8>, CallError> {
         let status = response.status();
-        let body = response.bytes().await.map_err(|e| self.unclear(&e))?;
+        let mut body = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(|e| self.unclear(&e))? {
+            if body.len() + piece.len() > MOST_BYTES {
+                return Err(self.not_understood("its answer does not end: is this an MLflow server?"));
+            }
+            body.extend_from_slice(&piece);
+        }
         if status.is_success() {
-            return Ok(body.to_vec());
+            return Ok(body);
         }
         let json: Value = serde_json::from_slice(&body).unwrap_or_default();
         let text = |key: &str| json.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -279,4 +295,45 @@ fn cause(error: &reqwest::Error) -> String {
         cause = source;
     }
     crate::redact::redact(&cause.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        io::{Read, Write},
+        net::TcpListener,
+    };
+
+    fn client(address: &str) -> Client {
+        Client::new(Address::new(address, None, None).unwrap(), Duration::from_secs(20)).unwrap()
+    }
+
+    #[test]
+    fn this_machine_is_known_by_its_address() {
+        for here in ["http://127.0.0.1:5000", "http://localhost:5000", "http://[::1]:5000"] {
+            assert!(client(here).is_here(), "{here}");
+        }
+        for there in [
+            "http://mlflow.example",
+            "http://10.0.0.7:5000",
+            "http://localhost.example",
+        ] {
+            assert!(!client(there).is_here(), "{there}");
+        }
+    }
+
+    #[test]
+    fn an_answer_without_end_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n");
+            while stream.write_all(&[b' '; 1 << 16]).is_ok() {}
+        });
+        let error = client(&address).get("runs/get", &[]).unwrap_err().to_string();
+        assert!(error.contains("its answer does not end"), "{error}");
+    }
 }

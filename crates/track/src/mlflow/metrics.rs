@@ -76,10 +76,16 @@ pub(super) fn missing<'a>(client: &Client, run: &Run, points: &'a [Point]) -> Re
                     there.insert((key.to_owned(), step, at));
                 }
             }
-            token = answer["next_page_token"].as_str().unwrap_or_default().to_owned();
-            if token.is_empty() {
+            let next = answer["next_page_token"].as_str().unwrap_or_default();
+            if next.is_empty() {
                 break;
             }
+            if next == token {
+                return Err(client
+                    .not_understood("it gives the same page of a metric again and again")
+                    .into());
+            }
+            token = next.to_owned();
         }
     }
     Ok(points

@@ -24,49 +24,61 @@ impl<M: Trainable> Session<'_, M> {
     }
 
     /// Saves the state as `last`. Weights that a step made non-finite are not saved: the checkpoint that there is,
-    /// stays the last good one, for a return to it.
-    pub(super) fn save(&mut self) -> Result<(), TrainError> {
+    /// stays the last good one, for a return to it. False: nothing was saved, and `last` is another state.
+    /// A saved state is kept under the names `kept_as` too.
+    pub(super) fn save(&mut self, kept_as: Vec<String>) -> Result<bool, TrainError> {
+        self.state.kept_as = kept_as;
         self.note_records();
         if self.state.step > 0 && !grads::is_finite(self.model())? {
-            return self.log(
+            self.log(
                 "not-saved",
                 format!("the weights after step {} are not finite", self.state.step),
-            );
+            )?;
+            return Ok(false);
         }
         let (Some(model), Some(optimizer)) = (&self.model, &self.optimizer) else {
-            return Ok(());
+            return Ok(false);
         };
         self.state.metrics_bytes = self.setup.run.size(self.setup.plan.stage.metrics_file());
-        let path = self.setup.store.save(&self.state, |dir| {
+        // Since a return to a checkpoint no step was applied: `last` has these weights already, and what is before it
+        // may be the better one.
+        let returned = self.state.unapplied >= self.setup.plan.fallback.patience.max(1);
+        let write = |dir: &Path| {
             let content = |error: &dyn std::error::Error| CheckpointError::Content {
                 path: dir.into(),
                 problem: error.to_string(),
             };
             model.write(dir).map_err(|e| content(&e))?;
             optimizer.save(dir.join(OPTIMIZER)).map_err(|e| content(&e))
-        })?;
+        };
+        let path = match returned {
+            true => self.setup.store.renew(&self.state, write)?,
+            false => self.setup.store.save(&self.state, write)?,
+        };
+        self.keep()?;
         if self.setup.plan.stage != Stage::Weighted {
             // They are gone when the stage ends: nothing that a reader of the events would look for.
-            return Ok(());
+            return Ok(true);
         }
         self.log(
             "checkpoint",
             format!("step {} saved as {}", self.state.step, path.display()),
-        )
+        )?;
+        Ok(true)
     }
 
-    /// Called right after `save`: `last` is the state whose loss was just found the best.
-    pub(super) fn keep_best(&self) -> Result<(), TrainError> {
-        if self.setup.plan.train.checkpoint.best {
-            self.keep(BEST)?;
+    /// Keeps `last`, which has this state, under the names that the state says, with what the recipe wants of it.
+    pub(super) fn keep(&self) -> Result<(), TrainError> {
+        let config = &self.setup.plan.train.checkpoint;
+        let content = Kept::from(config);
+        for name in &self.state.kept_as {
+            if name != BEST || config.best {
+                self.setup.store.keep(name, |last, kept| content.fill(last, kept))?;
+            }
+            if name != BEST {
+                self.setup.store.prune(config.keep)?;
+            }
         }
-        Ok(())
-    }
-
-    /// Keeps `last` under another name, with what the recipe wants of it.
-    pub(super) fn keep(&self, name: &str) -> Result<(), TrainError> {
-        let content = Kept::from(&self.setup.plan.train.checkpoint);
-        self.setup.store.keep(name, |last, kept| content.fill(last, kept))?;
         Ok(())
     }
 }

@@ -75,12 +75,15 @@ impl<M: Trainable> Session<'_, M> {
             self.restore(from)?;
             // What came after the checkpoint will be written again.
             self.cut_back()?;
+            if from.ends_with(file::LAST) {
+                self.keep()?;
+            }
         } else {
             self.begin_records()?;
             if plan.stage == Stage::Weighted {
                 self.validate_first()?;
             }
-            self.save()?;
+            self.save(Vec::new())?;
         }
         // Also when all steps are done: a run killed before its last validation still owes it.
         while !self.state.finished {
@@ -105,7 +108,10 @@ impl<M: Trainable> Session<'_, M> {
             if self.interrupter.should_stop() && self.state.step < plan.total_steps {
                 let reason = self.interrupter.get_message().unwrap_or_else(|| "asked to".into());
                 self.log("interrupted", reason)?;
-                return if self.setup.stop.saves() { self.save() } else { Ok(()) };
+                if self.setup.stop.saves() {
+                    self.save(Vec::new())?;
+                }
+                return Ok(());
             }
             if self.state.step_in_epoch >= items {
                 self.state.epoch += 1;
@@ -126,10 +132,7 @@ impl<M: Trainable> Session<'_, M> {
                 self.state.failed = self.failure()?;
                 self.record_last_tokens()?;
             }
-            self.save()?;
-            if improved {
-                self.keep_best()?;
-            }
+            self.save(improved.then(|| file::BEST.to_owned()).into_iter().collect())?;
         }
         Ok(())
     }
@@ -179,7 +182,7 @@ impl<M: Trainable> Session<'_, M> {
             None => {
                 self.clip.set(clip_factor(norm, plan.optim.clip_norm));
                 self.update(rates(lr, value_lr)?, grads);
-                self.state.skipped_in_a_row = 0;
+                (self.state.skipped_in_a_row, self.state.unapplied) = (0, 0);
             }
             Some(problem) => {
                 drop(grads);
@@ -219,6 +222,7 @@ impl<M: Trainable> Session<'_, M> {
         self.state.skipped += 1;
         if counts {
             self.state.skipped_in_a_row += 1;
+            self.state.unapplied += 1;
             let name = self.setup.plan.stage.dump_file(step);
             let tokens: Vec<_> = batch
                 .micro_batches
@@ -278,15 +282,11 @@ impl<M: Trainable> Session<'_, M> {
         if self.state.skipped_in_a_row > 0 || returned && !improved {
             return Ok(());
         }
-        if improved || due(train.checkpoint.last_every, step) || due(train.checkpoint.every, step) {
-            self.save()?;
-        }
-        if improved {
-            self.keep_best()?;
-        }
-        if due(train.checkpoint.every, step) {
-            self.keep(&format!("{}{step:06}", file::STEP_PREFIX))?;
-            self.setup.store.prune(train.checkpoint.keep)?;
+        let wanted = improved || due(train.checkpoint.last_every, step) || due(train.checkpoint.every, step);
+        if wanted {
+            let best = improved.then(|| file::BEST.to_owned());
+            let step = due(train.checkpoint.every, step).then(|| format!("{}{step:06}", file::STEP_PREFIX));
+            self.save(best.into_iter().chain(step).collect())?;
         }
         Ok(())
     }
@@ -296,11 +296,18 @@ impl<M: Trainable> Session<'_, M> {
     /// # Errors
     /// The device failed.
     fn failure(&self) -> Result<Option<String>, TrainError> {
-        let (step, skipped, valid_loss) = (self.state.step, self.state.skipped, self.state.valid_loss);
-        let lr_key = self.setup.plan.stage.lr_key();
+        let (step, skipped, unapplied) = (self.state.step, self.state.skipped, self.state.unapplied);
+        let (valid_loss, lr_key) = (self.state.valid_loss, self.setup.plan.stage.lr_key());
         if step > 0 && skipped >= step {
             return Ok(Some(format!(
                 "none of the {step} steps was applied (see `events.jsonl`); check the model's weights and the data"
+            )));
+        }
+        // Fewer are what a run survives on its way, too.
+        if unapplied >= self.setup.plan.fallback.patience.max(1) {
+            return Ok(Some(format!(
+                "the last {unapplied} of {step} steps were not applied (see `events.jsonl`); lower `{lr_key}` or look at \
+                 their batches"
             )));
         }
         if let Some(loss) = valid_loss.filter(|loss| !loss.is_finite()) {
