@@ -4,6 +4,7 @@ use std::{
     alloc::{GlobalAlloc, Layout, System},
     io::Write,
     process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 /// The system's allocator. Where it has no memory left, the program ends with a sentence and exit code 1; without
@@ -43,9 +44,14 @@ fn given(pointer: *mut u8, bytes: usize) -> *mut u8 {
     pointer
 }
 
-/// Nothing in here may ask for memory.
+/// Nothing in here may ask for memory, or for a lock that a thread may hold which comes here as well.
 #[cold]
 fn no_memory(bytes: usize) -> ! {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    if SAID.swap(true, Ordering::Relaxed) {
+        // Another thread is ending the program.
+        std::process::exit(1)
+    }
     let mut text = [0; 256];
     let mut rest = &mut text[..];
     let (size, unit) = match bytes >> 20 {
@@ -58,8 +64,21 @@ fn no_memory(bytes: usize) -> ! {
          or lower batching.micro_batch or data.seq_len"
     );
     let left = rest.len();
-    let _ = std::io::stderr().write_all(&text[..256 - left]);
+    say(&text[..256 - left]);
     std::process::exit(1)
+}
+
+#[cfg(unix)]
+fn say(text: &[u8]) {
+    use std::os::fd::FromRawFd;
+    // SAFETY: standard error, which is not closed here: the file is never dropped.
+    let mut error = std::mem::ManuallyDrop::new(unsafe { std::fs::File::from_raw_fd(2) });
+    let _ = error.write_all(text);
+}
+
+#[cfg(not(unix))]
+fn say(text: &[u8]) {
+    let _ = std::io::stderr().write_all(text);
 }
 
 fn main() -> ExitCode {

@@ -244,13 +244,13 @@ fn large_model(dir: &Path) {
 #[test]
 fn checkpoints_that_were_not_kept_are_made_up() {
     let home = tempfile::tempdir().expect("a temporary directory");
-    let set = ["train.checkpoint.every=2", "train.validate_every=4"];
+    const SET: [&str; 2] = ["train.checkpoint.every=2", "train.validate_every=4"];
     let case = Case {
         model: "builtin:micro",
         heads: 2,
         steps: 4,
         kills: 0,
-        set: &set,
+        set: &SET,
     };
     succeed(&mut train(home.path(), &case, "run"));
     let run = home.path().join("runs/run");

@@ -439,7 +439,10 @@ fn the_reward_model_and_the_reference_are_checked_like_the_trained_model() {
     assert!(case.run(&critic[..]).status.success());
     // A plan also looks at the weights of the reference, which are missing still.
     let message = case.refused(2, &rho1);
-    assert!(message.contains("companion") && message.contains("safetensors"), "{message}");
+    assert!(
+        message.contains("companion") && message.contains("safetensors"),
+        "{message}"
+    );
     let edit = |name: &str, change: &dyn Fn(&mut Value)| {
         let path = companion.join(name);
         let mut value: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
