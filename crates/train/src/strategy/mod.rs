@@ -11,7 +11,7 @@ mod session;
 mod validation;
 
 use super::{
-    Quiet, TrainError, Trainable,
+    Quiet, Stage, TrainError, Trainable,
     optimizer::{GradientScale, optimizer},
 };
 use burn::{
@@ -23,7 +23,7 @@ use burn::{
 };
 use session::Session;
 use std::sync::{Arc, Mutex, PoisonError};
-use wmtp_run::TrainerState;
+use wmtp_run::{TrainerState, file};
 
 pub use session::SessionSetup;
 
@@ -34,6 +34,10 @@ pub use session::SessionSetup;
 /// A step or a file that cannot be computed or written; training that diverged.
 pub fn train<M: Trainable>(module: M, setup: SessionSetup, epochs: usize) -> Result<TrainerState, TrainError> {
     if setup.start.finished {
+        // What a run owes that died right after its last step.
+        if setup.plan.stage == Stage::Weighted && setup.resume.as_ref().is_some_and(|from| from.ends_with(file::LAST)) {
+            checkpoints::keep(&setup, &setup.start)?;
+        }
         return Ok(setup.start);
     }
     // burn-train wants an optimizer and a schedule; the session makes its own.

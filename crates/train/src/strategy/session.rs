@@ -1,5 +1,6 @@
 //! One run of the loop: steps, updates, skips, returns to a checkpoint, and what is due after a step.
 
+use super::checkpoints::keep;
 use crate::{
     Plan, Samples, Stage, StepBatch, StepLoader, StepOutput, TrainError, Trainable, grads,
     optimizer::{GradientScale, clip_factor, optimizer, rates},
@@ -76,7 +77,7 @@ impl<M: Trainable> Session<'_, M> {
             // What came after the checkpoint will be written again.
             self.cut_back()?;
             if from.ends_with(file::LAST) {
-                self.keep()?;
+                keep(self.setup, &self.state)?;
             }
         } else {
             self.begin_records()?;
