@@ -1,12 +1,9 @@
 //! Checkpoints of a session: written, kept, read back.
 
-use super::session::{Session, SessionSetup};
-use crate::{Kept, Stage, TrainError, Trainable, grads};
+use super::session::Session;
+use crate::{Stage, TrainError, Trainable, grads};
 use std::path::Path;
-use wmtp_run::{
-    CheckpointError, TrainerState,
-    file::{BEST, OPTIMIZER},
-};
+use wmtp_run::{CheckpointError, file::OPTIMIZER};
 
 impl<M: Trainable> Session<'_, M> {
     pub(super) fn restore(&mut self, from: &Path) -> Result<(), TrainError> {
@@ -55,7 +52,7 @@ impl<M: Trainable> Session<'_, M> {
             true => self.setup.store.renew(&self.state, write)?,
             false => self.setup.store.save(&self.state, write)?,
         };
-        keep(self.setup, &self.state)?;
+        self.setup.keep(&self.state)?;
         if self.setup.plan.stage != Stage::Weighted {
             // They are gone when the stage ends: nothing that a reader of the events would look for.
             return Ok(true);
@@ -66,19 +63,4 @@ impl<M: Trainable> Session<'_, M> {
         )?;
         Ok(true)
     }
-}
-
-/// Keeps `last`, which has this state, under the names that the state says, with what the recipe wants of it.
-pub(super) fn keep(setup: &SessionSetup, state: &TrainerState) -> Result<(), TrainError> {
-    let config = &setup.plan.train.checkpoint;
-    let content = Kept::from(config);
-    for name in &state.kept_as {
-        if name != BEST || config.best {
-            setup.store.keep(name, |last, kept| content.fill(last, kept))?;
-        }
-        if name != BEST {
-            setup.store.prune(config.keep)?;
-        }
-    }
-    Ok(())
 }

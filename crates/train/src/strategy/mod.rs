@@ -36,7 +36,7 @@ pub fn train<M: Trainable>(module: M, setup: SessionSetup, epochs: usize) -> Res
     if setup.start.finished {
         // What a run owes that died right after its last step.
         if setup.plan.stage == Stage::Weighted && setup.resume.as_ref().is_some_and(|from| from.ends_with(file::LAST)) {
-            checkpoints::keep(&setup, &setup.start)?;
+            setup.keep(&setup.start)?;
         }
         return Ok(setup.start);
     }

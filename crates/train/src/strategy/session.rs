@@ -1,8 +1,7 @@
 //! One run of the loop: steps, updates, skips, returns to a checkpoint, and what is due after a step.
 
-use super::checkpoints::keep;
 use crate::{
-    Plan, Samples, Stage, StepBatch, StepLoader, StepOutput, TrainError, Trainable, grads,
+    Kept, Plan, Samples, Stage, StepBatch, StepLoader, StepOutput, TrainError, Trainable, grads,
     optimizer::{GradientScale, clip_factor, optimizer, rates},
     progress,
     step::{names_of, sample_numbers},
@@ -55,6 +54,23 @@ pub(super) struct Rates {
     pub value_lr: Option<f64>,
 }
 
+impl SessionSetup {
+    /// Keeps `last`, which has this state, under the names that the state says, with what the recipe wants of it.
+    pub(super) fn keep(&self, state: &TrainerState) -> Result<(), TrainError> {
+        let config = &self.plan.train.checkpoint;
+        let content = Kept::from(config);
+        for name in &state.kept_as {
+            if name != file::BEST || config.best {
+                self.store.keep(name, |last, kept| content.fill(last, kept))?;
+            }
+            if name != file::BEST {
+                self.store.prune(config.keep)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// One call of `fit`.
 pub(super) struct Session<'a, M: Trainable> {
     pub(super) setup: &'a SessionSetup,
@@ -77,7 +93,7 @@ impl<M: Trainable> Session<'_, M> {
             // What came after the checkpoint will be written again.
             self.cut_back()?;
             if from.ends_with(file::LAST) {
-                keep(self.setup, &self.state)?;
+                self.setup.keep(&self.state)?;
             }
         } else {
             self.begin_records()?;
