@@ -1,5 +1,5 @@
 //! Servers that never answer, never come to an end, or are none: a run does not wait for those that only receive
-//! copies, and whoever asks is told within seconds what is wrong.
+//! copies, and an error says within seconds what is wrong.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! The value head that a run learned is the one that it goes on with, or none.
+//! The value head that a run learned is the one that it continues with, or none.
 
 mod common;
 

@@ -81,7 +81,7 @@ pub struct Target {
     /// Bytes of the stack on which the parser runs in the program: 8 MiB, or 2 MiB where it runs on a thread of a
     /// pool.
     pub stack: usize,
-    /// Inputs to begin with, beside those of the corpus.
+    /// Inputs to begin with, in addition to those of the corpus.
     pub seeds: fn() -> Vec<Vec<u8>>,
     /// Makes what is needed in a directory, and gives what runs.
     pub open: fn(&Path) -> Run,

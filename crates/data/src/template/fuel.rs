@@ -71,7 +71,7 @@ pub fn made(bytes: usize) {
     });
 }
 
-/// Work on so many elements.
+/// Work on this many elements.
 pub fn steps(count: usize) -> Fallible<()> {
     let tank = TANK.get();
     let steps = tank.steps.saturating_sub(count as u64);

@@ -5,7 +5,7 @@ use serde_json::Value;
 /// Most bytes of an added token. The library prepares to find them in texts, in a time that grows with the square of
 /// their length.
 const LONGEST: usize = 4096;
-/// Ids that a vocabulary may leave out, beside as many as it has tokens.
+/// Ids that a vocabulary may leave out, in addition to as many as it has tokens.
 const MOST_HOLES: u64 = 1 << 16;
 
 /// The library walks through all numbers up to the largest id, and keeps those that no token has.

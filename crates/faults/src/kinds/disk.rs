@@ -21,7 +21,7 @@ const FULL: &str = "No space left on device";
 const TOO_LARGE: &str = "File too large";
 const READ_ONLY: &str = "Read-only file system";
 
-/// A file system in memory on the directory of the runs; it goes on drop.
+/// A file system in memory on the directory of the runs; it is unmounted on drop.
 struct Disk {
     at: PathBuf,
 }

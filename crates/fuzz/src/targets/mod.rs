@@ -115,7 +115,7 @@ fn shortened(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// None beside the corpus.
+/// None in addition to the corpus.
 fn none() -> Vec<Vec<u8>> {
     Vec::new()
 }

@@ -166,7 +166,7 @@ pub(super) const GENERATION: Target = Target {
 
 pub(super) const COMPANIONS: Target = Target {
     name: "tokenizer-files",
-    what: "the files beside a tokenizer, all at once",
+    what: "a tokenizer's other files, all at once",
     shape: Shape::Parts,
     seeds: || {
         let map = br#"{"bos_token": "<s>", "eos_token": {"content": "</s>", "lstrip": false}, "additional_special_tokens": ["<x>"]}"#;
