@@ -4,6 +4,7 @@ use serde::de::DeserializeOwned;
 use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{self, BufWriter, Seek, Write},
+    ops::{Deref, DerefMut},
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -111,10 +112,45 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
     }
 }
 
+/// An open file whose exclusive lock is released on drop: at once, even while a process that another
+/// thread has forked still has a copy of the handle, which it loses when it executes its program.
+#[derive(Debug)]
+pub struct LockedFile(File);
+
+impl LockedFile {
+    /// None while another process holds the lock: see [`try_lock`].
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn try_exclusive(file: File) -> io::Result<Option<Self>> {
+        Ok(try_lock(&file)?.then(|| Self(file)))
+    }
+}
+
+impl Deref for LockedFile {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.0
+    }
+}
+
+impl DerefMut for LockedFile {
+    fn deref_mut(&mut self) -> &mut File {
+        &mut self.0
+    }
+}
+
+impl Drop for LockedFile {
+    fn drop(&mut self) {
+        let _ = self.0.unlock(); // closing releases it too, a little later
+    }
+}
+
 /// A lock file; the lock is released on drop.
 #[derive(Debug)]
 pub struct Lock {
-    file: File,
+    file: LockedFile,
     path: PathBuf,
 }
 
@@ -151,8 +187,10 @@ impl Lock {
             }
             // The previous holder may have removed the file: then this lock guards nothing.
             if is_at(&file, path)? {
-                let path = path.to_owned();
-                return Ok(Some(Self { file, path }));
+                return Ok(Some(Self {
+                    file: LockedFile(file),
+                    path: path.to_owned(),
+                }));
             }
         }
     }
@@ -171,7 +209,7 @@ impl Lock {
     /// What the file system says.
     pub fn set_text(&self, text: &str) -> io::Result<()> {
         self.file.set_len(0)?;
-        let mut file = &self.file;
+        let mut file = &*self.file;
         file.rewind()?;
         file.write_all(text.as_bytes())
     }
@@ -215,6 +253,19 @@ mod tests {
         names
             .map(|entry| entry.file_name().to_string_lossy().into_owned())
             .collect()
+    }
+
+    #[test]
+    fn a_copy_of_the_handle_does_not_hold_a_lock_that_was_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        // What a process has between fork and exec.
+        let lock = Lock::try_exclusive(&path).unwrap().unwrap();
+        let copy = lock.file.try_clone().unwrap();
+        assert!(Lock::try_exclusive(&path).unwrap().is_none());
+        drop(lock);
+        let lock = Lock::try_exclusive(&path).unwrap().unwrap();
+        drop((copy, lock));
     }
 
     #[test]

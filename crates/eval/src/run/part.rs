@@ -13,7 +13,7 @@ use std::{
     io::{BufRead, BufReader, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
-use wmtp_base::fs::{Fsync, replace, try_lock};
+use wmtp_base::fs::{Fsync, LockedFile, replace};
 use wmtp_run::file::SAMPLES;
 
 /// The name of the file while samples are added; it is renamed to [`SAMPLES`] when all are there.
@@ -82,7 +82,7 @@ pub struct SampleLine {
 #[derive(Debug)]
 pub(super) struct Part {
     dir: PathBuf,
-    file: File,
+    file: LockedFile,
     size: u64,
     /// Offset and length of each job's line, without its end.
     lines: Vec<Option<(u64, usize)>>,
@@ -105,12 +105,12 @@ impl Part {
             .write(true)
             .open(&path)
             .map_err(write_error(&path))?;
-        if !try_lock(&file).map_err(write_error(&path))? {
+        let Some(file) = LockedFile::try_exclusive(file).map_err(write_error(&path))? else {
             return Err(EvalError::Request(format!(
                 "another process is at work on {}: wait for it, or evaluate into another directory",
                 dir.display()
             )));
-        }
+        };
         let mut part = Self {
             dir: dir.to_owned(),
             file,
@@ -282,7 +282,10 @@ mod tests {
             assert_eq!(seen, [1]);
             assert!(part.has(1) && !part.has(0));
             part.append(0, &line(0)).unwrap();
+            // A process between fork and exec has a copy, and does not keep the next run out.
+            let copy = part.file.try_clone().unwrap();
             drop(part);
+            drop((open(dir.path()).unwrap(), copy));
             assert_eq!(std::fs::read(&path).unwrap(), bytes);
         }
     }
