@@ -1,6 +1,6 @@
 //! Prompt and response as text, then as token ids. Knows no file and no packing.
 
-use super::{DataError, Tokenizer};
+use super::{DataError, Tokenizer, tokenizer::library};
 use rayon::prelude::*;
 use std::{collections::BTreeMap, ops::Range};
 
@@ -163,7 +163,7 @@ impl<'t> Spelling<'t> {
             if !self.special.values().any(|token| text.contains(token.as_str())) {
                 continue;
             }
-            let ids = self.parsing.encode_fast(text.as_str(), false);
+            let ids = library::call(|| self.parsing.encode_fast(text.as_str(), false));
             let ids = ids.map_err(|e| self.tokenizer.wrong(e))?;
             for id in ids.get_ids().iter().filter(|id| self.special.contains_key(id)) {
                 *found.entry(*id).or_default() += 1;

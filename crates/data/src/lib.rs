@@ -15,6 +15,7 @@ mod error;
 mod example;
 mod file;
 mod from_records;
+mod guard;
 pub mod labels;
 pub mod leak;
 mod pack;

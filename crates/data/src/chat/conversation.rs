@@ -8,6 +8,7 @@ use super::{
 use crate::{
     DataError, SpecialTokens, Tokenizer,
     template::{Part, Rendered, Source},
+    tokenizer::library,
 };
 use serde_json::Value;
 use std::ops::Range;
@@ -126,9 +127,9 @@ impl Tokenizer {
         let encoding = if self.inner.get_encode_special_tokens() {
             let mut inner = (*self.inner).clone();
             inner.set_encode_special_tokens(false);
-            inner.encode_char_offsets(whole.text.as_str(), false)
+            library::call(|| inner.encode_char_offsets(whole.text.as_str(), false))
         } else {
-            self.inner.encode_char_offsets(whole.text.as_str(), false)
+            library::call(|| self.inner.encode_char_offsets(whole.text.as_str(), false))
         };
         let encoding = encoding.map_err(|error| self.wrong(error))?;
         let characters = Characters::of(&whole.text);
@@ -177,8 +178,7 @@ impl Tokenizer {
     /// Offsets as the tokenizer's post-processor leaves them: without white space, if it trims.
     fn trimmed(&self, encoding: Encoding) -> Result<Vec<(usize, usize)>, DataError> {
         let processed = match &self.post_processor {
-            Some(processor) => processor
-                .process(encoding, None, false)
+            Some(processor) => library::call(|| processor.process(encoding, None, false))
                 .map_err(|error| self.wrong(error))?,
             None => encoding,
         };

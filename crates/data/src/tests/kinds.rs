@@ -141,6 +141,25 @@ fn the_post_processor_decides_which_special_tokens_are_added() {
 }
 
 #[test]
+fn parts_on_which_the_library_panics_are_an_error() {
+    let undescribed = changed("deepseek-coder", |tokenizer, _| {
+        let end = serde_json::json!({"SpecialToken": {"id": "<none>", "type_id": 0}});
+        let single = serde_json::json!([{"Sequence": {"id": "A", "type_id": 0}}, end]);
+        tokenizer["post_processor"] = serde_json::json!({
+            "type": "TemplateProcessing", "single": single, "pair": single,
+            "special_tokens": {"other": {"id": "<none>", "ids": [1], "tokens": ["<none>"]}},
+        });
+    });
+    let short_merges = changed("deepseek-coder", |tokenizer, _| {
+        tokenizer["model"]["continuing_subword_prefix"] = "longer than what is merged".into();
+    });
+    for tokenizer in [undescribed, short_merges] {
+        let message = tokenizer.unwrap_err().to_string();
+        assert!(message.contains("its parts do not fit together"), "{message}");
+    }
+}
+
+#[test]
 fn an_end_token_of_the_post_processor_ends_a_document_and_no_prompt() {
     let ended = changed("llama2", |tokenizer, _| {
         let post = &mut tokenizer["post_processor"];

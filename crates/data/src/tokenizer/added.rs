@@ -5,7 +5,7 @@
 //!
 //! Source: `TokenizersBackend.__init__` of transformers 5.24.
 
-use super::{bounds::check_length, class::Class};
+use super::{bounds::check_length, class::Class, library};
 use serde_json::Value;
 use tokenizers::AddedToken;
 
@@ -102,14 +102,14 @@ pub(super) fn named_tokens(config: &Value, class: Option<Class>) -> Vec<AddedTok
 }
 
 /// Adds all of them. A named token that is an added token already keeps its flags.
-pub(super) fn add(inner: &mut tokenizers::Tokenizer, config: &Value, class: Option<Class>) {
-    inner.add_tokens(&added_tokens(config));
+pub(super) fn add(inner: &mut tokenizers::Tokenizer, config: &Value, class: Option<Class>) -> tokenizers::Result<()> {
+    library::call(|| Ok(inner.add_tokens(&added_tokens(config))))?;
     let known = inner.get_added_tokens_decoder();
     let missing: Vec<AddedToken> = named_tokens(config, class)
         .into_iter()
         .filter(|token| known.values().all(|known| known.content != token.content))
         .collect();
-    inner.add_tokens(&missing);
+    library::call(|| Ok(inner.add_tokens(&missing))).map(|_| ())
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 //! Source: `models/{llama,code_llama,gpt2}/tokenization_*.py` and `models/auto/tokenization_auto.py` of
 //! transformers 5.24. Only for models of the Llama type; others are read as the file says.
 
-use super::bounds;
+use super::{bounds, library};
 use serde_json::{Value, json};
 
 /// A class that is built anew.
@@ -113,10 +113,10 @@ pub(super) fn read(
     bounds::check(&tree)?;
     let class = Class::of(&tree, config, model);
     let inner = match class {
-        None => tokenizers::Tokenizer::from_bytes(text),
+        None => library::call(|| tokenizers::Tokenizer::from_bytes(text)),
         Some(class) => {
             class.apply(&mut tree, config);
-            tokenizers::Tokenizer::from_bytes(tree.to_string())
+            library::call(|| tokenizers::Tokenizer::from_bytes(tree.to_string()))
         }
     };
     Ok((inner.map_err(|e| foreign(e.to_string()))?, class))

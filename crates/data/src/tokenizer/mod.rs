@@ -8,6 +8,7 @@ mod added;
 mod bounds;
 mod class;
 mod fingerprint;
+pub(crate) mod library;
 mod sentencepiece;
 mod special;
 
@@ -227,7 +228,7 @@ impl Tokenizer {
             )));
         }
         // After the end tokens: those must be in the vocabulary.
-        added::add(&mut inner, &config, class);
+        added::add(&mut inner, &config, class).map_err(|e| wrong(e.to_string()))?;
         let chat_template = file(CHAT_TEMPLATE)
             .map(str::to_owned)
             .or_else(|| template(&config, "default"));
@@ -269,7 +270,7 @@ impl Tokenizer {
     /// What the tokenizer can't encode (a word-level one without an unknown token); a token that the
     /// model has no embedding for.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, DataError> {
-        let encoding = self.inner.encode_fast(text, false).map_err(|e| self.wrong(e))?;
+        let encoding = library::call(|| self.inner.encode_fast(text, false)).map_err(|e| self.wrong(e))?;
         self.fitting(encoding.get_ids().to_vec())
     }
 
@@ -278,7 +279,7 @@ impl Tokenizer {
     /// # Errors
     /// What the tokenizer's decoder refuses.
     pub fn decode(&self, ids: &[u32]) -> Result<String, DataError> {
-        self.inner.decode(ids, false).map_err(|e| self.wrong(e))
+        library::call(|| self.inner.decode(ids, false)).map_err(|e| self.wrong(e))
     }
 
     /// An ordinary token and its text, for decoding what follows any text. None for a tokenizer
@@ -484,8 +485,9 @@ impl Tokenizer {
 /// join with bytes after it.
 fn anchor(inner: &tokenizers::Tokenizer) -> Option<(u32, String)> {
     ["a", "x", "0", "."].into_iter().find_map(|word| {
-        let id = inner.encode_fast(word, false).ok()?.get_ids().last().copied()?;
-        let text = inner.decode(&[id], false).ok()?;
+        let encoding = library::call(|| inner.encode_fast(word, false)).ok()?;
+        let id = encoding.get_ids().last().copied()?;
+        let text = library::call(|| inner.decode(&[id], false)).ok()?;
         let is_byte = inner.id_to_token(id)?.starts_with("<0x");
         (text == word && !is_byte).then_some((id, text))
     })

@@ -6,7 +6,7 @@
 //! `data.special_in_text` override it; a model that was trained with an override keeps it in
 //! `tokenizer_config.json` under `wmtp`, so that its evaluation makes the same choice.
 
-use super::{DataError, Tokenizer};
+use super::{DataError, Tokenizer, library};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -28,7 +28,7 @@ impl Affixes {
         if inner.get_post_processor().is_none() {
             return Ok(Self::default());
         }
-        let whole = inner.encode("a", true).map_err(|e| e.to_string())?;
+        let whole = library::call(|| inner.encode("a", true)).map_err(|e| e.to_string())?;
         let (ids, added) = (whole.get_ids(), whole.get_special_tokens_mask());
         let begin = added.iter().take_while(|&&a| a == 1).count();
         let end = added.iter().skip(begin).rev().take_while(|&&a| a == 1).count();
@@ -257,7 +257,7 @@ impl Tokenizer {
         response: &str,
     ) -> Result<(Vec<u32>, usize, Vec<usize>), DataError> {
         let whole = format!("{prompt}{response}");
-        let encoding = self.inner.encode(whole, false).map_err(|e| self.wrong(e))?;
+        let encoding = library::call(|| self.inner.encode(whole, false)).map_err(|e| self.wrong(e))?;
         // Byte offsets into the text. A character of several tokens ends where its last one does.
         let offsets = encoding.get_offsets();
         let within = offsets.iter().take_while(|(_, end)| *end <= prompt.len()).count();

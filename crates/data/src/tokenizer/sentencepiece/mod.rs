@@ -26,6 +26,7 @@ pub(super) use error::PiecesError;
 use super::{
     added::{added_tokens, text},
     class::Class,
+    library,
 };
 use model::{ModelFile, ModelKind, PieceKind};
 use serde_json::{Value, json};
@@ -137,8 +138,9 @@ pub(super) fn convert(bytes: &[u8], files: &Companions<'_>) -> Result<Converted,
             pipeline::of_file(&mut inner, &file, legacy, &user_defined)?;
         }
     }
-    inner.add_tokens(&added_tokens(&config));
-    inner.add_tokens(&tokens_of_pieces(&file, layout, &config));
+    for tokens in [added_tokens(&config), tokens_of_pieces(&file, layout, &config)] {
+        library::call(|| Ok(inner.add_tokens(&tokens))).map_err(|e| PiecesError::Library(e.to_string()))?;
+    }
     let adds_bos = layout == Layout::Class(Class::CodeLlama);
     let bos = surrounding(&inner, &config, "add_bos_token", "bos_token", adds_bos)?;
     let eos = surrounding(&inner, &config, "add_eos_token", "eos_token", false)?;
@@ -158,13 +160,14 @@ fn vocabulary(
     config: &Value,
     user_defined: bool,
 ) -> Result<ModelWrapper, PiecesError> {
-    let library = |e: tokenizers::Error| PiecesError::Library(e.to_string());
+    let wrong = |e: tokenizers::Error| PiecesError::Library(e.to_string());
     if file.kind == ModelKind::Unigram {
         let scored = file
             .pieces
             .iter()
             .map(|piece| (piece.text.clone(), f64::from(piece.score)));
-        let unigram = Unigram::from(scored.collect(), Some(file.unk), file.byte_fallback).map_err(library)?;
+        let scored = scored.collect();
+        let unigram = library::call(|| Unigram::from(scored, Some(file.unk), file.byte_fallback)).map_err(wrong)?;
         return Ok(unigram.into());
     }
     let merges = match layout {
@@ -186,7 +189,7 @@ fn vocabulary(
     if let Some(unk) = unk {
         bpe = bpe.unk_token(unk.to_owned());
     }
-    Ok(bpe.build().map_err(library)?.into())
+    Ok(library::call(|| bpe.build()).map_err(wrong)?.into())
 }
 
 /// Control pieces as special tokens, user-defined ones as tokens, unless the configuration lists special tokens

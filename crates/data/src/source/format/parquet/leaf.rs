@@ -1,6 +1,6 @@
 //! A primitive column: its values as JSON, with definition and repetition levels.
 
-use super::guard::{Fault, guarded};
+use super::fault::{Fault, guarded};
 use parquet::{
     basic::{ConvertedType, LogicalType, Type as Physical},
     column::reader::{ColumnReader, ColumnReaderImpl},

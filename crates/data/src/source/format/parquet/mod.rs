@@ -4,14 +4,13 @@
 //! Compression: none, Snappy, gzip, LZ4 and zstd (zstd by the C library).
 
 mod assemble;
-mod guard;
+mod fault;
 mod leaf;
 
 use super::{DataFile, wrong};
 use crate::{DataError, Place, source::row::Row};
 use assemble::Node;
-use guard::Fault;
-use guard::guarded;
+use fault::{Fault, guarded};
 use leaf::Leaf;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use serde_json::Map;
