@@ -104,6 +104,11 @@ fn newest_checkpoint(
     let store = CheckpointStore::open(run.checkpoints())?;
     let mut problems = Vec::new();
     let found = store.newest(&mut |problem| problems.push(problem.to_string()));
+    if let Ok((resumed, _)) = &found {
+        problems.extend(store.incomplete(resumed)?);
+        problems.sort();
+        problems.dedup();
+    }
     for problem in &problems {
         run.event(&Event {
             step: 0,

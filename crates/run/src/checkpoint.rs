@@ -194,6 +194,25 @@ impl CheckpointStore {
         })
     }
 
+    /// What is wrong, a sentence each, with the checkpoints but `resumed`: files that are missing or have another
+    /// size than their manifest says. Their content is not hashed: that would read every checkpoint of the run.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn incomplete(&self, resumed: &Path) -> Result<Vec<String>, CheckpointError> {
+        let mut problems = Vec::new();
+        for path in entries(&self.root)? {
+            if file_name(&path).starts_with('.') || !path.is_dir() || path == resumed {
+                continue;
+            }
+            let problem = Manifest::read(&path)
+                .and_then(|manifest| check_sizes(&path, &manifest))
+                .err();
+            problems.extend(problem.map(|problem| problem.to_string()));
+        }
+        Ok(problems)
+    }
+
     fn temporary(&self, name: &str) -> PathBuf {
         self.root.join(format!(".tmp-{name}"))
     }
@@ -202,31 +221,37 @@ impl CheckpointStore {
 /// Checks every file of a checkpoint against its manifest and reads the trainer's state.
 pub fn verify(path: &Path) -> Result<TrainerState, CheckpointError> {
     let manifest = Manifest::read(path)?;
-    let damaged = |problem: String| CheckpointError::Damaged {
-        path: path.into(),
-        problem,
-    };
+    check_sizes(path, &manifest)?;
     for (name, expected) in &manifest.files {
-        let file = path.join(name);
-        if !file.is_file() {
-            return Err(damaged(format!("`{name}` is missing")));
-        }
-        let found = hash(&file)?;
-        if found.bytes != expected.bytes {
-            return Err(damaged(format!(
-                "`{name}` has {} bytes instead of {}",
-                found.bytes, expected.bytes
-            )));
-        }
-        if found.sha256 != expected.sha256 {
-            return Err(damaged(format!(
-                "`{name}` was altered (its SHA-256 is not the manifest's)"
-            )));
+        if hash(&path.join(name))?.sha256 != expected.sha256 {
+            let problem = format!("`{name}` was altered (its SHA-256 is not the manifest's)");
+            return Err(damaged(path, problem));
         }
     }
     let trainer = path.join(TRAINER);
     let text = fs::read_to_string(&trainer).map_err(RunError::io("reading", &trainer))?;
-    serde_json::from_str(&text).map_err(|e| damaged(format!("`{TRAINER}`: {e}")))
+    serde_json::from_str(&text).map_err(|e| damaged(path, format!("`{TRAINER}`: {e}")))
+}
+
+/// Whether every file is there with the size that the manifest says.
+fn check_sizes(path: &Path, manifest: &Manifest) -> Result<(), CheckpointError> {
+    for (name, expected) in &manifest.files {
+        let found = fs::metadata(path.join(name)).ok().filter(fs::Metadata::is_file);
+        let problem = match found.map(|file| file.len()) {
+            None => format!("`{name}` is missing"),
+            Some(bytes) if bytes == expected.bytes => continue,
+            Some(bytes) => format!("`{name}` has {bytes} bytes instead of {}", expected.bytes),
+        };
+        return Err(damaged(path, problem));
+    }
+    Ok(())
+}
+
+fn damaged(path: &Path, problem: String) -> CheckpointError {
+    CheckpointError::Damaged {
+        path: path.into(),
+        problem,
+    }
 }
 
 /// Links the files of a checkpoint into the directory `to`, but those that `left_out` names and those that
@@ -324,6 +349,33 @@ mod tests {
         assert_eq!(verify(&store.root.join("last")).unwrap().step, 7);
         assert_eq!(verify(&store.root.join("previous")).unwrap().step, 1);
         assert_eq!(entries(&store.root).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn files_that_other_checkpoints_lack_are_named() {
+        let (_dir, store) = store();
+        save(&store, 1);
+        for name in ["best", "step-1", "step-2"] {
+            keep(&store, name);
+        }
+        save(&store, 2);
+        let (last, _) = store.newest(&mut |_| panic!("nothing is damaged")).unwrap();
+        assert_eq!(store.incomplete(&last).unwrap(), [""; 0]);
+        // Removed first: the files of one step are one file with several names.
+        for name in ["best", "step-1"] {
+            fs::remove_file(store.root.join(name).join("weights")).unwrap();
+        }
+        fs::write(store.root.join("step-1/weights"), "weigh").unwrap();
+        let said = store.incomplete(&last).unwrap();
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(
+            said[0].contains("best") && said[0].ends_with("`weights` is missing"),
+            "{said:?}"
+        );
+        assert!(
+            said[1].contains("step-1") && said[1].ends_with("has 5 bytes instead of 9"),
+            "{said:?}"
+        );
     }
 
     #[test]

@@ -178,8 +178,9 @@ impl Tokenizer {
     /// Offsets as the tokenizer's post-processor leaves them: without white space, if it trims.
     fn trimmed(&self, encoding: Encoding) -> Result<Vec<(usize, usize)>, DataError> {
         let processed = match &self.post_processor {
-            Some(processor) => library::call(|| processor.process(encoding, None, false))
-                .map_err(|error| self.wrong(error))?,
+            Some(processor) => {
+                library::call(|| processor.process(encoding, None, false)).map_err(|error| self.wrong(error))?
+            }
             None => encoding,
         };
         Ok(processed.get_offsets().to_vec())
