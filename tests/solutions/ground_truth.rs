@@ -4,7 +4,7 @@
 use super::runner;
 use rayon::prelude::*;
 use serde::Deserialize;
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 use wmtp::{
     data::PromptStyle,
     eval::bench::{
@@ -31,8 +31,16 @@ fn clean_pass(judgement: &Judgement) -> bool {
     judgement.verified()
 }
 
+/// Reference solutions use their time by themselves; what a busy machine adds is none of theirs.
+fn patient() -> Limits {
+    Limits {
+        wall: Duration::from_secs(60),
+        ..Limits::default()
+    }
+}
+
 fn failed_references(problems: &[Problem]) -> Vec<String> {
-    let limits = Limits::default();
+    let limits = patient();
     let judge = Judge::new(runner(), &limits);
     problems
         .par_iter()
@@ -61,7 +69,7 @@ fn all_427_reference_solutions_of_the_sanitized_set_pass() {
 
 #[test]
 fn all_164_reference_solutions_of_humaneval_pass_as_completion_and_as_program() {
-    let limits = Limits::default();
+    let limits = patient();
     let judge = Judge::new(runner(), &limits);
     let benchmark = HumanEval::load("builtin:humaneval", false, PromptStyle::ZeroShot, None).unwrap();
     let problems = wmtp::eval::bench::humaneval::load("builtin:humaneval", false).unwrap();
