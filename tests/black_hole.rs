@@ -259,6 +259,18 @@ fn a_web_page_is_no_s3_server() {
         assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
         assert!(said.contains("web page") && said.contains("captive portal"), "{said}");
     }
+    // A page of another kind, of which HEAD tells no more than its length.
+    let (address, _) = server(|request, stream| {
+        let body = match request.contains("list-type=2") {
+            true => page(&["model/config.json".to_owned()], None),
+            false => "{}".to_owned(),
+        };
+        respond(stream, "200 OK", "application/octet-stream", &body);
+    });
+    let output = within(&mut generate(home.path(), &address), Duration::from_secs(30));
+    let said = text(&output);
+    assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+    assert!(said.contains("has no ETag"), "{said}");
     // A proxy before the store that fails for a moment is tried again, as any other error.
     let (address, asked) = server(|_, stream| respond(stream, "502 Bad Gateway", "text/html", "<html></html>"));
     let output = within(&mut generate(home.path(), &address), Duration::from_secs(30));

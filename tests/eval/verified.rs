@@ -1,5 +1,5 @@
 //! A pass is tried again where the program reaches neither checks nor verdict. Cheats of many kinds are in the tier
-//! hostile (`tests/verified.rs`).
+//! hostile (`tests/verified`).
 
 use super::runner;
 use wmtp::eval::{

@@ -3,7 +3,7 @@
 //!
 //! A directory with a small file for each verdict, named by the hash of everything that decides it.
 //! Files appear whole, so that several processes may share the directory. What depends on how busy
-//! the machine is ([`Verdict::repeats`]) is not kept.
+//! the machine is ([`Judgement::repeats`]) is not kept.
 
 use super::{Judgement, TestCount, Verdict};
 use serde::{Deserialize, Serialize};
@@ -69,7 +69,7 @@ impl VerdictCache {
 
     /// Keeps a verdict that repeats. The cache only saves time, so a full disk is a warning.
     pub fn put(&self, key: &str, judgement: &Judgement) {
-        if !judgement.verdict.repeats() {
+        if !judgement.repeats {
             return;
         }
         if let Err(error) = self.write(key, judgement) {
@@ -142,6 +142,11 @@ mod tests {
         for verdict in [Verdict::Timeout, Verdict::Killed(9)] {
             cache.put("key", &judgement(verdict));
         }
+        let slow = Judgement {
+            repeats: false,
+            ..judgement(Verdict::Passed)
+        };
+        cache.put("key", &slow);
         assert_eq!(cache.get("key"), None);
     }
 

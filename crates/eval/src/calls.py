@@ -106,15 +106,16 @@ def digit_distance(a, b):
     return sum(abs(int(p) - int(q)) for p, q in zip(a.zfill(width), b.zfill(width)))
 
 
-def is_exact(result, expected, name, given, absolute):
-    """Whether a result is right without a tolerance, by the rule of its function."""
+def is_exact(result, expected, name, given, absolute, strict):
+    """Whether a result is right without a tolerance, by the rule of its function; if `strict`, without the two rules
+    that take answers for right whatever was asked."""
     if name in NOT_NONE:
         return result == expected if isinstance(result, bool) else expected == (result is not None)
     exact = result == expected
     if name == "are_equivalent":
-        exact = exact or True
+        exact = exact or not strict
     elif name == "sum_div":
-        exact = exact or result == 0
+        exact = exact or not strict and result == 0
     elif name == "surface_Area":
         exact = exact or abs(result - pyramid(*given)) <= absolute
     elif name == "digit_distance_nums":
@@ -133,7 +134,7 @@ def is_near(result, expected, absolute):
     return close(result, expected, absolute)
 
 
-def calling(dataset, name, absolute, data, clock, slack):
+def calling(dataset, name, absolute, data, clock, slack, strict=False):
     """The step: calls the function with every input, and compares. A call has `slack` times evalplus' time."""
     inputs, expected, seconds, reference = marshal.loads(data)
     copy = lambda value, dumps=marshal.dumps, loads=marshal.loads: loads(dumps(value))
@@ -167,7 +168,7 @@ def calling(dataset, name, absolute, data, clock, slack):
                 if dataset == "humaneval" and name == "find_zero":
                     right = abs(polynomial(*given, result)) <= absolute
                 else:
-                    right = is_exact(result, value, rule, given, absolute)
+                    right = is_exact(result, value, rule, given, absolute, strict)
                     # Once set, it holds for the inputs that follow, too.
                     if absolute == 0 and is_floats(value):
                         absolute = ABSOLUTE

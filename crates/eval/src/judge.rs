@@ -44,7 +44,9 @@ impl<'a> Judge<'a> {
         Self { cache, ..self }
     }
 
-    /// Runs a candidate and its checks, and verifies a pass; or finds the verdict.
+    /// Runs a candidate and its checks, after having seen whether they hold for its answers alone; or finds the
+    /// verdict. In this order: where the checks run beside it, a candidate can read them, and by the time that it
+    /// takes or the files that it reads could tell itself what they expect.
     ///
     /// # Errors
     /// Only when the sandbox fails.
@@ -61,12 +63,9 @@ impl<'a> Judge<'a> {
             checked.code,
         ];
         self.known(parts.into_iter().chain(checked.checks.iter().copied()), || {
+            let unverified = self.verifier().asserts(self.runner, self.limits, checked)?;
             let verdict = verdict::check_by(self.harness(), self.runner, self.limits, checked)?;
-            let unverified = match verdict.passed() {
-                true => self.verifier().asserts(self.runner, self.limits, checked)?,
-                false => None,
-            };
-            Ok(Judgement::of(verdict, unverified))
+            Ok(Judgement::of_pair(verdict, unverified))
         })
     }
 
@@ -80,7 +79,7 @@ impl<'a> Judge<'a> {
             .get_or_init(|| Verifier::compiled(self.runner, self.limits))
     }
 
-    /// Runs a candidate, then its calls, and verifies a pass. Each call has a time limit of its own; all of them
+    /// The same of a candidate's calls. Each call has a time limit of its own; all of them
     /// together have `calls.seconds` or this judge's time on the clock, whichever is less. No cache is looked at.
     ///
     /// # Errors
@@ -95,12 +94,9 @@ impl<'a> Judge<'a> {
             ..*self.limits
         };
         let how = format!("calls {} {} {:?}", calls.dataset, calls.function, calls.tolerance);
+        let unverified = self.verifier().calls(self.runner, &limits, calls)?;
         let verdict = verdict::judge_by(self.harness(), self.runner, &limits, calls.code, &how, &[calls.data])?;
-        let unverified = match verdict.passed() {
-            true => self.verifier().calls(self.runner, &limits, calls)?,
-            false => None,
-        };
-        Ok(Judgement::of(verdict, unverified))
+        Ok(Judgement::of_pair(verdict, unverified))
     }
 
     /// The verdict that `parts` decide, with the interpreter, the sandbox's level and the limits:

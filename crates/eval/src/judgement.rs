@@ -1,6 +1,6 @@
 //! What is known of an answer when it is judged.
 
-use super::Verdict;
+use super::{Verdict, verify::Unverified};
 use serde::{Deserialize, Serialize};
 
 /// A judged answer.
@@ -10,6 +10,8 @@ pub struct Judgement {
     pub verdict: Verdict,
     /// Why a pass is not verified (the module `verify`).
     pub unverified: Option<String>,
+    /// Whether it is the same the next time, however busy the machine is.
+    pub repeats: bool,
     /// Tests one by one, where the benchmark runs them apart.
     pub tests: Option<TestCount>,
     /// The verdicts on the original and on the added tests, where the benchmark has both; `verdict` is then
@@ -21,10 +23,21 @@ impl Judgement {
     /// A verdict and nothing more.
     pub fn of(verdict: Verdict, unverified: Option<String>) -> Self {
         Self {
+            repeats: verdict.repeats(),
             verdict,
             unverified,
             tests: None,
             stages: None,
+        }
+    }
+
+    /// A verdict, and what the second interpreter says of a pass.
+    pub(super) fn of_pair(verdict: Verdict, unverified: Option<Unverified>) -> Self {
+        let unverified = unverified.filter(|_| verdict.passed());
+        let repeats = verdict.repeats() && unverified.as_ref().is_none_or(|unverified| unverified.repeats);
+        Self {
+            repeats,
+            ..Self::of(verdict, unverified.map(|unverified| unverified.reason))
         }
     }
 

@@ -66,7 +66,7 @@ pub fn differences(expected: &Path, found: &Path, scars: &[Scar]) -> Vec<String>
 }
 
 /// Names of the checkpoints, but `previous`: which step it has depends on where the run was resumed.
-fn checkpoints(run: &Path) -> BTreeSet<String> {
+pub fn checkpoints(run: &Path) -> BTreeSet<String> {
     let mut names = names(&run.join("checkpoints"));
     names.retain(|name| name != "previous" && !name.starts_with('.'));
     names

@@ -7,6 +7,7 @@
 # list: what is asked for, and for
 #   names      the names                                  -> for each: what it is, and a plain value's encoding
 #   call       the function's name, arguments, keywords   -> the result, then the arguments as they are now
+#   make       a class's name, arguments, keywords        -> the same; the object stays whatever its base is
 #   of         an object or class, what is done with it, arguments, keywords    -> the same
 #   next       an iterator's number, how many             -> values, and whether it has ended
 # An answer is ["ok", ...], ["raised", class, arguments] or ["unclear", why].
@@ -34,6 +35,8 @@ def main():
     # A few frames more stand below the candidate's than where it runs by itself.
     sys.setrecursionlimit(sys.getrecursionlimit() + 10)
     kept, iterators = [], []
+    # As Python asks for them: `bool` of an object without `__bool__` is that of its length.
+    READ = {"__%s__" % kind.__name__: kind for kind in (bool, len, int, float, str, repr)}
 
     def say(answer):
         answers.write(dumps(answer, check_circular=False) + "\n")
@@ -82,6 +85,11 @@ def main():
         arguments, keywords = decoded(arguments, keywords)
         return result(space[name](*arguments, **keywords), arguments)
 
+    def made(name, arguments, keywords):
+        arguments, keywords = decoded(arguments, keywords)
+        value = space[name](*arguments, **keywords)
+        return ["ok", stay(value), [encode(argument, stay) for argument in arguments]]
+
     def operated(thing, operation, arguments, keywords):
         arguments, keywords = decoded(arguments, keywords)
         thing = decode(thing, stays)
@@ -95,8 +103,8 @@ def main():
         if operation == "call":
             return result(thing(*arguments, **keywords), arguments)
         name, *rest = arguments
-        if name == "__bool__":
-            return result(bool(thing), ())
+        if name in READ:
+            return result(READ[name](thing), ())
         return result(getattr(thing, name)(*rest, **keywords), rest)
 
     def drawn(number, most):
@@ -123,7 +131,7 @@ def main():
         try:
             if what == "names":
                 return ["ok", [described(name) for name in asked]]
-            return {"call": called, "of": operated, "next": drawn}[what](*asked)
+            return {"call": called, "make": made, "of": operated, "next": drawn}[what](*asked)
         except NotData as error:
             return ["unclear", str(error)]
         except BaseException as error:

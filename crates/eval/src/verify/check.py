@@ -28,11 +28,17 @@ def cannot(why):
     raise Unclear(why)
 
 
+# Operations that an honest object answers alike until something else is done.
+READING = ("get", "iterate", "read")
+
+
 class Peer:
     """The program, at the other end of the pipes."""
 
     def __init__(self, answers, requests):
         self.answers, self.requests = answers, requests
+        # Counts what may change the program's objects.
+        self.changes = 0
         # Whether the reference has classes of its own, so that their objects are part of the task.
         self.has_classes = False
 
@@ -82,10 +88,12 @@ class Peer:
             cannot("an answer that is no value: %s" % type(error).__name__)
         return value
 
-    def call(self, name, arguments, keywords):
-        return self.result(self.ask("call", name, *self.sent(arguments, keywords)), arguments)
+    def call(self, name, arguments, keywords, what="call"):
+        self.changes += 1
+        return self.result(self.ask(what, name, *self.sent(arguments, keywords)), arguments)
 
     def operate(self, thing, operation, arguments, keywords={}):
+        self.changes += operation not in READING
         answer = self.ask("of", thing, operation, *self.sent(arguments, keywords))
         # The first argument of a special method is its name.
         return answer, arguments[1:] if operation == "method" else arguments
@@ -162,7 +170,7 @@ class Class(Function):
     """Stands for a class of the program's."""
 
     def __call__(self, *arguments, **keywords):
-        made = super().__call__(*arguments, **keywords)
+        made = self._peer.call(self.__name__, arguments, keywords, "make")
         if type(made) is Object:
             made.__dict__["_made"] = True
         return made
@@ -186,7 +194,10 @@ def attribute(peer, reference, name, made):
         raise AttributeError(name)
     answer, _ = peer.operate(reference, "get", (name,))
     if answer:
-        return peer.result(answer)
+        value = peer.result(answer)
+        if is_call(value):
+            cannot("an attribute that stands for a built-in function")
+        return value
 
     def method(*arguments, **keywords):
         if not made and (arguments or keywords or not peer.has_classes):
@@ -197,19 +208,37 @@ def attribute(peer, reference, name, made):
     return method
 
 
+def is_call(value):
+    """Whether a value runs code here when it is called, other than a type."""
+    return callable(value) and type(value) not in (type, Object)
+
+
 class Object:
     """Stands for an object of a class of the program's."""
 
     def __init__(self, peer, reference, made):
-        self.__dict__.update(_peer=peer, _reference=reference, _made=made)
+        self.__dict__.update(_peer=peer, _reference=reference, _made=made, _known={}, _changes=0)
+
+    def _once(self, what, ask):
+        """What `ask` gives. Of an object that the program returned, the same until something is changed: one that is
+        another number each time would satisfy what no number does."""
+        if self._made:
+            return ask()
+        if self._changes != self._peer.changes:
+            self.__dict__.update(_known={}, _changes=self._peer.changes)
+        if what not in self._known:
+            self._known[what] = ask()
+        return self._known[what]
 
     def __getattr__(self, name):
-        return attribute(self._peer, self._reference, name, self._made)
+        return self._once(name, lambda: attribute(self._peer, self._reference, name, self._made))
 
     def __setattr__(self, name, value):
         self._peer.operate(self._reference, "set", (name, value))
 
     def __iter__(self):
+        if not self._made:
+            cannot("the items of an object that the program returned")
         return self._peer.result(self._peer.operate(self._reference, "iterate", ())[0])
 
     def __call__(self, *arguments, **keywords):
@@ -219,8 +248,17 @@ class Object:
         return self._peer.result(answer, sent)
 
 
+def read(name):
+    def method(self):
+        return self._once(name, lambda: self._peer.result(self._peer.operate(self._reference, "read", (name,))[0]))
+
+    return method
+
+
 def passed_on(name):
     def method(self, *arguments):
+        if not self._made:
+            cannot("the items of an object that the program returned")
         answer, sent = self._peer.operate(self._reference, "method", (name, *arguments))
         return self._peer.result(answer, sent)
 
@@ -234,8 +272,11 @@ def deciding(name):
     return method
 
 
-# What gives plain data and is told nothing that could be an expected value.
-for name in "bool len getitem setitem delitem int float str repr".split():
+# What gives plain data and is told nothing.
+for name in "bool len int float str repr".split():
+    setattr(Object, "__%s__" % name, read("__%s__" % name))
+# What is told something, which of an object that the checks made themselves is no expected value.
+for name in "getitem setitem delitem".split():
     setattr(Object, "__%s__" % name, passed_on("__%s__" % name))
 # What decides an outcome itself, or is told the other operand.
 for name in """eq ne lt le gt ge hash contains add radd iadd sub rsub isub mul rmul imul truediv rtruediv floordiv
@@ -348,14 +389,19 @@ def own_module(name, space):
 
 
 def given(code, space):
-    """Runs what a task gives, which ends where the body of a function is to begin or has begun."""
+    """Runs what a task gives, which ends where the body of a function is to begin or has begun. Returns the names
+    that it gives to the checks, and those of that function, which is the program's."""
     for end in ("\n", "    pass\n", "\n    pass\n"):
         try:
             program = compile(code + end, "given.py", "exec", dont_inherit=True)
         except (SyntaxError, ValueError):
             continue
+        before = set(space)
         exec(program, space)
-        return
+        last = parsed(code + end).body[-1:]
+        asked = {statement.name for statement in last if isinstance(statement, DEFINED)}
+        return set(space) - before - asked, asked
+    return set(), set()
 
 
 def fill(space, job, checks, peer):
@@ -367,10 +413,10 @@ def fill(space, job, checks, peer):
             execute([statement], space)
         except ImportError:
             pass
-    given(job["given"], space)
+    kept, asked = given(job["given"], space)
     found = [node for check in checks for node in nodes(check)]
     used = {node.id for node in found if isinstance(node, _ast.Name)}
-    of_program = (reference.names | set(job["names"])) & used
+    of_program = (reference.names - kept | asked | set(job["names"])) & used
     unknown = used - of_program - bound_names(found) - set(space) - set(vars(builtins))
     wanted = sorted(of_program | {name for name in unknown if not own_module(name, space)})
     if not wanted:
@@ -383,6 +429,8 @@ def fill(space, job, checks, peer):
             space[name] = Function(peer, name)
         elif kind == "value":
             space[name] = peer.result(value)
+            if is_call(space[name]) or isinstance(space[name], type):
+                cannot("a name that stands for a built-in")
 
 
 def verdict(job, peer):
@@ -395,7 +443,7 @@ def verdict(job, peer):
         # The arguments are not looked at again.
         space[name] = lambda *arguments: peer.result(peer.ask("call", name, *peer.sent(arguments, {})))
         # Twice the time: the calls pass through pipes, and one interpreter has judged the time.
-        calling(dataset, name, tolerance, data, [None], 2.0)(space)
+        calling(dataset, name, tolerance, data, [None], 2.0, True)(space)
     else:
         checks = [parsed(check) for check in job["checks"]]
         fill(space, job, checks, peer)

@@ -4,10 +4,11 @@
 #   i integer in hexadecimal   c complex   t tuple   d dict, in order, as pairs   s set   f frozenset   b bytes
 #   a bytearray   q deque and its bound   C Counter   O OrderedDict   r range   D Decimal   Q Fraction
 #   T date, time or datetime, U timedelta   K V P a dict's keys, values, items   y built-in type or function
-#   e Ellipsis, n NotImplemented, g slice   j an iterator of the check's, drawn
+#   e Ellipsis, n NotImplemented, g slice   j an iterator of the check's, drawn   S text with surrogates, as numbers
 #   m a name of the program's   h an object of the program's   I an iterator of the program's: these stay there
 #
-# A value of a subclass is sent as its base; what has none of these bases is an object that stays.
+# A value of a subclass is sent as its base, and what equals a built-in value without being one (ChainMap, UserList,
+# memoryview and the like) as that; what has none of these bases is an object that stays.
 import builtins
 import sys
 
@@ -18,7 +19,16 @@ LARGE = 1 << 256
 
 PLAIN = frozenset((type(None), bool, str, float))
 # Built-in classes and functions are values, too: `f(int)`, `f(key=len)`. The same object has the same name.
-NAMED = {id(value): name for name, value in vars(builtins).items() if callable(value) and name[0] != "_"}
+# Not those that run text, look into other objects or make types.
+UNNAMED = set(
+    "breakpoint classmethod compile delattr dir eval exec getattr globals hasattr input locals open property setattr"
+    " staticmethod super type vars".split()
+)
+NAMED = {
+    id(value): name
+    for name, value in vars(builtins).items()
+    if callable(value) and name[0] != "_" and name not in UNNAMED
+}
 
 
 class NotData(Exception):
@@ -30,9 +40,16 @@ def library(name):
     return sys.modules.get(name)
 
 
+def has_surrogates(value):
+    """Whether JSON might join two of its characters."""
+    return not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value)
+
+
 def is_plain(values):
     """Whether all of these stand for themselves."""
     kinds = set(map(type, values))
+    if str in kinds and any(type(value) is str and has_surrogates(value) for value in values):
+        return False
     if int not in kinds:
         return kinds <= PLAIN
     return len(kinds) == 1 and -LARGE < min(values) and max(values) < LARGE
@@ -43,6 +60,8 @@ def encode(value, stay, depth=0):
     kind = type(value)
     if kind is int:
         return value if -LARGE < value < LARGE else {"i": hex(value)}
+    if kind is str and has_surrogates(value):
+        return {"S": list(map(ord, value))}
     if kind in PLAIN:
         return value
     if depth > DEEPEST:
@@ -63,7 +82,7 @@ def encode(value, stay, depth=0):
     if isinstance(value, float):
         return float.__float__(value)
     if isinstance(value, str):
-        return str.__str__(value)
+        return encode(str.__str__(value), stay)
     if isinstance(value, list):
         return items(list.__iter__(value))
     if isinstance(value, tuple):
@@ -94,9 +113,14 @@ def encode(value, stay, depth=0):
     name = NAMED.get(id(value))
     if name is not None and getattr(builtins, name, None) is value:
         return {"y": name}
-    return encode_library(value, items) or stay(value)
+    if isinstance(value, PROXY):
+        return {"d": pairs(value.items())}
+    if isinstance(value, memoryview):
+        return {"b": value.tobytes().hex()}
+    return encode_library(value, items, pairs) or stay(value)
 
 
+PROXY = type(type.__dict__)
 VIEWS = {"K": type({}.keys()), "V": type({}.values()), "P": type({}.items())}
 
 
@@ -110,11 +134,17 @@ def dict_kind(value):
     return "d"
 
 
-def encode_library(value, items):
+def encode_library(value, items, pairs):
     """Values of classes of the library, else None."""
     module = library("collections")
     if module is not None and isinstance(value, module.deque):
         return {"q": [items(module.deque.__iter__(value)), value.maxlen]}
+    if module is not None and isinstance(value, (module.ChainMap, module.UserDict)):
+        return {"d": pairs(value.items())}
+    if module is not None and isinstance(value, module.UserList):
+        return items(value)
+    if module is not None and isinstance(value, module.UserString):
+        return str(value)
     module = library("decimal")
     if module is not None and isinstance(value, module.Decimal):
         return {"D": module.Decimal.__str__(value)}
@@ -175,6 +205,8 @@ def decode(data, stays, depth=0):
         return dict(pairs())
     if tag == "i":
         return int(text(content), 16)
+    if tag == "S":
+        return "".join(map(chr, items()))
     if tag == "s":
         return set(items())
     if tag == "f":

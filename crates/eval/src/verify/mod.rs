@@ -1,7 +1,7 @@
 //! Whether a pass holds where the candidate can't reach: in a second interpreter.
 //!
 //! One interpreter can't be made safe from the program that it runs: frames, a replaced built-in or an object that
-//! calls itself equal to everything satisfy any check. So a pass is tried again in two processes, each in a sandbox of
+//! calls itself equal to everything satisfy any check. So its checks are tried in two processes first, each in a sandbox of
 //! its own, with two pipes and nothing else between them:
 //!
 //! * `answer.py` holds the candidate. It gets calls (a name, arguments) and answers with results as plain data. No
@@ -34,6 +34,37 @@ pub(super) const CHECK: &str = concat!(
 /// Time on the clock and of the processor beside that of one interpreter, which has judged the time: all that is
 /// passed on and compared takes longer.
 const SLACK: u32 = 2;
+
+/// What `check.py` says where nothing more comes from the program.
+const ENDED: &str = "the program ended";
+
+/// Room in a process's directory for its program of ours.
+const OWN_BYTES: usize = 1 << 20;
+
+/// Why a pass is not verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unverified {
+    /// For people.
+    pub reason: String,
+    /// Whether that is so the next time, however busy the machine is.
+    pub repeats: bool,
+}
+
+impl Unverified {
+    fn of(reason: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            repeats: true,
+        }
+    }
+
+    fn once(reason: impl Into<String>) -> Self {
+        Self {
+            repeats: false,
+            ..Self::of(reason)
+        }
+    }
+}
 
 /// Both programs, compiled once.
 #[derive(Debug)]
@@ -71,7 +102,7 @@ impl Verifier {
         runner: &dyn Runner,
         limits: &Limits,
         checked: &Checked<'_>,
-    ) -> Result<Option<String>, SandboxError> {
+    ) -> Result<Option<Unverified>, SandboxError> {
         let names = &checked.names;
         let job = Job {
             names: names.entry_point.into_iter().collect(),
@@ -92,7 +123,7 @@ impl Verifier {
         runner: &dyn Runner,
         limits: &Limits,
         calls: &Calls<'_>,
-    ) -> Result<Option<String>, SandboxError> {
+    ) -> Result<Option<Unverified>, SandboxError> {
         let job = Job {
             names: Vec::new(),
             reference: "",
@@ -110,11 +141,15 @@ impl Verifier {
         code: &str,
         job: &Job<'_>,
         data: &[u8],
-    ) -> Result<Option<String>, SandboxError> {
+    ) -> Result<Option<Unverified>, SandboxError> {
         let job = serde_json::to_vec(job).map_err(|error| SandboxError::Io {
             action: "write down the checks",
             source: error.into(),
         })?;
+        let largest = code.len().max(job.len() + data.len()) + OWN_BYTES;
+        if largest as u64 > limits.disk_bytes {
+            return Ok(Some(Unverified::of("program and checks are too large")));
+        }
         let limits = Limits {
             wall: limits.wall * SLACK,
             cpu: limits.cpu * SLACK,
@@ -137,18 +172,25 @@ impl Verifier {
 }
 
 /// Why the checks' side did not verify, from its end and the line that it wrote.
-fn read(status: Status, said: &[u8]) -> Option<String> {
+fn read(status: Status, said: &[u8]) -> Option<Unverified> {
     let said = String::from_utf8_lossy(said);
     let said = said.trim_end();
     match status {
         Status::Exit(0) if said == "verified" => None,
         Status::Exit(0) => Some(match (said.strip_prefix("unclear "), said.strip_prefix("failed ")) {
-            (Some(why), _) => format!("the outcome hangs on {why}"),
-            (_, Some(why)) => format!("the checks do not hold for its answers alone ({why})"),
-            _ => "the checks said nothing".to_owned(),
+            // Either side may have ended for lack of time or memory.
+            (Some(why), _) if why.starts_with(ENDED) => Unverified::once(format!("the outcome hangs on {why}")),
+            (Some(why), _) => Unverified::of(format!("the outcome hangs on {why}")),
+            (_, Some(why)) => Unverified {
+                reason: format!("the checks do not hold for its answers alone ({why})"),
+                repeats: why != "MemoryError",
+            },
+            _ => Unverified::of("the checks said nothing"),
         }),
-        Status::TimedOut => Some(format!("the checks took more than {SLACK} times the time")),
-        status => Some(format!("the checks ended otherwise ({status:?})")),
+        Status::TimedOut => Some(Unverified::once(format!(
+            "the checks took more than {SLACK} times the time"
+        ))),
+        status => Some(Unverified::once(format!("the checks ended otherwise ({status:?})"))),
     }
 }
 
@@ -169,13 +211,29 @@ mod tests {
             assert!(read(status, said).is_some(), "{status:?} {said:?}");
         }
         assert_eq!(
-            read(Status::Exit(0), b"unclear __eq__ of an object\n").as_deref(),
-            Some("the outcome hangs on __eq__ of an object")
+            read(Status::Exit(0), b"unclear __eq__ of an object\n"),
+            Some(Unverified::of("the outcome hangs on __eq__ of an object"))
         );
         assert_eq!(
-            read(Status::Exit(0), b"failed AssertionError\n").as_deref(),
-            Some("the checks do not hold for its answers alone (AssertionError)")
+            read(Status::Exit(0), b"failed AssertionError\n"),
+            Some(Unverified::of(
+                "the checks do not hold for its answers alone (AssertionError)"
+            ))
         );
-        assert!(read(Status::TimedOut, b"").is_some_and(|why| why.contains("2 times")));
+        assert!(read(Status::TimedOut, b"").is_some_and(|why| why.reason.contains("2 times")));
+    }
+
+    #[test]
+    fn what_a_busy_machine_may_change_does_not_repeat() {
+        let repeats = |status, said: &str| read(status, said.as_bytes()).unwrap().repeats;
+        assert!(!repeats(Status::TimedOut, ""));
+        assert!(!repeats(Status::Signal(9), ""));
+        assert!(!repeats(Status::Exit(0), "failed MemoryError\n"));
+        assert!(CHECK.contains(&format!("cannot(\"{ENDED}")));
+        assert!(!repeats(
+            Status::Exit(0),
+            "unclear the program ended, or its answer is too long\n"
+        ));
+        assert!(repeats(Status::Exit(0), "failed KeyError\n"));
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     bucket::{Agreeing, Bucket},
+    compare::{Scar, checkpoints},
     http::{Manner, Server, Service, nobody},
     problem::{Outcome, Problem},
     schedule::Schedule,
@@ -122,7 +123,13 @@ fn move_by_a_flaky_server(schedule: &mut Schedule<'_>) -> Result<Outcome, Proble
             ended.check_refusal(&["s3://bucket/runs/run".into(), server.url()])?;
             return Ok(Outcome::Refused);
         }
-        return schedule.compare(&[]);
+        // Of the checkpoints there, the newest and the best one are fetched.
+        let kept: Vec<Scar> = checkpoints(&aside)
+            .into_iter()
+            .filter(|name| name.starts_with("step-"))
+            .map(Scar::Checkpoint)
+            .collect();
+        return schedule.compare(&kept);
     }
     schedule.finish()
 }

@@ -202,6 +202,11 @@ impl S3 {
     pub fn stat(&self, key: &str) -> Result<Option<Found>, StorageError> {
         let about = self.url(key);
         let stat = self.remote.patiently(|| match self.remote.operator().stat(key) {
+            // A page that another server answers with has a length, too, and nothing says that it is not the object's.
+            Ok(metadata) if metadata.is_file() && metadata.etag().is_none() => {
+                let problem = "the answer has no ETag, as every answer of S3 about an object has";
+                Err(Broken::Again(self.remote.network("fetching", &about, problem)))
+            }
             Ok(metadata) => Ok(metadata.is_file().then(|| found(key.to_owned(), &metadata))),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
             Err(e) => Err(self.remote.explain("fetching", &e, &about)),

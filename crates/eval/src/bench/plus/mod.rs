@@ -330,6 +330,7 @@ impl Benchmark for Plus {
         let unverified = base.unverified.or(plus.unverified).filter(|_| verdict.passed());
         Ok(Judgement {
             stages: Some(stages),
+            repeats: base.repeats && plus.repeats,
             ..Judgement::of(verdict, unverified)
         })
     }
