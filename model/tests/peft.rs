@@ -148,6 +148,31 @@ fn tensors_and_settings_that_contradict_each_other_are_refused() {
         });
         assert!(pattern.contains("it must be from 1 to"), "{pattern}");
     }
+    let keys = |keys: Vec<String>| -> serde_json::Value {
+        keys.into_iter()
+            .map(|key| (key, 4.into()))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
+    };
+    for (patterns, says) in [
+        (
+            keys((0..1001).map(|n| format!("k{n}")).collect()),
+            "`rank_pattern` has more than 1000 keys",
+        ),
+        (
+            keys(vec!["x".repeat(1001)]),
+            "has a pattern of 1001 bytes, at most 1000 are read",
+        ),
+        (
+            keys(vec![r"(([a-z_.0-9])*)*\1x".into()]),
+            "a pattern takes too many steps",
+        ),
+    ] {
+        let begun = std::time::Instant::now();
+        let refused = error("qv", &|config| config["rank_pattern"] = patterns.clone());
+        assert!(refused.contains(says), "{refused}");
+        assert!(begun.elapsed().as_secs() < 5, "{says}: {:?}", begun.elapsed());
+    }
     let unsaved = error("embed-saved-tied", &|config| {
         config["modules_to_save"] = serde_json::Value::Null
     });

@@ -18,7 +18,7 @@ pub struct Args {
     #[arg(value_name = "SRC")]
     source: String,
     /// A directory that does not exist yet, or is empty.
-    #[arg(value_name = "DST")]
+    #[arg(value_name = "DST", value_parser = crate::cli::common::Utf8Path)]
     target: PathBuf,
     /// Add a LoRA adapter to its base model's weights and write the whole model. Without this, an adapter
     /// is written as an adapter.

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     paths::expand_home,
     pipeline::{ModelGenerator, SampleRequest, asks_by_chat, sample, weights_hash},
+    settings::MOST_SAMPLES,
 };
 use serde_json::{Map, Value, json};
 use std::{path::PathBuf, time::Instant};
@@ -162,6 +163,7 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
 fn check(args: &Args) -> Result<(), Failure> {
     for (bad, rule) in [
         (args.n == 0, "--n must be 1 or more"),
+        (args.n > MOST_SAMPLES, "--n must be 1000000 or less"),
         (
             !(args.temperature >= 0.0 && args.temperature.is_finite()),
             "--temperature must be 0 (greedy) or more",

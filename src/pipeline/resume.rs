@@ -144,10 +144,10 @@ fn check_lines(run: &RunDir, request: &Request, state: &TrainerState) -> Result<
             continue;
         }
         short.push(format!("`{name}` ({found} of {bytes} bytes)"));
-        let text = fs::read(run.file(name)).unwrap_or_default();
-        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        run.truncate(name, whole as u64)?;
+        cut_to_lines(run, name)?;
     }
+    // Its size is in no checkpoint: a run may add to it at any time.
+    cut_to_lines(run, file::EVENTS)?;
     if short.is_empty() {
         return Ok(());
     }
@@ -163,6 +163,16 @@ fn check_lines(run: &RunDir, request: &Request, state: &TrainerState) -> Result<
         event: "lost-lines",
         reason,
     })?;
+    Ok(())
+}
+
+/// Cuts a file back to whole lines.
+fn cut_to_lines(run: &RunDir, name: &str) -> Result<(), PipelineError> {
+    let text = fs::read(run.file(name)).unwrap_or_default();
+    let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    if whole < text.len() {
+        run.truncate(name, whole as u64)?;
+    }
     Ok(())
 }
 

@@ -327,5 +327,19 @@ pub(super) fn given_value_head(request: &Request, model_hash: &str) -> Result<Op
     } else {
         path
     };
+    // The stage that made it leaves a report beside it, which names its content.
+    let report = path.with_file_name("report.json");
+    let text = fs::read_to_string(&report).unwrap_or_default();
+    let report_json: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    if let Some(stated) = report_json["value_head_sha256"].as_str() {
+        let found = FileHash::of(&path).map_err(PipelineError::io("reading", &path))?.sha256;
+        if found != stated {
+            return Err(PipelineError::Setting(format!(
+                "`{}` is damaged: its SHA-256 is {found}, and `{}` says {stated}; copy both again",
+                path.display(),
+                report.display()
+            )));
+        }
+    }
     Ok(Some(ValueHead::load(&path, model_hash, &request.device)?))
 }

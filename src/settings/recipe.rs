@@ -301,6 +301,9 @@ impl EvalConfig {
     }
 }
 
+/// Completions of a problem: pass@k needs no more for any k that is reported.
+pub const MOST_SAMPLES: usize = 1_000_000;
+
 impl Validate for EvalConfig {
     fn check(&self, check: &mut Check) {
         check.when(
@@ -309,6 +312,7 @@ impl Validate for EvalConfig {
             "must have its first number at or below its last",
         );
         check.when(self.samples == 0, "samples", "must be 1 or more");
+        check.when(self.samples > MOST_SAMPLES, "samples", "must be 1000000 or less");
         check.when(
             self.k.is_empty() || self.k.contains(&0),
             "k",

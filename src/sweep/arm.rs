@@ -16,6 +16,9 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
+/// Limit on the number of seeds: more is a typing error.
+const MOST_SEEDS: usize = 1000;
+
 /// Settings that the command line adds to all arms.
 #[derive(Clone, Debug, Default)]
 pub struct Overlay {
@@ -137,6 +140,9 @@ impl Sweep {
         if config.seeds.is_empty() {
             return Err(self.invalid("seeds", "must hold at least one seed"));
         }
+        if config.seeds.len() > MOST_SEEDS {
+            return Err(self.invalid("seeds", format!("holds more than {MOST_SEEDS} seeds")));
+        }
         let twice = |n: usize| {
             config
                 .seeds
@@ -230,13 +236,17 @@ impl Sweep {
         let files = self
             .files
             .iter()
-            .fold(Sources::new(Some(pipeline)), |sources, (is_config, file)| {
-                if *is_config {
-                    sources.config(file)
-                } else {
-                    sources.recipe(file)
-                }
-            });
+            // As `wmtp train`, which trains the arm, has it.
+            .fold(
+                Sources::new(Some(pipeline)).small_world_unless_named(),
+                |sources, (is_config, file)| {
+                    if *is_config {
+                        sources.config(file)
+                    } else {
+                        sources.recipe(file)
+                    }
+                },
+            );
         sets.fold(files.environment(), Sources::set)
     }
 

@@ -54,11 +54,17 @@ fn disagreements(set: PlusSet) -> (usize, Vec<String>) {
                 .judge(task, Answer::Program(text("solution")), &judge)
                 .unwrap();
             let stages = judged.stages.clone().unwrap();
+            // Two tasks of MBPP+ take any answer for right: that passes, and proves nothing.
+            let proves = ![
+                ("Mbpp/164", "def are_equivalent(a, b):\n    return 'anything'\n"),
+                ("Mbpp/295", "def sum_div(n):\n    return 0\n"),
+            ]
+            .contains(&(text("task_id"), text("solution")));
             let agrees = |verdict: &Verdict, field| verdict.passed() == (text(field) == "pass");
             let right = agrees(&stages.base, "base_status")
                 && agrees(&stages.plus, "plus_status")
                 && judged.verdict.passed() == (stages.base.passed() && stages.plus.passed())
-                && judged.unverified.is_none();
+                && judged.unverified.is_none() == proves;
             (!right).then(|| format!("{row}: {judged:?}"))
         })
         .collect();

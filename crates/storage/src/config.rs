@@ -89,11 +89,26 @@ impl Default for UploadConfig {
     }
 }
 
+/// Seconds.
+const DAY: u64 = 86_400;
+
 impl Validate for StorageConfig {
     fn check(&self, check: &mut Check) {
         check.when(self.timeout_seconds == 0, "timeout_seconds", "must be 1 or more");
         check.when(self.retries > 20, "retries", "must be 20 or less");
         check.when(!(1..=64).contains(&self.parallel), "parallel", "must be 1 to 64");
+        for (key, seconds) in [
+            ("timeout_seconds", self.timeout_seconds),
+            ("upload.wait_seconds", self.upload.wait_seconds),
+            ("upload.report_after_seconds", self.upload.report_after_seconds),
+        ] {
+            check.when(seconds > DAY, key, "must be 86400 or less");
+        }
+        check.when(
+            self.retry_delay_ms > 1000 * DAY,
+            "retry_delay_ms",
+            "must be 86400000 or less",
+        );
         check.section("s3", &self.s3);
         if let Some(Err(e)) = self.runs.as_deref().map(S3Url::parse) {
             check.say("runs", format!(": {e}"));

@@ -84,6 +84,9 @@ fn engine<'a>(model: &'a MtpLlama, drafts: bool) -> Box<dyn Engine + 'a> {
     Box::new(device::TensorEngine::new(model, drafts))
 }
 
+/// Draft tokens of a step, all branches together.
+const MOST_DRAFTS: usize = 1024;
+
 fn check(model: &MtpLlama, requests: &[Request], decoding: &Decoding) -> Result<(), ModelError> {
     let fail = |what: String| Err(ModelError::Request(what));
     if decoding.rows == 0 {
@@ -91,6 +94,12 @@ fn check(model: &MtpLlama, requests: &[Request], decoding: &Decoding) -> Result<
     }
     if decoding.speculative && decoding.drafts == 0 {
         return fail("0 draft tokens per step leave nothing to verify: allow at least 1".to_owned());
+    }
+    if decoding.speculative && decoding.drafts > MOST_DRAFTS {
+        return fail(format!(
+            "{} draft tokens per step are more than any text accepts: allow at most {MOST_DRAFTS}",
+            decoding.drafts
+        ));
     }
     if decoding.speculative && model.n_heads() == 1 {
         return fail(

@@ -5,8 +5,9 @@
 //! refused otherwise: it would change the result.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use fancy_regex::Regex;
+use fancy_regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value};
 
 use crate::error::ModelError;
@@ -79,6 +80,8 @@ pub(super) struct AdapterConfig {
     layers: Option<Vec<usize>>,
     /// False where `layers_pattern` names another list than a Llama's.
     layers_match: bool,
+    /// Whether matching a name was given up.
+    gave_up: AtomicBool,
 }
 
 impl AdapterConfig {
@@ -138,19 +141,39 @@ impl AdapterConfig {
                 Some(Value::Array(list)) => list.is_empty() || list.iter().any(|name| name == "layers"),
                 Some(_) => false,
             },
+            gave_up: AtomicBool::new(false),
         }
+    }
+
+    /// Whether a pattern needed too many steps for a name, so that nobody knows whether it fits.
+    pub(super) fn gave_up(&self) -> bool {
+        self.gave_up.load(Ordering::Relaxed)
+    }
+
+    fn fits(&self, pattern: &Regex, module: &str) -> bool {
+        pattern.is_match(module).unwrap_or_else(|_| {
+            self.gave_up.store(true, Ordering::Relaxed);
+            false
+        })
+    }
+
+    /// The number of the first pattern that fits.
+    fn of_pattern(&self, patterns: &[(Regex, f64)], module: &str) -> Option<f64> {
+        let found = patterns.iter().find(|(pattern, _)| self.fits(pattern, module));
+        found.map(|(_, value)| *value)
     }
 
     /// The factor of `B A` for a module (`model.layers.0.self_attn.q_proj`) with factors of this rank.
     pub(super) fn scale(&self, module: &str, rank: usize) -> f64 {
-        let alpha = of_pattern(&self.alphas, module).unwrap_or(self.alpha);
+        let alpha = self.of_pattern(&self.alphas, module).unwrap_or(self.alpha);
         let rank = rank as f64;
         alpha / if self.rank_stabilised { rank.sqrt() } else { rank }
     }
 
     /// The rank that the file gives a module.
     pub(super) fn rank(&self, module: &str) -> usize {
-        of_pattern(&self.ranks, module).map_or(self.rank, |rank| rank as usize)
+        self.of_pattern(&self.ranks, module)
+            .map_or(self.rank, |rank| rank as usize)
     }
 
     /// Whether `module` has factors. Of `all-linear`, `module` must not be the unembedding.
@@ -159,7 +182,7 @@ impl AdapterConfig {
             Targets::Names(names) => names
                 .iter()
                 .any(|name| module == name || module.ends_with(&format!(".{name}"))),
-            Targets::Pattern(pattern) => pattern.is_match(module).unwrap_or(false),
+            Targets::Pattern(pattern) => self.fits(pattern, module),
             Targets::AllLinear => module.contains("layers.") || module.starts_with("mtp."),
         };
         let saved = |name: &String| format!(".{module}.").contains(&format!(".{name}."));
@@ -219,11 +242,31 @@ fn is_off(value: &Value) -> bool {
     }
 }
 
+/// Keys of `rank_pattern` or `alpha_pattern`, and bytes of a pattern: each is matched with every weight's name.
+const MOST_PATTERNS: usize = 1000;
+const LONGEST_PATTERN: usize = 1000;
+/// Steps back while a name is matched.
+const MOST_STEPS: usize = 10_000;
+
+fn too_long(pattern: &str, key: &str) -> Option<String> {
+    let bytes = pattern.len();
+    (bytes > LONGEST_PATTERN)
+        .then(|| format!("`{key}` has a pattern of {bytes} bytes, at most {LONGEST_PATTERN} are read"))
+}
+
+fn regex(pattern: &str) -> Result<Regex, Box<fancy_regex::Error>> {
+    Ok(RegexBuilder::new(pattern).backtrack_limit(MOST_STEPS).build()?)
+}
+
 fn pattern_of(pattern: &str, key: &str, fields: &mut Fields<'_>) -> Targets {
     if key == "target_modules" && pattern.eq_ignore_ascii_case("all-linear") {
         return Targets::AllLinear;
     }
-    match Regex::new(&format!("^(?:{pattern})$")) {
+    if let Some(problem) = too_long(pattern, key) {
+        fields.problem(problem);
+        return Targets::Names(Vec::new());
+    }
+    match regex(&format!("^(?:{pattern})$")) {
         Ok(pattern) => Targets::Pattern(pattern),
         Err(error) => {
             fields.problem(format!(
@@ -237,8 +280,17 @@ fn pattern_of(pattern: &str, key: &str, fields: &mut Fields<'_>) -> Targets {
 /// `rank_pattern` or `alpha_pattern`: numbers by regular expressions for the ends of names, in order.
 fn patterns(fields: &mut Fields<'_>, key: &str) -> Vec<(Regex, f64)> {
     let mut found = Vec::new();
-    for (pattern, value) in fields.object(key).into_iter().flatten() {
-        match (Regex::new(&format!(r"^(.*\.)?({pattern})$")), value.as_f64()) {
+    let object = fields.object(key);
+    if object.is_some_and(|object| object.len() > MOST_PATTERNS) {
+        fields.problem(format!("`{key}` has more than {MOST_PATTERNS} keys"));
+        return found;
+    }
+    for (pattern, value) in object.into_iter().flatten() {
+        if let Some(problem) = too_long(pattern, key) {
+            fields.problem(problem);
+            continue;
+        }
+        match (regex(&format!(r"^(.*\.)?({pattern})$")), value.as_f64()) {
             (Ok(pattern), Some(value)) => found.push((pattern, value)),
             (Err(error), _) => fields.problem(format!(
                 "`{key}` has the key \"{pattern}\", no regular expression that can be read ({error})"
@@ -247,12 +299,6 @@ fn patterns(fields: &mut Fields<'_>, key: &str) -> Vec<(Regex, f64)> {
         }
     }
     found
-}
-
-/// The number of the first pattern that fits.
-fn of_pattern(patterns: &[(Regex, f64)], module: &str) -> Option<f64> {
-    let fits = |(pattern, _): &&(Regex, f64)| pattern.is_match(module).unwrap_or(false);
-    patterns.iter().find(fits).map(|(_, value)| *value)
 }
 
 /// `layers_to_transform`: a number or a list of them.

@@ -130,6 +130,7 @@ impl Adapter {
             let none = Change::default();
             let change = self.changes.get(&spec.name).unwrap_or(&none);
             let targeted = spec.shape.len() == 2 && self.settings.targets(module);
+            self.settings.scale(module, 1);
             for (factor, stored) in [("lora_A", &change.a), ("lora_B", &change.b)] {
                 if stored.is_none() && (targeted || change.a.is_some() || change.b.is_some()) {
                     missing.push(format!("`{factor}` of `{module}`"));
@@ -157,6 +158,9 @@ impl Adapter {
         problems.extend(listed(Finding::Missing, "`target_modules` names them", &missing));
         let why = "`target_modules` and `modules_to_save` do not name it";
         problems.extend(listed(Finding::Surplus, why, &surplus));
+        if self.settings.gave_up() {
+            problems.push("a pattern takes too many steps to match the weights' names: write it plainer".to_owned());
+        }
     }
 
     /// An adapter for a base whose vocabulary was made larger has to hold both matrices.

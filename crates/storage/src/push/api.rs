@@ -10,6 +10,10 @@ use wmtp_base::{redact::redact, text::shorten};
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
 /// The longest wait that a server may ask for; if it asks for more, the request fails.
 const LONGEST_ASKED: u64 = 60;
+/// A server that is silent for so long is named.
+const SILENCE: Duration = Duration::from_secs(5);
+/// Bytes a second of the slowest connection that is waited for.
+const SLOWEST: u64 = 256 << 10;
 /// Characters of a server's own words that are shown.
 const SHOWN: usize = 200;
 
@@ -97,7 +101,7 @@ impl Api {
 
     /// The time that a request with a body of this size may take.
     pub fn patience(&self, bytes: u64) -> Duration {
-        Duration::from_secs(self.config.timeout_seconds + bytes / (256 << 10))
+        Duration::from_secs(self.config.timeout_seconds + bytes / SLOWEST)
     }
 
     /// Makes a request, again after a broken connection, a rate limit or a server's failure, until
@@ -109,7 +113,7 @@ impl Api {
     ) -> Result<Answer, StorageError> {
         let mut delay = Duration::from_millis(self.config.retry_delay_ms);
         for left in (0..=self.config.retries).rev() {
-            let (problem, asked) = match Self::attempt(request()?).await {
+            let (problem, asked) = match self.attempt(request()?).await {
                 Ok(answer) if !matches!(answer.status, 429 | 500 | 502 | 503 | 504) => return Ok(answer),
                 Ok(answer) => {
                     let asked = answer
@@ -135,8 +139,23 @@ impl Api {
         Err(self.network(about, "it was not tried".into()))
     }
 
-    async fn attempt(request: RequestBuilder) -> Result<Answer, reqwest::Error> {
-        let response = request.send().await?;
+    /// Sends a request, and says what is waited for where that takes long.
+    async fn attempt(&self, request: RequestBuilder) -> Result<Answer, reqwest::Error> {
+        let request = request.build()?;
+        // What is sent takes its own time.
+        let sent = request
+            .body()
+            .map_or(Some(0), |body| body.as_bytes().map(|bytes| bytes.len() as u64));
+        let silence = sent.map(|bytes| SILENCE + Duration::from_secs(bytes / SLOWEST));
+        let mut response = std::pin::pin!(self.http.execute(request));
+        let response = match tokio::time::timeout(silence.unwrap_or(Duration::MAX), response.as_mut()).await {
+            Ok(response) => response?,
+            Err(_) => {
+                let seconds = SILENCE.as_secs();
+                tracing::warn!("waiting for {}, which has not answered for {seconds} s", self.endpoint);
+                response.await?
+            }
+        };
         Ok(Answer {
             status: response.status().as_u16(),
             headers: response.headers().clone(),

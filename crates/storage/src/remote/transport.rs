@@ -15,7 +15,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::time::timeout;
 
@@ -27,6 +27,8 @@ const MOST_PAGE: u64 = 16 << 20;
 const MOST_OTHER: u64 = 4 << 20;
 /// Pages of a listing: a page has up to 1000 objects, and servers may give less.
 const MOST_PAGES: usize = MOST_ENTRIES / 10;
+/// Time of a listing: [`MOST_ENTRIES`] objects take some seconds.
+const LONGEST: Duration = Duration::from_secs(120);
 /// Requests for the same page. More than `storage.retries` can be.
 const MOST_SAME: usize = 30;
 
@@ -42,6 +44,7 @@ pub(super) struct Pages {
 
 #[derive(Debug, Default)]
 struct Asked {
+    since: Option<Instant>,
     pages: usize,
     /// The last request, and how often it was made.
     last: String,
@@ -58,13 +61,14 @@ impl Pages {
     /// A page is asked for; false if the listing has had enough of them.
     fn next(&self, address: &str) -> bool {
         let mut asked = self.asked();
+        let since = *asked.since.get_or_insert_with(Instant::now);
         asked.pages += 1;
         if asked.last == address {
             asked.same += 1;
         } else {
             (asked.last, asked.same) = (address.to_owned(), 1);
         }
-        asked.pages <= MOST_PAGES && asked.same <= MOST_SAME
+        asked.pages <= MOST_PAGES && asked.same <= MOST_SAME && since.elapsed() <= LONGEST
     }
 
     fn asked(&self) -> std::sync::MutexGuard<'_, Asked> {

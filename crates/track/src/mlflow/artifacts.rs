@@ -25,8 +25,9 @@ enum Place {
 
 fn place(uri: &str) -> Result<Place, TrackError> {
     let (scheme, rest) = uri.split_once(':').unwrap_or(("", uri));
+    let host = rest.strip_prefix("//").and_then(|rest| rest.split('/').next());
     let path = match rest.strip_prefix("//") {
-        // `//host/path` names another host in the scheme's own way; for these it is this one.
+        // `//host/path` names another host in the scheme's own way; for the server's proxy it is this one.
         Some(with_host) if scheme != "s3" => with_host.split_once('/').map_or("", |(_, path)| path),
         Some(path) => path,
         None => rest,
@@ -40,6 +41,10 @@ fn place(uri: &str) -> Result<Place, TrackError> {
                 key: key.trim_matches('/').to_owned(),
             })
         }
+        "file" if host.is_some_and(|host| !["", "localhost"].contains(&host)) => Err(TrackError::Refused(format!(
+            "files can't be sent to {}, a directory of another machine: start the server with --artifacts-destination",
+            crate::redact::redact(uri)
+        ))),
         "file" => Ok(Place::Directory(PathBuf::from(format!(
             "/{}",
             path.trim_start_matches('/')
@@ -156,9 +161,15 @@ mod tests {
             key: "1/x".into(),
         };
         assert_eq!(place("s3://b/1/x/").unwrap(), s3);
-        for uri in ["/srv/1/x", "file:///srv/1/x"] {
+        for uri in ["/srv/1/x", "file:///srv/1/x", "file://localhost/srv/1/x"] {
             assert_eq!(place(uri).unwrap(), Place::Directory("/srv/1/x".into()));
         }
         assert!(place("gs://b/x").is_err());
+        assert!(
+            place("file://other/srv/1/x")
+                .unwrap_err()
+                .to_string()
+                .contains("another machine")
+        );
     }
 }
