@@ -239,6 +239,21 @@ fn numbers_that_are_far_too_large_are_refused_or_planned_quickly() {
             "scorer.epochs=999999999",
             "`scorer.epochs` must be 10,000 or less",
         ),
+        (
+            "baseline",
+            "storage.upload.wait_seconds=9223372036854775807",
+            "`storage.upload.wait_seconds` must be 86400 or less",
+        ),
+        (
+            "baseline",
+            "storage.retry_delay_ms=9223372036854775807",
+            "`storage.retry_delay_ms` must be 86400000 or less",
+        ),
+        (
+            "baseline",
+            "eval.samples=9223372036854775807",
+            "`eval.samples` must be 1000000 or less",
+        ),
     ] {
         let (code, said) = quickly(&mut train(home.path(), pipeline, &[set]));
         assert!(code == Some(2) && said.contains(says), "{set}: {said}");
@@ -281,6 +296,12 @@ fn names_that_cannot_be_written_down_are_refused() {
                 "{command:?}: {said}"
             );
         }
+        for verb in ["export", "convert"] {
+            let said = refusal(wmtp(home.path()).args([verb, "x"]).arg(odd));
+            assert!(said.contains("is not UTF-8"), "{verb}: {said}");
+        }
+        let said = refusal(wmtp(home.path()).args(["sample", "x.jsonl", "--n", "9223372036854775807"]));
+        assert!(said.contains("--n must be 1000000 or less"), "{said}");
         let mut command = train(home.path(), "baseline", &[]);
         let said = refusal(command.env("WMTP_PATHS__RUNS", odd));
         assert!(said.contains("WMTP_PATHS__RUNS is not UTF-8"), "{said}");

@@ -464,6 +464,15 @@ fn a_sweep_that_makes_no_sense_is_refused_in_a_sentence() {
     }
 }
 
+/// As `wmtp train`, which trains them, has it: otherwise every arm would be found to be another run.
+#[test]
+fn arms_without_model_and_data_train_the_small_world() {
+    let home = Home::with("pipeline: baseline\nset: {train.steps: 1}\ngrid: {optim.lr: [1.0e-3]}\n");
+    let sweep = Sweep::read(&home.path().join("sweep.try.yaml"), &Overlay::default()).unwrap();
+    let recipe = &sweep.arms[0].recipe;
+    assert_eq!((&*recipe.model.base, recipe.train.steps), ("builtin:world", Some(1)));
+}
+
 #[test]
 fn every_shipped_sweep_is_usable_in_every_arm() {
     let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
@@ -479,6 +488,7 @@ fn every_shipped_sweep_is_usable_in_every_arm() {
         for arm in &sweep.arms {
             assert_eq!(arm.recipe.validate(), [], "{name}");
             assert_eq!(arm.config.seed, arm.seed);
+            assert_eq!(arm.recipe.model.base, "builtin:micro", "{name}");
         }
         names.push((sweep.name, sweep.settings.iter().map(|s| s.label()).collect::<Vec<_>>()));
     }
