@@ -308,6 +308,9 @@ fn names_that_cannot_be_written_down_are_refused() {
     }
     let said = refusal(wmtp(home.path()).args(["train", "baseline", "--run-name", "auto"]));
     assert!(said.contains("`run.name` must not be `auto`"), "{said}");
+    let long = "x".repeat(201);
+    let said = refusal(wmtp(home.path()).args(["train", "baseline", "--dry-run", "--run-name", &long]));
+    assert!(said.contains("`run.name` must have at most 200 bytes"), "{said}");
     let left: Vec<_> = fs::read_dir(home.path())
         .unwrap()
         .flatten()

@@ -125,6 +125,9 @@ pub struct RunConfig {
     pub tags: Vec<String>,
 }
 
+/// Bytes: a file system takes 255 in a name, and some are added to it.
+const LONGEST_NAME: usize = 200;
+
 impl Validate for RunConfig {
     fn check(&self, check: &mut Check) {
         if let Some(name) = &self.name {
@@ -141,6 +144,7 @@ impl Validate for RunConfig {
                 "name",
                 "must not be `auto`, which stands for the newest run: choose another name",
             );
+            check.when(name.len() > LONGEST_NAME, "name", "must have at most 200 bytes");
         }
         check.when(has_nameless(&self.tags), "tags", NAMELESS);
     }

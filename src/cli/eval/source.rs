@@ -10,13 +10,13 @@ use crate::{
     eval::{Benchmark, EvalError, EvalRequest, Predictions},
     pipeline::{ModelDir, ModelGenerator, weights_hash},
     run::{RunDir, RunRecord, file, find, newest},
-    settings::Settings,
+    settings::{MOST_SAMPLES, Settings},
 };
 use std::path::{Path, PathBuf};
 use wmtp_model::Sampling;
 
 /// Stands for the number of samples until a file of predictions has been read.
-pub(super) const UNKNOWN_SAMPLES: usize = 1 << 30;
+pub(super) const UNKNOWN_SAMPLES: usize = MOST_SAMPLES;
 
 /// What was asked for, now or when the run began.
 pub(super) enum Asked {
