@@ -130,7 +130,8 @@ impl Adapter {
             let none = Change::default();
             let change = self.changes.get(&spec.name).unwrap_or(&none);
             let targeted = spec.shape.len() == 2 && self.settings.targets(module);
-            self.settings.scale(module, 1);
+            // Whether all patterns can be matched is known once they have been.
+            self.settings.scale(module, self.settings.rank(module));
             for (factor, stored) in [("lora_A", &change.a), ("lora_B", &change.b)] {
                 if stored.is_none() && (targeted || change.a.is_some() || change.b.is_some()) {
                     missing.push(format!("`{factor}` of `{module}`"));
