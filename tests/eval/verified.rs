@@ -1,4 +1,4 @@
-//! A pass is tried again where the program reaches neither checks nor verdict. Cheats of many kinds are in the tier
+//! The checks are tried where the program reaches neither checks nor verdict. Cheats of many kinds are in the tier
 //! hostile (`tests/verified`).
 
 use super::runner;
