@@ -3,8 +3,10 @@
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     io::Write,
+    panic,
     process::ExitCode,
     sync::atomic::{AtomicBool, Ordering},
+    thread,
 };
 
 /// The system's allocator. Where it has no memory left, the program ends with a sentence and exit code 1; without
@@ -81,7 +83,47 @@ fn say(text: &[u8]) {
     let _ = std::io::stderr().write_all(text);
 }
 
+/// What a panic says whose cause is that the system gives no more threads: the standard library's word, rayon's, and
+/// the error itself where a library unwraps it. None of them can be reached by anything that is foreseen.
+const NO_THREAD: [&str; 3] = [
+    "failed to spawn thread",
+    "global thread pool has not been initialized",
+    "kind: WouldBlock, message: \"Resource temporarily unavailable\"",
+];
+
+/// Libraries start threads and panic where that can't be done: that is a sentence and exit code 1 as well.
+fn say_when_threads_fail() {
+    let before = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload_as_str().unwrap_or_default();
+        if NO_THREAD.iter().any(|said| text.contains(said)) {
+            no_thread();
+        }
+        before(panic);
+    }));
+}
+
+fn no_thread() -> ! {
+    say(
+        b"error: a thread can't be started: free memory, or raise the limit (`ulimit -v`, `ulimit -u`, or the \
+          container's)\n",
+    );
+    std::process::exit(1)
+}
+
+/// Of the thread that does everything.
+const STACK: usize = 8 << 20;
+
 fn main() -> ExitCode {
     wmtp_kernels::disable_malloc_trim();
-    wmtp::cli::main()
+    say_when_threads_fail();
+    // The first thread's stack grows as it is used; where that can't be, the system kills the process without a word.
+    // Another thread has the whole of its own from the start, or doesn't start.
+    let all = thread::Builder::new()
+        .name("main".into())
+        .stack_size(STACK)
+        .spawn(wmtp::cli::main);
+    let Ok(all) = all else { no_thread() };
+    // Its panic was printed by the hook; 101 is what the standard library ends with.
+    all.join().unwrap_or(ExitCode::from(101))
 }

@@ -123,6 +123,33 @@ fn a_stage_that_is_interrupted_and_resumed_ends_with_the_same_head() {
     }
 }
 
+/// The stage's report is computed from its metrics. Where they are gone, it begins again and ends the same.
+#[test]
+fn a_stage_whose_metrics_are_lost_begins_again() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let home = home.path();
+    let set = ["scorer.epochs=2"];
+    succeed(&mut train(home, "whole", &set));
+    let (whole, run) = (home.join("runs/whole"), home.join("runs/cut"));
+    let mut child = until(&mut train(home, "cut", &set), &run, 3);
+    child.kill().expect("the process can be killed");
+    child.wait().expect("the process ends");
+    assert!(run.join("critic/checkpoints/last").is_dir(), "a checkpoint of step 2");
+    fs::write(run.join("critic/metrics.jsonl"), "").expect("the metrics can be emptied");
+
+    let output = succeed(&mut resume(home, "cut"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("has lost lines since its checkpoint of step 2 (0 of "),
+        "{said}"
+    );
+    for name in ["value_head.safetensors", "metrics.jsonl", "report.json"] {
+        let read = |run: &Path| fs::read(run.join("critic").join(name)).expect("a file of the stage");
+        assert!(read(&whole) == read(&run), "{name} differs");
+    }
+    assert!(weights(&whole, "last") == weights(&run, "last"), "the model differs");
+}
+
 /// Steps that are not finite are skipped, the learning rate is halved three times, and then the run ends
 /// as one that failed, not as one with bad settings.
 #[test]

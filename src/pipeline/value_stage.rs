@@ -115,7 +115,7 @@ pub(super) fn value_stage(
     ));
     let store = CheckpointStore::open(dir.join(file::CHECKPOINTS))?;
     let fresh = TrainerState::new(stage.recipe_id.into(), splits.train.hash().into());
-    let (start, resume) = newest(run, "value-stage", &store, fresh)?;
+    let (start, resume) = unless_lines_are_lost(stage, &fresh, newest(run, "value-stage", &store, fresh.clone())?)?;
     let model = stage.model.valid();
     let steps = ValueSteps {
         data: splits.train,
@@ -201,6 +201,34 @@ pub(super) fn newest(
         Err(CheckpointError::None { .. }) => Ok((fresh, None)),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The stage's report is computed from its metrics: where lines that the checkpoint knows are gone, the stage begins
+/// again, and comes out as if it had not been disturbed.
+fn unless_lines_are_lost(
+    stage: ValueStage<'_>,
+    fresh: &TrainerState,
+    (start, resume): (TrainerState, Option<PathBuf>),
+) -> Result<(TrainerState, Option<PathBuf>), PipelineError> {
+    let metrics = Stage::Value.metrics_file();
+    let found = stage.run.size(metrics);
+    if found >= start.metrics_bytes {
+        return Ok((start, resume));
+    }
+    let reason = format!(
+        "`{}` has lost lines since its checkpoint of step {} ({found} of {} bytes), and the value stage's report is \
+         computed from them: the stage begins again",
+        stage.run.file(metrics).display(),
+        start.step,
+        start.metrics_bytes
+    );
+    stage.request.progress.warning(&reason);
+    stage.run.event(&Event {
+        step: start.step,
+        event: "lost-lines",
+        reason,
+    })?;
+    Ok((fresh.clone(), None))
 }
 
 /// AdamW without decay, clipped at norm 1; evaluated twice an epoch and at the end.

@@ -10,8 +10,14 @@ use rand::RngExt;
 
 /// What the error of a process says that has too few file descriptors: the system's words, or the loader's.
 const FILES: [&str; 2] = ["Too many open files", "os error 24"];
-/// What the error of a process says that has too little memory: its own words, or the system's.
-const MEMORY: [&str; 3] = ["of memory cannot be had", "Cannot allocate memory", "os error 12"];
+/// What the error of a process says that has too little memory: its own words (a thread takes address space as well),
+/// or the system's.
+const MEMORY: [&str; 4] = [
+    "of memory cannot be had",
+    "a thread can't be started",
+    "Cannot allocate memory",
+    "os error 12",
+];
 
 /// A limit of a few descriptors from the start, or at a random moment.
 pub fn files(schedule: &mut Schedule<'_>) -> Result<Outcome, Problem> {
