@@ -144,6 +144,10 @@ bench-generate *ARGS:
     cargo bench --locked --bench generation --no-run
     python3 benches/peers/decode.py --ours "$(ls -t target/release/deps/generation-* | grep -v '\.d$' | head -1)" {{ARGS}}
 
+# throughput of generation with f32, bf16, int8 and int4 weights: just bench-weights --model DIR
+bench-weights *ARGS:
+    cargo bench --locked --bench generation -- --weights {{ARGS}}
+
 # time to the first token with and without prefix sharing: just bench-shared --model DIR
 bench-shared *ARGS:
     cargo bench --locked --bench generation -- --shared {{ARGS}}

@@ -17,8 +17,9 @@ use wmtp::{
 pub const VARIABLES: &[(&str, &str)] = &[
     ("WMTP_LOG", "log filter, such as `wmtp=debug`"),
     (
-        "WMTP_PORTABLE",
-        "`1`: matrix products without AVX-512, as on processors that lack it",
+        "WMTP_GEMM",
+        "instructions of matrix products on the CPU: `amx`, `avx512`, `avx2` or `portable`, of those that the processor \
+         has; the fastest if it is not set",
     ),
     (
         "WMTP_STOP_AT_EOF",

@@ -74,11 +74,23 @@ fn the_long_version_names_commit_target_features_and_instruction_sets() {
 }
 
 #[test]
-fn the_long_version_says_that_avx512_is_turned_off() {
-    let text = printed(&["--version"], &[("WMTP_PORTABLE", "1")]);
+fn the_instructions_of_products_can_be_chosen() {
+    let text = printed(&["--version"], &[("WMTP_GEMM", "portable")]);
     assert!(
         text.lines().any(|line| line.starts_with("matrix products: portable")),
         "{text}"
+    );
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let output = wmtp(home.path())
+        .args(["schema", "config"])
+        .env("WMTP_GEMM", "mmx")
+        .output()
+        .expect("the program starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert_eq!(
+        said,
+        "error: WMTP_GEMM is `mmx`; give one of portable, avx2, avx512, amx\n"
     );
 }
 

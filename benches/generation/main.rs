@@ -4,14 +4,16 @@
 //!     just bench-shared --model DIR          # time to the first token, with and without sharing
 //!     just bench-speculative --model DIR     # with and without drafts: the same text, fewer passes
 //!     just bench-generate --model DIR        # tokens per second beside transformers
+//!     just bench-weights --model DIR         # f32, bf16, int8 and int4 weights beside each other
 //!
-//! Prompts are greedy and few-shot unless said otherwise; `--precision bf16` keeps weights in bf16,
-//! `--heads H` gives a model that has fewer heads copies of its last layer, `--tasks 11-110`, `--rows`,
+//! Prompts are greedy and few-shot unless said otherwise; `--precision` keeps weights in bf16,
+//! int8 or int4, `--heads H` gives a model that has fewer heads copies of its last layer, `--tasks 11-110`, `--rows`,
 //! `--new-tokens`, `--repetitions` and `--style zero-shot` change what is run.
 
 mod peer;
 mod shared;
 mod speculative;
+mod weights;
 
 use burn::tensor::{DType, Device};
 use std::path::PathBuf;
@@ -19,7 +21,7 @@ use wmtp::{
     data::{PromptStyle, Tokenizer},
     eval::bench::mbpp::{self, load},
 };
-use wmtp_model::{LoadOptions, MtpLlama, Request, Sampling};
+use wmtp_model::{LoadOptions, MtpLlama, Quantization, QuantizedWeights, Request, Sampling};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -59,6 +61,8 @@ impl Arguments {
 /// A model with its tokenizer and MBPP.
 struct Subject {
     model: MtpLlama,
+    /// Instead of the model's own.
+    quantized: Option<QuantizedWeights>,
     tokenizer: Tokenizer,
     problems: Vec<mbpp::Problem>,
 }
@@ -66,18 +70,23 @@ struct Subject {
 impl Subject {
     fn open(arguments: &Arguments) -> Result<Self, Failure> {
         let dir = PathBuf::from(arguments.after("--model").ok_or("--model DIR is needed")?);
-        let dtype = match arguments.after("--precision").unwrap_or("f32") {
-            "f32" => DType::F32,
-            "bf16" => DType::BF16,
-            other => return Err(format!("--precision {other}: f32 and bf16 are known").into()),
+        let (dtype, quantization) = match arguments.after("--precision").unwrap_or("f32") {
+            "f32" => (DType::F32, None),
+            "bf16" => (DType::BF16, None),
+            "int8" => (DType::BF16, Some(Quantization::Int8)),
+            "int4" => (DType::BF16, Some(Quantization::Int4)),
+            other => return Err(format!("--precision {other}: f32, bf16, int8 and int4 are known").into()),
         };
         let options = LoadOptions {
             n_heads: arguments.after("--heads").map(str::parse).transpose()?,
             dtype,
             ..LoadOptions::default()
         };
+        let model = wmtp_model::load(&dir, &options, &Device::flex())?;
+        let quantized = quantization.map(|quantization| QuantizedWeights::new(&model, true, quantization));
         Ok(Self {
-            model: wmtp_model::load(&dir, &options, &Device::flex())?,
+            quantized: quantized.transpose()?,
+            model,
             tokenizer: Tokenizer::load(&dir)?,
             problems: load("builtin:mbpp")?,
         })
@@ -117,8 +126,9 @@ fn main() -> Result<(), Failure> {
         () if has("--peer") => peer::run(&arguments),
         () if has("--shared") => shared::run(&arguments),
         () if has("--speculative") => speculative::run(&arguments),
+        () if has("--weights") => weights::run(&arguments),
         () => {
-            println!("nothing was asked for: --shared, --speculative or --peer, and --model DIR");
+            println!("nothing was asked for: --shared, --speculative, --weights or --peer, and --model DIR");
             Ok(())
         }
     }

@@ -41,6 +41,7 @@ fn answer(subject: &Subject, request: &Value) -> Result<Value, Failure> {
     let requests = greedy(&prompts, new_tokens);
     let decoding = Decoding {
         rows: prompts.len(),
+        quantized: subject.quantized.clone(),
         ..Decoding::default()
     };
     let mut tokens = vec![Vec::new(); prompts.len()];

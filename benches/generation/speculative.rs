@@ -21,6 +21,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             rows,
             speculative,
             drafts,
+            quantized: subject.quantized.clone(),
             eos: subject.tokenizer.eos_ids().to_vec(),
             ..Decoding::default()
         };

@@ -39,4 +39,4 @@ pub use saved::SavedActivations;
 pub use weighted_ce::{
     Accuracy, WeightedCrossEntropy, weighted_linear_cross_entropy, weighted_linear_cross_entropy_in,
 };
-pub use wmtp_gemm::{Precision, has_avx512_bf16, instruction_sets};
+pub use wmtp_gemm::{Isa, Precision, VARIABLE as GEMM_VARIABLE, instruction_sets};

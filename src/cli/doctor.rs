@@ -36,7 +36,9 @@ struct Report {
     memory_bytes: Option<u64>,
     /// The vector instruction sets of this machine that computing chooses from.
     instruction_sets: Vec<&'static str>,
-    /// Whether matrix products use the AVX-512 kernels.
+    /// The instructions that matrix products use, as `WMTP_GEMM` spells them.
+    matrix_products: &'static str,
+    /// Whether these are AVX-512 or more.
     avx512: bool,
     checks: Vec<HealthCheck>,
     /// Every check holds.
@@ -97,7 +99,8 @@ fn examine(config: &Config) -> Report {
         cores: machine.cores,
         memory_bytes: machine.memory_bytes,
         instruction_sets: wmtp_kernels::instruction_sets(),
-        avx512: wmtp_kernels::has_avx512_bf16(),
+        matrix_products: wmtp_kernels::Isa::chosen().map_or("none", wmtp_kernels::Isa::name),
+        avx512: wmtp_kernels::Isa::chosen().is_ok_and(|isa| isa >= wmtp_kernels::Isa::Avx512),
         ok: checks.iter().all(|check| check.ok),
         checks,
     }

@@ -176,6 +176,7 @@ pub fn main() -> ExitCode {
     crate::stop::follow_standard_input();
     let outcome = parse(args).and_then(|cli| {
         log::to_stderr(cli.verbose);
+        wmtp_kernels::Isa::chosen().map_err(Failure::usage)?;
         run(cli.command, &Output::new(cli.json))
     });
     match outcome {

@@ -9,9 +9,10 @@ use super::{
 use crate::{
     data::Tokenizer,
     pipeline::{ScoreReport, score_text},
+    settings::EvalPrecision,
 };
 use burn::tensor::DType;
-use wmtp_model::MtpLlama;
+use wmtp_model::{MtpLlama, with_rounded_matrices};
 
 /// `wmtp score --model URI`.
 #[derive(Debug, clap::Args)]
@@ -46,6 +47,10 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
         ));
     }
     let (model, tokenizer) = open_model(&model, None, DType::F32, &settings, &device, output)?;
+    let model = match settings.recipe.eval.precision {
+        EvalPrecision::F32 => model,
+        precision => with_rounded_matrices(model, precision.quantization()),
+    };
     let report = score_text(&model, &tokenizer, &text)?;
     output.result(&serde_json::to_value(&report)?, &table(&report, &tokenizer)?)?;
     let all = report.ce.iter().flatten();

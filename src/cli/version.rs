@@ -2,6 +2,7 @@
 
 use crate::device::Backend;
 use std::sync::LazyLock;
+use wmtp_kernels::Isa;
 
 /// The target that the program was built for, as rustc names it.
 pub const TARGET: &str = match option_env!("WMTP_TARGET") {
@@ -27,14 +28,19 @@ pub fn features() -> Vec<&'static str> {
 pub fn matrix_products() -> String {
     /// What the AVX-512 kernels need.
     const NEEDED: [&str; 4] = ["avx512f", "avx512bw", "avx512vl", "avx512bf16"];
-    if wmtp_kernels::has_avx512_bf16() {
-        return "AVX-512".into();
+    let isa = match Isa::chosen() {
+        Ok(isa) => isa,
+        Err(problem) => return format!("none: {problem}"),
+    };
+    let name = isa.title();
+    if isa != Isa::best() {
+        return format!("{name}, as {}={} says", wmtp_kernels::GEMM_VARIABLE, isa.name());
     }
     let found = wmtp_kernels::instruction_sets();
     let missing: Vec<&str> = NEEDED.into_iter().filter(|name| !found.contains(name)).collect();
     match missing[..] {
-        [] => "portable, as WMTP_PORTABLE=1 says".into(),
-        _ => format!("portable; the AVX-512 kernels need {}", missing.join(", ")),
+        [] => name.to_owned(),
+        _ => format!("{name}; the AVX-512 kernels need {}", missing.join(", ")),
     }
 }
 

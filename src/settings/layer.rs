@@ -18,7 +18,7 @@ pub const RESERVED_VARIABLES: &[&str] = &[
     "WMTP_LOG",
     "WMTP_COMMIT",
     "WMTP_TARGET",
-    "WMTP_PORTABLE",
+    "WMTP_GEMM",
     crate::stop::STOP_AT_EOF,
     "WMTP_SMOLLM2_DIR",
     "WMTP_SMOLLM2_REFERENCE",

@@ -13,6 +13,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+use wmtp_model::Quantization;
 
 /// What is trained: one experiment, `recipe.yaml`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -250,7 +251,8 @@ pub struct EvalConfig {
     pub too_long: TooLong,
     /// Batch size: completions sampled in parallel.
     pub batch: usize,
-    /// The dtype of the weights while `wmtp eval` and `wmtp generate` generate.
+    /// How the weights are stored while `wmtp eval`, `wmtp generate`, `wmtp chat` and `wmtp sample` generate, and
+    /// rounded to for `wmtp score`.
     pub precision: EvalPrecision,
     /// Wall-clock timeout per program, in seconds. For mbpp+ and humaneval+ it covers all inputs of a set
     /// together, and the command line's default is 60.
@@ -385,14 +387,18 @@ impl Temperatures {
     }
 }
 
-/// The type of weights while generating.
+/// How weights are stored while generating; activations, products and sums are f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum EvalPrecision {
     /// 4 bytes a weight.
     F32,
-    /// 2 bytes a weight, rounded to the nearest; activations, products and sums stay f32. On flex.
+    /// 2 bytes a weight, rounded to the nearest. On flex.
     Bf16,
+    /// 8.5 bits a weight: integers of 8 bits, and a scale for 32 of them. On flex.
+    Int8,
+    /// 4.5 bits a weight: 16 levels, and a scale for 32 of them. On flex.
+    Int4,
 }
 
 impl EvalPrecision {
@@ -401,14 +407,25 @@ impl EvalPrecision {
         match self {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+            Self::Int4 => "int4",
         }
     }
 
-    /// The type of a loaded model's weights.
+    /// The type in which a model's weights are loaded.
     pub fn dtype(self) -> DType {
         match self {
             Self::F32 => DType::F32,
-            Self::Bf16 => DType::BF16,
+            Self::Bf16 | Self::Int8 | Self::Int4 => DType::BF16,
+        }
+    }
+
+    /// What loaded weights are rounded to.
+    pub fn quantization(self) -> Option<Quantization> {
+        match self {
+            Self::F32 | Self::Bf16 => None,
+            Self::Int8 => Some(Quantization::Int8),
+            Self::Int4 => Some(Quantization::Int4),
         }
     }
 }

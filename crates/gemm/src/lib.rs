@@ -6,12 +6,14 @@
 //!
 //! | machine | f32 | bf16 |
 //! |---|---|---|
+//! | x86-64 with these and AMX (tiles for bf16) | as below | own kernel, `tdpbf16ps` ([`tiles`]) |
 //! | x86-64 with AVX-512 F, BW, VL and BF16 | own kernel, fused multiply-add | own kernel, `vdpbf16ps` (two products a lane); on Intel, where that is slower, the f32 kernel on rounded values |
+//! | x86-64 with AVX2 and FMA | own kernel | the same on rounded values |
 //! | every other | the `gemm` crate | factors rounded to bf16, then the `gemm` crate in f32 |
 //!
-//! The choice is made once, at run time. `WMTP_PORTABLE=1` in the environment selects the second row on every
-//! machine; it exists to test that row ([`has_avx512_bf16`] is the one place that reads it). Both rows round
-//! the same values and differ in summation order only. Every element is summed by one thread in an order that
+//! The choice ([`Isa`]) is made once, at run time. `WMTP_GEMM=amx|avx512|avx2|portable` in the environment selects a row
+//! that the machine has; it exists to test them. All rows round the same values and differ in summation order
+//! only. Every element is summed by one thread in an order that
 //! depends on the shapes alone, so results do not depend on the number of threads.
 //!
 //! The blocking follows Goto and van de Geijn 2008, Anatomy of high-performance matrix multiplication: the
@@ -21,29 +23,35 @@
 //! [`matmul_skinny`] multiplies few rows, which is bound by memory bandwidth. This crate depends on no tensor
 //! library.
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
+mod groups;
+mod isa;
+mod options;
+#[cfg(target_arch = "x86_64")]
+mod panels;
 mod portable;
+mod processor;
 pub mod simd;
 mod skinny;
 #[cfg(test)]
 mod test_values;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+pub mod tiles;
 mod view;
 
-pub use skinny::{SKINNY_MAX_ROWS, SkinnyOutput, matmul_skinny, matmul_skinny_many};
-use std::sync::OnceLock;
+pub use groups::{GROUP_VALUES, Int4Group, Int8Group, QuantizedGroup, dequantize, quantized};
+use isa::isa;
+pub use isa::{Isa, VARIABLE};
+pub use options::{Precision, Threads};
+#[cfg(target_arch = "x86_64")]
+use processor::bf16_dot_is_faster;
+pub use processor::instruction_sets;
+pub use skinny::{SKINNY_MAX_ROWS, SkinnyOutput, SkinnyWeight, matmul_skinny, matmul_skinny_many};
 pub use view::{FloatSlice, FloatSliceMut, MatrixView};
-
-/// How the factors of a product are rounded before they are multiplied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Precision {
-    /// Not at all.
-    #[default]
-    F32,
-    /// To bf16; sums stay f32.
-    Bf16,
-}
 
 /// `to = left * right`, or `to += left * right` if `accumulate`; row i of the result starts at
 /// `to[i * to_stride]`. On all threads of the current rayon pool.
@@ -81,7 +89,15 @@ pub struct PackedRight<'a> {
     right: MatrixView<'a>,
     precision: Precision,
     #[cfg(target_arch = "x86_64")]
-    packed: Option<avx512::PackedRight>,
+    packed: Option<PackedFor>,
+}
+
+/// What a right factor is packed for.
+#[cfg(target_arch = "x86_64")]
+enum PackedFor {
+    Avx2(avx2::PackedRight),
+    Avx512(avx512::PackedRight),
+    Tiles(tiles::Packed),
 }
 
 impl<'a> PackedRight<'a> {
@@ -91,8 +107,24 @@ impl<'a> PackedRight<'a> {
             right,
             precision,
             #[cfg(target_arch = "x86_64")]
-            packed: (has_avx512_bf16() && !right.shape.contains(&0))
-                .then(|| avx512::PackedRight::new(right, lane(precision))),
+            packed: Self::pack(right, precision),
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn pack(right: MatrixView<'a>, precision: Precision) -> Option<PackedFor> {
+        if right.shape.contains(&0) {
+            return None;
+        }
+        match (isa(), precision) {
+            (Isa::Portable, _) => None,
+            (Isa::Avx2, _) => Some(PackedFor::Avx2(avx2::PackedRight::new(right, precision))),
+            (Isa::Amx, Precision::Bf16) => (right.shape[0] <= tiles::LONGEST).then(|| {
+                let mut packed = tiles::Packed::default();
+                packed.fill(right.transposed(), tiles::Side::Right, Threads::All);
+                PackedFor::Tiles(packed)
+            }),
+            _ => Some(PackedFor::Avx512(avx512::PackedRight::new(right, lane(precision)))),
         }
     }
 
@@ -106,7 +138,16 @@ impl<'a> PackedRight<'a> {
         if let (Some(packed), false) = (&self.packed, left.shape.contains(&0)) {
             check(to, to_stride, left, self.right);
             let factors = [left, self.right];
-            packed.multiply(to, to_stride, accumulate, factors, lane(self.precision));
+            match packed {
+                PackedFor::Avx2(packed) => packed.multiply(to, to_stride, accumulate, factors, self.precision),
+                PackedFor::Avx512(packed) => {
+                    packed.multiply(to, to_stride, accumulate, factors, lane(self.precision));
+                }
+                PackedFor::Tiles(packed) => {
+                    let right = tiles::Factor::Packed(packed);
+                    on_tiles(to, to_stride, accumulate, left, right, Threads::Calling);
+                }
+            }
             return;
         }
         matmul_single_threaded(to, to_stride, accumulate, left, self.right, self.precision);
@@ -123,15 +164,6 @@ fn check(to: &[f32], to_stride: usize, left: MatrixView<'_>, right: MatrixView<'
         "{m} rows of {n}, {to_stride} apart, do not fit into {} elements",
         to.len()
     );
-}
-
-/// The threads that compute a product.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Threads {
-    /// Those of the current rayon pool.
-    All,
-    /// The calling one alone.
-    Calling,
 }
 
 fn multiply(
@@ -154,38 +186,44 @@ fn multiply(
         return;
     }
     #[cfg(target_arch = "x86_64")]
-    if has_avx512_bf16() {
-        avx512::matmul(to, to_stride, accumulate, [left, right], lane(precision), threads);
-        return;
+    match (isa(), precision) {
+        (Isa::Portable, _) => {}
+        (Isa::Avx2, _) => return avx2::matmul(to, to_stride, accumulate, [left, right], precision, threads),
+        (Isa::Amx, Precision::Bf16) => {
+            let right = tiles::Factor::Lines(right.transposed());
+            return on_tiles(to, to_stride, accumulate, left, right, threads);
+        }
+        _ => return avx512::matmul(to, to_stride, accumulate, [left, right], lane(precision), threads),
     }
     portable::matmul(to, to_stride, accumulate, [left, right], precision, threads);
 }
 
-/// Whether the AVX-512 kernels run: the machine has AVX-512 F, BW, VL and BF16, and `WMTP_PORTABLE` is not
-/// `1`.
-pub fn has_avx512_bf16() -> bool {
-    static FOUND: OnceLock<bool> = OnceLock::new();
-    *FOUND.get_or_init(|| std::env::var_os("WMTP_PORTABLE").is_none_or(|value| value != "1") && detected())
-}
-
-/// The vector instruction sets that computing chooses from and that this machine has, by the names that rustc
-/// gives them.
-pub fn instruction_sets() -> Vec<&'static str> {
-    macro_rules! found {
-        ($detected:ident: $($name:tt)*) => {
-            [$(($name, std::arch::$detected!($name))),*]
-        };
-    }
-    #[cfg(target_arch = "x86_64")]
-    let sets = found!(is_x86_feature_detected: "avx2" "fma" "avx512f" "avx512bw" "avx512cd" "avx512dq" "avx512vl" "avx512bf16");
-    #[cfg(target_arch = "aarch64")]
-    let sets = found!(is_aarch64_feature_detected: "neon" "fp16");
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let sets: [(&'static str, bool); 0] = [];
-    sets.into_iter()
-        .filter(|(_, found)| *found)
-        .map(|(name, _)| name)
-        .collect()
+/// A product in bf16 on the processor's tiles; `multiply` has checked the shapes, `isa` the machine.
+#[cfg(target_arch = "x86_64")]
+fn on_tiles(
+    to: &mut [f32],
+    to_stride: usize,
+    accumulate: bool,
+    left: MatrixView<'_>,
+    right: tiles::Factor<'_>,
+    threads: Threads,
+) {
+    /// Values from which on a result leaves the caches before it is read.
+    const STREAMED: usize = 4 << 20;
+    let (rows, columns) = (left.shape[0], right.count());
+    let target = tiles::Target {
+        data: to.as_mut_ptr().cast(),
+        rows,
+        columns,
+        stride: to_stride,
+        kind: match accumulate {
+            true => tiles::Kind::Add,
+            false if rows * columns > STREAMED => tiles::Kind::Stream,
+            false => tiles::Kind::Set,
+        },
+    };
+    // SAFETY: `check` has found that the rows lie inside `to`, which is borrowed exclusively.
+    unsafe { tiles::multiply::<tiles::Amx>(target, tiles::Factor::Lines(left), right, threads) };
 }
 
 /// How factors are packed for a precision.
@@ -196,29 +234,4 @@ fn lane(precision: Precision) -> avx512::Lane {
         Precision::Bf16 if bf16_dot_is_faster() => avx512::Lane::Bf16Pair,
         Precision::Bf16 => avx512::Lane::RoundedF32,
     }
-}
-
-/// Whether `vdpbf16ps` has a higher throughput than the fused multiply-add in f32. On Intel it has half of it
-/// (measured on an Emerald Rapids: one `vdpbf16ps` in two cycles against two multiply-adds a cycle), and
-/// products of values that are rounded to bf16 are exact in f32 as well.
-#[cfg(target_arch = "x86_64")]
-fn bf16_dot_is_faster() -> bool {
-    static FAST: OnceLock<bool> = OnceLock::new();
-    *FAST.get_or_init(|| {
-        let vendor = std::arch::x86_64::__cpuid(0);
-        [vendor.ebx, vendor.edx, vendor.ecx] != [*b"Genu", *b"ineI", *b"ntel"].map(u32::from_le_bytes)
-    })
-}
-
-#[cfg(target_arch = "x86_64")]
-fn detected() -> bool {
-    is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("avx512bf16")
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn detected() -> bool {
-    false
 }

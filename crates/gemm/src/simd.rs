@@ -2,9 +2,16 @@
 
 use half::bf16;
 
-/// Runs `loops`, compiled for the widest SIMD vectors that the machine has (chosen at run time).
+/// Runs `loops`, compiled for the widest SIMD vectors that the machine has (chosen at run time), or for AVX2 if
+/// [`crate::VARIABLE`] says so.
 #[inline(always)]
 pub fn vectorized<R>(loops: impl FnOnce() -> R) -> R {
+    #[cfg(target_arch = "x86_64")]
+    if crate::Isa::chosen() == Ok(crate::Isa::Avx2)
+        && let Some(avx2) = pulp::x86::V3::try_new()
+    {
+        return pulp::Arch::V3(avx2).dispatch(loops);
+    }
     pulp::Arch::new().dispatch(loops)
 }
 

@@ -97,7 +97,19 @@ fn error(multiply: Multiply, left: &Factor, right: &Factor, precision: Precision
 fn implementations() -> Vec<(&'static str, Multiply)> {
     let mut all: Vec<(&'static str, Multiply)> = vec![("portable", portable::matmul)];
     #[cfg(target_arch = "x86_64")]
-    if detected() {
+    if Isa::Avx2.is_present() {
+        all.push(("avx2", avx2::matmul));
+        all.push((
+            "avx2, right packed before",
+            |to, stride, add, [left, right], precision, _| {
+                avx2::PackedRight::new(right, precision).multiply(to, stride, add, [left, right], precision);
+            },
+        ));
+    } else {
+        println!("NOT RUN: this machine has no AVX2");
+    }
+    #[cfg(target_arch = "x86_64")]
+    if processor::has_avx512() {
         all.push(("avx512, pairs", |to, stride, add, factors, precision, threads| {
             let lane = [Lane::F32, Lane::Bf16Pair][usize::from(precision == Precision::Bf16)];
             avx512::matmul(to, stride, add, factors, lane, threads)
@@ -121,7 +133,7 @@ fn implementations() -> Vec<(&'static str, Multiply)> {
             avx512::matmul(to, stride, add, factors, lane, threads)
         }));
     } else {
-        println!("NOT RUN: this machine has no AVX-512 with bf16, only the portable products are tested");
+        println!("NOT RUN: this machine has no AVX-512 with bf16");
     }
     all
 }
@@ -146,11 +158,13 @@ fn sizes_around_the_tile_and_the_blocks() {
     for shape in [
         [1, 1, 1],
         [7, 47, 31],
+        [97, 33, 40],
         [8, 48, 32],
         [9, 49, 33],
         [17, 95, 3],
         [65, 33, 64],
-        // More than one block along K in f32, and in bf16.
+        // More than one block along K on AVX2, on AVX-512 in f32, and in bf16.
+        [13, 17, 641],
         [3, 5, 769],
         [3, 5, 1537],
         [50, 4, 1601],

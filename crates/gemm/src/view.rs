@@ -133,6 +133,14 @@ impl<'a> MatrixView<'a> {
         }
     }
 
+    /// Columns `first..first + count`.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub fn columns(self, first: usize, count: usize) -> Self {
+        self.transposed().rows(first, count).transposed()
+    }
+
     /// `[rows, columns]`.
     pub fn shape(&self) -> [usize; 2] {
         self.shape

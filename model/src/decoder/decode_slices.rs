@@ -1,4 +1,4 @@
-//! Decoding on slices in host memory: flex, in f32 with weights in f32 or bf16.
+//! Decoding on slices in host memory: flex, in f32 with weights in f32, bf16 or quantized.
 
 use std::ops::Range;
 
@@ -14,8 +14,13 @@ use super::{DecoderLayer, LayerKind};
 use crate::config::LlamaConfig;
 use crate::flex;
 use crate::linear::Linear;
+use crate::quantization::Quantization;
 use crate::rope::{PerRotation, Positions, SliceTables};
-use wmtp_gemm::{FloatSlice, MatrixView, Precision, SkinnyOutput, matmul, matmul_skinny, matmul_skinny_many};
+use wmtp_gemm::simd::vectorized;
+use wmtp_gemm::{
+    GROUP_VALUES, Int4Group, Int8Group, MatrixView, Precision, QuantizedGroup, SkinnyOutput, SkinnyWeight, dequantize,
+    matmul, matmul_skinny, matmul_skinny_many, quantized,
+};
 use wmtp_kernels::attention::flex::Heads;
 use wmtp_kernels::attention::kv_cache::{KvCache, attend};
 use wmtp_kernels::rotary::{self, Rotation};
@@ -34,9 +39,17 @@ pub(crate) enum Products {
     Few,
 }
 
-/// A matrix `[out, in]` in f32 or bf16, with the bias `[out]` of its linear map.
+/// Where the values of a [`Matrix`] are.
+enum Values {
+    /// f32 or bf16.
+    Tensor(FlexTensor),
+    Int8(Vec<Int8Group>),
+    Int4(Vec<Int4Group>),
+}
+
+/// A matrix `[out, in]` in f32, bf16 or groups of quantized values, with the bias `[out]` of its linear map.
 pub(crate) struct Matrix {
-    tensor: FlexTensor,
+    values: Values,
     out: usize,
     inner: usize,
     bias: Option<Vec<f32>>,
@@ -48,7 +61,7 @@ impl Matrix {
         let [out, inner] = tensor.dims();
         let tensor = tensor.try_into_primitive::<Flex>().ok()?;
         matches!(tensor.dtype(), DType::F32 | DType::BF16).then(|| Self {
-            tensor: tensor.to_contiguous(),
+            values: Values::Tensor(tensor.to_contiguous()),
             out,
             inner,
             bias: None,
@@ -62,17 +75,63 @@ impl Matrix {
         Some(Self { bias, ..matrix })
     }
 
-    fn values(&self) -> FloatSlice<'_> {
-        flex::weight(&self.tensor)
+    /// The same with values rounded to groups of few bits.
+    pub fn quantized(self, quantization: Quantization) -> Self {
+        let row = |index: usize| {
+            let mut row = Vec::with_capacity(self.inner);
+            self.push_row(index, &mut row);
+            row
+        };
+        let values = match quantization {
+            Quantization::Int8 => Values::Int8(quantized(row, self.out)),
+            Quantization::Int4 => Values::Int4(quantized(row, self.out)),
+        };
+        Self { values, ..self }
+    }
+
+    fn weight(&self) -> SkinnyWeight<'_> {
+        match &self.values {
+            Values::Tensor(tensor) => flex::weight(tensor).into(),
+            Values::Int8(groups) => SkinnyWeight::Int8(groups),
+            Values::Int4(groups) => SkinnyWeight::Int4(groups),
+        }
     }
 
     /// Appends row `index` in f32.
     pub fn push_row(&self, index: usize, to: &mut Vec<f32>) {
-        let range = index * self.inner..(index + 1) * self.inner;
-        match self.values() {
-            FloatSlice::F32(values) => to.extend_from_slice(&values[range]),
-            FloatSlice::Bf16(values) => to.extend(values[range].iter().map(|x| x.to_f32())),
+        let (range, groups) = (
+            index * self.inner..(index + 1) * self.inner,
+            self.inner.div_ceil(GROUP_VALUES),
+        );
+        let of_groups = index * groups..(index + 1) * groups;
+        let from = to.len();
+        to.resize(from + self.inner, 0.0);
+        let to = &mut to[from..];
+        match self.weight() {
+            SkinnyWeight::F32(values) => to.copy_from_slice(&values[range]),
+            SkinnyWeight::Bf16(values) => to.iter_mut().zip(&values[range]).for_each(|(to, x)| *to = x.to_f32()),
+            SkinnyWeight::Int8(groups) => dequantize(&groups[of_groups], to),
+            SkinnyWeight::Int4(groups) => dequantize(&groups[of_groups], to),
         }
+    }
+
+    /// All of it as a view: in place, or from `room`, where quantized values are written.
+    fn whole<'a>(&'a self, room: &'a mut Vec<f32>) -> MatrixView<'a> {
+        fn unpack<G: QuantizedGroup>(groups: &[G], inner: usize, to: &mut Vec<f32>, out: usize) {
+            to.resize(out * inner, 0.0);
+            let rows = to
+                .par_chunks_mut(inner)
+                .zip(groups.par_chunks(inner.div_ceil(GROUP_VALUES)));
+            rows.for_each(|(to, groups)| vectorized(|| dequantize(groups, to)));
+        }
+        match &self.values {
+            Values::Tensor(tensor) => {
+                return MatrixView::strided(flex::weight(tensor), [self.out, self.inner], [self.inner, 1]);
+            }
+            Values::Int8(groups) => unpack(groups, self.inner, room, self.out),
+            Values::Int4(groups) => unpack(groups, self.inner, room, self.out),
+        }
+        MatrixView::row_major(room, [self.out, self.inner])
     }
 
     /// `x` `[N, in]` times the transpose, plus the bias, `[N, out]`, for a step.
@@ -85,13 +144,17 @@ impl Matrix {
 /// `x` `[N, in]` times the transpose of each matrix, plus its bias.
 fn times<const M: usize>(matrices: [&Matrix; M], x: &[f32], products: Products) -> [Vec<f32>; M] {
     let mut all = matrices.map(|matrix| vec![0.0; x.len() / matrix.inner * matrix.out]);
-    let of_one_type = matrices.iter().all(|m| m.tensor.dtype() == matrices[0].tensor.dtype());
+    let of_first = std::mem::discriminant(&matrices[0].weight());
+    let of_one_type = matrices
+        .iter()
+        .all(|matrix| std::mem::discriminant(&matrix.weight()) == of_first);
+    let mut room = Vec::new();
     let inner = matrices[0].inner;
     let n = x.len() / inner;
     if products == Products::Few && of_one_type {
         let outputs = matrices.iter().zip(&mut all).map(|(matrix, to)| SkinnyOutput {
             to,
-            weight: matrix.values(),
+            weight: matrix.weight(),
             n: matrix.out,
         });
         matmul_skinny_many(&mut outputs.collect::<Vec<_>>(), x, [n, inner]);
@@ -100,17 +163,13 @@ fn times<const M: usize>(matrices: [&Matrix; M], x: &[f32], products: Products) 
         if products == Products::Few && of_one_type {
             // Computed above, with the others.
         } else if products == Products::Few {
-            matmul_skinny(to, x, matrix.values(), [n, matrix.out, inner]);
+            matmul_skinny(to, x, matrix.weight(), [n, matrix.out, inner]);
         } else {
-            let right = MatrixView::strided(matrix.values(), [matrix.out, inner], [inner, 1]).transposed();
-            matmul(
-                to,
-                matrix.out,
-                false,
+            let (left, right) = (
                 MatrixView::row_major(x, [n, inner]),
-                right,
-                Precision::F32,
+                matrix.whole(&mut room).transposed(),
             );
+            matmul(to, matrix.out, false, left, right, Precision::F32);
         }
         if let Some(bias) = &matrix.bias {
             let rows = to.chunks_exact_mut(matrix.out);
@@ -128,21 +187,28 @@ pub(crate) fn vector(weight: &Param<Tensor<1>>) -> Vec<f32> {
 /// A layer's weights on slices.
 pub(crate) type SliceWeights = LayerWeights<Vec<f32>, Matrix>;
 
-/// The weights of `layer`. None if a matrix is not in flex's memory in f32 or bf16.
-pub(crate) fn slice_weights(layer: &DecoderLayer) -> Option<SliceWeights> {
+/// The weights of `layer`, quantized if asked for. None if a matrix is not in flex's memory in f32 or bf16.
+pub(crate) fn slice_weights(layer: &DecoderLayer, quantization: Option<Quantization>) -> Option<SliceWeights> {
     let weights = layer.by_role();
+    let matrix = |map: &Linear| {
+        let matrix = Matrix::of(map)?;
+        Some(match quantization {
+            Some(quantization) => matrix.quantized(quantization),
+            None => matrix,
+        })
+    };
     Some(LayerWeights {
         input_norm: vector(&weights.input_norm.weight),
-        q: Matrix::of(weights.q)?,
-        k: Matrix::of(weights.k)?,
-        v: Matrix::of(weights.v)?,
-        o: Matrix::of(weights.o)?,
+        q: matrix(weights.q)?,
+        k: matrix(weights.k)?,
+        v: matrix(weights.v)?,
+        o: matrix(weights.o)?,
         q_norm: weights.q_norm.map(|norm| vector(&norm.weight)),
         k_norm: weights.k_norm.map(|norm| vector(&norm.weight)),
         post_attention_norm: vector(&weights.post_attention_norm.weight),
-        gate: Matrix::of(weights.gate)?,
-        up: Matrix::of(weights.up)?,
-        down: Matrix::of(weights.down)?,
+        gate: matrix(weights.gate)?,
+        up: matrix(weights.up)?,
+        down: matrix(weights.down)?,
     })
 }
 

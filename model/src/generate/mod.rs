@@ -15,7 +15,7 @@ mod request;
 mod row;
 mod schedule;
 #[cfg(feature = "flex")]
-mod slices;
+pub(crate) mod slices;
 
 use burn::module::Module;
 
@@ -53,7 +53,7 @@ pub fn generate(
     check(model, requests, decoding)?;
     // The weights without gradients: shared, not copied.
     let model = model.valid();
-    let mut engine = engine(&model, decoding.speculative);
+    let mut engine = engine(&model, decoding);
     Schedule::new(model.config(), requests, decoding).run(engine.as_mut(), stop, done)
 }
 
@@ -75,8 +75,13 @@ pub fn generate_all(
     Ok(generations.into_iter().map(|(_, generation)| generation).collect())
 }
 
-/// The engine for the model's device: slices in host memory on flex with weights in f32 or bf16.
-fn engine<'a>(model: &'a MtpLlama, drafts: bool) -> Box<dyn Engine + 'a> {
+/// The engine for the model's device: slices in host memory on flex with weights in f32, bf16 or quantized.
+fn engine<'a>(model: &'a MtpLlama, decoding: &Decoding) -> Box<dyn Engine + 'a> {
+    let drafts = decoding.speculative;
+    #[cfg(feature = "flex")]
+    if let Some(quantized) = &decoding.quantized {
+        return Box::new(slices::SliceEngine::of(quantized.weights.clone()));
+    }
     #[cfg(feature = "flex")]
     if let Some(engine) = slices::SliceEngine::new(model, drafts) {
         return Box::new(engine);
@@ -106,6 +111,13 @@ fn check(model: &MtpLlama, requests: &[Request], decoding: &Decoding) -> Result<
             "speculative decoding needs heads that draft, and this model has one head only: train a model with n_heads 2 or more, or generate without speculation"
                 .to_owned(),
         );
+    }
+    #[cfg(feature = "flex")]
+    if let Some(quantized) = &decoding.quantized
+        && decoding.speculative
+        && !quantized.weights.has_drafts()
+    {
+        return fail("speculative decoding with quantized weights needs those of the heads that draft".to_owned());
     }
     let config = model.config();
     for (index, request) in requests.iter().enumerate() {

@@ -1,5 +1,6 @@
 //! What a caller of generation passes in and gets back.
 
+use crate::quantization::QuantizedWeights;
 use crate::sampling::Sampling;
 
 /// What to continue, and how.
@@ -28,6 +29,8 @@ pub struct Decoding {
     /// Maximum number of draft tokens of a text that one step verifies, at least one. With greedy sampling on
     /// flex more than H - 1 make a draft tree of several branches; other devices take one branch.
     pub drafts: usize,
+    /// Weights of few bits in place of the model's own.
+    pub quantized: Option<QuantizedWeights>,
 }
 
 impl Default for Decoding {
@@ -38,6 +41,7 @@ impl Default for Decoding {
             share_prefixes: true,
             speculative: false,
             drafts: 8,
+            quantized: None,
         }
     }
 }

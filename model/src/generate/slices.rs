@@ -1,4 +1,4 @@
-//! Generation on flex, in f32 with weights in f32 or bf16: on slices, without a tensor in between.
+//! Generation on flex, in f32 with weights in f32, bf16 or quantized: on slices, without a tensor in between.
 //!
 //! The matrix products of all texts are computed together, attention for each on its own.
 
@@ -11,7 +11,10 @@ use crate::decoder::decode_slices::{
 };
 use crate::decoder::{DecoderLayer, LayerKind, Part, SegmentCaches, decode, decode_last, extend_caches};
 use crate::llama::MtpLlama;
+use crate::quantization::Quantization;
 use crate::rope::{PerRotation, SliceTables};
+use burn::tensor::Tensor;
+use std::sync::Arc;
 use wmtp_kernels::attention::flex::Heads;
 
 /// What the last step left for [`Engine::commit`].
@@ -26,12 +29,13 @@ struct Stepped {
 
 /// A model's weights and the KV caches of text segments.
 pub struct SliceEngine {
-    weights: Weights,
+    weights: Arc<Weights>,
     caches: SegmentCaches,
     stepped: Stepped,
 }
 
-struct Weights {
+/// A model's weights on slices.
+pub struct Weights {
     config: LlamaConfig,
     heads: Heads,
     eps: f32,
@@ -49,6 +53,46 @@ struct Weights {
 }
 
 impl Weights {
+    /// None where the model's device or type is another one. `drafts`: with heads 2..H.
+    pub fn new(model: &MtpLlama, drafts: bool, quantization: Option<Quantization>) -> Option<Self> {
+        if !is_flex(&model.device()) {
+            return None;
+        }
+        let matrix = |tensor: Tensor<2>| {
+            let matrix = Matrix::new(tensor)?;
+            Some(match quantization {
+                Some(quantization) => matrix.quantized(quantization.of_embeddings()),
+                None => matrix,
+            })
+        };
+        let spec = model.config().layer_spec();
+        let parts = model.parts();
+        let heads = if drafts { parts.heads.len() } else { 1 };
+        let layers = parts.trunk.iter().chain(parts.heads.iter().take(heads));
+        let kinds = layers.clone().map(DecoderLayer::kind).collect();
+        Some(Self {
+            config: model.config().clone(),
+            heads: spec.heads,
+            eps: spec.norm.eps() as f32,
+            embedding: matrix(parts.embedding)?,
+            unembedding: match parts.unembedding {
+                Some(tensor) => Some(matrix(tensor)?),
+                None => None,
+            },
+            norms: (1..=heads).map(|k| vector(&model.norm_of(k).weight)).collect(),
+            trunk: parts.trunk.len(),
+            layers: layers
+                .map(|layer| slice_weights(layer, quantization))
+                .collect::<Option<_>>()?,
+            kinds,
+        })
+    }
+
+    /// Whether heads 2..H are among them.
+    pub fn has_drafts(&self) -> bool {
+        self.layers.len() > self.trunk + 1
+    }
+
     fn embedded(&self, spans: &[DraftSpan<'_>]) -> Vec<f32> {
         let mut x = Vec::new();
         for token in spans.iter().flat_map(|span| span.tokens) {
@@ -72,33 +116,16 @@ impl Weights {
 impl SliceEngine {
     /// None where the model's device or type is another one. `drafts`: with heads 2..H.
     pub fn new(model: &MtpLlama, drafts: bool) -> Option<Self> {
-        if !is_flex(&model.device()) {
-            return None;
-        }
-        let spec = model.config().layer_spec();
-        let parts = model.parts();
-        let heads = if drafts { parts.heads.len() } else { 1 };
-        let layers = parts.trunk.iter().chain(parts.heads.iter().take(heads));
-        let kinds = layers.clone().map(DecoderLayer::kind).collect();
-        let weights = Weights {
-            config: model.config().clone(),
-            heads: spec.heads,
-            eps: spec.norm.eps() as f32,
-            embedding: Matrix::new(parts.embedding)?,
-            unembedding: match parts.unembedding {
-                Some(matrix) => Some(Matrix::new(matrix)?),
-                None => None,
-            },
-            norms: (1..=heads).map(|k| vector(&model.norm_of(k).weight)).collect(),
-            trunk: parts.trunk.len(),
-            layers: layers.map(slice_weights).collect::<Option<_>>()?,
-            kinds,
-        };
-        Some(Self {
+        Weights::new(model, drafts, None).map(|weights| Self::of(Arc::new(weights)))
+    }
+
+    /// With weights that are shared with other engines.
+    pub fn of(weights: Arc<Weights>) -> Self {
+        Self {
             caches: SegmentCaches::new(weights.heads, weights.layers.len()),
             weights,
             stepped: Stepped::default(),
-        })
+        }
     }
 
     /// Heads 2..H that draft, by their index among the layers.
@@ -358,10 +385,10 @@ mod tests {
                 (&drafts[122..], &drafts_a),
             ];
             for (found, expected) in pairs {
-                if wmtp_gemm::has_avx512_bf16() {
+                if wmtp_gemm::Isa::chosen().is_ok_and(|isa| isa >= wmtp_gemm::Isa::Avx512) {
                     assert_eq!(found, expected, "{dtype:?}");
                 } else {
-                    println!("NOT RUN bit for bit: this machine has no AVX-512 with bf16");
+                    println!("NOT RUN bit for bit: without AVX-512");
                     let close = found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-3);
                     assert!(close, "{dtype:?}: {found:?} {expected:?}");
                 }
@@ -412,7 +439,7 @@ mod tests {
                     close && found.len() == expected.len(),
                     "{dtype:?}: {found:?} {expected:?}"
                 );
-                if wmtp_gemm::has_avx512_bf16() {
+                if wmtp_gemm::Isa::chosen().is_ok_and(|isa| isa >= wmtp_gemm::Isa::Avx512) {
                     assert_eq!(found, expected, "{dtype:?}");
                 }
             }

@@ -10,7 +10,7 @@ use std::cell::Cell;
 /// Most statements, expressions, comparisons and elements that a rendering takes; 64 bytes of text are one more.
 const STEPS: u64 = 10_000_000;
 /// Bytes of texts and lists that it makes, whatever it is given.
-const BYTES: u64 = 128 << 20;
+const BYTES: u64 = 64 << 20;
 /// The same for each byte of the messages: what a template does with each of them.
 const BYTES_PER_BYTE: u64 = 64;
 /// Bytes that take as long as a step.

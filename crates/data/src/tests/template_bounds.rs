@@ -39,7 +39,7 @@ fn what_takes_too_long_is_given_up() {
         let error = render(template, &names).unwrap_err();
         assert!(
             error.contains("the template takes more than 10000000 steps")
-                || error.contains("the template makes texts and lists of more than 128 MiB")
+                || error.contains("the template makes texts and lists of more than 64 MiB")
                 || error.contains("levels of nesting"),
             "{template}: {error}"
         );
@@ -75,21 +75,21 @@ fn what_makes_too_much_is_given_up() {
             "{% for a in range(100000) %}{{ messages }}{{ messages }}{{ messages }}{{ messages }}{% endfor %}".to_owned(),
             "grew past 16 MiB",
         ),
-        (format!("{BIG}{{% for a in range(1000) %}}{{% set ns.l = ns.l + [ns.s ~ a] %}}{{% endfor %}}"), "of more than 128 MiB"),
+        (format!("{BIG}{{% for a in range(1000) %}}{{% set ns.l = ns.l + [ns.s ~ a] %}}{{% endfor %}}"), "of more than 64 MiB"),
         (format!("{BIG}{{{{ ns.s|replace('x', 'xxx') }}}}"), "too large"),
         (format!("{BIG}{{% set y = ns.s.replace('x', ',') %}}{{{{ y.split(',')|length }}}}"), "too large"),
         (format!("{BIG}{{% set y = ns.s.replace('x', '&') %}}{{{{ y|escape }}}}"), "too large"),
         (format!("{BIG}{{% set y = ns.s.replace('x', '\\x01') %}}{{{{ y|tojson }}}}"), "too large"),
         (format!("{BIG}{{% set y = ns.s.replace('x', '\\x01') %}}{{{{ [y] }}}}"), "too large"),
-        (format!("{BIG}{{% for a in range(1000) %}}{{{{ ns.s[a:] }}}}{{% endfor %}}"), "128 MiB"),
+        (format!("{BIG}{{% for a in range(1000) %}}{{{{ ns.s[a:] }}}}{{% endfor %}}"), "64 MiB"),
         ("{% set ns = namespace(l=[0]) %}{% for a in range(30) %}{% set ns.l = ns.l + ns.l %}{% endfor %}".to_owned(), "too large"),
         // A list of a million elements, copied again and again.
         (
             "{% set big = [0] * 1000000 %}{% for a in range(1000) %}{% set c = big[1:] %}{% endfor %}".to_owned(),
-            "128 MiB",
+            "64 MiB",
         ),
         // Every round of the loop is kept by the macro that it defines.
-        ("{% for a in range(100000) %}{% for b in range(99) %}{% macro f() %}{% endmacro %}{% endfor %}{% endfor %}".to_owned(), "128 MiB"),
+        ("{% for a in range(100000) %}{% for b in range(99) %}{% macro f() %}{% endmacro %}{% endfor %}{% endfor %}".to_owned(), "64 MiB"),
         // Every change from one message to another is noted.
         (
             "{% for a in range(100000) %}{% for b in range(99) %}{% generation %}{% endgeneration %}{% endfor %}{% endfor %}".to_owned(),

@@ -90,8 +90,8 @@ fn check_signal(ended: &Ended, signal: i32) -> Result<(), Problem> {
     }
     ended.check_sound()?;
     match ended.status.code() {
-        // The second one ends it at once.
-        Some(130) => Ok(()),
+        // The second one ends it at once, with the code that shells give to a signal.
+        Some(code) if code == 128 + signal => Ok(()),
         Some(1) if ended.said.contains("asked to stop") || ended.said.contains("stopped") => Ok(()),
         _ => Problem::wrong(format!(
             "signal {signal} ended the run with {} and these words: {}",

@@ -1,13 +1,12 @@
 //! Products on AVX-512: packed panels feed a register tile of 8 x 48 results.
 
 mod pack;
-mod panels;
 mod tile;
 
+use crate::panels::{Panels, Prefetch};
 use crate::{FloatSlice, MatrixView, Threads};
-pub use pack::Lane;
 use pack::{GROUP, is_in_place, pack_interleaved, pack_row_major};
-use panels::{Panels, Prefetch};
+pub use pack::{Lane, transpose};
 use rayon::prelude::*;
 use std::arch::x86_64::*;
 use tile::{COLUMNS, LeftRows, ROWS, Target, TileKernel, multiply_bf16, multiply_f32};

@@ -288,7 +288,7 @@ fn transposed(
 /// Lane j of vector i becomes lane i of vector j.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn transpose(r: [__m512i; GROUP]) -> [__m512i; GROUP] {
+pub fn transpose(r: [__m512i; GROUP]) -> [__m512i; GROUP] {
     // Within each 128-bit part: 2 x 2 blocks, then 4 x 4 blocks.
     let mut t = r;
     for i in (0..GROUP).step_by(2) {

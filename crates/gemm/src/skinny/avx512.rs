@@ -5,10 +5,11 @@
 //! software; from five rows on, two weight rows share each load of a row. An element's sum has one order in
 //! all of these. The sums of four weight rows are reduced across their vectors together. A bf16 value becomes
 //! f32 by 16 zero bits behind it, so of a vector of bf16 the odd values need a mask and the even ones a
-//! shift; the rows are rearranged once to match: of each 32 values the even ones first.
+//! shift; the rows are rearranged once to match: of each 32 values the even ones first. A step is one group of
+//! quantized values, which are what [`crate::dequantize`] gives.
 
-use super::TILE;
-use crate::FloatSlice;
+use super::{Element, SkinnyWeight, TILE};
+use crate::groups::{Int4Group, Int8Group, LEVELS};
 use half::bf16;
 use std::arch::x86_64::*;
 use std::borrow::Cow;
@@ -27,13 +28,13 @@ const PREFETCH_DISTANCE: usize = 1 << 12;
 
 /// Each row padded with zeros to a multiple of 32 values; for a bf16 weight every 32 values are rearranged,
 /// the even ones first.
-pub fn rearrange<'a>(rows: &'a [f32], weight: FloatSlice<'_>, k: usize) -> Cow<'a, [f32]> {
+pub fn rearrange<'a>(rows: &'a [f32], weight: SkinnyWeight<'_>, k: usize) -> Cow<'a, [f32]> {
     let padded = k.next_multiple_of(STEP);
     let mut to = vec![0.0; rows.len() / k * padded];
     for (to, row) in to.chunks_exact_mut(padded).zip(rows.chunks_exact(k)) {
         match weight {
-            FloatSlice::F32(_) => to[..k].copy_from_slice(row),
-            FloatSlice::Bf16(_) => {
+            SkinnyWeight::F32(_) | SkinnyWeight::Int8(_) | SkinnyWeight::Int4(_) => to[..k].copy_from_slice(row),
+            SkinnyWeight::Bf16(_) => {
                 for (to, step) in to.chunks_exact_mut(STEP).zip(row.chunks(STEP)) {
                     for (l, value) in step.iter().enumerate() {
                         to[l % 2 * (STEP / 2) + l / 2] = *value;
@@ -63,36 +64,44 @@ macro_rules! by_rows {
 
 /// See [`super::Kernel`]; the rows as [`rearrange`] leaves them. Only for machines with AVX-512 F, BW and VL,
 /// which `super::matmul_skinny_many` has checked.
-pub fn multiply(to: &mut [f32], rows: &[f32], weight: FloatSlice<'_>, [first, count]: [usize; 2], [r, k]: [usize; 2]) {
+pub fn multiply(
+    to: &mut [f32],
+    rows: &[f32],
+    weight: SkinnyWeight<'_>,
+    [first, count]: [usize; 2],
+    [r, k]: [usize; 2],
+) {
     let padded = k.next_multiple_of(STEP);
     assert!(k > 0 && rows.len() == r * padded && to.len() == r * count);
-    let range = first * k..(first + count) * k;
     // As even as possible: nine rows are five and four, not eight and one.
     let group = r.div_ceil(r.div_ceil(MAX_ROWS)).max(1);
     for j in (0..count).step_by(TILE) {
         let some = TILE.min(count - j);
         for (i, rows) in rows.chunks(group * padded).enumerate() {
             let to = &mut to[i * group * count..];
+            macro_rules! with {
+                ($kernel:ident, $values:expr) => {{
+                    let [row, _] = weight.row(k);
+                    let tile = &$values[(first + j) * row..(first + j + some) * row];
+                    by_rows!(
+                        $kernel,
+                        rows.len() / padded,
+                        to,
+                        [j, count],
+                        rows,
+                        tile,
+                        k,
+                        i == 0
+                    );
+                }};
+            }
             // SAFETY: the machine has been checked.
             unsafe {
                 match weight {
-                    FloatSlice::F32(values) => {
-                        let tile = &values[range.clone()][j * k..(j + some) * k];
-                        by_rows!(multiply_f32, rows.len() / padded, to, [j, count], rows, tile, k, i == 0);
-                    }
-                    FloatSlice::Bf16(values) => {
-                        let tile = &values[range.clone()][j * k..(j + some) * k];
-                        by_rows!(
-                            multiply_bf16,
-                            rows.len() / padded,
-                            to,
-                            [j, count],
-                            rows,
-                            tile,
-                            k,
-                            i == 0
-                        );
-                    }
+                    SkinnyWeight::F32(values) => with!(multiply_f32, values),
+                    SkinnyWeight::Bf16(values) => with!(multiply_bf16, values),
+                    SkinnyWeight::Int8(groups) => with!(multiply_int8, groups),
+                    SkinnyWeight::Int4(groups) => with!(multiply_int4, groups),
                 }
             }
         }
@@ -119,13 +128,14 @@ macro_rules! kernel {
             k: usize,
             prefetch: bool,
         ) {
-            let (padded, some) = (k.next_multiple_of(STEP), tile.len() / k);
-            assert!(rows.len() == R * padded && some <= TILE && tile.len() == some * k);
+            let [row, _] = <$T as Element>::row(k);
+            let (padded, some) = (k.next_multiple_of(STEP), tile.len() / row);
+            assert!(rows.len() == R * padded && some <= TILE && tile.len() == some * row);
             let prefetch = prefetch && R >= PREFETCH_MIN_ROWS;
             let mut found = [[_mm512_setzero_ps(); TILE]; R];
             for first in (0..some).step_by(W) {
                 // Beyond the last weight row the last one again: its sums are not written.
-                let starts: [*const $T; W] = std::array::from_fn(|l| tile[(first + l).min(some - 1) * k..].as_ptr());
+                let starts: [*const $T; W] = std::array::from_fn(|l| tile[(first + l).min(some - 1) * row..].as_ptr());
                 let mut sums = [[_mm512_setzero_ps(); W]; R];
                 let mut at = 0;
                 while at < k {
@@ -135,10 +145,10 @@ macro_rules! kernel {
                     unsafe {
                         let mut values = [[_mm512_setzero_ps(); 2]; W];
                         for (values, start) in values.iter_mut().zip(starts) {
-                            let $weight = start.add(at);
+                            let $weight = start.add(<$T as Element>::count(at));
                             if prefetch {
                                 let ahead = $weight.cast::<u8>().wrapping_add(PREFETCH_DISTANCE);
-                                for i in 0..STEP * size_of::<$T>() / 64 {
+                                for i in 0..<$T as Element>::row(STEP)[1].div_ceil(64) {
                                     _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64 * i).cast());
                                 }
                             }
@@ -188,6 +198,36 @@ kernel!(
         let values = _mm512_maskz_loadu_epi16(mask, weight.cast());
         let odd = _mm512_and_si512(values, _mm512_set1_epi32(0xffff_0000_u32 as i32));
         [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(values)), _mm512_castsi512_ps(odd)]
+    }
+);
+
+/// Sixteen times a scale in bf16.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[inline]
+fn broadcast(scale: bf16) -> __m512 {
+    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_set1_epi16(scale.to_bits() as i16)))
+}
+
+kernel!(
+    /// R rows times weight rows of groups of 8 bits.
+    multiply_int8, Int8Group,
+    |weight, _mask| {
+        let group = &*weight;
+        let scale = broadcast(group.scale);
+        let sixteen = |at: usize| _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(group.values.as_ptr().add(at).cast())));
+        [_mm512_mul_ps(sixteen(0), scale), _mm512_mul_ps(sixteen(STEP / 2), scale)]
+    }
+);
+
+kernel!(
+    /// R rows times weight rows of groups of 4 bits.
+    multiply_int4, Int4Group,
+    |weight, _mask| {
+        let group = &*weight;
+        let levels = _mm512_mul_ps(_mm512_loadu_ps(LEVELS.as_ptr()), broadcast(group.scale));
+        let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(group.values.as_ptr().cast()));
+        // Of an index the lowest four bits count.
+        [_mm512_permutexvar_ps(bytes, levels), _mm512_permutexvar_ps(_mm512_srli_epi32::<4>(bytes), levels)]
     }
 );
 

@@ -3,12 +3,12 @@
 //! `to [R, N] = rows [R, K] * weight [N, K]^T`. Decoding with a KV cache consists of such products; R is the
 //! number of sequences. Each value of the weight is used in R multiplications only, so nothing is packed or
 //! copied: one thread reads each row of the weight once, front to back, and multiplies it with all R rows
-//! while it is in the L1 cache. bf16 values are widened to f32, which is exact; rows, products and sums are
-//! f32.
+//! while it is in the L1 cache. bf16 values are widened to f32, which is exact, and values in groups
+//! ([`crate::Int8Group`], [`crate::Int4Group`]) are multiplied with their scale; rows, products and sums are f32.
 //!
 //! Every element of the result is summed in an order that depends on K alone: it is the same for any number
-//! of threads and whatever other rows are in the batch. Machines without AVX-512 (and `WMTP_PORTABLE=1`) use
-//! a portable loop with another order.
+//! of threads and whatever other rows are in the batch. Machines without AVX-512 (and `WMTP_GEMM=avx2`)
+//! use a portable loop with another order.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -16,7 +16,10 @@ mod portable;
 #[cfg(test)]
 mod tests;
 
-use crate::FloatSlice;
+use crate::groups::{GROUP_VALUES, Int4Group, Int8Group};
+use crate::isa::{Isa, isa};
+use crate::{FloatSlice, QuantizedGroup};
+use half::bf16;
 use rayon::prelude::*;
 
 /// Rows up to which this is faster than [`crate::matmul`], which packs both factors.
@@ -29,7 +32,80 @@ const TILE: usize = 4;
 const TASK_BYTES: usize = 1 << 16;
 
 /// Multiplies all rows with rows `first..first + count` of the weight; result `[R, count]`.
-type Kernel = fn(&mut [f32], &[f32], FloatSlice<'_>, [usize; 2], [usize; 2]);
+type Kernel = fn(&mut [f32], &[f32], SkinnyWeight<'_>, [usize; 2], [usize; 2]);
+
+/// A weight `[N, K]`, row-major without gaps.
+#[derive(Debug, Clone, Copy)]
+pub enum SkinnyWeight<'a> {
+    /// 4 bytes a value.
+    F32(&'a [f32]),
+    /// 2 bytes a value.
+    Bf16(&'a [bf16]),
+    /// Groups of 32 values, each row in whole ones.
+    Int8(&'a [Int8Group]),
+    /// The same.
+    Int4(&'a [Int4Group]),
+}
+
+impl<'a> From<FloatSlice<'a>> for SkinnyWeight<'a> {
+    fn from(values: FloatSlice<'a>) -> Self {
+        match values {
+            FloatSlice::F32(values) => Self::F32(values),
+            FloatSlice::Bf16(values) => Self::Bf16(values),
+        }
+    }
+}
+
+impl SkinnyWeight<'_> {
+    /// Values, or groups of them.
+    fn len(&self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::Bf16(values) => values.len(),
+            Self::Int8(groups) => groups.len(),
+            Self::Int4(groups) => groups.len(),
+        }
+    }
+
+    /// What a row of `k` values takes: elements of the slice, and bytes.
+    fn row(&self, k: usize) -> [usize; 2] {
+        match self {
+            Self::F32(_) => f32::row(k),
+            Self::Bf16(_) => bf16::row(k),
+            Self::Int8(_) => Int8Group::row(k),
+            Self::Int4(_) => Int4Group::row(k),
+        }
+    }
+}
+
+/// What rows of weights consist of.
+trait Element: Sized {
+    /// Elements for `k` values.
+    fn count(k: usize) -> usize;
+
+    /// Elements and bytes.
+    fn row(k: usize) -> [usize; 2] {
+        [Self::count(k), Self::count(k) * size_of::<Self>()]
+    }
+}
+
+impl Element for f32 {
+    fn count(k: usize) -> usize {
+        k
+    }
+}
+
+impl Element for bf16 {
+    fn count(k: usize) -> usize {
+        k
+    }
+}
+
+impl<G: QuantizedGroup> Element for G {
+    fn count(k: usize) -> usize {
+        k.div_ceil(GROUP_VALUES)
+    }
+}
 
 /// `to [R, N] = rows [R, K] * weight [N, K]^T`, all row-major without gaps; `shape` is `[R, N, K]`. On all
 /// threads of the current rayon pool. Any R is allowed; above [`SKINNY_MAX_ROWS`] it is slower than
@@ -37,7 +113,8 @@ type Kernel = fn(&mut [f32], &[f32], FloatSlice<'_>, [usize; 2], [usize; 2]);
 ///
 /// # Panics
 /// If a slice's length does not fit its shape.
-pub fn matmul_skinny(to: &mut [f32], rows: &[f32], weight: FloatSlice<'_>, [r, n, k]: [usize; 3]) {
+pub fn matmul_skinny<'a>(to: &mut [f32], rows: &[f32], weight: impl Into<SkinnyWeight<'a>>, [r, n, k]: [usize; 3]) {
+    let weight = weight.into();
     matmul_skinny_many(&mut [SkinnyOutput { to, weight, n }], rows, [r, k]);
 }
 
@@ -46,7 +123,7 @@ pub struct SkinnyOutput<'a> {
     /// `[R, n]`.
     pub to: &'a mut [f32],
     /// `[n, K]`.
-    pub weight: FloatSlice<'a>,
+    pub weight: SkinnyWeight<'a>,
     /// Rows of the weight.
     pub n: usize,
 }
@@ -58,19 +135,19 @@ pub struct SkinnyOutput<'a> {
 /// If a slice's length does not fit its shape, or weights have different types.
 pub fn matmul_skinny_many(outputs: &mut [SkinnyOutput<'_>], rows: &[f32], [r, k]: [usize; 2]) {
     #[cfg(target_arch = "x86_64")]
-    if crate::has_avx512_bf16() {
+    if isa() >= Isa::Avx512 {
         return multiply(outputs, rows, [r, k], avx512::rearrange, avx512::multiply);
     }
     multiply(outputs, rows, [r, k], portable::rearrange, portable::multiply);
 }
 
 /// Rearranges the rows for a kernel: `(rows, weight, K)`.
-type Rearrange = for<'a> fn(&'a [f32], FloatSlice<'_>, usize) -> std::borrow::Cow<'a, [f32]>;
+type Rearrange = for<'a> fn(&'a [f32], SkinnyWeight<'_>, usize) -> std::borrow::Cow<'a, [f32]>;
 
 fn multiply(outputs: &mut [SkinnyOutput<'_>], rows: &[f32], [r, k]: [usize; 2], rearrange: Rearrange, kernel: Kernel) {
     for SkinnyOutput { to, weight, n } in outputs.iter() {
         assert!(
-            rows.len() == r * k && weight.len() == n * k && to.len() == r * n,
+            rows.len() == r * k && weight.len() == n * weight.row(k)[0] && to.len() == r * n,
             "[{r}, {k}] times the transpose of [{n}, {k}] with {}, {} and {} elements",
             rows.len(),
             weight.len(),
@@ -93,11 +170,8 @@ fn multiply(outputs: &mut [SkinnyOutput<'_>], rows: &[f32], [r, k]: [usize; 2], 
         return;
     }
     let rows = rearrange(rows, first, k);
-    let bytes = match first {
-        FloatSlice::F32(_) => 4,
-        FloatSlice::Bf16(_) => 2,
-    };
-    let share = (TASK_BYTES / (k * bytes)).next_multiple_of(TILE).max(TILE);
+    let [_, bytes] = first.row(k);
+    let share = (TASK_BYTES / bytes).next_multiple_of(TILE).max(TILE);
     let mut tasks = Vec::new();
     for SkinnyOutput { to, weight, n } in outputs {
         let columns = Columns {

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 fn implementations() -> Vec<(&'static str, Rearrange, Kernel)> {
     let mut all: Vec<(&'static str, Rearrange, Kernel)> = vec![("portable", portable::rearrange, portable::multiply)];
     #[cfg(target_arch = "x86_64")]
-    if crate::detected() {
+    if crate::processor::has_avx512() {
         all.push(("avx512", avx512::rearrange, avx512::multiply));
     } else {
         println!("NOT RUN: this machine has no AVX-512 with bf16, only the portable loop is tested");
@@ -26,7 +26,7 @@ fn on_threads(threads: usize, task: impl FnOnce() + Send) {
 fn multiply(
     to: &mut [f32],
     rows: &[f32],
-    weight: FloatSlice<'_>,
+    weight: SkinnyWeight<'_>,
     [r, n, k]: [usize; 3],
     rearrange: Rearrange,
     kernel: Kernel,
@@ -46,7 +46,7 @@ fn several_weights_at_once_are_what_they_are_one_by_one() {
             .zip(&mut together)
             .map(|(weight, to)| SkinnyOutput {
                 to,
-                weight: FloatSlice::F32(weight),
+                weight: SkinnyWeight::F32(weight),
                 n: weight.len() / k,
             })
             .collect();
@@ -54,7 +54,14 @@ fn several_weights_at_once_are_what_they_are_one_by_one() {
         for (weight, together) in weights.iter().zip(&together) {
             let n = weight.len() / k;
             let mut alone = vec![f32::NAN; r * n];
-            multiply(&mut alone, &rows, FloatSlice::F32(weight), [r, n, k], rearrange, kernel);
+            multiply(
+                &mut alone,
+                &rows,
+                SkinnyWeight::F32(weight),
+                [r, n, k],
+                rearrange,
+                kernel,
+            );
             assert_eq!(&alone, together, "{name}");
         }
     }
@@ -68,12 +75,12 @@ fn weights_of_one_product_have_one_type() {
     let mut outputs = [
         SkinnyOutput {
             to: &mut a,
-            weight: FloatSlice::F32(&[1.0]),
+            weight: SkinnyWeight::F32(&[1.0]),
             n: 1,
         },
         SkinnyOutput {
             to: &mut b,
-            weight: FloatSlice::Bf16(&short),
+            weight: SkinnyWeight::Bf16(&short),
             n: 1,
         },
     ];
@@ -91,7 +98,9 @@ fn check([r, n, k]: [usize; 3], in_bf16: bool) {
     };
     for (name, rearrange, kernel) in implementations() {
         let mut to = vec![f32::NAN; r * n];
-        on_threads(1, || multiply(&mut to, &rows, weight, [r, n, k], rearrange, kernel));
+        on_threads(1, || {
+            multiply(&mut to, &rows, weight.into(), [r, n, k], rearrange, kernel)
+        });
         for i in 0..r {
             for j in 0..n {
                 let terms = (0..k).map(|l| f64::from(rows[i * k + l]) * f64::from(weight.at(j * k + l)));
@@ -104,11 +113,20 @@ fn check([r, n, k]: [usize; 3], in_bf16: bool) {
             }
         }
         let mut again = vec![f32::NAN; r * n];
-        on_threads(3, || multiply(&mut again, &rows, weight, [r, n, k], rearrange, kernel));
+        on_threads(3, || {
+            multiply(&mut again, &rows, weight.into(), [r, n, k], rearrange, kernel)
+        });
         assert_eq!(to, again, "{name}: one thread and three");
         // The last row alone is what it is among the others.
         let mut alone = vec![f32::NAN; n];
-        multiply(&mut alone, &rows[(r - 1) * k..], weight, [1, n, k], rearrange, kernel);
+        multiply(
+            &mut alone,
+            &rows[(r - 1) * k..],
+            weight.into(),
+            [1, n, k],
+            rearrange,
+            kernel,
+        );
         assert_eq!(to[(r - 1) * n..], alone, "{name}: a row alone");
     }
 }
@@ -170,6 +188,45 @@ fn nothing_to_sum_gives_zeros_and_no_rows_give_nothing() {
     matmul_skinny(&mut [], &[1.0, 2.0], FloatSlice::Bf16(&[]), [1, 0, 2]);
 }
 
+/// Quantized weights are what they stand for: the same sums, bit for bit, as of their values in f32.
+#[test]
+fn quantized_weights_are_their_values() {
+    use crate::groups::{Int4Group, Int8Group, QuantizedGroup, dequantize, quantized};
+    fn check<G: QuantizedGroup>(weight: fn(&[G]) -> SkinnyWeight<'_>) {
+        for [r, n, k] in [
+            [1, 1, 1],
+            [1, 9, 576],
+            [2, 5, 33],
+            [3, 7, 64],
+            [8, 33, 100],
+            [9, 4, 31],
+            [33, 70, 96],
+        ] {
+            let (rows, exact) = (values(r * k, 5), values(n * k, 6));
+            let groups: Vec<G> = quantized(|row| exact[row * k..(row + 1) * k].to_vec(), n);
+            let mut values = vec![0.0; n * k];
+            for (to, groups) in values.chunks_mut(k).zip(groups.chunks(k.div_ceil(32))) {
+                dequantize(groups, to);
+            }
+            for (name, rearrange, kernel) in implementations() {
+                let (mut found, mut expected) = (vec![f32::NAN; r * n], vec![f32::NAN; r * n]);
+                multiply(&mut found, &rows, weight(&groups), [r, n, k], rearrange, kernel);
+                multiply(
+                    &mut expected,
+                    &rows,
+                    SkinnyWeight::F32(&values),
+                    [r, n, k],
+                    rearrange,
+                    kernel,
+                );
+                assert_eq!(found, expected, "{name}: [{r}, {n}, {k}]");
+            }
+        }
+    }
+    check::<Int8Group>(|groups| SkinnyWeight::Int8(groups));
+    check::<Int4Group>(|groups| SkinnyWeight::Int4(groups));
+}
+
 /// Infinities and NaNs of a row or a weight row reach its own results only.
 #[test]
 fn infinities_do_not_spread() {
@@ -179,7 +236,14 @@ fn infinities_do_not_spread() {
         let mut weight = vec![1.0; 5 * 33];
         weight[4 * 33] = f32::NAN;
         let mut to = [0.0; 10];
-        multiply(&mut to, &rows, FloatSlice::F32(&weight), [2, 5, 33], rearrange, kernel);
+        multiply(
+            &mut to,
+            &rows,
+            SkinnyWeight::F32(&weight),
+            [2, 5, 33],
+            rearrange,
+            kernel,
+        );
         assert_eq!(to[..4], [33.0; 4], "{name}");
         assert_eq!(to[5..9], [f32::INFINITY; 4], "{name}");
         assert!(to[4].is_nan() && to[9].is_nan(), "{name}");

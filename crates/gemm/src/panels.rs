@@ -1,6 +1,5 @@
 //! Memory for packed panels, and prefetching of what will be packed next.
 
-use super::pack::GROUP;
 use crate::{FloatSlice, MatrixView};
 use std::arch::x86_64::*;
 use std::cell::UnsafeCell;
@@ -8,6 +7,9 @@ use std::mem::MaybeUninit;
 
 /// Bytes of a cache line.
 const CACHE_LINE: usize = 64;
+
+/// 32-bit lanes of a cache line.
+const GROUP: usize = CACHE_LINE / 4;
 
 /// Panels start on cache lines, so that no vector that is read from them crosses two.
 #[derive(Clone, Copy)]

@@ -1,0 +1,146 @@
+//! Weights of few bits for generating: how many, and a model's.
+
+use crate::causal_lm::CausalLm;
+use crate::error::ModelError;
+use crate::llama::MtpLlama;
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{DType, Tensor, TensorData};
+use std::sync::Arc;
+use wmtp_gemm::{Int4Group, Int8Group, QuantizedGroup};
+
+#[cfg(feature = "flex")]
+use crate::generate::slices::Weights;
+
+/// How weights are rounded, in groups of 32 values with a scale in bf16. Norms and biases stay what they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quantization {
+    /// 8.5 bits a weight: integers of 8 bits times the scale.
+    Int8,
+    /// 4.5 bits a weight: one of 16 levels (NF4, Dettmers et al. 2023) times the scale. Embedding and unembedding,
+    /// which suffer most, have 8.5.
+    Int4,
+}
+
+impl Quantization {
+    /// That of embedding and unembedding.
+    pub(crate) fn of_embeddings(self) -> Self {
+        match self {
+            Self::Int8 | Self::Int4 => Self::Int8,
+        }
+    }
+}
+
+/// The model in f32 with the values of bf16 matrices, or with those that quantized ones stand for. Norms and biases
+/// stay what they are.
+pub fn with_rounded_matrices(model: MtpLlama, quantization: Option<Quantization>) -> MtpLlama {
+    model.map(&mut Rounding {
+        quantization,
+        path: Vec::new(),
+    })
+}
+
+struct Rounding {
+    quantization: Option<Quantization>,
+    /// Names of the modules that the mapper is in.
+    path: Vec<String>,
+}
+
+impl ModuleMapper for Rounding {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if D != 2 {
+            return param;
+        }
+        param.map(|tensor| {
+            let (device, shape) = (tensor.device(), tensor.shape());
+            let inner = shape[1];
+            let data = tensor.cast(DType::BF16).into_data();
+            let mut values: Vec<f32> = data.iter::<f32>().collect();
+            let of_layers = self
+                .path
+                .first()
+                .is_some_and(|name| name == "layers" || name == "heads");
+            let quantization = match of_layers {
+                true => self.quantization,
+                false => self.quantization.map(Quantization::of_embeddings),
+            };
+            match quantization {
+                None => {}
+                Some(Quantization::Int8) => round::<Int8Group>(&mut values, inner),
+                Some(Quantization::Int4) => round::<Int4Group>(&mut values, inner),
+            }
+            Tensor::from_data(TensorData::new(values, shape), (&device, DType::F32))
+        })
+    }
+}
+
+/// Rounds rows of `inner` values to what their groups stand for.
+fn round<G: QuantizedGroup>(values: &mut [f32], inner: usize) {
+    for row in values.chunks_mut(inner) {
+        for group in row.chunks_mut(wmtp_gemm::GROUP_VALUES) {
+            let rounded = G::of(group).values();
+            group.copy_from_slice(&rounded[..group.len()]);
+        }
+    }
+}
+
+/// A model's quantized weights, made once and shared by all calls of [`crate::generate`] that name them.
+#[derive(Clone)]
+pub struct QuantizedWeights {
+    quantization: Quantization,
+    #[cfg(feature = "flex")]
+    pub(crate) weights: Arc<Weights>,
+    #[cfg(not(feature = "flex"))]
+    never: Arc<std::convert::Infallible>,
+}
+
+impl QuantizedWeights {
+    /// Those of `model`; with `drafts` also those of heads 2..H, which speculative decoding needs.
+    ///
+    /// # Errors
+    /// The model is on another device than flex.
+    pub fn new(model: &MtpLlama, drafts: bool, quantization: Quantization) -> Result<Self, ModelError> {
+        #[cfg(feature = "flex")]
+        if let Some(weights) = Weights::new(&model.valid(), drafts, Some(quantization)) {
+            return Ok(Self {
+                quantization,
+                weights: Arc::new(weights),
+            });
+        }
+        let _ = (drafts, quantization);
+        Err(ModelError::Request(format!(
+            "quantized weights generate on flex only, and this model is on {:?}",
+            model.device()
+        )))
+    }
+
+    /// How they are rounded.
+    pub fn quantization(&self) -> Quantization {
+        self.quantization
+    }
+}
+
+impl std::fmt::Debug for QuantizedWeights {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("QuantizedWeights").field(&self.quantization).finish()
+    }
+}
+
+impl PartialEq for QuantizedWeights {
+    /// Whether they are the same ones.
+    fn eq(&self, other: &Self) -> bool {
+        #[cfg(feature = "flex")]
+        return Arc::ptr_eq(&self.weights, &other.weights);
+        #[cfg(not(feature = "flex"))]
+        return Arc::ptr_eq(&self.never, &other.never);
+    }
+}
+
+impl Eq for QuantizedWeights {}
