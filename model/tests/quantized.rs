@@ -1,7 +1,7 @@
 //! Generating with weights of few bits: the same tokens as the model whose f32 weights have these values.
 #![cfg(feature = "flex")]
+#![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
-#[allow(dead_code)] // shared with other tests
 mod common;
 
 use burn::tensor::{DType, Device};
