@@ -4,7 +4,7 @@
 //! Bytes are counted where a value is made and never given back, so what a rendering holds is at most what it may
 //! make. Texts that are read take steps by their length.
 
-use super::value::Fallible;
+use super::value::{Fallible, LARGEST_TEXT};
 use std::cell::Cell;
 
 /// Most statements, expressions, comparisons and elements that a rendering takes; 64 bytes of text are one more.
@@ -13,6 +13,10 @@ const STEPS: u64 = 10_000_000;
 const BYTES: u64 = 64 << 20;
 /// The same for each byte of the messages: what a template does with each of them.
 const BYTES_PER_BYTE: u64 = 64;
+/// Bytes of the text that it writes, whatever it is given: its tokens take many times as many.
+const WRITTEN: u64 = 4 << 20;
+/// The same for each byte of the messages.
+const WRITTEN_PER_BYTE: u64 = 16;
 /// Bytes that take as long as a step.
 const BYTES_PER_STEP: usize = 64;
 
@@ -21,12 +25,15 @@ const BYTES_PER_STEP: usize = 64;
 struct Tank {
     steps: u64,
     bytes: u64,
+    /// Of the text that is written; this is not used up.
+    written: usize,
 }
 
 impl Tank {
     const ENDLESS: Self = Self {
         steps: u64::MAX,
         bytes: u64::MAX,
+        written: LARGEST_TEXT,
     };
 }
 
@@ -52,6 +59,9 @@ impl Rendering {
         TANK.set(Tank {
             steps: STEPS,
             bytes: BYTES.saturating_add(given.saturating_mul(BYTES_PER_BYTE)),
+            written: WRITTEN
+                .saturating_add(given.saturating_mul(WRITTEN_PER_BYTE))
+                .min(LARGEST_TEXT as u64) as usize,
         });
     }
 }
@@ -68,6 +78,7 @@ pub fn made(bytes: usize) {
     TANK.set(Tank {
         steps: tank.steps.saturating_sub((bytes / BYTES_PER_STEP) as u64),
         bytes: tank.bytes.saturating_sub(bytes as u64),
+        ..tank
     });
 }
 
@@ -86,6 +97,11 @@ pub fn steps(count: usize) -> Fallible<()> {
         return Err(format!("the template takes more than {STEPS} steps"));
     }
     Ok(())
+}
+
+/// Bytes that the text which is written may have.
+pub fn largest_text() -> usize {
+    TANK.get().written
 }
 
 /// So many bytes of a text are read.

@@ -7,7 +7,7 @@ use super::{
     source::{GENERATION, PRINT, Source},
     text::{bounded, str_of},
     trace::{Rendered, Trace},
-    value::{Closure, DEEPEST_VALUE, Depth, Fallible, LARGEST_TEXT, Name, Value, insert, too_large},
+    value::{Closure, DEEPEST_VALUE, Depth, Fallible, Name, Value, insert, too_large},
 };
 use minijinja::machinery::{
     Span,
@@ -93,8 +93,9 @@ impl<'a> Interpreter<'a> {
         for statement in body {
             fuel::steps(1)?;
             let flow = self.deeper(|this| this.statement(statement, scope, out))?;
-            if out.len() > LARGEST_TEXT {
-                return Err(format!("the text grew past {} MiB", LARGEST_TEXT >> 20));
+            let largest = fuel::largest_text();
+            if out.len() > largest {
+                return Err(format!("the text grew past {} MiB", largest >> 20));
             }
             if flow != Flow::On {
                 return Ok(flow);
