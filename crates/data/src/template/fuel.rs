@@ -14,7 +14,7 @@ const BYTES: u64 = 64 << 20;
 /// The same for each byte of the messages: what a template does with each of them.
 const BYTES_PER_BYTE: u64 = 64;
 /// Bytes of the text that it writes, whatever it is given: its tokens take many times as many.
-const WRITTEN: u64 = 1 << 20;
+const WRITTEN: u64 = 256 << 10;
 /// The same for each byte of the messages.
 const WRITTEN_PER_BYTE: u64 = 16;
 /// Bytes that take as long as a step.

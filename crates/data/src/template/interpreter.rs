@@ -95,7 +95,7 @@ impl<'a> Interpreter<'a> {
             let flow = self.deeper(|this| this.statement(statement, scope, out))?;
             let largest = fuel::largest_text();
             if out.len() > largest {
-                return Err(format!("the text grew past {} MiB", largest >> 20));
+                return Err(format!("the text grew past {} KiB", largest >> 10));
             }
             if flow != Flow::On {
                 return Ok(flow);
