@@ -389,6 +389,23 @@ fn memory_that_cannot_be_had_is_a_sentence() {
     assert!(refused >= 1 && trained >= 1, "{refused} refused, {trained} trained");
 }
 
+/// Threads of libraries whose stack can't be had, from the first one on: one sentence, and no words of a panic.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_thread_that_cannot_be_started_is_a_sentence() {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = train(home.path(), "baseline", &["model.base=builtin:micro", "train.steps=2"]);
+    // The stack of every thread for which no other size is asked.
+    let output = command
+        .env("RUST_MIN_STACK", (1_u64 << 46).to_string())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("error: a thread can't be started: free memory"), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+}
+
 /// Moves the wall clock by more than the years that calendars know.
 #[cfg(target_os = "linux")]
 const CLOCK: &str = r#"

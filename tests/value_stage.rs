@@ -134,15 +134,12 @@ fn a_stage_whose_metrics_are_lost_begins_again() {
     let mut child = until(&mut train(home, "cut", &set), &run, 3);
     child.kill().expect("the process can be killed");
     child.wait().expect("the process ends");
-    assert!(run.join("critic/checkpoints/last").is_dir(), "a checkpoint of step 2");
+    assert!(run.join("critic/checkpoints/last").is_dir(), "no checkpoint");
     fs::write(run.join("critic/metrics.jsonl"), "").expect("the metrics can be emptied");
 
     let output = succeed(&mut resume(home, "cut"));
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        said.contains("has lost lines since its checkpoint of step 2 (0 of "),
-        "{said}"
-    );
+    assert!(said.contains("has lost lines since its checkpoint of step "), "{said}");
     for name in ["value_head.safetensors", "metrics.jsonl", "report.json"] {
         let read = |run: &Path| fs::read(run.join("critic").join(name)).expect("a file of the stage");
         assert!(read(&whole) == read(&run), "{name} differs");

@@ -4,7 +4,7 @@
 //!     just bench-shared --model DIR          # time to the first token, with and without sharing
 //!     just bench-speculative --model DIR     # with and without drafts: the same text, fewer passes
 //!     just bench-generate --model DIR        # tokens per second beside transformers
-//!     just bench-weights --model DIR         # f32, bf16, int8 and int4 weights beside each other
+//!     just bench-weights --model DIR         # f32, bf16, int8 and int4 weights in turn
 //!
 //! Prompts are greedy and few-shot unless said otherwise; `--precision` keeps weights in bf16,
 //! int8 or int4, `--heads H` gives a model that has fewer heads copies of its last layer, `--tasks 11-110`, `--rows`,

@@ -16,8 +16,8 @@ use crate::generate::slices::Weights;
 pub enum Quantization {
     /// 8.5 bits a weight: integers of 8 bits times the scale.
     Int8,
-    /// 4.5 bits a weight: one of 16 levels (NF4, Dettmers et al. 2023) times the scale. Embedding and unembedding,
-    /// which suffer most, have 8.5.
+    /// 4.5 bits a weight: one of 16 levels (NF4, Dettmers et al. 2023) times the scale. Embedding and unembedding
+    /// have 8.5.
     Int4,
 }
 
