@@ -44,7 +44,6 @@ fn no_hostile_program_gets_through() {
         ..common::options()
     })
     .unwrap();
-    let mounted = sandbox.layers().iter().any(|layer| layer == "tmpfs");
     let mut wrong = Vec::new();
     let (mut ran, mut controls) = (0, 0);
     for case in CASES {
@@ -58,7 +57,7 @@ fn no_hostile_program_gets_through() {
         let source = world.fill(&format!("{PRELUDE}{}", case.source));
         let limits = (case.limits)(limits());
         let outcome = run(&sandbox, &source, &limits);
-        if let Err(why) = judge(case, &outcome, &limits, mounted) {
+        if let Err(why) = judge(case, &outcome, &limits) {
             let told =
                 [&outcome.stdout, &outcome.stderr].map(|bytes| text(bytes).chars().take(2000).collect::<String>());
             wrong.push(format!(
@@ -72,6 +71,13 @@ fn no_hostile_program_gets_through() {
                 .into_iter()
                 .map(|change| format!("{}: {change}", case.name)),
         );
+        // With all of its time: these tests run beside each other, and a second is short for a start then.
+        let usual = self::limits();
+        let limits = Limits {
+            wall: usual.wall,
+            cpu: usual.cpu,
+            ..limits
+        };
         let honest = run(&sandbox, "print(sum(map(ord, input())))", &limits);
         if (honest.status, honest.stdout.as_slice()) != (Status::Exit(0), &b"560\n"[..]) {
             wrong.push(format!("{}: the next program: {honest:?}", case.name));
@@ -97,7 +103,7 @@ fn no_hostile_program_gets_through() {
 }
 
 /// Whether a case ended as it should.
-fn judge(case: &Case, outcome: &Outcome, limits: &Limits, mounted: bool) -> Result<(), String> {
+fn judge(case: &Case, outcome: &Outcome, limits: &Limits) -> Result<(), String> {
     let out = text(&outcome.stdout);
     if out.contains("DONE") || out.contains("ODD") {
         return Err("something was not refused".into());

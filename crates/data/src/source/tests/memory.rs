@@ -2,8 +2,12 @@
 
 use super::super::{Source, SourceOptions};
 use parquet::{
+    basic::Compression,
     data_type::{ByteArray, ByteArrayType},
-    file::{properties::WriterProperties, writer::SerializedFileWriter},
+    file::{
+        properties::{EnabledStatistics, WriterProperties},
+        writer::SerializedFileWriter,
+    },
     schema::parser::parse_message_type,
 };
 use std::{
@@ -141,4 +145,51 @@ fn a_json_array_is_read_in_little_memory() {
 #[test]
 fn parquet_is_read_in_little_memory() {
     in_little_memory("parquet_is_read_in_little_memory", "parquet", parquet_file);
+}
+
+/// A page whose header claims 128 MiB, where two are there, is refused before they are reserved.
+#[test]
+fn a_page_of_parquet_may_not_claim_much_more_than_it_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("claims.parquet");
+    let schema = "message m { required binary text (UTF8); }";
+    let properties = WriterProperties::builder()
+        .set_dictionary_enabled(false)
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_compression(Compression::SNAPPY);
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let mut writer =
+        SerializedFileWriter::new(File::create(&path).unwrap(), schema, Arc::new(properties.build())).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    let text = [ByteArray::from("x = 1\n".repeat(2 << 20).into_bytes())];
+    column.typed::<ByteArrayType>().write_batch(&text, None, None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    writer.close().unwrap();
+    let rows = |path: &Path| {
+        let source = Source::open(path, &SourceOptions::default()).unwrap();
+        source
+            .records()
+            .map(|record| {
+                record
+                    .map(|record| record.samples.len())
+                    .map_err(|error| error.to_string())
+            })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(rows(&path), [Ok(1)]);
+
+    // The second number of the first header, after the four bytes of the format's name and the page's type.
+    let mut bytes = std::fs::read(&path).unwrap();
+    assert_eq!(bytes[4..7], [0x15, 0, 0x15]);
+    assert!(bytes[7..10].iter().all(|byte| *byte >= 128) && bytes[10] < 128);
+    bytes[7..11].copy_from_slice(&[0xfe, 0xff, 0xff, 0x7f]);
+    std::fs::write(&path, bytes).unwrap();
+    let expected = "claims to be 134217727 bytes when it is decompressed); take a complete file";
+    let found = rows(&path);
+    assert!(
+        matches!(&found[..], [Err(error)] if error.contains(expected)),
+        "{found:?}"
+    );
 }

@@ -6,12 +6,14 @@
 mod assemble;
 mod fault;
 mod leaf;
+mod pages;
 
 use super::{DataFile, wrong};
 use crate::{DataError, Place, source::row::Row};
 use assemble::Node;
 use fault::{Fault, guarded};
 use leaf::Leaf;
+use pages::Pages;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use serde_json::Map;
 use std::{fs::File, path::Path, sync::Arc};
@@ -22,7 +24,7 @@ const BATCH: usize = 32;
 /// The rows of a Parquet file. A row's number counts from 1 across row groups.
 pub(in crate::source) struct ParquetRows {
     file: DataFile,
-    reader: SerializedFileReader<File>,
+    reader: SerializedFileReader<Pages>,
     /// The columns read, with how their values are put together.
     columns: Vec<(String, Node)>,
     /// The primitive columns below them.
@@ -39,12 +41,12 @@ pub(in crate::source) struct ParquetRows {
 }
 
 /// Opens the file and reads its footer.
-fn open(path: &Path) -> Result<SerializedFileReader<File>, DataError> {
+fn open(path: &Path) -> Result<SerializedFileReader<Pages>, DataError> {
     let file = File::open(path).map_err(|source| DataError::Read {
         path: path.to_owned(),
         source,
     })?;
-    guarded(|| Ok(SerializedFileReader::new(file)?)).map_err(|fault| match fault {
+    guarded(|| Ok(SerializedFileReader::new(Pages(file))?)).map_err(|fault| match fault {
         Fault::Damaged(problem) => damaged(path, &problem, None),
         Fault::NotText(column) => wrong(
             path,
@@ -57,7 +59,7 @@ fn open(path: &Path) -> Result<SerializedFileReader<File>, DataError> {
 fn damaged(path: &Path, problem: &str, row: Option<usize>) -> DataError {
     let place = row.map_or_else(String::new, |row| format!(" at row {row}"));
     let problem = problem.lines().next().unwrap_or_default();
-    let problem = problem.strip_prefix("Parquet error: ").unwrap_or(problem);
+    let problem = problem.replacen("Parquet error: ", "", 1).replacen("External: ", "", 1);
     wrong(
         path,
         format!("is damaged or incomplete Parquet{place} ({problem}); take a complete file"),
