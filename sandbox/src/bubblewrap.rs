@@ -12,8 +12,9 @@ use crate::{
     bpf::Filter,
     interpreter::Interpreter,
     launch::{Arguments, Fault, LaunchPlan, ResourceLimit, Started, Step, start},
-    runner::{filter, layer, sealed_file},
+    runner::{layer, sealed_file},
     scratch::Scratch,
+    starts::{ENVIRONMENT, Start, filter},
     syscalls::ExecPointers,
     volume::Attach,
 };
@@ -100,6 +101,7 @@ impl Bubblewrap {
 
     pub(crate) fn start(
         &self,
+        way: Start,
         (scratch, volume): (&Scratch, Option<Attach<'_>>),
         streams: [BorrowedFd<'_>; 3],
         limits: &[ResourceLimit],
@@ -127,9 +129,9 @@ impl Bubblewrap {
             .chain(read_only)
             .chain(seccomp)
             .chain(python)
-            .chain(crate::runner::FLAGS)
+            .chain(way.flags().iter().copied())
             .collect();
-        let arguments = Arguments::new(&arguments, &[crate::runner::ENVIRONMENT]).map_err(fault)?;
+        let arguments = Arguments::new(&arguments, &[ENVIRONMENT]).map_err(fault)?;
         start(&mut LaunchPlan {
             arguments: &arguments,
             streams,

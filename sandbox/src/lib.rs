@@ -39,6 +39,7 @@ mod probe;
 mod runner;
 #[cfg(target_os = "linux")]
 mod scratch;
+mod starts;
 #[cfg(target_os = "linux")]
 mod syscalls;
 #[cfg(target_os = "linux")]
@@ -117,7 +118,8 @@ pub struct ExtraFile<'a> {
 }
 
 /// Two programs that talk with each other: what each writes to standard output is the other's standard input. There is
-/// nothing else between them.
+/// nothing else between them. Both begin without Python's module `site`, that is without the packages that are
+/// installed, for the time that it takes.
 #[derive(Clone, Copy, Debug)]
 pub struct Pair<'a> {
     /// It is killed when the second ends.

@@ -10,7 +10,7 @@ use crate::{
     launch::{Arguments, Fault, LaunchPlan, OwnFilter, ResourceLimit, Started, Step, start},
     probe,
     scratch::{Scratch, sweep},
-    syscalls::{ExecPointers, rules},
+    starts::{EachStart, Start, direct, filters},
     volume::Volumes,
     watch::{End, Group, Watched, watch, watch_pair},
 };
@@ -19,7 +19,7 @@ use std::{
     io::{self, Write},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
-        unix::{ffi::OsStrExt, fs::MetadataExt},
+        unix::fs::MetadataExt,
     },
     time::Instant,
 };
@@ -30,20 +30,13 @@ const OPEN_FILES: u64 = 64;
 /// between two looks at the program's threads. The kernel counts all tasks of the user against it,
 /// which is why it is wide, and does not bind root.
 const MORE_TASKS: u64 = 4096;
-/// What the interpreter is started with. No user site directory, no byte-code files, UTF-8; `-I`
-/// would add that PYTHONHASHSEED is ignored and that the program's own directory, the only foreign
-/// thing on its path, is not looked in for modules.
-pub(crate) const FLAGS: [&[u8]; 5] = [b"-s", b"-B", b"-X", b"utf8", b"main.py"];
-/// All of the environment: the order of a set is part of what a program prints, and has to repeat.
-pub(crate) const ENVIRONMENT: &[u8] = b"PYTHONHASHSEED=0";
-
 /// Runs each program in a process of its own behind the layers of the crate's first page.
 #[derive(Debug)]
 pub struct Sandbox {
     pub(crate) python: Interpreter,
     temp: std::path::PathBuf,
     gate: Gate,
-    filter: Option<Filter>,
+    filters: Option<EachStart<Filter>>,
     volumes: Option<Volumes>,
     user_tasks: u64,
     level: String,
@@ -56,10 +49,10 @@ type Attempt = fn(&Options, Interpreter) -> Result<Sandbox, SandboxError>;
 /// What keeps a program from the file system, with the arguments of the start.
 #[derive(Debug)]
 enum Gate {
-    Landlock(FileRules, Arguments),
+    Landlock(FileRules, EachStart<Arguments>),
     Bubblewrap(Bubblewrap),
     /// Nothing: unsafe execution on a host without either.
-    Open(Arguments),
+    Open(EachStart<Arguments>),
 }
 
 impl Sandbox {
@@ -132,26 +125,26 @@ impl Sandbox {
         let version = landlock_version().map_err(|error| layer("landlock", &error))?;
         let files = FileRules::new(version, &python, &options.readable)?;
         let arguments = direct(&python)?;
-        let filter = filter(ExecPointers(arguments.pointers()), version >= 3)?;
+        let filters = filters(&arguments, version >= 3)?;
         let layers = vec![format!("landlock-{version}"), "seccomp".into(), "rlimits".into()];
         Ok(Self::assemble(
             options,
             python,
             Gate::Landlock(files, arguments),
-            Some(filter),
+            Some(filters),
             layers,
         ))
     }
 
     fn behind_bubblewrap(options: &Options, python: Interpreter) -> Result<Self, SandboxError> {
         let bubblewrap = Bubblewrap::find(&python, &options.readable)?;
-        let filter = bubblewrap.filter()?;
+        let filters = EachStart::new(|_| bubblewrap.filter())?;
         let layers = ["bubblewrap", "seccomp", "rlimits"].map(String::from).to_vec();
         Ok(Self::assemble(
             options,
             python,
             Gate::Bubblewrap(bubblewrap),
-            Some(filter),
+            Some(filters),
             layers,
         ))
     }
@@ -161,8 +154,8 @@ impl Sandbox {
         let mut missing = Vec::new();
         let mut layers = Vec::new();
         let arguments = direct(&python)?;
-        let pointers = ExecPointers(arguments.pointers());
         let version = landlock_version().unwrap_or(0);
+        let own_filters = filters(&arguments, version >= 3).ok();
         let mut gate = Gate::Open(arguments);
         let nothing = |gate| Self::assemble(options, python.clone(), gate, None, Vec::new());
         if version > 0 {
@@ -180,11 +173,11 @@ impl Sandbox {
             missing.push("landlock");
         }
         let mut sandbox = nothing(gate);
-        sandbox.filter = filter(pointers, version >= 3).ok();
+        sandbox.filters = own_filters;
         if probe::holds(&sandbox, "seccomp")? {
             layers.push("seccomp".into());
         } else {
-            sandbox.filter = None;
+            sandbox.filters = None;
             missing.push("seccomp");
         }
         layers.push("rlimits".into());
@@ -200,14 +193,14 @@ impl Sandbox {
         options: &Options,
         python: Interpreter,
         gate: Gate,
-        filter: Option<Filter>,
+        filters: Option<EachStart<Filter>>,
         layers: Vec<String>,
     ) -> Self {
         Self {
             python,
             temp: options.temp.clone(),
             gate,
-            filter,
+            filters,
             volumes: None,
             user_tasks: user_tasks(),
             level: layers.join("+"),
@@ -233,7 +226,7 @@ impl Sandbox {
         .map_err(io_error("write standard input"))?;
         let [(out, out_end), (err, err_end)] = [pipe()?, pipe()?];
         let started = Instant::now();
-        let group = self.group(&scratch, [stdin, out_end, err_end], limits)?;
+        let group = self.group(Start::Usual, &scratch, [stdin, out_end, err_end], limits)?;
         let program = self.watched(group, [Some(out), Some(err)], &scratch, limits, started)?;
         let end = watch(program).map_err(io_error("watch the program"))?;
         Ok(self.outcome(end, limits, started))
@@ -245,9 +238,15 @@ impl Sandbox {
     }
 
     /// Starts a program, and closes the descriptors that are its streams now.
-    fn group(&self, scratch: &Scratch, streams: [OwnedFd; 3], limits: &Limits) -> Result<Group, SandboxError> {
+    fn group(
+        &self,
+        start: Start,
+        scratch: &Scratch,
+        streams: [OwnedFd; 3],
+        limits: &Limits,
+    ) -> Result<Group, SandboxError> {
         let [stdin, out, err] = &streams;
-        let child = self.start(scratch, [stdin.as_fd(), out.as_fd(), err.as_fd()], limits)?;
+        let child = self.start(start, scratch, [stdin.as_fd(), out.as_fd(), err.as_fd()], limits)?;
         let generations = if matches!(self.gate, Gate::Bubblewrap(_)) { 2 } else { 0 };
         let group = Group::new(child, generations);
         // Where memory runs out the program goes first; best effort.
@@ -281,15 +280,22 @@ impl Sandbox {
         }
     }
 
-    fn start(&self, scratch: &Scratch, streams: [BorrowedFd<'_>; 3], limits: &Limits) -> Result<Started, SandboxError> {
+    fn start(
+        &self,
+        way: Start,
+        scratch: &Scratch,
+        streams: [BorrowedFd<'_>; 3],
+        limits: &Limits,
+    ) -> Result<Started, SandboxError> {
         let limits = self.resource_limits(limits);
         let volume = scratch.attach(self.volumes.as_ref());
+        let filter = self.filters.as_ref().map(|filters| filters.of(way));
         let mut plan = LaunchPlan {
             arguments: match &self.gate {
-                Gate::Landlock(_, arguments) | Gate::Open(arguments) => arguments,
+                Gate::Landlock(_, arguments) | Gate::Open(arguments) => arguments.of(way),
                 Gate::Bubblewrap(bubblewrap) => {
-                    let filter = self.filter.as_ref().map_or(&[][..], |filter| &filter.code);
-                    let started = bubblewrap.start((scratch, volume), streams, &limits, filter);
+                    let code = filter.map_or(&[][..], |filter| &filter.code);
+                    let started = bubblewrap.start(way, (scratch, volume), streams, &limits, code);
                     return started.map_err(said);
                 }
             },
@@ -298,7 +304,7 @@ impl Sandbox {
             volume,
             limits: &limits,
             ruleset: None,
-            filter: self.filter.as_ref().map(|filter| OwnFilter {
+            filter: filter.map(|filter| OwnFilter {
                 code: filter.code.clone(),
                 pid_at: &filter.pid_at,
             }),
@@ -353,8 +359,8 @@ impl Runner for Sandbox {
         let started = Instant::now();
         let [first, second] = &scratches;
         // No process has more than its own three descriptors: all of them close where a program is started.
-        let first_group = self.group(first, [to_first, from_first, first_err_end], limits)?;
-        let second_group = self.group(second, [to_second, from_second, second_err_end], limits)?;
+        let first_group = self.group(Start::Bare, first, [to_first, from_first, first_err_end], limits)?;
+        let second_group = self.group(Start::Bare, second, [to_second, from_second, second_err_end], limits)?;
         let first = self.watched(first_group, [None, Some(first_err)], first, limits, started)?;
         let second = self.watched(second_group, [None, Some(second_err)], second, limits, started)?;
         let ends = watch_pair(first, second).map_err(io_error("watch the programs"))?;
@@ -372,21 +378,6 @@ impl Runner for Sandbox {
     fn python(&self) -> &str {
         &self.python.version
     }
-}
-
-/// The interpreter's own arguments.
-fn direct(python: &Interpreter) -> Result<Arguments, SandboxError> {
-    let arguments: Vec<&[u8]> = [python.executable.as_os_str().as_bytes()]
-        .into_iter()
-        .chain(FLAGS)
-        .collect();
-    Arguments::new(&arguments, &[ENVIRONMENT]).map_err(io_error("name the interpreter"))
-}
-
-/// The filter for a start with these pointers.
-pub(crate) fn filter(exec: ExecPointers, truncation: bool) -> Result<Filter, SandboxError> {
-    let unknown = || io::Error::other("there is no table of system calls for this processor");
-    Filter::new(&rules(exec, truncation)).ok_or_else(|| layer("seccomp", &unknown()))
 }
 
 /// The error for a layer that the host does not give.

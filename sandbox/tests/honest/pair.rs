@@ -2,7 +2,7 @@
 
 use super::{sandbox, text};
 use std::time::{Duration, Instant};
-use wmtp_sandbox::{ExtraFile, Limits, Outcome, Pair, PairSide, Runner, Status};
+use wmtp_sandbox::{ExtraFile, Limits, Outcome, Pair, PairSide, Program, Runner, Status};
 
 fn talk(first: &str, second: &str, limits: &Limits) -> [Outcome; 2] {
     let side = |source, files| PairSide { source, files };
@@ -37,6 +37,25 @@ fn each_reads_what_the_other_writes() {
     assert_eq!((text(&second.stderr), text(&second.stdout)), ("xAyAB", ""));
     // The end of the second is the end of its requests.
     assert!(matches!(first.status, Status::Exit(0) | Status::Signal(9)), "{first:?}");
+}
+
+/// For the time of a start: what is installed can be large, and can have put anything into every start.
+#[test]
+fn they_begin_without_what_is_installed() {
+    let tells = "import os, sys\nos.write(1, b'%d' % sys.flags.no_site)";
+    let repeats = "import os, sys\nos.write(2, os.read(0, 1) + b'%d' % sys.flags.no_site)";
+    let [_, second] = talk(tells, repeats, &Limits::default());
+    assert_eq!(text(&second.stderr), "11");
+    let alone = sandbox()
+        .run(
+            &Program {
+                source: "import sys\nprint(sys.flags.no_site)",
+                stdin: b"",
+            },
+            &Limits::default(),
+        )
+        .unwrap();
+    assert_eq!(text(&alone.stdout), "0");
 }
 
 #[test]

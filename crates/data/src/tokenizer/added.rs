@@ -69,7 +69,9 @@ pub(super) fn added_tokens(config: &Value) -> Vec<AddedToken> {
 
 /// That no token which the configuration adds or names is too long.
 pub(super) fn check_lengths(config: &Value) -> Result<(), String> {
-    let tokens = added_tokens(config).into_iter().chain(named_tokens(config, None));
+    // The class that names the most.
+    let named = named_tokens(config, Some(Class::CodeLlama));
+    let tokens = added_tokens(config).into_iter().chain(named);
     tokens.map(|token| token.content.len()).try_for_each(check_length)
 }
 
@@ -123,6 +125,7 @@ mod tests {
         for config in [
             json!({"bos_token": long}),
             json!({"eos_token": {"content": long}}),
+            json!({"middle_token": long}),
             json!({"additional_special_tokens": ["a", long]}),
             json!({"added_tokens_decoder": {"7": {"content": long}}}),
         ] {

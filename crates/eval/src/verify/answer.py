@@ -11,13 +11,12 @@
 #   of         an object or class, what is done with it, arguments, keywords    -> the same
 #   next       an iterator's number, how many             -> values, and whether it has ended
 # An answer is ["ok", ...], ["raised", class, arguments] or ["unclear", why].
-import json
 import os
 
 
 def main():
     # The candidate may replace what these names stand for.
-    dumps, loads = json.dumps, json.loads
+    dumps, loads = coders()
     requests, answers = os.fdopen(os.dup(0), "r"), os.fdopen(os.dup(1), "w")
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
@@ -39,7 +38,7 @@ def main():
     READ = {"__%s__" % kind.__name__: kind for kind in (bool, len, int, float, str, repr)}
 
     def say(answer):
-        answers.write(dumps(answer, check_circular=False) + "\n")
+        answers.write(dumps(answer) + "\n")
         answers.flush()
 
     def stay(value):

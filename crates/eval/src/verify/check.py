@@ -7,13 +7,14 @@
 # is no plain data. The file `job` has, as JSON, `names` and `reference` (a text): what these define is the program's,
 # every other name is the checks' own; `given`, code that the checks may use; and `checks`, or `calls` (calls.py).
 import _ast
-import json
 import os
 
 # Bytes of one answer.
 LONGEST = 64 << 20
 # Values that are drawn at once from an iterator of the program's, and in all from one of the checks'.
 DRAWN, MOST_DRAWN = 64, 1_000_000
+
+dumps, loads = coders()
 
 # Why the outcome is unclear. What a check does with an exception makes no difference.
 unclear = []
@@ -46,10 +47,10 @@ class Peer:
         """Sends a request if there is one, and reads the answer."""
         try:
             if request:
-                self.requests.write(json.dumps(request, check_circular=False) + "\n")
+                self.requests.write(dumps(request) + "\n")
                 self.requests.flush()
             line = self.answers.readline(LONGEST)
-            answer = json.loads(line) if line.endswith("\n") else None
+            answer = loads(line) if line.endswith("\n") else None
         except BaseException as error:
             cannot("an answer that cannot be read: %s" % type(error).__name__)
         if answer is None:
@@ -457,7 +458,7 @@ def check():
     for stream in (0, 1, 2):
         os.dup2(null, stream)
     with open("job") as file:
-        job = json.load(file)
+        job = loads(file.read())
     try:
         verdict(job, Peer(answers, requests))
         said = "verified"

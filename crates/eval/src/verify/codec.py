@@ -10,12 +10,71 @@
 # A value of a subclass is sent as its base, and what equals a built-in value without being one (ChainMap, UserList,
 # memoryview and the like) as that; what has none of these bases is an object that stays.
 import builtins
+import site
 import sys
+
+try:
+    import _json
+except ImportError:
+    _json = None
 
 # Values nested deeper than this are refused, by both sides.
 DEEPEST = 200
 # Integers beyond this are sent in hexadecimal, which is read in linear time.
 LARGE = 1 << 256
+
+# Both interpreters begin without what `site` does, which takes most of the time of a start: its names are given here,
+# and the packages that are installed are found when they are asked for.
+site.setquit()
+site.setcopyright()
+site.sethelper()
+
+
+class Packages:
+    """Looks for a module where the library has none: once the installed packages are known, there."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        sys.meta_path.remove(Packages)
+        site.main()
+        found = (finder.find_spec(name, path, target) for finder in sys.meta_path)
+        return next(filter(None, found), None)
+
+
+sys.meta_path.append(Packages)
+
+
+def coders():
+    """json.dumps and json.loads of a value in one line, without the module, whose import takes as long as a start."""
+    try:
+        write = _json.make_encoder(None, None, _json.encode_basestring_ascii, None, ": ", ", ", False, False, True)
+        read = _json.make_scanner(Reading)
+        if read("[1.5, NaN]", 0)[0][:1] != [1.5] or "".join(write([1, "x"], 0)) != '[1, "x"]':
+            raise TypeError
+    except (AttributeError, TypeError, ValueError):
+        import json
+
+        return (lambda value: json.dumps(value, check_circular=False)), json.loads
+
+    def loads(line):
+        try:
+            value, end = read(line, 0)
+        except (StopIteration, SystemError):  # without the module, the scanner cannot make its own exception
+            raise ValueError("no JSON") from None
+        if line[end:].strip(" \t\r\n"):
+            raise ValueError("more than one value")
+        return value
+
+    return (lambda value: "".join(write(value, 0))), loads
+
+
+class Reading:
+    """What the scanner of the module json is made from."""
+
+    strict, object_hook, object_pairs_hook, memo = True, None, None, {}
+    parse_float, parse_int = float, int
+    parse_constant = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": -float("inf")}.__getitem__
+
 
 PLAIN = frozenset((type(None), bool, str, float))
 # Built-in classes and functions are values, too: `f(int)`, `f(key=len)`. The same object has the same name.

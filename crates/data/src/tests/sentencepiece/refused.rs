@@ -67,6 +67,13 @@ fn a_class_with_rules_of_its_own_is_refused_by_name() {
 }
 
 #[test]
+fn added_tokens_of_thousands_of_bytes_are_refused() {
+    let files = [("added_tokens.json", json!({"x".repeat(4097): 700}))];
+    let message = load(&directory(&model("bpe"), &files)).unwrap_err();
+    assert!(message.contains("a special token has 4097 bytes"), "{message}");
+}
+
+#[test]
 fn a_begin_token_outside_the_vocabulary_is_refused() {
     let files = [(
         "tokenizer_config.json",

@@ -33,6 +33,8 @@ pub(in super::super) enum PiecesError {
     Class(String),
     #[error("its {0} `{1}` is not in its vocabulary; mend `tokenizer_config.json`")]
     NotInVocabulary(&'static str, String),
+    #[error("{0}")]
+    Long(String),
     #[error("`tokenizer.model` cannot be converted: {0}; take a `tokenizer.json`")]
     Library(String),
 }

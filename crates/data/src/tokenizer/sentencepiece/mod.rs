@@ -24,7 +24,7 @@ mod wire;
 pub(super) use error::PiecesError;
 
 use super::{
-    added::{added_tokens, text},
+    added::{added_tokens, check_lengths, text},
     class::Class,
     library,
 };
@@ -118,6 +118,7 @@ pub(super) fn convert(bytes: &[u8], files: &Companions<'_>) -> Result<Converted,
     let file = ModelFile::read(bytes)?;
     let layout = Layout::of(file.kind, files)?;
     let config = configuration::complete(files.config, files.map, files.added, &file, layout);
+    check_lengths(&config).map_err(PiecesError::Long)?;
     let names = match layout {
         Layout::File if file.kind == ModelKind::Bpe => configuration::names(&file, &config),
         _ => file.pieces.iter().map(|piece| piece.text.clone()).collect(),
