@@ -56,7 +56,8 @@ fn drafts_change_no_greedy_text_and_are_reported() {
     let judged = |run: &serde_json::Value| run["speculative"]["tokens_judged"].as_u64().unwrap();
     let passes = |run: &serde_json::Value| run["speculative"]["trunk_forwards"].as_u64().unwrap();
     assert!(judged(&one_way) <= 3 * passes(&one_way));
-    assert!(judged(&fast) > 3 * passes(&fast));
+    // As many as pay, and no more than are allowed.
+    assert!(judged(&fast) <= 7 * passes(&fast));
 }
 
 #[test]

@@ -8,7 +8,8 @@
 //!
 //! Prompts are greedy and few-shot unless said otherwise; `--precision` keeps weights in bf16,
 //! int8 or int4, `--heads H` gives a model that has fewer heads copies of its last layer, `--tasks 11-110`, `--rows`,
-//! `--new-tokens`, `--repetitions` and `--style zero-shot` change what is run.
+//! `--new-tokens`, `--repetitions` and `--style zero-shot` change what is run; `--always` takes all drafts, whatever
+//! they cost.
 
 mod peer;
 mod shared;
@@ -38,6 +39,10 @@ impl Arguments {
             None => Ok(default),
             Some(text) => text.parse().map_err(|_| format!("{name} {text} is no number").into()),
         }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|argument| argument == name)
     }
 
     /// Task ids, inclusive.
@@ -121,12 +126,11 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 fn main() -> Result<(), Failure> {
     let arguments = Arguments(std::env::args().collect());
-    let has = |name: &str| arguments.0.iter().any(|a| a == name);
     match () {
-        () if has("--peer") => peer::run(&arguments),
-        () if has("--shared") => shared::run(&arguments),
-        () if has("--speculative") => speculative::run(&arguments),
-        () if has("--weights") => weights::run(&arguments),
+        () if arguments.has("--peer") => peer::run(&arguments),
+        () if arguments.has("--shared") => shared::run(&arguments),
+        () if arguments.has("--speculative") => speculative::run(&arguments),
+        () if arguments.has("--weights") => weights::run(&arguments),
         () => {
             println!("nothing was asked for: --shared, --speculative, --weights or --peer, and --model DIR");
             Ok(())

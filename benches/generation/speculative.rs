@@ -1,6 +1,6 @@
 //! Greedy MBPP completions with and without drafts: token for token, and what it took.
 
-use super::{Arguments, Failure, Subject, greedy};
+use super::{Arguments, Failure, Subject, greedy, median};
 use std::time::Instant;
 use wmtp_model::{CausalLm, Decoding, Generation, MtpLlama, Packed, generate_all};
 
@@ -10,17 +10,22 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let rows = arguments.number("--rows", 8)?;
     let new_tokens = arguments.number("--new-tokens", 256)?;
     let drafts = arguments.number("--drafts", Decoding::default().drafts)?;
+    let adaptive = !arguments.has("--always");
     println!(
-        "{} prompts, {rows} at once, at most {new_tokens} tokens, {} heads, at most {drafts} drafts a pass",
+        "{} prompts, {rows} at once, at most {new_tokens} tokens, {} heads, {} {drafts} drafts a pass",
         prompts.len(),
-        subject.model.n_heads()
+        subject.model.n_heads(),
+        if adaptive { "at most" } else { "always" }
     );
+    let repetitions = arguments.number("--repetitions", 1)?;
     let mut found = Vec::new();
-    for speculative in [false, true] {
+    let mut ratios = Vec::new();
+    for speculative in [false, true].repeat(repetitions.max(1)) {
         let decoding = Decoding {
             rows,
             speculative,
             drafts,
+            adaptive,
             quantized: subject.quantized.clone(),
             eos: subject.tokenizer.eos_ids().to_vec(),
             ..Decoding::default()
@@ -39,9 +44,12 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             tokens as f64 / forwards as f64,
             tokens as f64 / seconds
         );
+        if let (true, Some((_, plain_seconds, _))) = (speculative, found.last()) {
+            ratios.push(plain_seconds / seconds);
+        }
         found.push((made, seconds, forwards));
     }
-    let [(plain, plain_seconds, plain_forwards), (fast, seconds, forwards)] = &found[..] else {
+    let [.., (plain, _, plain_forwards), (fast, _, forwards)] = &found[..] else {
         return Ok(());
     };
     for k in 2..=subject.model.n_heads() {
@@ -56,7 +64,10 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         "trunk forwards, plain / speculative: {:.3}",
         *plain_forwards as f64 / *forwards as f64
     );
-    println!("seconds, plain / speculative:        {:.3}", plain_seconds / seconds);
+    println!(
+        "seconds, plain / speculative:        {:.3}, of {ratios:.3?}",
+        median(ratios.clone())
+    );
     let mut same = 0;
     let mut unexplained = 0;
     for (i, (prompt, (plain, fast))) in prompts.iter().zip(plain.iter().zip(fast)).enumerate() {

@@ -1,5 +1,5 @@
-//! Sampling of the next tokens from logits: greedily, or from the nucleus; and speculative sampling: draft
-//! trees and their verification.
+//! Sampling of the next tokens from logits: greedily, or from the nucleus; and draft trees with their
+//! verification.
 //!
 //! Runs on the host in f64, so that the same logits, settings and generator give the same token on
 //! every device. Nothing here knows the model.
@@ -59,124 +59,65 @@ impl Sampling {
         drawn(&self.nucleus(logits)?, rng)
     }
 
-    /// The draft tree from the `logits` of heads 2, 3, ...: branches of tokens that may follow the next one,
-    /// `most` tokens in all.
+    /// What may follow the next token, from the `logits` of heads 2, 3, ...; at most `most` tokens.
     ///
-    /// Sampling draws one token from every head: one branch. Greedily a branch begins with one of head 2's
-    /// most probable tokens and continues with the best token of each later head; of all these tokens the
-    /// `most` most probable are taken, by the product of the heads' probabilities up to them. A branch ends
-    /// where no choice can be made.
-    pub(crate) fn draft_tree(&self, logits: &[&[f32]], most: usize, rng: &mut impl Rng) -> Vec<Vec<Draft>> {
-        let one = |branch: Vec<Draft>| if branch.is_empty() { Vec::new() } else { vec![branch] };
-        if self.temperature > 0.0 {
-            let drafts = logits.iter().take(most).map_while(|logits| self.draft(logits, rng));
-            return one(drafts.collect());
-        }
-        let Some((second, later)) = logits.split_first() else {
-            return Vec::new();
+    /// As many tokens as heads, or fewer, are one branch: the best token of each head. More are a draft tree: a
+    /// branch begins with one of head 2's most probable tokens and continues with the best token of each later
+    /// head; of all these tokens the `most` most probable are taken, by the product of the heads' probabilities up
+    /// to them. A branch ends where no choice can be made.
+    pub(crate) fn candidates(&self, logits: &[&[f32]], most: usize) -> Candidates {
+        let Some((second, later)) = logits.split_first().filter(|_| most > 0) else {
+            return Candidates::default();
         };
-        if most <= logits.len() {
-            let best = logits.iter().take(most).map_while(|logits| highest(logits));
-            return one(best.map(|(token, _)| Draft::certain(token)).collect());
+        let first = match most <= logits.len() {
+            true => most_probable(second, 1, self.sharpness()),
+            false => most_probable(second, most, self.sharpness()),
+        };
+        let best = |logits: &&[f32]| most_probable(logits, 1, self.sharpness()).pop();
+        Candidates::new(first, later.iter().map_while(best).collect(), most)
+    }
+
+    /// What logits are multiplied with before they are probabilities.
+    fn sharpness(&self) -> f64 {
+        match self.temperature > 0.0 {
+            true => 1.0 / self.temperature,
+            false => 1.0,
         }
-        let later: Vec<(u32, f64)> = later.iter().map_while(|logits| best_with_probability(logits)).collect();
-        let first = most_probable(second, most);
-        let lengths = most_probable_lengths(&first, &later, most);
-        let branches = first.iter().zip(lengths).filter(|(_, length)| *length > 0);
-        branches
-            .map(|((token, _), length)| {
-                let tokens = std::iter::once(*token).chain(later.iter().map(|(token, _)| *token));
-                tokens.take(length).map(Draft::certain).collect()
-            })
-            .collect()
     }
 
-    /// A draft drawn from a head's `logits`; None as in [`Sampling::pick`].
-    fn draft(&self, logits: &[f32], rng: &mut impl Rng) -> Option<Draft> {
-        let mut shares = self.nucleus(logits)?;
-        let token = drawn(&shares, rng)?;
-        to_probabilities(&mut shares);
-        shares.sort_unstable_by_key(|(id, _)| *id);
-        Some(Draft { token, shares })
-    }
-
-    /// Verifies the branches of a draft tree: `logits` are the target's (head 1's) before them, then after
-    /// each token of the first branch, of the second, and so on. There may be several branches if sampling is
-    /// greedy; no two begin with the same token.
-    pub(crate) fn verify(&self, logits: &[&[f32]], branches: &[Vec<Draft>], rng: &mut impl Rng) -> Option<Choice> {
+    /// The next tokens, of which drafts may be some: `logits` are the target's (head 1's) before the drafts, then
+    /// after each token of the first branch, of the second, and so on; no two branches begin with the same token.
+    ///
+    /// Every token is [`Sampling::pick`]ed from the target's logits, one after another, as without drafts, and a
+    /// draft is accepted where it is that token. So the text is the same with any drafts, and with none: what a
+    /// sampled token hangs on beside its logits is `rng` alone, from which each takes one number (Daliri et al.
+    /// 2024, arXiv 2408.07978). None where a choice that is needed cannot be made.
+    pub(crate) fn verify(&self, logits: &[&[f32]], branches: &[Vec<u32>], rng: &mut impl Rng) -> Option<Choice> {
         let (before, mut rest) = logits.split_first()?;
-        let first = if branches.len() > 1 {
-            Some(highest(before)?.0)
-        } else {
-            None
+        let mut token = self.pick(before, rng)?;
+        let mut choice = Choice {
+            tokens: vec![token],
+            accepted: 0,
+            branch: 0,
         };
         for (branch, drafts) in branches.iter().enumerate() {
             let (own, others) = rest.split_at_checked(drafts.len())?;
             rest = others;
-            if first.is_none_or(|token| drafts.first().is_some_and(|draft| draft.token == token)) {
-                let logits: Vec<&[f32]> = std::iter::once(*before).chain(own.iter().copied()).collect();
-                return self
-                    .verify_branch(&logits, drafts, rng)
-                    .map(|choice| Choice { branch, ..choice });
+            if drafts.first() != Some(&token) {
+                continue;
             }
-        }
-        self.verify_branch(&[*before], &[], rng)
-    }
-
-    /// Verifies the drafts of consecutive tokens: row i of `logits` are the target's after the first i of
-    /// them. Drafts are accepted up to the first one that the target rejects; one token of its own follows.
-    ///
-    /// Greedily the target accepts its highest logit. Otherwise the tokens come out distributed as if drawn
-    /// from the target one by one, whatever the drafts' distributions (Leviathan et al. 2023, arXiv
-    /// 2211.17192, theorem 1): a draft x that was drawn with probability q(x) is accepted with probability
-    /// min(1, p(x) / q(x)); in place of the first one that is rejected, a token is drawn from the positive
-    /// part of p - q, normalised. None where a choice that is needed cannot be made.
-    fn verify_branch(&self, logits: &[&[f32]], drafts: &[Draft], rng: &mut impl Rng) -> Option<Choice> {
-        let mut choice = Choice {
-            tokens: Vec::with_capacity(logits.len()),
-            accepted: 0,
-            branch: 0,
-        };
-        for (i, logits) in logits.iter().enumerate() {
-            let Some(draft) = drafts.get(i) else {
-                choice.tokens.push(self.pick(logits, rng)?);
-                break;
-            };
-            let (token, accepted) = self.verify_one(logits, draft, rng)?;
-            choice.tokens.push(token);
-            if !accepted {
-                break;
+            choice.branch = branch;
+            for (draft, logits) in drafts.iter().zip(own) {
+                if *draft != token {
+                    break;
+                }
+                choice.accepted += 1;
+                token = self.pick(logits, rng)?;
+                choice.tokens.push(token);
             }
-            choice.accepted += 1;
+            break;
         }
         Some(choice)
-    }
-
-    /// The draft if it is accepted, else another token; and whether it is accepted.
-    fn verify_one(&self, logits: &[f32], draft: &Draft, rng: &mut impl Rng) -> Option<(u32, bool)> {
-        if self.temperature == 0.0 {
-            let (token, _) = highest(logits)?;
-            return Some((token, token == draft.token));
-        }
-        let mut shares = self.nucleus(logits)?;
-        to_probabilities(&mut shares);
-        let p = shares
-            .iter()
-            .find(|(id, _)| *id == draft.token)
-            .map_or(0.0, |(_, p)| *p);
-        if rng.random::<f64>() * draft.probability(draft.token) < p {
-            return Some((draft.token, true));
-        }
-        let mut rest: Vec<(u32, f64)> = shares
-            .iter()
-            .map(|(id, p)| (*id, p - draft.probability(*id)))
-            .filter(|(_, rest)| *rest > 0.0)
-            .collect();
-        if rest.is_empty() {
-            // p and q are the same but for rounding.
-            rest = shares;
-        }
-        Some((drawn(&rest, rng)?, false))
     }
 
     /// The tokens of the nucleus with their probabilities among all tokens, most probable first
@@ -209,26 +150,64 @@ impl Sampling {
     }
 }
 
-/// A draft token of one head.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Draft {
-    pub token: u32,
-    /// The probabilities it was drawn from, by id; none if it was chosen greedily.
-    shares: Vec<(u32, f64)>,
+/// Tokens that may follow the next one of a text, with the drafting heads' probabilities.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Candidates {
+    /// Tokens with which branches begin.
+    first: Vec<u32>,
+    /// With which all branches continue.
+    later: Vec<u32>,
+    /// Probability and branch of each candidate, the most probable first; a token's ancestors before it.
+    nodes: Vec<(f64, usize)>,
 }
 
-impl Draft {
-    /// A greedy draft.
-    fn certain(token: u32) -> Self {
+impl Candidates {
+    /// The `most` most probable tokens of all branches.
+    fn new(first: Vec<(u32, f64)>, later: Vec<(u32, f64)>, most: usize) -> Self {
+        // Probability, branch, depth.
+        let mut nodes = Vec::with_capacity(first.len() * (1 + later.len()));
+        for (branch, (_, p)) in first.iter().enumerate() {
+            let mut product = *p;
+            nodes.push((product, branch, 0));
+            for (depth, (_, p)) in (1..).zip(&later) {
+                product *= p;
+                nodes.push((product, branch, depth));
+            }
+        }
+        // A token's ancestors are never less probable, and are taken first among equals.
+        nodes.sort_by(|(p, branch, depth), (q, other, deeper)| {
+            q.total_cmp(p).then(depth.cmp(deeper)).then(branch.cmp(other))
+        });
+        nodes.truncate(most);
+        let tokens = |found: Vec<(u32, f64)>| found.into_iter().map(|(token, _)| token).collect();
         Self {
-            token,
-            shares: Vec::new(),
+            first: tokens(first),
+            later: tokens(later),
+            nodes: nodes.into_iter().map(|(p, branch, _)| (p, branch)).collect(),
         }
     }
 
-    fn probability(&self, token: u32) -> f64 {
-        let at = self.shares.binary_search_by_key(&token, |(id, _)| *id);
-        at.ok().and_then(|at| self.shares.get(at)).map_or(0.0, |(_, q)| *q)
+    /// Their probabilities, the highest first.
+    pub(crate) fn probabilities(&self) -> impl Iterator<Item = f64> {
+        self.nodes.iter().map(|(p, _)| *p)
+    }
+
+    /// The branches of the `count` most probable of them.
+    pub(crate) fn branches(&self, count: usize) -> Vec<Vec<u32>> {
+        let mut lengths = vec![0; self.first.len()];
+        for (_, branch) in self.nodes.iter().take(count) {
+            lengths[*branch] += 1;
+        }
+        let taken = self.first.iter().zip(lengths).filter(|(_, length)| *length > 0);
+        taken
+            .map(|(first, length)| {
+                std::iter::once(first)
+                    .chain(&self.later)
+                    .take(length)
+                    .copied()
+                    .collect()
+            })
+            .collect()
     }
 }
 
@@ -243,40 +222,9 @@ pub(crate) struct Choice {
     pub branch: usize,
 }
 
-/// The lengths of the branches that begin with each of `first` and continue with `later`, if the `most` most
-/// probable tokens of all of them are taken.
-fn most_probable_lengths(first: &[(u32, f64)], later: &[(u32, f64)], most: usize) -> Vec<usize> {
-    // Probability, branch, depth.
-    let mut tokens = Vec::with_capacity(first.len() * (1 + later.len()));
-    for (branch, (_, p)) in first.iter().enumerate() {
-        let mut product = *p;
-        tokens.push((product, branch, 0));
-        for (depth, (_, p)) in (1..).zip(later) {
-            product *= p;
-            tokens.push((product, branch, depth));
-        }
-    }
-    // A token's ancestors are never less probable, and are taken first among equals.
-    tokens.sort_by(|(p, branch, depth), (q, other, deeper)| {
-        q.total_cmp(p).then(depth.cmp(deeper)).then(branch.cmp(other))
-    });
-    let mut lengths = vec![0; first.len()];
-    tokens
-        .iter()
-        .take(most)
-        .for_each(|(_, branch, _)| lengths[*branch] += 1);
-    lengths
-}
-
-/// A head's best token and its probability.
-fn best_with_probability(logits: &[f32]) -> Option<(u32, f64)> {
-    let (token, top) = highest(logits)?;
-    Some((token, 1.0 / sum_of_exp(logits, top)))
-}
-
 /// The `most` tokens of the highest logits with their probabilities, the highest first, the lowest id
-/// first among equals; none where no choice can be made.
-fn most_probable(logits: &[f32], most: usize) -> Vec<(u32, f64)> {
+/// first among equals, where logits are multiplied with `sharpness`; none where no choice can be made.
+fn most_probable(logits: &[f32], most: usize, sharpness: f64) -> Vec<(u32, f64)> {
     let Some((_, top)) = highest(logits) else {
         return Vec::new();
     };
@@ -292,19 +240,13 @@ fn most_probable(logits: &[f32], most: usize) -> Vec<(u32, f64)> {
         found.insert(at, (id, *logit));
         found.truncate(most);
     }
-    let total = sum_of_exp(logits, top);
-    let share = |logit: f32| f64::from(logit - top).exp() / total;
+    let sharpness = sharpness.min(1e6) as f32;
+    let total: f64 = logits
+        .iter()
+        .map(|logit| f64::from(((logit - top) * sharpness).exp()))
+        .sum();
+    let share = |logit: f32| f64::from((logit - top) * sharpness).exp() / total;
     found.into_iter().map(|(id, logit)| (id, share(logit))).collect()
-}
-
-fn sum_of_exp(logits: &[f32], top: f32) -> f64 {
-    logits.iter().map(|logit| f64::from((logit - top).exp())).sum()
-}
-
-/// Shares of any sum as probabilities.
-fn to_probabilities(shares: &mut [(u32, f64)]) {
-    let total: f64 = shares.iter().map(|(_, share)| share).sum();
-    shares.iter_mut().for_each(|(_, share)| *share /= total);
 }
 
 /// A token, each as probable as its share of the sum. One number is taken from `rng`.

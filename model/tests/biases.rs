@@ -113,6 +113,7 @@ fn every_way_of_decoding_writes_what_transformers_writes() {
             .collect();
         let speculative = Decoding {
             speculative: true,
+            adaptive: false,
             ..Decoding::default()
         };
         let made = run(&open(4, dtype), &requests, &speculative);

@@ -122,6 +122,7 @@ fn greedy_ids_are_those_of_transformers() {
             assert_eq!(made, expected, "{name}, {dtype:?}");
             let speculative = Decoding {
                 speculative: true,
+                adaptive: false,
                 ..Decoding::default()
             };
             let [made, _] = greedy(&open(name, 4, dtype, &Device::flex()), &reference, &speculative);

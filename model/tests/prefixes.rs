@@ -70,6 +70,7 @@ fn sharing_changes_no_text_in_batches_of_any_size() {
                     let shared = Decoding {
                         rows,
                         speculative,
+                        adaptive: false,
                         ..Decoding::default()
                     };
                     let apart = Decoding {

@@ -16,6 +16,7 @@ fn speculative(rows: usize) -> Decoding {
     Decoding {
         rows,
         speculative: true,
+        adaptive: false,
         ..Decoding::default()
     }
 }
@@ -305,6 +306,55 @@ fn drafts_stay_within_the_models_positions() {
     }
 }
 
+/// A seed's tokens are those of ordinary decoding: on slices to the last one, with any number of drafts and with as
+/// many as time allows.
+#[test]
+fn sampled_text_is_that_of_ordinary_decoding() {
+    let requests: Vec<Request> = [(5, 0.2), (1, 1.0), (9, 0.7), (17, 0.0), (4, 1.5), (30, 0.4)]
+        .iter()
+        .zip(0..)
+        .map(|((length, temperature), seed)| {
+            let sampling = Sampling {
+                temperature: *temperature,
+                top_p: 0.95,
+                max_new_tokens: 60,
+            };
+            request(prompt(*length, *length), seed, sampling)
+        })
+        .collect();
+    let mut accepted = 0;
+    for model in [
+        with_heads(4, DType::F32, 7),
+        repetitive(4, DType::F32),
+        copies(3, DType::F32, 8),
+    ] {
+        let plain = run(&model, &requests, &Decoding::default());
+        for (adaptive, rows, drafts) in [
+            (false, 1, 2),
+            (false, 6, 8),
+            (false, 3, 30),
+            (true, 1, 8),
+            (true, 6, 8),
+            (true, 2, 3),
+        ] {
+            let decoding = Decoding {
+                adaptive,
+                drafts,
+                ..speculative(rows)
+            };
+            let fast = run(&model, &requests, &decoding);
+            for (plain, fast) in plain.iter().zip(&fast) {
+                assert_eq!((&plain.tokens, plain.finish), (&fast.tokens, fast.finish));
+            }
+            accepted += fast.iter().flat_map(|made| &made.effort.accepted).sum::<usize>();
+        }
+    }
+    assert!(
+        accepted > 500,
+        "only {accepted} drafts were accepted: nothing was shown"
+    );
+}
+
 #[test]
 fn sampled_text_repeats_with_its_seed_whatever_its_neighbours() {
     for dtype in WAYS {
@@ -404,7 +454,11 @@ fn sampled_text_has_head_1s_distribution() {
         let requests: Vec<Request> = (0..DRAWS)
             .map(|seed| request(prompt.clone(), seed, sampling.clone()))
             .collect();
-        let made = run(model, &requests, &speculative(256));
+        let two = Decoding {
+            drafts: 2,
+            ..speculative(256)
+        };
+        let made = run(model, &requests, &two);
         let offered: usize = made.iter().flat_map(|made| &made.effort.drafted).sum();
         let accepted: usize = made.iter().flat_map(|made| &made.effort.accepted).sum();
         assert!(

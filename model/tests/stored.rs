@@ -174,6 +174,7 @@ fn heads_of_fast_llm_are_computed_with_their_own_norms() {
     // Drafts come from the heads' own norms, on slices and in burn's operations alike: the same are verified.
     let speculative = Decoding {
         speculative: true,
+        adaptive: false,
         drafts: 2,
         ..Decoding::default()
     };

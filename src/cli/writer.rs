@@ -33,12 +33,12 @@ pub(super) struct WriterArgs {
     /// Seed of all random draws (seed).
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Speculative decoding: heads 2..H draft tokens, head 1 verifies them. Greedy text stays the same,
-    /// sampled text keeps head 1's distribution.
+    /// Speculative decoding: heads 2..H draft tokens, head 1 verifies them, as many as make the text come fastest.
+    /// The text stays the same.
     #[arg(long)]
     pub speculative: bool,
-    /// With --speculative: maximum number of draft tokens verified in one forward pass. In greedy decoding,
-    /// more than H - 1 verify several draft-tree branches at once.
+    /// With --speculative: maximum number of draft tokens verified in one forward pass. More than H - 1 verify
+    /// several draft-tree branches at once.
     #[arg(long, value_name = "N", requires = "speculative")]
     drafts: Option<usize>,
 }

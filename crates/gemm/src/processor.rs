@@ -33,10 +33,22 @@ pub fn instruction_sets() -> Vec<&'static str> {
 /// products of values that are rounded to bf16 are exact in f32 as well.
 #[cfg(target_arch = "x86_64")]
 pub fn bf16_dot_is_faster() -> bool {
-    static FAST: OnceLock<bool> = OnceLock::new();
-    *FAST.get_or_init(|| {
+    !is_intel()
+}
+
+/// Whether reading goes faster with a prefetch in software even where a thread does little else: measured on an
+/// Emerald Rapids (a fifth faster in f32, two fifths in bf16). Elsewhere the hardware is left alone.
+#[cfg(target_arch = "x86_64")]
+pub fn prefetches_early() -> bool {
+    is_intel()
+}
+
+#[cfg(target_arch = "x86_64")]
+fn is_intel() -> bool {
+    static INTEL: OnceLock<bool> = OnceLock::new();
+    *INTEL.get_or_init(|| {
         let vendor = std::arch::x86_64::__cpuid(0);
-        [vendor.ebx, vendor.edx, vendor.ecx] != [*b"Genu", *b"ineI", *b"ntel"].map(u32::from_le_bytes)
+        [vendor.ebx, vendor.edx, vendor.ecx] == [*b"Genu", *b"ineI", *b"ntel"].map(u32::from_le_bytes)
     })
 }
 

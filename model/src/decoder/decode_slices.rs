@@ -141,6 +141,23 @@ impl Matrix {
     }
 }
 
+impl Matrix {
+    /// [`Matrix::times`] with the first `out` rows alone, without a bias.
+    pub fn times_first(&self, x: &[f32], out: usize) -> Vec<f32> {
+        let n = x.len() / self.inner;
+        let mut to = vec![0.0; n * out];
+        let groups = out * self.inner.div_ceil(GROUP_VALUES);
+        let weight = match self.weight() {
+            SkinnyWeight::F32(values) => SkinnyWeight::F32(&values[..out * self.inner]),
+            SkinnyWeight::Bf16(values) => SkinnyWeight::Bf16(&values[..out * self.inner]),
+            SkinnyWeight::Int8(values) => SkinnyWeight::Int8(&values[..groups]),
+            SkinnyWeight::Int4(values) => SkinnyWeight::Int4(&values[..groups]),
+        };
+        matmul_skinny(&mut to, x, weight, [n, out, self.inner]);
+        to
+    }
+}
+
 /// `x` `[N, in]` times the transpose of each matrix, plus its bias.
 fn times<const M: usize>(matrices: [&Matrix; M], x: &[f32], products: Products) -> [Vec<f32>; M] {
     let mut all = matrices.map(|matrix| vec![0.0; x.len() / matrix.inner * matrix.out]);

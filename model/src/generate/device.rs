@@ -220,7 +220,7 @@ impl Engine for TensorEngine<'_> {
         self.logits(model.norm_of(1).forward(x))
     }
 
-    fn commit(&mut self, accepted: &[Accepted]) -> Vec<f32> {
+    fn commit(&mut self, accepted: &[Accepted], drafting: usize) -> Vec<f32> {
         let Some(Stepped { rows, before, trunk }) = self.stepped.take() else {
             return Vec::new();
         };
@@ -246,14 +246,19 @@ impl Engine for TensorEngine<'_> {
         let x = trunk.select(0, chosen);
         let new = self.new_texts(&committed, &committed_before);
         let heads = model.parts().heads.iter().enumerate().take(self.heads).skip(1);
-        let hidden: Vec<Tensor<3>> = heads
-            .map(|(head, layer)| {
-                let x = self.with_layer((last + head, layer), &committed, &new, |ops, layer| {
-                    decode_last(ops, layer, &x)
-                });
-                model.norm_of(head + 1).forward(x).unsqueeze_dim(1)
-            })
-            .collect();
+        let mut hidden: Vec<Tensor<3>> = Vec::new();
+        for (head, layer) in heads {
+            let place = (last + head, layer);
+            if head > drafting {
+                self.with_layer(place, &committed, &new, |ops, layer| extend_caches(ops, layer, &x));
+                continue;
+            }
+            let x = self.with_layer(place, &committed, &new, |ops, layer| decode_last(ops, layer, &x));
+            hidden.push(model.norm_of(head + 1).forward(x).unsqueeze_dim(1));
+        }
+        if hidden.is_empty() {
+            return Vec::new();
+        }
         self.logits(Tensor::cat(hidden, 1).flatten(0, 1))
     }
 }

@@ -42,6 +42,7 @@ pub trait Engine {
     fn step(&mut self, spans: &[DraftSpan<'_>]) -> Vec<f32>;
 
     /// Commits the accepted tokens of each span of the last step to the KV caches and rolls back the rest.
-    /// Returns the logits of heads 2..H after the last accepted token, `[spans with one, H - 1, V]`.
-    fn commit(&mut self, accepted: &[Accepted]) -> Vec<f32>;
+    /// Returns the logits of the first `heads` of heads 2..H after the last accepted token, `[spans with one, heads,
+    /// W]`, of the first W tokens of the vocabulary.
+    fn commit(&mut self, accepted: &[Accepted], heads: usize) -> Vec<f32>;
 }

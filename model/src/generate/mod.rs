@@ -3,13 +3,14 @@
 //! Continuous batching (Yu et al. 2022, Orca): a text that ends leaves the batch at once and the next
 //! request takes its place. Prefixes that prompts have in common are computed once and their KV caches
 //! shared ([`prefixes`], after SGLang's radix tree, Zheng et al. 2024). With [`Decoding::speculative`]
-//! heads 2..H draft and head 1 verifies (Stern et al. 2018; Gloeckle et al. 2024, section 3.2), by
-//! speculative sampling where the temperature is not 0 (Leviathan et al. 2023).
+//! heads 2..H draft and head 1 verifies (Stern et al. 2018; Gloeckle et al. 2024, section 3.2), as many drafts as
+//! make the text come fastest ([`pace`]).
 //!
 //! Tokens only: there is no text and no tokenizer here.
 
 mod device;
 mod engine;
+mod pace;
 mod prefixes;
 mod request;
 mod row;
@@ -35,9 +36,9 @@ use schedule::Schedule;
 ///
 /// The same call repeats exactly. With other requests, other `rows` or shared prefixes a generation is the
 /// same up to rounding; on flex with weights in f32 or bf16, on machines with AVX-512, to the
-/// last bit, since there the order of no sum depends on the rest of the batch. Greedily, speculation changes
-/// nothing but the time (where rounding differs, a token may differ whose logit is that close to the
-/// best); otherwise it changes which tokens a seed gives, and not their distribution.
+/// last bit, since there the order of no sum depends on the rest of the batch. Speculation changes nothing but the
+/// time (where rounding differs, a token may differ whose logit is that close to another one, or whose share ends
+/// that close to the number that was drawn).
 ///
 /// # Errors
 /// A prompt is empty, too long for the model or holds an unknown token; a setting is out of range; a

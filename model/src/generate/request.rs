@@ -26,9 +26,12 @@ pub struct Decoding {
     pub share_prefixes: bool,
     /// Heads 2..H draft the tokens after the next one, and head 1 verifies them.
     pub speculative: bool,
-    /// Maximum number of draft tokens of a text that one step verifies, at least one. With greedy sampling on
-    /// flex more than H - 1 make a draft tree of several branches; other devices take one branch.
+    /// Maximum number of draft tokens of a text that one step verifies, at least one. On flex more than H - 1 make
+    /// a draft tree of several branches; other devices take one branch.
     pub drafts: usize,
+    /// On flex: as many of them as make the text come fastest, by what steps take and how often drafts are
+    /// accepted, and none where that is best. Otherwise always all.
+    pub adaptive: bool,
     /// Weights of few bits in place of the model's own.
     pub quantized: Option<QuantizedWeights>,
 }
@@ -40,7 +43,8 @@ impl Default for Decoding {
             eos: Vec::new(),
             share_prefixes: true,
             speculative: false,
-            drafts: 8,
+            drafts: 7,
+            adaptive: true,
             quantized: None,
         }
     }

@@ -4,7 +4,7 @@ use rand::rngs::Xoshiro256PlusPlus;
 
 use super::request::{Effort, Finish, Generation, Request};
 use crate::random;
-use crate::sampling::{Choice, Draft, Sampling};
+use crate::sampling::{Candidates, Choice, Sampling};
 
 /// A text in the batch.
 pub struct Row<'a> {
@@ -13,8 +13,10 @@ pub struct Row<'a> {
     budget: usize,
     rng: Xoshiro256PlusPlus,
     tokens: Vec<u32>,
-    /// Branches of the draft tree behind the next token.
-    branches: Vec<Vec<Draft>>,
+    /// What may follow the next token.
+    candidates: Candidates,
+    /// Branches of those that the next step verifies.
+    branches: Vec<Vec<u32>>,
     /// Number of heads that draft, 2..H.
     drafting: usize,
     /// Maximum number of draft tokens in a step.
@@ -30,6 +32,7 @@ impl<'a> Row<'a> {
             budget,
             rng: random::generator(request.seed, "generate"),
             tokens: Vec::new(),
+            candidates: Candidates::default(),
             branches: Vec::new(),
             drafting,
             most,
@@ -47,10 +50,15 @@ impl<'a> Row<'a> {
         &self.tokens
     }
 
-    /// The tokens of each branch of the draft tree.
-    pub fn branches(&self) -> Vec<Vec<u32>> {
-        let tokens = |branch: &Vec<Draft>| branch.iter().map(|draft| draft.token).collect();
-        self.branches.iter().map(tokens).collect()
+    /// What may follow the next token.
+    pub fn candidates(&self) -> &Candidates {
+        &self.candidates
+    }
+
+    /// Takes the `count` most probable candidates as drafts, and returns their branches.
+    pub fn take(&mut self, count: usize) -> Vec<Vec<u32>> {
+        self.branches = std::mem::take(&mut self.candidates).branches(count);
+        self.branches.clone()
     }
 
     /// Verifies the drafts and draws the next token, given head 1's logits after the last token and after
@@ -88,11 +96,11 @@ impl<'a> Row<'a> {
         None
     }
 
-    /// Draws the next drafts from the logits `[H - 1, V]` of the heads that draft; no more than the budget
-    /// leaves in addition to the next token.
-    pub fn draft(&mut self, logits: &[f32]) {
-        let room = self.budget.saturating_sub(self.tokens.len() + 1).min(self.drafting);
-        let vocabulary = (logits.len() / self.drafting.max(1)).max(1);
+    /// Finds the next candidates in the logits `[heads, V]` of heads that draft; no more than the budget leaves in
+    /// addition to the next token.
+    pub fn draft(&mut self, logits: &[f32], heads: usize) {
+        let room = self.budget.saturating_sub(self.tokens.len() + 1).min(heads);
+        let vocabulary = (logits.len() / heads.max(1)).max(1);
         let logits: Vec<&[f32]> = logits.chunks(vocabulary).take(room).collect();
         // No more tokens than heads: one branch, also where the budget leaves room for fewer.
         let most = if self.most > self.drafting {
@@ -100,7 +108,7 @@ impl<'a> Row<'a> {
         } else {
             self.most.min(room)
         };
-        self.branches = self.sampling.draft_tree(&logits, most, &mut self.rng);
+        self.candidates = self.sampling.candidates(&logits, most);
     }
 
     /// The generation, which has ended for this reason.

@@ -1,10 +1,12 @@
 //! Continuous batching: waiting requests enter the batch as soon as others leave it.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use rayon::prelude::*;
 
 use super::engine::{Accepted, DraftSpan, Engine, SegmentId};
+use super::pace::{Pace, Step};
 use super::prefixes::Prefixes;
 use super::request::{Decoding, Finish, Generation, Request, Totals};
 use super::row::Row;
@@ -78,6 +80,7 @@ pub struct Schedule<'a> {
     shared: Vec<(Option<SegmentId>, usize)>,
     waiting: VecDeque<usize>,
     running: Vec<Running<'a>>,
+    pace: Pace,
     totals: Totals,
 }
 
@@ -91,11 +94,13 @@ impl<'a> Schedule<'a> {
         } else {
             Prefixes::none(requests.len())
         };
+        let drafting = if decoding.speculative { config.n_heads - 1 } else { 0 };
         Self {
             requests,
             decoding,
             max_positions: config.max_position_embeddings,
-            drafting: if decoding.speculative { config.n_heads - 1 } else { 0 },
+            drafting,
+            pace: Pace::new(decoding.adaptive, drafting),
             shared: prefixes.shared.iter().map(|shared| (None, shared.users)).collect(),
             waiting: prefixes.order.iter().copied().collect(),
             prefixes,
@@ -111,6 +116,9 @@ impl<'a> Schedule<'a> {
         stop: &mut dyn FnMut(usize, &[u32]) -> bool,
         done: &mut dyn FnMut(usize, Generation),
     ) -> Result<Totals, ModelError> {
+        if !engine.supports_branches() {
+            self.pace = Pace::new(false, self.drafting);
+        }
         loop {
             self.admit(engine, done);
             if self.running.is_empty() {
@@ -204,6 +212,26 @@ impl<'a> Schedule<'a> {
         }
     }
 
+    /// The drafts that a step verifies: of the candidates of all texts the most probable ones. Returns the branches of
+    /// each text, and the number and the sum of the probabilities of all of them.
+    fn drafts(&mut self) -> (Vec<Vec<Vec<u32>>>, usize, f64) {
+        let mut candidates: Vec<(f64, usize)> = Vec::new();
+        for (text, running) in self.running.iter().enumerate() {
+            candidates.extend(running.row.candidates().probabilities().map(|p| (p, text)));
+        }
+        candidates.sort_by(|(p, _), (q, _)| q.total_cmp(p));
+        let probabilities: Vec<f64> = candidates.iter().map(|(p, _)| *p).collect();
+        let count = self.pace.count(self.running.len(), &probabilities);
+        let mut counts = vec![0; self.running.len()];
+        candidates.iter().take(count).for_each(|(_, text)| counts[*text] += 1);
+        let taken = self
+            .running
+            .iter_mut()
+            .zip(counts)
+            .map(|(running, count)| running.row.take(count));
+        (taken.collect(), count, probabilities.iter().take(count).sum())
+    }
+
     /// One step: a pass through the trunk with new tokens for every text of the batch.
     fn step(
         &mut self,
@@ -212,12 +240,15 @@ impl<'a> Schedule<'a> {
         done: &mut dyn FnMut(usize, Generation),
     ) -> Result<(), ModelError> {
         let requests = self.requests;
+        let (branches, drafts, probability) = self.drafts();
+        let started = Instant::now();
         let fed: Vec<Fed> = self
             .running
             .iter()
-            .map(|Running { request, row, .. }| {
+            .zip(branches)
+            .map(|(Running { request, row, .. }, branches)| {
                 let last = row.tokens().last().or(requests[*request].tokens.last());
-                Fed::new(last.copied(), row.branches())
+                Fed::new(last.copied(), branches)
             })
             .collect();
         let spans: Vec<DraftSpan<'_>> = self
@@ -250,11 +281,24 @@ impl<'a> Schedule<'a> {
             .map(|(running, logits)| running.row.verify(logits))
             .collect();
 
+        let mut step = Step {
+            texts: fed.len(),
+            drafts,
+            probability,
+            accepted: vec![0; self.drafting],
+            time: started.elapsed(),
+            heads: self.pace.heads(),
+            ..Step::default()
+        };
         let mut accepted = Vec::with_capacity(fed.len());
         let mut ended = Vec::with_capacity(fed.len());
         for ((running, choice), fed) in self.running.iter_mut().zip(choices).zip(&fed) {
             let index = running.request;
             let choice = choice.ok_or_else(|| not_finite(index, running.row.tokens().len()))?;
+            step.accepted
+                .iter_mut()
+                .take(choice.accepted)
+                .for_each(|count| *count += 1);
             let mut stop = |tokens: &[u32]| stop(index, tokens);
             let finish = running.row.append(&choice, &self.decoding.eos, &mut stop);
             accepted.push(if finish.is_some() {
@@ -265,15 +309,19 @@ impl<'a> Schedule<'a> {
             ended.push(finish);
         }
         if self.drafting > 0 {
-            let logits = engine.commit(&accepted);
+            let started = Instant::now();
+            let heads = step.heads;
+            let logits = engine.commit(&accepted, heads);
             let remaining = self.running.iter_mut().zip(&ended).filter(|(_, ended)| ended.is_none());
             let count = ended.iter().filter(|ended| ended.is_none()).count();
             let size = logits.len() / count.max(1);
             let remaining: Vec<_> = remaining.zip(logits.chunks(size.max(1))).collect();
             remaining
                 .into_par_iter()
-                .for_each(|((running, _), logits)| running.row.draft(logits));
+                .for_each(|((running, _), logits)| running.row.draft(logits, heads));
+            step.drafting = started.elapsed();
         }
+        self.pace.learn(&step);
         for (running, ended) in std::mem::take(&mut self.running).into_iter().zip(ended) {
             match ended {
                 None => self.running.push(running),

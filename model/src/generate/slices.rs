@@ -15,7 +15,11 @@ use crate::quantization::Quantization;
 use crate::rope::{PerRotation, SliceTables};
 use burn::tensor::Tensor;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use wmtp_kernels::attention::flex::Heads;
+
+/// Tokens that heads may draft at least; of a vocabulary with more than four times as many, a quarter.
+const DRAFTED_TOKENS: usize = 8192;
 
 /// What the last step left for [`Engine::commit`].
 #[derive(Default)]
@@ -106,10 +110,21 @@ impl Weights {
         normed(x, &self.norms[k - 1], self.eps)
     }
 
+    fn unembedding(&self) -> &Matrix {
+        self.unembedding.as_ref().unwrap_or(&self.embedding)
+    }
+
     /// Logits of normed rows.
     fn logits(&self, normed: &[f32]) -> Vec<f32> {
-        let unembedding = self.unembedding.as_ref().unwrap_or(&self.embedding);
-        unembedding.times(normed)
+        self.unembedding().times(normed)
+    }
+
+    /// Logits of normed rows for drafts: of the first tokens of a large vocabulary alone. Vocabularies of merges and
+    /// of pieces have the frequent tokens first; a draft that is missed costs nothing but its chance.
+    fn draft_logits(&self, normed: &[f32]) -> Vec<f32> {
+        let all = self.config.vocab_size;
+        self.unembedding()
+            .times_first(normed, all.min(DRAFTED_TOKENS.max(all / 4)))
     }
 }
 
@@ -208,7 +223,7 @@ impl SliceEngine {
         self.weights.logits(&self.weights.normed(1, &x))
     }
 
-    fn keep(&mut self, accepted: &[Accepted]) -> Vec<f32> {
+    fn keep(&mut self, accepted: &[Accepted], heads: usize) -> Vec<f32> {
         let Stepped { parts, spans, trunk } = std::mem::take(&mut self.stepped);
         let d = self.weights.norms[0].len();
         // Trunk and head 1 have cached all tokens of the step.
@@ -252,15 +267,20 @@ impl SliceEngine {
             last: Some(Last::of(&committed, &self.weights.config)),
         };
         let drafting = self.drafting();
-        let mut hidden = vec![0.0; committed.len() * drafting.len() * d];
-        for (i, head) in drafting.clone().enumerate() {
+        let heads = heads.min(drafting.len());
+        let mut hidden = vec![0.0; committed.len() * heads * d];
+        for (i, head) in drafting.enumerate() {
+            if i >= heads {
+                self.with_layer(head, &new, |ops, layer| extend_caches(ops, layer, &rows));
+                continue;
+            }
             let x = self.with_layer(head, &new, |ops, layer| decode_last(ops, layer, &rows));
             let x = self.weights.normed(i + 2, &x);
             for (text, x) in x.chunks_exact(d).enumerate() {
-                hidden[(text * drafting.len() + i) * d..][..d].copy_from_slice(x);
+                hidden[(text * heads + i) * d..][..d].copy_from_slice(x);
             }
         }
-        self.weights.logits(&hidden)
+        self.weights.draft_logits(&hidden)
     }
 }
 
@@ -279,8 +299,42 @@ fn lengths<'a>(spans: &'a [DraftSpan<'_>]) -> impl Iterator<Item = (SegmentId, u
 
 /// Runs on a thread of rayon's pool. From outside of it each matrix product costs a hand-off between
 /// threads, while the pool's idle threads spin on the same cores.
+///
+/// A step has some two hundred products and attentions of some dozens of microseconds, with less than that between
+/// them. The pool's other threads would fall asleep there, and to be woken takes as long as a product: they keep
+/// looking for work until the task is done.
 fn in_pool<R: Send>(task: impl FnOnce() -> R + Send) -> R {
-    rayon::scope(|_| task())
+    /// Looks in vain before the processor is given to whoever wants it.
+    const SPINS: u32 = 64;
+    let done = Arc::new(AtomicBool::new(false));
+    let _done = SetOnDrop(done.clone());
+    rayon::scope(|_| {
+        let own = rayon::current_thread_index();
+        // Nothing waits for these: where the processor is busy otherwise, they may come late.
+        rayon::spawn_broadcast(move |context| {
+            let mut idle = 0;
+            while Some(context.index()) != own && !done.load(Ordering::Acquire) {
+                match rayon::yield_now() {
+                    Some(rayon::Yield::Executed) => idle = 0,
+                    _ if idle < SPINS => {
+                        idle += 1;
+                        std::hint::spin_loop();
+                    }
+                    _ => std::thread::yield_now(),
+                }
+            }
+        });
+        task()
+    })
+}
+
+/// Is set when it goes, by a panic too.
+struct SetOnDrop(Arc<AtomicBool>);
+
+impl Drop for SetOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 impl Engine for SliceEngine {
@@ -304,8 +358,8 @@ impl Engine for SliceEngine {
         in_pool(|| self.next(spans))
     }
 
-    fn commit(&mut self, accepted: &[Accepted]) -> Vec<f32> {
-        in_pool(|| self.keep(accepted))
+    fn commit(&mut self, accepted: &[Accepted], heads: usize) -> Vec<f32> {
+        in_pool(|| self.keep(accepted, heads))
     }
 }
 
@@ -344,7 +398,10 @@ mod tests {
         engine.fill(&[span(segment, &text[..read])]);
         let mut last = [Vec::new(), Vec::new()];
         for token in &text[read..] {
-            last = [engine.step(&[span(segment, &[*token])]), engine.commit(&[accepted(1)])];
+            last = [
+                engine.step(&[span(segment, &[*token])]),
+                engine.commit(&[accepted(1)], 2),
+            ];
         }
         last
     }
@@ -373,9 +430,9 @@ mod tests {
             // Two tokens of a with a wrong draft behind them; one of b with two wrong ones.
             let wrong = [a[87], a[88], 60];
             engine.step(&[span(other, &[7]), span(of_a, &wrong), span(of_b, &[b[78], 1, 2])]);
-            engine.commit(&[1, 2, 1].map(accepted));
+            engine.commit(&[1, 2, 1].map(accepted), 0);
             let found = engine.step(&[span(of_b, &[b[79]]), span(of_a, &[a[89], 3]), span(other, &[9])]);
-            let drafts = engine.commit(&[1, 1, 0].map(accepted));
+            let drafts = engine.commit(&[1, 1, 0].map(accepted), 2);
             let [expected_a, drafts_a] = alone(&model, &a, 87);
             let [expected_b, drafts_b] = alone(&model, &b, 78);
             let pairs = [
@@ -419,7 +476,7 @@ mod tests {
                 tokens: 1,
                 branch: Some((1, 2)),
             };
-            let drafts = engine.commit(&[after_branch, accepted(0)]);
+            let drafts = engine.commit(&[after_branch, accepted(0)], 2);
             let then = engine.step(&[span(of_a, &a[53..54])]);
             let row = |i: usize| &first[i * 61..][..61];
             let [at_50, _] = alone(&model, &a[..51], 50);

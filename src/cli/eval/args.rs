@@ -110,8 +110,8 @@ pub(super) struct EvalArgs {
     /// together, 60 by default (eval.timeout_seconds).
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
-    /// Speculative decoding: heads 2..H draft tokens, head 1 verifies them. Greedy completions stay the same,
-    /// with fewer forward passes.
+    /// Speculative decoding: heads 2..H draft tokens, head 1 verifies them. Completions stay the same, with fewer
+    /// forward passes.
     #[arg(long)]
     pub speculative: bool,
     /// Contest and jsonl: run all tests, not only up to the first that fails (eval.all_tests).

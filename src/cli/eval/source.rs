@@ -186,7 +186,7 @@ impl Located {
         origin.insert("model".into(), model.uri);
         origin.insert("precision".into(), e.precision.name().into());
         if speculative {
-            // Sampled with drafts, a seed gives other tokens.
+            // Where sums hang on the number of rows, a token may be another one with drafts.
             origin.insert("speculative".into(), "true".into());
         }
         // A chat template writes special tokens itself.

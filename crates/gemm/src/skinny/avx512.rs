@@ -1,59 +1,66 @@
 //! The product on AVX-512: up to four rows with one weight row after another, or up to eight rows with two.
 //!
-//! A weight row is read from memory once, in steps of 32 values; a single stream is what the hardware
-//! prefetcher follows best. From three rows on, where multiplications delay it, weight rows are prefetched in
-//! software; from five rows on, two weight rows share each load of a row. An element's sum has one order in
-//! all of these. The sums of four weight rows are reduced across their vectors together. A bf16 value becomes
-//! f32 by 16 zero bits behind it, so of a vector of bf16 the odd values need a mask and the even ones a
-//! shift; the rows are rearranged once to match: of each 32 values the even ones first. A step is one group of
-//! quantized values, which are what [`crate::dequantize`] gives.
+//! A weight row is read from memory once, in steps of 32 values; a single stream is what the hardware prefetcher
+//! follows best. Quantized rows take longer to unpack than to read: there four at a time go through up to four rows,
+//! whose sums wait for each other less. From three rows on, where multiplications delay the hardware, and on Intel's
+//! processors always, weight rows are prefetched in software; from five rows on, two weight rows share each load of a
+//! row. An element's sum has one order in all of these. The sums of four weight rows are reduced across their vectors
+//! together. A bf16 value becomes f32 by 16 zero bits behind it, so of a vector of bf16 the odd values need a mask and
+//! the even ones a shift; the rows are rearranged once to match: of each 32 values the even ones first. A step is one
+//! group of quantized values, which are what [`crate::dequantize`] gives.
 
-use super::{Element, SkinnyWeight, TILE};
+use super::{Element, Line, Rows, SkinnyWeight, TILE};
 use crate::groups::{Int4Group, Int8Group, LEVELS};
 use half::bf16;
 use std::arch::x86_64::*;
-use std::borrow::Cow;
 
 /// Values of a step; rows are padded to a multiple of it.
-const STEP: usize = 32;
+const STEP: usize = 2 * LANES;
+
+/// Values of a vector.
+const LANES: usize = 16;
 
 /// Rows that are multiplied at a time, at most: their sums with two weight rows fit the registers.
 const MAX_ROWS: usize = 8;
 
-/// Number of rows from which weight rows are prefetched in software.
-const PREFETCH_MIN_ROWS: usize = 3;
+/// Number of rows from which multiplications delay the hardware's prefetcher.
+const LATE_ROWS: usize = 3;
 
 /// Bytes that the prefetch is ahead.
 const PREFETCH_DISTANCE: usize = 1 << 12;
 
 /// Each row padded with zeros to a multiple of 32 values; for a bf16 weight every 32 values are rearranged,
 /// the even ones first.
-pub fn rearrange<'a>(rows: &'a [f32], weight: SkinnyWeight<'_>, k: usize) -> Cow<'a, [f32]> {
-    let padded = k.next_multiple_of(STEP);
-    let mut to = vec![0.0; rows.len() / k * padded];
-    for (to, row) in to.chunks_exact_mut(padded).zip(rows.chunks_exact(k)) {
+pub fn rearrange<'a>(rows: &'a [f32], weight: SkinnyWeight<'_>, k: usize) -> Rows<'a> {
+    let lines = k.next_multiple_of(STEP) / LANES;
+    let mut to = vec![Line([0.0; LANES]); rows.len() / k * lines];
+    for (to, row) in to.chunks_exact_mut(lines).zip(rows.chunks_exact(k)) {
         match weight {
-            SkinnyWeight::F32(_) | SkinnyWeight::Int8(_) | SkinnyWeight::Int4(_) => to[..k].copy_from_slice(row),
+            SkinnyWeight::F32(_) | SkinnyWeight::Int8(_) | SkinnyWeight::Int4(_) => {
+                for (to, values) in to.iter_mut().zip(row.chunks(LANES)) {
+                    to.0[..values.len()].copy_from_slice(values);
+                }
+            }
             SkinnyWeight::Bf16(_) => {
-                for (to, step) in to.chunks_exact_mut(STEP).zip(row.chunks(STEP)) {
+                for (to, step) in to.chunks_exact_mut(STEP / LANES).zip(row.chunks(STEP)) {
                     for (l, value) in step.iter().enumerate() {
-                        to[l % 2 * (STEP / 2) + l / 2] = *value;
+                        to[l % 2].0[l / 2] = *value;
                     }
                 }
             }
         }
     }
-    Cow::Owned(to)
+    Rows::Rearranged(to)
 }
 
-/// Calls a kernel with the number of rows as a constant.
+/// Calls a kernel with the number of rows as a constant, and with `$few` weight rows at a time for few of them.
 macro_rules! by_rows {
-    ($kernel:ident, $rows:expr, $($arguments:expr),*) => {
+    ($kernel:ident, $few:literal, $rows:expr, $($arguments:expr),*) => {
         match $rows {
-            1 => $kernel::<1, 1>($($arguments),*),
-            2 => $kernel::<2, 1>($($arguments),*),
-            3 => $kernel::<3, 1>($($arguments),*),
-            4 => $kernel::<4, 1>($($arguments),*),
+            1 => $kernel::<1, $few>($($arguments),*),
+            2 => $kernel::<2, $few>($($arguments),*),
+            3 => $kernel::<3, $few>($($arguments),*),
+            4 => $kernel::<4, $few>($($arguments),*),
             5 => $kernel::<5, 2>($($arguments),*),
             6 => $kernel::<6, 2>($($arguments),*),
             7 => $kernel::<7, 2>($($arguments),*),
@@ -80,11 +87,12 @@ pub fn multiply(
         for (i, rows) in rows.chunks(group * padded).enumerate() {
             let to = &mut to[i * group * count..];
             macro_rules! with {
-                ($kernel:ident, $values:expr) => {{
+                ($kernel:ident, $few:literal, $values:expr) => {{
                     let [row, _] = weight.row(k);
                     let tile = &$values[(first + j) * row..(first + j + some) * row];
                     by_rows!(
                         $kernel,
+                        $few,
                         rows.len() / padded,
                         to,
                         [j, count],
@@ -98,10 +106,10 @@ pub fn multiply(
             // SAFETY: the machine has been checked.
             unsafe {
                 match weight {
-                    SkinnyWeight::F32(values) => with!(multiply_f32, values),
-                    SkinnyWeight::Bf16(values) => with!(multiply_bf16, values),
-                    SkinnyWeight::Int8(groups) => with!(multiply_int8, groups),
-                    SkinnyWeight::Int4(groups) => with!(multiply_int4, groups),
+                    SkinnyWeight::F32(values) => with!(multiply_f32, 1, values),
+                    SkinnyWeight::Bf16(values) => with!(multiply_bf16, 1, values),
+                    SkinnyWeight::Int8(groups) => with!(multiply_int8, 4, groups),
+                    SkinnyWeight::Int4(groups) => with!(multiply_int4, 4, groups),
                 }
             }
         }
@@ -131,7 +139,7 @@ macro_rules! kernel {
             let [row, _] = <$T as Element>::row(k);
             let (padded, some) = (k.next_multiple_of(STEP), tile.len() / row);
             assert!(rows.len() == R * padded && some <= TILE && tile.len() == some * row);
-            let prefetch = prefetch && R >= PREFETCH_MIN_ROWS;
+            let prefetch = prefetch && (R >= LATE_ROWS || crate::processor::prefetches_early());
             let mut found = [[_mm512_setzero_ps(); TILE]; R];
             for first in (0..some).step_by(W) {
                 // Beyond the last weight row the last one again: its sums are not written.

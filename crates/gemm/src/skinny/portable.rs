@@ -1,17 +1,16 @@
 //! The product for every machine, compiled for its widest SIMD vectors.
 
-use super::SkinnyWeight;
+use super::{Rows, SkinnyWeight};
 use crate::dequantize;
 use crate::groups::GROUP_VALUES;
 use crate::simd::{to_f32, vectorized};
-use std::borrow::Cow;
 
 /// Partial sums of a dot product: the lanes of a vector.
 const LANES: usize = 16;
 
 /// The rows as they are.
-pub fn rearrange<'a>(rows: &'a [f32], _: SkinnyWeight<'_>, _: usize) -> Cow<'a, [f32]> {
-    Cow::Borrowed(rows)
+pub fn rearrange<'a>(rows: &'a [f32], _: SkinnyWeight<'_>, _: usize) -> Rows<'a> {
+    Rows::AsTheyAre(rows)
 }
 
 /// See [`super::Kernel`].
