@@ -8,6 +8,8 @@
 //!
 //! Tokens only: there is no text and no tokenizer here.
 
+#[cfg(feature = "flex")]
+mod awake;
 mod device;
 mod engine;
 mod pace;

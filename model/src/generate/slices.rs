@@ -2,6 +2,7 @@
 //!
 //! The matrix products of all texts are computed together, attention for each on its own.
 
+use super::awake::in_pool;
 use super::engine::{Accepted, DraftSpan, Engine, SegmentId};
 use crate::causal_lm::CausalLm;
 use crate::compute::is_flex;
@@ -15,7 +16,6 @@ use crate::quantization::Quantization;
 use crate::rope::{PerRotation, SliceTables};
 use burn::tensor::Tensor;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use wmtp_kernels::attention::flex::Heads;
 
 /// Tokens that heads may draft at least; of a vocabulary with more than four times as many, a quarter.
@@ -295,46 +295,6 @@ struct NewTokens<'a> {
 /// Segments and numbers of new tokens.
 fn lengths<'a>(spans: &'a [DraftSpan<'_>]) -> impl Iterator<Item = (SegmentId, usize)> + use<'a> {
     spans.iter().map(|span| (span.segment, span.tokens.len()))
-}
-
-/// Runs on a thread of rayon's pool. From outside of it each matrix product costs a hand-off between
-/// threads, while the pool's idle threads spin on the same cores.
-///
-/// A step has some two hundred products and attentions of some dozens of microseconds, with less than that between
-/// them. The pool's other threads would fall asleep there, and to be woken takes as long as a product: they keep
-/// looking for work until the task is done.
-fn in_pool<R: Send>(task: impl FnOnce() -> R + Send) -> R {
-    /// Looks in vain before the processor is given to whoever wants it.
-    const SPINS: u32 = 64;
-    let done = Arc::new(AtomicBool::new(false));
-    let _done = SetOnDrop(done.clone());
-    rayon::scope(|_| {
-        let own = rayon::current_thread_index();
-        // Nothing waits for these: where the processor is busy otherwise, they may come late.
-        rayon::spawn_broadcast(move |context| {
-            let mut idle = 0;
-            while Some(context.index()) != own && !done.load(Ordering::Acquire) {
-                match rayon::yield_now() {
-                    Some(rayon::Yield::Executed) => idle = 0,
-                    _ if idle < SPINS => {
-                        idle += 1;
-                        std::hint::spin_loop();
-                    }
-                    _ => std::thread::yield_now(),
-                }
-            }
-        });
-        task()
-    })
-}
-
-/// Is set when it goes, by a panic too.
-struct SetOnDrop(Arc<AtomicBool>);
-
-impl Drop for SetOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
 }
 
 impl Engine for SliceEngine {
