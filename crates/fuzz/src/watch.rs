@@ -203,7 +203,8 @@ mod tests {
     fn memory_time_and_panics_are_seen() {
         let (taken, outcome) = measured(|| vec![1u8; 50 << 20].len());
         assert_eq!(outcome, Ok(50 << 20));
-        assert!((50 << 20..60 << 20).contains(&taken.bytes), "{taken:?}");
+        // Other tests of the process take and free some meanwhile.
+        assert!((49 << 20..60 << 20).contains(&taken.bytes), "{taken:?}");
         let (taken, _) = measured(|| thread::sleep(Duration::from_millis(30)));
         assert!(taken.time >= Duration::from_millis(30));
         let (_, outcome) = measured(|| assert!(std::hint::black_box(false), "as it should"));
