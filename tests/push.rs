@@ -1,4 +1,5 @@
 //! `wmtp push`: a run goes to a stand-in for the model hub, and is the same model when it comes back.
+#![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
 mod common;
 #[path = "../crates/storage/tests/hub/mod.rs"]
