@@ -89,8 +89,8 @@ impl Sampling {
     /// after each token of the first branch, of the second, and so on; no two branches begin with the same token.
     ///
     /// Every token is [`Sampling::pick`]ed from the target's logits, one after another, as without drafts, and a
-    /// draft is accepted where it is that token. So the text is the same with any drafts, and with none: what a
-    /// sampled token hangs on beside its logits is `rng` alone, from which each takes one number (Daliri et al.
+    /// draft is accepted where it is that token. So the text is the same with any drafts, and with none: a
+    /// sampled token depends on its logits and on `rng`, from which each takes one number (Daliri et al.
     /// 2024, arXiv 2408.07978). None where a choice that is needed cannot be made.
     pub(crate) fn verify(&self, logits: &[&[f32]], branches: &[Vec<u32>], rng: &mut impl Rng) -> Option<Choice> {
         let (before, mut rest) = logits.split_first()?;

@@ -37,7 +37,7 @@ pub fn bf16_dot_is_faster() -> bool {
 }
 
 /// Whether reading goes faster with a prefetch in software even where a thread does little else: measured on an
-/// Emerald Rapids (a fifth faster in f32, two fifths in bf16). Elsewhere the hardware is left alone.
+/// Emerald Rapids (one row: 1.2 times as fast in f32, 1.5 times in bf16). Elsewhere the hardware is left alone.
 #[cfg(target_arch = "x86_64")]
 pub fn prefetches_early() -> bool {
     is_intel()

@@ -1,7 +1,7 @@
 //! Short parallel work without waiting for threads to wake up.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// The task has not begun: whoever comes stays awake for it.
@@ -38,7 +38,7 @@ pub fn in_pool<R: Send>(task: impl FnOnce() -> R + Send) -> R {
             }
         });
         let called = Instant::now();
-        while state.come.load(Ordering::Acquire) < others.min(usize::from(u8::MAX)) as u8 && called.elapsed() < WAIT {
+        while state.come.load(Ordering::Acquire) < others && called.elapsed() < WAIT {
             std::hint::spin_loop();
         }
         state.now.store(BEGUN, Ordering::Release);
@@ -51,7 +51,7 @@ pub fn in_pool<R: Send>(task: impl FnOnce() -> R + Send) -> R {
 struct State {
     now: AtomicU8,
     /// Threads that came in time.
-    come: AtomicU8,
+    come: AtomicUsize,
 }
 
 impl State {
@@ -119,6 +119,23 @@ mod tests {
                 }
             });
         }
+    }
+
+    /// Within a job of the task it would wait for itself.
+    #[test]
+    fn whoever_comes_late_goes() {
+        let state = Arc::new(State::default());
+        state.now.store(BEGUN, Ordering::Release);
+        let (say, said) = std::sync::mpsc::channel();
+        let late = state.clone();
+        let thread = std::thread::spawn(move || {
+            late.stay();
+            say.send(()).unwrap();
+        });
+        let gone = said.recv_timeout(Duration::from_secs(20));
+        state.now.store(OVER, Ordering::Release);
+        thread.join().unwrap();
+        assert!(gone.is_ok() && state.come.load(Ordering::Acquire) == 0);
     }
 
     #[test]

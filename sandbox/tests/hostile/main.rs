@@ -71,7 +71,7 @@ fn no_hostile_program_gets_through() {
                 .into_iter()
                 .map(|change| format!("{}: {change}", case.name)),
         );
-        // With all of its time: these tests run beside each other, and a second is short for a start then.
+        // With all of its time: these tests run in parallel, and a second is short for a start then.
         let usual = self::limits();
         let limits = Limits {
             wall: usual.wall,

@@ -147,7 +147,7 @@ fn parquet_is_read_in_little_memory() {
     in_little_memory("parquet_is_read_in_little_memory", "parquet", parquet_file);
 }
 
-/// A page whose header claims 128 MiB, where two are there, is refused before they are reserved.
+/// A page whose header claims 128 MiB, where 12 are there, is refused before they are reserved.
 #[test]
 fn a_page_of_parquet_may_not_claim_much_more_than_it_has() {
     let dir = tempfile::tempdir().unwrap();

@@ -112,7 +112,7 @@ fn field(read: &mut impl BufRead, last: i64) -> io::Result<Option<(i64, u8)>> {
     Ok(match (head >> 4, head & 15) {
         (_, 0) => None,
         (0, kind) => Some((signed(read)?, kind)),
-        (step, kind) => Some((last + i64::from(step), kind)),
+        (step, kind) => Some((last.wrapping_add(i64::from(step)), kind)),
     })
 }
 
@@ -120,7 +120,7 @@ fn field(read: &mut impl BufRead, last: i64) -> io::Result<Option<(i64, u8)>> {
 fn skip(read: &mut impl BufRead, kind: u8, depth: usize) -> io::Result<()> {
     let depth = depth.checked_sub(1).ok_or_else(|| no("too many levels"))?;
     match kind {
-        1 | 2 => Ok(()), // a truth is its type
+        1 | 2 => Ok(()), // a bool is its type
         3 => bytes(read, 1),
         4..=6 => unsigned(read).map(drop),
         7 => bytes(read, 8),
@@ -156,7 +156,7 @@ fn skip(read: &mut impl BufRead, kind: u8, depth: usize) -> io::Result<()> {
     }
 }
 
-/// Reads past an element of a list or a map, where a truth is a byte.
+/// Reads past an element of a list or a map, where a bool is a byte.
 fn element(read: &mut impl BufRead, kind: u8, depth: usize) -> io::Result<()> {
     match kind {
         1 | 2 => bytes(read, 1),
@@ -204,7 +204,7 @@ fn no(what: &str) -> io::Error {
 mod tests {
     use super::{Header, header};
 
-    /// What the library's own writer gives for a page of three numbers (pyarrow, parquet-format's PageHeader).
+    /// Bytes written by hand after Thrift's compact protocol and parquet-format's `PageHeader`.
     #[test]
     fn sizes_are_read_wherever_they_stand() {
         // 1: i32 0, 2: i32 12, 3: i32 14, 5: struct {1: i32 3, 2: i32 0, 3: i32 3, 4: i32 3}
@@ -219,7 +219,7 @@ mod tests {
                 stored: 14
             })
         );
-        // 2: i32 2^31 - 1 by its number, after a list of truths, a map, a text and a double; then 2 again, small
+        // 2: i32 2^31 - 1 by its number, after a list of bools, a map, a text and a double; then 2 again, small
         let mut odd = vec![0x19, 0x21, 1, 2, 0x1b, 1, 0x58, 2, 1, b'x', 0x18, 2, b'a', b'b', 0x17];
         odd.extend([0; 8]);
         odd.extend([0x05, 4, 0xfe, 0xff, 0xff, 0xff, 0x0f, 0x05, 4, 2, 0]);
