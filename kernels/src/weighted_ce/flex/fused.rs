@@ -19,8 +19,8 @@
 //! The cross-entropies are those of the f32 logits, not of rounded ones. Online log-sum-exp over blocks after
 //! Milakov and Gimelshein 2018, arXiv:1805.02867.
 
-use super::LossOutput;
 use super::filter::Filtered;
+use super::{LossOutput, RowStats, UnembeddingGradient};
 use crate::memory::advise_huge_pages;
 use crate::simd::exp_not_positive;
 use crate::weighted_ce::backend::RequestedGradients;
@@ -102,14 +102,6 @@ impl Storage for bf16 {
     }
 }
 
-/// A row's log-sum-exp, as maximum and sum, and its label's logit.
-#[derive(Debug, Clone, Copy, Default)]
-struct RowStats {
-    max: f32,
-    sum: f64,
-    label: f32,
-}
-
 /// One chunk of rows.
 struct Chunk<'a, K> {
     rows: &'a [KeptRow],
@@ -169,7 +161,7 @@ pub(super) fn loss_and_gradients<K: Storage>(
         };
         let row_stats = chunk.exponentials(MatrixView::row_major(&x[..r * d], [r, d]), unembedding);
         for (row, stats) in kept.iter().zip(&row_stats) {
-            let row_ce = stats.sum.ln() + f64::from(stats.max) - f64::from(stats.label);
+            let row_ce = stats.cross_entropy();
             loss += row.weight * row_ce;
             ce[row.index] = row_ce as f32;
         }
@@ -204,7 +196,7 @@ pub(super) fn loss_and_gradients<K: Storage>(
         loss: loss as f32,
         ce,
         d_hidden,
-        d_unembedding,
+        d_unembedding: d_unembedding.map(UnembeddingGradient::F32),
     }
 }
 
@@ -280,7 +272,7 @@ impl<K: Storage> Chunk<'_, K> {
         let labels = stats
             .iter()
             .enumerate()
-            .map(|(i, stats)| self.at_target(i, stats) as f32);
+            .map(|(i, stats)| stats.gradient_at_label(self.rows[i].weight) as f32);
         let labels: Vec<f32> = labels.collect();
         Filtered::new(self.rows, &labels, self.vocabulary, tolerance, |first, count, read| {
             let mut values = vec![0.0; lanes];
@@ -311,13 +303,6 @@ impl<K: Storage> Chunk<'_, K> {
             *to = (row.weight / stats.sum * f64::from(below).exp()) as f32;
         }
         to[self.rows.len()..].fill(0.0);
-    }
-
-    /// Row `i`'s gradient at its label.
-    fn at_target(&self, i: usize, stats: &RowStats) -> f64 {
-        // (p - 1) as (e - sum) / sum: no cancellation when p is near 1.
-        let e = f64::from(stats.label - stats.max).exp();
-        self.rows[i].weight * ((e - stats.sum) / stats.sum)
     }
 
     /// Turns the exponentials into the gradient, and multiplies it into dX of the chunk, `[rows, D]` at the
@@ -404,7 +389,7 @@ impl<K: Storage> Chunk<'_, K> {
         for (i, (row, stats)) in self.rows.iter().zip(stats).enumerate() {
             let target = row.target.checked_sub(block * WIDTH);
             if let Some(to) = target.and_then(|at| values.get_mut(at * lanes + i)) {
-                *to = K::nearest(self.at_target(i, stats) as f32);
+                *to = K::nearest(stats.gradient_at_label(row.weight) as f32);
             }
         }
     }

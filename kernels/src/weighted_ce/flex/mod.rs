@@ -1,5 +1,5 @@
-//! The loss and its gradients on flex, on slices in f32: [`fused`] with gradients, [`loss_only`] without. f64
-//! takes the form in burn's operations.
+//! The loss and its gradients on flex, on slices in f32: [`fused`] with gradients, [`loss_only`] without, and
+//! [`tiles`] for both in bf16 where the processor has tiles. f64 takes the form in burn's operations.
 //!
 //! No result depends on the number of threads or on their timing: every element is summed by one thread in a
 //! fixed order, and the row losses are summed in f64, in row order.
@@ -7,6 +7,8 @@
 mod filter;
 mod fused;
 mod loss_only;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 use super::backend::{Inputs, LossAndGradients, RequestedGradients};
 use super::rows::{read_floats, read_rows};
@@ -18,6 +20,8 @@ use burn::backend::{Flex, TensorMetadata, flex::FlexTensor, ops::FloatTensorOps,
 use burn::tensor::{DType, TensorData};
 use half::bf16;
 use wmtp_gemm::{FloatSlice, MatrixView};
+#[cfg(target_arch = "x86_64")]
+use wmtp_gemm::{Isa, tiles::Amx};
 
 /// What the computations on slices return.
 struct LossOutput {
@@ -28,7 +32,46 @@ struct LossOutput {
     /// dX `[N, D]`, if requested.
     d_hidden: Option<Vec<f32>>,
     /// dW `[V, D]`, if requested.
-    d_unembedding: Option<Vec<f32>>,
+    d_unembedding: Option<UnembeddingGradient>,
+}
+
+/// dW in one of the two storage types.
+enum UnembeddingGradient {
+    F32(Vec<f32>),
+    Bf16(Vec<bf16>),
+}
+
+impl UnembeddingGradient {
+    /// In the type `gradient`.
+    fn tensor(self, gradient: Precision, shape: [usize; 2]) -> FlexTensor {
+        FlexTensor::from_data(match (self, gradient) {
+            (Self::F32(values), Precision::F32) => TensorData::new(values, shape),
+            (Self::F32(values), Precision::Bf16) => TensorData::new(narrow_releasing(values), shape),
+            (Self::Bf16(values), _) => TensorData::new(values, shape),
+        })
+    }
+}
+
+/// A row's log-sum-exp, as maximum and sum, and its label's logit.
+#[derive(Debug, Clone, Copy, Default)]
+struct RowStats {
+    max: f32,
+    sum: f64,
+    label: f32,
+}
+
+impl RowStats {
+    /// In nats.
+    fn cross_entropy(&self) -> f64 {
+        self.sum.ln() + f64::from(self.max) - f64::from(self.label)
+    }
+
+    /// The loss's gradient with respect to the label's logit, for a row of this weight.
+    fn gradient_at_label(&self, weight: f64) -> f64 {
+        // (p - 1) as (e - sum) / sum: no cancellation when p is near 1.
+        let e = f64::from(self.label - self.max).exp();
+        weight * ((e - self.sum) / self.sum)
+    }
 }
 
 /// See [`LossBackend::loss_and_gradients`](super::backend::LossBackend::loss_and_gradients).
@@ -51,6 +94,10 @@ pub(super) fn loss_and_gradients(
     let [hidden, unembedding] = [hidden, unembedding].map(readable);
     let (x, w) = (view(&hidden), view(&unembedding));
     let output = match (requested, accuracy.factors) {
+        #[cfg(target_arch = "x86_64")]
+        (_, Precision::Bf16) if on_tiles(requested, accuracy) => {
+            tiles::loss_and_gradients::<Amx>(x, w, &rows, requested, accuracy.gradient)
+        }
         (RequestedGradients::NONE, precision) => loss_only::loss(x, w, &rows, precision),
         (_, Precision::F32) => fused::loss_and_gradients::<f32>(x, w, &rows, requested, accuracy.filter),
         (_, Precision::Bf16) => fused::loss_and_gradients::<bf16>(x, w, &rows, requested, accuracy.filter),
@@ -60,11 +107,16 @@ pub(super) fn loss_and_gradients(
         loss: tensor(vec![output.loss], &[1]),
         ce: tensor(output.ce, &[n]),
         d_hidden: output.d_hidden.map(|values| tensor(values, &[n, d])),
-        d_unembedding: output.d_unembedding.map(|values| match accuracy.gradient {
-            Precision::F32 => tensor(values, &[v, d]),
-            Precision::Bf16 => FlexTensor::from_data(TensorData::new(narrow_releasing(values), [v, d])),
-        }),
+        d_unembedding: output
+            .d_unembedding
+            .map(|values| values.tensor(accuracy.gradient, [v, d])),
     }
+}
+
+/// Whether the tile unit computes the loss. What the filter leaves out, the form with stored logits leaves out too.
+#[cfg(target_arch = "x86_64")]
+fn on_tiles(requested: RequestedGradients, accuracy: Accuracy) -> bool {
+    Isa::chosen() == Ok(Isa::Amx) && (accuracy.filter == 0.0 || requested == RequestedGradients::NONE)
 }
 
 /// `gradient` times `upstream` `[1]`; the multiplication is left out where the factor is exactly one.
