@@ -7,6 +7,8 @@ use crate::saved::SavedActivations;
 use crate::test_support::{assert_close, differences, relative_error, wide};
 use crate::test_values::values;
 use std::ops::Range;
+#[cfg(target_arch = "x86_64")]
+use wmtp_gemm::tiles::{Amx, Software, has_amx};
 use wmtp_gemm::{FloatSlice, Precision};
 
 #[test]
@@ -49,13 +51,15 @@ fn attention_f64(qkv: &[f64], heads: Heads, documents: Documents<'_>) -> Vec<f64
 #[allow(clippy::single_range_in_vec_init)] // a list of documents of which there is one
 fn attention_and_its_gradient() {
     let heads = |heads, kv_heads, width| Heads { heads, kv_heads, width };
-    let cases: [(Heads, usize, Vec<Range<usize>>); 5] = [
+    let cases: [(Heads, usize, Vec<Range<usize>>); 6] = [
         (heads(1, 1, 2), 1, vec![0..1]),
         (heads(2, 1, 4), 5, vec![0..2, 2..5]),
         (heads(4, 2, 2), 9, vec![0..1, 1..6, 7..9]),
         (heads(3, 3, 3), 7, vec![0..7]),
         // More than one block of queries.
         (heads(2, 1, 2), 70, vec![0..67, 67..70]),
+        // Heads of more than a tile, more than one block of keys, and rows of no document.
+        (heads(2, 1, 34), 40, vec![1..37, 38..40]),
     ];
     let windows = [None, Some(1), Some(3), Some(64), Some(66)];
     for ((heads, n, rows), window) in cases
@@ -63,7 +67,9 @@ fn attention_and_its_gradient() {
         .flat_map(|case| windows.map(|window| (case.clone(), window)))
     {
         let documents = Documents { rows: &rows, window };
-        let qkv: Vec<f32> = values(n * heads.row(), 7).iter().map(|x| 2.0 * x).collect();
+        // Scores of a like size, whatever the width.
+        let size = 2.0 / (heads.width as f32 / 4.0).max(1.0).sqrt();
+        let qkv: Vec<f32> = values(n * heads.row(), 7).iter().map(|x| size * x).collect();
         let upstream = values(n * heads.keys(), 8);
         let y = flex::forward(FloatSlice::F32(&qkv), heads, documents, Precision::F32);
         let expected = attention_f64(&wide(&qkv), heads, documents);
@@ -78,7 +84,21 @@ fn attention_and_its_gradient() {
         let exact = attention_f64(&wide(&qkv), heads, documents);
         let d = flex::backward(rounded.floats(), heads, documents, &upstream, Precision::Bf16);
         let differences = differences(&qkv, &upstream, |qkv| attention_f64(qkv, heads, documents));
-        for (what, found, exact) in [("y", &y, &exact), ("d qkv", &d, &differences)] {
+        let mut found = vec![("y", y, &exact), ("d qkv", d, &differences)];
+        #[cfg(target_arch = "x86_64")]
+        {
+            let y = flex::tiles::forward::<Software>(rounded.floats(), heads, documents);
+            let d = flex::tiles::backward::<Software>(rounded.floats(), heads, documents, &upstream);
+            if has_amx() {
+                assert_eq!(flex::tiles::forward::<Amx>(rounded.floats(), heads, documents), y);
+                assert_eq!(
+                    flex::tiles::backward::<Amx>(rounded.floats(), heads, documents, &upstream),
+                    d
+                );
+            }
+            found.extend([("y on tiles", y, &exact), ("d qkv on tiles", d, &differences)]);
+        }
+        for (what, found, exact) in &found {
             let error = relative_error(found, exact);
             println!("{what} of {n} rows in bf16: {error:.1e}");
             assert!(error < 1e-2, "{what} of {n} rows in bf16: {error:e}");

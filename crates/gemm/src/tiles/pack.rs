@@ -86,13 +86,17 @@ impl Panels {
         }
     }
 
-    /// The first `tiles` tiles of each group.
+    /// The tiles from `first` on of each group, `count` of them.
     ///
     /// # Panics
     /// If there are fewer.
-    pub fn shortened(self, tiles: usize) -> Self {
-        assert!(tiles <= self.tiles);
-        Self { tiles, ..self }
+    pub fn between(self, first: usize, count: usize) -> Self {
+        assert!(first + count <= self.tiles);
+        Self {
+            start: self.start.wrapping_add(first),
+            tiles: count,
+            ..self
+        }
     }
 
     /// Bytes from the first group to the end of the last one.

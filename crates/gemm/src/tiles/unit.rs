@@ -36,6 +36,20 @@ pub struct Tile(pub [u8; ROWS * ROW_BYTES]);
 impl Tile {
     /// All zeros.
     pub const ZERO: Self = Self([0; ROWS * ROW_BYTES]);
+
+    /// The bits of its bf16 values: of a left tile, lines of values along K.
+    #[inline(always)]
+    pub fn rows_mut(&mut self) -> &mut [[u16; VALUES]; ROWS] {
+        // SAFETY: as many bytes, aligned to a cache line, and any bits are values.
+        unsafe { &mut *(&raw mut self.0).cast() }
+    }
+
+    /// The same two at a time: of a right tile, pairs along K, each of 16 lines, the first one in the low half.
+    #[inline(always)]
+    pub fn words_mut(&mut self) -> &mut [[u32; ROWS]; ROWS] {
+        // SAFETY: as above.
+        unsafe { &mut *(&raw mut self.0).cast() }
+    }
 }
 
 /// Eight tiles, numbered 0 to 7, of the calling thread.

@@ -220,7 +220,7 @@ impl<'a> GradientTiles<'a> {
     pub fn right(&self, tokens: usize) -> Panels {
         // SAFETY: as above.
         let room = unsafe { std::slice::from_raw_parts(self.right, self.room[1]) };
-        Panels::new(room, self.rows / ROWS, self.tokens / VALUES).shortened(tokens.div_ceil(VALUES))
+        Panels::new(room, self.rows / ROWS, self.tokens / VALUES).between(0, tokens.div_ceil(VALUES))
     }
 
     /// The left tile of a token of the stripe and a row.

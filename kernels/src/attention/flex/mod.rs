@@ -10,14 +10,21 @@
 //! dq_i = sum_j ds_ij k_j     dk_j = sum_i ds_ij q_i
 //! ```
 //!
+//! In bf16 on a processor with tiles the same is done by [`tiles`].
+//!
 //! After Dao et al. 2022 (FlashAttention, arXiv 2205.14135); its blocks over keys are not needed at the cache
 //! sizes of CPUs.
+
+#[cfg(target_arch = "x86_64")]
+pub(super) mod tiles;
 
 use crate::simd::exp_not_positive;
 use rayon::prelude::*;
 use std::ops::Range;
 use wmtp_gemm::simd::vectorized;
 use wmtp_gemm::{FloatSlice, MatrixView, Precision, matmul_single_threaded};
+#[cfg(target_arch = "x86_64")]
+use wmtp_gemm::{Isa, tiles::Amx};
 
 /// Queries of a block. Its scores take 512 KiB at 2048 keys.
 const QUERIES: usize = 64;
@@ -172,6 +179,10 @@ pub fn forward<'a>(
     documents: impl Into<Documents<'a>>,
     precision: Precision,
 ) -> Vec<f32> {
+    #[cfg(target_arch = "x86_64")]
+    if on_tiles(precision) {
+        return tiles::forward::<Amx>(qkv, heads, documents.into());
+    }
     let (n, width) = (qkv.len() / heads.row(), heads.keys());
     let tasks = Task::all(qkv, heads, documents.into(), precision);
     let part = heads.groups() * heads.width;
@@ -211,6 +222,10 @@ pub fn backward<'a>(
     upstream: &[f32],
     precision: Precision,
 ) -> Vec<f32> {
+    #[cfg(target_arch = "x86_64")]
+    if on_tiles(precision) {
+        return tiles::backward::<Amx>(qkv, heads, documents.into(), upstream);
+    }
     let (n, width, part) = (qkv.len() / heads.row(), heads.width, heads.groups() * heads.width);
     let tasks = Task::all(qkv, heads, documents.into(), precision);
     // A row of the task's gradients: of its queries, its key and its value.
@@ -279,24 +294,37 @@ pub fn backward<'a>(
     to
 }
 
+/// Whether the tile unit multiplies.
+#[cfg(target_arch = "x86_64")]
+fn on_tiles(precision: Precision) -> bool {
+    precision == Precision::Bf16 && Isa::chosen() == Ok(Isa::Amx)
+}
+
 /// Scores become probabilities.
 pub(super) fn softmax(scores: &mut [f32]) {
     vectorized(
         #[inline(always)]
         || {
+            let larger = |a: f32, b: f32| if b > a { b } else { a };
+            let (chunks, rest) = scores.as_chunks::<LANES>();
             let mut lanes = [f32::NEG_INFINITY; LANES];
-            for chunk in scores.chunks(LANES) {
+            for chunk in chunks {
                 for (lane, score) in lanes.iter_mut().zip(chunk) {
                     *lane = if *score > *lane { *score } else { *lane };
                 }
             }
-            let largest = lanes.iter().fold(f32::NEG_INFINITY, |a, b| if *b > a { *b } else { a });
+            let largest = rest.iter().chain(&lanes).fold(f32::NEG_INFINITY, |a, b| larger(a, *b));
+            let (chunks, rest) = scores.as_chunks_mut::<LANES>();
             let mut sums = [0.0f32; LANES];
-            for chunk in scores.chunks_mut(LANES) {
+            for chunk in chunks {
                 for (sum, score) in sums.iter_mut().zip(chunk) {
                     *score = exp_not_positive(*score - largest);
                     *sum += *score;
                 }
+            }
+            for (sum, score) in sums.iter_mut().zip(rest) {
+                *score = exp_not_positive(*score - largest);
+                *sum += *score;
             }
             let scale = 1.0 / sums.iter().sum::<f32>();
             scores.iter_mut().for_each(|probability| *probability *= scale);
@@ -309,11 +337,16 @@ fn d_softmax(probabilities: &[f32], gradient: &mut [f32]) {
     vectorized(
         #[inline(always)]
         || {
+            let ((chunks, rest), (of_chunks, of_rest)) =
+                (probabilities.as_chunks::<LANES>(), gradient.as_chunks::<LANES>());
             let mut sums = [0.0f32; LANES];
-            for (probabilities, gradient) in probabilities.chunks(LANES).zip(gradient.chunks(LANES)) {
+            for (probabilities, gradient) in chunks.iter().zip(of_chunks) {
                 for ((sum, p), d) in sums.iter_mut().zip(probabilities).zip(gradient) {
                     *sum += p * d;
                 }
+            }
+            for ((sum, p), d) in sums.iter_mut().zip(rest).zip(of_rest) {
+                *sum += p * d;
             }
             let total = sums.iter().sum::<f32>();
             for (p, d) in probabilities.iter().zip(gradient) {
