@@ -49,6 +49,9 @@ pub struct Compute {
     /// Activation recomputation: save only the input of each sublayer and compute the rest again in the
     /// backward pass.
     pub recompute: bool,
+    /// Round the activations that are multiplied with matrices to 8 bits, 32 at a time, as quantized weights do when
+    /// they generate; on flex. For measuring what that costs: the gradients do not know of it.
+    pub rounded_activations: bool,
 }
 
 /// Whether a device, with or without autodiff, is flex.

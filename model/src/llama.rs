@@ -209,7 +209,11 @@ impl MtpLlama {
             self.heads.len()
         );
         let x = self.heads[k - 1].forward(trunk.flatten(0, 1), ctx, positions);
-        self.norm_of(k).forward(x)
+        let x = self.norm_of(k).forward(x);
+        match self.compute.rounded_activations {
+            true => rounded_activations(x),
+            false => x,
+        }
     }
 
     /// The final norm of head `k`.
@@ -303,6 +307,14 @@ impl CausalLm for MtpLlama {
         let logits = linear(rows, self.unembedding());
         logits.reshape([batch, seq, self.config.vocab_size])
     }
+}
+
+/// See [`Compute::rounded_activations`].
+fn rounded_activations(x: Tensor<2>) -> Tensor<2> {
+    let (shape, device, dtype) = (x.shape(), x.device(), x.dtype());
+    let mut values: Vec<f32> = x.into_data().iter::<f32>().collect();
+    wmtp_gemm::round_rows(&mut values, shape[1]);
+    Tensor::from_data(TensorData::new(values, shape), (&device, dtype))
 }
 
 /// A model's parts by reference.

@@ -1,12 +1,13 @@
 //! Weights of few bits for generating: how many, and a model's.
 
 use crate::causal_lm::CausalLm;
+use crate::compute::Compute;
 use crate::error::ModelError;
 use crate::llama::MtpLlama;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Tensor, TensorData};
 use std::sync::Arc;
-use wmtp_gemm::{Int4Group, Int8Group, QuantizedGroup};
+use wmtp_gemm::Bits;
 
 #[cfg(feature = "flex")]
 use crate::generate::slices::Weights;
@@ -28,12 +29,23 @@ impl Quantization {
             Self::Int8 | Self::Int4 => Self::Int8,
         }
     }
+
+    pub(crate) fn bits(self) -> Bits {
+        match self {
+            Self::Int8 => Bits::Eight,
+            Self::Int4 => Bits::Four,
+        }
+    }
 }
 
-/// The model in f32 with the values of bf16 matrices, or with those that quantized ones stand for. Norms and biases
-/// stay what they are.
+/// The model in f32 with the values of bf16 matrices, or with those that quantized ones stand for, and with activations
+/// rounded as those round them. Norms and biases stay what they are.
 pub fn with_rounded_matrices(model: MtpLlama, quantization: Option<Quantization>) -> MtpLlama {
-    model.map(&mut Rounding {
+    let compute = Compute {
+        rounded_activations: quantization.is_some(),
+        ..model.compute()
+    };
+    model.with_compute(compute).map(&mut Rounding {
         quantization,
         path: Vec::new(),
     })
@@ -71,23 +83,11 @@ impl ModuleMapper for Rounding {
                 true => self.quantization,
                 false => self.quantization.map(Quantization::of_embeddings),
             };
-            match quantization {
-                None => {}
-                Some(Quantization::Int8) => round::<Int8Group>(&mut values, inner),
-                Some(Quantization::Int4) => round::<Int4Group>(&mut values, inner),
+            if let Some(quantization) = quantization {
+                quantization.bits().round(&mut values, inner);
             }
             Tensor::from_data(TensorData::new(values, shape), (&device, DType::F32))
         })
-    }
-}
-
-/// Rounds rows of `inner` values to what their groups stand for.
-fn round<G: QuantizedGroup>(values: &mut [f32], inner: usize) {
-    for row in values.chunks_mut(inner) {
-        for group in row.chunks_mut(wmtp_gemm::GROUP_VALUES) {
-            let rounded = G::of(group).values();
-            group.copy_from_slice(&rounded[..group.len()]);
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use half::bf16;
 use std::time::Instant;
-use wmtp_gemm::{FloatSlice, Int4Group, Int8Group, SkinnyOutput, SkinnyWeight, matmul_skinny_many, quantized};
+use wmtp_gemm::{Bits, FloatSlice, QuantizedMatrix, SkinnyOutput, SkinnyWeight, matmul_skinny_many};
 
 /// Layers, and the products of one: weights that share their rows, `[out, in]`.
 const LAYERS: usize = 30;
@@ -21,8 +21,7 @@ const ROWS: [usize; 12] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16];
 enum Weight {
     F32(Vec<f32>),
     Bf16(Vec<bf16>),
-    Int8(Vec<Int8Group>),
-    Int4(Vec<Int4Group>),
+    Quantized(QuantizedMatrix),
 }
 
 impl Weight {
@@ -36,8 +35,8 @@ impl Weight {
         match kind {
             0 => Self::F32(values),
             1 => Self::Bf16(values.iter().map(|x| bf16::from_f32(*x)).collect()),
-            2 => Self::Int8(quantized(row, n)),
-            _ => Self::Int4(quantized(row, n)),
+            2 => Self::Quantized(QuantizedMatrix::new(Bits::Eight, row, [n, k])),
+            _ => Self::Quantized(QuantizedMatrix::new(Bits::Four, row, [n, k])),
         }
     }
 
@@ -45,8 +44,7 @@ impl Weight {
         match self {
             Self::F32(values) => FloatSlice::F32(values).into(),
             Self::Bf16(values) => FloatSlice::Bf16(values).into(),
-            Self::Int8(groups) => SkinnyWeight::Int8(groups),
-            Self::Int4(groups) => SkinnyWeight::Int4(groups),
+            Self::Quantized(matrix) => matrix.into(),
         }
     }
 }

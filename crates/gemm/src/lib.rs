@@ -26,13 +26,13 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-mod groups;
 mod isa;
 mod options;
 #[cfg(target_arch = "x86_64")]
 mod panels;
 mod portable;
 mod processor;
+mod quantized;
 pub mod simd;
 mod skinny;
 #[cfg(test)]
@@ -43,13 +43,13 @@ mod tests;
 pub mod tiles;
 mod view;
 
-pub use groups::{GROUP_VALUES, Int4Group, Int8Group, QuantizedGroup, dequantize, quantized};
 use isa::isa;
 pub use isa::{Isa, VARIABLE};
 pub use options::{Precision, Threads};
 #[cfg(target_arch = "x86_64")]
 use processor::bf16_dot_is_faster;
 pub use processor::instruction_sets;
+pub use quantized::{Bits, GROUP_VALUES, QuantizedMatrix, round_rows};
 pub use skinny::{SKINNY_MAX_ROWS, SkinnyOutput, SkinnyWeight, matmul_skinny, matmul_skinny_many};
 pub use view::{FloatSlice, FloatSliceMut, MatrixView};
 

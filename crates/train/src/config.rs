@@ -215,6 +215,7 @@ impl TrainConfig {
                 _ => Precision::Bf16,
             },
             recompute: self.recompute == Recompute::Block,
+            rounded_activations: false,
         }
     }
 

@@ -16,10 +16,8 @@ use crate::flex;
 use crate::linear::Linear;
 use crate::quantization::Quantization;
 use crate::rope::{PerRotation, Positions, SliceTables};
-use wmtp_gemm::simd::vectorized;
 use wmtp_gemm::{
-    GROUP_VALUES, Int4Group, Int8Group, MatrixView, Precision, QuantizedGroup, SkinnyOutput, SkinnyWeight, dequantize,
-    matmul, matmul_skinny, matmul_skinny_many, quantized,
+    MatrixView, Precision, QuantizedMatrix, SkinnyOutput, SkinnyWeight, matmul, matmul_skinny, matmul_skinny_many,
 };
 use wmtp_kernels::attention::flex::Heads;
 use wmtp_kernels::attention::kv_cache::{KvCache, attend};
@@ -43,11 +41,10 @@ pub(crate) enum Products {
 enum Values {
     /// f32 or bf16.
     Tensor(FlexTensor),
-    Int8(Vec<Int8Group>),
-    Int4(Vec<Int4Group>),
+    Quantized(QuantizedMatrix),
 }
 
-/// A matrix `[out, in]` in f32, bf16 or groups of quantized values, with the bias `[out]` of its linear map.
+/// A matrix `[out, in]` in f32, bf16 or quantized values, with the bias `[out]` of its linear map.
 pub(crate) struct Matrix {
     values: Values,
     out: usize,
@@ -82,54 +79,44 @@ impl Matrix {
             self.push_row(index, &mut row);
             row
         };
-        let values = match quantization {
-            Quantization::Int8 => Values::Int8(quantized(row, self.out)),
-            Quantization::Int4 => Values::Int4(quantized(row, self.out)),
-        };
-        Self { values, ..self }
+        let matrix = QuantizedMatrix::new(quantization.bits(), row, [self.out, self.inner]);
+        Self {
+            values: Values::Quantized(matrix),
+            ..self
+        }
     }
 
     fn weight(&self) -> SkinnyWeight<'_> {
         match &self.values {
             Values::Tensor(tensor) => flex::weight(tensor).into(),
-            Values::Int8(groups) => SkinnyWeight::Int8(groups),
-            Values::Int4(groups) => SkinnyWeight::Int4(groups),
+            Values::Quantized(matrix) => matrix.into(),
         }
     }
 
     /// Appends row `index` in f32.
     pub fn push_row(&self, index: usize, to: &mut Vec<f32>) {
-        let (range, groups) = (
-            index * self.inner..(index + 1) * self.inner,
-            self.inner.div_ceil(GROUP_VALUES),
-        );
-        let of_groups = index * groups..(index + 1) * groups;
+        let range = index * self.inner..(index + 1) * self.inner;
         let from = to.len();
         to.resize(from + self.inner, 0.0);
         let to = &mut to[from..];
         match self.weight() {
             SkinnyWeight::F32(values) => to.copy_from_slice(&values[range]),
             SkinnyWeight::Bf16(values) => to.iter_mut().zip(&values[range]).for_each(|(to, x)| *to = x.to_f32()),
-            SkinnyWeight::Int8(groups) => dequantize(&groups[of_groups], to),
-            SkinnyWeight::Int4(groups) => dequantize(&groups[of_groups], to),
+            SkinnyWeight::Quantized(matrix) => matrix.copy_row(index, to),
         }
     }
 
     /// All of it as a view: in place, or from `room`, where quantized values are written.
     fn whole<'a>(&'a self, room: &'a mut Vec<f32>) -> MatrixView<'a> {
-        fn unpack<G: QuantizedGroup>(groups: &[G], inner: usize, to: &mut Vec<f32>, out: usize) {
-            to.resize(out * inner, 0.0);
-            let rows = to
-                .par_chunks_mut(inner)
-                .zip(groups.par_chunks(inner.div_ceil(GROUP_VALUES)));
-            rows.for_each(|(to, groups)| vectorized(|| dequantize(groups, to)));
-        }
         match &self.values {
             Values::Tensor(tensor) => {
                 return MatrixView::strided(flex::weight(tensor), [self.out, self.inner], [self.inner, 1]);
             }
-            Values::Int8(groups) => unpack(groups, self.inner, room, self.out),
-            Values::Int4(groups) => unpack(groups, self.inner, room, self.out),
+            Values::Quantized(matrix) => {
+                room.resize(self.out * self.inner, 0.0);
+                let rows = room.par_chunks_mut(self.inner).with_min_len(16).enumerate();
+                rows.for_each(|(row, to)| matrix.copy_row(row, to));
+            }
         }
         MatrixView::row_major(room, [self.out, self.inner])
     }
@@ -146,12 +133,10 @@ impl Matrix {
     pub fn times_first(&self, x: &[f32], out: usize) -> Vec<f32> {
         let n = x.len() / self.inner;
         let mut to = vec![0.0; n * out];
-        let groups = out * self.inner.div_ceil(GROUP_VALUES);
         let weight = match self.weight() {
             SkinnyWeight::F32(values) => SkinnyWeight::F32(&values[..out * self.inner]),
             SkinnyWeight::Bf16(values) => SkinnyWeight::Bf16(&values[..out * self.inner]),
-            SkinnyWeight::Int8(values) => SkinnyWeight::Int8(&values[..groups]),
-            SkinnyWeight::Int4(values) => SkinnyWeight::Int4(&values[..groups]),
+            matrix @ SkinnyWeight::Quantized(_) => matrix,
         };
         matmul_skinny(&mut to, x, weight, [n, out, self.inner]);
         to

@@ -197,6 +197,8 @@ pub struct Plan {
     pub(crate) gradients: Precision,
     /// Save only the inputs of both sublayers, and compute the rest again in the backward pass.
     pub(crate) recompute: bool,
+    /// See [`Compute::rounded_activations`].
+    pub(crate) rounded_activations: bool,
 }
 
 impl Plan {
@@ -206,6 +208,7 @@ impl Plan {
             precision,
             gradients,
             recompute,
+            rounded_activations,
         } = compute;
         Self {
             heads: spec.heads,
@@ -216,6 +219,7 @@ impl Plan {
             precision,
             gradients,
             recompute,
+            rounded_activations,
         }
     }
 

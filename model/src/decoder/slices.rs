@@ -43,6 +43,17 @@ impl Slices {
             }
         }
         let (add, weight) = (add || map.bias.is_some(), matrix(map.matrix, inner).transposed());
+        let mut rounded = Vec::new();
+        let rows = match self.plan.rounded_activations {
+            true => {
+                rounded.resize(n * inner, 0.0);
+                let of_rows = rounded.chunks_exact_mut(inner).enumerate();
+                of_rows.for_each(|(row, to)| rows.copy_from_row(row, 0, to));
+                wmtp_gemm::round_rows(&mut rounded, inner);
+                MatrixView::row_major(&rounded, [n, inner])
+            }
+            false => rows,
+        };
         matmul(to, stride, add, rows, weight, self.plan.precision);
     }
 

@@ -284,6 +284,7 @@ fn the_halves_of_a_layer_have_the_gradients_of_single_operations() {
                     precision,
                     gradients: precision,
                     recompute,
+                    ..Compute::default()
                 },
             )
         });
@@ -323,6 +324,7 @@ fn every_type(config: &LlamaConfig, rounding: f64) -> Vec<Gradient> {
         precision,
         gradients: precision,
         recompute,
+        ..Compute::default()
     };
     for (dtype, precision, bound) in [
         (DType::F64, Precision::F32, 1e-12),
@@ -408,6 +410,7 @@ fn a_layer_in_bf16_stays_within_its_rounding() {
         precision: Precision::Bf16,
         gradients: Precision::Bf16,
         recompute: false,
+        ..Compute::default()
     };
     for shape in [[1, 1], [1, 3], [2, 31], [1, 63], [1, 64], [1, 65], [3, 40]] {
         let exact = of_a_layer(DType::F64, Compute::default(), shape);
@@ -439,6 +442,7 @@ const AGAIN: Compute = Compute {
     precision: Precision::F32,
     gradients: Precision::F32,
     recompute: true,
+    rounded_activations: false,
 };
 
 #[test]

@@ -1,16 +1,14 @@
 //! The product on AVX-512: up to four rows with one weight row after another, or up to eight rows with two.
 //!
 //! A weight row is read from memory once, in steps of 32 values; a single stream is what the hardware prefetcher
-//! follows best. Quantized rows take longer to unpack than to read: there four at a time go through up to four rows,
-//! whose sums wait for each other less. From three rows on, where multiplications delay the hardware, and on Intel's
-//! processors always, weight rows are prefetched in software; from five rows on, two weight rows share each load of a
-//! row. An element's sum has one order in all of these. The sums of four weight rows are reduced across their vectors
-//! together. A bf16 value becomes f32 by 16 zero bits behind it, so of a vector of bf16 the odd values need a mask and
-//! the even ones a shift; the rows are rearranged once to match: of each 32 values the even ones first. A step is one
-//! group of quantized values, which are what [`crate::dequantize`] gives.
+//! follows best. From three rows on, where multiplications delay the hardware, and on Intel's processors always, weight
+//! rows are prefetched in software; from five rows on, two weight rows share each load of a row. An element's sum has
+//! one order in all of these. The sums of four weight rows are reduced across their vectors together. A bf16 value
+//! becomes f32 by 16 zero bits behind it, so of a vector of bf16 the odd values need a mask and the even ones a shift;
+//! the rows are rearranged once to match: of each 32 values the even ones first.
 
-use super::{Element, Line, Rows, SkinnyWeight, TILE};
-use crate::groups::{Int4Group, Int8Group, LEVELS};
+use super::{Line, Rows, TILE};
+use crate::FloatSlice;
 use half::bf16;
 use std::arch::x86_64::*;
 
@@ -31,17 +29,17 @@ const PREFETCH_DISTANCE: usize = 1 << 12;
 
 /// Each row padded with zeros to a multiple of 32 values; for a bf16 weight every 32 values are rearranged,
 /// the even ones first.
-pub fn rearrange<'a>(rows: &'a [f32], weight: SkinnyWeight<'_>, k: usize) -> Rows<'a> {
+pub fn rearrange<'a>(rows: &'a [f32], weight: FloatSlice<'_>, k: usize) -> Rows<'a> {
     let lines = k.next_multiple_of(STEP) / LANES;
     let mut to = vec![Line([0.0; LANES]); rows.len() / k * lines];
     for (to, row) in to.chunks_exact_mut(lines).zip(rows.chunks_exact(k)) {
         match weight {
-            SkinnyWeight::F32(_) | SkinnyWeight::Int8(_) | SkinnyWeight::Int4(_) => {
+            FloatSlice::F32(_) => {
                 for (to, values) in to.iter_mut().zip(row.chunks(LANES)) {
                     to.0[..values.len()].copy_from_slice(values);
                 }
             }
-            SkinnyWeight::Bf16(_) => {
+            FloatSlice::Bf16(_) => {
                 for (to, step) in to.chunks_exact_mut(STEP / LANES).zip(row.chunks(STEP)) {
                     for (l, value) in step.iter().enumerate() {
                         to[l % 2].0[l / 2] = *value;
@@ -53,14 +51,14 @@ pub fn rearrange<'a>(rows: &'a [f32], weight: SkinnyWeight<'_>, k: usize) -> Row
     Rows::Rearranged(to)
 }
 
-/// Calls a kernel with the number of rows as a constant, and with `$few` weight rows at a time for few of them.
+/// Calls a kernel with the number of rows as a constant, and two weight rows at a time for many of them.
 macro_rules! by_rows {
-    ($kernel:ident, $few:literal, $rows:expr, $($arguments:expr),*) => {
+    ($kernel:ident, $rows:expr, $($arguments:expr),*) => {
         match $rows {
-            1 => $kernel::<1, $few>($($arguments),*),
-            2 => $kernel::<2, $few>($($arguments),*),
-            3 => $kernel::<3, $few>($($arguments),*),
-            4 => $kernel::<4, $few>($($arguments),*),
+            1 => $kernel::<1, 1>($($arguments),*),
+            2 => $kernel::<2, 1>($($arguments),*),
+            3 => $kernel::<3, 1>($($arguments),*),
+            4 => $kernel::<4, 1>($($arguments),*),
             5 => $kernel::<5, 2>($($arguments),*),
             6 => $kernel::<6, 2>($($arguments),*),
             7 => $kernel::<7, 2>($($arguments),*),
@@ -71,13 +69,7 @@ macro_rules! by_rows {
 
 /// See [`super::Kernel`]; the rows as [`rearrange`] leaves them. Only for machines with AVX-512 F, BW and VL,
 /// which `super::matmul_skinny_many` has checked.
-pub fn multiply(
-    to: &mut [f32],
-    rows: &[f32],
-    weight: SkinnyWeight<'_>,
-    [first, count]: [usize; 2],
-    [r, k]: [usize; 2],
-) {
+pub fn multiply(to: &mut [f32], rows: &[f32], weight: FloatSlice<'_>, [first, count]: [usize; 2], [r, k]: [usize; 2]) {
     let padded = k.next_multiple_of(STEP);
     assert!(k > 0 && rows.len() == r * padded && to.len() == r * count);
     // As even as possible: nine rows are five and four, not eight and one.
@@ -87,12 +79,10 @@ pub fn multiply(
         for (i, rows) in rows.chunks(group * padded).enumerate() {
             let to = &mut to[i * group * count..];
             macro_rules! with {
-                ($kernel:ident, $few:literal, $values:expr) => {{
-                    let [row, _] = weight.row(k);
-                    let tile = &$values[(first + j) * row..(first + j + some) * row];
+                ($kernel:ident, $values:expr) => {{
+                    let tile = &$values[(first + j) * k..(first + j + some) * k];
                     by_rows!(
                         $kernel,
-                        $few,
                         rows.len() / padded,
                         to,
                         [j, count],
@@ -106,10 +96,8 @@ pub fn multiply(
             // SAFETY: the machine has been checked.
             unsafe {
                 match weight {
-                    SkinnyWeight::F32(values) => with!(multiply_f32, 1, values),
-                    SkinnyWeight::Bf16(values) => with!(multiply_bf16, 1, values),
-                    SkinnyWeight::Int8(groups) => with!(multiply_int8, 4, groups),
-                    SkinnyWeight::Int4(groups) => with!(multiply_int4, 4, groups),
+                    FloatSlice::F32(values) => with!(multiply_f32, values),
+                    FloatSlice::Bf16(values) => with!(multiply_bf16, values),
                 }
             }
         }
@@ -136,14 +124,13 @@ macro_rules! kernel {
             k: usize,
             prefetch: bool,
         ) {
-            let [row, _] = <$T as Element>::row(k);
-            let (padded, some) = (k.next_multiple_of(STEP), tile.len() / row);
-            assert!(rows.len() == R * padded && some <= TILE && tile.len() == some * row);
+            let (padded, some) = (k.next_multiple_of(STEP), tile.len() / k);
+            assert!(rows.len() == R * padded && some <= TILE && tile.len() == some * k);
             let prefetch = prefetch && (R >= LATE_ROWS || crate::processor::prefetches_early());
             let mut found = [[_mm512_setzero_ps(); TILE]; R];
             for first in (0..some).step_by(W) {
                 // Beyond the last weight row the last one again: its sums are not written.
-                let starts: [*const $T; W] = std::array::from_fn(|l| tile[(first + l).min(some - 1) * row..].as_ptr());
+                let starts: [*const $T; W] = std::array::from_fn(|l| tile[(first + l).min(some - 1) * k..].as_ptr());
                 let mut sums = [[_mm512_setzero_ps(); W]; R];
                 let mut at = 0;
                 while at < k {
@@ -153,10 +140,10 @@ macro_rules! kernel {
                     unsafe {
                         let mut values = [[_mm512_setzero_ps(); 2]; W];
                         for (values, start) in values.iter_mut().zip(starts) {
-                            let $weight = start.add(<$T as Element>::count(at));
+                            let $weight = start.add(at);
                             if prefetch {
                                 let ahead = $weight.cast::<u8>().wrapping_add(PREFETCH_DISTANCE);
-                                for i in 0..<$T as Element>::row(STEP)[1].div_ceil(64) {
+                                for i in 0..(STEP * size_of::<$T>()).div_ceil(64) {
                                     _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64 * i).cast());
                                 }
                             }
@@ -206,36 +193,6 @@ kernel!(
         let values = _mm512_maskz_loadu_epi16(mask, weight.cast());
         let odd = _mm512_and_si512(values, _mm512_set1_epi32(0xffff_0000_u32 as i32));
         [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(values)), _mm512_castsi512_ps(odd)]
-    }
-);
-
-/// Sixteen times a scale in bf16.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-#[inline]
-fn broadcast(scale: bf16) -> __m512 {
-    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_set1_epi16(scale.to_bits() as i16)))
-}
-
-kernel!(
-    /// R rows times weight rows of groups of 8 bits.
-    multiply_int8, Int8Group,
-    |weight, _mask| {
-        let group = &*weight;
-        let scale = broadcast(group.scale);
-        let sixteen = |at: usize| _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(group.values.as_ptr().add(at).cast())));
-        [_mm512_mul_ps(sixteen(0), scale), _mm512_mul_ps(sixteen(STEP / 2), scale)]
-    }
-);
-
-kernel!(
-    /// R rows times weight rows of groups of 4 bits.
-    multiply_int4, Int4Group,
-    |weight, _mask| {
-        let group = &*weight;
-        let levels = _mm512_mul_ps(_mm512_loadu_ps(LEVELS.as_ptr()), broadcast(group.scale));
-        let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(group.values.as_ptr().cast()));
-        // Of an index the lowest four bits count.
-        [_mm512_permutexvar_ps(bytes, levels), _mm512_permutexvar_ps(_mm512_srli_epi32::<4>(bytes), levels)]
     }
 );
 

@@ -3,8 +3,8 @@
 //! `to [R, N] = rows [R, K] * weight [N, K]^T`. Decoding with a KV cache consists of such products; R is the
 //! number of sequences. Each value of the weight is used in R multiplications only, so nothing is packed or
 //! copied: one thread reads each row of the weight once, front to back, and multiplies it with all R rows
-//! while it is in the L1 cache. bf16 values are widened to f32, which is exact, and values in groups
-//! ([`crate::Int8Group`], [`crate::Int4Group`]) are multiplied with their scale; rows, products and sums are f32.
+//! while it is in the L1 cache. bf16 values are widened to f32, which is exact; rows, products and sums are f32.
+//! Quantized weights have a form of their own ([`crate::quantized`]).
 //!
 //! Every element of the result is summed in an order that depends on K alone: it is the same for any number
 //! of threads and whatever other rows are in the batch. Machines without AVX-512 (and `WMTP_GEMM=avx2`)
@@ -16,9 +16,9 @@ mod portable;
 #[cfg(test)]
 mod tests;
 
-use crate::groups::{GROUP_VALUES, Int4Group, Int8Group};
+use crate::FloatSlice;
 use crate::isa::{Isa, isa};
-use crate::{FloatSlice, QuantizedGroup};
+use crate::quantized::{self, QuantizedMatrix, QuantizedRows};
 use half::bf16;
 use rayon::prelude::*;
 
@@ -28,23 +28,25 @@ pub const SKINNY_MAX_ROWS: usize = 32;
 /// Rows of the weight that are multiplied at a time.
 const TILE: usize = 4;
 
+/// Tasks have a multiple of this many rows of the weight: whole tiles, and whole panels of quantized weights.
+const TASK_ROWS: usize = 16;
+
 /// Bytes of the weight that a task reads: large against the cost of a task, small against a matrix.
 const TASK_BYTES: usize = 1 << 16;
 
 /// Multiplies all rows with rows `first..first + count` of the weight; result `[R, count]`.
-type Kernel = fn(&mut [f32], &[f32], SkinnyWeight<'_>, [usize; 2], [usize; 2]);
+type Kernel = fn(&mut [f32], &[f32], FloatSlice<'_>, [usize; 2], [usize; 2]);
 
-/// A weight `[N, K]`, row-major without gaps.
+/// A weight `[N, K]`; of floats row-major without gaps.
 #[derive(Debug, Clone, Copy)]
 pub enum SkinnyWeight<'a> {
     /// 4 bytes a value.
     F32(&'a [f32]),
     /// 2 bytes a value.
     Bf16(&'a [bf16]),
-    /// Groups of 32 values, each row in whole ones.
-    Int8(&'a [Int8Group]),
-    /// The same.
-    Int4(&'a [Int4Group]),
+    /// 8 or 4 bits a value, and a scale for every 32 of a row. It may have more than N rows, of which the first N are
+    /// multiplied.
+    Quantized(&'a QuantizedMatrix),
 }
 
 impl<'a> From<FloatSlice<'a>> for SkinnyWeight<'a> {
@@ -56,54 +58,47 @@ impl<'a> From<FloatSlice<'a>> for SkinnyWeight<'a> {
     }
 }
 
-impl SkinnyWeight<'_> {
-    /// Values, or groups of them.
-    fn len(&self) -> usize {
+impl std::fmt::Display for SkinnyWeight<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::F32(values) => values.len(),
-            Self::Bf16(values) => values.len(),
-            Self::Int8(groups) => groups.len(),
-            Self::Int4(groups) => groups.len(),
-        }
-    }
-
-    /// What a row of `k` values takes: elements of the slice, and bytes.
-    fn row(&self, k: usize) -> [usize; 2] {
-        match self {
-            Self::F32(_) => f32::row(k),
-            Self::Bf16(_) => bf16::row(k),
-            Self::Int8(_) => Int8Group::row(k),
-            Self::Int4(_) => Int4Group::row(k),
+            Self::F32(values) => write!(f, "a weight of {} f32 values", values.len()),
+            Self::Bf16(values) => write!(f, "a weight of {} bf16 values", values.len()),
+            Self::Quantized(matrix) => write!(f, "a quantized weight {:?}", matrix.shape()),
         }
     }
 }
 
-/// What rows of weights consist of.
-trait Element: Sized {
-    /// Elements for `k` values.
-    fn count(k: usize) -> usize;
-
-    /// Elements and bytes.
-    fn row(k: usize) -> [usize; 2] {
-        [Self::count(k), Self::count(k) * size_of::<Self>()]
+impl<'a> From<&'a QuantizedMatrix> for SkinnyWeight<'a> {
+    fn from(matrix: &'a QuantizedMatrix) -> Self {
+        Self::Quantized(matrix)
     }
 }
 
-impl Element for f32 {
-    fn count(k: usize) -> usize {
-        k
+impl<'a> SkinnyWeight<'a> {
+    /// Whether it is `[n, k]`.
+    fn is(&self, [n, k]: [usize; 2]) -> bool {
+        match self {
+            Self::F32(values) => values.len() == n * k,
+            Self::Bf16(values) => values.len() == n * k,
+            Self::Quantized(matrix) => n <= matrix.shape()[0] && matrix.shape()[1] == k,
+        }
     }
-}
 
-impl Element for bf16 {
-    fn count(k: usize) -> usize {
-        k
+    /// Bytes of a row of `k` values.
+    fn row_bytes(&self, k: usize) -> usize {
+        match self {
+            Self::F32(_) => k * size_of::<f32>(),
+            Self::Bf16(_) => k * size_of::<bf16>(),
+            Self::Quantized(matrix) => matrix.row_bytes(),
+        }
     }
-}
 
-impl<G: QuantizedGroup> Element for G {
-    fn count(k: usize) -> usize {
-        k.div_ceil(GROUP_VALUES)
+    fn floats(&self) -> Option<FloatSlice<'a>> {
+        match self {
+            Self::F32(values) => Some(FloatSlice::F32(values)),
+            Self::Bf16(values) => Some(FloatSlice::Bf16(values)),
+            Self::Quantized(_) => None,
+        }
     }
 }
 
@@ -128,8 +123,8 @@ pub struct SkinnyOutput<'a> {
     pub n: usize,
 }
 
-/// [`matmul_skinny`] of the same rows `[R, K]` with several weights of one type: the work is divided among
-/// the threads once instead of several times.
+/// [`matmul_skinny`] of the same rows `[R, K]` with several weights of one type (8 and 4 bits are one): the work is
+/// divided among the threads once instead of several times.
 ///
 /// # Panics
 /// If a slice's length does not fit its shape, or weights have different types.
@@ -142,7 +137,7 @@ pub fn matmul_skinny_many(outputs: &mut [SkinnyOutput<'_>], rows: &[f32], [r, k]
 }
 
 /// Rearranges the rows for a kernel: `(rows, weight, K)`.
-type Rearrange = for<'a> fn(&'a [f32], SkinnyWeight<'_>, usize) -> Rows<'a>;
+type Rearrange = for<'a> fn(&'a [f32], FloatSlice<'_>, usize) -> Rows<'a>;
 
 /// Rows as a kernel reads them.
 enum Rows<'a> {
@@ -170,10 +165,9 @@ impl std::ops::Deref for Rows<'_> {
 fn multiply(outputs: &mut [SkinnyOutput<'_>], rows: &[f32], [r, k]: [usize; 2], rearrange: Rearrange, kernel: Kernel) {
     for SkinnyOutput { to, weight, n } in outputs.iter() {
         assert!(
-            rows.len() == r * k && weight.len() == n * weight.row(k)[0] && to.len() == r * n,
-            "[{r}, {k}] times the transpose of [{n}, {k}] with {}, {} and {} elements",
+            rows.len() == r * k && weight.is([*n, k]) && to.len() == r * n,
+            "[{r}, {k}] times the transpose of [{n}, {k}] with {} and {} elements and {weight}",
             rows.len(),
-            weight.len(),
             to.len()
         );
     }
@@ -192,9 +186,36 @@ fn multiply(outputs: &mut [SkinnyOutput<'_>], rows: &[f32], [r, k]: [usize; 2], 
         outputs.iter_mut().for_each(|output| output.to.fill(0.0));
         return;
     }
-    let rows = rearrange(rows, first, k);
-    let [_, bytes] = first.row(k);
-    let share = (TASK_BYTES / bytes).next_multiple_of(TILE).max(TILE);
+    if let Some(first) = first.floats() {
+        let rows = rearrange(rows, first, k);
+        divide(outputs, [r, k], |part, weight, range| {
+            if let Some(weight) = weight.floats() {
+                kernel(part, &rows, weight, range, [r, k]);
+            }
+        });
+    } else {
+        let rows = QuantizedRows::new(rows, k);
+        divide(outputs, [r, k], |part, weight, range| {
+            if let SkinnyWeight::Quantized(weight) = weight {
+                quantized::multiply(part, &rows, weight, range);
+            }
+        });
+    }
+}
+
+/// Divides the rows of the weights among the threads. `kernel` computes the product `[R, count]` with rows
+/// `first..first + count` of a weight.
+fn divide(
+    outputs: &mut [SkinnyOutput<'_>],
+    [r, k]: [usize; 2],
+    kernel: impl Fn(&mut [f32], SkinnyWeight<'_>, [usize; 2]) + Sync,
+) {
+    let bytes = outputs
+        .iter()
+        .map(|output| output.weight.row_bytes(k))
+        .max()
+        .unwrap_or(1);
+    let share = (TASK_BYTES / bytes.max(1)).next_multiple_of(TASK_ROWS).max(TASK_ROWS);
     let mut tasks = Vec::new();
     for SkinnyOutput { to, weight, n } in outputs {
         let columns = Columns {
@@ -208,7 +229,7 @@ fn multiply(outputs: &mut [SkinnyOutput<'_>], rows: &[f32], [r, k]: [usize; 2], 
         || vec![0.0; r * share],
         |part, (columns, weight, [first, count])| {
             let part = &mut part[..r * count];
-            kernel(part, &rows, weight, [first, count], [r, k]);
+            kernel(part, weight, [first, count]);
             // SAFETY: tasks have columns of their own, and each `to` is borrowed exclusively.
             unsafe { columns.write(first, part) };
         },

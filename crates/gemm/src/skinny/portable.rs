@@ -1,46 +1,29 @@
 //! The product for every machine, compiled for its widest SIMD vectors.
 
-use super::{Rows, SkinnyWeight};
-use crate::dequantize;
-use crate::groups::GROUP_VALUES;
+use super::Rows;
+use crate::FloatSlice;
 use crate::simd::{to_f32, vectorized};
 
 /// Partial sums of a dot product: the lanes of a vector.
 const LANES: usize = 16;
 
 /// The rows as they are.
-pub fn rearrange<'a>(rows: &'a [f32], _: SkinnyWeight<'_>, _: usize) -> Rows<'a> {
+pub fn rearrange<'a>(rows: &'a [f32], _: FloatSlice<'_>, _: usize) -> Rows<'a> {
     Rows::AsTheyAre(rows)
 }
 
 /// See [`super::Kernel`].
-pub fn multiply(
-    to: &mut [f32],
-    rows: &[f32],
-    weight: SkinnyWeight<'_>,
-    [first, count]: [usize; 2],
-    [_, k]: [usize; 2],
-) {
+pub fn multiply(to: &mut [f32], rows: &[f32], weight: FloatSlice<'_>, [first, count]: [usize; 2], [_, k]: [usize; 2]) {
     let mut widened = vec![0.0; k];
     vectorized(|| {
         for j in 0..count {
             let range = (first + j) * k..(first + j + 1) * k;
-            let groups = k.div_ceil(GROUP_VALUES);
-            let of_groups = (first + j) * groups..(first + j + 1) * groups;
             let weight_row = match weight {
-                SkinnyWeight::F32(values) => &values[range],
-                SkinnyWeight::Bf16(values) => {
+                FloatSlice::F32(values) => &values[range],
+                FloatSlice::Bf16(values) => {
                     for (to, value) in widened.iter_mut().zip(&values[range]) {
                         *to = to_f32(*value);
                     }
-                    &widened[..]
-                }
-                SkinnyWeight::Int8(groups) => {
-                    dequantize(&groups[of_groups], &mut widened);
-                    &widened[..]
-                }
-                SkinnyWeight::Int4(groups) => {
-                    dequantize(&groups[of_groups], &mut widened);
                     &widened[..]
                 }
             };
