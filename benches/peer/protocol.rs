@@ -7,7 +7,8 @@ use std::io::BufRead;
 /// The reply to `peak` is the peak resident memory, `runtime` (resident before anything was
 /// loaded), and what `peak` adds.
 pub fn serve(mut step: impl FnMut() -> Value, runtime: u64, peak: impl Fn() -> Value) {
-    println!("{}", serde_json::json!({"ready": true}));
+    let sets = wmtp_kernels::Isa::chosen().map_or_else(str::to_owned, |isa| isa.title().to_owned());
+    println!("{}", serde_json::json!({"ready": true, "instruction_sets": sets}));
     for line in std::io::stdin().lock().lines() {
         match line.expect("a request").trim() {
             "step" => println!("{}", step()),

@@ -25,6 +25,7 @@ class Peer:
     def __init__(self, name, precision, ours, command):
         self.name, self.precision, self.ours, self.command = name, precision, ours, [str(part) for part in command]
         self.process, self.errors = None, None
+        self.about = {}  # what it says when it is ready
         self.warm_up, self.steps, self.memory = None, [], {}
 
     def start(self, threads, timeout):
@@ -39,7 +40,8 @@ class Peer:
                 env=environment)
         except OSError as error:
             raise PeerError(f"{self.name} does not start: {error}") from error
-        if self.read().get("ready") is not True:
+        self.about = self.read()
+        if self.about.get("ready") is not True:
             raise PeerError(f"{self.name} did not begin with {{\"ready\": true}}")
 
     def ask(self, request):

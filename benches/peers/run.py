@@ -14,7 +14,9 @@ alive together and step one at a time; f32 is one group, bf16 and bf16-master ar
 """
 import argparse
 import json
+import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -200,6 +202,20 @@ def versions(python):
     return {"torch": lines[0], "torch_cpu": lines[1] if len(lines) > 1 else "", "cpu": model}
 
 
+def torch_sets(python, threads):
+    """The instructions of PyTorch's products in f32 and in bf16, as MKL and oneDNN name them."""
+    code = "; ".join(["import torch"] + [
+        f"torch.randn(512, 576, dtype={dtype}) @ torch.randn(576, 1536, dtype={dtype})"
+        for dtype in ("torch.float32", "torch.bfloat16")])
+    environment = os.environ | {"ONEDNN_VERBOSE": "1", "MKL_VERBOSE": "1", "OMP_NUM_THREADS": str(threads)}
+    lines = subprocess.run([python, "-c", code], capture_output=True, text=True, env=environment).stdout.split("\n")
+    mkl = [re.search(r"for Intel\(R\) 64 architecture (.*?)(, Lnx|$)", line) for line in lines
+           if line.startswith("MKL_VERBOSE oneMKL")]
+    onednn = [line.split(",")[5] for line in lines if ",primitive,exec,cpu,matmul," in line]
+    isa = [line.split("isa:")[1] for line in lines if line.startswith("onednn_verbose") and "isa:" in line]
+    return {"mkl": next((found[1] for found in mkl if found), ""), "onednn": " ".join(isa + onednn)}
+
+
 def main():
     args = arguments()
     try:
@@ -212,7 +228,7 @@ def main():
                 reference = measure(group, args, reference)
         if args.mbpp:
             same_tokens(found)
-        about = versions(python)
+        about = versions(python) | {"torch_sets": torch_sets(python, args.threads)}
     except (PeerError, OSError) as error:
         sys.exit(f"bench-peers: {error}")
     except KeyboardInterrupt:
@@ -223,6 +239,9 @@ def main():
         f"training step, {args.rows} x {args.length} tokens, {args.heads_count} heads")
     print(f"{work}; {args.threads} threads; medians of {args.repetitions} alternating repetitions; "
           f"torch {about['torch']}, {about['cpu']}\n")
+    sets = {peer.about.get("instruction_sets") for peer in found if peer.ours} - {None}
+    print(f"instruction sets: wmtp {', '.join(sorted(sets)) or 'not run'}; torch: MKL {about['torch_sets']['mkl']}; "
+          f"oneDNN {about['torch_sets']['onednn']}\n")
     print(mbpp_markdown(found) if args.mbpp else markdown(found, tokens))
     if args.json:
         fields = {name: value for name, value in vars(args).items() if name != "json"}

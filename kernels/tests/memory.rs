@@ -3,10 +3,11 @@
 //! the allocator counts everything in the process.
 #![cfg(feature = "flex")]
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use wmtp_kernels::weighted_linear_cross_entropy;
+use std::sync::{Mutex, PoisonError};
+use wmtp_kernels::{Accuracy, Precision, weighted_linear_cross_entropy_in};
 
 /// The system's allocator, counting the bytes that are alive and the most that ever were.
 struct Counting;
@@ -59,8 +60,26 @@ const D: usize = 576;
 const V: usize = 49_152;
 const F32: usize = size_of::<f32>();
 
+/// f32, `bf16` and `pure-bf16`: the accuracy, and the unembedding's type.
+const MODES: [(Accuracy, DType); 3] = [
+    (accuracy(Precision::F32), DType::F32),
+    (accuracy(Precision::Bf16), DType::F32),
+    (accuracy(Precision::Bf16), DType::BF16),
+];
+
+const fn accuracy(precision: Precision) -> Accuracy {
+    Accuracy {
+        factors: precision,
+        gradient: precision,
+        filter: 0.0,
+    }
+}
+
+/// The allocator counts everything in the process, so one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// Peak bytes of a forward and a backward pass, less the inputs and the results dX, dW, ce.
-fn extra_bytes(rows: usize) -> usize {
+fn extra_bytes(rows: usize, (accuracy, dtype): (Accuracy, DType)) -> usize {
     let device = Device::flex().autodiff();
     let wave = |count: usize, scale: f32| -> Vec<f32> {
         (0..count)
@@ -70,14 +89,14 @@ fn extra_bytes(rows: usize) -> usize {
     let hidden = TensorData::new(wave(rows * D, 1.0), [rows, D]);
     let hidden = Tensor::<2>::from_data(hidden, &device).require_grad();
     let unembedding = TensorData::new(wave(V * D, 0.1), [V, D]);
-    let unembedding = Tensor::<2>::from_data(unembedding, &device).require_grad();
+    let unembedding = Tensor::<2>::from_data(unembedding.convert_dtype(dtype), (&device, dtype)).require_grad();
     let targets: Vec<i64> = (0..rows).map(|row| (row * 31 % V) as i64).collect();
     let targets = Tensor::from_data(TensorData::new(targets, [rows]), &device);
     let weights = Tensor::from_data(TensorData::new(vec![0.5f32; rows], [rows]), &device);
 
     let before = ALIVE.load(Relaxed);
     PEAK.store(before, Relaxed);
-    let found = weighted_linear_cross_entropy(hidden.clone(), unembedding.clone(), targets, weights);
+    let found = weighted_linear_cross_entropy_in(accuracy, hidden.clone(), unembedding.clone(), targets, weights);
     // A factor other than one, so that the backward pass has something to multiply.
     let loss = found.loss / rows as f32;
     let gradients = loss.clone().backward();
@@ -88,16 +107,21 @@ fn extra_bytes(rows: usize) -> usize {
     for (tensor, shape) in [(&hidden, [rows, D]), (&unembedding, [V, D])] {
         assert_eq!(tensor.grad(&gradients).map(|gradient| gradient.dims()), Some(shape));
     }
-    peak - before - (rows * D + V * D + rows) * F32
+    let of_result = unembedding
+        .grad(&gradients)
+        .map_or(0, |gradient| gradient.dtype().size());
+    peak - before - (rows * D + rows) * F32 - V * D * of_result
 }
 
 #[test]
 fn extra_memory_does_not_grow_with_the_heads_and_is_a_twentieth_of_the_logits() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let naive = 4 * POSITIONS * V * F32;
     // Once per thread and process, `gemm` and rayon set up their scratch space (some 2 MiB here);
     // whichever call came first would be charged with it.
-    extra_bytes(POSITIONS / 16);
-    let (one, four) = (extra_bytes(POSITIONS), extra_bytes(4 * POSITIONS));
+    let f32 = MODES[0];
+    extra_bytes(POSITIONS / 16, f32);
+    let (one, four) = (extra_bytes(POSITIONS, f32), extra_bytes(4 * POSITIONS, f32));
     let mib = |bytes: usize| bytes as f64 / (1 << 20) as f64;
     println!("extra memory, 1 head:  {:8.2} MiB", mib(one));
     println!("extra memory, 4 heads: {:8.2} MiB", mib(four));
@@ -111,4 +135,18 @@ fn extra_memory_does_not_grow_with_the_heads_and_is_a_twentieth_of_the_logits() 
         "{one} bytes for 1 head, {four} for 4"
     );
     assert!(naive >= 20 * four, "{four} bytes are more than a twentieth of {naive}");
+}
+
+/// A step of 2 x 256 tokens with four heads, in every precision of training.
+#[test]
+fn extra_memory_is_under_64_mb_in_every_precision() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    extra_bytes(POSITIONS / 16, MODES[0]);
+    // Each thread packs some of the unembedding.
+    let two = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    for (mode, name) in MODES.into_iter().zip(["f32", "bf16", "pure-bf16"]) {
+        let extra = two.install(|| extra_bytes(POSITIONS, mode)) as f64 / 1e6;
+        println!("extra memory, {name}: {extra:.1} MB");
+        assert!(extra < 64.0, "{name}: {extra} MB");
+    }
 }

@@ -48,7 +48,7 @@ pub use predictions::{Prediction, Predictions};
 pub use request::{EvalRequest, parse_task_names, parse_tasks};
 pub use run::{
     BaseScores, EvalReport, Finished, Progress, ResultCounts, SampleLine, Shares, Source, TemperatureReport,
-    plain_name, run, sample_seed,
+    TimeShares, plain_name, run, sample_seed,
 };
 pub use stop::StopRule;
 pub use tokens::same_output;

@@ -21,12 +21,19 @@ pub fn to_f32(value: bf16) -> f32 {
     f32::from_bits(u32::from(value.to_bits()) << 16)
 }
 
+/// Bits of which the high half is `value` rounded to the nearest bf16, ties to even. Infinities and the NaN that
+/// arithmetic produces stay what they are.
+#[inline(always)]
+pub fn rounded_bits(value: f32) -> u32 {
+    let bits = value.to_bits();
+    bits.wrapping_add(0x7fff + ((bits >> 16) & 1))
+}
+
 /// `value` rounded to the nearest bf16, ties to even. Infinities and the NaN that arithmetic produces stay
 /// what they are; other NaNs need [`to_bf16`].
 #[inline(always)]
 pub fn to_bf16_fast(value: f32) -> bf16 {
-    let bits = value.to_bits();
-    bf16::from_bits((bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16) as u16)
+    bf16::from_bits((rounded_bits(value) >> 16) as u16)
 }
 
 /// `value` rounded to the nearest bf16, ties to even; a NaN stays one.

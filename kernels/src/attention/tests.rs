@@ -54,7 +54,7 @@ fn attention_and_its_gradient() {
     let cases: [(Heads, usize, Vec<Range<usize>>); 6] = [
         (heads(1, 1, 2), 1, vec![0..1]),
         (heads(2, 1, 4), 5, vec![0..2, 2..5]),
-        (heads(4, 2, 2), 9, vec![0..1, 1..6, 7..9]),
+        (heads(4, 2, 2), 9, vec![0..1, 1..6, 6..6, 7..9]),
         (heads(3, 3, 3), 7, vec![0..7]),
         // More than one block of queries.
         (heads(2, 1, 2), 70, vec![0..67, 67..70]),

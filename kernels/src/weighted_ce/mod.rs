@@ -23,7 +23,9 @@
 //!
 //! On flex, f32 stores no logits but their exponentials, relative to the maximum of their part of the row,
 //! computed while the logits are in the cache; with products in bf16 ([`Accuracy::factors`]) the exponentials
-//! are stored in bf16, and 512 rows take as much memory as 256. With [`Accuracy::filter`] the elements of a
+//! are stored in bf16, and 512 rows take as much memory as 256 (fewer rows where dW is bf16 too, whose sums take
+//! memory). On a processor with tiles, bf16 stores nothing of `[V, N]` and computes the logits twice, of up to 5,120
+//! rows at once. With [`Accuracy::filter`] the elements of a
 //! chunk's gradient that are too small to matter individually enter dX and dW as a matrix of rank one, their
 //! row sums times their column sums, if that changes the chunk's gradient of the logits by at most this share
 //! (Frobenius norm). Otherwise, as with flat distributions, all elements of the chunk are computed. On
@@ -42,7 +44,8 @@
 //! | CubeCL (wgpu, cuda) | the same chunks: burn's products and two kernels on the logits, stored in the hidden states' type |
 //! | ndarray, libtorch; f64 on all | the same chunks in the backend's own operations, logits cast to f32 (f64 stays f64) |
 //!
-//! Log-sum-exp and all sums are computed in f32 or better; dW is accumulated in f32 (f64 for f64). On flex no
+//! Log-sum-exp and all sums are computed in f32 or better; dW is accumulated in f32 (f64 for f64; where its result is
+//! bf16, chunks of rows are added in 24 bits). On flex no
 //! result in f32 or bf16 depends on the number of threads or on their timing. `loss` and `ce` are f32, or f64
 //! when the hidden states are.
 //!
@@ -80,7 +83,7 @@ use burn::tensor::{DType, Int, Tensor, activation::log_softmax};
 pub struct Accuracy {
     /// The factors of the products.
     pub factors: Precision,
-    /// The type of the unembedding's gradient, after it has been summed in f32.
+    /// The type of the unembedding's gradient, after it has been summed in more bits.
     pub gradient: Precision,
     /// Relative error that the gradient may have because small probabilities are summed instead of multiplied
     /// individually (see the [module](self)); 0 computes them all, as does f64.

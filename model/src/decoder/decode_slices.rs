@@ -28,7 +28,8 @@ use wmtp_kernels::{rms_norm, swiglu};
 const QUERIES: usize = 64;
 
 /// Which products: prompts have many rows, and then every weight is packed; a step has few. The two sum
-/// in different orders, so which one a token takes does not depend on the number of rows.
+/// in different orders, so which one a token takes does not depend on the number of rows. Quantized weights take
+/// those of few rows for both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Products {
     /// For prompts.
@@ -106,19 +107,15 @@ impl Matrix {
         }
     }
 
-    /// All of it as a view: in place, or from `room`, where quantized values are written.
-    fn whole<'a>(&'a self, room: &'a mut Vec<f32>) -> MatrixView<'a> {
+    /// All of it as a view; none if it is quantized.
+    fn view(&self) -> Option<MatrixView<'_>> {
         match &self.values {
             Values::Tensor(tensor) => {
-                return MatrixView::strided(flex::weight(tensor), [self.out, self.inner], [self.inner, 1]);
+                let values = flex::weight(tensor);
+                Some(MatrixView::strided(values, [self.out, self.inner], [self.inner, 1]))
             }
-            Values::Quantized(matrix) => {
-                room.resize(self.out * self.inner, 0.0);
-                let rows = room.par_chunks_mut(self.inner).with_min_len(16).enumerate();
-                rows.for_each(|(row, to)| matrix.copy_row(row, to));
-            }
+            Values::Quantized(_) => None,
         }
-        MatrixView::row_major(room, [self.out, self.inner])
     }
 
     /// `x` `[N, in]` times the transpose, plus the bias, `[N, out]`, for a step.
@@ -150,10 +147,11 @@ fn times<const M: usize>(matrices: [&Matrix; M], x: &[f32], products: Products) 
     let of_one_type = matrices
         .iter()
         .all(|matrix| std::mem::discriminant(&matrix.weight()) == of_first);
-    let mut room = Vec::new();
     let inner = matrices[0].inner;
     let n = x.len() / inner;
-    if products == Products::Few && of_one_type {
+    // Quantized ones have one kind of product.
+    let few = products == Products::Few || matrices.iter().all(|matrix| matrix.view().is_none());
+    if few && of_one_type {
         let outputs = matrices.iter().zip(&mut all).map(|(matrix, to)| SkinnyOutput {
             to,
             weight: matrix.weight(),
@@ -162,16 +160,13 @@ fn times<const M: usize>(matrices: [&Matrix; M], x: &[f32], products: Products) 
         matmul_skinny_many(&mut outputs.collect::<Vec<_>>(), x, [n, inner]);
     }
     for (matrix, to) in matrices.iter().zip(&mut all) {
-        if products == Products::Few && of_one_type {
-            // Computed above, with the others.
-        } else if products == Products::Few {
-            matmul_skinny(to, x, matrix.weight(), [n, matrix.out, inner]);
-        } else {
-            let (left, right) = (
-                MatrixView::row_major(x, [n, inner]),
-                matrix.whole(&mut room).transposed(),
-            );
-            matmul(to, matrix.out, false, left, right, Precision::F32);
+        match matrix.view() {
+            _ if few && of_one_type => {} // Computed above, with the others.
+            Some(view) if !few => {
+                let left = MatrixView::row_major(x, [n, inner]);
+                matmul(to, matrix.out, false, left, view.transposed(), Precision::F32);
+            }
+            _ => matmul_skinny(to, x, matrix.weight(), [n, matrix.out, inner]),
         }
         if let Some(bias) = &matrix.bias {
             let rows = to.chunks_exact_mut(matrix.out);

@@ -178,12 +178,19 @@ pub(super) fn report(finished: &Finished, from: &str) -> String {
     if finished.cached_verdicts > 0 {
         let _ = write!(text, ", {} verdicts from the cache", finished.cached_verdicts);
     }
-    let _ = write!(
-        text,
-        "; sandbox level `{}`, Python {}\nsamples and report: {}",
-        r.sandbox,
-        r.python,
-        finished.run_dir.display()
-    );
+    let _ = write!(text, "; sandbox level `{}`, Python {}\n", r.sandbox, r.python);
+    if r.temperature.is_some() {
+        let of = finished.shares;
+        let percent = |share: f64| format!("{:.0}%", 100.0 * share);
+        let _ = write!(
+            text,
+            "time     model {}, waiting for judges {}, each judge busy {}, idle {}\n",
+            percent(of.model),
+            percent(of.waiting),
+            percent(of.judges),
+            percent(of.idle)
+        );
+    }
+    let _ = write!(text, "samples and report: {}", finished.run_dir.display());
     text
 }

@@ -8,6 +8,7 @@ use super::{
     jobs::Job,
     part::{Part, SampleLine},
     report::Counts,
+    times::{TimeShares, Times},
 };
 use crate::{
     Answer, Benchmark, EvalError, EvalRequest, GenerationRequest, Generator, Judge, Verdict,
@@ -17,7 +18,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread,
 };
@@ -100,7 +101,7 @@ struct Arrived {
     tokens: usize,
 }
 
-/// Judges every job that the sink does not have yet.
+/// Judges every job that the sink does not have yet; where the time went.
 pub(super) fn judge_all(
     benchmark: &dyn Benchmark,
     request: &EvalRequest,
@@ -108,13 +109,13 @@ pub(super) fn judge_all(
     source: &mut Source<'_>,
     judge: &Judge<'_>,
     sink: &mut Sink<'_>,
-) -> Result<(), EvalError> {
+) -> Result<TimeShares, EvalError> {
     let mut pending: Vec<usize> = (0..jobs.len()).filter(|&index| !sink.part.has(index)).collect();
     if let Source::Generator(generator) = source {
         fail_too_long(benchmark, request, jobs, &**generator, &mut pending, sink)?;
     }
     if pending.is_empty() {
-        return Ok(());
+        return Ok(TimeShares::default());
     }
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let judges = request.judges.unwrap_or(cores).clamp(1, pending.len());
@@ -124,7 +125,7 @@ pub(super) fn judge_all(
         .map(|job| job.task)
         .collect();
     benchmark.prepare(&tasks.into_iter().collect::<Vec<_>>(), judge, judges)?;
-    let sink = Mutex::new(sink);
+    let (sink, times) = (Mutex::new(sink), Times::new());
     let (sender, receiver) = sync_channel(judges * WAITING);
     let receiver = Mutex::new(receiver);
     let work = Work {
@@ -133,6 +134,7 @@ pub(super) fn judge_all(
         jobs,
         judge,
         sink: &sink,
+        times: &times,
     };
     let fed = thread::scope(|scope| {
         for _ in 0..judges {
@@ -165,7 +167,7 @@ pub(super) fn judge_all(
     // The judges' failure is the cause, that of feeding them its consequence.
     match lock(&sink).failure.take() {
         Some(failure) => Err(failure),
-        None => fed,
+        None => fed.map(|()| times.shares(judges)),
     }
 }
 
@@ -217,6 +219,7 @@ struct Work<'a, 's> {
     jobs: &'a [Job],
     judge: &'a Judge<'a>,
     sink: &'a Mutex<&'a mut Sink<'s>>,
+    times: &'a Times,
 }
 
 impl Work<'_, '_> {
@@ -237,7 +240,7 @@ impl Work<'_, '_> {
         }
         let stop = self.benchmark.stop();
         let mut missing: Vec<bool> = vec![true; requests.len()];
-        generator.generate(&requests, &stop, &mut |place, completion| {
+        let mut handed = |place: usize, completion: crate::Completion| {
             match missing.get_mut(place) {
                 Some(missing) if *missing => *missing = false,
                 _ => {
@@ -262,7 +265,9 @@ impl Work<'_, '_> {
                     tokens: completion.tokens,
                 },
             )
-        })?;
+        };
+        self.times
+            .drawing(|| generator.generate(&requests, &stop, &mut handed))?;
         match missing.iter().filter(|missing| **missing).count() {
             0 => Ok(()),
             lost => Err(EvalError::Generate(format!(
@@ -279,7 +284,13 @@ impl Work<'_, '_> {
         if lock(self.sink).failure.is_some() {
             return Err(over());
         }
-        sender.send(arrived).map_err(|_| over())
+        let sent = match sender.try_send(arrived) {
+            // Given, not drawn.
+            Err(TrySendError::Full(arrived)) if self.request.temperatures.is_empty() => sender.send(arrived).is_ok(),
+            Err(TrySendError::Full(arrived)) => self.times.waiting(|| sender.send(arrived).is_ok()),
+            sent => sent.is_ok(),
+        };
+        if sent { Ok(()) } else { Err(over()) }
     }
 
     /// A judge: takes answers until no more come. After a failure it still takes them, so that the sender is
@@ -291,7 +302,7 @@ impl Work<'_, '_> {
             if lock(self.sink).failure.is_some() {
                 continue;
             }
-            let done = self.judged(arrived);
+            let done = self.times.judging(|| self.judged(arrived));
             if let Err(failure) = done {
                 lock(self.sink).failure.get_or_insert(failure);
             }
@@ -340,6 +351,6 @@ impl Work<'_, '_> {
 }
 
 /// The lock of a judge that panicked is taken over: its thread's scope tells of the panic.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -20,6 +20,7 @@ mod judging;
 mod part;
 mod record;
 mod report;
+mod times;
 
 use super::{Benchmark, EvalError, EvalRequest, Generator, Judge, Predictions, VerdictCache, sandbox::Runner};
 use judging::{Sink, judge_all};
@@ -34,6 +35,7 @@ use wmtp_run::file;
 pub use jobs::sample_seed;
 pub use part::SampleLine;
 pub use report::{BaseScores, EvalReport, ResultCounts, Shares, TemperatureReport, plain_name};
+pub use times::TimeShares;
 
 /// Where answers come from.
 pub enum Source<'a> {
@@ -71,6 +73,8 @@ pub struct Finished {
     pub tokens_here: usize,
     /// Verdicts found in the cache.
     pub cached_verdicts: usize,
+    /// Where this process's time went.
+    pub shares: TimeShares,
     /// Where the files are.
     pub run_dir: PathBuf,
 }
@@ -96,6 +100,12 @@ impl Finished {
             "tokens_per_second": self.tokens_here as f64 / self.seconds.max(1e-9),
             "resumed": self.resumed,
             "cached_verdicts": self.cached_verdicts,
+            "time_shares": {
+                "model": self.shares.model,
+                "waiting": self.shares.waiting,
+                "judges": self.shares.judges,
+                "idle": self.shares.idle,
+            },
         })
     }
 }
@@ -124,7 +134,7 @@ pub fn run(
     let cache = request.verdict_cache.as_deref().map(VerdictCache::new);
     let judge = Judge::new(runner, &request.limits).with_cache(cache.as_ref());
     let mut sink = Sink::open(request, &jobs, progress)?;
-    judge_all(benchmark, request, &jobs, &mut source, &judge, &mut sink)?;
+    let shares = judge_all(benchmark, request, &jobs, &mut source, &judge, &mut sink)?;
     let (mut part, groups, far) = sink.into_parts();
 
     let report = report::report(benchmark, request, runner, &groups);
@@ -136,6 +146,7 @@ pub fn run(
         resumed: far.resumed,
         tokens_here: far.tokens,
         cached_verdicts: cache.map_or(0, |cache| cache.hits()),
+        shares,
         run_dir: dir.clone(),
     };
     write_whole(&dir.join(file::TIMING), &format!("{:#}\n", finished.timing()))?;

@@ -69,9 +69,10 @@ unsafe fn multiply_rows<const R: usize, const FOUR: bool>(
                 _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
             }
         }
+        let of_rows: [&RowBlock; R] = std::array::from_fn(|r| &rows[r][block]);
         let mut totals = [[_mm512_setzero_si512(); GROUPS]; R];
-        for (totals, row) in totals.iter_mut().zip(&rows) {
-            for (total, correction) in totals.iter_mut().zip(row[block].corrections) {
+        for (totals, row) in totals.iter_mut().zip(of_rows) {
+            for (total, correction) in totals.iter_mut().zip(row.corrections) {
                 *total = _mm512_set1_epi32(correction);
             }
         }
@@ -89,10 +90,9 @@ unsafe fn multiply_rows<const R: usize, const FOUR: bool>(
             } else {
                 [low, high]
             };
-            for (totals, row) in totals.iter_mut().zip(&rows) {
-                let words = &row[block].words;
+            for (totals, row) in totals.iter_mut().zip(of_rows) {
                 for (group, total) in totals.iter_mut().enumerate() {
-                    *total = _mm512_dpbusd_epi32(*total, weights[group], _mm512_set1_epi32(words[group][line]));
+                    *total = _mm512_dpbusd_epi32(*total, weights[group], _mm512_set1_epi32(row.words[group][line]));
                 }
             }
         }
@@ -107,7 +107,7 @@ unsafe fn multiply_rows<const R: usize, const FOUR: bool>(
         for group in 0..GROUPS {
             let scale = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(of_weights[group])));
             for r in 0..R {
-                let of_both = _mm512_mul_ps(scale, _mm512_set1_ps(rows[r][block].scales[group]));
+                let of_both = _mm512_mul_ps(scale, _mm512_set1_ps(of_rows[r].scales[group]));
                 sums[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(totals[r][group]), of_both, sums[r]);
             }
         }

@@ -184,6 +184,11 @@ impl Epilogue for Writer {
     #[inline(always)]
     fn finish(&mut self, sums: &Sums) {
         self.write(BLOCK, sums);
+        if self.next.rows == 0 && self.target.kind == Kind::Stream {
+            // What went past the caches is there before anything that the thread writes from now on.
+            // SAFETY: every processor with tiles or AVX-512 has the instruction.
+            unsafe { _mm_sfence() };
+        }
     }
 }
 

@@ -108,7 +108,12 @@ impl<'a> Task<'a> {
                 precision,
             })
         };
-        documents.rows.iter().flat_map(of).collect()
+        documents
+            .rows
+            .iter()
+            .filter(|rows| !rows.is_empty())
+            .flat_map(of)
+            .collect()
     }
 
     /// `rows` of the document (from its start) of a head that starts at `column`.

@@ -8,17 +8,34 @@
 use super::{Documents, Heads, QUERIES, Task, d_softmax, softmax};
 use rayon::prelude::*;
 use std::ops::Range;
-use wmtp_gemm::simd::vectorized;
+use wmtp_gemm::simd::{rounded_bits, vectorized};
 use wmtp_gemm::tiles::{Ahead, Kind, Packed, Panels, ROWS, Side, Target, Tile, TileUnit, VALUES, Writer, blocks, pack};
 use wmtp_gemm::{FloatSlice, MatrixView, Precision, Threads};
 
+/// # Panics
+/// Unless documents follow one another, within `n` rows: their results are written by several threads.
+fn check(documents: Documents<'_>, n: usize) {
+    let mut end = 0;
+    for rows in documents.rows {
+        assert!(
+            end <= rows.start && rows.start <= rows.end && rows.end <= n,
+            "document {rows:?} of {n} rows begins before {end} or ends too late"
+        );
+        end = rows.end;
+    }
+}
+
 /// As [`super::forward`].
+///
+/// # Panics
+/// Unless documents follow one another.
 pub(in crate::attention) fn forward<U: TileUnit>(
     qkv: FloatSlice<'_>,
     heads: Heads,
     documents: Documents<'_>,
 ) -> Vec<f32> {
     let (n, width) = (qkv.len() / heads.row(), heads.keys());
+    check(documents, n);
     let mut to = vec![0.0; n * width];
     let all = Target {
         data: to.as_mut_ptr().cast(),
@@ -35,6 +52,9 @@ pub(in crate::attention) fn forward<U: TileUnit>(
 }
 
 /// As [`super::backward`].
+///
+/// # Panics
+/// Unless documents follow one another.
 pub(in crate::attention) fn backward<U: TileUnit>(
     qkv: FloatSlice<'_>,
     heads: Heads,
@@ -42,6 +62,7 @@ pub(in crate::attention) fn backward<U: TileUnit>(
     upstream: &[f32],
 ) -> Vec<f32> {
     let (n, width) = (qkv.len() / heads.row(), heads.width);
+    check(documents, n);
     let mut to = vec![0.0; n * heads.row()];
     let all = Target {
         data: to.as_mut_ptr().cast(),
@@ -208,7 +229,7 @@ impl Scores {
                     || {
                         for (tile, values) in of_group.iter_mut().zip(row.chunks_exact(VALUES)) {
                             for (to, value) in tile.rows_mut()[i].iter_mut().zip(values) {
-                                *to = (rounded(*value) >> 16) as u16;
+                                *to = (rounded_bits(*value) >> 16) as u16;
                             }
                         }
                     },
@@ -231,7 +252,7 @@ impl Scores {
                 || {
                     for (group, (even, odd)) in room.chunks_exact_mut(tiles).take(groups).zip(values) {
                         for ((to, even), odd) in group[tile].words_mut()[row].iter_mut().zip(even).zip(odd) {
-                            *to = rounded(*even) >> 16 | rounded(*odd) & 0xffff_0000;
+                            *to = rounded_bits(*even) >> 16 | rounded_bits(*odd) & 0xffff_0000;
                         }
                     }
                 },
@@ -239,13 +260,6 @@ impl Scores {
         }
         Panels::new(room, groups, tiles)
     }
-}
-
-/// The bits of a value of which the high half is the nearest bf16, as [`wmtp_gemm::simd::to_bf16_fast`].
-#[inline(always)]
-fn rounded(value: f32) -> u32 {
-    let bits = value.to_bits();
-    bits.wrapping_add(0x7fff + (bits >> 16 & 1))
 }
 
 /// Writes the task's rows and columns of `to` `[N, heads * W]`.

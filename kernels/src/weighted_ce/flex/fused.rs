@@ -20,7 +20,8 @@
 //! Milakov and Gimelshein 2018, arXiv:1805.02867.
 
 use super::filter::Filtered;
-use super::{LossOutput, RowStats, UnembeddingGradient};
+use super::sums::{Part, Sums};
+use super::{LossOutput, RowStats};
 use crate::memory::advise_huge_pages;
 use crate::simd::exp_not_positive;
 use crate::weighted_ce::backend::RequestedGradients;
@@ -116,31 +117,38 @@ struct Chunk<'a, K> {
     sums: &'a mut [f32],
 }
 
-/// `hidden` `[N, D]`, `unembedding` `[V, D]`; at least one gradient is requested.
+/// Bytes of a chunk's exponentials where dW is summed in 24 bits, which takes half as much as it saves.
+const SPLIT_CHUNK_BYTES: usize = 32 << 20;
+
+/// `hidden` `[N, D]`, `unembedding` `[V, D]`; at least one gradient is requested, dW in the type `gradient` or in f32.
 pub(super) fn loss_and_gradients<K: Storage>(
     hidden: MatrixView<'_>,
     unembedding: MatrixView<'_>,
     rows: &[KeptRow],
     requested: RequestedGradients,
+    gradient: Precision,
     filter: f64,
 ) -> LossOutput {
     let ([n, d], [v, _]) = (hidden.shape(), unembedding.shape());
     let mut loss = 0.0;
     let mut ce = vec![0.0; n];
     let mut d_hidden = requested.hidden.then(|| vec![0.0; n * d]);
-    let mut d_unembedding = requested.unembedding.then(|| vec![0.0; v * d]);
+    // What is left out is added to dW in f32.
+    let split = [gradient, K::PRECISION] == [Precision::Bf16; 2] && filter == 0.0;
+    let mut d_unembedding = requested.unembedding.then(|| match split {
+        true => Sums::split(v * d),
+        false => Sums::f32(v * d),
+    });
 
     // Reused by all chunks.
-    let chunk_rows = even_rows(rows.len(), CHUNK_BYTES / (v * size_of::<K>()), K::ROWS);
+    let bytes = if split { SPLIT_CHUNK_BYTES } else { CHUNK_BYTES };
+    let chunk_rows = even_rows(rows.len(), bytes / (v * size_of::<K>()), K::ROWS);
     let max_lanes = chunk_rows.next_multiple_of(LANES);
     let mut x = vec![0.0; max_lanes * d];
     let mut d_x = vec![0.0; if requested.hidden { STRIPES * chunk_rows * d } else { 0 }];
     let mut exponentials = vec![K::ZERO; max_lanes * v];
     let parts = v.div_ceil(PART);
     advise_huge_pages(&exponentials);
-    if let Some(d_unembedding) = &d_unembedding {
-        advise_huge_pages(d_unembedding);
-    }
     let mut max = vec![0.0; max_lanes * parts];
     let mut sums = vec![0.0; max_lanes * parts];
 
@@ -170,21 +178,14 @@ pub(super) fn loss_and_gradients<K: Storage>(
             if requested.hidden {
                 filtered.times(unembedding, &mut d_x[..r * d]);
             }
-            if let Some(d_unembedding) = &mut d_unembedding {
+            if let Some(Sums::F32(d_unembedding)) = &mut d_unembedding {
                 filtered.transposed_times(&x[..r * d], d, d_unembedding, number > 0);
             }
         } else {
             let d_x = &mut d_x[..if requested.hidden { STRIPES * r * d } else { 0 }];
             // An even number of rows: two bf16 values make a lane.
             let even = MatrixView::row_major(&x[..lanes * d], [lanes, d]).rows(0, r.next_multiple_of(2));
-            chunk.multiply(
-                &row_stats,
-                even,
-                unembedding,
-                d_x,
-                d_unembedding.as_deref_mut(),
-                number > 0,
-            );
+            chunk.multiply(&row_stats, even, unembedding, d_x, d_unembedding.as_mut(), number > 0);
         }
         if let Some(d_hidden) = &mut d_hidden {
             for (row, from) in kept.iter().zip(d_x.chunks_exact(d)) {
@@ -196,7 +197,7 @@ pub(super) fn loss_and_gradients<K: Storage>(
         loss: loss as f32,
         ce,
         d_hidden,
-        d_unembedding: d_unembedding.map(UnembeddingGradient::F32),
+        d_unembedding: d_unembedding.map(Sums::finish),
     }
 }
 
@@ -205,7 +206,7 @@ struct Stripe<'a, K> {
     first_block: usize,
     exponentials: &'a mut [K],
     d_x: Option<&'a mut [f32]>,
-    d_unembedding: Option<&'a mut [f32]>,
+    d_unembedding: Option<Part<'a>>,
 }
 
 impl<K: Storage> Chunk<'_, K> {
@@ -301,6 +302,10 @@ impl<K: Storage> Chunk<'_, K> {
         for (((to, max), stats), row) in to.iter_mut().zip(max).zip(stats).zip(self.rows) {
             let below = max - stats.max;
             *to = (row.weight / stats.sum * f64::from(below).exp()) as f32;
+            if to.is_nan() {
+                // Of all NaNs the one that rounding to bf16 leaves one.
+                *to = f32::NAN;
+            }
         }
         to[self.rows.len()..].fill(0.0);
     }
@@ -314,16 +319,21 @@ impl<K: Storage> Chunk<'_, K> {
         x: MatrixView<'_>,
         unembedding: MatrixView<'_>,
         d_x: &mut [f32],
-        d_unembedding: Option<&mut [f32]>,
+        d_unembedding: Option<&mut Sums>,
         accumulate: bool,
     ) {
         let (r, lanes, v, [even, d]) = (self.rows.len(), self.lanes, self.vocabulary, x.shape());
         let blocks = v.div_ceil(WIDTH).div_ceil(STRIPES);
         let exponentials = std::mem::take(&mut self.exponentials);
         let chunk = &*self;
+        // Rows of the unembedding that are packed at a time: half as many where every megabyte counts.
+        let table_rows = match &d_unembedding {
+            Some(Sums::Split(..)) => WIDTH / 2,
+            _ => WIDTH,
+        };
         let packed_x = d_unembedding.is_some().then(|| PackedRight::new(x, K::PRECISION));
         let mut d_x_parts = d_x.chunks_mut(r * d);
-        let mut d_w_parts = d_unembedding.map(|to| to.chunks_mut(blocks * WIDTH * d));
+        let mut d_w_parts = d_unembedding.map(|to| to.parts(blocks * WIDTH * d).into_iter());
         let mut stripes: Vec<Stripe<'_, K>> = exponentials
             .chunks_mut(blocks * WIDTH * lanes)
             .enumerate()
@@ -339,24 +349,42 @@ impl<K: Storage> Chunk<'_, K> {
         let many = rayon::current_num_threads() > STRIPES;
         let multiply = if many { matmul } else { matmul_single_threaded };
         stripes.par_iter_mut().with_max_len(1).for_each(|stripe| {
+            let mut d_w_blocks = stripe.d_unembedding.as_mut().map(|to| to.parts(WIDTH * d).into_iter());
+            let mut room = Vec::new();
             for (i, values) in stripe.exponentials.chunks_mut(lanes * WIDTH).enumerate() {
                 let (block, width) = (stripe.first_block + i, values.len() / lanes);
                 chunk.scale(values, block, stats);
                 let gradient = |rows| MatrixView::strided(K::floats(values), [width, rows], [lanes, 1]);
                 if let Some(d_x) = &mut stripe.d_x {
-                    let table = unembedding.rows(block * WIDTH, width);
-                    multiply(d_x, d, i > 0, gradient(r).transposed(), table, K::PRECISION);
-                }
-                if let (Some(to), Some(x)) = (&mut stripe.d_unembedding, &packed_x) {
-                    let to = &mut to[i * WIDTH * d..][..width * d];
-                    if many {
-                        to.par_chunks_mut(PART * d).enumerate().for_each(|(part, to)| {
-                            let rows = gradient(even).rows(part * PART, to.len() / d);
-                            x.matmul(to, d, accumulate, rows);
-                        });
-                    } else {
-                        x.matmul(to, d, accumulate, gradient(even));
+                    for first in (0..width).step_by(table_rows) {
+                        let count = table_rows.min(width - first);
+                        let table = unembedding.rows(block * WIDTH + first, count);
+                        let gradient = gradient(r).rows(first, count).transposed();
+                        multiply(d_x, d, i + first > 0, gradient, table, K::PRECISION);
                     }
+                }
+                let of_block = d_w_blocks.as_mut().and_then(Iterator::next);
+                let (Some(mut to), Some(x)) = (of_block, &packed_x) else {
+                    continue;
+                };
+                let add = |room: &mut Vec<f32>, (part, to): (usize, Part<'_>)| {
+                    let rows = gradient(even).rows(part * PART, to.len() / d);
+                    to.add(accumulate, room, |to, accumulate| x.matmul(to, d, accumulate, rows));
+                };
+                match to {
+                    Part::F32(_) if !many => to.add(accumulate, &mut room, |to, accumulate| {
+                        x.matmul(to, d, accumulate, gradient(even));
+                    }),
+                    _ if many => to
+                        .parts(PART * d)
+                        .into_par_iter()
+                        .enumerate()
+                        .for_each_init(Vec::new, add),
+                    _ => to
+                        .parts(PART * d)
+                        .into_iter()
+                        .enumerate()
+                        .for_each(|part| add(&mut room, part)),
                 }
             }
         });

@@ -7,6 +7,7 @@
 mod filter;
 mod fused;
 mod loss_only;
+mod sums;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 
@@ -16,9 +17,12 @@ use super::{Accuracy, chunked};
 use crate::Precision;
 use crate::backends::{cast, flex_memory};
 use crate::saved::narrow_releasing;
+use crate::simd::ELEMENTS_PER_BLOCK;
 use burn::backend::{Flex, TensorMetadata, flex::FlexTensor, ops::FloatTensorOps, tensor::FloatTensor};
 use burn::tensor::{DType, TensorData};
 use half::bf16;
+use rayon::prelude::*;
+use wmtp_gemm::simd::{to_bf16, to_f32, vectorized};
 use wmtp_gemm::{FloatSlice, MatrixView};
 #[cfg(target_arch = "x86_64")]
 use wmtp_gemm::{Isa, tiles::Amx};
@@ -66,6 +70,13 @@ impl RowStats {
         self.sum.ln() + f64::from(self.max) - f64::from(self.label)
     }
 
+    /// What turns `exp(logit - max)` into the loss's gradient, for a row of this weight.
+    fn factor(&self, weight: f64) -> f32 {
+        let factor = (weight / self.sum) as f32;
+        // Of all NaNs the one that rounding to bf16 leaves one.
+        if factor.is_nan() { f32::NAN } else { factor }
+    }
+
     /// The loss's gradient with respect to the label's logit, for a row of this weight.
     fn gradient_at_label(&self, weight: f64) -> f64 {
         // (p - 1) as (e - sum) / sum: no cancellation when p is near 1.
@@ -99,8 +110,12 @@ pub(super) fn loss_and_gradients(
             tiles::loss_and_gradients::<Amx>(x, w, &rows, requested, accuracy.gradient)
         }
         (RequestedGradients::NONE, precision) => loss_only::loss(x, w, &rows, precision),
-        (_, Precision::F32) => fused::loss_and_gradients::<f32>(x, w, &rows, requested, accuracy.filter),
-        (_, Precision::Bf16) => fused::loss_and_gradients::<bf16>(x, w, &rows, requested, accuracy.filter),
+        (_, Precision::F32) => {
+            fused::loss_and_gradients::<f32>(x, w, &rows, requested, accuracy.gradient, accuracy.filter)
+        }
+        (_, Precision::Bf16) => {
+            fused::loss_and_gradients::<bf16>(x, w, &rows, requested, accuracy.gradient, accuracy.filter)
+        }
     };
     let tensor = |values: Vec<f32>, shape: &[usize]| FlexTensor::from_data(TensorData::new(values, shape));
     LossAndGradients {
@@ -122,8 +137,30 @@ fn on_tiles(requested: RequestedGradients, accuracy: Accuracy) -> bool {
 /// `gradient` times `upstream` `[1]`; the multiplication is left out where the factor is exactly one.
 pub(super) fn scale(gradient: FloatTensor<Flex>, upstream: FloatTensor<Flex>) -> FloatTensor<Flex> {
     match read_floats::<Flex>(upstream).iter::<f64>().next() {
+        Some(factor) if factor != 1.0 && gradient.dtype() == DType::BF16 => scale_in_place(gradient, factor as f32),
         Some(factor) if factor != 1.0 => Flex::float_mul_scalar(gradient, factor.into()),
         _ => gradient,
+    }
+}
+
+/// In the memory of the bf16 values, where nothing else refers to it; flex's own operation takes as much again.
+fn scale_in_place(gradient: FloatTensor<Flex>, factor: f32) -> FloatTensor<Flex> {
+    let shape = gradient.shape();
+    match read_floats::<Flex>(gradient).try_into_vec::<bf16>() {
+        Ok(mut values) => {
+            values.par_chunks_mut(ELEMENTS_PER_BLOCK).for_each(|values| {
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        values
+                            .iter_mut()
+                            .for_each(|value| *value = to_bf16(to_f32(*value) * factor))
+                    },
+                );
+            });
+            FlexTensor::from_data(TensorData::new(values, shape))
+        }
+        Err(error) => unreachable!("a bf16 tensor has bf16 values: {error:?}"),
     }
 }
 

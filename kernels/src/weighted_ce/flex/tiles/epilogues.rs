@@ -2,6 +2,7 @@
 
 use crate::simd::exp_not_positive;
 use std::marker::PhantomData;
+use wmtp_gemm::simd::rounded_bits;
 use wmtp_gemm::tiles::{Ahead, BLOCK, Epilogue, Panels, ROWS, Sums, Tile, VALUES};
 
 /// Lines of a block that are done at a time: enough to hide the call, few enough for the processor to overlap them
@@ -54,7 +55,7 @@ trait TakeLines {
 ///
 /// # Safety
 /// The machine has AVX-512.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512cd")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn take_lines_avx512<T: TakeLines>(it: &mut T, block: [usize; 2], lines: [usize; 2], sums: &Sums) {
     it.take_lines(block, lines, sums);
 }
@@ -245,7 +246,7 @@ impl<'a> GradientTiles<'a> {
     /// No other thread accesses the label's row or its token.
     pub unsafe fn set(&self, offset: usize, label: Label, value: f32) {
         let Label { row, token } = label;
-        let value = (rounded(value) >> 16) as u16;
+        let value = (rounded_bits(value) >> 16) as u16;
         let left = self.left_tile(token, row).cast::<[[u16; VALUES]; ROWS]>();
         let right = self.right_tile(row, offset + token).cast::<[[[u16; 2]; ROWS]; ROWS]>();
         let token_of_tile = (offset + token) % VALUES;
@@ -300,7 +301,7 @@ impl<'a> LogitGradient<'a> {
 }
 
 impl LogitGradient<'_> {
-    /// The gradient of a line of a block, as [`rounded`] bits. (A closure would not be compiled for AVX-512.)
+    /// The gradient of a line of a block, as [`rounded_bits`]. (A closure would not be compiled for AVX-512.)
     #[inline(always)]
     fn gradient(
         &self,
@@ -312,7 +313,7 @@ impl LogitGradient<'_> {
         let exists = if token + line < self.tokens { u32::MAX } else { 0 };
         let mut bits = [0; BLOCK];
         for (((bits, logit), max), factor) in bits.iter_mut().zip(block.row(line)).zip(max).zip(factors) {
-            *bits = rounded(factor * exp_not_positive(*logit - *max)) & exists;
+            *bits = rounded_bits(factor * exp_not_positive(*logit - *max)) & exists;
         }
         bits
     }
@@ -370,13 +371,6 @@ impl Epilogue for LogitGradient<'_> {
     fn finish(&mut self, sums: &Sums) {
         self.take(BLOCK, sums);
     }
-}
-
-/// The bits of a value of which the high half is the nearest bf16, as [`wmtp_gemm::simd::to_bf16_fast`].
-#[inline(always)]
-fn rounded(value: f32) -> u32 {
-    let bits = value.to_bits();
-    bits.wrapping_add(0x7fff + (bits >> 16 & 1))
 }
 
 fn has_avx512() -> bool {

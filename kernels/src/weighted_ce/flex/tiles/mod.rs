@@ -6,7 +6,7 @@
 //! 1. for each row's largest logit, its sum of exponentials and its label's logit;
 //! 2. a stripe of the vocabulary at a time: as a block of logits leaves the tiles, it becomes the gradient `weight *
 //!    (softmax - onehot)`, rounded to bf16, in the two layouts that the next products read ([`epilogues`]). Those
-//!    multiply it into dW, of which each element is written once, and dX while it is in the second cache.
+//!    multiply it into dW, of which each element is written once for a batch, and dX while it is in the second cache.
 //!
 //! Logits are `[tokens, rows]`: so a row of a block is a row of a left tile for dW, and two of them interleaved are a
 //! row of a right tile for dX. Parts of the vocabulary are tasks; each sums up a dX of its own, and these are added in
@@ -285,7 +285,7 @@ impl<'a> Batch<'a> {
         let mut factors = vec![0.0; self.rows];
         for (i, (row, stats)) in self.kept.iter().zip(stats).enumerate() {
             max[i] = stats.max;
-            factors[i] = (row.weight / stats.sum) as f32;
+            factors[i] = stats.factor(row.weight);
         }
         let mut sums = vec![0.0; if d_hidden.is_some() { parts * stride * d } else { 0 }];
         let mut of_parts = sums.chunks_mut(stride * d);
