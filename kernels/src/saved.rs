@@ -20,9 +20,17 @@ impl SavedActivations {
     pub fn new(values: Vec<f32>, precision: Precision) -> Self {
         match precision {
             Precision::F32 => Self::F32(values),
+            Precision::Bf16 => Self::of(&values, precision),
+        }
+    }
+
+    /// Saves a copy of `values` for products in `precision`.
+    pub fn of(values: &[f32], precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32(values.to_vec()),
             Precision::Bf16 => {
                 let mut to = vec![bf16::ZERO; values.len()];
-                par_narrow(&values, &mut to);
+                par_narrow(values, &mut to);
                 Self::Bf16(to)
             }
         }

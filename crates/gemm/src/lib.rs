@@ -43,6 +43,7 @@ mod tests;
 pub mod tiles;
 mod view;
 
+use half::bf16;
 use isa::isa;
 pub use isa::{Isa, VARIABLE};
 pub use options::{Precision, Threads};
@@ -50,6 +51,7 @@ pub use options::{Precision, Threads};
 use processor::bf16_dot_is_faster;
 pub use processor::instruction_sets;
 pub use quantized::{Bits, GROUP_VALUES, QuantizedMatrix, round_rows};
+use rayon::prelude::*;
 pub use skinny::{SKINNY_MAX_ROWS, SkinnyOutput, SkinnyWeight, matmul_skinny, matmul_skinny_many};
 pub use view::{FloatSlice, FloatSliceMut, MatrixView};
 
@@ -82,6 +84,49 @@ pub fn matmul_single_threaded(
     precision: Precision,
 ) {
     multiply(to, to_stride, accumulate, [left, right], precision, Threads::Calling);
+}
+
+/// `left * right` `[M, N]`, row-major without gaps, summed in f32 and rounded to bf16 once. On all threads of the
+/// current rayon pool; on tiles no sum goes to memory in f32.
+///
+/// # Panics
+/// As [`matmul`].
+pub fn matmul_to_bf16(left: MatrixView<'_>, right: MatrixView<'_>, precision: Precision) -> Vec<bf16> {
+    let ([m, k], [_, n]) = (left.shape, right.shape);
+    #[cfg(target_arch = "x86_64")]
+    if (isa(), precision) == (Isa::Amx, Precision::Bf16) && k <= tiles::LONGEST {
+        return tiles_to_bf16::<tiles::Amx>(left, right);
+    }
+    let mut sums = vec![0.0; m * n];
+    if n > 0 {
+        matmul(&mut sums, n, false, left, right, precision);
+    }
+    let mut to = vec![bf16::ZERO; m * n];
+    to.par_chunks_mut(ROUNDED_AT_ONCE)
+        .zip(sums.par_chunks(ROUNDED_AT_ONCE))
+        .for_each(|(to, sums)| simd::narrow(sums, to));
+    to
+}
+
+/// Values that a task rounds.
+const ROUNDED_AT_ONCE: usize = 1 << 14;
+
+#[cfg(target_arch = "x86_64")]
+fn tiles_to_bf16<U: tiles::TileUnit>(left: MatrixView<'_>, right: MatrixView<'_>) -> Vec<bf16> {
+    let ([m, k], [inner, n]) = (left.shape, right.shape);
+    assert!(k == inner, "[{m}, {k}] times [{inner}, {n}] is not a product");
+    let mut to = vec![bf16::ZERO; m * n];
+    let target = tiles::Target {
+        data: to.as_mut_ptr().cast(),
+        rows: m,
+        columns: n,
+        stride: n,
+        kind: tiles::Kind::Rounded,
+    };
+    let factors = [left, right.transposed()].map(tiles::Factor::Lines);
+    // SAFETY: `to` has M rows of N, and is borrowed exclusively.
+    unsafe { tiles::multiply::<U>(target, factors[0], factors[1], Threads::All) };
+    to
 }
 
 /// A right factor that is packed once and multiplied with many left ones.

@@ -270,3 +270,30 @@ fn a_result_larger_than_its_slice_is_refused() {
     let matrix = MatrixView::row_major(&data, [3, 2]);
     matmul(&mut [0.0; 8], 3, false, matrix, matrix.transposed(), Precision::F32);
 }
+
+/// Rounded once from f32 sums: what rounding the product in f32 gives.
+#[test]
+fn products_in_bf16_are_rounded_once() {
+    for [m, n, k] in [[1, 1, 1], [40, 33, 70], [3, 0, 5], [0, 3, 5], [2, 3, 0]] {
+        let (a, b) = (values(m * k, 1), values(k * n, 2));
+        let (left, right) = (MatrixView::row_major(&a, [m, k]), MatrixView::row_major(&b, [k, n]));
+        for precision in [Precision::F32, Precision::Bf16] {
+            let mut sums = vec![0.0; m * n];
+            if n > 0 {
+                matmul(&mut sums, n, false, left, right, precision);
+            }
+            let expected: Vec<bf16> = sums.into_iter().map(bf16::from_f32).collect();
+            assert_eq!(matmul_to_bf16(left, right, precision), expected, "[{m}, {n}, {k}]");
+        }
+        #[cfg(target_arch = "x86_64")]
+        if m * n * k > 0 {
+            let found = tiles_to_bf16::<tiles::Software>(left, right);
+            for (i, found) in found.iter().enumerate() {
+                let short = |value: f32| bf16::from_f32(value).to_f64();
+                let terms = (0..k).map(|l| short(a[i / n * k + l]) * short(b[l * n + i % n]));
+                let (sum, size) = terms.fold((0.0, 0.0), |(sum, size), x| (sum + x, size + x.abs()));
+                assert!((found.to_f64() - sum).abs() <= sum.abs() / 256.0 + size * 1e-6, "{i}");
+            }
+        }
+    }
+}

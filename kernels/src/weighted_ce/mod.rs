@@ -23,8 +23,8 @@
 //!
 //! On flex, f32 stores no logits but their exponentials, relative to the maximum of their part of the row,
 //! computed while the logits are in the cache; with products in bf16 ([`Accuracy::factors`]) the exponentials
-//! are stored in bf16, and 512 rows take as much memory as 256 (fewer rows where dW is bf16 too, whose sums take
-//! memory). On a processor with tiles, bf16 stores nothing of `[V, N]` and computes the logits twice, of up to 5,120
+//! are stored in bf16, and 512 rows take as much memory as 256. (Where dW is bf16 too, the lower bits of its sums take a
+//! byte an element more: 28 MB.) On a processor with tiles, bf16 stores nothing of `[V, N]` and computes the logits twice, of up to 5,120
 //! rows at once. With [`Accuracy::filter`] the elements of a
 //! chunk's gradient that are too small to matter individually enter dX and dW as a matrix of rank one, their
 //! row sums times their column sums, if that changes the chunk's gradient of the logits by at most this share

@@ -11,7 +11,7 @@ use burn::backend::{Flex, TensorMetadata, flex::FlexTensor};
 use burn::tensor::DType;
 use std::ops::Range;
 use std::sync::Arc;
-use wmtp_gemm::{FloatSlice, MatrixView, Precision, matmul};
+use wmtp_gemm::{FloatSlice, MatrixView, Precision, matmul, matmul_to_bf16};
 use wmtp_kernels::rotary::{self, Rotation};
 use wmtp_kernels::{SavedActivations, attention, rms_norm, swiglu};
 
@@ -157,9 +157,14 @@ impl SublayerOps for Slices {
 
     fn matrix_grad(&self, upstream: MatrixView<'_>, rows: MatrixView<'_>) -> SavedActivations {
         let ([_, out], [_, inner]) = (upstream.shape(), rows.shape());
-        let mut to = vec![0.0; out * inner];
-        matmul(&mut to, inner, false, upstream.transposed(), rows, self.plan.precision);
-        SavedActivations::new(to, self.plan.gradients)
+        match self.plan.gradients {
+            Precision::F32 => {
+                let mut to = vec![0.0; out * inner];
+                matmul(&mut to, inner, false, upstream.transposed(), rows, self.plan.precision);
+                SavedActivations::F32(to)
+            }
+            Precision::Bf16 => SavedActivations::Bf16(matmul_to_bf16(upstream.transposed(), rows, self.plan.precision)),
+        }
     }
 
     fn bias_grad(&self, upstream: MatrixView<'_>) -> Vec<f32> {
@@ -250,7 +255,7 @@ impl SublayerOps for Slices {
 
     fn swiglu(&self, [mut gate, up]: [Rows; 2], save: bool) -> (Rows, Option<Self::GateUp>) {
         let (precision, width) = (self.plan.precision, gate.width);
-        let saved = save.then(|| SavedActivations::new(gate.values.clone(), precision));
+        let saved = save.then(|| SavedActivations::of(&gate.values, precision));
         swiglu::flex::forward(&mut gate.values, &up.values);
         let saved = saved.map(|gate| ([gate, SavedActivations::new(up.values, precision)], width));
         (gate, saved)

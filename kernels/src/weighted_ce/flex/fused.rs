@@ -117,9 +117,6 @@ struct Chunk<'a, K> {
     sums: &'a mut [f32],
 }
 
-/// Bytes of a chunk's exponentials where dW is summed in 24 bits, which takes half as much as it saves.
-const SPLIT_CHUNK_BYTES: usize = 32 << 20;
-
 /// `hidden` `[N, D]`, `unembedding` `[V, D]`; at least one gradient is requested, dW in the type `gradient` or in f32.
 pub(super) fn loss_and_gradients<K: Storage>(
     hidden: MatrixView<'_>,
@@ -141,8 +138,7 @@ pub(super) fn loss_and_gradients<K: Storage>(
     });
 
     // Reused by all chunks.
-    let bytes = if split { SPLIT_CHUNK_BYTES } else { CHUNK_BYTES };
-    let chunk_rows = even_rows(rows.len(), bytes / (v * size_of::<K>()), K::ROWS);
+    let chunk_rows = even_rows(rows.len(), CHUNK_BYTES / (v * size_of::<K>()), K::ROWS);
     let max_lanes = chunk_rows.next_multiple_of(LANES);
     let mut x = vec![0.0; max_lanes * d];
     let mut d_x = vec![0.0; if requested.hidden { STRIPES * chunk_rows * d } else { 0 }];
@@ -326,11 +322,6 @@ impl<K: Storage> Chunk<'_, K> {
         let blocks = v.div_ceil(WIDTH).div_ceil(STRIPES);
         let exponentials = std::mem::take(&mut self.exponentials);
         let chunk = &*self;
-        // Rows of the unembedding that are packed at a time: half as many where every megabyte counts.
-        let table_rows = match &d_unembedding {
-            Some(Sums::Split(..)) => WIDTH / 2,
-            _ => WIDTH,
-        };
         let packed_x = d_unembedding.is_some().then(|| PackedRight::new(x, K::PRECISION));
         let mut d_x_parts = d_x.chunks_mut(r * d);
         let mut d_w_parts = d_unembedding.map(|to| to.parts(blocks * WIDTH * d).into_iter());
@@ -356,12 +347,8 @@ impl<K: Storage> Chunk<'_, K> {
                 chunk.scale(values, block, stats);
                 let gradient = |rows| MatrixView::strided(K::floats(values), [width, rows], [lanes, 1]);
                 if let Some(d_x) = &mut stripe.d_x {
-                    for first in (0..width).step_by(table_rows) {
-                        let count = table_rows.min(width - first);
-                        let table = unembedding.rows(block * WIDTH + first, count);
-                        let gradient = gradient(r).rows(first, count).transposed();
-                        multiply(d_x, d, i + first > 0, gradient, table, K::PRECISION);
-                    }
+                    let table = unembedding.rows(block * WIDTH, width);
+                    multiply(d_x, d, i > 0, gradient(r).transposed(), table, K::PRECISION);
                 }
                 let of_block = d_w_blocks.as_mut().and_then(Iterator::next);
                 let (Some(mut to), Some(x)) = (of_block, &packed_x) else {

@@ -23,7 +23,6 @@ use crate::simd::exp_not_positive;
 use crate::weighted_ce::backend::RequestedGradients;
 use crate::weighted_ce::rows::{KeptRow, even_rows};
 use epilogues::{GradientTiles, Label, LogitGradient, Statistics};
-use half::bf16;
 use rayon::prelude::*;
 use std::ops::Range;
 use wmtp_gemm::simd::vectorized;
@@ -89,10 +88,12 @@ fn in_batches<U: TileUnit>(
         loss: 0.0,
         ce: vec![0.0; n],
         d_hidden: requested.hidden.then(|| vec![0.0; n * d]),
+        // The first batch writes all of it, and its memory is not touched before.
         d_unembedding: requested.unembedding.then(|| match gradient {
+            _ if rows.is_empty() => UnembeddingGradient::F32(vec![0.0; v * d]),
             // What several batches add up is summed in f32.
-            Precision::Bf16 if single => UnembeddingGradient::Bf16(vec![bf16::ZERO; v * d]),
-            _ => UnembeddingGradient::F32(vec![0.0; v * d]),
+            Precision::Bf16 if single => UnembeddingGradient::Bf16(Vec::with_capacity(v * d)),
+            _ => UnembeddingGradient::F32(Vec::with_capacity(v * d)),
         }),
     };
     let mut loss = 0.0;
@@ -109,11 +110,11 @@ fn in_batches<U: TileUnit>(
         let d_unembedding = output.d_unembedding.as_mut().map(|gradient| {
             let (data, kind) = match gradient {
                 UnembeddingGradient::Bf16(values) => {
-                    advise_huge_pages(values);
+                    advise_huge_pages(values.spare_capacity_mut());
                     (values.as_mut_ptr().cast(), Kind::Rounded)
                 }
                 UnembeddingGradient::F32(values) => {
-                    advise_huge_pages(values);
+                    advise_huge_pages(values.spare_capacity_mut());
                     let kind = if number == 0 { Kind::Stream } else { Kind::Add };
                     (values.as_mut_ptr().cast(), kind)
                 }
@@ -126,8 +127,16 @@ fn in_batches<U: TileUnit>(
                 kind,
             }
         });
-        // SAFETY: the target is the gradient `[V, D]`, which is borrowed exclusively.
-        unsafe { batch.gradients::<U>(&stats, d_unembedding, output.d_hidden.as_deref_mut()) };
+        // SAFETY: the target is the gradient `[V, D]`, which is borrowed exclusively. The first batch sets all of its
+        // elements, which are its length from then on.
+        unsafe {
+            batch.gradients::<U>(&stats, d_unembedding, output.d_hidden.as_deref_mut());
+            match &mut output.d_unembedding {
+                Some(UnembeddingGradient::Bf16(values)) => values.set_len(v * d),
+                Some(UnembeddingGradient::F32(values)) => values.set_len(v * d),
+                None => {}
+            }
+        }
     }
     output.loss = loss as f32;
     output
