@@ -178,13 +178,13 @@ pub(super) fn report(finished: &Finished, from: &str) -> String {
     if finished.cached_verdicts > 0 {
         let _ = write!(text, ", {} verdicts from the cache", finished.cached_verdicts);
     }
-    let _ = write!(text, "; sandbox level `{}`, Python {}\n", r.sandbox, r.python);
+    let _ = writeln!(text, "; sandbox level `{}`, Python {}", r.sandbox, r.python);
     if r.temperature.is_some() {
         let of = finished.shares;
         let percent = |share: f64| format!("{:.0}%", 100.0 * share);
-        let _ = write!(
+        let _ = writeln!(
             text,
-            "time     model {}, waiting for judges {}, each judge busy {}, idle {}\n",
+            "time     model {}, waiting for judges {}, each judge busy {}, idle {}",
             percent(of.model),
             percent(of.waiting),
             percent(of.judges),

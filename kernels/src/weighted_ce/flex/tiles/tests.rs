@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::test_values::values;
+use half::bf16;
 use wmtp_gemm::FloatSlice;
 use wmtp_gemm::tiles::{Amx, Software, has_amx};
 
