@@ -2,7 +2,7 @@
 //!
 //! A weight is an integer (8 bits) or one of 16 integer levels (4 bits) times its group's scale, a bf16 number; a
 //! group is 32 values of a row: 8.5 and 4.5 bits a value. The 4-bit levels are the quantiles of a normal distribution
-//! that Dettmers et al. 2023 (QLoRA, NF4) give, in 127ths.
+//! that Dettmers et al. 2023 (QLoRA, NF4) give, rounded to multiples of 1/127.
 //!
 //! In a product the rows are rounded to integers of 8 bits too, each 32 values with a scale in f32. So within a group
 //! products and sums are exact integers, which a processor with VNNI computes 64 at a time, and reading the weights is
@@ -29,7 +29,7 @@ pub use rows::round_rows;
 /// Values of a group.
 pub const GROUP_VALUES: usize = 32;
 
-/// The levels of 4 bits: those of NF4 in 127ths, rounded.
+/// The levels of 4 bits: those of NF4 times 127, rounded.
 const LEVELS: [i8; 16] = [-127, -88, -67, -50, -36, -23, -12, 0, 10, 20, 31, 43, 56, 71, 92, 127];
 
 /// Of the largest magnitude: what a group's scale is chosen from, by its squared error.

@@ -37,7 +37,7 @@ fn four_bits_by_hand() {
     );
 }
 
-/// The levels are those of NF4 (Dettmers et al. 2023, appendix E), within half of a 127th.
+/// The levels are those of NF4 (Dettmers et al. 2023, appendix E), within half a multiple of 1/127.
 #[test]
 fn levels_are_those_of_nf4() {
     let nf4 = [
