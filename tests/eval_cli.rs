@@ -261,6 +261,9 @@ fn given_completions_are_judged_and_our_samples_are_such_a_file() {
         (&2.into(), &Value::Null, &3.0.into())
     );
     assert_eq!(report["origin"]["predictions"], "given.jsonl");
+    let share = |of: &str| report["time_shares"][of].as_f64().unwrap();
+    assert!(share("judges") > 0.0 && share("judges") <= 1.0 && share("idle") < 1.0);
+    assert_eq!([share("model"), share("waiting")], [0.0, 0.0], "nothing was drawn");
     let again = judge("judged.jsonl", "again.jsonl");
     assert_eq!(
         (&again["pass_at_1"], &again["cached_verdicts"]),

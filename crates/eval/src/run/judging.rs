@@ -351,6 +351,6 @@ impl Work<'_, '_> {
 }
 
 /// The lock of a judge that panicked is taken over: its thread's scope tells of the panic.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

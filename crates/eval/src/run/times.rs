@@ -1,7 +1,10 @@
 //! Where a run's time goes.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -26,7 +29,7 @@ pub(super) struct Times {
     waiting: AtomicU64,
     judging: AtomicU64,
     /// Who is at work: judges, and the model; and since when it was nobody.
-    at_work: std::sync::Mutex<(usize, Instant, Duration)>,
+    at_work: Mutex<(usize, Instant, Duration)>,
 }
 
 impl Times {
@@ -37,7 +40,7 @@ impl Times {
             drawing: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
             judging: AtomicU64::new(0),
-            at_work: std::sync::Mutex::new((0, now, Duration::ZERO)),
+            at_work: Mutex::new((0, now, Duration::ZERO)),
         }
     }
 
@@ -70,8 +73,13 @@ impl Times {
         done
     }
 
+    /// What a thread that panicked left is taken over.
+    fn at_work(&self) -> MutexGuard<'_, (usize, Instant, Duration)> {
+        self.at_work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn begin_work(&self) {
-        let mut at_work = super::judging::lock(&self.at_work);
+        let mut at_work = self.at_work();
         if at_work.0 == 0 {
             let nobody = at_work.1.elapsed();
             at_work.2 += nobody;
@@ -80,7 +88,7 @@ impl Times {
     }
 
     fn stop_work(&self) {
-        let mut at_work = super::judging::lock(&self.at_work);
+        let mut at_work = self.at_work();
         at_work.0 = at_work.0.saturating_sub(1);
         at_work.1 = Instant::now();
     }
@@ -89,7 +97,7 @@ impl Times {
     pub fn shares(&self, judges: usize) -> TimeShares {
         let total = self.started.elapsed().as_secs_f64().max(1e-9);
         let share = |of: &AtomicU64| of.load(Relaxed) as f64 / 1e9 / total;
-        let at_work = super::judging::lock(&self.at_work);
+        let at_work = self.at_work();
         let nobody = match at_work.0 {
             0 => at_work.2 + at_work.1.elapsed(),
             _ => at_work.2,
