@@ -4,7 +4,7 @@
 //! number of sequences. Each value of the weight is used in R multiplications only, so nothing is packed or
 //! copied: one thread reads each row of the weight once, front to back, and multiplies it with all R rows
 //! while it is in the L1 cache. bf16 values are widened to f32, which is exact; rows, products and sums are f32.
-//! Quantized weights have a form of their own ([`crate::quantized`]).
+//! Quantized weights have a form of their own ([`crate::QuantizedMatrix`]).
 //!
 //! Every element of the result is summed in an order that depends on K alone: it is the same for any number
 //! of threads and whatever other rows are in the batch. Machines without AVX-512 (and `WMTP_GEMM=avx2`)

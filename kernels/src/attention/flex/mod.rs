@@ -10,7 +10,7 @@
 //! dq_i = sum_j ds_ij k_j     dk_j = sum_i ds_ij q_i
 //! ```
 //!
-//! In bf16 on a processor with tiles the same is done by [`tiles`].
+//! In bf16 on a processor with tiles the same is done on these.
 //!
 //! After Dao et al. 2022 (FlashAttention, arXiv 2205.14135); its blocks over keys are not needed at the cache
 //! sizes of CPUs.
