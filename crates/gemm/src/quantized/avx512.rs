@@ -3,7 +3,7 @@
 
 use super::layout::{GROUPS, LINE_BYTES, Line, PANEL_ROWS, QUADS, block_lines};
 use super::rows::{RowBlock, Some};
-use super::{Bits, LEVELS, MAX_ROWS, OFFSET};
+use super::{Bits, LEVELS, OFFSET};
 use std::arch::x86_64::*;
 use std::sync::OnceLock;
 
@@ -23,20 +23,7 @@ pub fn has_vnni() -> bool {
 
 /// Multiplies some rows with a panel. Only for machines with VNNI, which [`has_vnni`] has found.
 pub fn multiply(panel: &[Line], rows: Some<'_>, bits: Bits, sums: &mut [[f32; PANEL_ROWS]]) {
-    macro_rules! by_rows {
-        ($($count:literal)*) => {
-            match (rows.count(), bits) {
-                $(
-                    // SAFETY: the machine has been checked.
-                    ($count, Bits::Eight) => unsafe { multiply_rows::<$count, false>(panel, rows, sums) },
-                    // SAFETY: as above.
-                    ($count, Bits::Four) => unsafe { multiply_rows::<$count, true>(panel, rows, sums) },
-                )*
-                (count, _) => unreachable!("{count} rows at a time, of at most {MAX_ROWS}"),
-            }
-        };
-    }
-    by_rows!(1 2 3 4 5 6 7 8);
+    by_rows!(multiply_rows(panel, rows, bits, sums): 1 2 3 4 5 6 7 8);
 }
 
 /// # Safety

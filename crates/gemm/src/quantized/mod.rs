@@ -9,6 +9,23 @@
 //! what takes the time. Results are the same on every machine, for any number of threads and whatever other rows there
 //! are.
 
+/// Calls a kernel with the number of rows and whether weights have four bits as constants. The caller has checked what
+/// the kernel needs of the machine.
+#[cfg(target_arch = "x86_64")]
+macro_rules! by_rows {
+    ($kernel:ident($panel:expr, $rows:expr, $bits:expr, $sums:expr): $($count:literal)*) => {
+        match ($rows.count(), $bits) {
+            $(
+                // SAFETY: the machine has been checked.
+                ($count, Bits::Eight) => unsafe { $kernel::<$count, false>($panel, $rows, $sums) },
+                // SAFETY: as above.
+                ($count, Bits::Four) => unsafe { $kernel::<$count, true>($panel, $rows, $sums) },
+            )*
+            (count, _) => unreachable!("{count} rows at a time, of at most {}", super::MAX_ROWS),
+        }
+    };
+}
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]

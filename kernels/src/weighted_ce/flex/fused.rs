@@ -340,7 +340,7 @@ impl<K: Storage> Chunk<'_, K> {
         let many = rayon::current_num_threads() > STRIPES;
         let multiply = if many { matmul } else { matmul_single_threaded };
         stripes.par_iter_mut().with_max_len(1).for_each(|stripe| {
-            let mut d_w_blocks = stripe.d_unembedding.as_mut().map(|to| to.parts(WIDTH * d).into_iter());
+            let mut d_w_blocks = stripe.d_unembedding.take().map(|to| to.parts(WIDTH * d).into_iter());
             let mut room = Vec::new();
             for (i, values) in stripe.exponentials.chunks_mut(lanes * WIDTH).enumerate() {
                 let (block, width) = (stripe.first_block + i, values.len() / lanes);
@@ -351,7 +351,7 @@ impl<K: Storage> Chunk<'_, K> {
                     multiply(d_x, d, i > 0, gradient(r).transposed(), table, K::PRECISION);
                 }
                 let of_block = d_w_blocks.as_mut().and_then(Iterator::next);
-                let (Some(mut to), Some(x)) = (of_block, &packed_x) else {
+                let (Some(to), Some(x)) = (of_block, &packed_x) else {
                     continue;
                 };
                 let add = |room: &mut Vec<f32>, (part, to): (usize, Part<'_>)| {

@@ -39,11 +39,8 @@ impl Sums {
     /// Parts of `length` values.
     pub fn parts(&mut self, length: usize) -> Vec<Part<'_>> {
         match self {
-            Self::F32(sums) => sums.chunks_mut(length).map(Part::F32).collect(),
-            Self::Split(high, low) => {
-                let parts = high.chunks_mut(length).zip(low.chunks_mut(length));
-                parts.map(|(high, low)| Part::Split(high, low)).collect()
-            }
+            Self::F32(sums) => Part::F32(sums).parts(length),
+            Self::Split(high, low) => Part::Split(high, low).parts(length),
         }
     }
 
@@ -61,14 +58,14 @@ impl Sums {
     }
 }
 
-impl Part<'_> {
+impl<'a> Part<'a> {
     /// The part's own parts of `length` values.
-    pub fn parts(&mut self, length: usize) -> Vec<Part<'_>> {
+    pub fn parts(self, length: usize) -> Vec<Part<'a>> {
         match self {
-            Self::F32(sums) => sums.chunks_mut(length).map(Part::F32).collect(),
+            Self::F32(sums) => sums.chunks_mut(length).map(Self::F32).collect(),
             Self::Split(high, low) => {
                 let parts = high.chunks_mut(length).zip(low.chunks_mut(length));
-                parts.map(|(high, low)| Part::Split(high, low)).collect()
+                parts.map(|(high, low)| Self::Split(high, low)).collect()
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What becomes of blocks of logits, beside the tiles that compute the next block.
+//! What becomes of blocks of logits, while the tiles compute the next block.
 
 use crate::simd::exp_not_positive;
 use std::marker::PhantomData;
