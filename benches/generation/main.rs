@@ -22,7 +22,7 @@ use wmtp::{
     data::{PromptStyle, Tokenizer},
     eval::bench::mbpp::{self, load},
 };
-use wmtp_model::{LoadOptions, MtpLlama, Quantization, QuantizedWeights, Request, Sampling};
+use wmtp_model::{LoadOptions, MtpLlama, PreparedWeights, Quantization, Request, Sampling};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -66,8 +66,8 @@ impl Arguments {
 /// A model with its tokenizer and MBPP.
 struct Subject {
     model: MtpLlama,
-    /// Instead of the model's own.
-    quantized: Option<QuantizedWeights>,
+    /// As generation reads them.
+    prepared: Option<PreparedWeights>,
     tokenizer: Tokenizer,
     problems: Vec<mbpp::Problem>,
 }
@@ -88,9 +88,8 @@ impl Subject {
             ..LoadOptions::default()
         };
         let model = wmtp_model::load(&dir, &options, &Device::flex())?;
-        let quantized = quantization.map(|quantization| QuantizedWeights::new(&model, true, quantization));
         Ok(Self {
-            quantized: quantized.transpose()?,
+            prepared: PreparedWeights::new(&model, true, quantization)?,
             model,
             tokenizer: Tokenizer::load(&dir)?,
             problems: load("builtin:mbpp")?,

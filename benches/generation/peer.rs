@@ -41,7 +41,7 @@ fn answer(subject: &Subject, request: &Value) -> Result<Value, Failure> {
     let requests = greedy(&prompts, new_tokens);
     let decoding = Decoding {
         rows: prompts.len(),
-        quantized: subject.quantized.clone(),
+        prepared: subject.prepared.clone(),
         ..Decoding::default()
     };
     let mut tokens = vec![Vec::new(); prompts.len()];

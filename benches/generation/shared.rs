@@ -57,6 +57,7 @@ fn first_tokens(
     let decoding = Decoding {
         rows,
         share_prefixes,
+        prepared: subject.prepared.clone(),
         ..Decoding::default()
     };
     let mut tokens = vec![Vec::new(); prompts.len()];

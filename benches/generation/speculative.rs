@@ -26,7 +26,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             speculative,
             drafts,
             adaptive,
-            quantized: subject.quantized.clone(),
+            prepared: subject.prepared.clone(),
             eos: subject.tokenizer.eos_ids().to_vec(),
             ..Decoding::default()
         };

@@ -2,7 +2,7 @@
 
 use super::{Arguments, Failure, Subject, greedy, median};
 use std::time::Instant;
-use wmtp_model::{Decoding, Quantization, QuantizedWeights, generate_all};
+use wmtp_model::{Decoding, PreparedWeights, Quantization, generate_all};
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let new_tokens = arguments.number("--new-tokens", 128)?;
@@ -15,12 +15,20 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         Subject::open(&Arguments(all))
     };
     let subjects = [open("f32")?, open("bf16")?];
-    let quantized = |quantization| QuantizedWeights::new(&subjects[1].model, false, quantization);
+    let prepared = |subject: &Subject, quantization| PreparedWeights::new(&subject.model, false, quantization);
     let all = [
-        ("f32", &subjects[0].model, None),
-        ("bf16", &subjects[1].model, None),
-        ("int8", &subjects[1].model, Some(quantized(Quantization::Int8)?)),
-        ("int4", &subjects[1].model, Some(quantized(Quantization::Int4)?)),
+        ("f32", &subjects[0].model, prepared(&subjects[0], None)?),
+        ("bf16", &subjects[1].model, prepared(&subjects[1], None)?),
+        (
+            "int8",
+            &subjects[1].model,
+            prepared(&subjects[1], Some(Quantization::Int8))?,
+        ),
+        (
+            "int4",
+            &subjects[1].model,
+            prepared(&subjects[1], Some(Quantization::Int4))?,
+        ),
     ];
     println!("{new_tokens} new tokens each, tokens/s and ratio to bf16, medians of {repetitions}");
     for batch in [1, 8] {
@@ -29,10 +37,10 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         let requests = greedy(&prompts, new_tokens);
         let mut seconds = vec![Vec::new(); all.len()];
         for repetition in 0..=repetitions {
-            for ((_, model, quantized), seconds) in all.iter().zip(&mut seconds) {
+            for ((_, model, prepared), seconds) in all.iter().zip(&mut seconds) {
                 let decoding = Decoding {
                     rows: batch,
-                    quantized: quantized.clone(),
+                    prepared: prepared.clone(),
                     ..Decoding::default()
                 };
                 let started = Instant::now();

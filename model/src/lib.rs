@@ -48,12 +48,12 @@ pub use decoder::{Activation, Attention, AttentionContext, Biases, DecoderLayer,
 pub use error::{ModelError, Problems};
 pub use export::{ExportOptions, Exported, Heads, export, export_model, export_weights, is_adapter, stored_dtype};
 pub use file_content::other_content;
-pub use generate::{Decoding, Effort, Finish, Generation, Request, Totals, generate, generate_all};
+pub use generate::{Decoding, Effort, Finish, Generation, PreparedWeights, Request, Totals, generate, generate_all};
 pub use linear::{Linear, RmsNorm};
 pub use llama::MtpLlama;
 pub use lora::{apply_lora, continue_adapter, load_adapter, merged, save_adapter};
 pub use names::TensorSpec;
-pub use quantization::{Quantization, QuantizedWeights, with_rounded_matrices};
+pub use quantization::{Quantization, with_rounded_matrices};
 pub use raw::SaveDtype;
 pub use reward::RewardModel;
 pub use sampling::Sampling;

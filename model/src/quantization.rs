@@ -1,16 +1,11 @@
-//! Weights of few bits for generating: how many, and a model's.
+//! Weights of few bits for generating: how many, and a model whose matrices are rounded to them.
 
 use crate::causal_lm::CausalLm;
 use crate::compute::Compute;
-use crate::error::ModelError;
 use crate::llama::MtpLlama;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Tensor, TensorData};
-use std::sync::Arc;
 use wmtp_gemm::Bits;
-
-#[cfg(feature = "flex")]
-use crate::generate::slices::Weights;
 
 /// How weights are rounded, in groups of 32 values with a scale in bf16. Norms and biases stay what they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +31,16 @@ impl Quantization {
             Self::Int4 => Bits::Four,
         }
     }
+}
+
+/// How generation keeps a matrix.
+#[cfg(feature = "flex")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Storage {
+    /// The model's own tensor, shared.
+    Shared,
+    /// A copy with few bits, or with the same values and no bits that are zero in all of them.
+    Prepared(Option<Quantization>),
 }
 
 /// The model in f32 with the values of bf16 matrices, or with those that quantized ones stand for, and with activations
@@ -90,57 +95,3 @@ impl ModuleMapper for Rounding {
         })
     }
 }
-
-/// A model's quantized weights, made once and shared by all calls of [`crate::generate`] that name them.
-#[derive(Clone)]
-pub struct QuantizedWeights {
-    quantization: Quantization,
-    #[cfg(feature = "flex")]
-    pub(crate) weights: Arc<Weights>,
-    #[cfg(not(feature = "flex"))]
-    never: Arc<std::convert::Infallible>,
-}
-
-impl QuantizedWeights {
-    /// Those of `model`; with `drafts` also those of heads 2..H, which speculative decoding needs.
-    ///
-    /// # Errors
-    /// The model is on another device than flex.
-    pub fn new(model: &MtpLlama, drafts: bool, quantization: Quantization) -> Result<Self, ModelError> {
-        #[cfg(feature = "flex")]
-        if let Some(weights) = Weights::new(&model.valid(), drafts, Some(quantization)) {
-            return Ok(Self {
-                quantization,
-                weights: Arc::new(weights),
-            });
-        }
-        let _ = (drafts, quantization);
-        Err(ModelError::Request(format!(
-            "quantized weights generate on flex only, and this model is on {:?}",
-            model.device()
-        )))
-    }
-
-    /// How they are rounded.
-    pub fn quantization(&self) -> Quantization {
-        self.quantization
-    }
-}
-
-impl std::fmt::Debug for QuantizedWeights {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("QuantizedWeights").field(&self.quantization).finish()
-    }
-}
-
-impl PartialEq for QuantizedWeights {
-    /// Whether they are the same ones.
-    fn eq(&self, other: &Self) -> bool {
-        #[cfg(feature = "flex")]
-        return Arc::ptr_eq(&self.weights, &other.weights);
-        #[cfg(not(feature = "flex"))]
-        return Arc::ptr_eq(&self.never, &other.never);
-    }
-}
-
-impl Eq for QuantizedWeights {}

@@ -6,7 +6,7 @@ mod common;
 
 use burn::tensor::{DType, Device};
 use wmtp_model::{
-    CausalLm, Decoding, LlamaConfig, MtpLlama, Quantization, QuantizedWeights, Request, Sampling, generate_all,
+    CausalLm, Decoding, LlamaConfig, MtpLlama, PreparedWeights, Quantization, Request, Sampling, generate_all,
     with_rounded_matrices,
 };
 
@@ -50,11 +50,15 @@ fn quantized_weights_generate_what_their_values_do() {
     for quantization in [Quantization::Int8, Quantization::Int4] {
         let rounded = with_rounded_matrices(in_f32(), Some(quantization));
         let texts = [false, true].map(|speculative| {
-            let quantized = QuantizedWeights::new(&model, speculative, quantization).expect("the model is on flex");
-            assert_eq!(quantized.quantization(), quantization);
+            let prepared = PreparedWeights::new(&model, speculative, Some(quantization)).expect("the model is on flex");
+            assert!(
+                prepared
+                    .as_ref()
+                    .is_some_and(|p| p.quantization() == Some(quantization))
+            );
             let with = Decoding {
                 speculative,
-                quantized: Some(quantized),
+                prepared,
                 ..Decoding::default()
             };
             let found = tokens(&model, &with);
@@ -103,7 +107,7 @@ fn speculation_needs_the_quantized_heads() {
     let model = model();
     let decoding = Decoding {
         speculative: true,
-        quantized: Some(QuantizedWeights::new(&model, false, Quantization::Int8).expect("the model is on flex")),
+        prepared: PreparedWeights::new(&model, false, Some(Quantization::Int8)).expect("the model is on flex"),
         ..Decoding::default()
     };
     let error = generate_all(&model, &requests(), &decoding, &mut |_, _| false).expect_err("it is refused");

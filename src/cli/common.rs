@@ -26,7 +26,7 @@ use std::{
     ffi::OsStr,
     path::{Path, PathBuf},
 };
-use wmtp_model::{MtpLlama, QuantizedWeights};
+use wmtp_model::{MtpLlama, PreparedWeights};
 
 /// `--config`, `--recipe`, `--set` and `--device`, on every verb that has settings.
 ///
@@ -310,15 +310,14 @@ pub(super) fn generation_dtype(settings: &Settings, device_name: &str, device: &
     Ok(precision.dtype())
 }
 
-/// The weights of few bits that `eval.precision` asks for, with those of the heads that draft or without.
-pub(super) fn quantized_weights(
+/// The weights as `eval.precision` asks for, with those of the heads that draft or without.
+pub(super) fn prepared_weights(
     settings: &Settings,
     model: &MtpLlama,
     drafts: bool,
-) -> Result<Option<QuantizedWeights>, Failure> {
+) -> Result<Option<PreparedWeights>, Failure> {
     let quantization = settings.recipe.eval.precision.quantization();
-    let quantized = quantization.map(|quantization| QuantizedWeights::new(model, drafts, quantization));
-    quantized.transpose().map_err(|error| Failure::usage(error.to_string()))
+    PreparedWeights::new(model, drafts, quantization).map_err(|error| Failure::usage(error.to_string()))
 }
 
 /// The sandbox, with every layer unless `unsafe_exec`.

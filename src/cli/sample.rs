@@ -4,9 +4,7 @@ use super::{
     Failure, Output, SettingsArgs,
     bar::CountBar,
     base::{find_dir, open_model},
-    common::{
-        generation_dtype, open_device, open_rows, quantized_weights, resolve_model, rows_output, stop_on_signals,
-    },
+    common::{generation_dtype, open_device, open_rows, prepared_weights, resolve_model, rows_output, stop_on_signals},
     eval::newest_best,
 };
 use crate::{
@@ -113,9 +111,9 @@ pub fn run(args: Args, output: &Output) -> Result<(), Failure> {
         top_p: e.top_p,
         max_new_tokens: e.max_new_tokens,
     };
-    let quantized = quantized_weights(&settings, &loaded, args.speculative)?;
+    let prepared = prepared_weights(&settings, &loaded, args.speculative)?;
     let mut generator = ModelGenerator::new(loaded, tokenizer.clone(), sampling);
-    generator.decoding.quantized = quantized;
+    generator.decoding.prepared = prepared;
     generator.decoding.rows = e.batch;
     generator.decoding.speculative = args.speculative;
     let request = SampleRequest {

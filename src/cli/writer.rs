@@ -3,7 +3,7 @@
 use super::{
     Failure, Output, SettingsArgs,
     base::open_model,
-    common::{generation_dtype, open_device, quantized_weights, resolve_model},
+    common::{generation_dtype, open_device, prepared_weights, resolve_model},
 };
 use crate::{
     eval::{GenerationRequest, Generator, StopRule},
@@ -81,9 +81,9 @@ impl WriterArgs {
             top_p: self.top_p,
             max_new_tokens: self.max_new_tokens.unwrap_or(if chat { 512 } else { 128 }),
         };
-        let quantized = quantized_weights(settings, &model, self.speculative)?;
+        let prepared = prepared_weights(settings, &model, self.speculative)?;
         let mut generator = ModelGenerator::new(model, tokenizer, sampling);
-        generator.decoding.quantized = quantized;
+        generator.decoding.prepared = prepared;
         generator.decoding.speculative = self.speculative;
         if let Some(drafts) = self.drafts {
             generator.decoding.drafts = drafts;

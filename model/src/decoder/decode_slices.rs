@@ -6,6 +6,7 @@ use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 use burn::module::Param;
 use burn::tensor::{DType, Tensor};
+use half::bf16;
 use rayon::prelude::*;
 
 use super::decode::{DecodeOps, LayerWeights, Queries};
@@ -14,10 +15,11 @@ use super::{DecoderLayer, LayerKind};
 use crate::config::LlamaConfig;
 use crate::flex;
 use crate::linear::Linear;
-use crate::quantization::Quantization;
+use crate::quantization::{Quantization, Storage};
 use crate::rope::{PerRotation, Positions, SliceTables};
 use wmtp_gemm::{
-    MatrixView, Precision, QuantizedMatrix, SkinnyOutput, SkinnyWeight, matmul, matmul_skinny, matmul_skinny_many,
+    FloatSlice, MatrixView, Precision, QuantizedMatrix, SkinnyOutput, SkinnyWeight, matmul, matmul_skinny,
+    matmul_skinny_many,
 };
 use wmtp_kernels::attention::flex::Heads;
 use wmtp_kernels::attention::kv_cache::{KvCache, attend};
@@ -42,6 +44,8 @@ pub(crate) enum Products {
 enum Values {
     /// f32 or bf16.
     Tensor(FlexTensor),
+    /// Those of an f32 tensor whose values are bf16 numbers.
+    Bf16(Vec<bf16>),
     Quantized(QuantizedMatrix),
 }
 
@@ -73,8 +77,32 @@ impl Matrix {
         Some(Self { bias, ..matrix })
     }
 
-    /// The same with values rounded to groups of few bits.
-    pub fn quantized(self, quantization: Quantization) -> Self {
+    /// The same, kept as `storage` says.
+    pub fn stored(self, storage: Storage) -> Self {
+        match storage {
+            Storage::Shared => self,
+            Storage::Prepared(None) => self.without_zeros(),
+            Storage::Prepared(Some(quantization)) => self.quantized(quantization),
+        }
+    }
+
+    /// In bf16, if it is in f32 and all of its values are bf16 numbers.
+    fn without_zeros(self) -> Self {
+        let narrow = match self.weight() {
+            SkinnyWeight::F32(values) => narrowed(values),
+            _ => None,
+        };
+        match narrow {
+            Some(narrow) => Self {
+                values: Values::Bf16(narrow),
+                ..self
+            },
+            None => self,
+        }
+    }
+
+    /// With values rounded to groups of few bits.
+    fn quantized(self, quantization: Quantization) -> Self {
         let row = |index: usize| {
             let mut row = Vec::with_capacity(self.inner);
             self.push_row(index, &mut row);
@@ -90,6 +118,7 @@ impl Matrix {
     fn weight(&self) -> SkinnyWeight<'_> {
         match &self.values {
             Values::Tensor(tensor) => flex::weight(tensor).into(),
+            Values::Bf16(values) => SkinnyWeight::Bf16(values),
             Values::Quantized(matrix) => matrix.into(),
         }
     }
@@ -109,13 +138,12 @@ impl Matrix {
 
     /// All of it as a view; none if it is quantized.
     fn view(&self) -> Option<MatrixView<'_>> {
-        match &self.values {
-            Values::Tensor(tensor) => {
-                let values = flex::weight(tensor);
-                Some(MatrixView::strided(values, [self.out, self.inner], [self.inner, 1]))
-            }
-            Values::Quantized(_) => None,
-        }
+        let values = match self.weight() {
+            SkinnyWeight::F32(values) => FloatSlice::F32(values),
+            SkinnyWeight::Bf16(values) => FloatSlice::Bf16(values),
+            SkinnyWeight::Quantized(_) => return None,
+        };
+        Some(MatrixView::strided(values, [self.out, self.inner], [self.inner, 1]))
     }
 
     /// `x` `[N, in]` times the transpose, plus the bias, `[N, out]`, for a step.
@@ -138,6 +166,19 @@ impl Matrix {
         matmul_skinny(&mut to, x, weight, [n, out, self.inner]);
         to
     }
+}
+
+/// The same numbers in bf16; none if one of them is not a bf16 number.
+fn narrowed(values: &[f32]) -> Option<Vec<bf16>> {
+    /// Values of a task.
+    const TASK: usize = 1 << 16;
+    let exact = |values: &[f32]| values.iter().fold(0, |bits, value| bits | value.to_bits()) & 0xffff == 0;
+    values.par_chunks(TASK).all(exact).then(|| {
+        let narrow = values.par_iter().with_min_len(TASK);
+        narrow
+            .map(|value| bf16::from_bits((value.to_bits() >> 16) as u16))
+            .collect()
+    })
 }
 
 /// `x` `[N, in]` times the transpose of each matrix, plus its bias.
@@ -184,16 +225,10 @@ pub(crate) fn vector(weight: &Param<Tensor<1>>) -> Vec<f32> {
 /// A layer's weights on slices.
 pub(crate) type SliceWeights = LayerWeights<Vec<f32>, Matrix>;
 
-/// The weights of `layer`, quantized if asked for. None if a matrix is not in flex's memory in f32 or bf16.
-pub(crate) fn slice_weights(layer: &DecoderLayer, quantization: Option<Quantization>) -> Option<SliceWeights> {
+/// The weights of `layer`, kept as `storage` says. None if a matrix is not in flex's memory in f32 or bf16.
+pub(crate) fn slice_weights(layer: &DecoderLayer, storage: Storage) -> Option<SliceWeights> {
     let weights = layer.by_role();
-    let matrix = |map: &Linear| {
-        let matrix = Matrix::of(map)?;
-        Some(match quantization {
-            Some(quantization) => matrix.quantized(quantization),
-            None => matrix,
-        })
-    };
+    let matrix = |map: &Linear| Some(Matrix::of(map)?.stored(storage));
     Some(LayerWeights {
         input_norm: vector(&weights.input_norm.weight),
         q: matrix(weights.q)?,

@@ -14,11 +14,14 @@ mod device;
 mod engine;
 mod pace;
 mod prefixes;
+mod prepared;
 mod request;
 mod row;
 mod schedule;
 #[cfg(feature = "flex")]
-pub(crate) mod slices;
+mod slices;
+#[cfg(feature = "flex")]
+mod weights;
 
 use burn::module::Module;
 
@@ -26,6 +29,7 @@ use crate::causal_lm::CausalLm;
 use crate::error::ModelError;
 use crate::llama::MtpLlama;
 use engine::Engine;
+pub use prepared::PreparedWeights;
 pub use request::{Decoding, Effort, Finish, Generation, Request, Totals};
 use schedule::Schedule;
 
@@ -82,8 +86,8 @@ pub fn generate_all(
 fn engine<'a>(model: &'a MtpLlama, decoding: &Decoding) -> Box<dyn Engine + 'a> {
     let drafts = decoding.speculative;
     #[cfg(feature = "flex")]
-    if let Some(quantized) = &decoding.quantized {
-        return Box::new(slices::SliceEngine::of(quantized.weights.clone()));
+    if let Some(prepared) = &decoding.prepared {
+        return Box::new(slices::SliceEngine::of(prepared.weights.clone()));
     }
     #[cfg(feature = "flex")]
     if let Some(engine) = slices::SliceEngine::new(model, drafts) {
@@ -116,11 +120,11 @@ fn check(model: &MtpLlama, requests: &[Request], decoding: &Decoding) -> Result<
         );
     }
     #[cfg(feature = "flex")]
-    if let Some(quantized) = &decoding.quantized
+    if let Some(prepared) = &decoding.prepared
         && decoding.speculative
-        && !quantized.weights.has_drafts()
+        && !prepared.weights.has_drafts()
     {
-        return fail("speculative decoding with quantized weights needs those of the heads that draft".to_owned());
+        return fail("speculative decoding with prepared weights needs those of the heads that draft".to_owned());
     }
     let config = model.config();
     for (index, request) in requests.iter().enumerate() {

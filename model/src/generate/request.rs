@@ -1,6 +1,6 @@
 //! What a caller of generation passes in and gets back.
 
-use crate::quantization::QuantizedWeights;
+use super::prepared::PreparedWeights;
 use crate::sampling::Sampling;
 
 /// What to continue, and how.
@@ -32,8 +32,8 @@ pub struct Decoding {
     /// On flex: as many of them as make the text come fastest, by what steps take and how often drafts are
     /// accepted, and none where that is best. Otherwise always all.
     pub adaptive: bool,
-    /// Weights of few bits in place of the model's own.
-    pub quantized: Option<QuantizedWeights>,
+    /// In place of the model's own.
+    pub prepared: Option<PreparedWeights>,
 }
 
 impl Default for Decoding {
@@ -45,7 +45,7 @@ impl Default for Decoding {
             speculative: false,
             drafts: 7,
             adaptive: true,
-            quantized: None,
+            prepared: None,
         }
     }
 }

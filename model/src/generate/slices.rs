@@ -4,22 +4,13 @@
 
 use super::awake::in_pool;
 use super::engine::{Accepted, DraftSpan, Engine, SegmentId};
-use crate::causal_lm::CausalLm;
-use crate::compute::is_flex;
-use crate::config::LlamaConfig;
-use crate::decoder::decode_slices::{
-    Last, Matrix, Products, SliceDecode, SliceWeights, normed, slice_weights, tables, vector,
-};
-use crate::decoder::{DecoderLayer, LayerKind, Part, SegmentCaches, decode, decode_last, extend_caches};
+use super::weights::Weights;
+use crate::decoder::decode_slices::{Last, Products, SliceDecode, SliceWeights, tables};
+use crate::decoder::{Part, SegmentCaches, decode, decode_last, extend_caches};
 use crate::llama::MtpLlama;
-use crate::quantization::Quantization;
+use crate::quantization::Storage;
 use crate::rope::{PerRotation, SliceTables};
-use burn::tensor::Tensor;
 use std::sync::Arc;
-use wmtp_kernels::attention::flex::Heads;
-
-/// Tokens that heads may draft at least; of a vocabulary with more than four times as many, a quarter.
-const DRAFTED_TOKENS: usize = 8192;
 
 /// What the last step left for [`Engine::commit`].
 #[derive(Default)]
@@ -38,100 +29,10 @@ pub struct SliceEngine {
     stepped: Stepped,
 }
 
-/// A model's weights on slices.
-pub struct Weights {
-    config: LlamaConfig,
-    heads: Heads,
-    eps: f32,
-    embedding: Matrix,
-    /// None where it is the embedding.
-    unembedding: Option<Matrix>,
-    /// Final norms of head 1, and of the others if they draft.
-    norms: Vec<Vec<f32>>,
-    /// Number of the trunk's layers; the next one is head 1.
-    trunk: usize,
-    /// The trunk's layers, then head 1, then the others if they draft.
-    layers: Vec<SliceWeights>,
-    /// Of each of `layers`.
-    kinds: Vec<LayerKind>,
-}
-
-impl Weights {
-    /// None where the model's device or type is another one. `drafts`: with heads 2..H.
-    pub fn new(model: &MtpLlama, drafts: bool, quantization: Option<Quantization>) -> Option<Self> {
-        if !is_flex(&model.device()) {
-            return None;
-        }
-        let matrix = |tensor: Tensor<2>| {
-            let matrix = Matrix::new(tensor)?;
-            Some(match quantization {
-                Some(quantization) => matrix.quantized(quantization.of_embeddings()),
-                None => matrix,
-            })
-        };
-        let spec = model.config().layer_spec();
-        let parts = model.parts();
-        let heads = if drafts { parts.heads.len() } else { 1 };
-        let layers = parts.trunk.iter().chain(parts.heads.iter().take(heads));
-        let kinds = layers.clone().map(DecoderLayer::kind).collect();
-        Some(Self {
-            config: model.config().clone(),
-            heads: spec.heads,
-            eps: spec.norm.eps() as f32,
-            embedding: matrix(parts.embedding)?,
-            unembedding: match parts.unembedding {
-                Some(tensor) => Some(matrix(tensor)?),
-                None => None,
-            },
-            norms: (1..=heads).map(|k| vector(&model.norm_of(k).weight)).collect(),
-            trunk: parts.trunk.len(),
-            layers: layers
-                .map(|layer| slice_weights(layer, quantization))
-                .collect::<Option<_>>()?,
-            kinds,
-        })
-    }
-
-    /// Whether heads 2..H are among them.
-    pub fn has_drafts(&self) -> bool {
-        self.layers.len() > self.trunk + 1
-    }
-
-    fn embedded(&self, spans: &[DraftSpan<'_>]) -> Vec<f32> {
-        let mut x = Vec::new();
-        for token in spans.iter().flat_map(|span| span.tokens) {
-            self.embedding.push_row(*token as usize, &mut x);
-        }
-        x
-    }
-
-    /// Rows of head `k` in its final norm.
-    fn normed(&self, k: usize, x: &[f32]) -> Vec<f32> {
-        normed(x, &self.norms[k - 1], self.eps)
-    }
-
-    fn unembedding(&self) -> &Matrix {
-        self.unembedding.as_ref().unwrap_or(&self.embedding)
-    }
-
-    /// Logits of normed rows.
-    fn logits(&self, normed: &[f32]) -> Vec<f32> {
-        self.unembedding().times(normed)
-    }
-
-    /// Logits of normed rows for drafts: of the first tokens of a large vocabulary alone. Vocabularies of merges and
-    /// of pieces have the frequent tokens first; a draft that is missed costs nothing but its chance.
-    fn draft_logits(&self, normed: &[f32]) -> Vec<f32> {
-        let all = self.config.vocab_size;
-        self.unembedding()
-            .times_first(normed, all.min(DRAFTED_TOKENS.max(all / 4)))
-    }
-}
-
 impl SliceEngine {
     /// None where the model's device or type is another one. `drafts`: with heads 2..H.
     pub fn new(model: &MtpLlama, drafts: bool) -> Option<Self> {
-        Weights::new(model, drafts, None).map(|weights| Self::of(Arc::new(weights)))
+        Weights::new(model, drafts, Storage::Shared).map(|weights| Self::of(Arc::new(weights)))
     }
 
     /// With weights that are shared with other engines.
@@ -141,11 +42,6 @@ impl SliceEngine {
             weights,
             stepped: Stepped::default(),
         }
-    }
-
-    /// Heads 2..H that draft, by their index among the layers.
-    fn drafting(&self) -> std::ops::Range<usize> {
-        self.weights.trunk + 1..self.weights.layers.len()
     }
 
     /// Runs `task` on the decoding of new tokens through layer `index`, with the layer's weights.
@@ -225,7 +121,7 @@ impl SliceEngine {
 
     fn keep(&mut self, accepted: &[Accepted], heads: usize) -> Vec<f32> {
         let Stepped { parts, spans, trunk } = std::mem::take(&mut self.stepped);
-        let d = self.weights.norms[0].len();
+        let d = self.weights.width();
         // Trunk and head 1 have cached all tokens of the step.
         let layers = self.weights.trunk + 1;
         let (mut rows, mut positions, mut committed) = (Vec::new(), Vec::new(), Vec::new());
@@ -266,7 +162,7 @@ impl SliceEngine {
             rope: tables(&self.weights.config, &positions),
             last: Some(Last::of(&committed, &self.weights.config)),
         };
-        let drafting = self.drafting();
+        let drafting = self.weights.drafting();
         let heads = heads.min(drafting.len());
         let mut hidden = vec![0.0; committed.len() * heads * d];
         for (i, head) in drafting.enumerate() {

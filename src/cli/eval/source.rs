@@ -4,7 +4,7 @@ use crate::{
     cli::{
         Failure, Model, ModelSource, Output,
         base::{find_dir, open_model},
-        common::{generation_dtype, open_device, quantized_weights, resolve_model},
+        common::{generation_dtype, open_device, prepared_weights, resolve_model},
     },
     data::{PromptStyle, Tokenizer},
     eval::{Benchmark, EvalError, EvalRequest, Predictions},
@@ -204,9 +204,9 @@ impl Located {
             top_p: e.top_p,
             max_new_tokens: e.max_new_tokens,
         };
-        let quantized = quantized_weights(settings, &loaded, speculative)?;
+        let prepared = prepared_weights(settings, &loaded, speculative)?;
         let mut generator = ModelGenerator::new(loaded, tokenizer, sampling);
-        generator.decoding.quantized = quantized;
+        generator.decoding.prepared = prepared;
         generator.decoding.rows = e.batch;
         generator.decoding.speculative = speculative;
         Ok(Answers::Model(Box::new(generator)))
