@@ -1,4 +1,5 @@
-//! Generating with weights of few bits: the same tokens as the model whose f32 weights have these values.
+//! Generating with prepared weights: those of few bits give the same tokens as the model whose f32 weights have these
+//! values, others those of the model itself.
 #![cfg(feature = "flex")]
 #![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
@@ -83,6 +84,30 @@ fn quantized_weights_generate_what_their_values_do() {
             }
         }
         assert!(likeliest >= 20, "{quantization:?}: {likeliest} of 24 are the likeliest");
+    }
+}
+
+/// An f32 model of bf16 numbers, and one with other numbers too: the tokens of its own weights, and drafts, which
+/// are rounded to 8 bits, change no text.
+#[test]
+fn weights_that_are_not_quantized_generate_what_the_model_does() {
+    let other = |precision| {
+        let mut config = model().config().clone();
+        config.tie_word_embeddings = false;
+        config.init_dtype(2, precision, &Device::flex())
+    };
+    for model in [in_f32(), model(), other(DType::F32), other(DType::BF16)] {
+        let own = tokens(&model, &Decoding::default());
+        for speculative in [false, true] {
+            let prepared = PreparedWeights::new(&model, speculative, None).expect("nothing is asked for");
+            assert!(prepared.as_ref().is_some_and(|p| p.quantization().is_none()));
+            let with = Decoding {
+                speculative,
+                prepared,
+                ..Decoding::default()
+            };
+            assert_eq!(own, tokens(&model, &with), "speculative: {speculative}");
+        }
     }
 }
 

@@ -441,3 +441,39 @@ fn attended<'a>(
     }
     to
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Device, TensorData};
+
+    fn stored(values: Vec<f32>, storage: Storage) -> Matrix {
+        let tensor = Tensor::<2>::from_data(TensorData::new(values, [2, 3]), (&Device::flex(), DType::F32));
+        Matrix::new(tensor).expect("it is on flex").stored(storage)
+    }
+
+    #[test]
+    fn bf16_numbers_are_kept_in_bf16() {
+        let numbers = vec![1.0, -0.5, 3.015625, -0.0, 1e-40_f32.to_bits() as f32, f32::INFINITY];
+        let exact: Vec<f32> = numbers.iter().map(|x| bf16::from_f32(*x).to_f32()).collect();
+        let matrix = stored(exact.clone(), Storage::Prepared(None));
+        let SkinnyWeight::Bf16(values) = matrix.weight() else {
+            panic!("it is kept as {}", matrix.weight());
+        };
+        let bits = |x: &f32| x.to_bits();
+        let found: Vec<u32> = values.iter().map(|x| x.to_f32().to_bits()).collect();
+        assert_eq!(found, exact.iter().map(bits).collect::<Vec<_>>());
+        let shared = stored(exact, Storage::Shared);
+        assert!(matches!(shared.weight(), SkinnyWeight::F32(_)));
+    }
+
+    #[test]
+    fn one_other_number_keeps_a_matrix_in_f32() {
+        let values = vec![1.0, -0.5, 0.1, 0.25, 2.0, 3.0];
+        let matrix = stored(values.clone(), Storage::Prepared(None));
+        let SkinnyWeight::F32(found) = matrix.weight() else {
+            panic!("it is kept as {}", matrix.weight());
+        };
+        assert_eq!(found, values);
+    }
+}
