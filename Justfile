@@ -80,7 +80,7 @@ bench-kernels *ARGS:
 # the same with each instruction set that the machine has, kept as criterion's baselines of their names
 bench-sets *ARGS:
     for set in portable avx2 avx512 amx; do \
-        if grep -qw "$(echo $set | sed 's/portable/fpu/; s/avx512/avx512_bf16/; s/^amx$/amx_bf16/')" /proc/cpuinfo; then \
+        if grep -qw "$(echo $set | sed 's/portable/fpu/; s/avx512/avx512vl/; s/^amx$/amx_bf16/')" /proc/cpuinfo; then \
             WMTP_GEMM=$set cargo bench --locked -p wmtp-benches -- --save-baseline $set {{ARGS}} || exit 1; \
         else echo "$set: not run, this machine lacks it"; fi; \
     done

@@ -27,7 +27,7 @@ pub fn features() -> Vec<&'static str> {
 /// Which kernels compute matrix products on the CPU, and why if they are not the fastest.
 pub fn matrix_products() -> String {
     /// What the AVX-512 kernels need.
-    const NEEDED: [&str; 4] = ["avx512f", "avx512bw", "avx512vl", "avx512bf16"];
+    const NEEDED: [&str; 3] = ["avx512f", "avx512bw", "avx512vl"];
     let isa = match Isa::chosen() {
         Ok(isa) => isa,
         Err(problem) => return format!("none: {problem}"),

@@ -12,9 +12,9 @@ pub enum Isa {
     Portable,
     /// AVX2 and FMA.
     Avx2,
-    /// AVX-512 F, BW, VL and BF16.
+    /// AVX-512 F, BW and VL, and BF16 where it is there and fast.
     Avx512,
-    /// The same, and tiles for bf16 (AMX-TILE, AMX-BF16) that the system lets the process use.
+    /// The same with BF16, and tiles for bf16 (AMX-TILE, AMX-BF16) that the system lets the process use.
     Amx,
 }
 
@@ -51,7 +51,7 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => crate::processor::has_avx512(),
             #[cfg(target_arch = "x86_64")]
-            Self::Amx => crate::processor::has_avx512() && crate::tiles::has_amx(),
+            Self::Amx => crate::processor::has_avx512_bf16() && crate::tiles::has_amx(),
             #[cfg(not(target_arch = "x86_64"))]
             Self::Avx2 | Self::Avx512 | Self::Amx => false,
         }

@@ -6,8 +6,8 @@
 //!
 //! | machine | f32 | bf16 |
 //! |---|---|---|
-//! | x86-64 with these and AMX (tiles for bf16) | as below | own kernel, `tdpbf16ps` ([`tiles`]) |
-//! | x86-64 with AVX-512 F, BW, VL and BF16 | own kernel, fused multiply-add | own kernel, `vdpbf16ps` (two products a lane); on Intel, where that is slower, the f32 kernel on rounded values |
+//! | x86-64 with AVX-512 BF16 and AMX (tiles for bf16) | as below | own kernel, `tdpbf16ps` ([`tiles`]) |
+//! | x86-64 with AVX-512 F, BW and VL | own kernel, fused multiply-add | with BF16 own kernel, `vdpbf16ps` (two products a lane); on Intel, where that is slower or missing, the f32 kernel on rounded values |
 //! | x86-64 with AVX2 and FMA | own kernel | the same on rounded values |
 //! | every other | the `gemm` crate | factors rounded to bf16, then the `gemm` crate in f32 |
 //!

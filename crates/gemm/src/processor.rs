@@ -2,10 +2,17 @@
 
 use std::sync::OnceLock;
 
-/// Whether the machine has AVX-512 F, BW, VL and BF16.
+/// Whether the machine has AVX-512 F, BW and VL: Intel's servers since Skylake, AMD's since Zen 4.
 pub fn has_avx512() -> bool {
     static FOUND: OnceLock<bool> = OnceLock::new();
     *FOUND.get_or_init(detected)
+}
+
+/// Whether it has AVX-512 BF16 too: Intel's servers since Cooper Lake, but not Ice Lake.
+#[cfg(target_arch = "x86_64")]
+pub fn has_avx512_bf16() -> bool {
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    *FOUND.get_or_init(|| has_avx512() && is_x86_feature_detected!("avx512bf16"))
 }
 
 /// The vector instruction sets that computing chooses from and that this machine has, by the names that rustc
@@ -28,12 +35,12 @@ pub fn instruction_sets() -> Vec<&'static str> {
         .collect()
 }
 
-/// Whether `vdpbf16ps` has a higher throughput than the fused multiply-add in f32. On Intel it has half of it
+/// Whether `vdpbf16ps` is there and has a higher throughput than the fused multiply-add in f32. On Intel it has half of it
 /// (measured on an Emerald Rapids: one `vdpbf16ps` in two cycles against two multiply-adds a cycle), and
 /// products of values that are rounded to bf16 are exact in f32 as well.
 #[cfg(target_arch = "x86_64")]
 pub fn bf16_dot_is_faster() -> bool {
-    !is_intel()
+    has_avx512_bf16() && !is_intel()
 }
 
 /// Whether reading goes faster with a prefetch in software even where a thread does little else: measured on an
@@ -54,10 +61,7 @@ fn is_intel() -> bool {
 
 #[cfg(target_arch = "x86_64")]
 fn detected() -> bool {
-    is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("avx512bf16")
+    is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl")
 }
 
 #[cfg(not(target_arch = "x86_64"))]

@@ -93,6 +93,22 @@ fn error(multiply: Multiply, left: &Factor, right: &Factor, precision: Precision
     worst
 }
 
+#[cfg(target_arch = "x86_64")]
+fn rounded(precision: Precision) -> Lane {
+    match precision {
+        Precision::F32 => Lane::F32,
+        Precision::Bf16 => Lane::RoundedF32,
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn pairs(precision: Precision) -> Lane {
+    match precision {
+        Precision::F32 => Lane::F32,
+        Precision::Bf16 => Lane::Bf16Pair,
+    }
+}
+
 /// The implementations that this machine can run, by name.
 fn implementations() -> Vec<(&'static str, Multiply)> {
     let mut all: Vec<(&'static str, Multiply)> = vec![("portable", portable::matmul)];
@@ -110,28 +126,31 @@ fn implementations() -> Vec<(&'static str, Multiply)> {
     }
     #[cfg(target_arch = "x86_64")]
     if processor::has_avx512() {
+        all.push(("avx512, rounded", |to, stride, add, factors, precision, threads| {
+            avx512::matmul(to, stride, add, factors, rounded(precision), threads)
+        }));
+        all.push((
+            "avx512, right packed before, rounded",
+            |to, stride, add, [left, right], precision, _| {
+                let lane = rounded(precision);
+                avx512::PackedRight::new(right, lane).multiply(to, stride, add, [left, right], lane)
+            },
+        ));
+    } else {
+        println!("NOT RUN: this machine has no AVX-512");
+    }
+    #[cfg(target_arch = "x86_64")]
+    if processor::has_avx512_bf16() {
         all.push(("avx512, pairs", |to, stride, add, factors, precision, threads| {
-            let lane = [Lane::F32, Lane::Bf16Pair][usize::from(precision == Precision::Bf16)];
-            avx512::matmul(to, stride, add, factors, lane, threads)
+            avx512::matmul(to, stride, add, factors, pairs(precision), threads)
         }));
         all.push((
             "avx512, right packed before, pairs",
             |to, stride, add, [left, right], precision, _| {
-                let lane = [Lane::F32, Lane::Bf16Pair][usize::from(precision == Precision::Bf16)];
+                let lane = pairs(precision);
                 avx512::PackedRight::new(right, lane).multiply(to, stride, add, [left, right], lane)
             },
         ));
-        all.push((
-            "avx512, right packed before, rounded",
-            |to, stride, add, [left, right], precision, _| {
-                let lane = [Lane::F32, Lane::RoundedF32][usize::from(precision == Precision::Bf16)];
-                avx512::PackedRight::new(right, lane).multiply(to, stride, add, [left, right], lane)
-            },
-        ));
-        all.push(("avx512, rounded", |to, stride, add, factors, precision, threads| {
-            let lane = [Lane::F32, Lane::RoundedF32][usize::from(precision == Precision::Bf16)];
-            avx512::matmul(to, stride, add, factors, lane, threads)
-        }));
     } else {
         println!("NOT RUN: this machine has no AVX-512 with bf16");
     }

@@ -36,85 +36,117 @@ impl Lane {
 /// `store(u, _)` with lane u of all sixteen.
 ///
 /// # Safety
-/// The machine has AVX-512 F, BW, VL and BF16; `first` is below the number of rows and `from < to <= K`.
-/// `MatrixView` guarantees that all elements lie inside its slice.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+/// The machine has AVX-512 F, BW and VL, and BF16 for [`Lane::Bf16Pair`]; `first` is below the number of rows and
+/// `from < to <= K`. `MatrixView` guarantees that all elements lie inside its slice.
 pub unsafe fn pack_interleaved(
     rows: MatrixView<'_>,
     first: usize,
-    [from, to]: [usize; 2],
+    range: [usize; 2],
     lane: Lane,
+    store: impl FnMut(usize, __m512i),
+) {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        match lane {
+            Lane::F32 => interleave_values::<false>(rows, first, range, store),
+            Lane::RoundedF32 => interleave_values::<true>(rows, first, range, store),
+            Lane::Bf16Pair => interleave_pairs(rows, first, range, store),
+        }
+    }
+}
+
+/// [`pack_interleaved`] of values in f32, which `ROUNDS` rounds to bf16.
+///
+/// # Safety
+/// The same; the machine has AVX-512 F, BW and VL.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn interleave_values<const ROUNDS: bool>(
+    rows: MatrixView<'_>,
+    first: usize,
+    [from, to]: [usize; 2],
     mut store: impl FnMut(usize, __m512i),
 ) {
     let count = (rows.shape[0] - first).min(GROUP);
     let [row_stride, stride] = rows.strides;
     let length = to - from;
-    let lanes = length.div_ceil(lane.values());
-    let rounds = lane == Lane::RoundedF32;
     let start = first * row_stride + from * stride;
     let some = first_16(count);
     // SAFETY: every address below is that of an element [first + i, from + j] with i < count and
     // j < length, or is masked out.
     unsafe {
-        match (stride, row_stride, lane, rows.data) {
+        match (stride, row_stride, rows.data) {
             // Rows are contiguous: a transpose of sixteen lanes of sixteen rows at a time.
-            (1, _, Lane::F32 | Lane::RoundedF32, FloatSlice::F32(data)) => {
+            (1, _, FloatSlice::F32(data)) => {
                 let load = |i: usize, u: usize| {
                     let at = data.as_ptr().add(start + i * row_stride + u);
-                    let values = _mm512_maskz_loadu_ps(first_16(length - u), at);
-                    if rounds {
-                        rounded(values)
-                    } else {
-                        _mm512_castps_si512(values)
-                    }
+                    lanes_of::<ROUNDS>(_mm512_maskz_loadu_ps(first_16(length - u), at))
                 };
-                transposed(lanes, count, load, store);
+                transposed(length, count, load, store);
             }
-            (1, _, Lane::F32 | Lane::RoundedF32, FloatSlice::Bf16(data)) => {
+            (1, _, FloatSlice::Bf16(data)) => {
                 let load = |i: usize, u: usize| {
                     let at = data.as_ptr().add(start + i * row_stride + u);
                     widened(_mm256_maskz_loadu_epi16(first_16(length - u), at.cast()))
                 };
-                transposed(lanes, count, load, store);
+                transposed(length, count, load, store);
             }
-            (1, _, Lane::Bf16Pair, FloatSlice::F32(data)) => {
+            // Columns are contiguous: a vector holds the same lane of sixteen rows.
+            (_, 1, FloatSlice::F32(data)) => {
+                for u in 0..length {
+                    let values = _mm512_maskz_loadu_ps(some, data.as_ptr().add(start + u * stride));
+                    store(u, lanes_of::<ROUNDS>(values));
+                }
+            }
+            (_, 1, FloatSlice::Bf16(data)) => {
+                for u in 0..length {
+                    let at = data.as_ptr().add(start + u * stride);
+                    store(u, widened(_mm256_maskz_loadu_epi16(some, at.cast())));
+                }
+            }
+            _ => {
+                for u in 0..length {
+                    let values = gathered(count, |i| rows.at(first + i, from + u).to_bits());
+                    store(u, lanes_of::<ROUNDS>(_mm512_castsi512_ps(values)));
+                }
+            }
+        }
+    }
+}
+
+/// [`pack_interleaved`] of pairs of bf16 values.
+///
+/// # Safety
+/// The same; the machine has AVX-512 F, BW, VL and BF16.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn interleave_pairs(
+    rows: MatrixView<'_>,
+    first: usize,
+    [from, to]: [usize; 2],
+    mut store: impl FnMut(usize, __m512i),
+) {
+    let count = (rows.shape[0] - first).min(GROUP);
+    let [row_stride, stride] = rows.strides;
+    let length = to - from;
+    let lanes = length.div_ceil(2);
+    let start = first * row_stride + from * stride;
+    let some = first_16(count);
+    // SAFETY: as in `interleave_values`.
+    unsafe {
+        match (stride, row_stride, rows.data) {
+            (1, _, FloatSlice::F32(data)) => {
                 let load = |i: usize, u: usize| {
-                    let at = data.as_ptr().add(start + i * row_stride + 2 * u);
-                    let left = length - 2 * u;
-                    let low = _mm512_maskz_loadu_ps(first_16(left), at);
-                    let high = _mm512_maskz_loadu_ps(first_16(left.saturating_sub(16)), at.wrapping_add(16));
-                    std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
+                    rounded_pairs(data.as_ptr().add(start + i * row_stride + 2 * u), length - 2 * u)
                 };
                 transposed(lanes, count, load, store);
             }
-            (1, _, Lane::Bf16Pair, FloatSlice::Bf16(data)) => {
+            (1, _, FloatSlice::Bf16(data)) => {
                 let load = |i: usize, u: usize| {
                     let at = data.as_ptr().add(start + i * row_stride + 2 * u);
                     _mm512_maskz_loadu_epi16(first_32(length - 2 * u), at.cast())
                 };
                 transposed(lanes, count, load, store);
             }
-            // Columns are contiguous: a vector holds the same lane of sixteen rows.
-            (_, 1, Lane::F32 | Lane::RoundedF32, FloatSlice::F32(data)) => {
-                for u in 0..lanes {
-                    let values = _mm512_maskz_loadu_ps(some, data.as_ptr().add(start + u * stride));
-                    store(
-                        u,
-                        if rounds {
-                            rounded(values)
-                        } else {
-                            _mm512_castps_si512(values)
-                        },
-                    );
-                }
-            }
-            (_, 1, Lane::F32 | Lane::RoundedF32, FloatSlice::Bf16(data)) => {
-                for u in 0..lanes {
-                    let at = data.as_ptr().add(start + u * stride);
-                    store(u, widened(_mm256_maskz_loadu_epi16(some, at.cast())));
-                }
-            }
-            (_, 1, Lane::Bf16Pair, FloatSlice::F32(data)) => {
+            (_, 1, FloatSlice::F32(data)) => {
                 let load = |j: usize| {
                     let values = if j < length {
                         _mm512_maskz_loadu_ps(some, data.as_ptr().add(start + j * stride))
@@ -127,7 +159,7 @@ pub unsafe fn pack_interleaved(
                     store(u, pairs(load(2 * u), load(2 * u + 1)));
                 }
             }
-            (_, 1, Lane::Bf16Pair, FloatSlice::Bf16(data)) => {
+            (_, 1, FloatSlice::Bf16(data)) => {
                 let load = |j: usize| {
                     if j < length {
                         _mm256_maskz_loadu_epi16(some, data.as_ptr().add(start + j * stride).cast())
@@ -140,25 +172,28 @@ pub unsafe fn pack_interleaved(
                 }
             }
             _ => {
-                let value = |i: usize, j: usize| rows.at(first + i, from + j);
-                let rounded = |i: usize, j: usize| {
-                    let value = if j < length { value(i, j) } else { 0.0 };
+                let bits = |i: usize, j: usize| {
+                    let value = if j < length { rows.at(first + i, from + j) } else { 0.0 };
                     u32::from(bf16::from_f32(value).to_bits())
                 };
                 for u in 0..lanes {
-                    let mut packed = [0u32; GROUP];
-                    for (i, packed) in packed.iter_mut().enumerate().take(count) {
-                        *packed = match lane {
-                            Lane::F32 => value(i, u).to_bits(),
-                            Lane::RoundedF32 => rounded(i, u) << 16,
-                            Lane::Bf16Pair => rounded(i, 2 * u) | rounded(i, 2 * u + 1) << 16,
-                        };
-                    }
-                    store(u, _mm512_loadu_si512(packed.as_ptr().cast()));
+                    store(u, gathered(count, |i| bits(i, 2 * u) | bits(i, 2 * u + 1) << 16));
                 }
             }
         }
     }
+}
+
+/// A lane of each of `count` rows; those that there are not are zeros.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn gathered(count: usize, lane: impl Fn(usize) -> u32) -> __m512i {
+    let mut lanes = [0; GROUP];
+    for (i, to) in lanes.iter_mut().enumerate().take(count) {
+        *to = lane(i);
+    }
+    // SAFETY: sixteen lanes are a vector.
+    unsafe { _mm512_loadu_si512(lanes.as_ptr().cast()) }
 }
 
 /// Whether values `from..to` of every row are contiguous in memory in the format of `lane`, so that the
@@ -179,18 +214,75 @@ pub fn is_in_place(rows: MatrixView<'_>, [from, to]: [usize; 2], lane: Lane) -> 
 ///
 /// # Safety
 /// As [`pack_interleaved`], and the rows exist; `to` has room for sixteen packed rows.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub unsafe fn pack_row_major(
+pub unsafe fn pack_row_major(rows: MatrixView<'_>, some: [usize; 2], range: [usize; 2], lane: Lane, to: *mut u32) {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        match lane {
+            Lane::F32 => row_major_values::<false>(rows, some, range, to),
+            Lane::RoundedF32 => row_major_values::<true>(rows, some, range, to),
+            Lane::Bf16Pair => row_major_pairs(rows, some, range, to),
+        }
+    }
+}
+
+/// [`pack_row_major`] of values in f32, which `ROUNDS` rounds to bf16.
+///
+/// # Safety
+/// The same; the machine has AVX-512 F, BW and VL.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn row_major_values<const ROUNDS: bool>(
     rows: MatrixView<'_>,
-    [first, count]: [usize; 2],
+    some: [usize; 2],
     [from, until]: [usize; 2],
-    lane: Lane,
     to: *mut u32,
 ) {
-    let length = until - from;
-    let lanes = length.div_ceil(lane.values());
-    // SAFETY: every address read is that of an element of a row, or masked out; every one written lies in the
-    // room of a packed row.
+    let stride = rows.strides[0];
+    // SAFETY: of the values from the address on, as many as are left are read.
+    let load = |row: usize, u: usize| unsafe {
+        let at = row * stride + from + u;
+        let left = first_16(until - from - u);
+        match rows.data {
+            FloatSlice::F32(data) => lanes_of::<ROUNDS>(_mm512_maskz_loadu_ps(left, data.as_ptr().add(at))),
+            FloatSlice::Bf16(data) => widened(_mm256_maskz_loadu_epi16(left, data.as_ptr().add(at).cast())),
+        }
+    };
+    // SAFETY: by the caller's promise.
+    unsafe { row_after_row(some, until - from, load, to) };
+}
+
+/// [`pack_row_major`] of pairs of bf16 values.
+///
+/// # Safety
+/// The same; the machine has AVX-512 F, BW, VL and BF16.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn row_major_pairs(rows: MatrixView<'_>, some: [usize; 2], [from, until]: [usize; 2], to: *mut u32) {
+    let stride = rows.strides[0];
+    // SAFETY: as in `row_major_values`.
+    let load = |row: usize, u: usize| unsafe {
+        let at = row * stride + from + 2 * u;
+        let left = until - from - 2 * u;
+        match rows.data {
+            FloatSlice::F32(data) => rounded_pairs(data.as_ptr().add(at), left),
+            FloatSlice::Bf16(data) => _mm512_maskz_loadu_epi16(first_32(left), data.as_ptr().add(at).cast()),
+        }
+    };
+    // SAFETY: by the caller's promise.
+    unsafe { row_after_row(some, (until - from).div_ceil(2), load, to) };
+}
+
+/// Stores the lanes of rows `first..first + count`, sixteen of a row at a time, one row after another, and zeros for
+/// rows that are missing of sixteen.
+///
+/// # Safety
+/// `to` has room for sixteen rows; `load(row, u)`, whose features this is inlined into, gives lanes from u on.
+#[inline(always)]
+unsafe fn row_after_row(
+    [first, count]: [usize; 2],
+    lanes: usize,
+    load: impl Fn(usize, usize) -> __m512i,
+    to: *mut u32,
+) {
+    // SAFETY: every address lies in the room of a packed row.
     unsafe {
         for i in 0..GROUP {
             let to = to.add(i * lanes);
@@ -198,32 +290,8 @@ pub unsafe fn pack_row_major(
                 to.write_bytes(0, lanes);
                 continue;
             }
-            let start = (first + i) * rows.strides[0] + from;
             for u in (0..lanes).step_by(GROUP) {
-                let values = u * lane.values();
-                let left = length - values;
-                let packed = match (lane, rows.data) {
-                    (Lane::F32, FloatSlice::F32(data)) => {
-                        _mm512_castps_si512(_mm512_maskz_loadu_ps(first_16(left), data.as_ptr().add(start + values)))
-                    }
-                    (Lane::RoundedF32, FloatSlice::F32(data)) => {
-                        rounded(_mm512_maskz_loadu_ps(first_16(left), data.as_ptr().add(start + values)))
-                    }
-                    (Lane::F32 | Lane::RoundedF32, FloatSlice::Bf16(data)) => widened(_mm256_maskz_loadu_epi16(
-                        first_16(left),
-                        data.as_ptr().add(start + values).cast(),
-                    )),
-                    (Lane::Bf16Pair, FloatSlice::F32(data)) => {
-                        let at = data.as_ptr().add(start + values);
-                        let low = _mm512_maskz_loadu_ps(first_16(left), at);
-                        let high = _mm512_maskz_loadu_ps(first_16(left.saturating_sub(16)), at.wrapping_add(16));
-                        std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
-                    }
-                    (Lane::Bf16Pair, FloatSlice::Bf16(data)) => {
-                        _mm512_maskz_loadu_epi16(first_32(left), data.as_ptr().add(start + values).cast())
-                    }
-                };
-                _mm512_mask_storeu_epi32(to.add(u).cast(), first_16(lanes - u), packed);
+                _mm512_mask_storeu_epi32(to.add(u).cast(), first_16(lanes - u), load(first + i, u));
             }
         }
     }
@@ -239,12 +307,42 @@ fn first_32(count: usize) -> u32 {
     ((1u64 << count.min(32)) - 1) as u32
 }
 
-/// f32 values rounded to the nearest even bf16, still in f32.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+/// f32 values, rounded to the nearest bf16 if asked for.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn lanes_of<const ROUNDS: bool>(values: __m512) -> __m512i {
+    if ROUNDS {
+        rounded(values)
+    } else {
+        _mm512_castps_si512(values)
+    }
+}
+
+/// f32 values rounded to the nearest bf16, ties to even, still in f32. What is no number stays what it is.
+#[target_feature(enable = "avx512f")]
 #[inline]
 fn rounded(values: __m512) -> __m512i {
-    // SAFETY: both are 256 bits of any value.
-    widened(unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(values)) })
+    let bits = _mm512_castps_si512(values);
+    let is_odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+    let up = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), is_odd);
+    let nearest = _mm512_and_si512(up, _mm512_set1_epi32(0xffff_0000_u32 as i32));
+    let is_nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(values, values);
+    _mm512_mask_mov_epi32(nearest, is_nan, bits)
+}
+
+/// Up to 32 f32 values from `at` on, of which `left` exist, rounded to the nearest bf16 in sixteen pairs.
+///
+/// # Safety
+/// `left` values are there, one at least.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+#[inline]
+unsafe fn rounded_pairs(at: *const f32, left: usize) -> __m512i {
+    // SAFETY: what is beyond the last one is masked out; both are 512 bits of any value.
+    unsafe {
+        let low = _mm512_maskz_loadu_ps(first_16(left), at);
+        let high = _mm512_maskz_loadu_ps(first_16(left.saturating_sub(16)), at.wrapping_add(16));
+        std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
+    }
 }
 
 /// bf16 values in f32.
@@ -265,20 +363,25 @@ fn pairs(low: __m256i, high: __m256i) -> __m512i {
 }
 
 /// Loads sixteen lanes of `count` rows at a time, transposes them and stores them lane by lane.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-#[inline]
-fn transposed(
+///
+/// # Safety
+/// The machine has AVX-512 F; `load` may need more, which the caller, that this is inlined into, has.
+#[inline(always)]
+unsafe fn transposed(
     lanes: usize,
     count: usize,
     load: impl Fn(usize, usize) -> __m512i,
     mut store: impl FnMut(usize, __m512i),
 ) {
     for u in (0..lanes).step_by(GROUP) {
-        let mut rows = [_mm512_setzero_si512(); GROUP];
-        for (i, row) in rows.iter_mut().enumerate().take(count) {
-            *row = load(i, u);
-        }
-        let packed = transpose(rows);
+        // SAFETY: by the caller's promise.
+        let packed = unsafe {
+            let mut rows = [_mm512_setzero_si512(); GROUP];
+            for (i, row) in rows.iter_mut().enumerate().take(count) {
+                *row = load(i, u);
+            }
+            transpose(rows)
+        };
         for (i, lane) in packed.into_iter().enumerate().take(lanes - u) {
             store(u + i, lane);
         }

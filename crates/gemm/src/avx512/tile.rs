@@ -41,17 +41,17 @@ impl LeftRows {
 pub type TileKernel = unsafe fn(usize, LeftRows, *const u32, Target, [usize; 2], [usize; 2]);
 
 macro_rules! kernel {
-    ($(#[$doc:meta])* $name:ident, |$sum:ident, $left:ident, $right:ident| $step:expr) => {
+    ($(#[$doc:meta])* $name:ident, $features:literal, |$sum:ident, $left:ident, $right:ident| $step:expr) => {
         $(#[$doc])*
         ///
         /// Writes (or adds) the first `count` rows and columns of the tile at `at` of the target.
         ///
         /// # Safety
-        /// The machine has AVX-512 F, BW, VL and BF16; `rows` holds `lanes` lanes of 8 rows, row-major if
+        /// The machine has the features; `rows` holds `lanes` lanes of 8 rows, row-major if
         /// `ROW_MAJOR`, else interleaved; `columns` holds `lanes` times 48 lanes on the bounds of cache
         /// lines, of which the first `16 V` are multiplied; the tile lies inside the target, and nothing else
         /// accesses that part of it.
-        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+        #[target_feature(enable = $features)]
         pub unsafe fn $name<const ROW_MAJOR: bool, const V: usize>(
             lanes: usize,
             rows: LeftRows,
@@ -115,12 +115,14 @@ macro_rules! kernel {
 kernel!(
     /// A lane is one f32 value: multiply and add.
     multiply_f32,
+    "avx512f,avx512bw,avx512vl",
     |sum, left, right| _mm512_fmadd_ps(_mm512_castsi512_ps(left), _mm512_castsi512_ps(right), sum)
 );
 
 kernel!(
     /// A lane is a pair of bf16 values: both products are added to its sum.
     multiply_bf16,
+    "avx512f,avx512bw,avx512vl,avx512bf16",
     |sum, left, right| _mm512_dpbf16_ps(
         sum,
         std::mem::transmute::<__m512i, __m512bh>(left),

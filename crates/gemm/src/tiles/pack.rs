@@ -137,7 +137,7 @@ pub fn pack(lines: MatrixView<'_>, side: Side, room: &mut [Tile], threads: Threa
 /// Packs one group to its tiles.
 fn pack_group(lines: MatrixView<'_>, group: usize, side: Side, to: &mut [Tile]) {
     let in_vectors = lines.strides[1] == 1 || lines.strides[0] == 1;
-    if in_vectors && crate::processor::has_avx512() {
+    if in_vectors && crate::processor::has_avx512_bf16() {
         // SAFETY: the machine has AVX-512 F, BW, VL and BF16, and lines lie along memory or across it.
         return unsafe { pack_vectors(lines, group, side, to) };
     }
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn vectors_pack_as_single_values_do() {
-        if !crate::processor::has_avx512() {
+        if !crate::processor::has_avx512_bf16() {
             return eprintln!("NOT TESTED: this processor has no AVX-512");
         }
         for [count, k] in [[1, 1], [16, 32], [33, 65], [20, 47], [64, 31]] {

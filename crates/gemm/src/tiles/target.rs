@@ -66,7 +66,7 @@ impl Target {
     /// # Safety
     /// Nothing else accesses these rows; there are at most 32 columns and rows.
     unsafe fn write(&self, sums: &Sums, first: usize, last: usize) {
-        if crate::processor::has_avx512() {
+        if crate::processor::has_avx512_bf16() {
             // SAFETY: the machine has AVX-512; by the caller's promise.
             return unsafe { self.write_vectors(sums, first, last) };
         }
