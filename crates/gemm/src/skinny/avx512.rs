@@ -7,7 +7,7 @@
 //! becomes f32 by 16 zero bits behind it, so of a vector of bf16 the odd values need a mask and the even ones a shift;
 //! the rows are rearranged once to match: of each 32 values the even ones first.
 
-use super::{Line, Rows, TILE};
+use super::{LATE_ROWS, PREFETCH_DISTANCE, Rows, TILE, padded, tiles};
 use crate::FloatSlice;
 use half::bf16;
 use std::arch::x86_64::*;
@@ -21,34 +21,9 @@ const LANES: usize = 16;
 /// Rows that are multiplied at a time, at most: their sums with two weight rows fit the registers.
 const MAX_ROWS: usize = 8;
 
-/// Number of rows from which multiplications delay the hardware's prefetcher.
-const LATE_ROWS: usize = 3;
-
-/// Bytes that the prefetch is ahead.
-const PREFETCH_DISTANCE: usize = 1 << 12;
-
-/// Each row padded with zeros to a multiple of 32 values; for a bf16 weight every 32 values are rearranged,
-/// the even ones first.
+/// See [`super::padded`].
 pub fn rearrange<'a>(rows: &'a [f32], weight: FloatSlice<'_>, k: usize) -> Rows<'a> {
-    let lines = k.next_multiple_of(STEP) / LANES;
-    let mut to = vec![Line([0.0; LANES]); rows.len() / k * lines];
-    for (to, row) in to.chunks_exact_mut(lines).zip(rows.chunks_exact(k)) {
-        match weight {
-            FloatSlice::F32(_) => {
-                for (to, values) in to.iter_mut().zip(row.chunks(LANES)) {
-                    to.0[..values.len()].copy_from_slice(values);
-                }
-            }
-            FloatSlice::Bf16(_) => {
-                for (to, step) in to.chunks_exact_mut(STEP / LANES).zip(row.chunks(STEP)) {
-                    for (l, value) in step.iter().enumerate() {
-                        to[l % 2].0[l / 2] = *value;
-                    }
-                }
-            }
-        }
-    }
-    Rows::Rearranged(to)
+    padded(rows, weight, k, LANES)
 }
 
 /// Calls a kernel with the number of rows as a constant, and two weight rows at a time for many of them.
@@ -69,39 +44,29 @@ macro_rules! by_rows {
 
 /// See [`super::Kernel`]; the rows as [`rearrange`] leaves them. Only for machines with AVX-512 F, BW and VL,
 /// which `super::matmul_skinny_many` has checked.
-pub fn multiply(to: &mut [f32], rows: &[f32], weight: FloatSlice<'_>, [first, count]: [usize; 2], [r, k]: [usize; 2]) {
-    let padded = k.next_multiple_of(STEP);
-    assert!(k > 0 && rows.len() == r * padded && to.len() == r * count);
-    // As even as possible: nine rows are five and four, not eight and one.
-    let group = r.div_ceil(r.div_ceil(MAX_ROWS)).max(1);
-    for j in (0..count).step_by(TILE) {
-        let some = TILE.min(count - j);
-        for (i, rows) in rows.chunks(group * padded).enumerate() {
-            let to = &mut to[i * group * count..];
-            macro_rules! with {
-                ($kernel:ident, $values:expr) => {{
-                    let tile = &$values[(first + j) * k..(first + j + some) * k];
-                    by_rows!(
-                        $kernel,
-                        rows.len() / padded,
-                        to,
-                        [j, count],
-                        rows,
-                        tile,
-                        k,
-                        i == 0
-                    );
-                }};
-            }
+pub fn multiply(to: &mut [f32], rows: &[f32], weight: FloatSlice<'_>, range: [usize; 2], [r, k]: [usize; 2]) {
+    let length = k.next_multiple_of(STEP);
+    tiles(
+        to,
+        rows,
+        weight,
+        range,
+        [r, k],
+        [length, MAX_ROWS],
+        |to, at, rows, tile, is_first| {
             // SAFETY: the machine has been checked.
             unsafe {
-                match weight {
-                    FloatSlice::F32(values) => with!(multiply_f32, values),
-                    FloatSlice::Bf16(values) => with!(multiply_bf16, values),
+                match tile {
+                    FloatSlice::F32(tile) => {
+                        by_rows!(multiply_f32, rows.len() / length, to, at, rows, tile, k, is_first)
+                    }
+                    FloatSlice::Bf16(tile) => {
+                        by_rows!(multiply_bf16, rows.len() / length, to, at, rows, tile, k, is_first)
+                    }
                 }
             }
-        }
-    }
+        },
+    );
 }
 
 macro_rules! kernel {

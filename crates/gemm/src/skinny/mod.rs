@@ -7,9 +7,11 @@
 //! Quantized weights have a form of their own ([`crate::QuantizedMatrix`]).
 //!
 //! Every element of the result is summed in an order that depends on K alone: it is the same for any number
-//! of threads and whatever other rows are in the batch. Machines without AVX-512 (and `WMTP_GEMM=avx2`)
-//! use a portable loop with another order.
+//! of threads and whatever other rows are in the batch. The order is another one with AVX2,
+//! and another one where there is neither, which has a portable loop.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod portable;
@@ -27,6 +29,14 @@ pub const SKINNY_MAX_ROWS: usize = 32;
 
 /// Rows of the weight that are multiplied at a time.
 const TILE: usize = 4;
+
+/// Number of rows from which multiplications delay the hardware's prefetcher.
+#[cfg(target_arch = "x86_64")]
+const LATE_ROWS: usize = 3;
+
+/// Bytes that the prefetch is ahead.
+#[cfg(target_arch = "x86_64")]
+const PREFETCH_DISTANCE: usize = 1 << 12;
 
 /// Tasks have a multiple of this many rows of the weight: whole tiles, and whole panels of quantized weights.
 const TASK_ROWS: usize = 16;
@@ -133,6 +143,10 @@ pub fn matmul_skinny_many(outputs: &mut [SkinnyOutput<'_>], rows: &[f32], [r, k]
     if isa() >= Isa::Avx512 {
         return multiply(outputs, rows, [r, k], avx512::rearrange, avx512::multiply);
     }
+    #[cfg(target_arch = "x86_64")]
+    if isa() == Isa::Avx2 {
+        return multiply(outputs, rows, [r, k], avx2::rearrange, avx2::multiply);
+    }
     multiply(outputs, rows, [r, k], portable::rearrange, portable::multiply);
 }
 
@@ -200,6 +214,55 @@ fn multiply(outputs: &mut [SkinnyOutput<'_>], rows: &[f32], [r, k]: [usize; 2], 
                 quantized::multiply(part, &rows, weight, range);
             }
         });
+    }
+}
+
+/// Each row padded with zeros to a multiple of `2 * lanes` values; for a bf16 weight every `2 * lanes` values are
+/// rearranged, the even ones first.
+#[cfg(target_arch = "x86_64")]
+fn padded<'a>(rows: &[f32], weight: FloatSlice<'_>, k: usize, lanes: usize) -> Rows<'a> {
+    const LINE: usize = 16;
+    let step = 2 * lanes;
+    let lines = k.next_multiple_of(step) / LINE;
+    let mut to = vec![Line([0.0; LINE]); rows.len() / k * lines];
+    for (to, row) in to.chunks_exact_mut(lines).zip(rows.chunks_exact(k)) {
+        for (to, values) in to.chunks_exact_mut(step / LINE).zip(row.chunks(step)) {
+            for (l, value) in values.iter().enumerate() {
+                let at = match weight {
+                    FloatSlice::F32(_) => l,
+                    FloatSlice::Bf16(_) => l % 2 * lanes + l / 2,
+                };
+                to[at / LINE].0[at % LINE] = *value;
+            }
+        }
+    }
+    Rows::Rearranged(to)
+}
+
+/// Calls `kernel(to, [column, stride], rows, tile, is_first)` for up to four weight rows of `first..first + count` and
+/// up to `most` of the rows, each `length` values long, at a time; `is_first` with the first rows that see a tile.
+#[cfg(target_arch = "x86_64")]
+fn tiles<'w>(
+    to: &mut [f32],
+    rows: &[f32],
+    weight: FloatSlice<'w>,
+    [first, count]: [usize; 2],
+    [r, k]: [usize; 2],
+    [length, most]: [usize; 2],
+    kernel: impl Fn(&mut [f32], [usize; 2], &[f32], FloatSlice<'w>, bool),
+) {
+    assert!(k > 0 && rows.len() == r * length && to.len() == r * count);
+    // As even as possible: nine rows are five and four, not eight and one.
+    let group = r.div_ceil(r.div_ceil(most)).max(1);
+    for j in (0..count).step_by(TILE) {
+        let range = (first + j) * k..(first + j + TILE.min(count - j)) * k;
+        let tile = match weight {
+            FloatSlice::F32(values) => FloatSlice::F32(&values[range]),
+            FloatSlice::Bf16(values) => FloatSlice::Bf16(&values[range]),
+        };
+        for (i, rows) in rows.chunks(group * length).enumerate() {
+            kernel(&mut to[i * group * count..], [j, count], rows, tile, i == 0);
+        }
     }
 }
 

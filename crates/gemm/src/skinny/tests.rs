@@ -9,10 +9,16 @@ use proptest::prelude::*;
 fn implementations() -> Vec<(&'static str, Rearrange, Kernel)> {
     let mut all: Vec<(&'static str, Rearrange, Kernel)> = vec![("portable", portable::rearrange, portable::multiply)];
     #[cfg(target_arch = "x86_64")]
+    if Isa::Avx2.is_present() {
+        all.push(("avx2", avx2::rearrange, avx2::multiply));
+    } else {
+        println!("NOT RUN: this machine has no AVX2");
+    }
+    #[cfg(target_arch = "x86_64")]
     if crate::processor::has_avx512() {
         all.push(("avx512", avx512::rearrange, avx512::multiply));
     } else {
-        println!("NOT RUN: this machine has no AVX-512 with bf16, only the portable loop is tested");
+        println!("NOT RUN: this machine has no AVX-512");
     }
     all
 }
