@@ -58,6 +58,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         let share = accepted as f64 / drafted.max(1) as f64;
         println!("head {k}: accepted in {accepted} of {drafted} passes ({share:.3})");
     }
+    let copied: usize = fast.iter().map(|made| made.effort.copied).sum();
+    println!("copied from the text, of no head: {copied} accepted");
     let judged: usize = fast.iter().map(|made| made.effort.verified).sum();
     println!("drafts judged: {:.1} a pass", judged as f64 / *forwards as f64);
     println!(

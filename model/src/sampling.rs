@@ -59,26 +59,8 @@ impl Sampling {
         drawn(&self.nucleus(logits)?, rng)
     }
 
-    /// What may follow the next token, from the `logits` of heads 2, 3, ...; at most `most` tokens.
-    ///
-    /// As many tokens as heads, or fewer, are one branch: the best token of each head. More are a draft tree: a
-    /// branch begins with one of head 2's most probable tokens and continues with the best token of each later
-    /// head; of all these tokens the `most` most probable are taken, by the product of the heads' probabilities up
-    /// to them. A branch ends where no choice can be made.
-    pub(crate) fn candidates(&self, logits: &[&[f32]], most: usize) -> Candidates {
-        let Some((second, later)) = logits.split_first().filter(|_| most > 0) else {
-            return Candidates::default();
-        };
-        let first = match most <= logits.len() {
-            true => most_probable(second, 1, self.sharpness()),
-            false => most_probable(second, most, self.sharpness()),
-        };
-        let best = |logits: &&[f32]| most_probable(logits, 1, self.sharpness()).pop();
-        Candidates::new(first, later.iter().map_while(best).collect(), most)
-    }
-
     /// What logits are multiplied with before they are probabilities.
-    fn sharpness(&self) -> f64 {
+    pub(crate) fn sharpness(&self) -> f64 {
         match self.temperature > 0.0 {
             true => 1.0 / self.temperature,
             false => 1.0,
@@ -150,67 +132,6 @@ impl Sampling {
     }
 }
 
-/// Tokens that may follow the next one of a text, with the drafting heads' probabilities.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Candidates {
-    /// Tokens with which branches begin.
-    first: Vec<u32>,
-    /// With which all branches continue.
-    later: Vec<u32>,
-    /// Probability and branch of each candidate, the most probable first; a token's ancestors before it.
-    nodes: Vec<(f64, usize)>,
-}
-
-impl Candidates {
-    /// The `most` most probable tokens of all branches.
-    fn new(first: Vec<(u32, f64)>, later: Vec<(u32, f64)>, most: usize) -> Self {
-        // Probability, branch, depth.
-        let mut nodes = Vec::with_capacity(first.len() * (1 + later.len()));
-        for (branch, (_, p)) in first.iter().enumerate() {
-            let mut product = *p;
-            nodes.push((product, branch, 0));
-            for (depth, (_, p)) in (1..).zip(&later) {
-                product *= p;
-                nodes.push((product, branch, depth));
-            }
-        }
-        // A token's ancestors are never less probable, and are taken first among equals.
-        nodes.sort_by(|(p, branch, depth), (q, other, deeper)| {
-            q.total_cmp(p).then(depth.cmp(deeper)).then(branch.cmp(other))
-        });
-        nodes.truncate(most);
-        let tokens = |found: Vec<(u32, f64)>| found.into_iter().map(|(token, _)| token).collect();
-        Self {
-            first: tokens(first),
-            later: tokens(later),
-            nodes: nodes.into_iter().map(|(p, branch, _)| (p, branch)).collect(),
-        }
-    }
-
-    /// Their probabilities, the highest first.
-    pub(crate) fn probabilities(&self) -> impl Iterator<Item = f64> {
-        self.nodes.iter().map(|(p, _)| *p)
-    }
-
-    /// The branches of the `count` most probable of them.
-    pub(crate) fn branches(&self, count: usize) -> Vec<Vec<u32>> {
-        let mut lengths = vec![0; self.first.len()];
-        for (_, branch) in self.nodes.iter().take(count) {
-            lengths[*branch] += 1;
-        }
-        let taken = self.first.iter().zip(lengths).filter(|(_, length)| *length > 0);
-        taken
-            .map(|(first, length)| {
-                std::iter::once(first)
-                    .chain(&self.later)
-                    .take(length)
-                    .copied()
-                    .collect()
-            })
-            .collect()
-    }
-}
-
 /// The tokens by which verification continues a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Choice {
@@ -224,7 +145,7 @@ pub(crate) struct Choice {
 
 /// The `most` tokens of the highest logits with their probabilities, the highest first, the lowest id
 /// first among equals, where logits are multiplied with `sharpness`; none where no choice can be made.
-fn most_probable(logits: &[f32], most: usize, sharpness: f64) -> Vec<(u32, f64)> {
+pub(crate) fn most_probable(logits: &[f32], most: usize, sharpness: f64) -> Vec<(u32, f64)> {
     let Some((_, top)) = highest(logits) else {
         return Vec::new();
     };

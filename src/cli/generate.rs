@@ -147,6 +147,7 @@ pub(super) fn speculation(effort: &Effort, tokens: usize) -> serde_json::Value {
         "trunk_forwards": effort.trunk_forwards,
         "tokens_per_forward": share(tokens, effort.trunk_forwards),
         "tokens_judged": effort.verified,
+        "copied": effort.copied,
         "heads": heads,
     })
 }
@@ -162,6 +163,7 @@ pub(super) fn speculation_text(effort: &Effort, tokens: usize) -> String {
     for (head, (drafted, accepted)) in (2..).zip(effort.drafted.iter().zip(&effort.accepted)) {
         text += &format!("\n  head {head}: {accepted} of {drafted}");
     }
+    text += &format!("\n  copied from the text, of no head: {} accepted", effort.copied);
     text
 }
 

@@ -454,7 +454,7 @@ mod tests {
 
     #[test]
     fn bf16_numbers_are_kept_in_bf16() {
-        let numbers = vec![1.0, -0.5, 3.015625, -0.0, 1e-40_f32.to_bits() as f32, f32::INFINITY];
+        let numbers = [1.0_f32, -0.5, 3.015625, -0.0, 1e-40, f32::INFINITY];
         let exact: Vec<f32> = numbers.iter().map(|x| bf16::from_f32(*x).to_f32()).collect();
         let matrix = stored(exact.clone(), Storage::Prepared(None));
         let SkinnyWeight::Bf16(values) = matrix.weight() else {

@@ -10,6 +10,8 @@
 
 #[cfg(feature = "flex")]
 mod awake;
+mod candidates;
+mod copies;
 mod device;
 mod engine;
 mod pace;
@@ -41,7 +43,7 @@ use schedule::Schedule;
 /// `max_position_embeddings` leaves no room and gives no token.
 ///
 /// The same call repeats exactly. With other requests, other `rows` or shared prefixes a generation is the
-/// same up to rounding; on flex with weights in f32 or bf16, on machines with AVX-512, to the
+/// same up to rounding; on flex with weights in f32 or bf16, on machines with AVX-512 or AVX2, to the
 /// last bit, since there the order of no sum depends on the rest of the batch. Speculation changes nothing but the
 /// time (where rounding differs, a token may differ whose logit is that close to another one, or whose share ends
 /// that close to the number that was drawn).

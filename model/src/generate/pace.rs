@@ -34,8 +34,9 @@ pub struct Step {
     /// Drafts that were verified, and the sum of their probabilities.
     pub drafts: usize,
     pub probability: f64,
-    /// Of all texts: accepted drafts by depth, that is by head 2, 3, ...
-    pub accepted: Vec<usize>,
+    /// Of all texts: accepted drafts, and those that head 2, 3, ... gave.
+    pub accepted: usize,
+    pub by_head: Vec<usize>,
     /// Of verifying, and of drafting for the next step with this many heads.
     pub time: Duration,
     pub drafting: Duration,
@@ -105,12 +106,14 @@ impl Pace {
         if !self.adaptive {
             return probabilities.len();
         }
-        if self.steps.is_multiple_of(PLAIN_EVERY) {
+        if self.steps < PLAIN_STEPS || self.steps.is_multiple_of(PLAIN_EVERY) {
             return 0;
         }
+        // Copies from the text take no time.
+        let drafting = if self.heads() > 0 { self.drafting.value } else { 0.0 };
         let (mut best, mut count, mut tokens) = (0.0, 0, texts as f64);
         for drafts in 0..=probabilities.len() {
-            let rate = tokens / (self.line.at(texts + drafts) + self.drafting.value);
+            let rate = tokens / (self.line.at(texts + drafts) + drafting);
             if rate > best {
                 (best, count) = (rate, drafts);
             }
@@ -133,20 +136,19 @@ impl Pace {
         let seconds = step.time.as_secs_f64();
         self.line.add(step.texts + step.drafts, seconds);
         self.resting = self.resting.saturating_sub(1);
+        self.accepted = KEPT * self.accepted + step.accepted as f64;
+        self.probability = KEPT * self.probability + step.probability;
         if step.heads == 0 {
             return;
         }
         let drafting = step.drafting.as_secs_f64();
         self.drafting.add(drafting);
-        let accepted: usize = step.accepted.iter().sum();
-        self.accepted = KEPT * self.accepted + accepted as f64;
-        self.probability = KEPT * self.probability + step.probability;
         if step.drafts > 0 {
-            for (mean, accepted) in self.by_head.iter_mut().zip(&step.accepted) {
+            for (mean, accepted) in self.by_head.iter_mut().zip(&step.by_head) {
                 mean.add(*accepted as f64 / step.texts as f64);
             }
         }
-        let each = (step.texts + accepted) as f64 / step.texts as f64;
+        let each = (step.texts + step.accepted) as f64 / step.texts as f64;
         self.plain = KEPT * self.plain + each * self.line.at(step.texts);
         self.taken = KEPT * self.taken + seconds + drafting;
         self.tried += 1;
@@ -262,7 +264,8 @@ mod tests {
                 texts,
                 drafts: count,
                 probability: probabilities[..count].iter().sum(),
-                accepted: vec![accepted, 0, 0],
+                accepted,
+                by_head: vec![accepted, 0, 0],
                 time: Duration::from_secs_f64(milliseconds * 1e-3),
                 drafting: Duration::from_secs_f64(drafting * 1e-3),
                 heads,

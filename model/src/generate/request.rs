@@ -79,12 +79,14 @@ pub struct Effort {
     /// Passes through the trunk that this text took part in. Without speculation one for each token,
     /// an end token included.
     pub trunk_forwards: usize,
-    /// Draft tokens of heads 2..H that head 1 verified.
+    /// Draft tokens that head 1 verified.
     pub verified: usize,
     /// Passes in which a draft token of head 2, 3, ... was verified. Empty without speculation.
     pub drafted: Vec<usize>,
     /// Of these, the passes in which one was accepted (end tokens included).
     pub accepted: Vec<usize>,
+    /// Accepted draft tokens that were copied from the text, and that no head gave.
+    pub copied: usize,
 }
 
 impl Effort {
@@ -92,6 +94,7 @@ impl Effort {
     pub fn add(&mut self, other: &Self) {
         self.trunk_forwards += other.trunk_forwards;
         self.verified += other.verified;
+        self.copied += other.copied;
         for (all, more) in [
             (&mut self.drafted, &other.drafted),
             (&mut self.accepted, &other.accepted),

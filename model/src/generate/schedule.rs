@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
+use super::copies::CopyRates;
 use super::engine::{Accepted, DraftSpan, Engine, SegmentId};
 use super::pace::{Pace, Step};
 use super::prefixes::Prefixes;
@@ -81,6 +82,8 @@ pub struct Schedule<'a> {
     waiting: VecDeque<usize>,
     running: Vec<Running<'a>>,
     pace: Pace,
+    /// Where drafts are copied from the text too.
+    copies: Option<CopyRates>,
     totals: Totals,
 }
 
@@ -101,6 +104,7 @@ impl<'a> Schedule<'a> {
             max_positions: config.max_position_embeddings,
             drafting,
             pace: Pace::new(decoding.adaptive, drafting),
+            copies: (decoding.speculative && decoding.adaptive).then(CopyRates::new),
             shared: prefixes.shared.iter().map(|shared| (None, shared.users)).collect(),
             waiting: prefixes.order.iter().copied().collect(),
             prefixes,
@@ -118,6 +122,7 @@ impl<'a> Schedule<'a> {
     ) -> Result<Totals, ModelError> {
         if !engine.supports_branches() {
             self.pace = Pace::new(false, self.drafting);
+            self.copies = None;
         }
         loop {
             self.admit(engine, done);
@@ -285,7 +290,7 @@ impl<'a> Schedule<'a> {
             texts: fed.len(),
             drafts,
             probability,
-            accepted: vec![0; self.drafting],
+            by_head: vec![0; self.drafting],
             time: started.elapsed(),
             heads: self.pace.heads(),
             ..Step::default()
@@ -295,10 +300,13 @@ impl<'a> Schedule<'a> {
         for ((running, choice), fed) in self.running.iter_mut().zip(choices).zip(&fed) {
             let index = running.request;
             let choice = choice.ok_or_else(|| not_finite(index, running.row.tokens().len()))?;
-            step.accepted
-                .iter_mut()
-                .take(choice.accepted)
-                .for_each(|count| *count += 1);
+            step.accepted += choice.accepted;
+            for (count, of_head) in step.by_head.iter_mut().zip(running.row.of_heads(&choice)) {
+                *count += usize::from(of_head);
+            }
+            if let Some((rates, copy)) = self.copies.as_mut().zip(running.row.copy()) {
+                rates.learn(copy, &choice.tokens);
+            }
             let mut stop = |tokens: &[u32]| stop(index, tokens);
             let finish = running.row.append(&choice, &self.decoding.eos, &mut stop);
             accepted.push(if finish.is_some() {
@@ -315,10 +323,12 @@ impl<'a> Schedule<'a> {
             let remaining = self.running.iter_mut().zip(&ended).filter(|(_, ended)| ended.is_none());
             let count = ended.iter().filter(|ended| ended.is_none()).count();
             let size = logits.len() / count.max(1);
-            let remaining: Vec<_> = remaining.zip(logits.chunks(size.max(1))).collect();
+            let own = |i: usize| &logits[i * size..(i + 1) * size];
+            let remaining: Vec<_> = remaining.zip((0..count).map(own)).collect();
+            let copies = self.copies.as_ref();
             remaining
                 .into_par_iter()
-                .for_each(|((running, _), logits)| running.row.draft(logits, heads));
+                .for_each(|((running, _), logits)| running.row.draft(logits, heads, copies));
             step.drafting = started.elapsed();
         }
         self.pace.learn(&step);
