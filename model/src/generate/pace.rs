@@ -2,7 +2,8 @@
 //!
 //! A step's time is nearly that of reading the weights, plus a little for each row; how little depends on the
 //! processor, the float type and the batch, and how often drafts are accepted on heads and text. So both are measured
-//! while generating: the time of steps against their rows (a line through recent ones), that of drafting, and how
+//! while generating: the time of steps against their rows (a line through recent ones with drafts and one through
+//! those without, since the first draft may cost a processor more than the next ones), that of drafting, and how
 //! often a draft is accepted against the probability that the heads gave it. Before each step the candidates of all
 //! texts are taken in the order of their probabilities as long as the expected tokens per second grow. Where drafting
 //! has not paid for some steps it rests, longer each time. The text does not hang on any of this.
@@ -53,7 +54,9 @@ pub struct Pace {
     /// Whether anything is decided here; otherwise all heads draft and every candidate is verified.
     adaptive: bool,
     steps: usize,
-    line: Line,
+    /// Of steps without drafts and with them.
+    plain_line: Line,
+    drafted_line: Line,
     /// Seconds of drafting.
     drafting: Mean,
     /// Accepted drafts, and the sum of the probabilities of verified ones.
@@ -79,7 +82,8 @@ impl Pace {
             heads,
             adaptive,
             steps: 0,
-            line: Line::default(),
+            plain_line: Line::default(),
+            drafted_line: Line::default(),
             drafting: Mean::default(),
             accepted: 0.0,
             probability: 0.0,
@@ -111,15 +115,25 @@ impl Pace {
         }
         // Copies from the text take no time.
         let drafting = if self.heads() > 0 { self.drafting.value } else { 0.0 };
-        let (mut best, mut count, mut tokens) = (0.0, 0, texts as f64);
-        for drafts in 0..=probabilities.len() {
-            let rate = tokens / (self.line.at(texts + drafts) + drafting);
+        let mut tokens = texts as f64;
+        let (mut best, mut count) = (WORTHWHILE * tokens / (self.plain_line.at(texts) + drafting), 0);
+        for (drafts, probability) in (1..).zip(probabilities) {
+            tokens += probability * self.confidence();
+            let rate = tokens / (self.seconds(texts, drafts) + drafting);
             if rate > best {
                 (best, count) = (rate, drafts);
             }
-            tokens += probabilities.get(drafts).unwrap_or(&0.0) * self.confidence();
         }
         count
+    }
+
+    /// The expected seconds of a step.
+    fn seconds(&self, texts: usize, drafts: usize) -> f64 {
+        match drafts {
+            0 => self.plain_line.at(texts),
+            _ if self.drafted_line.is_empty() => self.plain_line.at(texts + drafts),
+            _ => self.drafted_line.at(texts + drafts),
+        }
     }
 
     /// How many times its probability a draft is accepted.
@@ -134,7 +148,11 @@ impl Pace {
             return;
         }
         let seconds = step.time.as_secs_f64();
-        self.line.add(step.texts + step.drafts, seconds);
+        let line = match step.drafts {
+            0 => &mut self.plain_line,
+            _ => &mut self.drafted_line,
+        };
+        line.add(step.texts + step.drafts, seconds);
         self.resting = self.resting.saturating_sub(1);
         self.accepted = KEPT * self.accepted + step.accepted as f64;
         self.probability = KEPT * self.probability + step.probability;
@@ -149,7 +167,7 @@ impl Pace {
             }
         }
         let each = (step.texts + step.accepted) as f64 / step.texts as f64;
-        self.plain = KEPT * self.plain + each * self.line.at(step.texts);
+        self.plain = KEPT * self.plain + each * self.seconds(step.texts, 0);
         self.taken = KEPT * self.taken + seconds + drafting;
         self.tried += 1;
         if self.tried >= TRIAL && self.plain < WORTHWHILE * self.taken {
@@ -206,6 +224,10 @@ impl Line {
         self.seconds.add(seconds);
         self.squares = KEPT * self.squares + before * (rows - self.rows.value);
         self.products = KEPT * self.products + before * (seconds - self.seconds.value);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.rows.weight == 0.0
     }
 
     /// The expected seconds of a step with this many rows.

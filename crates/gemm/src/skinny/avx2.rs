@@ -23,13 +23,15 @@ pub fn rearrange<'a>(rows: &'a [f32], weight: FloatSlice<'_>, k: usize) -> Rows<
     padded(rows, weight, k, LANES)
 }
 
-/// Calls a kernel with the number of rows as a constant, and two weight rows at a time for many of them.
+/// Calls a kernel with the number of rows as a constant, and more weight rows at a time as on AVX-512.
 macro_rules! by_rows {
-    ($kernel:ident, $rows:expr, $($arguments:expr),*) => {
-        match $rows {
-            1 => $kernel::<1, 1>($($arguments),*),
-            2 => $kernel::<2, 1>($($arguments),*),
-            3 => $kernel::<3, 2>($($arguments),*),
+    ($kernel:ident, $rows:expr, $is_first:expr, $($arguments:expr),*) => {
+        match ($rows, $is_first) {
+            (1, true) => $kernel::<1, 1>($($arguments),*),
+            (1, false) => $kernel::<1, 4>($($arguments),*),
+            (2, true) => $kernel::<2, 1>($($arguments),*),
+            (2, false) => $kernel::<2, 2>($($arguments),*),
+            (3, _) => $kernel::<3, 2>($($arguments),*),
             _ => $kernel::<MAX_ROWS, 2>($($arguments),*),
         }
     };
@@ -51,10 +53,30 @@ pub fn multiply(to: &mut [f32], rows: &[f32], weight: FloatSlice<'_>, range: [us
             unsafe {
                 match tile {
                     FloatSlice::F32(tile) => {
-                        by_rows!(multiply_f32, rows.len() / length, to, at, rows, tile, k, is_first)
+                        by_rows!(
+                            multiply_f32,
+                            rows.len() / length,
+                            is_first,
+                            to,
+                            at,
+                            rows,
+                            tile,
+                            k,
+                            is_first
+                        )
                     }
                     FloatSlice::Bf16(tile) => {
-                        by_rows!(multiply_bf16, rows.len() / length, to, at, rows, tile, k, is_first)
+                        by_rows!(
+                            multiply_bf16,
+                            rows.len() / length,
+                            is_first,
+                            to,
+                            at,
+                            rows,
+                            tile,
+                            k,
+                            is_first
+                        )
                     }
                 }
             }
