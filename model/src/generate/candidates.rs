@@ -171,7 +171,7 @@ mod tests {
             tokens,
             probabilities: [0.5, 0.5],
         };
-        // 1 - 0.75 * 0.5 for both; then as the copy goes on, of which the second token is head 3's too.
+        // 1 - 0.75 * 0.5 for both; then as the copy continues, of which the second token is head 3's too.
         let all = tree(Some(copied(&[2, 3, 9])), 6);
         assert_eq!(tokens(&all, 9), [vec![1, 3, 4], vec![2, 3, 9]]);
         assert_eq!(of_heads(&all), [vec![true; 3], vec![true, true, false]]);

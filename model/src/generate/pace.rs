@@ -246,10 +246,12 @@ mod tests {
     use crate::random::generator;
     use rand::RngExt;
 
-    /// Costs of a machine and a model, in milliseconds: of a step, of a row of it, and of drafting.
+    /// Costs of a machine and a model, in milliseconds: of a step, of a row of it, of having drafts at all, and of
+    /// drafting.
     struct Costs {
         step: f64,
         row: f64,
+        drafts: f64,
         drafting: f64,
     }
 
@@ -278,7 +280,8 @@ mod tests {
             let accepted: usize = accepted.iter().sum();
             tokens += texts + accepted;
             let noise = 1.0 + 0.1 * rng.random::<f64>();
-            let milliseconds = noise * (costs.step + costs.row * (texts + count) as f64);
+            let of_drafts = if count > 0 { costs.drafts } else { 0.0 };
+            let milliseconds = noise * (costs.step + costs.row * (texts + count) as f64 + of_drafts);
             heads = pace.heads();
             let drafting = if heads > 0 { costs.drafting } else { 0.0 };
             taken += milliseconds + drafting;
@@ -302,6 +305,7 @@ mod tests {
         let costs = Costs {
             step: 38.0,
             row: 0.8,
+            drafts: 0.0,
             drafting: 2.0,
         };
         let (speed, pace) = speed(&costs, 1, 200, 1.0);
@@ -315,6 +319,7 @@ mod tests {
         let costs = Costs {
             step: 2.0,
             row: 20.0,
+            drafts: 0.0,
             drafting: 20.0,
         };
         let (speed, pace) = speed(&costs, 8, 128, 1.0);
@@ -322,11 +327,26 @@ mod tests {
         assert!(pace.resting > 0);
     }
 
+    /// As where a processor multiplies eight rows at a time and a batch has eight.
+    #[test]
+    fn where_the_first_draft_costs_more_than_all_bring_nothing_is_lost() {
+        let costs = Costs {
+            step: 14.0,
+            row: 0.4,
+            drafts: 12.0,
+            drafting: 0.2,
+        };
+        let (speed, pace) = speed(&costs, 8, 600, 1.0);
+        assert!(speed > 0.97, "{speed}");
+        assert!(pace.seconds(8, 1) > 1.4 * pace.seconds(8, 0), "{pace:?}");
+    }
+
     #[test]
     fn heads_that_boast_are_not_believed() {
         let costs = Costs {
             step: 30.0,
             row: 3.0,
+            drafts: 0.0,
             drafting: 4.0,
         };
         let (speed, _) = speed(&costs, 1, 400, 0.1);

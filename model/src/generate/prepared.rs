@@ -15,7 +15,8 @@ use crate::quantization::Storage;
 
 /// A model's weights in the form in which steps read the fewest bytes: quantized if asked for; otherwise with
 /// the same values, an f32 matrix of bf16 numbers in bf16, which halves what a step reads. What only drafts depend
-/// on is rounded to 8 bits; no text depends on it. It takes memory beside the model's own.
+/// on is rounded to 8 bits; no text depends on it. It takes memory in addition to the model's
+/// own.
 ///
 /// Made once and shared by all calls of [`crate::generate`] that name it. Products of f32 matrices that are kept in
 /// bf16 are summed in another order than those of the model's own; both are f32.

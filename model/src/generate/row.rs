@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(
             of_copies.len(),
             3,
-            "no more than the budget leaves beside the next token"
+            "no more than the budget leaves in addition to the next token"
         );
         for (found, expected) in of_copies.iter().zip([0.25, 0.175, 0.1225]) {
             assert!((found - expected).abs() < 1e-12, "{of_copies:?}");
