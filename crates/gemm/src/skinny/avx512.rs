@@ -21,78 +21,28 @@ const LANES: usize = 16;
 /// Rows that are multiplied at a time, at most: their sums with two weight rows fit the registers.
 const MAX_ROWS: usize = 8;
 
-/// See [`super::padded`].
-pub fn rearrange<'a>(rows: &'a [f32], weight: FloatSlice<'_>, k: usize) -> Rows<'a> {
-    padded(rows, weight, k, LANES)
-}
-
 /// Calls a kernel with the number of rows as a constant, and more weight rows at a time for many of them; and for few
 /// that do not see the weight rows first, where the sums' latency is what takes the time.
 macro_rules! by_rows {
     ($kernel:ident, $rows:expr, $is_first:expr, $($arguments:expr),*) => {
         match ($rows, $is_first) {
-            (1, true) => $kernel::<1, 1>($($arguments),*),
-            (1, false) => $kernel::<1, 4>($($arguments),*),
-            (2, true) => $kernel::<2, 1>($($arguments),*),
-            (2, false) => $kernel::<2, 4>($($arguments),*),
-            (3, true) => $kernel::<3, 1>($($arguments),*),
-            (3, false) => $kernel::<3, 4>($($arguments),*),
-            (4, true) => $kernel::<4, 1>($($arguments),*),
-            (4, false) => $kernel::<4, 4>($($arguments),*),
-            (5, _) => $kernel::<5, 2>($($arguments),*),
-            (6, _) => $kernel::<6, 2>($($arguments),*),
-            (7, _) => $kernel::<7, 2>($($arguments),*),
-            _ => $kernel::<MAX_ROWS, 2>($($arguments),*),
+            (1, true) => $kernel::<1, 1>($($arguments),*, $is_first),
+            (1, false) => $kernel::<1, 4>($($arguments),*, $is_first),
+            (2, true) => $kernel::<2, 1>($($arguments),*, $is_first),
+            (2, false) => $kernel::<2, 4>($($arguments),*, $is_first),
+            (3, true) => $kernel::<3, 1>($($arguments),*, $is_first),
+            (3, false) => $kernel::<3, 4>($($arguments),*, $is_first),
+            (4, true) => $kernel::<4, 1>($($arguments),*, $is_first),
+            (4, false) => $kernel::<4, 4>($($arguments),*, $is_first),
+            (5, _) => $kernel::<5, 2>($($arguments),*, $is_first),
+            (6, _) => $kernel::<6, 2>($($arguments),*, $is_first),
+            (7, _) => $kernel::<7, 2>($($arguments),*, $is_first),
+            _ => $kernel::<MAX_ROWS, 2>($($arguments),*, $is_first),
         }
     };
 }
 
-/// See [`super::Kernel`]; the rows as [`rearrange`] leaves them. Only for machines with AVX-512 F, BW and VL,
-/// which `super::matmul_skinny_many` has checked.
-pub fn multiply(to: &mut [f32], rows: &[f32], weight: FloatSlice<'_>, range: [usize; 2], [r, k]: [usize; 2]) {
-    let length = k.next_multiple_of(STEP);
-    tiles(
-        to,
-        rows,
-        weight,
-        range,
-        [r, k],
-        [length, MAX_ROWS],
-        |to, at, rows, tile, is_first| {
-            // SAFETY: the machine has been checked.
-            unsafe {
-                match tile {
-                    FloatSlice::F32(tile) => {
-                        by_rows!(
-                            multiply_f32,
-                            rows.len() / length,
-                            is_first,
-                            to,
-                            at,
-                            rows,
-                            tile,
-                            k,
-                            is_first
-                        )
-                    }
-                    FloatSlice::Bf16(tile) => {
-                        by_rows!(
-                            multiply_bf16,
-                            rows.len() / length,
-                            is_first,
-                            to,
-                            at,
-                            rows,
-                            tile,
-                            k,
-                            is_first
-                        )
-                    }
-                }
-            }
-        },
-    );
-}
+implementation!();
 
 macro_rules! kernel {
     (

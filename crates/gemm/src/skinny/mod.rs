@@ -10,6 +10,44 @@
 //! of threads and whatever other rows are in the batch. The order is another one with AVX2,
 //! and another one where there is neither, which has a portable loop.
 
+/// Defines `rearrange` and `multiply` of an instruction set, from its `LANES`, `STEP`, `MAX_ROWS`, kernels `multiply_f32`
+/// and `multiply_bf16`, and `by_rows!`, which calls one of these with the number of rows as a constant.
+#[cfg(target_arch = "x86_64")]
+macro_rules! implementation {
+    () => {
+        /// See [`super::padded`].
+        pub fn rearrange<'a>(rows: &'a [f32], weight: FloatSlice<'_>, k: usize) -> Rows<'a> {
+            padded(rows, weight, k, LANES)
+        }
+
+        /// See [`super::Kernel`]; the rows as [`rearrange`] leaves them. Only for machines with these instructions,
+        /// which `super::matmul_skinny_many` has checked.
+        pub fn multiply(to: &mut [f32], rows: &[f32], weight: FloatSlice<'_>, range: [usize; 2], shape: [usize; 2]) {
+            let k = shape[1];
+            let length = k.next_multiple_of(STEP);
+            let sizes = [length, MAX_ROWS];
+            tiles(
+                to,
+                rows,
+                weight,
+                range,
+                shape,
+                sizes,
+                |to, at, rows, tile, is_first| {
+                    let count = rows.len() / length;
+                    // SAFETY: the machine has been checked.
+                    unsafe {
+                        match tile {
+                            FloatSlice::F32(tile) => by_rows!(multiply_f32, count, is_first, to, at, rows, tile, k),
+                            FloatSlice::Bf16(tile) => by_rows!(multiply_bf16, count, is_first, to, at, rows, tile, k),
+                        }
+                    }
+                },
+            );
+        }
+    };
+}
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
